@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/benchmarks/compare"
+	"github.com/flotilla-kv/flotilla/benchmarks/load"
+	"github.com/flotilla-kv/flotilla/benchmarks/peer"
+	"github.com/flotilla-kv/flotilla/benchmarks/report"
+)
+
+// compareFlags are the flags that are not fields of compare.Config as they are.
+type compareFlags struct {
+	a, b           string
+	shards         []int
+	workloads      []string
+	out            string
+	flotilla, etcd string
+}
+
+func compareCommand() *cobra.Command {
+	var f compareFlags
+	var c compare.Config
+	cmd := &cobra.Command{
+		Use:   "compare",
+		Short: "Run the same load against two systems in alternating rounds",
+		Long:  "Run the same load against two systems in alternating rounds.\n\nWorkloads:\n" + workloadList(),
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runCompare(cmd, f, c) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.a, "a", "etcd", "first system, the one ratios refer to: etcd or flotilla")
+	flags.StringVar(&f.b, "b", "flotilla", "second system")
+	flags.IntSliceVar(&f.shards, "shards", []int{1, 8}, "numbers of shards to run Flotilla with")
+	flags.StringSliceVar(&f.workloads, "workloads", []string{"put", "get", "mixed", "range", "txn", "put1"}, "what to run, in this order")
+	flags.IntVar(&c.Rounds, "rounds", 3, "rounds; their order alternates")
+	flags.DurationVar(&c.Duration, "duration", 10*time.Second, "measured time of each workload in each round")
+	flags.DurationVar(&c.WarmUp, "warm-up", 2*time.Second, "time before it that does not count")
+	flags.IntVar(&c.Nodes, "nodes", 3, "server processes of each system")
+	flags.IntVar(&c.Clients, "clients", 1000, "clients, each with one request at a time")
+	flags.IntVar(&c.Conns, "conns", 100, "connections that the clients share")
+	flags.IntVar(&c.ValueBytes, "value", 256, "bytes of each value")
+	flags.IntVar(&c.Keys, "keys", 20_000, "keys that put writes and get reads")
+	flags.Uint64Var(&c.Seed, "seed", 1, "seed of all randomness")
+	flags.StringVar(&c.Dir, "dir", os.TempDir(), "where data directories are made; use the disk that is to be measured")
+	flags.StringVar(&f.out, "out", "", "also write results.json and results.md to this folder")
+	flags.StringVar(&f.flotilla, "flotilla", "", "binary of Flotilla (default: build it)")
+	flags.StringVar(&f.etcd, "etcd", "", "binary of etcd "+peer.EtcdVersion+" (default: build it)")
+	return cmd
+}
+
+func workloadList() string {
+	var b strings.Builder
+	for _, w := range load.Workloads() {
+		fmt.Fprintf(&b, "  %-18s%s\n", w.Name(), w.About())
+	}
+	return b.String()
+}
+
+func runCompare(cmd *cobra.Command, f compareFlags, c compare.Config) error {
+	ctx, started := cmd.Context(), time.Now()
+	var err error
+	if c.Workloads, err = load.Named(f.workloads); err != nil {
+		return err
+	}
+	if c.Systems, err = compare.Systems(f.a, f.b, map[string]string{"etcd": f.etcd, "flotilla": f.flotilla}, f.shards); err != nil {
+		return err
+	}
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return fmt.Errorf("find the data directory: %w", err)
+	}
+	root, err := peer.Root(ctx)
+	if err != nil {
+		return err
+	}
+	r := report.Report{
+		Version: report.FormatVersion, Started: started, Commit: report.Commit(ctx, root),
+		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "),
+		Machine: report.ThisMachine(c.Dir), Peers: map[string]string{"etcd": peer.EtcdVersion},
+	}
+	if f.etcd != "" {
+		r.Peers["etcd"] = f.etcd // whatever version that is
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	log.Info("measure", "commit", r.Commit, "machine", r.Machine.String())
+	runErr := compare.Run(ctx, c, log, func(m compare.Measurement) { r.Measurements = append(r.Measurements, m) })
+	if len(r.Measurements) == 0 {
+		return runErr
+	}
+	// What was measured before something failed is still shown.
+	r.Rows = report.Summarize(r.Measurements, names(c.Workloads, load.Workload.Name), names(c.Systems, func(s compare.System) string { return s.Label }))
+	fmt.Fprintf(cmd.OutOrStdout(), "%s\ncommit %s; %s\n", report.Table(r.Rows).Render(), r.Commit, r.Machine)
+	if runErr == nil && f.out != "" {
+		runErr = r.Write(f.out)
+	}
+	return runErr
+}
+
+func names[T any](all []T, name func(T) string) (out []string) {
+	for _, v := range all {
+		out = append(out, name(v))
+	}
+	return out
+}

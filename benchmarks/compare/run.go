@@ -1,0 +1,194 @@
+package compare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/benchmarks/load"
+	"github.com/flotilla-kv/flotilla/benchmarks/peer"
+)
+
+// Config says what to measure.
+type Config struct {
+	Systems    []System
+	Workloads  []load.Workload
+	Rounds     int
+	Nodes      int
+	Clients    int
+	Conns      int
+	Keys       int
+	ValueBytes int
+	WarmUp     time.Duration
+	Duration   time.Duration
+	Seed       uint64
+	// Dir takes the data directories while they are needed.
+	Dir string
+}
+
+// Validate tells what cannot be measured, and what to change.
+func (c Config) Validate() error {
+	switch {
+	case len(c.Systems) == 0 || len(c.Workloads) == 0:
+		return errors.New("nothing to measure: name at least one system and one workload")
+	case c.Rounds < 1 || c.Nodes < 1 || c.Clients < 1 || c.Conns < 1:
+		return errors.New("rounds, nodes, clients and conns must be at least 1")
+	case c.Duration <= 0 || c.WarmUp < 0:
+		return errors.New("duration must be positive and warm-up not negative")
+	}
+	return nil
+}
+
+// Measurement is one workload in one round of one system.
+type Measurement struct {
+	System   string `json:"system"`
+	Workload string `json:"workload"`
+	Round    int    `json:"round"`
+	Clients  int    `json:"clients"`
+	load.Result
+	// Servers is what all server processes used in the window together.
+	Servers Cost `json:"servers"`
+	// ClientCPUPerOp is what the load itself cost, in microseconds.
+	ClientCPUPerOp float64 `json:"client_cpu_us_per_op"`
+	// OtherCPU is the share of the machine, 0 to 1, that went to neither servers nor
+	// load, steal by the hypervisor included. Above a few percent, somebody else was
+	// measured too.
+	OtherCPU float64 `json:"other_cpu"`
+}
+
+// Cost is what operations cost the machine.
+type Cost struct {
+	CPUPerOp          float64 `json:"cpu_us_per_op"`
+	RSSBytes          int64   `json:"rss_bytes"`
+	WrittenBytesPerOp float64 `json:"written_bytes_per_op"`
+	// FsyncsPerOp is nil where the servers do not count them.
+	FsyncsPerOp *float64 `json:"fsyncs_per_op,omitempty"`
+}
+
+// Run measures everything and gives each measurement to done as it comes.
+func Run(ctx context.Context, c Config, log *slog.Logger, done func(Measurement)) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	for round := range c.Rounds {
+		for _, s := range order(c.Systems, round) {
+			log.Info("start", "round", round+1, "of", c.Rounds, "system", s.Label, "nodes", c.Nodes)
+			if err := runSystem(ctx, c, s, round, log, done); err != nil {
+				return fmt.Errorf("round %d, %s: %w", round+1, s.Label, err)
+			}
+		}
+	}
+	return nil
+}
+
+// runSystem starts one system, runs all workloads on it, and removes it (M1, M2).
+func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Logger, done func(Measurement)) (err error) {
+	dir, err := os.MkdirTemp(c.Dir, "round-")
+	if err != nil {
+		return fmt.Errorf("make a data directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cluster, err := peer.Start(ctx, s.Kind, peer.Options{Nodes: c.Nodes, Dir: filepath.Clean(dir), Shards: s.Shards})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Stop()) }()
+	conns, err := load.Connect(ctx, cluster.Endpoints(), c.Conns)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, load.Disconnect(conns)) }()
+	env, err := load.NewEnv(conns, c.Keys, c.ValueBytes, c.Seed)
+	if err != nil {
+		return err
+	}
+	for _, w := range c.Workloads {
+		m, err := measure(ctx, c, w, env, cluster)
+		if err != nil {
+			return err
+		}
+		m.System, m.Workload, m.Round = s.Label, w.Name(), round+1
+		log.Info("measured", "system", s.Label, "workload", w.Name(),
+			"per_second", int(m.PerSecond), "p50_us", m.Latency.P50, "p99_us", m.Latency.P99, "errors", m.ErrorCount())
+		done(m)
+	}
+	return nil
+}
+
+func measure(ctx context.Context, c Config, w load.Workload, env *load.Env, cluster *peer.Cluster) (Measurement, error) {
+	var marks [2]counters
+	result, err := load.Run(ctx, w, env, load.Plan{
+		Clients: c.Clients, WarmUp: c.WarmUp, Duration: c.Duration,
+		Mark: func(end bool) (err error) {
+			i := 0
+			if end {
+				i = 1
+			}
+			marks[i], err = readCounters(ctx, cluster)
+			return err
+		},
+	})
+	if err != nil {
+		return Measurement{}, err
+	}
+	return costed(Measurement{Clients: w.Clients(c.Clients), Result: result}, marks[0], marks[1]), nil
+}
+
+// counters is what is read at both ends of the window.
+type counters struct {
+	servers   peer.Usage
+	clientCPU time.Duration
+	machine   peer.MachineTime
+	fsyncs    float64
+	hasFsyncs bool
+}
+
+func readCounters(ctx context.Context, cluster *peer.Cluster) (counters, error) {
+	var c counters
+	var self syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
+		return c, fmt.Errorf("read the CPU time of the load: %w", err)
+	}
+	c.clientCPU = time.Duration(self.Utime.Nano() + self.Stime.Nano())
+	var err error
+	if c.servers, err = cluster.Usage(); err != nil {
+		return c, err
+	}
+	if c.machine, err = peer.ReadMachineTime(); err != nil {
+		return c, err
+	}
+	c.fsyncs, c.hasFsyncs = cluster.Fsyncs(ctx)
+	return c, nil
+}
+
+// costed divides what was used between two marks by the operations.
+func costed(m Measurement, start, end counters) Measurement {
+	perOp := func(v float64) float64 {
+		if m.Operations == 0 {
+			return 0
+		}
+		return v / float64(m.Operations)
+	}
+	used := end.servers.Since(start.servers)
+	m.Servers = Cost{
+		CPUPerOp:          perOp(float64(used.CPU.Microseconds())),
+		RSSBytes:          used.RSSBytes,
+		WrittenBytesPerOp: perOp(float64(used.WrittenBytes)),
+	}
+	if start.hasFsyncs && end.hasFsyncs {
+		fsyncs := perOp(end.fsyncs - start.fsyncs)
+		m.Servers.FsyncsPerOp = &fsyncs
+	}
+	client := end.clientCPU - start.clientCPU
+	m.ClientCPUPerOp = perOp(float64(client.Microseconds()))
+	if all := end.machine.All - start.machine.All; all > 0 {
+		other := end.machine.Busy - start.machine.Busy - used.CPU - client
+		m.OtherCPU = max(0, float64(other)/float64(all)) // the clocks are not the same one
+	}
+	return m
+}

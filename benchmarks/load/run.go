@@ -1,0 +1,90 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Plan says how long and with how many clients a workload runs.
+type Plan struct {
+	Clients  int
+	WarmUp   time.Duration
+	Duration time.Duration
+	// Mark is called at the start and at the end of the measured window, to read
+	// counters that belong to it.
+	Mark func(end bool) error
+}
+
+// operationTimeout ends an operation that hangs; it then counts as an error.
+const operationTimeout = 10 * time.Second
+
+// failurePause keeps a client whose operations fail at once from taking the CPU
+// away from the servers it measures.
+const failurePause = 10 * time.Millisecond
+
+// Run prepares the workload, warms up, and measures.
+func Run(ctx context.Context, w Workload, e *Env, p Plan) (Result, error) {
+	if err := w.Prepare(ctx, e); err != nil {
+		return Result{}, fmt.Errorf("prepare %s: %w", w.Name(), err)
+	}
+	start := time.Now().Add(p.WarmUp)
+	win := window{start: start, end: start.Add(p.Duration)}
+	rec := newRecorder()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range w.Clients(p.Clients) {
+		op := w.Client(e, i)
+		wg.Go(func() { loop(ctx, op, i, win, rec) })
+	}
+	err := mark(ctx, win, p.Mark)
+	if err != nil {
+		cancel() // the clients need not go on
+	}
+	wg.Wait()
+	if err != nil {
+		return Result{}, fmt.Errorf("run %s: %w", w.Name(), err)
+	}
+	return rec.result(win), nil
+}
+
+// loop is one client: closed, until the window is over.
+func loop(ctx context.Context, op Operation, client int, win window, rec *recorder) {
+	for ctx.Err() == nil {
+		started := time.Now()
+		if !started.Before(win.end) {
+			return
+		}
+		one, cancel := context.WithTimeout(ctx, operationTimeout)
+		err := op(one)
+		cancel()
+		rec.add(client, win, started, time.Now(), err)
+		if err != nil {
+			pause(ctx, failurePause)
+		}
+	}
+}
+
+// mark calls f at both ends of the window.
+func mark(ctx context.Context, win window, f func(end bool) error) error {
+	pause(ctx, time.Until(win.start))
+	if err := f(false); err != nil {
+		return err
+	}
+	pause(ctx, time.Until(win.end))
+	if err := f(true); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

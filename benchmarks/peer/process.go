@@ -1,0 +1,63 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// stopGrace is how long a server may take to stop when asked before it is killed.
+const stopGrace = 10 * time.Second
+
+// process is one started server.
+type process struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan struct{} // closed when the process is gone
+}
+
+func startProcess(binary string, args []string, logPath string) (*process, error) {
+	log, err := os.Create(logPath)
+	if err != nil {
+		return nil, fmt.Errorf("create the log of %s: %w", filepath.Base(binary), err)
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own: Ctrl-C ends this program, which then stops its servers.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", binary, err), log.Close())
+	}
+	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		_ = cmd.Wait() // how it ended shows in its log; that it ended is what counts
+	}()
+	return p, nil
+}
+
+// stop asks the process to end, kills it if it does not, and waits until it is gone.
+func (p *process) stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it is gone already
+	select {
+	case <-p.done:
+	case <-time.After(stopGrace):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+	return p.log.Close()
+}
+
+// logTail is the end of what the process said, for error messages.
+func (p *process) logTail() string {
+	const tailBytesMax = 2 << 10
+	text, err := os.ReadFile(p.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-tailBytesMax):])
+}

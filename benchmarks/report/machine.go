@@ -1,0 +1,98 @@
+package report
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+)
+
+// Machine is what the numbers depend on besides the systems.
+type Machine struct {
+	CPU        string `json:"cpu"`
+	Cores      int    `json:"cores"`
+	MemoryGiB  int    `json:"memory_gib"`
+	Kernel     string `json:"kernel"`
+	FileSystem string `json:"file_system"` // of the data directories
+	Go         string `json:"go"`
+}
+
+func (m Machine) String() string {
+	return fmt.Sprintf("%s, %d cores, %d GiB, Linux %s, data on %s, %s",
+		m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.FileSystem, m.Go)
+}
+
+const unknown = "unknown"
+
+// ThisMachine describes the machine; dir is where the data will be.
+func ThisMachine(dir string) Machine {
+	m := Machine{CPU: unknown, Cores: runtime.NumCPU(), Kernel: unknown, FileSystem: fileSystem(dir), Go: runtime.Version()}
+	for key, value := range pairs("/proc/cpuinfo") {
+		if key == "model name" {
+			m.CPU = value
+		}
+	}
+	for key, value := range pairs("/proc/meminfo") {
+		var kib int
+		if n, _ := fmt.Sscanf(value, "%d kB", &kib); key == "MemTotal" && n == 1 {
+			m.MemoryGiB = (kib + 1<<19) >> 20
+		}
+	}
+	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.Kernel = strings.TrimSpace(string(text))
+	}
+	return m
+}
+
+// pairs yields the "key : value" lines of a file in /proc, none if it can't be read.
+func pairs(path string) func(yield func(key, value string) bool) {
+	return func(yield func(string, string) bool) {
+		f, err := os.Open(path)
+		if err != nil {
+			return
+		}
+		defer func() { _ = f.Close() }()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			key, value, found := strings.Cut(lines.Text(), ":")
+			if found && !yield(strings.TrimSpace(key), strings.TrimSpace(value)) {
+				return
+			}
+		}
+	}
+}
+
+// fileSystem is the type of the innermost mount that holds dir.
+func fileSystem(dir string) string {
+	text, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return unknown
+	}
+	longest, kind := -1, unknown
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 3 {
+			continue
+		}
+		at := strings.TrimSuffix(fields[1], "/")
+		if (dir == at || strings.HasPrefix(dir, at+"/")) && len(at) > longest {
+			longest, kind = len(at), fields[2]
+		}
+	}
+	return kind
+}
+
+// Commit names the source that is measured; "+" says that it was changed since.
+func Commit(ctx context.Context, root string) string {
+	text, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		return unknown
+	}
+	commit := strings.TrimSpace(string(text))
+	if changes, err := exec.CommandContext(ctx, "git", "-C", root, "status", "--porcelain").Output(); err != nil || len(changes) > 0 {
+		commit += "+"
+	}
+	return commit
+}

@@ -1,0 +1,15 @@
+// Package clock gives time to the packages that need it, so that tests can own it.
+package clock
+
+import "time"
+
+// Clock tells the time.
+type Clock interface {
+	Now() time.Time
+}
+
+// System is the machine's clock.
+type System struct{}
+
+// Now implements Clock.
+func (System) Now() time.Time { return time.Now() }

@@ -1,0 +1,103 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// asker sends requests as they are: no client library retries, rewrites or hides
+// anything between a script and the server.
+type asker struct {
+	conn  *grpc.ClientConn
+	kv    pb.KVClient
+	lease pb.LeaseClient
+}
+
+func dial(endpoint string) (*asker, error) {
+	conn, err := grpc.NewClient(endpoint,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)))
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", endpoint, err)
+	}
+	return &asker{conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn)}, nil
+}
+
+func (a *asker) close() error { return a.conn.Close() }
+
+func (a *asker) ask(ctx context.Context, req proto.Message, stream bool) (proto.Message, error) {
+	switch req := req.(type) {
+	case *pb.RangeRequest:
+		if stream {
+			return a.rangeStream(ctx, req)
+		}
+		return a.kv.Range(ctx, req)
+	case *pb.PutRequest:
+		return a.kv.Put(ctx, req)
+	case *pb.DeleteRangeRequest:
+		return a.kv.DeleteRange(ctx, req)
+	case *pb.TxnRequest:
+		return a.kv.Txn(ctx, req)
+	case *pb.CompactionRequest:
+		return a.kv.Compact(ctx, req)
+	case *pb.LeaseGrantRequest:
+		return a.lease.LeaseGrant(ctx, req)
+	case *pb.LeaseRevokeRequest:
+		return a.lease.LeaseRevoke(ctx, req)
+	default:
+		return nil, fmt.Errorf("no script may send a %T", req)
+	}
+}
+
+// rangeStream returns the chunks merged into one response. Where a server cuts the
+// chunks is its own affair; what they add up to is not.
+func (a *asker) rangeStream(ctx context.Context, req *pb.RangeRequest) (proto.Message, error) {
+	stream, err := a.kv.RangeStream(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	whole := &pb.RangeResponse{}
+	for {
+		chunk, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return whole, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		proto.Merge(whole, chunk.RangeResponse)
+	}
+}
+
+// answerOf is the text of what a call returned, and the revisions in it in the
+// order of the text, where each is printed as revisionMark alone.
+func answerOf(resp proto.Message, err error) (shape string, revisions []int64) {
+	if err != nil {
+		s := status.Convert(err)
+		return fmt.Sprintf("error %s: %s", s.Code(), s.Message()), nil
+	}
+	shape = answer(resp, func(v int64) string {
+		revisions = append(revisions, v)
+		return revisionMark
+	})
+	return shape, revisions
+}
+
+// headerRevision is the revision that references to a step mean, if it has one.
+func headerRevision(resp proto.Message) (int64, bool) {
+	h, ok := resp.(interface{ GetHeader() *pb.ResponseHeader })
+	if !ok || h.GetHeader() == nil {
+		return 0, false
+	}
+	return h.GetHeader().Revision, true
+}

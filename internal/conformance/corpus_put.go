@@ -1,0 +1,106 @@
+package conformance
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+func putStories() []*story {
+	return []*story{putPlain(), putFlags(), putErrors(), putLeases()}
+}
+
+func withPrev(r *pb.PutRequest)        { r.PrevKv = true }
+func withIgnoreValue(r *pb.PutRequest) { r.IgnoreValue = true }
+func withIgnoreLease(r *pb.PutRequest) { r.IgnoreLease = true }
+
+func withLease(id int64) func(*pb.PutRequest) {
+	return func(r *pb.PutRequest) { r.Lease = id }
+}
+
+func putPlain() *story {
+	s := newStory("put/plain")
+	s.do("create", put("a", "1"))
+	s.do("overwrite: version rises, create_revision stays", put("a", "2"))
+	s.do("", get("a"))
+	s.do("the same value again is a write all the same", put("a", "2"))
+	s.do("", get("a"))
+	s.do("prev_kv of a new key is absent", put("b", "1", withPrev))
+	s.do("prev_kv of an old key", put("b", "2", withPrev))
+	s.do("an empty value", put("b", ""))
+	s.do("", get("b"))
+	s.do("prev_kv whose value is empty", put("b", "3", withPrev))
+	s.do("any bytes make a key", put("\x00", "zero"))
+	s.do("", put("\xff\xfe", "high"))
+	s.do("", put("\x00\x00", "\x00\x01\xff"))
+	s.do("", put("a b/c", "space"))
+	s.see("all of them, in byte order")
+	s.do("delete and create again: version starts over", del("a", ""))
+	s.do("", put("a", "3", withPrev))
+	s.do("", get("a"))
+	return s
+}
+
+func putFlags() *story {
+	s := newStory("put/flags")
+	s.put("a", "1")
+	s.do("ignore_value keeps the value", put("a", "", withIgnoreValue))
+	s.do("", get("a"))
+	s.do("with prev_kv", put("a", "", withIgnoreValue, withPrev))
+	s.do("ignore_lease keeps the lease, none here", put("a", "2", withIgnoreLease))
+	s.do("both", put("a", "", withIgnoreValue, withIgnoreLease, withPrev))
+	s.do("", get("a"))
+	s.do("", del("a", ""))
+	s.do("a deleted key is a missing key", put("a", "", withIgnoreValue))
+	s.do("", put("a", "3", withIgnoreLease))
+	s.see("neither wrote")
+	return s
+}
+
+func putErrors() *story {
+	s := newStory("put/errors")
+	s.put("a", "1")
+	s.do("no key", put("", "1"))
+	s.do("no key and no value", put("", ""))
+	s.do("no key comes before everything else", put("", "1", withIgnoreValue, withIgnoreLease, withLease(7)))
+	s.do("ignore_value with a value", put("a", "2", withIgnoreValue))
+	s.do("ignore_lease with a lease", put("a", "2", withIgnoreLease, withLease(7)))
+	s.do("both wrong: the value is looked at first", put("a", "2", withIgnoreValue, withIgnoreLease, withLease(7)))
+	s.do("ignore_value on a missing key", put("b", "", withIgnoreValue))
+	s.do("ignore_lease on a missing key", put("b", "2", withIgnoreLease))
+	s.do("an unknown lease", put("a", "2", withLease(9001)))
+	s.do("a negative lease", put("a", "2", withLease(-1)))
+	s.do("missing key and unknown lease: the lease is looked at first", put("b", "", withIgnoreValue, withLease(9001)))
+	s.do("ignore_value on a missing key with a value is refused for the value", put("b", "2", withIgnoreValue))
+	s.see("nothing of it wrote")
+	return s
+}
+
+func putLeases() *story {
+	const id, other = 101, 102
+	s := newStory("put/leases")
+	s.do("", &pb.LeaseGrantRequest{ID: id, TTL: 3600})
+	s.do("", &pb.LeaseGrantRequest{ID: other, TTL: 3600})
+	s.do("a lease that exists", &pb.LeaseGrantRequest{ID: id, TTL: 3600})
+	s.do("a TTL above the limit", &pb.LeaseGrantRequest{ID: 103, TTL: 9_000_000_001})
+	s.do("attach", put("a", "1", withLease(id)))
+	s.do("", get("a"))
+	s.do("keys_only leaves out value and lease", get("a", keysOnly))
+	s.do("ignore_lease keeps it", put("a", "2", withIgnoreLease))
+	s.do("ignore_value with a lease moves it", put("a", "", withIgnoreValue, withLease(other), withPrev))
+	s.do("", get("a"))
+	s.do("lease 0 detaches", put("a", "3", withPrev))
+	s.do("", get("a"))
+	s.do("", put("b", "1", withLease(id)))
+	s.do("", put("c", "1", withLease(id)))
+	s.do("", put("d", "1", withLease(other)))
+	s.do("deleting a key detaches it", del("c", ""))
+	s.do("", put("c", "2"))
+	s.do("revoking deletes what is attached", &pb.LeaseRevokeRequest{ID: id})
+	s.see("")
+	s.do("revoking again", &pb.LeaseRevokeRequest{ID: id})
+	s.do("the revoked lease is unknown", put("b", "2", withLease(id)))
+	s.do("", txn(nil, ops(putOp(put("b", "2", withLease(id)))), nil))
+	s.do("attach in a transaction", txn(nil, ops(putOp(put("e", "1", withLease(other))), putOp(put("f", "1", withLease(other)))), nil))
+	s.do("both keys go in one revision", &pb.LeaseRevokeRequest{ID: other})
+	s.see("")
+	return s
+}

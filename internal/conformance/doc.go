@@ -1,0 +1,32 @@
+// Package conformance holds what a real etcd 3.7.3 answered to a few hundred KV
+// requests, and asks another server the same questions.
+//
+// The questions are Go (corpus_*.go): scripts of raw etcdserverpb requests, each
+// told to a store that is logically empty when the script starts. The answers are
+// text under testdata, one file per script, written only by recording them:
+//
+//	go test -tags etcd ./internal/conformance -record   # record anew
+//	go test -tags etcd ./internal/conformance           # replay against etcd
+//
+//	corpus --> ask(endpoint) --> render --> compare with testdata/<script>.txt
+//	                               |
+//	                               +-- revisions become symbols @0 < @1 < ...
+//
+// Invariants:
+//
+//	C1  Everything in an answer counts: every field, code and message. Only the
+//	    numbers of revisions and the IDs in a header are free.
+//	C2  Within a script a symbol stands for one revision, different symbols for
+//	    different revisions, and their order is kept. So a store may leave gaps
+//	    between revisions; it may not share, repeat or reorder them.
+//	C3  A difference is either absent or listed (differences.go) with the exact
+//	    answer given instead. A listed difference that went away is a failure too.
+//
+// The scripts share one store and run in corpus order: the first must find a store
+// that was never compacted. They delete every key, so they must never be pointed at
+// a store that is worth anything.
+//
+// What may a request say about revisions? Only what holds with gaps: a revision an
+// earlier step got, the one before it, or one above all. "The one after an old
+// revision" is somebody's write in etcd and nobody's elsewhere, so no script asks.
+package conformance

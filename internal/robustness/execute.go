@@ -1,0 +1,103 @@
+package robustness
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// execute carries out the plan. When the context ends early, the attacks that have
+// begun are still ended: however it returns without an error, no node stays down or
+// paused by its doing.
+func execute(ctx context.Context, sys System, plan []Attack) error {
+	began := time.Now()
+	running := make(map[int]bool)
+	for _, m := range moments(plan) {
+		if wait(ctx, m.at-time.Since(began)) != nil && (!m.end || !running[m.attack]) {
+			continue
+		}
+		a := plan[m.attack]
+		act := a.begin
+		if m.end {
+			act = a.finish
+		}
+		if err := act(ctx, sys); err != nil {
+			return fmt.Errorf("attack %s: %w", a, err)
+		}
+		running[m.attack] = !m.end
+	}
+	return nil
+}
+
+// moment is the begin or the end of an attack.
+type moment struct {
+	at     time.Duration
+	attack int
+	end    bool
+}
+
+func moments(plan []Attack) []moment {
+	var out []moment
+	for i, a := range plan {
+		out = append(out, moment{at: a.At, attack: i}, moment{at: a.At + a.Lasts, attack: i, end: true})
+	}
+	slices.SortStableFunc(out, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
+	return out
+}
+
+func (a Attack) begin(ctx context.Context, sys System) error {
+	switch a.Fault {
+	case Kill:
+		return sys.Kill(a.Node)
+	case Pause:
+		return sys.Pause(a.Node)
+	case KillAll:
+		return everyNode(sys, sys.Kill)
+	case Reshape:
+		// A reshape under faults may fail, like any request; that is no finding.
+		_ = sys.Reshape(ctx, a.Key)
+	}
+	return nil
+}
+
+func (a Attack) finish(_ context.Context, sys System) error {
+	switch a.Fault {
+	case Kill:
+		return sys.Start(a.Node)
+	case Pause:
+		return sys.Resume(a.Node)
+	case KillAll:
+		return everyNode(sys, sys.Start)
+	default:
+		return nil
+	}
+}
+
+func everyNode(sys System, do func(node int) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(sys.Endpoints()))
+	for i := range errs {
+		wg.Go(func() { errs[i] = do(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// wait returns after d, or with the context's error as soon as it has ended.
+func wait(ctx context.Context, d time.Duration) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,57 @@
+package robustness
+
+import "fmt"
+
+// ShardCount is into how many equal parts the workload spreads its keys, by the first
+// byte; flotilla is started with one shard for each.
+const ShardCount = 8
+
+// Keyspace is the set of keys a workload touches.
+type Keyspace struct {
+	// Singles are touched alone, and by ranges.
+	Singles []string
+	// Groups share a prefix, so that each lies in one shard: transactions touch the
+	// keys of one group together.
+	Groups [][]string
+}
+
+const keysPerGroup = 3
+
+// NewKeyspace spreads single keys and groups evenly over the keyspace.
+func NewKeyspace(singles, groups int) Keyspace {
+	var ks Keyspace
+	for i := range singles {
+		ks.Singles = append(ks.Singles, fmt.Sprintf("%skey-%02d", leadByte(i, singles), i))
+	}
+	for i := range groups {
+		var group []string
+		for j := range keysPerGroup {
+			group = append(group, fmt.Sprintf("%sgroup-%02d/%c", leadByte(i, groups), i, 'a'+j))
+		}
+		ks.Groups = append(ks.Groups, group)
+	}
+	return ks
+}
+
+// leadByte is the first byte of the i-th of n parts, somewhat inside of it.
+func leadByte(i, n int) string { return string([]byte{byte(256*i/n + 64/max(n, 4))}) }
+
+// All returns every key.
+func (ks Keyspace) All() []string {
+	out := append([]string(nil), ks.Singles...)
+	for _, g := range ks.Groups {
+		out = append(out, g...)
+	}
+	return out
+}
+
+// ShardOf names the initial shard of a key.
+func ShardOf(key string) string { return fmt.Sprint(int(key[0]) * ShardCount / 256) }
+
+// spans are what the workload's ranges ask for: everything, halves, and pieces that
+// begin and end within shards.
+func spans() [][2]string {
+	return [][2]string{
+		{"\x00", "\x00"}, {"\x00", "\x80"}, {"\x80", "\x00"}, {"\x10", "\x70"}, {"\x70", "\xc8"}, {"\x3f", "\x41"},
+	}
+}

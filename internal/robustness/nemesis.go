@@ -1,0 +1,129 @@
+package robustness
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Fault is a way to disturb a System.
+type Fault string
+
+// The faults. KillAll is every node at once, a power cut that the page cache survives.
+const (
+	Kill    Fault = "kill"
+	Pause   Fault = "pause"
+	KillAll Fault = "kill all"
+	Reshape Fault = "reshape"
+)
+
+// Nemesis says which faults a run has.
+type Nemesis struct {
+	// Weights of the faults; a fault without one does not happen. KillAll disregards
+	// MaxDown, that is what it is for.
+	Weights map[Fault]int
+	// MaxDown is how many nodes may be killed or paused at once (B2).
+	MaxDown int
+	// Gap is the range of calm between two faults, Down and Paused of their lengths.
+	Gap, Down, Paused Between
+}
+
+// Between is a range of durations.
+type Between struct{ Min, Max time.Duration }
+
+func (b Between) pick(rng *rand.Rand) time.Duration {
+	if b.Max <= b.Min {
+		return b.Min
+	}
+	return b.Min + time.Duration(rng.Int64N(int64(b.Max-b.Min)))
+}
+
+// DefaultNemesis kills and pauses one node at a time.
+func DefaultNemesis() Nemesis {
+	return Nemesis{
+		Weights: map[Fault]int{Kill: 1, Pause: 1}, MaxDown: 1,
+		Gap:    Between{300 * time.Millisecond, 1200 * time.Millisecond},
+		Down:   Between{0, 1500 * time.Millisecond},
+		Paused: Between{500 * time.Millisecond, 3 * time.Second},
+	}
+}
+
+// Attack is one planned fault.
+type Attack struct {
+	Fault     Fault
+	At, Lasts time.Duration
+	// Node is hit by Kill and Pause, Key by Reshape.
+	Node int
+	Key  string
+}
+
+func (a Attack) String() string {
+	switch a.Fault {
+	case Reshape:
+		return fmt.Sprintf("%6.3fs reshape at %q", a.At.Seconds(), a.Key)
+	case KillAll:
+		return fmt.Sprintf("%6.3fs kill all for %.3fs", a.At.Seconds(), a.Lasts.Seconds())
+	default:
+		return fmt.Sprintf("%6.3fs %s node %d for %.3fs", a.At.Seconds(), a.Fault, a.Node+1, a.Lasts.Seconds())
+	}
+}
+
+// Plan decides all attacks of a run in advance. It is pure.
+func (n Nemesis) Plan(rng *rand.Rand, nodes int, keys []string, duration time.Duration) []Attack {
+	var plan []Attack
+	total := 0
+	for _, f := range n.faults() {
+		total += n.Weights[f]
+	}
+	if total == 0 {
+		return nil
+	}
+	// Each of MaxDown slots has at most one attack at a time.
+	for range max(1, n.MaxDown) {
+		for now := n.Gap.pick(rng); ; now += n.Gap.pick(rng) {
+			a := n.draw(rng, total, nodes, keys)
+			a.At = now
+			if a.At+a.Lasts > duration {
+				break
+			}
+			if !slices.ContainsFunc(plan, a.collides) {
+				plan = append(plan, a)
+			}
+			now += a.Lasts
+		}
+	}
+	slices.SortFunc(plan, func(a, b Attack) int { return cmp.Compare(a.At, b.At) })
+	return plan
+}
+
+// faults lists the faults in a fixed order: a map has none, and the seed must decide.
+func (n Nemesis) faults() []Fault { return []Fault{Kill, Pause, KillAll, Reshape} }
+
+func (n Nemesis) draw(rng *rand.Rand, total, nodes int, keys []string) Attack {
+	a := Attack{Node: rng.IntN(nodes), Key: keys[rng.IntN(len(keys))]}
+	dice := rng.IntN(total)
+	for _, f := range n.faults() {
+		if dice < n.Weights[f] {
+			a.Fault = f
+			break
+		}
+		dice -= n.Weights[f]
+	}
+	switch a.Fault {
+	case Kill, KillAll:
+		a.Lasts = n.Down.pick(rng)
+	case Pause:
+		a.Lasts = n.Paused.pick(rng)
+	}
+	return a
+}
+
+// collides reports whether two attacks would hit one node at the same time.
+func (a Attack) collides(b Attack) bool {
+	if a.Fault == Reshape || b.Fault == Reshape || a.At > b.At+b.Lasts || b.At > a.At+a.Lasts {
+		return false
+	}
+	return a.Node == b.Node || a.Fault == KillAll || b.Fault == KillAll
+}

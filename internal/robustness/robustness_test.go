@@ -1,0 +1,137 @@
+package robustness_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/history"
+	"github.com/flotilla-kv/flotilla/internal/proccluster"
+	"github.com/flotilla-kv/flotilla/internal/robustness"
+)
+
+const (
+	nodes = 3
+	// startPatience is long because other tests may share the machine.
+	startPatience = 60 * time.Second
+)
+
+// TestClusterKeepsItsPromises is the test of record: load, kills and pauses, and not
+// one answer that a correct store could not have given.
+func TestClusterKeepsItsPromises(t *testing.T) {
+	f := readFlags()
+	target, ok := f.flotillaTarget(t)
+	if !ok {
+		t.Log("no node is linked into this test binary and -flotilla names none: nothing to test")
+		return
+	}
+	f.eachSeed(t, func(t *testing.T, cfg robustness.Config) {
+		cfg.ShardOf = robustness.ShardOf
+		requireClean(t, cfg, target.run(t, cfg))
+	})
+}
+
+// TestEtcdRaisesNoAlarm runs the same load, faults and checks on the real etcd: what
+// they find there is a mistake of the harness. With -planted it also runs what the
+// planted bugs are looked for with.
+func TestEtcdRaisesNoAlarm(t *testing.T) {
+	f := readFlags()
+	if f.etcd == "" {
+		t.Log("-etcd names no binary: nothing to compare with")
+		return
+	}
+	target := target{program: proccluster.Program{Path: f.etcd}, args: robustness.EtcdArgs}
+	test := func(t *testing.T, cfg robustness.Config) {
+		cfg.ShardOf = func(string) string { return "etcd is one shard" }
+		requireClean(t, cfg, target.run(t, cfg))
+	}
+	f.eachSeed(t, test)
+	if !f.planted {
+		return
+	}
+	for _, bug := range plantedBugs() {
+		t.Run(bug.knob, func(t *testing.T) { test(t, bug.config(f.seed)) })
+	}
+}
+
+// target is what is tested: a program, how its nodes are started, and how its shards
+// are changed.
+type target struct {
+	program proccluster.Program
+	args    func(node proccluster.Spec, all []proccluster.Spec) []string
+	reshape robustness.ReshapeFunc
+}
+
+// flotillaTarget returns flotilla as a target, with bugs planted by name, and whether there
+// is one to test.
+func (f flags) flotillaTarget(t *testing.T, knobs ...string) (target, bool) {
+	t.Helper()
+	out := target{program: proccluster.Program{Path: f.flotilla}, args: robustness.FlotillaArgs, reshape: reshape()}
+	if f.flotilla != "" {
+		require.Empty(t, knobs, "bugs can only be planted in the node of this test binary")
+		return out, true
+	}
+	if nodeEntry(nil) == nil {
+		return target{}, false
+	}
+	program, err := proccluster.Self(knobsEnv + "=" + strings.Join(knobs, ","))
+	require.NoError(t, err)
+	out.program = program
+	return out, true
+}
+
+func (f flags) eachSeed(t *testing.T, test func(*testing.T, robustness.Config)) {
+	for seed := f.seed; seed < f.seed+int64(f.seeds); seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			test(t, robustness.DefaultConfig(seed, f.duration))
+		})
+	}
+}
+
+// run starts a fresh cluster and makes one run on it.
+func (tg target) run(t *testing.T, cfg robustness.Config) robustness.Result {
+	t.Helper()
+	cluster, err := proccluster.New(t, proccluster.Config{Program: tg.program, Nodes: nodes, Args: tg.args})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
+	defer cancel()
+	require.NoError(t, cluster.Start(ctx))
+	res, err := robustness.Run(t.Context(), robustness.NewProcesses(cluster, tg.reshape), cfg)
+	require.NoError(t, err)
+	t.Log(res)
+	return res
+}
+
+// requireClean fails with what a reader needs to look further: the command that runs
+// the same seed again, and the whole history.
+func requireClean(t *testing.T, cfg robustness.Config, res robustness.Result) {
+	t.Helper()
+	require.NotZero(t, res.Report.Total)
+	if res.Clean() {
+		return
+	}
+	path := filepath.Join(t.ArtifactDir(), "history.txt")
+	require.NoError(t, dump(path, res.Ops))
+	t.Errorf("replay: go test ./internal/robustness -run '%s' -seed=%d -duration=%s -artifacts\nhistory (kept with -artifacts): %s",
+		t.Name(), cfg.Seed, cfg.Duration, path)
+}
+
+func dump(path string, ops []history.Op) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("dump the history: %w", err)
+	}
+	defer file.Close()
+	for _, op := range ops {
+		if _, err := fmt.Fprintln(file, op); err != nil {
+			return fmt.Errorf("dump the history: %w", err)
+		}
+	}
+	return nil
+}

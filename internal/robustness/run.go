@@ -1,0 +1,136 @@
+package robustness
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/internal/history"
+)
+
+// Config is one run.
+type Config struct {
+	Seed int64
+	// Duration is how long there is load; recovery and read-back come on top.
+	Duration time.Duration
+	Workload Workload
+	Nemesis  Nemesis
+	// ShardOf names the shard of a key for history.Check; nil when shards may change.
+	ShardOf func(key string) string
+	// Patience bounds recovery and read-back together, after the faults are healed.
+	// Default 30 s.
+	Patience time.Duration
+}
+
+const patienceDefault = 30 * time.Second
+
+// DefaultConfig is the run that every change has to pass.
+func DefaultConfig(seed int64, duration time.Duration) Config {
+	return Config{Seed: seed, Duration: duration, Workload: DefaultWorkload(), Nemesis: DefaultNemesis()}
+}
+
+// Result is what a run found.
+type Result struct {
+	Report history.Report
+	Ops    []history.Op
+	// Attacks are the faults that were planned.
+	Attacks []Attack
+	// Problems are crashes, and what could not be read at the end (B4).
+	Problems []string
+	// LongestPause is the longest time in which no write was acknowledged.
+	LongestPause time.Duration
+}
+
+// Clean reports whether nothing was found.
+func (r Result) Clean() bool { return r.Report.Clean() && len(r.Problems) == 0 }
+
+func (r Result) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s; longest time without an acknowledged write %s", r.Report, r.LongestPause.Round(time.Millisecond))
+	for _, p := range r.Problems {
+		fmt.Fprintf(&b, "\n  seed %d: %s", r.Report.Seed, p)
+	}
+	if !r.Clean() {
+		for _, a := range r.Attacks {
+			fmt.Fprintf(&b, "\n  attack %s", a)
+		}
+	}
+	return b.String()
+}
+
+// Run loads and attacks a system that is ready and empty, lets it recover, and judges
+// what clients were told. An error means that there is no verdict.
+func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
+	nodes := len(sys.Endpoints())
+	conns, err := connect(sys.Endpoints(), max(cfg.Workload.Clients, 2*nodes))
+	if err != nil {
+		return Result{}, err
+	}
+	began := time.Now()
+	rec := history.NewRecorder(func() time.Duration { return time.Since(began) })
+	keys := cfg.Workload.Keys.All()
+	plan := cfg.Nemesis.Plan(rand.New(rand.NewPCG(uint64(cfg.Seed), planStream)), nodes, keys, cfg.Duration)
+
+	loadCtx, stopLoad := context.WithTimeout(ctx, cfg.Duration)
+	defer stopLoad()
+	attacked := make(chan error, 1)
+	go func() { attacked <- execute(loadCtx, sys, plan) }()
+	drive(loadCtx, rec, conns, cfg.Seed, cfg.Workload)
+	if err := <-attacked; err != nil {
+		return Result{}, fmt.Errorf("seed %d: %w", cfg.Seed, err)
+	}
+
+	res := Result{Attacks: plan}
+	res.LongestPause = longestPause(rec.Ops())
+	res.Problems = settle(ctx, sys, rec, conns, cfg)
+	if err := conns.close(); err != nil {
+		return Result{}, err
+	}
+	res.Ops = rec.Ops()
+	res.Report = history.Check(res.Ops, history.Options{Seed: cfg.Seed, ShardOf: cfg.ShardOf})
+	return res, nil
+}
+
+// planStream separates the nemesis's chance from that of the clients, which are
+// numbered from 0.
+const planStream = 1 << 32
+
+// settle waits for the nodes, reads everything back and returns what went wrong.
+func settle(ctx context.Context, sys System, rec *history.Recorder, conns connections, cfg Config) []string {
+	patience := cfg.Patience
+	if patience == 0 {
+		patience = patienceDefault
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var problems []string
+	if err := sys.WaitReady(ctx); err != nil {
+		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
+	} else {
+		problems = readBack(ctx, rec, conns, len(sys.Endpoints()), cfg.Workload.Keys.All(), cfg.Workload.Timeout)
+	}
+	return append(problems, sys.Crashes()...)
+}
+
+// longestPause is the longest time between two acknowledged writes.
+func longestPause(ops []history.Op) time.Duration {
+	var acked []time.Duration
+	for _, op := range ops {
+		if op.Outcome == history.OK && op.Request.Read == nil {
+			acked = append(acked, op.Return)
+		}
+	}
+	return widestGap(acked)
+}
+
+func widestGap(times []time.Duration) time.Duration {
+	slices.Sort(times)
+	var widest time.Duration
+	for i := 1; i < len(times); i++ {
+		widest = max(widest, times[i]-times[i-1])
+	}
+	return widest
+}

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// agent brings this node's replicas in line with the placement table: it starts those
+// the table gives the node, and where one leads, it tells the group what the table
+// says (INIT, UPDATE, COMPACT). Every step may be repeated.
+type agent struct {
+	node *Node
+
+	mu struct {
+		sync.Mutex
+		busy map[shard.ID]bool // a step of the shard is under way
+	}
+	wake chan struct{}
+}
+
+const (
+	// agentInterval is how often the agent looks without being woken.
+	agentInterval = time.Second
+	// agentStarts bounds how many replicas start at the same time.
+	agentStarts = 16
+)
+
+func newAgent(n *Node) *agent {
+	a := &agent{node: n, wake: make(chan struct{}, 1)}
+	a.mu.busy = make(map[shard.ID]bool)
+	return a
+}
+
+// run works until ctx ends.
+func (a *agent) run(ctx context.Context) {
+	slots := make(chan struct{}, agentStarts)
+	var steps sync.WaitGroup
+	defer steps.Wait()
+	tick := time.NewTicker(agentInterval)
+	defer tick.Stop()
+	for {
+		m, changed := a.node.table.next()
+		a.initialise(ctx, m, &steps)
+		for _, d := range m.OnNode(a.node.self.NodeID) {
+			step := a.next(d, m)
+			if step == nil || !a.begin(d.ID) {
+				continue
+			}
+			steps.Go(func() {
+				defer a.end(d.ID)
+				select {
+				case slots <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
+				defer func() { <-slots }()
+				step(ctx)
+			})
+		}
+		select {
+		case <-changed:
+		case <-a.node.host.LeadersChanged():
+		case <-a.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// initialise makes the first map when this node leads a meta group without one.
+func (a *agent) initialise(ctx context.Context, m *placement.Map, steps *sync.WaitGroup) {
+	if m.ClusterID() != 0 || !a.node.meta.member || !a.begin(shard.MetaID) {
+		return
+	}
+	steps.Go(func() {
+		defer a.end(shard.MetaID)
+		if err := a.node.meta.initialise(ctx); err != nil && ctx.Err() == nil {
+			a.node.log.Debug("initialising the cluster", "error", err)
+		}
+	})
+}
+
+// next returns what is to be done for the shard, nil for nothing.
+func (a *agent) next(d *shard.Descriptor, m *placement.Map) func(context.Context) {
+	r, running := a.node.host.Replica(d.ID)
+	if !running {
+		return func(context.Context) { a.start(d, m) }
+	}
+	if !r.Leads() {
+		return nil
+	}
+	view := r.View()
+	switch {
+	case view.Descriptor == nil:
+		return func(ctx context.Context) {
+			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()})
+		}
+	case view.Descriptor.Generation < d.Generation && view.Descriptor.Epoch == d.Epoch:
+		return func(ctx context.Context) {
+			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_UPDATE, Descriptor_: d.Proto()})
+		}
+	case view.Compacted < m.Compacted():
+		return func(ctx context.Context) {
+			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: view.Descriptor.Epoch, Revision: int64(m.Compacted())})
+		}
+	case a.shouldLeave(r, view.Descriptor):
+		return func(context.Context) { r.TransferTo(view.Descriptor.PreferredNode) }
+	}
+	return nil
+}
+
+// shouldLeave reports whether leadership belongs on another node that is well.
+func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
+	preferred := d.PreferredNode
+	if preferred == 0 || preferred == a.node.self.NodeID {
+		return false
+	}
+	return a.node.watch.steady(preferred)
+}
+
+func (a *agent) start(d *shard.Descriptor, m *placement.Map) {
+	own, _ := d.ReplicaOn(a.node.self.NodeID)
+	members := make(map[shard.ReplicaID]string)
+	for _, r := range d.Replicas {
+		n := m.Node(r.Node)
+		if n == nil {
+			return
+		}
+		members[r.ID] = n.PeerAddr
+	}
+	err := a.node.host.Start(d.ID, own.ID, members, d.PreferredNode == a.node.self.NodeID)
+	if err != nil {
+		a.node.fail(err)
+		return
+	}
+	a.poke()
+}
+
+// tell proposes a command and waits for its outcome; a failure is tried again by the
+// next look at the table.
+func (a *agent) tell(ctx context.Context, r *replica.Replica, cmd *shardpb.Command) {
+	done := make(chan shard.Result, 1)
+	r.Propose(cmd, func(result shard.Result) { done <- result })
+	select {
+	case result := <-done:
+		if result.Err != nil {
+			a.node.log.Debug("telling a shard", "shard", r.ID(), "command", cmd.Kind, "error", result.Err)
+			return
+		}
+		a.poke()
+	case <-ctx.Done():
+	}
+}
+
+// poke makes the agent look again soon.
+func (a *agent) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *agent) begin(id shard.ID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.busy[id] {
+		return false
+	}
+	a.mu.busy[id] = true
+	return true
+}
+
+func (a *agent) end(id shard.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.mu.busy, id)
+}
+
+// settled reports whether every replica the table gives this node has been
+// initialised (D4).
+func (a *agent) settled() bool {
+	m := a.node.table.Map()
+	if m.ClusterID() == 0 {
+		return false
+	}
+	for _, d := range m.OnNode(a.node.self.NodeID) {
+		r, ok := a.node.host.Replica(d.ID)
+		if !ok || r.View().Descriptor == nil {
+			return false
+		}
+		if leader, _ := a.node.host.Leader(d.ID); leader == 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/etcdapi"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// cluster tells etcd's API about nodes and the meta group.
+type cluster struct{ node *Node }
+
+var _ etcdapi.Cluster = (*cluster)(nil)
+
+// ClusterID implements etcdapi.Cluster.
+func (c *cluster) ClusterID() uint64 { return c.node.self.Founding.ClusterID }
+
+// MemberID implements etcdapi.Cluster.
+func (c *cluster) MemberID() uint64 { return uint64(c.node.self.NodeID) }
+
+// RaftTerm implements etcdapi.Cluster: the meta group's.
+func (c *cluster) RaftTerm() uint64 {
+	_, term := c.node.host.Leader(shard.MetaID)
+	return term
+}
+
+// HasLeader implements etcdapi.Cluster. A node without a replica of the meta group
+// learns of its leader only through the answers of others.
+func (c *cluster) HasLeader() bool {
+	if !c.node.meta.member {
+		return true
+	}
+	leader, _ := c.node.host.Leader(shard.MetaID)
+	return leader != 0
+}
+
+// Revision implements etcdapi.Cluster.
+func (c *cluster) Revision() int64 { return int64(max(c.node.hlc.Seen(), shard.FirstRevision)) }
+
+// Members implements etcdapi.Cluster.
+func (c *cluster) Members(ctx context.Context, linearizable bool) ([]*pb.Member, error) {
+	m := c.node.table.Map()
+	if linearizable {
+		var err error
+		if m, err = c.node.meta.barrier(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var members []*pb.Member
+	for _, n := range m.Nodes() {
+		if n.State == placement.Removed {
+			continue
+		}
+		members = append(members, &pb.Member{
+			ID: uint64(n.ID), Name: n.Name, PeerURLs: []string{"http://" + n.PeerAddr}, ClientURLs: n.ClientURLs,
+		})
+	}
+	return members, nil
+}
+
+// Status implements etcdapi.Cluster.
+func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
+	leader, _ := c.node.host.Leader(shard.MetaID)
+	applied := c.node.meta.applied.Load()
+	s := etcdapi.Status{RaftIndex: applied, RaftAppliedIndex: applied}
+	// The meta group's replica IDs are places in the list of founders.
+	if founders := c.node.self.Founding.metaMembers(); leader > 0 && int(leader) <= len(founders) {
+		s.Leader = uint64(founders[leader-1].NodeID)
+	}
+	m := c.node.engine.Metrics()
+	s.DBBytes = int64(m.DiskSpaceUsage())
+	s.DBInUseBytes = s.DBBytes - int64(m.WAL.ObsoletePhysicalSize) - int64(m.Table.ObsoleteSize) - int64(m.Table.ZombieSize)
+	if why := c.node.hlc.Distrusted(); why != "" {
+		s.Errors = append(s.Errors, why)
+	}
+	return s, nil
+}
+
+// Alarms implements etcdapi.Cluster: NOSPACE for every node whose disk is nearly full.
+func (c *cluster) Alarms() []*pb.AlarmMember {
+	var alarms []*pb.AlarmMember
+	for _, id := range c.node.watch.lowDisks() {
+		alarms = append(alarms, &pb.AlarmMember{MemberID: uint64(id), Alarm: pb.AlarmType_NOSPACE})
+	}
+	return alarms
+}
+
+// RaiseAlarm implements etcdapi.Cluster. Alarms state facts that nodes measure; there
+// is none to set by hand.
+func (c *cluster) RaiseAlarm(_ context.Context, alarm *pb.AlarmMember) error {
+	return status.Error(codes.Unimplemented, fmt.Sprintf("flotilla: alarm %v is raised by nodes themselves and cannot be activated by hand", alarm.Alarm))
+}
+
+// ClearAlarm implements etcdapi.Cluster. An alarm goes when its cause is gone.
+func (c *cluster) ClearAlarm(_ context.Context, alarm *pb.AlarmMember) (bool, error) {
+	for _, a := range c.Alarms() {
+		if a.MemberID == alarm.MemberID && a.Alarm == alarm.Alarm {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	raftconfig "github.com/lni/dragonboat/v4/config"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/etcdapi"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// Config describes a node. Zero fields have their defaults.
+type Config struct {
+	// Name is the node's name, unique in the cluster. It never changes.
+	Name string
+	// DataDir holds everything the node must not lose. One node, one directory.
+	DataDir string
+	// ClientAddr is where etcd clients connect (host:port): gRPC and HTTP on one port.
+	ClientAddr string
+	// AdvertiseClientURLs is what MemberList tells clients to connect to. Default:
+	// http://ClientAddr.
+	AdvertiseClientURLs []string
+	// PeerAddr is where the other nodes connect (host:port). It is recorded in the
+	// cluster and never changes.
+	PeerAddr string
+	// AdminAddr, when set, serves metrics, health and profiles on a port of their own.
+	AdminAddr string
+	// Join are peer addresses of the cluster. At the first start of a cluster all
+	// founders are given the same list of each other, themselves included.
+	Join []string
+	// BootstrapExpect is the number of founders, len(Join). Only nodes that are in
+	// Join found a cluster; 0 means: join a running one.
+	BootstrapExpect int
+	// InitialSplits cuts the keyspace of a new cluster: "uniform:N" or keys separated
+	// by commas. Default: one shard. It means nothing afterwards.
+	InitialSplits string
+	// ReplicationFactor of a new cluster's shards. Default 3, or fewer founders.
+	ReplicationFactor int
+	// MaxClockOffset is how far this node's clock may be from the majority's before
+	// it stops proposing. Default 500 ms.
+	MaxClockOffset time.Duration
+	// MinFreeDisk is the free space below which puts are refused with NOSPACE.
+	// Default 512 MiB. Below it there is still room for deletes and compaction.
+	MinFreeDisk int64
+	// CacheBytes is the block cache of the store. Default 256 MiB.
+	CacheBytes int64
+	// TickInterval is the unit of Raft's timers. Default 100 ms: a leader that died is
+	// replaced after 1 to 2 s.
+	TickInterval time.Duration
+	// Insecure allows addresses other than loopback without TLS.
+	Insecure bool
+
+	// What follows is the node's world; tests replace it.
+
+	Logger     *slog.Logger
+	Registerer *prometheus.Registry
+	Clock      clock.Clock
+	FS         vfs.FS
+	RaftFS     raftconfig.IFS
+	Dial       func(ctx context.Context, addr string) (net.Conn, error)
+	Knobs      Knobs
+}
+
+// Knobs break invariants on purpose, so that tests can show that the checkers notice.
+type Knobs struct {
+	Replica replica.Knobs
+	Router  router.Knobs
+}
+
+func (c Config) withDefaults() Config {
+	if len(c.AdvertiseClientURLs) == 0 && c.ClientAddr != "" {
+		c.AdvertiseClientURLs = []string{"http://" + c.ClientAddr}
+	}
+	if len(c.Join) == 0 {
+		c.Join = []string{c.PeerAddr}
+		c.BootstrapExpect = max(c.BootstrapExpect, 1)
+	}
+	c.Join = slices.Sorted(slices.Values(c.Join))
+	if c.ReplicationFactor == 0 {
+		c.ReplicationFactor = 3
+	}
+	if c.MaxClockOffset == 0 {
+		c.MaxClockOffset = 500 * time.Millisecond
+	}
+	if c.MinFreeDisk == 0 {
+		c.MinFreeDisk = 512 << 20
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 256 << 20
+	}
+	if c.TickInterval == 0 {
+		c.TickInterval = 100 * time.Millisecond
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System{}
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Dial == nil {
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}
+	}
+	return c
+}
+
+// Validate says what is wrong and how to mend it.
+func (c Config) Validate() error {
+	switch {
+	case c.Name == "":
+		return errors.New("the node needs a name: --name n1")
+	case c.DataDir == "":
+		return errors.New("the node needs a directory for its data: --data-dir DIR")
+	case c.ClientAddr == "":
+		return errors.New("the node needs an address for clients: --client-addr 127.0.0.1:2379")
+	case c.PeerAddr == "":
+		return errors.New("the node needs an address for its peers: --peer-addr 127.0.0.1:2380")
+	}
+	for flag, addr := range map[string]string{"--client-addr": c.ClientAddr, "--peer-addr": c.PeerAddr, "--admin-addr": c.AdminAddr} {
+		if addr == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return fmt.Errorf("%s %q: want host:port: %w", flag, addr, err)
+		}
+		if ip := net.ParseIP(host); !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give --insecure to accept that", flag, addr)
+		}
+	}
+	join := c.withDefaults().Join
+	if len(slices.Compact(slices.Clone(join))) != len(join) {
+		return fmt.Errorf("--join names an address twice: %v", join)
+	}
+	if c.BootstrapExpect != 0 && c.BootstrapExpect != len(join) {
+		return fmt.Errorf("--bootstrap-expect is %d but --join names %d nodes; founders are started with the same --join list of all of them", c.BootstrapExpect, len(join))
+	}
+	if c.BootstrapExpect != 0 && !slices.Contains(join, c.PeerAddr) {
+		return fmt.Errorf("--join %v lacks this node's own --peer-addr %s; founders list each other and themselves (leave out --bootstrap-expect to join a running cluster)", join, c.PeerAddr)
+	}
+	if c.InitialSplits != "" {
+		if _, err := placement.ParseSplits(c.InitialSplits); err != nil {
+			return fmt.Errorf("--initial-splits: %w", err)
+		}
+	}
+	return nil
+}
+
+// requestBytesMax bounds a message on the peer port: a batch of the largest requests.
+const requestBytesMax = 64 << 20
+
+func (c Config) etcdapi() etcdapi.Config {
+	return etcdapi.Config{Registerer: c.Registerer, Logger: c.Logger}
+}

@@ -1,0 +1,172 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// identityFormat is the version of the identity file.
+const identityFormat = 1
+
+// Identity says whose data a directory holds. It is written once when the directory
+// is made (Incarnation) and once more when the node has become part of a cluster.
+type Identity struct {
+	Format int `json:"format"`
+	// Incarnation is drawn when the directory is made: the same name with another
+	// incarnation is a node that lost its data (D2).
+	Incarnation []byte `json:"incarnation"`
+	// Cluster is nil until the node belongs to one.
+	Cluster *Membership `json:"cluster,omitempty"`
+}
+
+// Membership is a node's place in its cluster.
+type Membership struct {
+	NodeID   shard.NodeID `json:"node_id"`
+	Name     string       `json:"name"`
+	PeerAddr string       `json:"peer_addr"`
+	Founding Founding     `json:"founding"`
+}
+
+// Founding is how the cluster began: the same on all nodes, for ever.
+type Founding struct {
+	ClusterID uint64 `json:"cluster_id"`
+	// Founders are the first nodes. The first three carry the meta group.
+	Founders          []Founder `json:"founders"`
+	InitialSplits     string    `json:"initial_splits"`
+	ReplicationFactor int       `json:"replication_factor"`
+}
+
+// Founder is one of the first nodes.
+type Founder struct {
+	NodeID      shard.NodeID `json:"node_id"`
+	Name        string       `json:"name"`
+	PeerAddr    string       `json:"peer_addr"`
+	Incarnation []byte       `json:"incarnation"`
+}
+
+// metaMembersMax is how many founders carry the meta group.
+const metaMembersMax = 3
+
+// metaMembers are the founders that carry the meta group; the replica ID of each is
+// its place in the list plus one.
+func (f *Founding) metaMembers() []Founder {
+	return f.Founders[:min(len(f.Founders), metaMembersMax)]
+}
+
+// founder returns the founder with the given name or peer address.
+func (f *Founding) founder(name, peerAddr string) (Founder, bool) {
+	for _, n := range f.Founders {
+		if n.Name == name || n.PeerAddr == peerAddr {
+			return n, true
+		}
+	}
+	return Founder{}, false
+}
+
+const identityFile = "identity.json"
+
+// loadIdentity reads the identity, or makes a new one in an empty directory.
+func loadIdentity(fsys vfs.FS, dir string) (*Identity, error) {
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory %s: %w", dir, err)
+	}
+	path := fsys.PathJoin(dir, identityFile)
+	file, err := fsys.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newIdentity(fsys, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	var id Identity
+	if err := json.Unmarshal(data, &id); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w); restore it from a backup, or remove the node from the cluster and join again with an empty data directory", path, err)
+	}
+	if id.Format != identityFormat {
+		return nil, fmt.Errorf("%s has format %d, this version reads format %d; start a version of flotilla that is at least as new as the one that wrote it", path, id.Format, identityFormat)
+	}
+	return &id, nil
+}
+
+func newIdentity(fsys vfs.FS, dir string) (*Identity, error) {
+	names, err := fsys.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the data directory %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if name != lockFile && name != identityFile+".new" {
+			return nil, fmt.Errorf("data directory %s has no %s but is not empty (%s); it is not a node's: give another --data-dir", dir, identityFile, name)
+		}
+	}
+	id := &Identity{Format: identityFormat, Incarnation: make([]byte, 16)}
+	rand.Read(id.Incarnation)
+	return id, id.save(fsys, dir)
+}
+
+// save replaces the identity file durably and whole (D1).
+func (id *Identity) save(fsys vfs.FS, dir string) error {
+	data, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the identity: %w", err)
+	}
+	path := fsys.PathJoin(dir, identityFile)
+	file, err := fsys.Create(path+".new", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = file.Write(append(data, '\n'))
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = fsys.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(fsys, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(fsys vfs.FS, dir string) error {
+	d, err := fsys.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+const lockFile = "LOCK"
+
+// lockDir keeps a second process out of the directory.
+func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory %s: %w", dir, err)
+	}
+	lock, err := fsys.Lock(fsys.PathJoin(dir, lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s is in use by another process (or cannot be locked): %w", dir, err)
+	}
+	return lock, nil
+}
+
+// randomID draws an ID that is not 0 and stays positive as an int64.
+func randomID() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return max(1, binary.BigEndian.Uint64(b[:])>>1)
+}

@@ -1,0 +1,160 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/portmux"
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// Node is one Flotilla process. Create it with New, then Start, then Close.
+type Node struct {
+	cfg Config
+	log *slog.Logger
+
+	hlc   *hlc.Hybrid
+	table *table
+	peers *peers
+	meta  *meta
+	watch *watch
+	agent *agent
+
+	// Set by Start, in this order.
+	lock     io.Closer
+	identity *Identity
+	peerMux  *portmux.Mux
+	peerGRPC *grpc.Server
+	self     *Membership
+	engine   *engine.Engine
+	host     *replica.Host
+	router   *router.Router
+	client   net.Listener
+	started  atomic.Bool // everything above is set: peers may call all of it
+
+	// ctx ends when the node stops. work are the loops that end with it, servers those
+	// that end with their listeners.
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	work    sync.WaitGroup
+	servers sync.WaitGroup
+
+	// founding is what Hello tells: set once the node belongs to a cluster.
+	founding struct {
+		sync.Mutex
+		json []byte
+	}
+	closers []func()
+}
+
+// New checks the configuration and wires what needs no I/O.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	n := &Node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name)}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.hlc = hlc.NewHybrid(cfg.Clock)
+	n.table = newTable()
+	n.peers = newPeers(cfg.Dial, n.hlc)
+	n.meta = &meta{node: n}
+	n.watch = newWatch(n)
+	n.agent = newAgent(n)
+	return n, nil
+}
+
+// Name is the node's name.
+func (n *Node) Name() string { return n.cfg.Name }
+
+// ClientAddr is where clients reach the node.
+func (n *Node) ClientAddr() string { return n.cfg.ClientAddr }
+
+// Map is the node's copy of the placement table.
+func (n *Node) Map() *placement.Map { return n.table.Map() }
+
+// Router is the node's way to all shards.
+func (n *Node) Router() *router.Router { return n.router }
+
+// Host runs the node's replicas.
+func (n *Node) Host() *replica.Host { return n.host }
+
+// Done is closed when the node stops, by Close or because it failed.
+func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
+
+// Err is why the node stopped; nil after Close.
+func (n *Node) Err() error {
+	if err := context.Cause(n.ctx); err != errClosed {
+		return err
+	}
+	return nil
+}
+
+var errClosed = fmt.Errorf("node is closed")
+
+// fail stops the node for a reason it cannot mend.
+func (n *Node) fail(err error) {
+	n.log.Error("node stops", "error", err)
+	n.cancel(err)
+}
+
+// onClose registers what Close has to undo, newest first.
+func (n *Node) onClose(f func()) { n.closers = append(n.closers, f) }
+
+// Close stops the node in the reverse order of Start and waits for it.
+func (n *Node) Close() {
+	n.cancel(errClosed)
+	n.work.Wait()
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		n.closers[i]()
+	}
+	n.closers = nil
+}
+
+func (n *Node) setFounding(f Founding) error {
+	data, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("encode the founding: %w", err)
+	}
+	n.founding.Lock()
+	defer n.founding.Unlock()
+	n.founding.json = data
+	return nil
+}
+
+func (n *Node) foundingJSON() []byte {
+	n.founding.Lock()
+	defer n.founding.Unlock()
+	return n.founding.json
+}
+
+func (n *Node) helloRequest() *routerpb.HelloRequest {
+	req := &routerpb.HelloRequest{
+		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, Join: n.cfg.Join,
+		BootstrapExpect: uint32(n.cfg.BootstrapExpect), Identity: n.foundingJSON(),
+	}
+	if n.identity != nil {
+		req.Incarnation = n.identity.Incarnation
+	}
+	return req
+}
+
+func (n *Node) raftConfig() replica.RaftConfig {
+	return replica.RaftConfig{
+		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
+		TickInterval: n.cfg.TickInterval, ElectionTicks: 10, FS: n.cfg.RaftFS,
+	}
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// peers are the node's connections to the others, one per address, opened when
+// needed.
+type peers struct {
+	dial      func(ctx context.Context, addr string) (net.Conn, error)
+	revisions peer.Revisions
+
+	mu struct {
+		sync.Mutex
+		clients map[string]*peer.Client
+		closed  bool
+	}
+}
+
+func newPeers(dial func(ctx context.Context, addr string) (net.Conn, error), revisions peer.Revisions) *peers {
+	p := &peers{dial: dial, revisions: revisions}
+	p.mu.clients = make(map[string]*peer.Client)
+	return p
+}
+
+// at returns the client of the node at a peer address.
+func (p *peers) at(addr string) *peer.Client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.mu.clients[addr]; c != nil {
+		return c
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(p.dial),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(peer.Codec()), grpc.MaxCallRecvMsgSize(requestBytesMax), grpc.MaxCallSendMsgSize(requestBytesMax)),
+		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(8<<20),
+		// A peer that comes back is found again within a second.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		// A peer that is gone without a word (power, partition) is noticed.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
+	)
+	if err != nil {
+		// Only a malformed target fails here, and addresses are host:port.
+		panic(fmt.Sprintf("node: client for peer %s: %v", addr, err))
+	}
+	c := peer.NewClient(conn, p.revisions)
+	if p.mu.closed {
+		c.Close()
+	}
+	p.mu.clients[addr] = c
+	return c
+}
+
+func (p *peers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.closed = true
+	for _, c := range p.mu.clients {
+		c.Close()
+	}
+}
+
+// sender delivers routed requests: to this node's own replicas by a call, to other
+// nodes over their stream.
+type sender struct {
+	self  shard.NodeID
+	exec  peer.Executor
+	peers *peers
+	table *table
+}
+
+// Send implements router.Sender.
+func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error) {
+	if node == s.self {
+		return s.local(ctx, req)
+	}
+	n := s.table.Map().Node(node)
+	if n == nil {
+		return nil, fmt.Errorf("node %s is not in the placement table: %w", node, shard.ErrUnavailable)
+	}
+	reply, err := s.peers.at(n.PeerAddr).Send(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return reply, nil
+}
+
+type outcome struct {
+	reply *router.Reply
+	err   error
+}
+
+func (s *sender) local(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	if req.Command == nil {
+		return s.exec.Read(ctx, req)
+	}
+	done := make(chan outcome, 1)
+	s.exec.Write(req, func(reply *router.Reply, err error) { done <- outcome{reply, err} })
+	select {
+	case o := <-done:
+		return o.reply, o.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx))
+	}
+}

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router/exec"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+)
+
+// peerServer answers the other nodes. It is reachable before the node is part of a
+// cluster; everything but Hello is refused until then.
+type peerServer struct {
+	routerpb.UnimplementedPeerServer
+	node *Node
+}
+
+// ready reports whether the node has come far enough to serve peers.
+func (s *peerServer) ready() error {
+	if !s.node.started.Load() {
+		return status.Error(codes.Unavailable, "node is starting")
+	}
+	return nil
+}
+
+// Exchange implements routerpb.PeerServer.
+func (s *peerServer) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	return peer.Serve(stream, exec.New(s.node.host, s.node.watch.space), s.node.hlc)
+}
+
+// Hello implements routerpb.PeerServer.
+func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*routerpb.HelloReply, error) {
+	n := s.node
+	return &routerpb.HelloReply{
+		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, Incarnation: n.identity.Incarnation, Identity: n.foundingJSON(),
+		ClockUnixMicros: n.cfg.Clock.Now().UnixMicro(), Join: n.cfg.Join, BootstrapExpect: uint32(n.cfg.BootstrapExpect),
+		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.watch.ownDiskLow(),
+	}, nil
+}
+
+// Join implements routerpb.PeerServer.
+func (s *peerServer) Join(ctx context.Context, req *routerpb.JoinRequest) (*routerpb.JoinReply, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	result, err := s.node.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{
+		Node: &placementpb.Node{Name: req.Name, PeerAddr: req.PeerAddr, ClientUrls: req.ClientUrls, Incarnation: req.Incarnation},
+	}}})
+	var refused *placement.RefusedError
+	if errors.As(err, &refused) {
+		return nil, status.Error(codes.FailedPrecondition, refused.Error())
+	}
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &routerpb.JoinReply{ClusterId: s.node.self.Founding.ClusterID, NodeId: result.NodeId}, nil
+}
+
+// joinRefusal is the cluster's reason not to admit a node, nil if err is not one and
+// trying again may help.
+func joinRefusal(err error) error {
+	if st, ok := status.FromError(err); ok && st.Code() == codes.FailedPrecondition {
+		return errors.New(st.Message())
+	}
+	return nil
+}
+
+// ProposeMeta implements routerpb.PeerServer.
+func (s *peerServer) ProposeMeta(ctx context.Context, req *routerpb.ProposeMetaRequest) (*routerpb.ProposeMetaReply, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	if !s.node.meta.member {
+		return nil, status.Error(codes.FailedPrecondition, "this node has no replica of the meta group")
+	}
+	result, err := s.node.meta.proposeBytes(ctx, req.Command)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &routerpb.ProposeMetaReply{Result: result}, nil
+}
+
+// FollowMap implements routerpb.PeerServer.
+func (s *peerServer) FollowMap(req *routerpb.FollowMapRequest, stream grpc.ServerStreamingServer[routerpb.MapUpdate]) error {
+	version := req.Version
+	for {
+		m, changed := s.node.table.next()
+		if m.Version() > version {
+			data, err := m.UpdateSince(version).MarshalVT()
+			if err != nil {
+				return status.Error(codes.Internal, err.Error())
+			}
+			if err := stream.Send(&routerpb.MapUpdate{Update: data}); err != nil {
+				return err
+			}
+			version = m.Version()
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-s.node.ctx.Done():
+			return status.Error(codes.Unavailable, "node is stopping")
+		}
+	}
+}

@@ -1,0 +1,14 @@
+// Package raftnet carries Raft messages and snapshots between nodes over the port
+// they also speak gRPC on, so that a node needs one peer address, one certificate
+// and one firewall rule. A connection says with its first bytes which it is.
+//
+// Frames: length (4, big endian) ‖ CRC-32C of the payload (4) ‖ kind (1) ‖ payload.
+//
+// Invariants:
+//
+//	X1  A frame whose checksum, kind or size is wrong ends its connection; nothing of it
+//	    reaches Raft.
+//	X2  A snapshot connection closes well only after the receiver has taken every chunk:
+//	    the sender waits for an acknowledgement of its last frame.
+//	X3  Close returns after every connection and goroutine of the transport is gone.
+package raftnet

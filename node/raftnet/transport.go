@@ -1,0 +1,251 @@
+package raftnet
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/raftpb"
+)
+
+const (
+	// writeTimeout ends a connection whose peer has stopped reading.
+	writeTimeout = 5 * time.Second
+	// bufferBytes is the read and write buffer of a connection.
+	bufferBytes = 256 << 10
+)
+
+// Dialer opens a connection to a peer address.
+type Dialer func(ctx context.Context, addr string) (net.Conn, error)
+
+// Factory makes the transport that dragonboat asks for. Listener gives connections
+// that start with Preface.
+type Factory struct {
+	Listener net.Listener
+	Dial     Dialer
+	Logger   *slog.Logger
+	Traffic  Traffic
+}
+
+// Traffic counts bytes; nil functions count nothing.
+type Traffic struct {
+	Sent, Received func(bytes int)
+}
+
+var _ config.TransportFactory = (*Factory)(nil)
+
+// Create implements config.TransportFactory.
+func (f *Factory) Create(_ config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
+	t := &transport{Factory: f, messages: messages, chunks: chunks}
+	t.mu.conns = make(map[net.Conn]struct{})
+	return t
+}
+
+// Validate implements config.TransportFactory.
+func (f *Factory) Validate(addr string) bool {
+	_, _, err := net.SplitHostPort(addr)
+	return err == nil
+}
+
+type transport struct {
+	*Factory
+	messages raftio.MessageHandler
+	chunks   raftio.ChunkHandler
+
+	work sync.WaitGroup
+	mu   struct {
+		sync.Mutex
+		conns  map[net.Conn]struct{} // accepted ones
+		closed bool
+	}
+}
+
+// Name implements raftio.ITransport.
+func (t *transport) Name() string { return "flotilla" }
+
+// Start implements raftio.ITransport.
+func (t *transport) Start() error {
+	t.work.Go(t.accept)
+	return nil
+}
+
+// Close implements raftio.ITransport (X3).
+func (t *transport) Close() error {
+	t.mu.Lock()
+	t.mu.closed = true
+	for conn := range t.mu.conns {
+		conn.Close()
+	}
+	t.mu.Unlock()
+	err := t.Listener.Close()
+	t.work.Wait()
+	return err
+}
+
+func (t *transport) accept() {
+	for {
+		conn, err := t.Listener.Accept()
+		if err != nil {
+			return
+		}
+		t.mu.Lock()
+		if t.mu.closed {
+			t.mu.Unlock()
+			conn.Close()
+			return
+		}
+		t.mu.conns[conn] = struct{}{}
+		t.work.Go(func() {
+			err := t.serve(conn)
+			conn.Close()
+			t.mu.Lock()
+			delete(t.mu.conns, conn)
+			closed := t.mu.closed
+			t.mu.Unlock()
+			if err != nil && !closed && !errors.Is(err, io.EOF) {
+				t.Logger.Warn("raft connection ended", "peer", conn.RemoteAddr(), "error", err)
+			}
+		})
+		t.mu.Unlock()
+	}
+}
+
+// serve takes in what one peer sends until the connection ends.
+func (t *transport) serve(conn net.Conn) error {
+	r := bufio.NewReaderSize(conn, bufferBytes)
+	preface := make([]byte, len(Preface))
+	if _, err := io.ReadFull(r, preface); err != nil {
+		return err
+	}
+	if string(preface) != Preface {
+		return fmt.Errorf("connection starts with %q", preface)
+	}
+	var buf []byte
+	for {
+		k, payload, err := readFrame(r, buf)
+		if err != nil {
+			return err
+		}
+		buf = payload
+		if t.Traffic.Received != nil {
+			t.Traffic.Received(headerBytes + len(payload))
+		}
+		switch k {
+		case kindMessages:
+			var batch raftpb.MessageBatch
+			if err := batch.Unmarshal(payload); err != nil {
+				return fmt.Errorf("decode a raft message batch: %w", err)
+			}
+			t.messages(batch)
+		case kindChunk:
+			var chunk raftpb.Chunk
+			if err := chunk.Unmarshal(payload); err != nil {
+				return fmt.Errorf("decode a snapshot chunk: %w", err)
+			}
+			if !t.chunks(chunk) {
+				return fmt.Errorf("snapshot chunk %d of shard %d was refused", chunk.ChunkId, chunk.ShardID)
+			}
+		case kindEnd:
+			_, err := conn.Write([]byte{byte(kindEnd)})
+			return err
+		default:
+			return fmt.Errorf("raft frame of unknown kind %d", k)
+		}
+	}
+}
+
+// GetConnection implements raftio.ITransport.
+func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
+	return t.dial(ctx, target)
+}
+
+// GetSnapshotConnection implements raftio.ITransport.
+func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
+	c, err := t.dial(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	return snapshotConnection{c}, nil
+}
+
+func (t *transport) dial(ctx context.Context, target string) (*connection, error) {
+	conn, err := t.Dial(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{conn: conn, traffic: t.Traffic}
+	if _, err := conn.Write([]byte(Preface)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// connection sends frames; dragonboat uses each from one goroutine.
+type connection struct {
+	conn    net.Conn
+	traffic Traffic
+	buf     []byte
+}
+
+func (c *connection) send(k kind, size int, marshal func([]byte) (int, error)) error {
+	if cap(c.buf) < headerBytes+size {
+		c.buf = make([]byte, headerBytes+size)
+	}
+	buf := c.buf[:headerBytes+size]
+	n, err := marshal(buf[headerBytes:])
+	if err != nil {
+		return err
+	}
+	buf = buf[:headerBytes+n]
+	putHeader(buf, k, buf[headerBytes:])
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := c.conn.Write(buf); err != nil {
+		return err
+	}
+	if c.traffic.Sent != nil {
+		c.traffic.Sent(len(buf))
+	}
+	if cap(c.buf) > 4*bufferBytes { // a rare large frame; do not keep its memory
+		c.buf = nil
+	}
+	return nil
+}
+
+// SendMessageBatch implements raftio.IConnection.
+func (c *connection) SendMessageBatch(batch raftpb.MessageBatch) error {
+	return c.send(kindMessages, batch.Size(), batch.MarshalTo)
+}
+
+// Close implements raftio.IConnection.
+func (c *connection) Close() { c.conn.Close() }
+
+type snapshotConnection struct{ *connection }
+
+// SendChunk implements raftio.ISnapshotConnection.
+func (c snapshotConnection) SendChunk(chunk raftpb.Chunk) error {
+	return c.send(kindChunk, chunk.Size(), chunk.MarshalTo)
+}
+
+// Close implements raftio.ISnapshotConnection (X2).
+func (c snapshotConnection) Close() {
+	defer c.conn.Close()
+	if err := c.send(kindEnd, 0, func([]byte) (int, error) { return 0, nil }); err != nil {
+		return
+	}
+	if err := c.conn.SetReadDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return
+	}
+	var ack [1]byte
+	_, _ = io.ReadFull(c.conn, ack[:]) // without it the sender retries the snapshot
+}

@@ -1,0 +1,73 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/portmux"
+	"github.com/flotilla-kv/flotilla/router/etcdapi"
+)
+
+// serveClients opens the client port: etcd's gRPC and HTTP on one address.
+func (n *Node) serveClients(context.Context) error {
+	api := etcdapi.New(n.cfg.etcdapi(), n.router, &cluster{node: n})
+	server := grpc.NewServer(append(api.ServerOptions(), transportOptions()...)...)
+	api.Register(server)
+	// The JSON gateway is a client of the same services, without a socket between.
+	loopback, err := etcdapi.StartLoopback(api.ServerOptions(), api.Register)
+	if err != nil {
+		return fmt.Errorf("start the gateway: %w", err)
+	}
+	n.onClose(func() { loopback.Close() })
+	gateway, err := etcdapi.NewGateway(loopback.Conn())
+	if err != nil {
+		return fmt.Errorf("start the gateway: %w", err)
+	}
+	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
+	web := etcdapi.NewHTTPServer(api.HTTPHandler(gateway, metrics), n.log)
+	mux, err := portmux.New(n.client, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
+	if err != nil {
+		return fmt.Errorf("divide the client port: %w", err)
+	}
+	n.servers.Go(func() { n.served("client port", mux.Serve()) })
+	n.servers.Go(func() { n.served("etcd gRPC", server.Serve(mux.Listener(0))) })
+	n.servers.Go(func() { n.served("etcd HTTP", web.Serve(mux.Listener(1))) })
+	n.onClose(func() {
+		api.Drain()
+		mux.Close()
+		server.Stop()
+		web.Close()
+	})
+	if n.cfg.AdminAddr == "" {
+		return nil
+	}
+	return n.serveAdmin(api.HTTPHandler(nil, metrics))
+}
+
+// transportOptions are for throughput: gRPC's buffers sized for many small requests.
+func transportOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
+		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
+		grpc.SharedWriteBuffer(true),
+		grpc.WaitForHandlers(true), // Close must not pull the store from under them
+	}
+}
+
+func (n *Node) serveAdmin(handler http.Handler) error {
+	l, err := listen("--admin-addr", n.cfg.AdminAddr)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", handler)
+	handleProfiles(mux)
+	server := etcdapi.NewHTTPServer(mux, n.log)
+	n.servers.Go(func() { n.served("admin HTTP", server.Serve(l)) })
+	n.onClose(func() { server.Close() })
+	return nil
+}

@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/flotilla-kv/flotilla/internal/portmux"
+	"github.com/flotilla-kv/flotilla/node/raftnet"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/exec"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// cachedDescriptors bounds the router's cache: more than the shards a cluster is
+// meant to have.
+const cachedDescriptors = 16 << 10
+
+// Start brings the node up and returns when it serves clients, or fails. ctx bounds
+// only the starting. After an error the node is closed.
+func (n *Node) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	starting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(n.ctx, func() { stop(context.Cause(n.ctx)) })()
+	n.onClose(n.peers.close)
+
+	for _, step := range []func(context.Context) error{
+		n.openDirectory,  // nobody else uses the data; the incarnation is durable (D1)
+		n.listenPeers,    // others can say hello; they learn what this node knows
+		n.belong,         // identity is durable from here on (D1, D2)
+		n.openStore,      // before Raft replays into it
+		n.checkClock,     // before anything can be proposed (D3)
+		n.openRaft,       // messages flow; no replica runs yet
+		n.startMeta,      // the table becomes known
+		n.startRouter,    // commands of the agent and of clients can be routed
+		n.startAgent,     // shards start
+		n.listenClients,  // a taken port shows before the wait below
+		n.waitForShards,  // D4
+		n.serveClients,   // ready
+		n.introduceToMap, // addresses that may have changed
+	} {
+		if err := step(starting); err != nil {
+			return err
+		}
+	}
+	n.log.Info("ready to serve client requests", "client_addr", n.cfg.ClientAddr, "node_id", n.self.NodeID)
+	return nil
+}
+
+func (n *Node) openDirectory(context.Context) (err error) {
+	if n.lock, err = lockDir(n.cfg.FS, n.cfg.DataDir); err != nil {
+		return err
+	}
+	n.onClose(func() { n.lock.Close() })
+	n.identity, err = loadIdentity(n.cfg.FS, n.cfg.DataDir)
+	return err
+}
+
+// listen opens a port and says which flag to change when it is taken.
+func listen(flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s cannot be listened on: %w; stop what uses it or give another address", flag, addr, err)
+	}
+	return l, nil
+}
+
+func (n *Node) listenPeers(context.Context) error {
+	l, err := listen("--peer-addr", n.cfg.PeerAddr)
+	if err != nil {
+		return err
+	}
+	n.peerMux, err = portmux.New(l, portmux.Config{}, portmux.HTTP2(), portmux.Protocol{Name: "raft", Prefixes: []string{raftnet.Preface}})
+	if err != nil {
+		l.Close()
+		return fmt.Errorf("divide the peer port: %w", err)
+	}
+	n.peerGRPC = grpc.NewServer(
+		grpc.ForceServerCodecV2(peer.Codec()),
+		grpc.MaxRecvMsgSize(requestBytesMax), grpc.MaxSendMsgSize(requestBytesMax),
+		grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(8<<20),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+	)
+	routerpb.RegisterPeerServer(n.peerGRPC, &peerServer{node: n})
+	n.servers.Go(func() { n.served("peer port", n.peerMux.Serve()) })
+	n.servers.Go(func() { n.served("peer gRPC", n.peerGRPC.Serve(n.peerMux.Listener(0))) })
+	n.onClose(func() {
+		n.peerGRPC.Stop()
+		n.peerMux.Close()
+		n.servers.Wait()
+	})
+	return nil
+}
+
+// served handles the end of a server: while the node runs there should be none.
+func (n *Node) served(what string, err error) {
+	if err != nil && n.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+		n.fail(fmt.Errorf("serve %s: %w", what, err))
+	}
+}
+
+func (n *Node) belong(ctx context.Context) error {
+	if err := n.membership(ctx, n.identity); err != nil {
+		return err
+	}
+	n.self = n.identity.Cluster
+	return n.setFounding(n.self.Founding)
+}
+
+func (n *Node) openStore(context.Context) (err error) {
+	n.engine, err = engine.Open(n.cfg.FS.PathJoin(n.cfg.DataDir, "store"), engine.Options{FS: n.cfg.FS, CacheBytes: n.cfg.CacheBytes, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.onClose(func() {
+		if err := n.engine.Close(); err != nil {
+			n.log.Error("closing the store", "error", err)
+		}
+	})
+	return nil
+}
+
+func (n *Node) checkClock(ctx context.Context) error {
+	n.watch.look(ctx)
+	n.work.Go(func() { n.watch.run(n.ctx) })
+	return nil
+}
+
+func (n *Node) openRaft(context.Context) (err error) {
+	raft := n.raftConfig()
+	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
+	n.host, err = replica.OpenHost(replica.HostConfig{
+		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
+		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: 5 * time.Second, Knobs: n.cfg.Knobs.Replica,
+	})
+	if err != nil {
+		return err
+	}
+	n.onClose(func() {
+		n.peerGRPC.Stop() // nobody asks the replicas any more
+		n.host.Close()
+	})
+	return nil
+}
+
+func (n *Node) startMeta(context.Context) error {
+	if err := n.meta.start(n.host, n.self); err != nil {
+		return err
+	}
+	if !n.meta.member {
+		n.work.Go(func() { n.meta.follow(n.ctx) })
+	}
+	return nil
+}
+
+func (n *Node) startRouter(context.Context) error {
+	cache := router.NewCache(n.table, cachedDescriptors)
+	n.router = router.New(router.Config{
+		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
+		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
+	})
+	n.work.Go(func() { n.feed(cache) })
+	return nil
+}
+
+// feed tells the cache of every change of the table, so that it is rarely stale.
+func (n *Node) feed(cache *router.Cache) {
+	for {
+		m, changed := n.table.next()
+		for _, d := range m.Shards() {
+			cache.Learn(d)
+		}
+		select {
+		case <-changed:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) startAgent(context.Context) error {
+	n.started.Store(true) // peers need this node to become ready themselves
+	n.work.Go(func() { n.agent.run(n.ctx) })
+	return nil
+}
+
+func (n *Node) listenClients(context.Context) (err error) {
+	n.client, err = listen("--client-addr", n.cfg.ClientAddr)
+	if err != nil {
+		return err
+	}
+	n.onClose(func() { n.client.Close() })
+	return nil
+}
+
+func (n *Node) waitForShards(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !n.agent.settled() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the shards of this node to be ready: %w", context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// introduceToMap keeps what the table says of this node's addresses true. It goes on
+// trying in the background: the node serves without it.
+func (n *Node) introduceToMap(context.Context) error {
+	n.work.Go(func() {
+		for n.ctx.Err() == nil {
+			_, err := n.meta.propose(n.ctx, &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
+				NodeId: uint64(n.self.NodeID), Incarnation: n.identity.Incarnation,
+				Advertised: &placementpb.Advertised{PeerAddr: n.cfg.PeerAddr, ClientUrls: n.cfg.AdvertiseClientURLs, AdminAddr: n.cfg.AdminAddr},
+			}}})
+			if err == nil {
+				return
+			}
+			n.log.Debug("introducing the node", "error", err)
+			select {
+			case <-time.After(time.Second):
+			case <-n.ctx.Done():
+			}
+		}
+	})
+	return nil
+}

@@ -1,0 +1,234 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// watch looks at this node's disk and asks the others, once a second, how they are:
+// whether they answer, what their clock says, whether their disk is full.
+type watch struct {
+	node *Node
+	// full is why writes that grow the store are refused, nil when they are not. It is
+	// what the last look found, kept so that a put only loads a pointer.
+	full atomic.Pointer[string]
+
+	mu struct {
+		sync.Mutex
+		peers   map[shard.NodeID]peerHealth
+		diskLow bool
+	}
+}
+
+// peerHealth is what the last Hello told of a node.
+type peerHealth struct {
+	name    string
+	since   time.Time // answering without a gap since then; zero when it did not answer
+	offset  time.Duration
+	diskLow bool
+}
+
+const (
+	watchInterval = time.Second
+	// steadyAfter is how long a node must answer before leadership is given to it.
+	steadyAfter = 5 * time.Second
+)
+
+func newWatch(n *Node) *watch {
+	w := &watch{node: n}
+	w.mu.peers = make(map[shard.NodeID]peerHealth)
+	return w
+}
+
+// run looks until ctx ends.
+func (w *watch) run(ctx context.Context) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			w.look(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look takes one reading of everything.
+func (w *watch) look(ctx context.Context) {
+	w.lookAtDisk()
+	// Before the table is known, the founders are all there is.
+	targets := make(map[shard.NodeID]string)
+	names := make(map[shard.NodeID]string)
+	for _, f := range w.node.self.Founding.Founders {
+		targets[f.NodeID], names[f.NodeID] = f.PeerAddr, f.Name
+	}
+	for _, n := range w.node.table.Map().Nodes() {
+		if n.State != placement.Removed {
+			targets[n.ID], names[n.ID] = n.PeerAddr, n.Name
+		}
+	}
+	delete(targets, w.node.self.NodeID)
+
+	ctx, cancel := context.WithTimeout(ctx, watchInterval)
+	defer cancel()
+	var wg sync.WaitGroup
+	for id, addr := range targets {
+		wg.Go(func() {
+			sent := w.node.cfg.Clock.Now()
+			reply, err := routerpb.NewPeerClient(w.node.peers.at(addr).Conn()).Hello(ctx, w.node.helloRequest())
+			received := w.node.cfg.Clock.Now()
+			w.record(id, names[id], sent, received, reply, err)
+		})
+	}
+	wg.Wait()
+	w.judgeClock()
+	w.judgeSpace()
+}
+
+func (w *watch) record(id shard.NodeID, name string, sent, received time.Time, reply *routerpb.HelloReply, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := w.mu.peers[id]
+	h.name = name
+	if err != nil {
+		h.since = time.Time{}
+	} else {
+		if h.since.IsZero() {
+			h.since = received
+		}
+		h.offset = clockOffset(sent, received, time.UnixMicro(reply.ClockUnixMicros))
+		h.diskLow = reply.DiskLow
+		w.node.hlc.Observe(shard.Revision(reply.HighestRevision))
+	}
+	w.mu.peers[id] = h
+}
+
+// clockOffset is how far the peer's clock is ahead, 0 if the exchange took long enough
+// to explain the difference.
+func clockOffset(sent, received, peer time.Time) time.Duration {
+	switch {
+	case peer.Before(sent):
+		return peer.Sub(sent)
+	case peer.After(received):
+		return peer.Sub(received)
+	}
+	return 0
+}
+
+// judgeClock stops this node from proposing while its clock is further from most of
+// the clocks that answered, its own included, than the bound.
+func (w *watch) judgeClock() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	readings, far := 1, 0
+	var worst peerHealth
+	for _, h := range w.mu.peers {
+		if h.since.IsZero() {
+			continue
+		}
+		readings++
+		if h.offset.Abs() > w.node.cfg.MaxClockOffset {
+			far++
+			if h.offset.Abs() > worst.offset.Abs() {
+				worst = h
+			}
+		}
+	}
+	if 2*far <= readings {
+		if w.node.hlc.Distrusted() != "" {
+			w.node.log.Info("clock is in bounds again; proposing")
+		}
+		w.node.hlc.Trust()
+		return
+	}
+	direction := "behind"
+	if worst.offset < 0 {
+		direction = "ahead of"
+	}
+	why := fmt.Sprintf("this node's clock is %s %s node %s's and more than --max-clock-offset %s from %d of the %d others; mend it (chrony, ntpd), the node goes on by itself",
+		worst.offset.Abs().Round(time.Millisecond), direction, worst.name, w.node.cfg.MaxClockOffset, far, readings-1)
+	if w.node.hlc.Distrusted() == "" {
+		w.node.log.Error("not proposing: " + why)
+	}
+	w.node.hlc.Distrust(why)
+}
+
+// lookAtDisk compares the free space with the limit. Space must come back with some
+// margin before puts are allowed again, so that the alarm does not flicker.
+func (w *watch) lookAtDisk() {
+	usage, err := w.node.cfg.FS.GetDiskUsage(w.node.cfg.DataDir)
+	if err != nil {
+		w.node.log.Warn("cannot tell how full the disk is", "dir", w.node.cfg.DataDir, "error", err)
+		return
+	}
+	free := int64(usage.AvailBytes)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch limit := w.node.cfg.MinFreeDisk; {
+	case free < limit && !w.mu.diskLow:
+		w.mu.diskLow = true
+		w.node.log.Error("disk is nearly full; puts are refused until there is room", "free_bytes", free, "limit_bytes", limit)
+	case free > limit+limit/4 && w.mu.diskLow:
+		w.mu.diskLow = false
+		w.node.log.Info("disk has room again", "free_bytes", free)
+	}
+}
+
+// ownDiskLow reports whether this node's disk is nearly full.
+func (w *watch) ownDiskLow() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.diskLow
+}
+
+// lowDisks returns the nodes that have no room, this one included.
+func (w *watch) lowDisks() []shard.NodeID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var low []shard.NodeID
+	if w.mu.diskLow {
+		low = append(low, w.node.self.NodeID)
+	}
+	for id, h := range w.mu.peers {
+		if h.diskLow && !h.since.IsZero() {
+			low = append(low, id)
+		}
+	}
+	return low
+}
+
+// judgeSpace refuses writes that grow the store while any node is out of room: every
+// replica has to take every write.
+func (w *watch) judgeSpace() {
+	low := w.lowDisks()
+	if len(low) == 0 {
+		w.full.Store(nil)
+		return
+	}
+	why := fmt.Sprintf("disk of node %s is nearly full", low[0])
+	w.full.Store(&why)
+}
+
+// space is nil, or says why the store must not grow.
+func (w *watch) space() error {
+	if why := w.full.Load(); why != nil {
+		return fmt.Errorf("%s: %w", *why, shard.ErrNoSpace)
+	}
+	return nil
+}
+
+// steady reports whether the node has been answering for a while.
+func (w *watch) steady(id shard.NodeID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h, ok := w.mu.peers[id]
+	return ok && !h.since.IsZero() && w.node.cfg.Clock.Now().Sub(h.since) >= steadyAfter
+}

@@ -1,0 +1,103 @@
+package placement
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+type goldenCommand struct {
+	name    string
+	command *placementpb.Command
+}
+
+// goldenCommands holds one command of each kind; in order they make the golden map.
+func goldenCommands() []goldenCommand {
+	first, second := testNode("n1", "disk1"), testNode("n2", "disk2")
+	first.NodeId, second.NodeId = 1, 2
+	second.Labels = []*placementpb.Label{{Name: "disk", Value: "ssd"}, {Name: "zone", Value: "b"}}
+	moved := &shard.Descriptor{
+		ID: 2, Span: shard.Span{End: []byte("m")}, Epoch: 1, PreferredNode: 2,
+		Replicas: []shard.Replica{{ID: 1, Node: 1}, {ID: 2, Node: 2}, {ID: 3, Node: 3, Learner: true}},
+	}
+	return []goldenCommand{
+		{"init_cluster", &placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: &placementpb.InitCluster{
+			ClusterId: 0x1234567890, Nodes: []*placementpb.Node{first, second}, ReplicationFactor: 3, SplitKeys: [][]byte{[]byte("m"), []byte("\xff\x00\x01")},
+			Meta: (&shard.Descriptor{Replicas: []shard.Replica{{ID: 1, Node: 1}, {ID: 2, Node: 2}}}).Proto(),
+		}}}},
+		{"add_node", &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{Node: testNode("n3", "disk3")}}}},
+		{"add_node_4", &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{Node: testNode("n4", "disk4")}}}},
+		{"update_shard", &placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{
+			ExpectedGeneration: 1, Descriptor_: moved.Proto(),
+		}}}},
+		{"update_node", &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
+			NodeId: 3, Incarnation: []byte("disk3"), State: placementpb.NodeState_DRAINING,
+			Advertised: &placementpb.Advertised{PeerAddr: "n3:1", ClientUrls: []string{"http://n3:2"}, AdminAddr: "n3:3", ServerVersion: "0.2.0"},
+			Labels:     &placementpb.Labels{Labels: []*placementpb.Label{{Name: "zone", Value: "c"}}},
+		}}}},
+		{"remove_node", &placementpb.Command{Body: &placementpb.Command_RemoveNode{RemoveNode: &placementpb.RemoveNode{NodeId: 4}}}},
+		{"record_compaction", &placementpb.Command{Body: &placementpb.Command_RecordCompaction{RecordCompaction: &placementpb.RecordCompaction{Revision: 1 << 40}}}},
+		{"set_setting", &placementpb.Command{Body: &placementpb.Command_SetSetting{SetSetting: &placementpb.SetSetting{Name: "a", Value: "b"}}}},
+	}
+}
+
+// TestGolden freezes the bytes of commands and of the snapshot they lead to. When it
+// fails, a log or snapshot written before the change can no longer be read the same
+// way: make a new format beside the old one and keep this file.
+func TestGolden(t *testing.T) {
+	want := readGolden(t, "testdata/golden/v1.txt")
+	var got bytes.Buffer
+	check := func(name string, data []byte) {
+		got.WriteString(name + " " + hex.EncodeToString(data) + "\n")
+		require.Equal(t, want[name], hex.EncodeToString(data), "bytes of %s; all so far:\n%s", name, &got)
+	}
+	s := NewState()
+	for _, c := range goldenCommands() {
+		entry, err := EncodeCommand(c.command)
+		require.NoError(t, err)
+		check(c.name, entry)
+		require.NoError(t, ResultError(s.ApplyEntry(entry)))
+	}
+	check("snapshot", s.Snapshot())
+
+	old, err := hex.DecodeString(want["snapshot"])
+	require.NoError(t, err)
+	restored := NewState()
+	require.NoError(t, restored.Restore(old))
+	require.Equal(t, s.Map(), restored.Map())
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	s := &State{m: wideMap(t, 3)}
+	m := s.Map()
+	require.ErrorContains(t, s.Restore([]byte("no snapshot")), "restore placement map")
+	require.ErrorContains(t, s.Restore(nil), "format 0")
+
+	broken := m.Proto()
+	broken.Shards[1].Descriptor_.End = []byte("zzz")
+	data, err := broken.MarshalVT()
+	require.NoError(t, err)
+	require.ErrorContains(t, s.Restore(data), "P1")
+	require.Same(t, m, s.Map(), "a refused snapshot changes nothing")
+}
+
+// readGolden reads lines of "name hex".
+func readGolden(t *testing.T, path string) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	lines := map[string]string{}
+	for scan := bufio.NewScanner(bytes.NewReader(data)); scan.Scan(); {
+		name, value, _ := strings.Cut(scan.Text(), " ")
+		lines[name] = value
+	}
+	return lines
+}

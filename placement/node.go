@@ -1,0 +1,186 @@
+package placement
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// NodeState says what may be placed on a node.
+type NodeState int32
+
+// The states a node goes through. Only RemoveNode leads to Removed, and nothing
+// leads out of it.
+const (
+	Active          = NodeState(placementpb.NodeState_ACTIVE)
+	Draining        = NodeState(placementpb.NodeState_DRAINING)
+	Decommissioning = NodeState(placementpb.NodeState_DECOMMISSIONING)
+	Removed         = NodeState(placementpb.NodeState_REMOVED)
+)
+
+func (s NodeState) String() string {
+	switch s {
+	case Active:
+		return "active"
+	case Draining:
+		return "draining"
+	case Decommissioning:
+		return "decommissioning"
+	case Removed:
+		return "removed"
+	default:
+		return "state " + strconv.Itoa(int(s))
+	}
+}
+
+// Bounds of what one node may say about itself: the map is in the memory of every
+// node and goes over the wire whole.
+const (
+	nameBytesMax        = 255
+	addrBytesMax        = 1024
+	clientURLsMax       = 32
+	incarnationBytesMax = 64
+	labelsMax           = 64
+	labelBytesMax       = 255
+	// nodeIDMax leaves room above any ID chosen at the start, so that next IDs
+	// never wrap.
+	nodeIDMax = 1 << 62
+)
+
+// Node is one process with one data directory. It is immutable, slices and Labels
+// included.
+type Node struct {
+	ID   shard.NodeID
+	Name string
+	// PeerAddr is where other nodes reach it; no two live nodes share one.
+	PeerAddr   string
+	ClientURLs []string
+	AdminAddr  string
+	// Incarnation is drawn at random once per data directory. It tells a node that
+	// restarted from one that lost its data and with it its promises to Raft groups.
+	Incarnation []byte
+	Labels      map[string]string
+	State       NodeState
+	// ServerVersion is the software the node ran when it last started.
+	ServerVersion string
+	// Version is the version of the map that last changed this node.
+	Version uint64
+}
+
+// Proto converts the node to its wire form.
+func (n *Node) Proto() *placementpb.Node {
+	p := &placementpb.Node{
+		NodeId: uint64(n.ID), Name: n.Name, PeerAddr: n.PeerAddr, ClientUrls: n.ClientURLs,
+		AdminAddr: n.AdminAddr, Incarnation: n.Incarnation, State: placementpb.NodeState(n.State),
+		Version: n.Version, ServerVersion: n.ServerVersion,
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.Labels)) { // P8
+		p.Labels = append(p.Labels, &placementpb.Label{Name: name, Value: n.Labels[name]})
+	}
+	return p
+}
+
+// newNode converts a node that joins; its state and version are the map's to set.
+func newNode(p *placementpb.Node) (*Node, error) {
+	n, err := nodeOf(p)
+	if err != nil {
+		return nil, err
+	}
+	n.State, n.Version = Active, 0
+	if err := n.check(); err != nil {
+		return nil, fmt.Errorf("node %q: %w", n.Name, err)
+	}
+	return n, nil
+}
+
+// nodeOf converts a node from its wire form. It copies everything.
+func nodeOf(p *placementpb.Node) (*Node, error) {
+	if p == nil {
+		return nil, errors.New("the node is missing")
+	}
+	labels, err := labelsOf(p.Labels)
+	if err != nil {
+		return nil, fmt.Errorf("node %q: %w", p.Name, err)
+	}
+	return &Node{
+		ID: shard.NodeID(p.NodeId), Name: p.Name, PeerAddr: p.PeerAddr, ClientURLs: slices.Clone(p.ClientUrls),
+		AdminAddr: p.AdminAddr, Incarnation: bytes.Clone(p.Incarnation), Labels: labels, State: NodeState(p.State),
+		Version: p.Version, ServerVersion: p.ServerVersion,
+	}, nil
+}
+
+func labelsOf(ps []*placementpb.Label) (map[string]string, error) {
+	if len(ps) > labelsMax {
+		return nil, fmt.Errorf("%d labels, at most %d are allowed", len(ps), labelsMax)
+	}
+	if len(ps) == 0 {
+		return nil, nil
+	}
+	labels := make(map[string]string, len(ps))
+	for _, l := range ps {
+		if l.GetName() == "" {
+			return nil, errors.New("a label has no name")
+		}
+		if _, twice := labels[l.Name]; twice {
+			return nil, fmt.Errorf("label %q is given twice", l.Name)
+		}
+		if err := errors.Join(checkText("label", l.Name, labelBytesMax), checkText("value of a label", l.Value, labelBytesMax)); err != nil {
+			return nil, err
+		}
+		labels[l.Name] = l.Value
+	}
+	return labels, nil
+}
+
+// check looks at the node alone; a tombstone keeps only its identity.
+func (n *Node) check() error {
+	if n.Name == "" {
+		return errors.New("the name is empty; set --name")
+	}
+	if len(n.Incarnation) == 0 || len(n.Incarnation) > incarnationBytesMax {
+		return fmt.Errorf("the incarnation has %d bytes, it must have 1 to %d", len(n.Incarnation), incarnationBytesMax)
+	}
+	if n.PeerAddr == "" && n.State != Removed {
+		return errors.New("the peer address is empty; set one that other nodes can reach")
+	}
+	if len(n.ClientURLs) > clientURLsMax {
+		return fmt.Errorf("%d client URLs, at most %d are allowed", len(n.ClientURLs), clientURLsMax)
+	}
+	for _, url := range n.ClientURLs {
+		if err := checkText("client URL", url, addrBytesMax); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		checkText("name", n.Name, nameBytesMax),
+		checkText("peer address", n.PeerAddr, addrBytesMax),
+		checkText("admin address", n.AdminAddr, addrBytesMax),
+		checkText("server version", n.ServerVersion, nameBytesMax),
+	)
+}
+
+// checkText also keeps snapshots readable: protobuf refuses strings that are not UTF-8.
+func checkText(what, s string, bytesMax int) error {
+	switch {
+	case len(s) > bytesMax:
+		return fmt.Errorf("the %s has %d bytes, at most %d are allowed", what, len(s), bytesMax)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("the %s %q is not valid UTF-8", what, s)
+	default:
+		return nil
+	}
+}
+
+// sameAs reports whether both say the same, whatever version they are from.
+func (n *Node) sameAs(o *Node) bool {
+	return n.ID == o.ID && n.Name == o.Name && n.PeerAddr == o.PeerAddr && slices.Equal(n.ClientURLs, o.ClientURLs) &&
+		n.AdminAddr == o.AdminAddr && bytes.Equal(n.Incarnation, o.Incarnation) && maps.Equal(n.Labels, o.Labels) &&
+		n.State == o.State && n.ServerVersion == o.ServerVersion
+}

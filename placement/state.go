@@ -1,0 +1,129 @@
+package placement
+
+import (
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// commandFormat is the version of Command that this package writes and reads.
+const commandFormat = 1
+
+// State is the meta group's state machine. One goroutine applies; the Maps it hands
+// out are anyone's.
+type State struct {
+	m *Map
+}
+
+// NewState returns the state of a cluster that was not initialised.
+func NewState() *State { return &State{m: &Map{}} }
+
+// Map returns the current map. It costs nothing: every change makes a new one that
+// shares what did not change.
+func (s *State) Map() *Map { return s.m }
+
+// Audit checks the invariants of the current map.
+func (s *State) Audit() error { return s.m.Audit() }
+
+// Snapshot returns the whole state; equal states give equal bytes (P8).
+func (s *State) Snapshot() []byte {
+	data, err := s.m.Proto().MarshalVT()
+	if err != nil {
+		// Marshalling into a buffer of the right size has nothing that could fail.
+		panic(fmt.Sprintf("placement: encode map at version %d: %v", s.m.version, err))
+	}
+	return data
+}
+
+// Restore replaces the state by a snapshot. On an error the state is what it was.
+func (s *State) Restore(snapshot []byte) error {
+	p := &placementpb.Map{}
+	if err := p.UnmarshalVT(snapshot); err != nil {
+		return fmt.Errorf("restore placement map of %d bytes: %w", len(snapshot), err)
+	}
+	m, err := MapOf(p)
+	if err != nil {
+		return fmt.Errorf("restore placement map: %w", err)
+	}
+	s.m = m
+	return nil
+}
+
+// EncodeCommand returns the log entry of a command. It sets the command's format.
+func EncodeCommand(c *placementpb.Command) ([]byte, error) {
+	c.Format = commandFormat
+	data, err := c.MarshalVT()
+	if err != nil {
+		return nil, fmt.Errorf("encode placement command: %w", err)
+	}
+	return data, nil
+}
+
+// ApplyEntry applies one entry of the meta group's log. It is total: bytes that are
+// no command are refused like a bad command, because an error from a state machine
+// would stop every member at the same entry.
+func (s *State) ApplyEntry(data []byte) *placementpb.Result {
+	c := &placementpb.Command{}
+	var r *placementpb.Result
+	if err := c.UnmarshalVT(data); err != nil {
+		r = invalid("decode placement command of %d bytes: %v", len(data), err)
+	} else if c.Format != commandFormat {
+		r = invalid("placement command has format %d, this version reads format %d; upgrade every node before using newer features", c.Format, commandFormat)
+	} else {
+		return s.Apply(c)
+	}
+	r.Version = s.m.version
+	return r
+}
+
+// Apply applies one command. It keeps no reference to it.
+func (s *State) Apply(c *placementpb.Command) *placementpb.Result {
+	next, r := s.m.apply(c)
+	s.m = next
+	r.Version = next.version
+	return r
+}
+
+// apply returns the map after the command, which is m itself when nothing changed (P6).
+func (m *Map) apply(c *placementpb.Command) (*Map, *placementpb.Result) {
+	if c.GetInitCluster() != nil {
+		return m.initCluster(c.GetInitCluster())
+	}
+	if m.clusterID == 0 {
+		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "the cluster is not initialised yet; start its first nodes and try again")
+	}
+	switch {
+	case c.GetAddNode() != nil:
+		return m.addNode(c.GetAddNode())
+	case c.GetUpdateNode() != nil:
+		return m.updateNode(c.GetUpdateNode())
+	case c.GetRemoveNode() != nil:
+		return m.removeNode(c.GetRemoveNode())
+	case c.GetRecordCompaction() != nil:
+		return m.recordCompaction(c.GetRecordCompaction())
+	case c.GetSetSetting() != nil:
+		return m.setSetting(c.GetSetSetting())
+	case c.GetUpdateShard() != nil:
+		return m.updateShard(c.GetUpdateShard())
+	}
+	return m, invalid("placement command has no body this version knows; upgrade every node before using newer features")
+}
+
+// recordCompaction answers a retry like etcd does: what is compacted stays refused.
+func (m *Map) recordCompaction(c *placementpb.RecordCompaction) (*Map, *placementpb.Result) {
+	rev := shard.Revision(c.Revision)
+	if rev <= 0 {
+		return m, invalid("compact at revision %d: revisions are positive", rev)
+	}
+	if rev <= m.compacted { // P7
+		r := refuse(placementpb.Code_COMPACTED, "compact at revision %d: already compacted at %d", rev, m.compacted)
+		r.Compacted = int64(m.compacted)
+		return m, r
+	}
+	next := m.edit()
+	next.compacted = rev
+	r := ok()
+	r.Compacted = c.Revision
+	return next, r
+}

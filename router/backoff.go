@@ -1,0 +1,53 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+const (
+	backoffMin = 2 * time.Millisecond
+	backoffMax = 250 * time.Millisecond
+)
+
+// backoff paces the attempts of one request: none before the first retry, then
+// doubling with jitter, so that waiting for an election costs little.
+type backoff struct{ next time.Duration }
+
+// wait returns false when ctx ends first.
+func (b *backoff) wait(ctx context.Context) bool {
+	if b.next == 0 {
+		b.next = backoffMin
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(b.next/2 + rand.N(b.next/2))
+	defer t.Stop()
+	b.next = min(2*b.next, backoffMax)
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// certain reports whether err promises that nothing was applied, so that the
+// request may be sent again (T1).
+func certain(err error) bool {
+	var wrongShard *shard.WrongShardError
+	var notLeader *shard.NotLeaderError
+	var noReplica *shard.NoReplicaError
+	switch {
+	case errors.Is(err, shard.ErrUnknownOutcome):
+		return false
+	case errors.As(err, &wrongShard), errors.As(err, &notLeader), errors.As(err, &noReplica):
+		return true
+	case errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrStopped), errors.Is(err, shard.ErrClockUntrusted):
+		return true
+	}
+	return false
+}

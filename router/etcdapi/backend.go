@@ -1,0 +1,65 @@
+package etcdapi
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// KV carries out validated requests and bounds the time of each itself. Requests stay
+// the caller's; responses become it. A response's Header has the revision only, and
+// so have the headers inside a TxnResponse.
+//
+// An error of a write is shard.ErrUnknownOutcome whenever a part of it may have been
+// applied; any other error, except a context's, says that nothing was.
+type KV interface {
+	Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error)
+	// RangeStream calls send with parts of the result in key order. Only the last part
+	// has Header, More and Count.
+	RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error
+	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
+	DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error)
+	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
+	Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error)
+}
+
+// Cluster tells what etcd's API says of a cluster and a member. To etcd's clients a
+// member is a node, and the Raft group is the meta group. Methods without a context
+// answer from memory and never wait.
+type Cluster interface {
+	ClusterID() uint64
+	MemberID() uint64
+	RaftTerm() uint64
+	HasLeader() bool
+	// Revision is the largest revision this node has seen. It stands in the headers
+	// of responses that speak of no key.
+	Revision() int64
+
+	// Members lists the nodes. linearizable asks for the list as of now; otherwise
+	// what this node knows will do. ClientURLs must be reachable: clients that sync
+	// their endpoints connect to them.
+	Members(ctx context.Context, linearizable bool) ([]*pb.Member, error)
+	// Status must answer while the cluster has no quorum.
+	Status(ctx context.Context) (Status, error)
+
+	// Alarms lists the alarms raised in the cluster, as far as this node knows.
+	Alarms() []*pb.AlarmMember
+	// RaiseAlarm raises an alarm, also one that is raised already.
+	RaiseAlarm(ctx context.Context, alarm *pb.AlarmMember) error
+	// ClearAlarm clears an alarm and reports whether it was raised.
+	ClearAlarm(ctx context.Context, alarm *pb.AlarmMember) (bool, error)
+}
+
+// Status is what Maintenance.Status says beyond what Cluster's other methods tell.
+type Status struct {
+	// Leader is the member that leads the meta group, or 0.
+	Leader           uint64
+	RaftIndex        uint64
+	RaftAppliedIndex uint64
+	// DBBytes is what the node's store takes on disk, DBInUseBytes what of it is live.
+	DBBytes, DBInUseBytes int64
+	// QuotaBytes is the limit of the store, 0 when it has none.
+	QuotaBytes int64
+	// Errors are further complaints; missing leader and alarms are added to them.
+	Errors []string
+}

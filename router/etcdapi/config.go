@@ -1,0 +1,68 @@
+package etcdapi
+
+import (
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config has etcd's limits. The zero value of a field means its default.
+type Config struct {
+	// MaxRequestBytes is the largest write, as it would be marshalled for the log.
+	// Default 1.5 MiB. Larger: longer log entries, which delay everybody behind them.
+	MaxRequestBytes int
+	// MaxTxnOps is how many compares, and how many operations per branch, a
+	// transaction and those nested in it may have together. Default 128.
+	MaxTxnOps int
+	// MaxConcurrentStreams is how many RPCs may be open on one connection. Default
+	// no limit: a client multiplexes thousands of watches.
+	MaxConcurrentStreams uint32
+	// KeepaliveMinTime is how often a client may ping; a client that pings more often
+	// is disconnected. Default 5 s.
+	KeepaliveMinTime time.Duration
+	// KeepaliveInterval is how long a connection is silent before the server pings.
+	// Default 2 h.
+	KeepaliveInterval time.Duration
+	// KeepaliveTimeout is how long the answer to that ping may take. Default 20 s.
+	KeepaliveTimeout time.Duration
+
+	// Registerer takes the metrics. Default: none are exported.
+	Registerer prometheus.Registerer
+	// Logger gets failed health checks. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+const (
+	defaultMaxRequestBytes = 1536 * 1024
+	defaultMaxTxnOps       = 128
+	// messageOverheadBytes is what a gRPC message may be larger than a request. A
+	// message between both limits is refused with etcd's own error, not with gRPC's.
+	messageOverheadBytes = 512 * 1024
+)
+
+func (c Config) withDefaults() Config {
+	if c.MaxRequestBytes == 0 {
+		c.MaxRequestBytes = defaultMaxRequestBytes
+	}
+	if c.MaxTxnOps == 0 {
+		c.MaxTxnOps = defaultMaxTxnOps
+	}
+	if c.MaxConcurrentStreams == 0 {
+		c.MaxConcurrentStreams = math.MaxUint32
+	}
+	if c.KeepaliveMinTime == 0 {
+		c.KeepaliveMinTime = 5 * time.Second
+	}
+	if c.KeepaliveInterval == 0 {
+		c.KeepaliveInterval = 2 * time.Hour
+	}
+	if c.KeepaliveTimeout == 0 {
+		c.KeepaliveTimeout = 20 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

@@ -1,0 +1,281 @@
+package etcdapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/portmux"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeKV keeps keys in memory, without history. Transactions take the success branch.
+type fakeKV struct {
+	mu struct {
+		sync.Mutex
+		rev   int64
+		kvs   map[string]*mvccpb.KeyValue
+		fails []error // what the next calls answer
+		calls int
+	}
+}
+
+func newFakeKV() *fakeKV {
+	f := &fakeKV{}
+	f.mu.rev = 1
+	f.mu.kvs = make(map[string]*mvccpb.KeyValue)
+	return f
+}
+
+// failNext makes the next call fail and forgets the calls so far.
+func (f *fakeKV) failNext(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.fails, f.mu.calls = []error{err}, 0
+}
+
+func (f *fakeKV) calls() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.calls
+}
+
+// begin locks and takes the next failure, if any; the caller unlocks.
+func (f *fakeKV) begin() error {
+	f.mu.Lock()
+	f.mu.calls++
+	if len(f.mu.fails) == 0 {
+		return nil
+	}
+	err := f.mu.fails[0]
+	f.mu.fails = f.mu.fails[1:]
+	return err
+}
+
+func (f *fakeKV) header() *pb.ResponseHeader { return &pb.ResponseHeader{Revision: f.mu.rev} }
+
+func (f *fakeKV) Range(_ context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	resp := &pb.RangeResponse{Header: f.header()}
+	for k, kv := range f.mu.kvs {
+		if k == string(req.Key) || (len(req.RangeEnd) > 0 && k >= string(req.Key) && k < string(req.RangeEnd)) {
+			resp.Kvs = append(resp.Kvs, kv)
+		}
+	}
+	slices.SortFunc(resp.Kvs, func(a, b *mvccpb.KeyValue) int { return strings.Compare(string(a.Key), string(b.Key)) })
+	resp.Count = int64(len(resp.Kvs))
+	return resp, nil
+}
+
+func (f *fakeKV) RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error {
+	whole, err := f.Range(ctx, req)
+	if err != nil {
+		return err
+	}
+	for _, kv := range whole.Kvs {
+		if err := send(&pb.RangeResponse{Kvs: []*mvccpb.KeyValue{kv}}); err != nil {
+			return err
+		}
+	}
+	return send(&pb.RangeResponse{Header: whole.Header, Count: whole.Count})
+}
+
+func (f *fakeKV) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	f.mu.rev++
+	f.mu.kvs[string(req.Key)] = &mvccpb.KeyValue{Key: req.Key, Value: req.Value, ModRevision: f.mu.rev, CreateRevision: f.mu.rev, Version: 1}
+	return &pb.PutResponse{Header: f.header()}, nil
+}
+
+func (f *fakeKV) DeleteRange(_ context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	resp := &pb.DeleteRangeResponse{}
+	if f.mu.kvs[string(req.Key)] != nil {
+		f.mu.rev++
+		delete(f.mu.kvs, string(req.Key))
+		resp.Deleted = 1
+	}
+	resp.Header = f.header()
+	return resp, nil
+}
+
+func (f *fakeKV) Txn(_ context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	resp := &pb.TxnResponse{Succeeded: true, Header: f.header()}
+	for _, op := range req.Success {
+		out := &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: &pb.RangeResponse{Header: f.header()}}}
+		if op.GetRequestPut() != nil {
+			out.Response = &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{Header: f.header()}}
+		}
+		resp.Responses = append(resp.Responses, out)
+	}
+	return resp, nil
+}
+
+func (f *fakeKV) Compact(context.Context, *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	return &pb.CompactionResponse{Header: f.header()}, nil
+}
+
+// fakeCluster is one member that leads, unless told otherwise.
+type fakeCluster struct {
+	mu struct {
+		sync.Mutex
+		leaderless bool
+		alarms     []*pb.AlarmMember
+	}
+	err error // immutable; what Members and Status answer
+}
+
+func (*fakeCluster) ClusterID() uint64 { return 0xC1 }
+func (*fakeCluster) MemberID() uint64  { return 0xA1 }
+func (*fakeCluster) RaftTerm() uint64  { return 7 }
+func (*fakeCluster) Revision() int64   { return 42 }
+
+func (c *fakeCluster) HasLeader() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.mu.leaderless
+}
+
+func (c *fakeCluster) setLeaderless(leaderless bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.leaderless = leaderless
+}
+
+func (c *fakeCluster) Members(context.Context, bool) ([]*pb.Member, error) {
+	return []*pb.Member{{ID: 0xA1, Name: "n1", ClientURLs: []string{"http://127.0.0.1:2379"}}}, c.err
+}
+
+func (c *fakeCluster) Status(context.Context) (Status, error) {
+	st := Status{RaftIndex: 11, RaftAppliedIndex: 10, DBBytes: 4096, DBInUseBytes: 1024}
+	if c.HasLeader() {
+		st.Leader = 0xA1
+	}
+	return st, c.err
+}
+
+func (c *fakeCluster) Alarms() []*pb.AlarmMember {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.mu.alarms)
+}
+
+func (c *fakeCluster) RaiseAlarm(_ context.Context, a *pb.AlarmMember) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.alarms = append(c.mu.alarms, a)
+	return nil
+}
+
+func (c *fakeCluster) ClearAlarm(_ context.Context, a *pb.AlarmMember) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.mu.alarms)
+	c.mu.alarms = slices.DeleteFunc(c.mu.alarms, func(x *pb.AlarmMember) bool {
+		return x.MemberID == a.MemberID && x.Alarm == a.Alarm
+	})
+	return len(c.mu.alarms) < before, nil
+}
+
+// face is a Server on one loopback port for gRPC and HTTP, as a node serves it.
+type face struct {
+	kv       *fakeKV
+	cluster  *fakeCluster
+	server   *Server
+	addr     string
+	client   *clientv3.Client
+	http     *http.Client
+	registry *prometheus.Registry
+}
+
+func newFace(t *testing.T) *face {
+	t.Helper()
+	f := &face{kv: newFakeKV(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
+	f.server = New(Config{Registerer: f.registry}, f.kv, f.cluster)
+
+	root, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f.addr = root.Addr().String()
+	mux, err := portmux.New(root, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
+	require.NoError(t, err)
+	grpcServer := grpc.NewServer(f.server.ServerOptions()...)
+	f.server.Register(grpcServer)
+	loopback, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	require.NoError(t, err)
+	gateway, err := NewGateway(loopback.Conn())
+	require.NoError(t, err)
+	httpServer := NewHTTPServer(f.server.HTTPHandler(gateway, promhttp.HandlerFor(f.registry, promhttp.HandlerOpts{})), slog.New(slog.DiscardHandler))
+
+	var serving sync.WaitGroup
+	serving.Go(func() { require.NoError(t, mux.Serve()) })
+	serving.Go(func() { _ = grpcServer.Serve(mux.Listener(0)) })
+	serving.Go(func() { _ = httpServer.Serve(mux.Listener(1)) })
+
+	f.client, err = clientv3.New(clientv3.Config{Endpoints: []string{f.addr}})
+	require.NoError(t, err)
+	f.http = &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(func() {
+		f.http.CloseIdleConnections()
+		require.NoError(t, f.client.Close())
+		require.NoError(t, loopback.Close())
+		grpcServer.Stop()
+		require.NoError(t, httpServer.Close())
+		if err := mux.Close(); !errors.Is(err, net.ErrClosed) {
+			require.NoError(t, err)
+		}
+		serving.Wait()
+	})
+	return f
+}
+
+// get returns the status and body of a GET.
+func (f *face) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	return f.do(t, http.MethodGet, path, "")
+}
+
+func (f *face) do(t *testing.T, method, path, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.addr+path, strings.NewReader(body))
+	require.NoError(t, err)
+	resp, err := f.http.Do(req)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, resp.Body.Close()) }()
+	got, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(got)
+}

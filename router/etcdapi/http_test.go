@@ -1,0 +1,199 @@
+package etcdapi
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+func TestVersion(t *testing.T) {
+	f := newFace(t)
+	code, body := f.get(t, "/version")
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, `{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}`, body)
+	code, _ = f.do(t, http.MethodPost, "/version", "")
+	require.Equal(t, http.StatusMethodNotAllowed, code)
+}
+
+func TestHealth(t *testing.T) {
+	f := newFace(t)
+	for _, tc := range []struct {
+		name    string
+		path    string
+		prepare func()
+		code    int
+		body    string
+	}{
+		{"healthy", "/health", func() {}, 200, `{"health":"true","reason":""}`},
+		{"read fails", "/health", func() { f.kv.failNext(fmt.Errorf("shard 2: %w", shard.ErrUnavailable)) }, 503, `{"health":"false","reason":"RANGE ERROR:etcdserver: no leader"}` + "\n"},
+		{"no leader", "/health", func() { f.cluster.setLeaderless(true) }, 503, `{"health":"false","reason":"RAFT NO LEADER"}` + "\n"},
+		{"no leader, asked locally", "/health?serializable=true", func() {}, 200, `{"health":"true","reason":""}`},
+		{"alarm first", "/health", func() {
+			require.NoError(t, f.cluster.RaiseAlarm(t.Context(), &pb.AlarmMember{Alarm: pb.AlarmType_NOSPACE}))
+		}, 503, `{"health":"false","reason":"ALARM NOSPACE"}` + "\n"},
+		{"alarm excluded", "/health?exclude=NOSPACE&serializable=true", func() {}, 200, `{"health":"true","reason":""}`},
+		{"another alarm", "/health?exclude=NOSPACE", func() {
+			require.NoError(t, f.cluster.RaiseAlarm(t.Context(), &pb.AlarmMember{Alarm: pb.AlarmType_CORRUPT}))
+		}, 503, `{"health":"false","reason":"ALARM CORRUPT"}` + "\n"},
+	} {
+		tc.prepare()
+		code, body := f.get(t, tc.path)
+		require.Equal(t, tc.code, code, tc.name)
+		require.Equal(t, tc.body, body, tc.name)
+	}
+	code, body := f.do(t, http.MethodPost, "/health", "")
+	require.Equal(t, http.StatusMethodNotAllowed, code)
+	require.Equal(t, "Method Not Allowed\n", body)
+}
+
+func TestProbes(t *testing.T) {
+	f := newFace(t)
+	const allReady = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n"
+	for _, tc := range []struct {
+		path    string
+		prepare func()
+		code    int
+		body    string
+	}{
+		{"/livez", nil, 200, "ok\n"},
+		{"/livez?verbose", nil, 200, "[+]serializable_read ok\nok\n"},
+		{"/livez/serializable_read", nil, 200, "ok\n"},
+		{"/livez/linearizable_read", nil, 404, "404 page not found\n"},
+		{"/livez", func() { f.kv.failNext(errors.New("disk is gone")) }, 503, "[-]serializable_read failed: disk is gone\n\n"},
+		{"/readyz", nil, 200, "ok\n"},
+		{"/readyz?verbose", nil, 200, allReady + "ok\n"},
+		{"/readyz?verbose&exclude=linearizable_read&exclude=non_learner&exclude=nothing", nil, 200, "[+]data_corruption ok\n[+]serializable_read ok\nok\n"},
+		{"/readyz/linearizable_read?verbose", nil, 200, "[+]linearizable_read ok\nok\n"},
+		{"/readyz/non_learner", nil, 200, "ok\n"},
+		{"/readyz", func() {
+			require.NoError(t, f.cluster.RaiseAlarm(t.Context(), &pb.AlarmMember{Alarm: pb.AlarmType_CORRUPT}))
+		}, 503, "[-]data_corruption failed: alarm activated: CORRUPT\n" + strings.SplitN(allReady, "\n", 2)[1] + "\n"},
+		{"/readyz/serializable_read", nil, 200, "ok\n"},
+	} {
+		if tc.prepare != nil {
+			tc.prepare()
+		}
+		code, body := f.get(t, tc.path)
+		require.Equal(t, tc.code, code, tc.path)
+		require.Equal(t, tc.body, body, tc.path)
+	}
+	_, metrics := f.get(t, "/metrics")
+	require.Contains(t, metrics, `etcd_server_healthcheck{name="data_corruption",type="readyz"} 0`)
+	require.Contains(t, metrics, `etcd_server_healthchecks_total{name="serializable_read",status="error",type="livez"} 1`)
+	code, _ := f.get(t, "/debug/vars")
+	require.Equal(t, http.StatusNotFound, code)
+}
+
+func TestGateway(t *testing.T) {
+	f := newFace(t)
+	post := func(path, body string) (int, map[string]any) {
+		code, text := f.do(t, http.MethodPost, path, body)
+		var parsed map[string]any
+		require.NoError(t, json.Unmarshal([]byte(text), &parsed), text)
+		return code, parsed
+	}
+	code, put := post("/v3/kv/put", `{"key":"Zm9v","value":"YmFy","unknown_field":1}`)
+	require.Equal(t, http.StatusOK, code)
+	// 64-bit integers are strings.
+	require.Equal(t, map[string]any{"header": map[string]any{
+		"cluster_id": "193", "member_id": "161", "revision": "2", "raft_term": "7",
+	}}, put)
+
+	for _, path := range []string{"/v3/kv/range", "/v3beta/kv/range"} {
+		code, got := post(path, `{"key":"Zm9v"}`)
+		require.Equal(t, http.StatusOK, code)
+		require.Equal(t, "1", got["count"])
+		require.Equal(t, "YmFy", got["kvs"].([]any)[0].(map[string]any)["value"])
+		require.NotContains(t, got, "more", "zero values are left out")
+	}
+	code, got := post("/v3/kv/txn", `{"success":[{"request_put":{"key":"Zm9v","value":"YmFy"}}]}`)
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, true, got["succeeded"])
+	code, got = post("/v3/maintenance/status", `{}`)
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, "3.7.3", got["version"])
+	code, got = post("/v3/cluster/member/list", `{}`)
+	require.Equal(t, http.StatusOK, code)
+	require.NotContains(t, got["header"], "revision")
+
+	for _, tc := range []struct {
+		path, body string
+		code       int
+		grpcCode   float64
+		message    string
+	}{
+		{"/v3/kv/put", `{}`, 400, 3, "etcdserver: key is not provided"},
+		{"/v3/kv/put", `{"key":`, 400, 3, "unexpected EOF"},
+		{"/v3/lease/grant", `{"TTL":10}`, 501, 12, "flotilla: Lease.LeaseGrant is not implemented"},
+		{"/v3/lock/lock", `{"name":"Zm9v"}`, 501, 12, "flotilla: Lock.Lock is not implemented"},
+		{"/v3/election/campaign", `{}`, 501, 12, "flotilla: Election.Campaign is not implemented"},
+		{"/v3/auth/authenticate", `{}`, 501, 12, "flotilla: Auth.Authenticate is not implemented"},
+		{"/v3/nothing", `{}`, 404, 5, "Not Found"},
+	} {
+		code, got := post(tc.path, tc.body)
+		require.Equal(t, tc.code, code, tc.path)
+		require.InDelta(t, tc.grpcCode, got["code"], 0, tc.path)
+		require.Equal(t, tc.message, got["message"], tc.path)
+	}
+
+	code, got = post("/v3/kv/put", fmt.Sprintf(`{"key":"Zm9v","value":%q}`, base64.StdEncoding.EncodeToString(make([]byte, defaultMaxRequestBytes))))
+	require.Equal(t, http.StatusBadRequest, code)
+	require.Equal(t, "etcdserver: request is too large", got["message"])
+	code, _ = post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 3*defaultMaxRequestBytes)+`"}`)
+	require.Equal(t, http.StatusBadRequest, code, "a body without end is not read to the end")
+}
+
+func TestGatewayStreams(t *testing.T) {
+	f := newFace(t)
+	code, body := f.do(t, http.MethodPost, "/v3/watch", `{"create_request":{"key":"Zm9v"}}`)
+	require.Equal(t, http.StatusNotImplemented, code)
+	var answer struct {
+		Error struct {
+			GRPCCode int `json:"code"`
+			Message  string
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &answer), body)
+	require.Equal(t, 12, answer.Error.GRPCCode, body)
+	require.Equal(t, "flotilla: Watch.Watch is not implemented", answer.Error.Message)
+}
+
+// twoEvents is a Watch service that answers everybody with two events.
+type twoEvents struct{ pb.UnimplementedWatchServer }
+
+func (twoEvents) Watch(stream pb.Watch_WatchServer) error {
+	for id := range int64(2) {
+		if err := stream.Send(&pb.WatchResponse{WatchId: id + 1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestGatewayStreamsAreLines(t *testing.T) {
+	loopback, err := StartLoopback(nil, func(g *grpc.Server) { pb.RegisterWatchServer(g, twoEvents{}) })
+	require.NoError(t, err)
+	defer func() { require.NoError(t, loopback.Close()) }()
+	gateway, err := NewGateway(loopback.Conn())
+	require.NoError(t, err)
+	w := httptest.NewRecorder()
+	gateway.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v3/watch", strings.NewReader(`{}`)))
+	require.Equal(t, "{\"result\":{\"watch_id\":\"1\"}}\n{\"result\":{\"watch_id\":\"2\"}}\n", strings.ReplaceAll(w.Body.String(), " ", ""))
+}
+
+func TestLoopbackClosesAtOnce(t *testing.T) {
+	loopback, err := StartLoopback(nil, func(*grpc.Server) {})
+	require.NoError(t, err)
+	require.NoError(t, loopback.Close())
+}

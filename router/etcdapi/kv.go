@@ -1,0 +1,118 @@
+package etcdapi
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/txn"
+)
+
+// kvServer is etcd's KV service.
+type kvServer struct {
+	pb.UnsafeKVServer // a method that etcd adds must be dealt with here
+	*Server
+}
+
+func (s *kvServer) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if err := txn.CheckRange(req); err != nil {
+		return nil, err
+	}
+	resp, err := s.kv.Range(ctx, req)
+	if err != nil {
+		return nil, readError(ctx, err)
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamServer) error {
+	if err := checkRangeStream(req); err != nil {
+		return err
+	}
+	err := s.kv.RangeStream(stream.Context(), req, func(part *pb.RangeResponse) error {
+		if part.Header != nil {
+			s.fill(part.Header)
+		}
+		return stream.Send(&pb.RangeStreamResponse{RangeResponse: part})
+	})
+	return readError(stream.Context(), err)
+}
+
+// checkRangeStream refuses, with etcd's texts, what needs the whole result at once.
+// Clients fall back to Range then.
+func checkRangeStream(req *pb.RangeRequest) error {
+	if err := txn.CheckRange(req); err != nil {
+		return err
+	}
+	// Order NONE is key order here, whatever the target says.
+	byKey := req.SortTarget == pb.RangeRequest_KEY && req.SortOrder == pb.RangeRequest_ASCEND
+	if req.SortOrder != pb.RangeRequest_NONE && !byKey {
+		return status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
+	}
+	if req.MinModRevision != 0 || req.MaxModRevision != 0 || req.MinCreateRevision != 0 || req.MaxCreateRevision != 0 {
+		return status.Error(codes.Unimplemented, "RangeStream does not support revision filters")
+	}
+	return nil
+}
+
+func (s *kvServer) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	if err := txn.CheckPut(req); err != nil {
+		return nil, err
+	}
+	if err := s.checkSize(req); err != nil {
+		return nil, err
+	}
+	resp, err := s.kv.Put(ctx, req)
+	if err != nil {
+		return nil, writeError(err)
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s *kvServer) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	if err := txn.CheckDeleteRange(req); err != nil {
+		return nil, err
+	}
+	if err := s.checkSize(req); err != nil {
+		return nil, err
+	}
+	resp, err := s.kv.DeleteRange(ctx, req)
+	if err != nil {
+		return nil, writeError(err)
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s *kvServer) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if err := txn.CheckTxn(req, s.cfg.MaxTxnOps); err != nil {
+		return nil, err
+	}
+	// A transaction that only reads is never logged, so only the limit of messages
+	// applies to it.
+	if !txn.IsReadOnly(req) {
+		if err := s.checkSize(req); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := s.kv.Txn(ctx, req)
+	if err != nil {
+		// clientv3 treats every Txn as a write, one that only reads too.
+		return nil, writeError(err)
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s *kvServer) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	resp, err := s.kv.Compact(ctx, req)
+	if err != nil {
+		return nil, writeError(err)
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}

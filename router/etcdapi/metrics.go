@@ -1,0 +1,121 @@
+package etcdapi
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// rpcMetrics counts RPCs under the names that etcd's dashboards and alerts use.
+type rpcMetrics struct {
+	methods map[string]*rpcCounters // immutable; by full method
+	other   *rpcCounters            // whatever else clients ask for
+}
+
+// rpcCounters are one method's, looked up once: counting happens on every request.
+type rpcCounters struct {
+	started prometheus.Counter
+	byCode  [codes.Unauthenticated + 1]prometheus.Counter
+}
+
+// handled returns the counter of RPCs that ended with the code.
+func (c *rpcCounters) handled(code codes.Code) prometheus.Counter {
+	if int(code) >= len(c.byCode) {
+		code = codes.Unknown
+	}
+	return c.byCode[code]
+}
+
+func newRPCMetrics(reg prometheus.Registerer) *rpcMetrics {
+	started := promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_started_total",
+		Help: "RPCs that began on this node.",
+	}, []string{"grpc_type", "grpc_service", "grpc_method"})
+	handled := promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_handled_total",
+		Help: "RPCs that ended on this node, by code. A growing share of Unavailable, Unknown, DataLoss or DeadlineExceeded means that clients see failures.",
+	}, []string{"grpc_type", "grpc_service", "grpc_method", "grpc_code"})
+	counters := func(kind, service, method string) *rpcCounters {
+		c := &rpcCounters{started: started.WithLabelValues(kind, service, method)}
+		for code := range c.byCode {
+			c.byCode[code] = handled.WithLabelValues(kind, service, method, codes.Code(code).String())
+		}
+		return c
+	}
+
+	// The methods are known beforehand, so a client cannot create label values.
+	m := &rpcMetrics{methods: make(map[string]*rpcCounters), other: counters("unknown", "unknown", "unknown")}
+	for _, service := range []grpc.ServiceDesc{
+		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc,
+		pb.Maintenance_ServiceDesc, pb.Auth_ServiceDesc, healthpb.Health_ServiceDesc,
+	} {
+		for _, method := range service.Methods {
+			m.methods["/"+service.ServiceName+"/"+method.MethodName] = counters("unary", service.ServiceName, method.MethodName)
+		}
+		for _, stream := range service.Streams {
+			m.methods["/"+service.ServiceName+"/"+stream.StreamName] = counters(streamKind(stream), service.ServiceName, stream.StreamName)
+		}
+	}
+	return m
+}
+
+func streamKind(s grpc.StreamDesc) string {
+	switch {
+	case s.ClientStreams && s.ServerStreams:
+		return "bidi_stream"
+	case s.ClientStreams:
+		return "client_stream"
+	default:
+		return "server_stream"
+	}
+}
+
+// of returns the counters of a full method name.
+func (m *rpcMetrics) of(fullMethod string) *rpcCounters {
+	if c, ok := m.methods[fullMethod]; ok {
+		return c
+	}
+	return m.other
+}
+
+// healthMetrics tells what health checks found, under etcd's names.
+type healthMetrics struct {
+	success, failures prometheus.Counter
+	state             *prometheus.GaugeVec
+	results           *prometheus.CounterVec
+}
+
+func newHealthMetrics(reg prometheus.Registerer) *healthMetrics {
+	f := promauto.With(reg)
+	return &healthMetrics{
+		success: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_server_health_success",
+			Help: "Requests to /health that found this node healthy.",
+		}),
+		failures: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_server_health_failures",
+			Help: "Requests to /health that found this node unhealthy; the response and the log say why.",
+		}),
+		state: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "etcd_server_healthcheck",
+			Help: "The last result of each check of /livez and /readyz: 1 is good, 0 is bad.",
+		}, []string{"type", "name"}),
+		results: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "etcd_server_healthchecks_total",
+			Help: "Results of each check of /livez and /readyz.",
+		}, []string{"type", "name", "status"}),
+	}
+}
+
+// record notes the result of one check.
+func (m *healthMetrics) record(probe, check string, err error) {
+	state, result := 1.0, "success"
+	if err != nil {
+		state, result = 0, "error"
+	}
+	m.state.WithLabelValues(probe, check).Set(state)
+	m.results.WithLabelValues(probe, check, result).Inc()
+}

@@ -1,0 +1,84 @@
+package etcdapi
+
+import (
+	"math"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/version"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Server serves etcd's API. It may be registered with several gRPC servers.
+type Server struct {
+	cfg     Config
+	kv      KV
+	cluster Cluster
+	health  *health.Server
+	rpcs    *rpcMetrics
+	checks  *healthMetrics
+}
+
+// New returns a Server that carries requests out with kv and cluster.
+func New(cfg Config, kv KV, cluster Cluster) *Server {
+	cfg = cfg.withDefaults()
+	return &Server{
+		cfg: cfg, kv: kv, cluster: cluster,
+		health: health.NewServer(), // service "" is SERVING
+		rpcs:   newRPCMetrics(cfg.Registerer),
+		checks: newHealthMetrics(cfg.Registerer),
+	}
+}
+
+// Register adds etcd's services to a gRPC server made with ServerOptions.
+func (s *Server) Register(g *grpc.Server) {
+	pb.RegisterKVServer(g, &kvServer{Server: s})
+	pb.RegisterClusterServer(g, &clusterServer{Server: s})
+	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})
+	healthpb.RegisterHealthServer(g, s.health)
+}
+
+// ServerOptions returns what a gRPC server needs to behave as etcd's.
+func (s *Server) ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(s.interceptUnary),
+		grpc.ChainStreamInterceptor(s.interceptStream),
+		grpc.UnknownServiceHandler(refuseUnknown),
+		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes + messageOverheadBytes),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: s.cfg.KeepaliveMinTime, PermitWithoutStream: false,
+		}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: s.cfg.KeepaliveInterval, Timeout: s.cfg.KeepaliveTimeout,
+		}),
+	}
+}
+
+// Drain tells health checkers, for good, that this node is about to stop. Requests
+// are served on.
+func (s *Server) Drain() { s.health.Shutdown() }
+
+// header returns a full response header at the revision.
+func (s *Server) header(revision int64) *pb.ResponseHeader {
+	h := &pb.ResponseHeader{Revision: revision}
+	s.fill(h)
+	return h
+}
+
+// fill completes a header that came with its revision (E5).
+func (s *Server) fill(h *pb.ResponseHeader) {
+	h.ClusterId = s.cluster.ClusterID()
+	h.MemberId = s.cluster.MemberID()
+	h.RaftTerm = s.cluster.RaftTerm()
+}
+
+// etcdVersion is the etcd release whose API this is. Clients choose features by it
+// and parse it: digits and dots only.
+func etcdVersion() string { return version.Version }
+
+// clusterVersion is the release all members speak and store; its patch is always 0.
+func clusterVersion() string { return version.Cluster(version.Version) + ".0" }

@@ -1,0 +1,219 @@
+package etcdapi
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+func TestStatus(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	st, err := f.client.Status(ctx, f.addr)
+	require.NoError(t, err)
+	require.Equal(t, "3.7.3", st.Version)
+	require.Equal(t, "3.7.0", st.StorageVersion)
+	require.EqualValues(t, 42, st.Header.Revision)
+	require.EqualValues(t, 0xA1, st.Leader)
+	require.EqualValues(t, 7, st.RaftTerm)
+	require.EqualValues(t, 11, st.RaftIndex)
+	require.EqualValues(t, 4096, st.DbSize)
+	require.NotNil(t, st.DowngradeInfo)
+	require.Empty(t, st.Errors)
+
+	f.cluster.setLeaderless(true)
+	require.NoError(t, f.cluster.RaiseAlarm(ctx, &pb.AlarmMember{MemberID: 0xA1, Alarm: pb.AlarmType_NOSPACE}))
+	st, err = f.client.Status(ctx, f.addr)
+	require.NoError(t, err, "Status needs no leader")
+	require.Len(t, st.Errors, 2)
+	require.Equal(t, "etcdserver: no leader", st.Errors[0])
+	require.Contains(t, st.Errors[1], "NOSPACE")
+}
+
+func TestAlarms(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	maintenance := pb.NewMaintenanceClient(f.client.ActiveConnection())
+	alarm := func(action pb.AlarmRequest_AlarmAction, kind pb.AlarmType) []*pb.AlarmMember {
+		resp, err := maintenance.Alarm(ctx, &pb.AlarmRequest{Action: action, MemberID: 0xA1, Alarm: kind})
+		require.NoError(t, err)
+		require.EqualValues(t, 0xC1, resp.Header.ClusterId)
+		return resp.Alarms
+	}
+	require.Empty(t, alarm(pb.AlarmRequest_GET, pb.AlarmType_NONE))
+	require.Empty(t, alarm(pb.AlarmRequest_DEACTIVATE, pb.AlarmType_NOSPACE), "clearing nothing is fine")
+	require.Empty(t, alarm(pb.AlarmRequest_DEACTIVATE, pb.AlarmType_NONE))
+	require.Empty(t, alarm(pb.AlarmRequest_ACTIVATE, pb.AlarmType_NONE))
+
+	require.Len(t, alarm(pb.AlarmRequest_ACTIVATE, pb.AlarmType_NOSPACE), 1)
+	require.Len(t, alarm(pb.AlarmRequest_GET, pb.AlarmType_NONE), 1)
+	require.Len(t, alarm(pb.AlarmRequest_GET, pb.AlarmType_NOSPACE), 1)
+	require.Empty(t, alarm(pb.AlarmRequest_GET, pb.AlarmType_CORRUPT))
+
+	disarmed, err := f.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	require.NoError(t, err)
+	require.Len(t, disarmed.Alarms, 1)
+	require.Empty(t, alarm(pb.AlarmRequest_GET, pb.AlarmType_NONE))
+
+	_, err = maintenance.Alarm(ctx, &pb.AlarmRequest{Action: 9})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+}
+
+func TestMemberList(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	list, err := f.client.MemberList(ctx)
+	require.NoError(t, err)
+	require.Len(t, list.Members, 1)
+	require.Zero(t, list.Header.Revision, "membership has no revision")
+	require.EqualValues(t, 0xA1, list.Header.MemberId)
+	require.NoError(t, f.client.Sync(ctx))
+	require.Equal(t, []string{"http://127.0.0.1:2379"}, f.client.Endpoints())
+}
+
+func TestErrorsOfTheCluster(t *testing.T) {
+	s := New(Config{}, newFakeKV(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
+	_, err := (&clusterServer{Server: s}).MemberList(t.Context(), &pb.MemberListRequest{})
+	require.Equal(t, rpctypes.ErrGRPCNoLeader, err)
+	_, err = (&maintenanceServer{Server: s}).Status(t.Context(), &pb.StatusRequest{})
+	require.Equal(t, rpctypes.ErrGRPCNoLeader, err)
+}
+
+func TestDefragmentIsHarmless(t *testing.T) {
+	f := newFace(t)
+	_, err := f.client.Defragment(t.Context(), f.addr)
+	require.NoError(t, err)
+}
+
+func TestHealthService(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	health := healthpb.NewHealthClient(f.client.ActiveConnection())
+	resp, err := health.Check(ctx, &healthpb.HealthCheckRequest{})
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_SERVING, resp.Status)
+	list, err := health.List(ctx, &healthpb.HealthListRequest{})
+	require.NoError(t, err)
+	require.Contains(t, list.Statuses, "")
+
+	watch, err := health.Watch(ctx, &healthpb.HealthCheckRequest{})
+	require.NoError(t, err)
+	now, err := watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_SERVING, now.Status)
+	f.server.Drain()
+	now, err = watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, now.Status)
+}
+
+func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	served := map[string]bool{
+		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
+		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true, "Cluster.MemberList": true,
+	}
+	conn := f.client.ActiveConnection()
+	names := map[string]string{"/v3lockpb.Lock/Lock": "Lock.Lock", "/v3electionpb.Election/Observe": "Election.Observe", "/no.such/Thing": "such.Thing"}
+	for _, service := range []grpc.ServiceDesc{
+		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc, pb.Maintenance_ServiceDesc, pb.Auth_ServiceDesc,
+	} {
+		for _, m := range service.Methods {
+			names["/"+service.ServiceName+"/"+m.MethodName] = rpcName(service.ServiceName + "/" + m.MethodName)
+		}
+		for _, m := range service.Streams {
+			names["/"+service.ServiceName+"/"+m.StreamName] = rpcName(service.ServiceName + "/" + m.StreamName)
+		}
+	}
+	for method, name := range names {
+		if served[name] {
+			continue
+		}
+		err := conn.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{})
+		requireStatus(t, status.Errorf(codes.Unimplemented, "flotilla: %s is not implemented", name), err)
+	}
+
+	_, err := f.client.Grant(ctx, 10)
+	require.ErrorContains(t, err, "flotilla: Lease.LeaseGrant is not implemented")
+	watched := <-f.client.Watch(ctx, "k")
+	require.ErrorContains(t, watched.Err(), "flotilla: Watch.Watch is not implemented")
+	snapshot, err := f.client.Snapshot(ctx)
+	require.NoError(t, err)
+	_, err = snapshot.Read(make([]byte, 1))
+	require.ErrorContains(t, err, "flotilla: Maintenance.Snapshot is not implemented")
+	require.NoError(t, snapshot.Close())
+}
+
+func TestRequireLeader(t *testing.T) {
+	f := newFace(t)
+	ctx := clientv3.WithRequireLeader(t.Context())
+	_, err := f.client.Put(ctx, "k", "v")
+	require.NoError(t, err)
+
+	f.cluster.setLeaderless(true)
+	_, err = f.client.Put(ctx, "k", "v")
+	require.Equal(t, rpctypes.ErrNoLeader, err)
+	stream, err := pb.NewKVClient(f.client.ActiveConnection()).RangeStream(ctx, &pb.RangeRequest{Key: []byte("k")})
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.Equal(t, rpctypes.ErrNoLeader, rpctypes.Error(err))
+	_, err = f.client.Put(t.Context(), "k", "v")
+	require.NoError(t, err, "who does not ask for a leader is served")
+}
+
+func TestClientAPIVersion(t *testing.T) {
+	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	// gRPC's own client refuses to send such bytes.
+	with := func(version string) context.Context {
+		return metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version))
+	}
+	require.NoError(t, s.admit(with("3.7")))
+	require.Equal(t, rpctypes.ErrGRPCInvalidClientAPIVersion, s.admit(with("\xff")))
+}
+
+func TestPanicsAreNotHidden(t *testing.T) {
+	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	require.Panics(t, func() {
+		_, _ = s.interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
+			panic("broken invariant")
+		})
+	})
+}
+
+func TestRPCMetrics(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	put := prometheus.Labels{"grpc_type": "unary", "grpc_service": "etcdserverpb.KV", "grpc_method": "Put"}
+	value := func(name string, labels prometheus.Labels) float64 {
+		families, err := f.registry.Gather()
+		require.NoError(t, err)
+		for _, family := range families {
+			for _, m := range family.GetMetric() {
+				match := family.GetName() == name && len(m.GetLabel()) == len(labels)
+				for _, l := range m.GetLabel() {
+					match = match && labels[l.GetName()] == l.GetValue()
+				}
+				if match {
+					return m.GetCounter().GetValue()
+				}
+			}
+		}
+		return -1
+	}
+	_, err := f.client.Put(ctx, "k", "v")
+	require.NoError(t, err)
+	_, err = f.client.Put(ctx, "", "v")
+	require.Error(t, err)
+	require.InDelta(t, 2, value("grpc_server_started_total", put), 0)
+	put["grpc_code"] = "InvalidArgument"
+	require.InDelta(t, 1, value("grpc_server_handled_total", put), 0)
+}

@@ -1,0 +1,26 @@
+package etcdapi
+
+import (
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// envelopeBytes is what etcd adds to a write before it measures it: the tag of the
+// request (1), and a header (tag 2, length 1) with a request ID (tag 1, varint 10).
+// The length of the request itself is added in loggedBytes.
+const envelopeBytes = 1 + 2 + 1 + 1 + 10
+
+// loggedBytes is the size of the write as etcd would log it. It refuses the same
+// requests as etcd does, to the byte, for request IDs of full length.
+func loggedBytes(req proto.Message) int {
+	return envelopeBytes + protowire.SizeBytes(proto.Size(req))
+}
+
+// checkSize refuses a write that is too large for the log.
+func (s *Server) checkSize(req proto.Message) error {
+	if loggedBytes(req) > s.cfg.MaxRequestBytes {
+		return rpctypes.ErrGRPCRequestTooLarge
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+// Package exec answers routed requests from the replicas of this node.
+//
+// It is where a request meets its shard: it checks the epoch, waits for the read
+// barrier and the floor, and calls the replica. It never forwards and never retries;
+// that is the router's.
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// floorWait bounds how long a read waits for a Close that its sender has seen
+// committed to be applied here.
+const floorWait = time.Second
+
+// Executor answers requests. Safe for concurrent use.
+type Executor struct {
+	host *replica.Host
+	// space tells whether writes that grow the store must be refused.
+	space func() error
+}
+
+// New returns an Executor over the node's replicas. space returns an error (wrapping
+// shard.ErrNoSpace) while the store must not grow.
+func New(host *replica.Host, space func() error) *Executor {
+	return &Executor{host: host, space: space}
+}
+
+// Write proposes the command of an OP_WRITE request and calls done exactly once with
+// its outcome. done must not block.
+func (e *Executor) Write(req *router.Request, done func(*router.Reply, error)) {
+	r, ok := e.host.Replica(req.Shard)
+	if !ok {
+		done(nil, &shard.NoReplicaError{Shard: req.Shard})
+		return
+	}
+	cmd := req.Command
+	if req.Grows {
+		if err := e.space(); err != nil {
+			done(nil, err)
+			return
+		}
+	}
+	if cmd.Kind == shardpb.Kind_CLOSE {
+		// A floor that was ever applied holds for ever: no need to say it again.
+		if v := r.View(); v.Floor >= shard.Revision(cmd.Revision) && owns(v, req.Epoch) {
+			done(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted}, nil)
+			return
+		}
+	}
+	r.Propose(cmd, func(result shard.Result) {
+		if result.Err != nil {
+			done(nil, result.Err)
+			return
+		}
+		done(&router.Reply{Rev: result.Revision, Message: result.Response}, nil)
+	})
+}
+
+// Read answers every other request.
+func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	r, ok := e.host.Replica(req.Shard)
+	if !ok {
+		return nil, &shard.NoReplicaError{Shard: req.Shard}
+	}
+	view, err := e.view(ctx, r, req)
+	if err != nil {
+		return nil, err
+	}
+	at := view.Rev
+	if req.At != 0 {
+		at = req.At
+	}
+	reply := &router.Reply{Rev: view.Rev, Floor: view.Floor, Compacted: view.Compacted}
+	switch req.Op {
+	case routerpb.Op_OP_PROBE:
+	case routerpb.Op_OP_RANGE:
+		reply.Message, err = wrap(r.Range(req.Message.(*pb.RangeRequest), at))
+	case routerpb.Op_OP_TXN:
+		reply.Message, err = wrap(r.ReadTxn(req.Message.(*pb.TxnRequest), at))
+	case routerpb.Op_OP_FETCH:
+		reply.Message, err = wrap(fetch(r, req, at))
+	default:
+		err = fmt.Errorf("shard %d was asked for unknown operation %v", req.Shard, req.Op)
+	}
+	if errors.Is(err, shard.ErrCompacted) && req.At == 0 {
+		// The latest state is never compacted: a compaction came between view and read.
+		err = fmt.Errorf("read shard %d during a compaction: %w", req.Shard, shard.ErrUnavailable)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// view waits until the replica may answer the request and returns what it has then.
+func (e *Executor) view(ctx context.Context, r *replica.Replica, req *router.Request) (shard.View, error) {
+	view := r.View()
+	if !req.Serializable {
+		var err error
+		if view, err = r.Barrier(ctx); err != nil {
+			return shard.View{}, err
+		}
+	}
+	if !owns(view, req.Epoch) {
+		return shard.View{}, wrongShard(req.Shard, view)
+	}
+	if view.Floor >= req.At {
+		return view, nil
+	}
+	if !req.Closed {
+		return shard.View{}, &shard.NotClosedError{Shard: req.Shard, Floor: view.Floor}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, floorWait, &shard.NotClosedError{Shard: req.Shard, Floor: view.Floor})
+	defer cancel()
+	if err := r.WaitFloor(ctx, req.At); err != nil {
+		return shard.View{}, err
+	}
+	if view = r.View(); !owns(view, req.Epoch) {
+		return shard.View{}, wrongShard(req.Shard, view)
+	}
+	return view, nil
+}
+
+func owns(v shard.View, epoch uint64) bool {
+	return v.Descriptor != nil && v.Descriptor.Epoch == epoch
+}
+
+func wrongShard(id shard.ID, v shard.View) error {
+	e := &shard.WrongShardError{Shard: id}
+	if v.Descriptor != nil {
+		e.Descriptors = []*shard.Descriptor{v.Descriptor}
+	}
+	return e
+}
+
+func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {
+	rr := req.Message.(*pb.RangeRequest)
+	got, err := r.Fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, mvcc.FetchOptions{
+		Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RangeResponse{Kvs: got.KVs, Count: got.Count}, nil
+}
+
+// wrap keeps a nil response out of the interface when there is an error.
+func wrap[M proto.Message](m M, err error) (proto.Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}

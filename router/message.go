@@ -1,0 +1,49 @@
+package router
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Request asks one shard, at one node, for one thing.
+type Request struct {
+	Shard shard.ID
+	Epoch uint64 // T2
+	Op    routerpb.Op
+	// Command is the write of OP_WRITE.
+	Command *shardpb.Command
+	// Grows says that the command can make the store larger: it is refused while space
+	// is short. Deletes and compactions never are.
+	Grows bool
+	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH and OP_TXN.
+	Message proto.Message
+	// Serializable skips the read barrier: the answer may be stale.
+	Serializable bool
+	// At is the revision to read at; 0 is the latest after the barrier. A replica
+	// whose floor is lower answers NotClosedError, or waits when Closed is set.
+	At shard.Revision
+	// Closed says that the caller has closed the shard to At.
+	Closed bool
+	// Limit is how many keys OP_FETCH wants; 0 is all.
+	Limit int64
+}
+
+// Reply is a shard's answer.
+type Reply struct {
+	// The shard's view at the answer; Rev alone for OP_WRITE.
+	Rev, Floor, Compacted shard.Revision
+	// Message is the etcdserverpb response of the request's kind, without Header.
+	Message proto.Message
+}
+
+// Sender delivers a request to a node. Errors are those of package shard: certain
+// ones promise that nothing was applied; any other error of a write counts as
+// shard.ErrUnknownOutcome.
+type Sender interface {
+	Send(ctx context.Context, node shard.NodeID, req *Request) (*Reply, error)
+}

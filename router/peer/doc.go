@@ -1,0 +1,16 @@
+// Package peer carries routed requests between nodes (and from native clients) over
+// one gRPC stream per pair, whatever the number of shards.
+//
+// Batching is by back-pressure: what comes while a frame is being sent goes into the
+// next one. Nothing lingers, and frames grow with load.
+//
+// Invariants:
+//
+//	N1  A request that was put into a frame handed to gRPC may have been carried out:
+//	    if its reply is lost, a write's outcome is unknown (shard.ErrUnknownOutcome). One
+//	    that never was is certainly not.
+//	N2  Every frame tells the highest revision its sender has seen, so a receiver never
+//	    stamps below what caused the request.
+//	N3  A node that is down costs the callers of that node only; a slow reader of replies
+//	    holds back only its own stream.
+package peer

@@ -1,0 +1,97 @@
+package peer
+
+import (
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+func encodeRequest(req *router.Request) (*routerpb.Request, error) {
+	out := &routerpb.Request{
+		Shard: uint64(req.Shard), Epoch: req.Epoch, Op: req.Op, Command: req.Command,
+		Serializable: req.Serializable, At: int64(req.At), Closed: req.Closed, Limit: req.Limit, Grows: req.Grows,
+	}
+	if req.Message != nil {
+		var err error
+		if out.Body, err = proto.Marshal(req.Message); err != nil {
+			return nil, fmt.Errorf("encode a request to shard %d: %w", req.Shard, err)
+		}
+	}
+	return out, nil
+}
+
+func decodeRequest(in *routerpb.Request) (*router.Request, error) {
+	req := &router.Request{
+		Shard: shard.ID(in.Shard), Epoch: in.Epoch, Op: in.Op, Command: in.Command,
+		Serializable: in.Serializable, At: shard.Revision(in.At), Closed: in.Closed, Limit: in.Limit, Grows: in.Grows,
+	}
+	switch in.Op {
+	case routerpb.Op_OP_WRITE:
+		if in.Command == nil {
+			return nil, fmt.Errorf("write to shard %d without a command", in.Shard)
+		}
+		return req, nil
+	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
+		req.Message = &pb.RangeRequest{}
+	case routerpb.Op_OP_TXN:
+		req.Message = &pb.TxnRequest{}
+	case routerpb.Op_OP_PROBE:
+		return req, nil
+	default:
+		return nil, fmt.Errorf("unknown operation %d", in.Op)
+	}
+	if err := proto.Unmarshal(in.Body, req.Message); err != nil {
+		return nil, fmt.Errorf("decode a request to shard %d: %w", in.Shard, err)
+	}
+	return req, nil
+}
+
+func encodeReply(id uint64, reply *router.Reply, err error) *routerpb.Reply {
+	out := &routerpb.Reply{Id: id}
+	if err != nil {
+		encodeError(out, err)
+		return out
+	}
+	out.Revision, out.Floor, out.Compacted = int64(reply.Rev), int64(reply.Floor), int64(reply.Compacted)
+	if reply.Message != nil {
+		if out.Body, err = proto.Marshal(reply.Message); err != nil {
+			encodeError(out, fmt.Errorf("encode a reply: %w", err))
+		}
+	}
+	return out
+}
+
+// decodeReply needs the request to know what the body is.
+func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error) {
+	if err := decodeError(in); err != nil {
+		return nil, err
+	}
+	reply := &router.Reply{Rev: shard.Revision(in.Revision), Floor: shard.Revision(in.Floor), Compacted: shard.Revision(in.Compacted)}
+	switch req.Op {
+	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
+		reply.Message = &pb.RangeResponse{}
+	case routerpb.Op_OP_TXN:
+		reply.Message = &pb.TxnResponse{}
+	case routerpb.Op_OP_WRITE:
+		switch req.Command.Kind {
+		case shardpb.Kind_PUT:
+			reply.Message = &pb.PutResponse{}
+		case shardpb.Kind_DELETE_RANGE:
+			reply.Message = &pb.DeleteRangeResponse{}
+		case shardpb.Kind_TXN:
+			reply.Message = &pb.TxnResponse{}
+		}
+	}
+	if reply.Message != nil {
+		if err := proto.Unmarshal(in.Body, reply.Message); err != nil {
+			return nil, fmt.Errorf("decode a reply of shard %d: %w", req.Shard, err)
+		}
+	}
+	return reply, nil
+}

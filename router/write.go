@@ -1,0 +1,267 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/txn"
+)
+
+// Put writes one key. The request has been validated.
+func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	cmd, err := command(shardpb.Kind_PUT, req, true)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	reply, err := r.write(ctx, req.Key, cmd)
+	if err != nil {
+		return nil, err
+	}
+	resp := reply.Message.(*pb.PutResponse)
+	resp.Header = header(reply.Rev)
+	return resp, nil
+}
+
+// DeleteRange deletes the span shard by shard, in key order, each atomically. An
+// error may come after some shards have deleted their part.
+func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	span := shard.RequestSpan(req.Key, req.RangeEnd)
+	if span.Empty() {
+		// Nothing lies in it; the answer is still the revision of a shard.
+		rev, err := r.latest(ctx, shard.PointSpan(req.Key))
+		if err != nil {
+			return nil, err
+		}
+		return &pb.DeleteRangeResponse{Header: header(rev)}, nil
+	}
+	total := &pb.DeleteRangeResponse{}
+	var rev shard.Revision
+	next := span
+	for {
+		part, end, err := r.deletePart(ctx, req, next)
+		if err != nil {
+			return nil, err
+		}
+		total.Deleted += part.Deleted
+		total.PrevKvs = append(total.PrevKvs, part.PrevKvs...)
+		rev = max(rev, shard.Revision(part.Header.Revision))
+		if end == nil {
+			total.Header = header(rev)
+			return total, nil
+		}
+		next.Start = end
+	}
+}
+
+// deletePart deletes what the shard at the span's start owns of it. It returns where
+// the next part starts, nil when there is none.
+func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, span shard.Span) (*pb.DeleteRangeResponse, []byte, error) {
+	var resp *pb.DeleteRangeResponse
+	var end []byte
+	err := r.retrying(ctx, func(n int) error {
+		p, err := r.cfg.Cache.Lookup(ctx, span.Start)
+		if err != nil {
+			return err
+		}
+		part := span.Intersect(p.Span)
+		cmd, err := command(shardpb.Kind_DELETE_RANGE, clipDelete(req, span, part), false)
+		if err != nil {
+			return err
+		}
+		reply, err := r.writeTo(ctx, p, n, cmd)
+		if err != nil {
+			return err
+		}
+		resp = reply.Message.(*pb.DeleteRangeResponse)
+		resp.Header = header(reply.Rev)
+		end = nil
+		if !part.Equal(span) && !slices.Equal(part.End, span.End) {
+			end = part.End
+		}
+		return nil
+	})
+	return resp, end, err
+}
+
+func clipDelete(req *pb.DeleteRangeRequest, whole, part shard.Span) *pb.DeleteRangeRequest {
+	if part.Equal(whole) && slices.Equal(req.Key, whole.Start) {
+		return req
+	}
+	return &pb.DeleteRangeRequest{Key: part.Start, RangeEnd: rangeEnd(part), PrevKv: req.PrevKv}
+}
+
+// rangeEnd is the etcd range_end of a span that is not a single key.
+func rangeEnd(s shard.Span) []byte {
+	if len(s.End) == 0 {
+		return []byte{0}
+	}
+	return s.End
+}
+
+// Txn runs a transaction whose keys all lie in one shard; any other is refused with
+// *txn.CrossShardError and nothing is applied. The request has been validated.
+func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	foot := txn.FootprintTxn(req)
+	if txn.IsReadOnly(req) {
+		return r.readTxn(ctx, req, foot)
+	}
+	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
+	if err != nil {
+		return nil, err
+	}
+	var reply *Reply
+	err = r.retrying(ctx, func(n int) error {
+		p, err := r.home(ctx, foot)
+		if err != nil {
+			return err
+		}
+		if err := r.closeForReads(ctx, p, req); err != nil {
+			return err
+		}
+		reply, err = r.writeTo(ctx, p, n, cmd)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := reply.Message.(*pb.TxnResponse)
+	resp.Header = header(reply.Rev)
+	return resp, nil
+}
+
+func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint) (*pb.TxnResponse, error) {
+	var reply *Reply
+	err := r.retrying(ctx, func(n int) error {
+		p, err := r.home(ctx, foot)
+		if err != nil {
+			return err
+		}
+		if err := r.closeForReads(ctx, p, req); err != nil {
+			return err
+		}
+		reply, err = r.send(ctx, p, r.reader(p, n), &Request{
+			Op: routerpb.Op_OP_TXN, Message: req, Serializable: txn.IsSerializable(req),
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := reply.Message.(*pb.TxnResponse)
+	resp.Header = header(reply.Rev)
+	return resp, nil
+}
+
+// home returns the one shard that owns every key of a transaction. One that touches
+// no key can be answered by any shard.
+func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
+	var start []byte
+	for span := range foot.Spans() {
+		start = span.Start
+		break
+	}
+	p, err := r.cfg.Cache.Lookup(ctx, start)
+	if err != nil {
+		return Place{}, err
+	}
+	if !foot.Within(p.Span) {
+		return Place{}, r.crossShard(ctx, foot)
+	}
+	return p, nil
+}
+
+// crossShard names the shards of a transaction's keys.
+func (r *Router) crossShard(ctx context.Context, foot txn.Footprint) error {
+	refusal := &txn.CrossShardError{}
+	for span := range foot.Spans() {
+		places, err := r.cfg.Cache.Cover(ctx, span)
+		if err != nil {
+			return err
+		}
+		where := txn.Place{Span: span}
+		for _, p := range places {
+			where.Shards = append(where.Shards, p.ID)
+		}
+		refusal.Places = append(refusal.Places, where)
+	}
+	return refusal
+}
+
+// closeForReads closes the shard to the explicit revisions that a transaction reads
+// at, so that an idle shard does not call a revision of another one future.
+func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest) error {
+	at := txn.HighestReadRevision(req)
+	if at == 0 {
+		return nil
+	}
+	if err := r.minted(ctx, shard.Revision(at)); err != nil {
+		// Left to the shard to refuse, which knows whether that path is taken.
+		return nil
+	}
+	return r.closer.reach(ctx, p, shard.Revision(at))
+}
+
+// Compact makes history below the revision unreadable in every shard.
+func (r *Router) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	rev := shard.Revision(req.Revision)
+	if err := r.minted(ctx, rev); err != nil {
+		return nil, err
+	}
+	if err := r.cfg.Compactions.RecordCompaction(ctx, rev); err != nil {
+		return nil, fmt.Errorf("record compaction at %d: %w", rev, err)
+	}
+	places, err := r.cfg.Cache.Cover(ctx, shard.Everything())
+	if err != nil {
+		return nil, err
+	}
+	errs := make([]error, len(places))
+	var wg sync.WaitGroup
+	for i, p := range places {
+		wg.Go(func() {
+			_, errs[i] = r.write(ctx, p.Span.Start, mark(shardpb.Kind_COMPACT, rev))
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		// A shard that was already told by its own leader has done what is asked.
+		if err != nil && !errors.Is(err, shard.ErrCompacted) {
+			return nil, err
+		}
+	}
+	return &pb.CompactionResponse{Header: header(r.cfg.Revisions.Seen())}, nil
+}
+
+// command makes the write of an etcd request. grows says that it puts something.
+func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) {
+	body, err := proto.Marshal(req)
+	if err != nil {
+		return Request{}, fmt.Errorf("encode %v command: %w", kind, err)
+	}
+	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Body: body}, Grows: grows}, nil
+}
+
+// mark makes a command that carries only a revision.
+func mark(kind shardpb.Kind, rev shard.Revision) Request {
+	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Revision: int64(rev)}}
+}
+
+func header(rev shard.Revision) *pb.ResponseHeader {
+	return &pb.ResponseHeader{Revision: int64(rev)}
+}

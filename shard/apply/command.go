@@ -1,0 +1,143 @@
+package apply
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+const batchFormat = 1
+
+// revisionMax bounds what the log may ask the floor to reach, so that counting on
+// from there cannot overflow. Real revisions stay far below (shard.Revision).
+const revisionMax shard.Revision = 1 << 62
+
+// command judges and carries out one command. The error is a failure of the store;
+// a refusal is in the result.
+func (r *run) command(b *shardpb.Batch, cmd *shardpb.Command, want bool) (shard.Result, error) {
+	resp, err := r.carryOut(b, cmd, want)
+	if err != nil {
+		answer, ok := asRefusal(err)
+		if !ok {
+			return shard.Result{}, err
+		}
+		return shard.Result{Revision: r.view.Rev, Err: answer}, nil
+	}
+	res := shard.Result{Revision: r.view.Rev}
+	if want { // otherwise resp may be a nil pointer inside the interface
+		res.Response = resp
+	}
+	return res, nil
+}
+
+// carryOut brings the command to the code of its kind. What all kinds have in common
+// is refused here, in this order: an unknown batch, a command for another shard.
+func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto.Message, error) {
+	if b.Format != batchFormat {
+		return nil, malformed("batch format %d", b.Format)
+	}
+	if cmd.Kind == shardpb.Kind_INIT {
+		return nil, r.initialise(cmd)
+	}
+	d := r.view.Descriptor
+	if d == nil {
+		return nil, wrongShard(r.id, nil)
+	}
+	if cmd.Kind == shardpb.Kind_UPDATE {
+		return nil, r.updateDescriptor(cmd)
+	}
+	if cmd.Epoch != d.Epoch { // A7
+		return nil, wrongShard(r.id, d)
+	}
+	switch cmd.Kind {
+	case shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN:
+		return r.write(cmd, want)
+	case shardpb.Kind_CLOSE:
+		return nil, r.closeFloor(cmd)
+	case shardpb.Kind_COMPACT:
+		return nil, r.compact(cmd)
+	default:
+		return nil, malformed("command kind %d", cmd.Kind)
+	}
+}
+
+// initialise gives the shard its first descriptor. Several proposers may send it:
+// the first one counts.
+func (r *run) initialise(cmd *shardpb.Command) error {
+	if r.view.Descriptor != nil {
+		return nil
+	}
+	d, err := r.descriptor(cmd)
+	if err != nil {
+		return err
+	}
+	r.view.Descriptor = d
+	r.view.Rev, r.view.Floor = shard.FirstRevision, shard.FirstRevision
+	return nil
+}
+
+// updateDescriptor takes over a newer descriptor of the same keys. An older one is a
+// late duplicate and passed over.
+func (r *run) updateDescriptor(cmd *shardpb.Command) error {
+	d, err := r.descriptor(cmd)
+	if err != nil {
+		return err
+	}
+	mine := r.view.Descriptor
+	if !d.Span.Equal(mine.Span) || d.Epoch != mine.Epoch || d.Slot != mine.Slot {
+		return wrongShard(r.id, mine)
+	}
+	if d.Generation > mine.Generation {
+		r.view.Descriptor = d
+	}
+	return nil
+}
+
+func (r *run) descriptor(cmd *shardpb.Command) (*shard.Descriptor, error) {
+	p := cmd.Descriptor_
+	switch {
+	case p == nil:
+		return nil, malformed("%s without a descriptor", cmd.Kind)
+	case shard.ID(p.ShardId) != r.id:
+		return nil, malformed("%s of shard %d sent to shard %s", cmd.Kind, p.ShardId, r.id)
+	case p.Slot > uint32(^shard.Slot(0)):
+		return nil, malformed("%s with slot %d", cmd.Kind, p.Slot)
+	}
+	return shard.DescriptorOf(p), nil
+}
+
+// closeFloor promises that no later write gets a revision up to the given one.
+func (r *run) closeFloor(cmd *shardpb.Command) error {
+	to, err := revisionOf(cmd)
+	if err != nil {
+		return err
+	}
+	r.view.Floor = max(r.view.Floor, to)
+	return nil
+}
+
+// compact forbids reads below the revision; the data goes later and elsewhere. The
+// revision is often another shard's and above our last write. Rev follows it, or the
+// revision that this shard's reads show would be one that cannot be read again (A5).
+func (r *run) compact(cmd *shardpb.Command) error {
+	to, err := revisionOf(cmd)
+	if err != nil {
+		return err
+	}
+	if to <= r.view.Compacted {
+		return refuse(shard.ErrCompacted)
+	}
+	r.view.Compacted = to
+	r.view.Rev = max(r.view.Rev, to)
+	r.view.Floor = max(r.view.Floor, to)
+	return nil
+}
+
+func revisionOf(cmd *shardpb.Command) (shard.Revision, error) {
+	rev := shard.Revision(cmd.Revision)
+	if rev < 0 || rev > revisionMax {
+		return 0, malformed("%s at revision %d", cmd.Kind, cmd.Revision)
+	}
+	return rev, nil
+}

@@ -1,0 +1,31 @@
+// Package apply is the only writer of a replica: it turns the commands of the Raft
+// log into versions, one shard state and results.
+//
+// It owns the order in which a command is judged and carried out, the assignment of
+// revisions, and the replica's state record. It refuses to know how a command
+// reached the log, who waits for its result, and what bytes a version is made of
+// (package mvcc). It starts no goroutine and reads no clock.
+//
+//	log entries --Update--> for each command: epoch, keys, checks, writes
+//	                          |  one engine batch, with the state record in it
+//	                          v
+//	                        Commit, then View, then results
+//
+// Invariants:
+//
+//	A1  Deterministic: the state after entry i is a function of entries 1..i. How
+//	    they were grouped into Update calls, what was asked for as results, what
+//	    the clock said and what was restarted makes no difference.
+//	A2  Total: every byte string in the log gives a state. What cannot be carried
+//	    out is refused whole, with a result that says why; an error from Update
+//	    means that the store failed, and nothing else.
+//	A3  An entry's writes and the applied index that covers it are one atomic batch:
+//	    an entry takes effect exactly once, whatever is replayed.
+//	A4  A command changes all it says or nothing: every check comes before the
+//	    first write, and what fails in between is undone.
+//	A5  Compacted <= Rev <= Floor. A command that changes no key takes no revision.
+//	A6  A View is published after the data it speaks of is readable, and never goes
+//	    back (Install apart).
+//	A7  Only a command of the descriptor's epoch, whose keys all lie in its span,
+//	    touches data (R2 and the split protocol rest on it).
+package apply

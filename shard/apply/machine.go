@@ -1,0 +1,88 @@
+package apply
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+// Options of a Machine.
+type Options struct {
+	// CachedHeaders is how many keys' latest headers (revisions, version, lease) are
+	// kept in memory, so that a put need not read the store. Default 8192, about
+	// 200 bytes each with a short key; only what was written takes memory.
+	CachedHeaders int
+}
+
+const cachedHeadersDefault = 8192
+
+// Machine is one replica's state machine. Update, Install and Reload are called by
+// one goroutine at a time (the replica's apply worker); everything else by any.
+type Machine struct {
+	engine  *engine.Engine // immutable, like all up to view
+	id      shard.ID
+	replica shard.ReplicaID
+	options Options
+
+	// view is what was last committed; never nil. Only the apply worker stores it.
+	view atomic.Pointer[shard.View]
+	// installing is set while the span's data may be newer than view.
+	installing atomic.Bool
+
+	// headers and broken are the apply worker's.
+	headers *mvcc.HeaderCache
+	// broken is the failure after which memory and store may disagree.
+	broken error
+}
+
+// Open loads the replica's state from the engine. A replica that has none yet has
+// applied nothing and waits for INIT or a snapshot.
+func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*Machine, error) {
+	if o.CachedHeaders <= 0 {
+		o.CachedHeaders = cachedHeadersDefault
+	}
+	m := &Machine{engine: e, id: id, replica: replica, options: o}
+	if err := m.Reload(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// View is what the replica has applied and readers can see.
+func (m *Machine) View() shard.View { return *m.view.Load() }
+
+// Reload takes over the state that the engine holds now. Use Install when the
+// machine may be read at the same time.
+func (m *Machine) Reload() error {
+	data, err := m.engine.Local(m.id, m.replica, StateKind)
+	if err != nil {
+		return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
+	}
+	var view shard.View
+	if data != nil {
+		if view, err = UnmarshalState(data); err != nil {
+			return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
+		}
+	}
+	m.headers = mvcc.NewHeaderCache(m.options.CachedHeaders)
+	m.broken = nil
+	m.view.Store(&view)
+	return nil
+}
+
+// Install replaces the span's data and the state record by what replace writes, a
+// received snapshot, and takes that over. Reads that meet it are refused with
+// shard.ErrUnavailable: between the replacement and the new View they could take
+// history that the snapshot no longer has for an empty past. replace must change
+// everything or, when it fails, nothing.
+func (m *Machine) Install(replace func() error) error {
+	m.installing.Store(true)
+	defer m.installing.Store(false) // after Reload: see settled
+	if err := replace(); err != nil {
+		return fmt.Errorf("install snapshot of shard %s replica %d: %w", m.id, m.replica, err)
+	}
+	return m.Reload()
+}

@@ -1,0 +1,112 @@
+package apply_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+const (
+	testShard   shard.ID        = 2
+	testReplica shard.ReplicaID = 1
+	testSlot    shard.Slot      = 7
+	testEpoch   uint64          = 1
+)
+
+// fixture is a machine on a store in memory, and the log that feeds it.
+type fixture struct {
+	t       testing.TB
+	fs      vfs.FS
+	engine  *engine.Engine
+	machine *apply.Machine
+	index   uint64
+}
+
+func newFixture(t testing.TB) *fixture {
+	f := &fixture{t: t, fs: vfs.NewMem()}
+	f.open()
+	t.Cleanup(func() { require.NoError(t, f.engine.Close()) })
+	return f
+}
+
+func (f *fixture) open() {
+	var err error
+	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
+	require.NoError(f.t, err)
+	// Few headers, so that tests with some dozen keys miss the cache too.
+	f.machine, err = apply.Open(f.engine, testShard, testReplica, apply.Options{CachedHeaders: 8})
+	require.NoError(f.t, err)
+}
+
+// restart closes the store in good order and opens everything anew.
+func (f *fixture) restart() {
+	require.NoError(f.t, f.engine.Close())
+	f.open()
+}
+
+// apply feeds commands as one entry of their own and returns their results.
+func (f *fixture) apply(cmds ...*shardpb.Command) []shard.Result {
+	return f.update(f.entry(cmds...))
+}
+
+func (f *fixture) entry(cmds ...*shardpb.Command) apply.Entry {
+	f.index++
+	return apply.Entry{Index: f.index, Data: encodeBatch(f.t, cmds...)}
+}
+
+// update feeds an entry whose results are wanted.
+func (f *fixture) update(e apply.Entry) []shard.Result {
+	e.Want = true
+	entries := []apply.Entry{e}
+	require.NoError(f.t, f.machine.Update(entries, nil))
+	return entries[0].Results
+}
+
+// hash is over everything the replica holds: data and state record.
+func (f *fixture) hash() string {
+	h := sha256.New()
+	lower, upper := engine.DataSpanBounds(shard.Everything())
+	it, err := f.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	require.NoError(f.t, err)
+	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		require.NoError(f.t, err)
+		fmt.Fprintf(h, "%q=%q\n", it.Key(), value)
+	}
+	require.NoError(f.t, it.Close())
+	state, err := f.engine.Local(testShard, testReplica, apply.StateKind)
+	require.NoError(f.t, err)
+	fmt.Fprintf(h, "state=%q\n", state)
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+func encodeBatch(t testing.TB, cmds ...*shardpb.Command) []byte {
+	data, err := (&shardpb.Batch{Format: 1, NodeId: 1, Sequence: 1, Commands: cmds}).MarshalVT()
+	require.NoError(t, err)
+	return data
+}
+
+func initCommand(span shard.Span) *shardpb.Command {
+	d := shard.Descriptor{
+		ID: testShard, Span: span, Epoch: testEpoch, Slot: testSlot, Generation: 1,
+		Replicas: []shard.Replica{{ID: testReplica, Node: 1}}, NextReplicaID: 2,
+	}
+	return &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}
+}
+
+// command wraps a request; stamp is its proposer's clock.
+func command(t testing.TB, kind shardpb.Kind, stamp shard.Tick, req proto.Message) *shardpb.Command {
+	body, err := proto.Marshal(req)
+	require.NoError(t, err)
+	return &shardpb.Command{Kind: kind, Epoch: testEpoch, Stamp: int64(stamp), Body: body}
+}

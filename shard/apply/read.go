@@ -1,0 +1,168 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+// Range answers a range request at a revision; 0 means the request's own, and if it
+// names none, the latest applied. The response has no header: a caller that has to
+// say which revision was read passes View().Rev.
+//
+// Reads are refused with ErrCompacted, ErrFutureRevision (above Floor: not final
+// yet), WrongShardError or ErrUnavailable (a snapshot is being installed; try again).
+func (m *Machine) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
+	if at == 0 {
+		at = shard.Revision(req.GetRevision())
+	}
+	f, err := m.FetchSpan(requestSpan(req), at, mvcc.OptionsFor(req))
+	if err != nil {
+		return nil, err
+	}
+	return mvcc.Respond(req, f), nil
+}
+
+// FetchSpan reads the span's keys at a revision, 0 or less being the latest applied,
+// for a router that puts several shards' parts together. Refusals are as for Range.
+func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error) {
+	s, err := m.snapshot(at)
+	if err != nil {
+		return mvcc.Fetched{}, unmarked(err)
+	}
+	if !span.Empty() && !s.view.Descriptor.Span.ContainsSpan(span) {
+		return mvcc.Fetched{}, unmarked(wrongShard(m.id, s.view.Descriptor))
+	}
+	f, err := s.Fetch(span, s.at, o)
+	return f, unmarked(err)
+}
+
+// ReadTxn answers a transaction of ranges alone at one revision, 0 being the latest
+// applied. The response has no header; those inside it carry the revision. Refusals
+// are as for Range.
+func (m *Machine) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+	resp, err := m.readTxn(req, at)
+	return resp, unmarked(err)
+}
+
+func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+	s, err := m.snapshot(at)
+	if err != nil {
+		return nil, err
+	}
+	if !holdsTxn(s.view.Descriptor.Span, req) {
+		return nil, wrongShard(m.id, s.view.Descriptor)
+	}
+	p, err := judge{source: s, view: s.view}.plan(req)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.TxnResponse{Succeeded: p.succeeded}
+	for _, op := range p.ops {
+		req := op.GetRequestRange()
+		if req == nil {
+			return nil, malformed("a transaction that is not read-only was sent as a read")
+		}
+		f, err := s.Fetch(requestSpan(req), shard.Revision(req.Revision), mvcc.OptionsFor(req))
+		if err != nil {
+			return nil, err
+		}
+		resp.Responses = append(resp.Responses, rangeOp(req, f, s.at))
+	}
+	return resp, nil
+}
+
+// unmarked takes the mark off a refusal: to a reader it is an error like any other.
+func unmarked(err error) error {
+	if answer, ok := asRefusal(err); ok {
+		return answer
+	}
+	return err
+}
+
+// snapshot is the state as of a revision, of which the engine still has all versions.
+// Each read makes sure of that once more, afterwards.
+type snapshot struct {
+	m    *Machine
+	at   shard.Revision
+	view shard.View // when the snapshot was taken
+	// latest is set when no revision was asked for.
+	latest bool
+}
+
+// snapshot refuses a revision that cannot be read.
+func (m *Machine) snapshot(at shard.Revision) (snapshot, error) {
+	view := m.View()
+	if view.Descriptor == nil {
+		return snapshot{}, wrongShard(m.id, nil)
+	}
+	s := snapshot{m: m, at: at, view: view, latest: at <= 0}
+	if s.latest {
+		s.at = view.Rev
+	}
+	return s, readable(s.at, view)
+}
+
+// Fetch reads at a revision that is readable in the snapshot's view; 0 is its own.
+//
+// Garbage goes only after the View that allows it, and an iterator keeps what was
+// there when it was made. So if the revision is still allowed after the read, nothing
+// was missing when the read began.
+func (s snapshot) Fetch(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error) {
+	own := at <= 0
+	if own {
+		at = s.at
+	}
+	f, err := mvcc.Fetch(s.m.engine.NewReader(), span, at, o)
+	if err != nil {
+		return mvcc.Fetched{}, fmt.Errorf("read shard %s: %w", s.m.id, err)
+	}
+	now, err := s.m.settled()
+	if err != nil {
+		return mvcc.Fetched{}, err
+	}
+	if err := readable(at, now); err != nil {
+		if own && s.latest && errors.Is(err, shard.ErrCompacted) {
+			// The latest state is never compacted; it only got a newer name meanwhile.
+			return mvcc.Fetched{}, fmt.Errorf("read shard %s during a compaction: %w", s.m.id, shard.ErrUnavailable)
+		}
+		return mvcc.Fetched{}, err
+	}
+	return f, nil
+}
+
+// settled returns the view, after a read, that the read is to be judged by. While
+// data is being replaced there is none. The order matters: Install publishes the new
+// view before it says that it has ended.
+func (m *Machine) settled() (shard.View, error) {
+	if m.installing.Load() {
+		return shard.View{}, fmt.Errorf("read shard %s during the installation of a snapshot: %w", m.id, shard.ErrUnavailable)
+	}
+	return m.View(), nil
+}
+
+// Get and Header let a read-only transaction be judged like any other.
+
+func (s snapshot) Get(key []byte) (*mvccpb.KeyValue, error) {
+	f, err := s.Fetch(shard.PointSpan(key), 0, mvcc.FetchOptions{})
+	if err != nil || len(f.KVs) == 0 {
+		return nil, err
+	}
+	return f.KVs[0], nil
+}
+
+func (s snapshot) Header(key []byte) (mvcc.Header, bool, error) {
+	kv, err := s.Get(key)
+	if err != nil || kv == nil {
+		return mvcc.Header{}, false, err
+	}
+	return mvcc.Header{
+		Create: shard.Revision(kv.CreateRevision), Mod: shard.Revision(kv.ModRevision),
+		Version: kv.Version, Lease: kv.Lease,
+	}, true, nil
+}

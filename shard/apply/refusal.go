@@ -1,0 +1,42 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// ErrMalformed refuses what no proposer of this version writes: bytes that do not
+// decode, an unknown kind or format, values out of range. Every replica refuses it
+// alike and goes on.
+var ErrMalformed = errors.New("malformed command")
+
+// refusal marks an error as a command's answer. Every other error that meets a
+// command means that the store failed, and stops the machine (A2).
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func refuse(err error) error { return refusal{err} }
+
+func malformed(format string, args ...any) error {
+	return refuse(fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...)))
+}
+
+// asRefusal tells a command's answer from a failure, and takes the mark off.
+func asRefusal(err error) (error, bool) {
+	if r, ok := errors.AsType[refusal](err); ok {
+		return r.error, true
+	}
+	return nil, false
+}
+
+// wrongShard refuses a command or read that was routed by another map than ours.
+func wrongShard(id shard.ID, d *shard.Descriptor) error {
+	e := &shard.WrongShardError{Shard: id}
+	if d != nil {
+		e.Descriptors = []*shard.Descriptor{d}
+	}
+	return refuse(e)
+}

@@ -1,0 +1,53 @@
+package apply
+
+import (
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// StateKind is the kind of the engine's local record that holds a replica's state.
+// A snapshot's receiver writes the sender's state under its own replica ID.
+const StateKind byte = 1
+
+const stateFormat = 1
+
+// MarshalState gives the state record for a view.
+func MarshalState(v shard.View) ([]byte, error) {
+	s := shardpb.ReplicaState{
+		Format: stateFormat, AppliedIndex: v.Applied,
+		Revision: int64(v.Rev), Floor: int64(v.Floor), Compacted: int64(v.Compacted),
+	}
+	if v.Descriptor != nil {
+		s.Descriptor_ = v.Descriptor.Proto()
+	}
+	data, err := s.MarshalVT()
+	if err != nil {
+		return nil, fmt.Errorf("encode state record: %w", err)
+	}
+	return data, nil
+}
+
+// UnmarshalState reads a state record.
+func UnmarshalState(data []byte) (shard.View, error) {
+	var s shardpb.ReplicaState
+	if err := s.UnmarshalVT(data); err != nil {
+		return shard.View{}, fmt.Errorf("decode state record: %w: %w", shard.ErrCorrupt, err)
+	}
+	if s.Format != stateFormat {
+		return shard.View{}, fmt.Errorf("decode state record: format %d is not known to this version of flotilla", s.Format)
+	}
+	v := shard.View{
+		Applied: s.AppliedIndex, Rev: shard.Revision(s.Revision),
+		Floor: shard.Revision(s.Floor), Compacted: shard.Revision(s.Compacted),
+	}
+	if s.Descriptor_ != nil {
+		v.Descriptor = shard.DescriptorOf(s.Descriptor_)
+	}
+	if v.Compacted > v.Rev || v.Rev > v.Floor { // A5
+		return shard.View{}, fmt.Errorf("decode state record: compacted %d, revision %d, floor %d out of order: %w",
+			v.Compacted, v.Rev, v.Floor, shard.ErrCorrupt)
+	}
+	return v, nil
+}

@@ -1,0 +1,122 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Entry is one entry of the Raft log and, after Update, its outcome.
+type Entry struct {
+	Index uint64
+	Data  []byte // a shardpb.Batch; not kept
+	// Want asks for results. Update sets it for a batch that its wanted function
+	// claims. Responses are built only then: of three replicas that apply a command,
+	// two have nobody to tell.
+	Want bool
+	// Sequence is the batch's, when it was claimed.
+	Sequence uint64
+	// Results has one result per command of the batch, in order; one in all for
+	// bytes that are no batch. It is nil unless Want is set, and for an entry that had
+	// been applied before.
+	Results []shard.Result
+}
+
+// Update applies entries in order, all in one engine batch (A3), and publishes the
+// new View; only then are the results valid. wanted, which may be nil, is called for
+// every batch that can be read and tells whether this process waits for its results;
+// it must not keep the batch. Entries up to the applied index are passed over.
+//
+// After an error the machine refuses everything until it is opened anew or reloaded.
+func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
+	if m.broken != nil {
+		return fmt.Errorf("apply to shard %s after a failure: %w", m.id, m.broken)
+	}
+	if err := m.update(entries, wanted); err != nil {
+		m.broken = err
+		return fmt.Errorf("apply to shard %s replica %d: %w", m.id, m.replica, err)
+	}
+	return nil
+}
+
+func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (err error) {
+	b := m.engine.NewBatch()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	r := &run{id: m.id, view: m.View(), w: mvcc.NewWriter(m.engine.NewReader(), b, m.headers)}
+	defer r.w.Discard() // does nothing after Finish
+	before := r.view.Applied
+
+	if err := r.applyAll(entries, wanted); err != nil {
+		return err
+	}
+	if r.view.Applied == before {
+		return nil
+	}
+	state, err := MarshalState(r.view)
+	if err != nil {
+		return err
+	}
+	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
+		return fmt.Errorf("write state record: %w", err)
+	}
+	if err := m.engine.Commit(b); err != nil {
+		return err
+	}
+	r.w.Finish()
+	view := r.view
+	m.view.Store(&view) // after Commit: see A6
+	return nil
+}
+
+// run is one Update on its way: what it has written is in w, what it has done to the
+// replica's state is in view, and neither is visible to anyone yet.
+type run struct {
+	id   shard.ID
+	view shard.View
+	w    *mvcc.Writer
+}
+
+func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
+	for i := range entries {
+		e := &entries[i]
+		e.Results = nil
+		if e.Index <= r.view.Applied {
+			continue
+		}
+		if err := r.apply(e, wanted); err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+		r.view.Applied = e.Index
+	}
+	return nil
+}
+
+func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
+	var batch shardpb.Batch
+	if err := batch.UnmarshalVT(e.Data); err != nil {
+		if e.Want {
+			e.Results = []shard.Result{{Revision: r.view.Rev, Err: fmt.Errorf("%w: entry is no batch: %w", ErrMalformed, err)}}
+		}
+		return nil
+	}
+	if wanted != nil && wanted(&batch) {
+		e.Want, e.Sequence = true, batch.Sequence
+	}
+	if e.Want {
+		e.Results = make([]shard.Result, 0, len(batch.Commands))
+	}
+	for i, cmd := range batch.Commands {
+		res, err := r.command(&batch, cmd, e.Want)
+		if err != nil {
+			return fmt.Errorf("command %d: %w", i, err)
+		}
+		if e.Want {
+			e.Results = append(e.Results, res)
+		}
+	}
+	return nil
+}

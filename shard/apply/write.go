@@ -1,0 +1,175 @@
+package apply
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// write carries out a command that may change keys. The revision is taken by the
+// first change; a command that changes nothing leaves Rev and Floor alone (A5).
+func (r *run) write(cmd *shardpb.Command, want bool) (proto.Message, error) {
+	stamp := shard.Tick(cmd.Stamp)
+	if stamp < 0 || stamp > revisionMax.Tick() {
+		return nil, malformed("%s with stamp %d", cmd.Kind, cmd.Stamp)
+	}
+	w := writing{run: r, want: want, rev: shard.NextRevision(r.view.Floor, stamp, r.view.Descriptor.Slot)}
+	r.w.Begin(w.rev)
+	resp, err := w.request(cmd)
+	if err != nil {
+		return nil, err // nothing was written (A4), or the store failed
+	}
+	if w.changed() {
+		r.view.Rev, r.view.Floor = w.rev, w.rev
+	}
+	return resp, nil
+}
+
+// writing is one command that may change keys. Its methods return nil for a response
+// that is not wanted, and read nothing for it.
+type writing struct {
+	*run
+	rev  shard.Revision // that its changes get
+	want bool
+}
+
+func (w *writing) changed() bool { return len(w.w.Changed()) > 0 }
+
+// now is the revision a response speaks of: the command's own once it has changed
+// something.
+func (w *writing) now() shard.Revision {
+	if w.changed() {
+		return w.rev
+	}
+	return w.view.Rev
+}
+
+// request decodes the body, checks that its keys are ours (A7), and runs it.
+func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
+	d := w.view.Descriptor
+	switch cmd.Kind {
+	case shardpb.Kind_PUT:
+		var req pb.PutRequest
+		if err := decode(cmd, &req); err != nil {
+			return nil, err
+		}
+		if !holds(d.Span, req.Key, nil) {
+			return nil, wrongShard(w.id, d)
+		}
+		if err := w.judge().put(&req); err != nil {
+			return nil, err
+		}
+		return w.put(&req)
+	case shardpb.Kind_DELETE_RANGE:
+		var req pb.DeleteRangeRequest
+		if err := decode(cmd, &req); err != nil {
+			return nil, err
+		}
+		if !holds(d.Span, req.Key, req.RangeEnd) {
+			return nil, wrongShard(w.id, d)
+		}
+		return w.deleteRange(&req)
+	default: // the caller lets no fourth kind through
+		var req pb.TxnRequest
+		if err := decode(cmd, &req); err != nil {
+			return nil, err
+		}
+		if !holdsTxn(d.Span, &req) {
+			return nil, wrongShard(w.id, d)
+		}
+		p, err := w.judge().plan(&req)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.checkRepeats(); err != nil {
+			return nil, err
+		}
+		return w.txn(p)
+	}
+}
+
+func decode(cmd *shardpb.Command, req proto.Message) error {
+	if err := proto.Unmarshal(cmd.Body, req); err != nil {
+		return malformed("body of %s: %v", cmd.Kind, err)
+	}
+	return nil
+}
+
+// judge checks requests against the state before this command.
+func (w *writing) judge() judge { return judge{source: w.w, view: w.view, leases: w.leases()} }
+
+// put writes a key. The request has passed judge.put.
+func (w *writing) put(req *pb.PutRequest) (*pb.PutResponse, error) {
+	prev, existed, err := w.w.Header(req.Key)
+	if err != nil {
+		return nil, err
+	}
+	value, lease := req.Value, req.Lease
+	var resp *pb.PutResponse
+	if w.want {
+		resp = &pb.PutResponse{}
+	}
+	if existed && (req.IgnoreValue || req.PrevKv && w.want) {
+		old, err := w.w.Get(req.Key)
+		if err != nil {
+			return nil, err
+		}
+		if req.IgnoreValue {
+			value = old.GetValue()
+		}
+		if req.PrevKv && w.want {
+			resp.PrevKv = old
+		}
+	}
+	if req.IgnoreLease {
+		lease = prev.Lease
+	}
+	return resp, w.w.Put(req.Key, value, lease, prev, existed)
+}
+
+// deleteRange deletes what exists in the range, in key order.
+func (w *writing) deleteRange(req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	withPrev := req.PrevKv && w.want
+	if len(req.RangeEnd) == 0 && !withPrev {
+		return w.deleteKey(req.Key)
+	}
+	found, err := w.w.Fetch(shard.RequestSpan(req.Key, req.RangeEnd), 0, mvcc.FetchOptions{KeysOnly: !withPrev})
+	if err != nil {
+		return nil, err
+	}
+	for _, kv := range found.KVs {
+		if err := w.w.Delete(kv.Key); err != nil {
+			return nil, err
+		}
+	}
+	if !w.want {
+		return nil, nil
+	}
+	resp := &pb.DeleteRangeResponse{Deleted: found.Count}
+	if withPrev {
+		resp.PrevKvs = found.KVs
+	}
+	return resp, nil
+}
+
+// deleteKey is the common case, for which knowing the header is enough.
+func (w *writing) deleteKey(key []byte) (*pb.DeleteRangeResponse, error) {
+	_, existed, err := w.w.Header(key)
+	if err != nil {
+		return nil, err
+	}
+	var deleted int64
+	if existed {
+		deleted = 1
+		if err := w.w.Delete(key); err != nil {
+			return nil, err
+		}
+	}
+	if !w.want {
+		return nil, nil
+	}
+	return &pb.DeleteRangeResponse{Deleted: deleted}, nil
+}

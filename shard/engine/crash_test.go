@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// The crash test plays two replicas that apply updates; each update writes data and
+// the applied index in one batch. Sometimes a replica restores a snapshot instead
+// (Replace). At every sync, and at some other writes, the machine may lose power: a
+// copy of the file system keeps what was synced and a random part of the rest. Each
+// copy must open and show, for each replica, the state after some applied index that
+// is not below the last one known to be durable (E1, E2, E3).
+
+// powerCuts takes crash copies of a file system while it is used.
+type powerCuts struct {
+	fs      *vfs.MemFS
+	durable [replicas]atomic.Uint64 // index each replica has seen synced
+
+	mu   sync.Mutex
+	rng  *rand.Rand
+	cuts []powerCut
+}
+
+type powerCut struct {
+	fs      *vfs.MemFS
+	durable [replicas]uint64
+	op      string
+	percent int
+}
+
+const (
+	replicas  = 2
+	cutsMax   = 250 // a copy is opened in a few milliseconds
+	keysPer   = 5
+	crashOps  = 120
+	snapshots = 10 // one operation in so many is a Replace
+)
+
+// before is called before each operation of the file system.
+func (p *powerCuts) before(op errorfs.Op) error {
+	var chance float64
+	switch op.Kind {
+	case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+		chance = 0.5
+	case errorfs.OpRename, errorfs.OpLink, errorfs.OpCreate, errorfs.OpRemove:
+		chance = 0.2
+	case errorfs.OpFileWrite:
+		chance = 0.02
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.cuts) == cutsMax || p.rng.Float64() >= chance {
+		return nil
+	}
+	c := powerCut{op: fmt.Sprintf("op %d on %s", op.Kind, op.Path), percent: []int{0, 20, 50, 80, 100}[p.rng.IntN(5)]}
+	for i := range c.durable {
+		c.durable[i] = p.durable[i].Load() // before the copy: it may only grow
+	}
+	c.fs = p.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.percent, RNG: p.rng})
+	p.cuts = append(p.cuts, c)
+	return nil
+}
+
+// replicaModel is what one replica has done: state[i] is its data after update i.
+type replicaModel struct {
+	id    shard.ID
+	span  shard.Span
+	state []map[string]string // key@revision -> value
+}
+
+func (m *replicaModel) next() map[string]string {
+	s := map[string]string{}
+	for k, v := range m.state[len(m.state)-1] {
+		s[k] = v
+	}
+	return s
+}
+
+func (m *replicaModel) index() uint64 { return uint64(len(m.state) - 1) }
+
+func (m *replicaModel) applied() KV {
+	return KV{LocalKey(m.id, 1, 0), []byte(strconv.FormatUint(m.index(), 10))}
+}
+
+func TestCrash(t *testing.T) {
+	rng := rand.New(rand.NewPCG(*seed, 1))
+	t.Logf("replay with: go test ./shard/engine -run TestCrash -seed=%d", *seed)
+	p := &powerCuts{fs: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(*seed, 2))}
+	options := Options{FS: errorfs.Wrap(p.fs, errorfs.InjectorFunc(p.before)), CacheBytes: 1 << 20, tune: func(o *pebble.Options) {
+		o.MemTableSize = 16 << 10 // flushes happen
+		o.TargetFileSizes[0] = 4 << 10
+	}}
+	e, err := Open(storeDir, options)
+	require.NoError(t, err)
+
+	models := [replicas]*replicaModel{
+		{id: 2, span: span("", "m"), state: []map[string]string{{}}},
+		{id: 3, span: span("m", ""), state: []map[string]string{{}}},
+	}
+	for rev := shard.Revision(2); rev < crashOps; rev++ {
+		who := rng.IntN(replicas)
+		m := models[who]
+		switch rng.IntN(snapshots) {
+		case 0:
+			crashReplace(t, e, m, rev)
+			p.durable[who].Store(m.index())
+		case 1, 2:
+			upTo := [replicas]uint64{models[0].index(), models[1].index()}
+			require.NoError(t, e.Sync())
+			for i := range upTo {
+				p.durable[i].Store(upTo[i])
+			}
+		default:
+			crashUpdate(t, e, m, rev, rng)
+		}
+	}
+	require.NoError(t, e.Close())
+
+	t.Logf("%d power cuts", len(p.cuts))
+	for _, c := range p.cuts {
+		checkAfterCut(t, c, models)
+	}
+}
+
+func userKey(m *replicaModel, i int) []byte {
+	return fmt.Appendf(m.span.Start[:len(m.span.Start):len(m.span.Start)], "k%d", i)
+}
+
+func crashUpdate(t *testing.T, e *Engine, m *replicaModel, rev shard.Revision, rng *rand.Rand) {
+	b := e.NewBatch()
+	defer b.Close()
+	s := m.next()
+	for range 1 + rng.IntN(3) {
+		key := userKey(m, rng.IntN(keysPer))
+		value := fmt.Sprintf("%d/%0*d", rev, rng.IntN(1000), 0)
+		require.NoError(t, b.Set(DataKey(key, rev), []byte(value), nil))
+		s[fmt.Sprintf("%s@%d", key, rev)] = value
+	}
+	m.state = append(m.state, s)
+	require.NoError(t, b.Set(m.applied().Key, m.applied().Value, nil))
+	require.NoError(t, e.Commit(b))
+}
+
+func crashReplace(t *testing.T, e *Engine, m *replicaModel, rev shard.Revision) {
+	s := map[string]string{}
+	for i := range keysPer {
+		s[fmt.Sprintf("%s@%d", userKey(m, i), rev)] = "snapshot"
+	}
+	m.state = append(m.state, s)
+	require.NoError(t, e.Replace(m.span, func(w *SSTWriter) error {
+		for i := range keysPer {
+			if err := w.Put(userKey(m, i), rev, []byte("snapshot")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, m.applied()))
+}
+
+func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
+	where := fmt.Sprintf("power cut before %s, %d %% of unsynced data kept", c.op, c.percent)
+	e, err := Open(storeDir, Options{FS: c.fs, CacheBytes: 1 << 20})
+	require.NoError(t, err, where)
+	defer func() { require.NoError(t, e.Close(), where) }()
+	for i, m := range models {
+		raw, err := e.Local(m.id, 1, 0)
+		require.NoError(t, err, where)
+		var index uint64
+		if raw != nil {
+			index, err = strconv.ParseUint(string(raw), 10, 64)
+			require.NoError(t, err, where)
+		}
+		require.GreaterOrEqual(t, index, c.durable[i], "replica %d: %s", i, where)
+		want := m.state[index]
+		got := dump(t, e.NewReader(), m.span)
+		require.Len(t, got, len(want), "replica %d at index %d: %s", i, index, where)
+		for _, line := range got {
+			version, value, _ := strings.Cut(line, "=")
+			require.Equal(t, want[version], value, "replica %d at index %d: %s", i, index, where)
+		}
+	}
+}

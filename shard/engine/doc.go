@@ -1,0 +1,30 @@
+// Package engine is the node's one Pebble store: what the keys of all replicas on
+// the node look like on disk, when they are durable, and how the data of a whole
+// span is replaced at once.
+//
+// It owns the key layout, the Pebble options, syncing and ingesting. It refuses to
+// know what a version's value means (package mvcc), what a local record says
+// (package apply), and which replica may write: the callers see to that. It starts
+// no goroutine of its own; Pebble's end with Close.
+//
+//	apply --batch--> Commit (memtable + WAL buffer, not durable)
+//	                   |
+//	          Sync ----+--> one fsync shared by every waiting replica
+//	                   |
+//	snapshot --SSTs--> Replace (excise + ingest + local records, atomic, durable)
+//
+// Invariants:
+//
+//	E1  Prefix durability: when a crash loses a commit, it loses every later commit
+//	    to the same span and every later local record of the same replica too.
+//	E2  Sync returns nil only after an fsync that began after Sync was called.
+//	E3  Replace is atomic and durable on return: after a crash the span holds either
+//	    all of the old data with the old local records, or all of the new.
+//	E4  A data key is written once per revision; bytes under it never change. (The
+//	    callers keep it; block properties and snapshots rely on it.)
+//	E5  A directory is opened only when its marker names a format this build knows.
+//
+// The Raft log is the write-ahead log of the state machines, so commits need not be
+// durable: what a crash takes is replayed. Pebble's own WAL stays on all the same,
+// because Sync then costs one fsync instead of a flush of every replica's data.
+package engine

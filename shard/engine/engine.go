@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Engine is an open store. All methods may be called from any goroutine until Close.
+type Engine struct {
+	db    *pebble.DB
+	fs    vfs.FS
+	opts  *pebble.Options
+	cache *pebble.Cache
+
+	syncs *rounds
+
+	// incoming is where snapshots are written before they are ingested: inside the
+	// store's directory, because files are linked and not copied.
+	incoming string
+	// received numbers the files in incoming.
+	received atomic.Uint64
+}
+
+// Reader is what reading needs; the Engine's live state and a View both are one.
+type Reader interface {
+	Get(key []byte) (value []byte, closer io.Closer, err error)
+	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
+}
+
+// A store's directory holds the marker and two directories.
+const (
+	dataDir     = "data"     // Pebble's
+	incomingDir = "incoming" // unfinished snapshots; emptied by Open
+)
+
+// Open opens the store in dir and makes one if dir is missing or empty.
+func Open(dir string, o Options) (*Engine, error) {
+	o = o.withDefaults()
+	if err := checkMarker(o.FS, dir, o.ReadOnly); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	e := &Engine{fs: o.FS, incoming: o.FS.PathJoin(dir, incomingDir)}
+	if !o.ReadOnly {
+		if err := e.clearIncoming(); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+	}
+	e.opts = o.pebble()
+	e.cache = pebble.NewCache(o.CacheBytes)
+	e.opts.Cache = e.cache
+	db, err := pebble.Open(o.FS.PathJoin(dir, dataDir), e.opts)
+	if err != nil {
+		e.cache.Unref()
+		return nil, fmt.Errorf("open store in %s: %w", dir, err)
+	}
+	e.db = db
+	e.syncs = newRounds(func() error { return db.LogData(nil, pebble.Sync) })
+	return e, nil
+}
+
+func (e *Engine) clearIncoming() error {
+	if err := e.fs.RemoveAll(e.incoming); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("clear unfinished snapshots: %w", err)
+	}
+	return makeDirs(e.fs, e.incoming)
+}
+
+// Close ends the store. No iterator, View or call may be open. What was committed is
+// durable after it.
+func (e *Engine) Close() error {
+	defer e.cache.Unref()
+	if err := e.db.Close(); err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}
+
+// NewBatch returns an empty batch. The caller closes it after Commit or instead.
+func (e *Engine) NewBatch() *pebble.Batch { return e.db.NewBatch() }
+
+// Commit makes the batch visible at once and durable by the next Sync. One batch is
+// atomic in both senses.
+func (e *Engine) Commit(b *pebble.Batch) error {
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("commit batch: %w", err)
+	}
+	return nil
+}
+
+// Sync makes everything committed before the call durable (E2). Callers that come
+// while a sync runs share the next one.
+func (e *Engine) Sync() error {
+	if err := e.syncs.Do(); err != nil {
+		return fmt.Errorf("sync store: %w", err)
+	}
+	return nil
+}
+
+// NewReader reads the live state: each Get and each iterator sees what was committed
+// when it was made. It needs no closing.
+func (e *Engine) NewReader() Reader { return e.db }
+
+// View is a Reader of one moment of one span.
+type View struct {
+	*pebble.EventuallyFileOnlySnapshot
+}
+
+// NewView pins the span's data as it is now, to be read slowly (a snapshot to send).
+// An ordinary Pebble snapshot would not do: it loses data that Replace excises, and
+// while open it burdens every flush and compaction of the node. The View must be
+// closed and must read nothing outside the span.
+func (e *Engine) NewView(span shard.Span) *View {
+	lower, upper := DataSpanBounds(span)
+	return &View{e.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{{Start: lower, End: upper}})}
+}
+
+// SpanSize estimates the bytes the span takes on disk. What is only in memory counts
+// nothing.
+func (e *Engine) SpanSize(span shard.Span) (uint64, error) {
+	if span.Empty() {
+		return 0, nil
+	}
+	lower, upper := DataSpanBounds(span)
+	n, err := e.db.EstimateDiskUsage(lower, upper)
+	if err != nil {
+		return 0, fmt.Errorf("estimate size of %s: %w", span, err)
+	}
+	return n, nil
+}
+
+// Metrics returns Pebble's own.
+func (e *Engine) Metrics() *pebble.Metrics { return e.db.Metrics() }

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options of the store. The zero value is a good default.
+type Options struct {
+	// FS is the file system. Default: the machine's. Tests pass one that can crash.
+	FS vfs.FS
+	// CacheBytes bounds the cache of table blocks; memtables are counted against it.
+	// Default 128 MiB. It is the node's largest block of memory, shared by all shards.
+	CacheBytes int64
+	// Logger gets the store's warnings: stalls, slow disks, background errors.
+	// Default: nothing is logged.
+	Logger *slog.Logger
+	// ReadOnly opens an existing store without changing a byte of it; for offline
+	// inspection. Everything that writes fails.
+	ReadOnly bool
+
+	// tune changes Pebble's options last; tests use it to flush often.
+	tune func(*pebble.Options)
+}
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 128 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// pebbleFormat is the on-disk format we ask Pebble for. Raising it is one-way for a
+// store: a raise is a new Format of ours too (marker.go).
+const pebbleFormat = pebble.FormatValueSeparation
+
+const (
+	memTableBytes = 32 << 20 // Pebble grows to it from 256 KiB; larger means rarer flushes and longer restarts
+	memTablesMax  = 4        // writes stall beyond; with the size above, 128 MiB of unflushed data
+)
+
+func (o Options) pebble() *pebble.Options {
+	p := &pebble.Options{
+		FS:                          o.FS,
+		ReadOnly:                    o.ReadOnly,
+		Logger:                      logger{o.Logger},
+		Comparer:                    comparer,
+		KeySchema:                   keySchema.Name,
+		KeySchemas:                  sstable.MakeKeySchemas(keySchema),
+		FormatMajorVersion:          pebbleFormat,
+		MemTableSize:                memTableBytes,
+		MemTableStopWritesThreshold: memTablesMax,
+		// Low, because a point read asks every sublevel of L0.
+		L0CompactionThreshold: 2,
+		// High, because a stall of L0 stalls every shard of the node at once.
+		L0StopWritesThreshold: 64,
+		LBaseMaxBytes:         64 << 20,
+		// Two at most: the store shares the machine with the Raft log.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		// Removing a large old span must not make the disk busy for seconds.
+		TargetByteDeletionRate:  128 << 20,
+		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
+	}
+	p.Experimental.ShortAttributeExtractor = shortAttribute
+	for i := range p.Levels {
+		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; over prefixes, so over user keys
+	}
+	p.EventListener = events(o.Logger)
+	if o.tune != nil {
+		o.tune(p)
+	}
+	p.EnsureDefaults()
+	p.WithFSDefaults() // reports slow disks
+	return p
+}
+
+// events logs what an operator should hear of. Everything else is in Metrics.
+func events(log *slog.Logger) *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { log.Error("store: background work failed", "err", err) },
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			log.Error("store: a file is corrupt; restore this replica from its peers", "path", i.Path, "err", i.Details)
+		},
+		DiskSlow: func(i pebble.DiskSlowInfo) {
+			log.Warn("store: the disk is slow", "path", i.Path, "op", i.OpType.String(), "took", i.Duration)
+		},
+		WriteStallBegin: func(i pebble.WriteStallBeginInfo) { log.Warn("store: writes stall", "reason", i.Reason) },
+		WriteStallEnd:   func() { log.Info("store: writes go on") },
+		LowDiskSpace: func(i pebble.LowDiskSpaceInfo) {
+			log.Warn("store: the disk is filling up", "available", i.AvailBytes, "total", i.TotalBytes, "left_percent", i.PercentThreshold)
+		},
+	}
+}
+
+// logger gives Pebble an slog.Logger. Its chatter (one line per table) is debugging.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Infof(format string, args ...any) {
+	l.log.Debug("store: " + fmt.Sprintf(format, args...))
+}
+func (l logger) Errorf(format string, args ...any) {
+	l.log.Error("store: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return: Pebble calls it when going on would lose data.
+func (l logger) Fatalf(format string, args ...any) {
+	msg := "store: " + fmt.Sprintf(format, args...)
+	l.log.Error(msg)
+	panic(msg)
+}

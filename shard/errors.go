@@ -1,0 +1,75 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Refusals: the command or read was well delivered and changed nothing. The etcd
+// facade turns each into etcd's own error.
+var (
+	ErrCompacted      = errors.New("revision has been compacted")
+	ErrFutureRevision = errors.New("revision is a future revision")
+	ErrKeyNotFound    = errors.New("key not found")
+	ErrLeaseNotFound  = errors.New("lease not found")
+	ErrNoSpace        = errors.New("no space: the store is at its limit")
+	// ErrCorrupt: the stored data contradicts itself; the shard must not serve it.
+	ErrCorrupt = errors.New("stored data is corrupt")
+)
+
+// Outcomes of trying to reach a shard. Certain failures (nothing was applied) may
+// be retried; ErrUnknownOutcome may not, unless the write is idempotent.
+var (
+	// ErrUnknownOutcome: the command was sent or proposed, and whether it was or
+	// will be applied is not known. It is never a "no".
+	ErrUnknownOutcome = errors.New("outcome unknown: the write may or may not have been applied")
+	// ErrUnavailable: the shard could not be reached or has no leader now; certain.
+	ErrUnavailable = errors.New("shard unavailable")
+	// ErrOverloaded: a bounded queue was full; certain.
+	ErrOverloaded = errors.New("too many requests")
+	// ErrClockUntrusted: this node's clock is too far from the majority's; certain.
+	ErrClockUntrusted = errors.New("clock is out of bounds")
+	// ErrStopped: the node is shutting down; certain.
+	ErrStopped = errors.New("node is stopping")
+)
+
+// WrongShardError says that the request was routed by a stale map and refused
+// whole. Descriptors carry what the refusing replica knows now, so that the router
+// needs no further lookup. It is certain: nothing was applied.
+type WrongShardError struct {
+	Shard       ID
+	Descriptors []*Descriptor
+}
+
+func (e *WrongShardError) Error() string {
+	return fmt.Sprintf("shard %d does not own these keys at this epoch", e.Shard)
+}
+
+// NotLeaderError says that the node does not lead the shard; nothing was proposed.
+type NotLeaderError struct {
+	Shard ID
+	// Leader is the node believed to lead, or 0 when not known.
+	Leader NodeID
+}
+
+func (e *NotLeaderError) Error() string {
+	return fmt.Sprintf("not leader of shard %d (leader hint: node %s)", e.Shard, e.Leader)
+}
+
+// NoReplicaError says that the node holds no serving replica of the shard.
+type NoReplicaError struct{ Shard ID }
+
+func (e *NoReplicaError) Error() string {
+	return fmt.Sprintf("no serving replica of shard %d on this node", e.Shard)
+}
+
+// NotClosedError says that a read at a revision came before the shard was closed to
+// it: later writes could still get lower revisions. The caller closes it and retries.
+type NotClosedError struct {
+	Shard ID
+	Floor Revision
+}
+
+func (e *NotClosedError) Error() string {
+	return fmt.Sprintf("shard %d is closed only to revision %d", e.Shard, e.Floor)
+}

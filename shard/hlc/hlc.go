@@ -1,0 +1,71 @@
+// Package hlc stamps writes: a hybrid of the wall clock and of the revisions a node
+// has seen. It is the only revision source; a sequencer could take its place.
+//
+// Invariants:
+//
+//	C1  A stamp is never below the tick of any revision the node has seen: its own
+//	    shards', every peer message's. Causality that passes through a node is never
+//	    reversed, whatever its clock does.
+//	C2  A node whose clock is out of bounds stamps nothing.
+package hlc
+
+import (
+	"sync/atomic"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Hybrid stamps writes from a wall clock and from the revisions it has seen. It
+// is safe for concurrent use.
+type Hybrid struct {
+	clock clock.Clock
+	seen  atomic.Int64           // highest revision seen
+	gate  atomic.Pointer[string] // why stamping is refused; nil when it is not
+}
+
+// NewHybrid returns a Hybrid over clock that has seen nothing yet.
+func NewHybrid(c clock.Clock) *Hybrid { return &Hybrid{clock: c} }
+
+// Observe records that revision r exists somewhere in the cluster.
+func (h *Hybrid) Observe(r shard.Revision) {
+	for {
+		seen := h.seen.Load()
+		if int64(r) <= seen || h.seen.CompareAndSwap(seen, int64(r)) {
+			return
+		}
+	}
+}
+
+// Seen is the highest revision observed so far.
+func (h *Hybrid) Seen() shard.Revision { return shard.Revision(h.seen.Load()) }
+
+// Stamp is the tick for a write that is proposed now, or *UntrustedError.
+func (h *Hybrid) Stamp() (shard.Tick, error) {
+	if why := h.gate.Load(); why != nil {
+		return 0, &UntrustedError{Why: *why}
+	}
+	return max(shard.TickAt(h.clock.Now()), h.Seen().Tick()), nil
+}
+
+// Distrust makes Stamp fail with the given reason until Trust is called.
+func (h *Hybrid) Distrust(why string) { h.gate.Store(&why) }
+
+// Trust ends Distrust.
+func (h *Hybrid) Trust() { h.gate.Store(nil) }
+
+// Distrusted returns why the clock is not trusted, or "".
+func (h *Hybrid) Distrusted() string {
+	if why := h.gate.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// UntrustedError says why this node stamps nothing.
+type UntrustedError struct{ Why string }
+
+func (e *UntrustedError) Error() string { return "clock is out of bounds: " + e.Why }
+
+// Unwrap makes errors.Is(err, shard.ErrClockUntrusted) true.
+func (e *UntrustedError) Unwrap() error { return shard.ErrClockUntrusted }

@@ -1,0 +1,173 @@
+package mvcc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+)
+
+// CollectLimits bound one step of Collect; zero fields mean no bound.
+type CollectLimits struct {
+	Versions int // to look at
+	Drops    int // to drop
+}
+
+// Collected is what one step of Collect did.
+type Collected struct {
+	// Next is the key to go on from; nil when the span is done.
+	Next     []byte
+	Versions int // looked at
+	Dropped  int
+}
+
+// Collect adds to b the removal of versions of the span's keys, from key from on
+// (nil: the start), that no read at or above the compacted revision c can meet. The
+// caller commits b, waits as it pleases and calls again with Next. b may be lost in a
+// crash: another run finds the same again.
+//
+// Of each key it keeps every version above c and the newest one at or below it,
+// unless that is a tombstone older than c. A watch may begin at c, so a tombstone at
+// exactly c stays, and so does the version that one at exactly c replaced.
+func Collect(r engine.Reader, b *pebble.Batch, span shard.Span, c shard.Revision, from []byte, limits CollectLimits) (out Collected, err error) {
+	if bytes.Compare(from, span.Start) > 0 {
+		span.Start = from
+	}
+	if span.Empty() {
+		return Collected{}, nil
+	}
+	lower, upper := engine.DataSpanBounds(span)
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return Collected{}, fmt.Errorf("collect versions of %s up to revision %s: %w", span, c, err)
+	}
+	k := collector{it: it, b: b, c: c, limits: limits}
+	err = errors.Join(k.run(), it.Close())
+	if err != nil {
+		return Collected{}, fmt.Errorf("collect versions of %s up to revision %s: %w", span, c, err)
+	}
+	return k.out, nil
+}
+
+type collector struct {
+	it     *pebble.Iterator
+	b      *pebble.Batch
+	c      shard.Revision
+	limits CollectLimits
+	out    Collected
+
+	key  []byte // the key being collected
+	seek []byte // scratch
+}
+
+func (k *collector) run() error {
+	for valid := k.it.First(); valid; valid = k.it.Valid() {
+		key, rev, err := dataKeyAt(k.it)
+		if err != nil {
+			return err
+		}
+		k.key = append(k.key[:0], key...)
+		if k.full() {
+			k.out.Next = bytes.Clone(k.key)
+			return nil
+		}
+		if done, err := k.collectKey(rev); err != nil {
+			return fmt.Errorf("key %q: %w", k.key, err)
+		} else if !done {
+			k.out.Next = bytes.Clone(k.key)
+			return nil
+		}
+	}
+	return k.it.Error()
+}
+
+// full reports whether a limit is reached. It is asked only after some progress, a
+// whole key or one dropped version, so that small limits cannot stop the collection.
+func (k *collector) full() bool {
+	return k.limits.Versions > 0 && k.out.Versions >= k.limits.Versions ||
+		k.limits.Drops > 0 && k.out.Dropped >= k.limits.Drops
+}
+
+// collectKey does the key the iterator stands on, whose newest version is at rev, and
+// moves to the next key. It is not done when a limit stopped it.
+func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
+	k.out.Versions++
+	if rev > k.c {
+		k.seek = engine.AppendDataKey(k.seek[:0], k.key, k.c)
+		k.it.SeekGE(k.seek)
+		if same, err := k.sameKey(&rev); !same || err != nil {
+			return err == nil, err // no version at or below c
+		}
+		k.out.Versions++
+	}
+	base := rev
+	deleted, err := k.deleted()
+	if err != nil {
+		return false, err
+	}
+	k.it.Next()
+	if same, err := k.sameKey(&rev); err != nil {
+		return false, err
+	} else if same && base == k.c {
+		k.out.Versions++
+		previousDeleted, err := k.deleted()
+		if err != nil {
+			return false, err
+		}
+		if !previousDeleted { // what the version at c replaced: a watch from c shows it
+			k.it.Next()
+		}
+	}
+	for dropped := 0; ; dropped++ {
+		same, err := k.sameKey(&rev)
+		if err != nil {
+			return false, err
+		}
+		if !same {
+			break
+		}
+		if dropped > 0 && k.full() {
+			return false, nil
+		}
+		k.out.Versions++
+		if err := k.drop(rev); err != nil {
+			return false, err
+		}
+		k.it.Next()
+	}
+	// The tombstone goes last and never in an earlier batch than what it hides:
+	// otherwise a version below it would come to life again.
+	if deleted && base < k.c {
+		return true, k.drop(base)
+	}
+	return true, nil
+}
+
+// sameKey reports whether the iterator still stands on the key, and at which revision.
+func (k *collector) sameKey(rev *shard.Revision) (bool, error) {
+	if !k.it.Valid() {
+		return false, k.it.Error()
+	}
+	key, at, err := dataKeyAt(k.it)
+	if err != nil || !bytes.Equal(key, k.key) {
+		return false, err
+	}
+	*rev = at
+	return true, nil
+}
+
+func (k *collector) deleted() (bool, error) {
+	flags, err := engine.Flags(k.it)
+	return flags&flagDeleted != 0, err
+}
+
+func (k *collector) drop(rev shard.Revision) error {
+	k.out.Dropped++
+	op := k.b.DeleteDeferred(len(k.key) + engine.DataKeyOverhead)
+	engine.AppendDataKey(op.Key[:0], k.key, rev)
+	return op.Finish()
+}

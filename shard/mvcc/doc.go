@@ -1,0 +1,26 @@
+// Package mvcc keeps the versions of a shard's keys: it puts and deletes them, reads
+// them at a revision, lists their changes, drops the superseded ones and moves a
+// whole span between nodes.
+//
+// It owns the bytes of a version (record.go) and of a snapshot stream (snapshot.go).
+// It refuses to mint revisions, to know leases or descriptors, and to decide what
+// may be read: the caller has checked the revision against the compacted one and the
+// span against the shard. It starts no goroutine and reads no clock.
+//
+//	Writer   one Raft update: many transactions into one batch, reading its own writes
+//	Fetch    keys of a span at a revision;  Respond makes etcd's answer of it
+//	Events   changes of a span between two revisions, in revision order
+//	Collect  one bounded step of dropping superseded versions
+//
+// Invariants:
+//
+//	V1  A key has at most one version per revision, and its versions' revisions rise
+//	    in the order they were written.
+//	V2  A delete is a version too (a tombstone). The latest version decides whether a
+//	    key exists.
+//	V3  Collect at C changes no answer of Fetch at or above C, and no answer of Events
+//	    from C on, previous values included.
+//	V4  A HeaderCache holds what the engine holds: headers enter it when they were
+//	    read from the engine or after their batch was committed.
+//	V5  A snapshot stream is read whole or fails; there is no short read.
+package mvcc

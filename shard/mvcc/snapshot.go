@@ -1,0 +1,326 @@
+package mvcc
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+)
+
+// Snapshot stream (docs/FORMATS.md): frames, of which the first is the head, the last
+// the tail, and those between hold versions.
+//
+//	frame  length(4) ‖ type(1) ‖ payload(length) ‖ crc32c of all before(4)
+//	head   magic "FLTS" ‖ format(1) ‖ start ‖ end ‖ state       each: uvarint length ‖ bytes
+//	data   versions: shared ‖ rest ‖ revision ‖ record          see appendVersion
+//	tail   versions(8) ‖ crc32c of all frames' checksums(4)
+//
+// Fixed numbers are little endian.
+const (
+	snapshotMagic  = "FLTS"
+	snapshotFormat = 1
+
+	frameHead = 'h'
+	frameData = 'd'
+	frameTail = 't'
+
+	// frameBytes is where a data frame ends: large enough that frames cost nothing,
+	// small enough that a stop is noticed soon.
+	frameBytes = 256 << 10
+	// frameBytesMax refuses a length that no writer makes: one value may be larger than
+	// frameBytes, but requests are limited to far less than this.
+	frameBytesMax = 1 << 30
+)
+
+// ErrSnapshotStopped: the caller's stop channel was closed.
+var ErrSnapshotStopped = errors.New("snapshot stopped")
+
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+func stopped(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// WriteSnapshot writes every version of the span, and state as the caller's own. r
+// should be a View: what is read must not change meanwhile.
+func WriteSnapshot(w io.Writer, r engine.Reader, span shard.Span, state []byte, stop <-chan struct{}) error {
+	f := &frameWriter{w: w}
+	if err := writeSnapshot(f, r, span, state, stop); err != nil {
+		return fmt.Errorf("write snapshot of %s: %w", span, err)
+	}
+	return nil
+}
+
+func writeSnapshot(f *frameWriter, r engine.Reader, span shard.Span, state []byte, stop <-chan struct{}) (err error) {
+	if span.Empty() {
+		return errors.New("the span is empty")
+	}
+	head := append([]byte(snapshotMagic), snapshotFormat)
+	head = appendBytes(head, span.Start)
+	head = appendBytes(head, span.End)
+	head = appendBytes(head, state)
+	if err := f.write(frameHead, head); err != nil {
+		return err
+	}
+	lower, upper := engine.DataSpanBounds(span)
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+
+	var versions uint64
+	var payload, last []byte
+	for valid := it.First(); valid; valid = it.Next() {
+		key, rev, err := dataKeyAt(it)
+		if err != nil {
+			return err
+		}
+		rec, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		payload = appendVersion(payload, last, key, rev, rec)
+		last = append(last[:0], key...)
+		versions++
+		if len(payload) >= frameBytes {
+			if stopped(stop) {
+				return ErrSnapshotStopped
+			}
+			if err := f.write(frameData, payload); err != nil {
+				return err
+			}
+			payload, last = payload[:0], last[:0]
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	if stopped(stop) {
+		return ErrSnapshotStopped
+	}
+	if len(payload) > 0 {
+		if err := f.write(frameData, payload); err != nil {
+			return err
+		}
+	}
+	tail := binary.LittleEndian.AppendUint64(nil, versions)
+	return f.write(frameTail, binary.LittleEndian.AppendUint32(tail, f.sums))
+}
+
+// appendVersion appends shared ‖ rest ‖ revision ‖ record: how many bytes the key has
+// in common with the last one of the frame, its other bytes, the revision as uvarint,
+// the record. rest and record carry their length.
+func appendVersion(dst, last, key []byte, rev shard.Revision, rec []byte) []byte {
+	shared := 0
+	for shared < min(len(last), len(key)) && last[shared] == key[shared] {
+		shared++
+	}
+	dst = binary.AppendUvarint(dst, uint64(shared))
+	dst = appendBytes(dst, key[shared:])
+	dst = binary.AppendUvarint(dst, uint64(rev))
+	return appendBytes(dst, rec)
+}
+
+func appendBytes(dst, b []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
+}
+
+// SnapshotSink receives a snapshot stream in order: Head once, then Version for each.
+// Slices are valid during the call. An error ends the reading and is returned.
+type SnapshotSink interface {
+	Head(span shard.Span, state []byte) error
+	Version(key []byte, rev shard.Revision, record []byte) error
+}
+
+// ReadSnapshot reads a stream to its tail. Only nil means that the sink has seen all
+// of it; what it saw before an error is worth nothing (V5).
+func ReadSnapshot(r io.Reader, sink SnapshotSink, stop <-chan struct{}) error {
+	s, err := openSnapshot(r)
+	if err == nil {
+		if err = sink.Head(s.span, s.state); err == nil {
+			err = s.versions(sink.Version, stop)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	return nil
+}
+
+// Restore replaces the data of a span by a snapshot. finish gets the snapshot's state
+// and returns the span it takes the data for, which must be the snapshot's, and local
+// records to set in the same atomic step. When Restore fails nothing has changed.
+func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(state []byte) (shard.Span, []engine.KV, error)) error {
+	s, err := openSnapshot(r)
+	if err != nil {
+		return fmt.Errorf("restore snapshot: %w", err)
+	}
+	span, local, err := finish(s.state)
+	if err != nil {
+		return fmt.Errorf("restore snapshot: %w", err)
+	}
+	if !span.Equal(s.span) {
+		return fmt.Errorf("restore snapshot: it holds %s, its state speaks of %s: %w", s.span, span, shard.ErrCorrupt)
+	}
+	build := func(w *engine.SSTWriter) error { return s.versions(w.Put, stop) }
+	if err := e.Replace(span, build, local...); err != nil {
+		return fmt.Errorf("restore snapshot: %w", err)
+	}
+	return nil
+}
+
+// snapshotStream is a stream whose head was read.
+type snapshotStream struct {
+	f     frameReader
+	span  shard.Span
+	state []byte
+}
+
+func openSnapshot(r io.Reader) (*snapshotStream, error) {
+	s := &snapshotStream{f: frameReader{r: bufio.NewReaderSize(r, 64<<10)}}
+	kind, p, err := s.f.next()
+	if err != nil {
+		return nil, err
+	}
+	if kind != frameHead || len(p) < len(snapshotMagic)+1 || string(p[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, fmt.Errorf("not a snapshot stream: %w", shard.ErrCorrupt)
+	}
+	if v := p[len(snapshotMagic)]; v != snapshotFormat {
+		return nil, fmt.Errorf("snapshot format %d, this build knows %d: the sender is another release", v, snapshotFormat)
+	}
+	d := fields{uvarints{rest: p[len(snapshotMagic)+1:]}}
+	s.span.Start = bytes.Clone(d.bytes())
+	s.span.End = bytes.Clone(d.bytes())
+	s.state = bytes.Clone(d.bytes())
+	if d.bad || len(d.rest) != 0 || s.span.Empty() {
+		return nil, fmt.Errorf("malformed snapshot head: %w", shard.ErrCorrupt)
+	}
+	return s, nil
+}
+
+// versions reads the rest of the stream.
+func (s *snapshotStream) versions(each func(key []byte, rev shard.Revision, record []byte) error, stop <-chan struct{}) error {
+	var count uint64
+	var key []byte
+	for {
+		if stopped(stop) {
+			return ErrSnapshotStopped
+		}
+		sums := s.f.sums
+		kind, p, err := s.f.next()
+		if err != nil {
+			return err
+		}
+		if kind == frameTail {
+			if len(p) != 12 || binary.LittleEndian.Uint64(p) != count || binary.LittleEndian.Uint32(p[8:]) != sums {
+				return fmt.Errorf("snapshot tail does not match its data: %w", shard.ErrCorrupt)
+			}
+			return nil
+		}
+		if kind != frameData {
+			return fmt.Errorf("snapshot frame of unknown type %d: %w", kind, shard.ErrCorrupt)
+		}
+		key = key[:0]
+		for d := (fields{uvarints{rest: p}}); len(d.rest) > 0; count++ {
+			shared := d.next()
+			rest := d.bytes()
+			rev := shard.Revision(d.next())
+			rec := d.bytes()
+			if d.bad || shared > uint64(len(key)) || !s.span.Contains(append(key[:shared], rest...)) {
+				return fmt.Errorf("malformed version in snapshot: %w", shard.ErrCorrupt)
+			}
+			key = append(key[:shared], rest...)
+			if _, _, err := decodeRecord(rec, rev); err != nil {
+				return fmt.Errorf("key %q at revision %s in snapshot: %w", key, rev, err)
+			}
+			if err := each(key, rev, rec); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// fields takes length-prefixed byte strings off the front, too.
+type fields struct{ uvarints }
+
+func (d *fields) bytes() []byte {
+	n := d.next()
+	if n > uint64(len(d.rest)) {
+		d.bad, d.rest = true, nil
+		return nil
+	}
+	b := d.rest[:n:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+type frameWriter struct {
+	w    io.Writer
+	buf  []byte
+	sums uint32 // crc of the checksums of all frames written
+}
+
+func (f *frameWriter) write(kind byte, payload []byte) error {
+	f.buf = binary.LittleEndian.AppendUint32(f.buf[:0], uint32(len(payload)))
+	f.buf = append(f.buf, kind)
+	f.buf = append(f.buf, payload...)
+	f.buf = binary.LittleEndian.AppendUint32(f.buf, crc32.Checksum(f.buf, crcTable))
+	f.sums = crc32.Update(f.sums, crcTable, f.buf[len(f.buf)-4:])
+	if _, err := f.w.Write(f.buf); err != nil {
+		return fmt.Errorf("send frame: %w", err)
+	}
+	return nil
+}
+
+type frameReader struct {
+	r    io.Reader
+	buf  []byte
+	sums uint32 // crc of the checksums of all frames read
+}
+
+// next returns a checked frame; payload is valid until the next call. The end of the
+// stream is an error: a tail comes before it.
+func (f *frameReader) next() (kind byte, payload []byte, err error) {
+	const before, after = 5, 4
+	var head [before]byte
+	if _, err := io.ReadFull(f.r, head[:]); err != nil {
+		return 0, nil, cutShort(err)
+	}
+	n := binary.LittleEndian.Uint32(head[:])
+	if n > frameBytesMax {
+		return 0, nil, fmt.Errorf("snapshot frame of %d bytes: %w", n, shard.ErrCorrupt)
+	}
+	// Grows with what arrives, so that a damaged length takes no memory.
+	buf := bytes.NewBuffer(append(f.buf[:0], head[:]...))
+	if _, err := io.CopyN(buf, f.r, int64(n)+after); err != nil {
+		return 0, nil, cutShort(err)
+	}
+	f.buf = buf.Bytes()
+	body, sum := f.buf[:before+n], f.buf[before+n:]
+	if crc32.Checksum(body, crcTable) != binary.LittleEndian.Uint32(sum) {
+		return 0, nil, fmt.Errorf("snapshot frame fails its checksum: %w", shard.ErrCorrupt)
+	}
+	f.sums = crc32.Update(f.sums, crcTable, sum)
+	return head[4], body[before:], nil
+}
+
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("snapshot ends before its tail: %w", shard.ErrCorrupt)
+	}
+	return fmt.Errorf("receive frame: %w", err)
+}

@@ -1,0 +1,220 @@
+package mvcc
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+)
+
+// Writer collects the writes of one Raft update (many transactions) in one batch and
+// reads them back before the batch is committed. It is for one goroutine, and it is
+// the only writer of its keys while it lives.
+//
+// The caller ends it with Finish after committing the batch, or with Discard. Keys
+// and values given to Put and Delete must not change until then.
+type Writer struct {
+	r     engine.Reader
+	b     *pebble.Batch
+	cache *HeaderCache
+	over  overlay
+
+	// it looks headers up in the engine as it was before the update. Made at the
+	// first miss and kept, because making one costs several lookups.
+	it   *pebble.Iterator
+	seek []byte // scratch
+
+	rev     shard.Revision // of the current transaction
+	sub     uint32         // of its next change
+	changed []Change
+}
+
+// Change is one change of the current transaction.
+type Change struct {
+	Key    []byte
+	Header Header
+	Value  []byte // nil when Header.Deleted
+	// Prev is the version it replaced; the key did not exist before if not Existed.
+	Prev    Header
+	Existed bool
+}
+
+// NewWriter begins an update whose writes go to b. The cache is the shard's own.
+func NewWriter(r engine.Reader, b *pebble.Batch, cache *HeaderCache) *Writer {
+	return &Writer{r: r, b: b, cache: cache}
+}
+
+// Begin starts the next transaction: its changes get the revision and sub 0, 1, 2…
+func (w *Writer) Begin(rev shard.Revision) {
+	w.rev, w.sub, w.changed = rev, 0, w.changed[:0]
+}
+
+// Header returns the latest version's header, this update's writes included, and
+// whether the key exists. Of a key that has no version at all it is the zero Header.
+func (w *Writer) Header(key []byte) (Header, bool, error) {
+	if e := w.over.get(key); e != nil {
+		h := e.last().header
+		return h, !h.Deleted, nil
+	}
+	if h, ok := w.cache.get(key); ok {
+		return h, exists(h), nil
+	}
+	h, _, err := w.stored(key)
+	if err != nil {
+		return Header{}, false, fmt.Errorf("read header of key %q: %w", key, err)
+	}
+	w.cache.set(string(key), h)
+	return h, exists(h), nil
+}
+
+// exists tells an existing key's header from a tombstone and from no version at all.
+func exists(h Header) bool { return h.Mod != 0 && !h.Deleted }
+
+// stored reads the key's newest version in the engine; value is valid until the next
+// use of the iterator.
+func (w *Writer) stored(key []byte) (h Header, value []byte, err error) {
+	it, err := w.lookups()
+	if err != nil {
+		return Header{}, nil, err
+	}
+	w.seek = engine.AppendDataKey(w.seek[:0], key, latest)
+	if !it.SeekPrefixGE(w.seek) {
+		return Header{}, nil, it.Error()
+	}
+	_, rev, err := dataKeyAt(it)
+	if err != nil {
+		return Header{}, nil, err
+	}
+	rec, err := it.ValueAndErr()
+	if err != nil {
+		return Header{}, nil, err
+	}
+	return decodeRecord(rec, rev)
+}
+
+// lookups returns the iterator for single keys.
+func (w *Writer) lookups() (*pebble.Iterator, error) {
+	if w.it == nil {
+		// L6 filters: many puts are of keys that are nowhere in the store.
+		it, err := w.r.NewIter(&pebble.IterOptions{UseL6Filters: true})
+		if err != nil {
+			return nil, err
+		}
+		w.it = it
+	}
+	return w.it, nil
+}
+
+// Get returns the latest version, this update's writes included; nil if the key does
+// not exist. The result is the caller's.
+func (w *Writer) Get(key []byte) (*mvccpb.KeyValue, error) {
+	if e := w.over.get(key); e != nil {
+		v := e.last()
+		return keyValue(key, v.header, v.value), nil
+	}
+	if h, ok := w.cache.get(key); ok && !exists(h) {
+		return nil, nil
+	}
+	h, value, err := w.stored(key)
+	if err != nil {
+		return nil, fmt.Errorf("read key %q: %w", key, err)
+	}
+	return keyValue(key, h, value), nil
+}
+
+// keyValue copies a version into what etcd clients see; nil if it does not exist.
+func keyValue(key []byte, h Header, value []byte) *mvccpb.KeyValue {
+	if !exists(h) {
+		return nil
+	}
+	kv := &mvccpb.KeyValue{Key: bytes.Clone(key), Value: bytes.Clone(value)}
+	h.fill(kv)
+	return kv
+}
+
+// Put writes the key's next version. prev and existed are what Header returned.
+func (w *Writer) Put(key, value []byte, lease int64, prev Header, existed bool) error {
+	h := Header{Create: w.rev, Mod: w.rev, Version: 1, Lease: lease, Sub: w.sub}
+	if existed {
+		h.Create, h.Version = prev.Create, prev.Version+1
+	}
+	return w.write(key, h, value, prev, existed)
+}
+
+// Delete writes a tombstone. The caller knows that the key exists.
+func (w *Writer) Delete(key []byte) error {
+	prev, existed, err := w.Header(key)
+	if err != nil {
+		return err
+	}
+	if !existed {
+		return fmt.Errorf("delete key %q at revision %s: %w", key, w.rev, shard.ErrKeyNotFound)
+	}
+	return w.write(key, Header{Mod: w.rev, Sub: w.sub, Deleted: true}, nil, prev, true)
+}
+
+func (w *Writer) write(key []byte, h Header, value []byte, prev Header, existed bool) error {
+	e := w.over.get(key)
+	before := prev.Mod
+	if e != nil {
+		before = max(before, e.last().header.Mod)
+	}
+	if before >= h.Mod { // V1
+		return fmt.Errorf("write key %q at revision %s after revision %s: %w", key, h.Mod, before, shard.ErrCorrupt)
+	}
+	var header [recordHeaderMax]byte
+	rec := appendHeader(header[:0], h)
+	op := w.b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(value))
+	engine.AppendDataKey(op.Key[:0], key, h.Mod)
+	copy(op.Value[copy(op.Value, rec):], value)
+	if err := op.Finish(); err != nil {
+		return fmt.Errorf("write key %q at revision %s: %w", key, h.Mod, err)
+	}
+	w.over.add(e, key, version{header: h, value: value})
+	w.changed = append(w.changed, Change{Key: key, Header: h, Value: value, Prev: prev, Existed: existed})
+	w.sub++
+	return nil
+}
+
+// Fetch reads a span at a revision, this update's writes included; 0 is the latest.
+func (w *Writer) Fetch(span shard.Span, at shard.Revision, o FetchOptions) (Fetched, error) {
+	g := newGather(at, o)
+	var err error
+	if key, ok := pointOf(span); !ok {
+		err = fetchSpan(w.r, &w.over, span, g)
+	} else if v := w.over.find(key, g.at); v != nil {
+		g.addPending(key, v)
+	} else if it, e := w.lookups(); e != nil {
+		err = e
+	} else {
+		err = fetchPoint(it, key, g)
+	}
+	if err != nil {
+		return Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
+	}
+	return g.out, nil
+}
+
+// Changed lists the changes since Begin in order. It is valid until the next Begin.
+func (w *Writer) Changed() []Change { return w.changed }
+
+// Finish ends the Writer after its batch was committed: only now may others learn
+// the new headers (V4).
+func (w *Writer) Finish() {
+	for _, e := range w.over.entries {
+		w.cache.set(e.key, e.last().header)
+	}
+	w.Discard()
+}
+
+// Discard ends the Writer when its batch was not committed.
+func (w *Writer) Discard() {
+	if w.it != nil {
+		_ = w.it.Close() // it only repeats errors that reads have returned
+	}
+	*w = Writer{}
+}

@@ -1,0 +1,25 @@
+// Package replica runs the members of Raft groups that live on one node.
+//
+// A Host owns the node's dragonboat NodeHost and every Replica on it. A Replica is
+// the thin shell around apply.Machine: it batches proposals, waits for read
+// barriers, streams snapshots, and tells nothing to anyone before the log or the
+// machine has said so. It refuses to route: a command for keys it does not own
+// comes back as WrongShardError from apply.
+//
+//	Propose ─> proposer ─(one Batch at a time)─> Raft log ─> Update ─> apply.Machine
+//	              ^                                            │
+//	              └── results, matched by batch sequence ──────┘
+//
+// Invariants:
+//
+//	P1  A result is delivered only by Update on this process, for a batch that this
+//	    process proposed: (incarnation, sequence) never match after a restart.
+//	P2  Every command gets exactly one outcome: its result, a certain failure
+//	    (nothing was proposed or the proposal was dropped), or ErrUnknownOutcome.
+//	P3  A read that asked for a barrier sees every write acknowledged, anywhere,
+//	    before it asked: it waits for a ReadIndex round that started after it came.
+//	P4  Update, the event listeners and Sync never wait for another shard: their
+//	    workers are shared by all of them.
+//	P5  A replica starts empty at most once in its life. The fact is recorded, synced,
+//	    before the first start; a later start without its Raft log is refused.
+package replica

@@ -1,0 +1,94 @@
+package replica
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+)
+
+// RaftConfig describes the node's Raft machinery, shared by all its groups.
+type RaftConfig struct {
+	// Dir holds the Raft logs and received snapshots.
+	Dir string
+	// Address is where peers reach this node; it is recorded in every group's
+	// membership and cannot change.
+	Address string
+	// ClusterID keeps nodes of different clusters from talking to each other.
+	ClusterID uint64
+	// TickInterval is the unit of heartbeats and elections. Default 100 ms.
+	TickInterval time.Duration
+	// ElectionTicks is the election timeout in ticks. Default 10, as etcd's.
+	ElectionTicks uint64
+	// Transport carries Raft messages; nil uses dragonboat's own TCP.
+	Transport config.TransportFactory
+	// FS is where Dir lives; nil is the operating system's.
+	FS config.IFS
+}
+
+const (
+	// One log store and few workers: every group's appends share one fsync, which is
+	// what bounds writes on small machines. These two are burnt into the data
+	// directory and cannot change later.
+	logStores   = 1
+	execWorkers = 4
+	// firstElectionTicks is the election timeout of the replica that should lead a new
+	// group: the least that dragonboat allows for a heartbeat every tick.
+	firstElectionTicks = 3
+)
+
+// OpenNodeHost starts the node's Raft machinery. The listener hears of every
+// leader change and must not block (P4).
+func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
+	logdb := config.GetTinyMemLogDBConfig()
+	logdb.KVWriteBufferSize = 16 << 20
+	logdb.Shards = logStores
+	nhc := config.NodeHostConfig{
+		DeploymentID:      c.ClusterID,
+		NodeHostDir:       c.Dir,
+		WALDir:            c.Dir,
+		RTTMillisecond:    uint64(c.TickInterval.Milliseconds()),
+		RaftAddress:       c.Address,
+		RaftEventListener: leaders,
+		Expert: config.ExpertConfig{
+			TransportFactory: c.Transport,
+			LogDB:            logdb,
+			FS:               c.FS,
+			Engine: config.EngineConfig{
+				ExecShards: execWorkers, CommitShards: 4, ApplyShards: 4, SnapshotShards: 4, CloseShards: 4,
+			},
+		},
+	}
+	nh, err := dragonboat.NewNodeHost(nhc)
+	if err != nil {
+		return nil, fmt.Errorf("open the Raft log in %s: %w", c.Dir, err)
+	}
+	return nh, nil
+}
+
+// GroupConfig returns how one group's replica takes part in Raft. firstElection,
+// when not 0, shortens the election timeout in ticks of a replica's first start, so
+// that the preferred node leads from the beginning.
+func (c RaftConfig) GroupConfig(shardID, replicaID uint64, firstElection uint64) config.Config {
+	election := c.ElectionTicks
+	if firstElection != 0 {
+		election = firstElection
+	}
+	return config.Config{
+		ReplicaID:           replicaID,
+		ShardID:             shardID,
+		CheckQuorum:         true,
+		PreVote:             true,
+		ElectionRTT:         election,
+		HeartbeatRTT:        1,
+		OrderedConfigChange: true,
+		// Snapshots of the state machine are only metadata (its data is in the engine);
+		// each one syncs the engine and lets the log before it go.
+		SnapshotEntries:    20_000,
+		CompactionOverhead: 2_000,
+		MaxInMemLogSize:    256 << 20,
+		WaitReady:          true,
+	}
+}

@@ -1,0 +1,173 @@
+package replica
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+const (
+	// batchCommandsMax bounds what one log entry makes apply do at a time.
+	batchCommandsMax = 512
+	// batchBytesMax bounds a log entry; a single larger command still goes alone.
+	batchBytesMax = 1 << 20
+	// queueCommandsMax bounds what may wait: about half a second of a busy shard.
+	queueCommandsMax = 16 << 10
+)
+
+// RevisionSource stamps commands. hlc.Hybrid is one.
+type RevisionSource interface {
+	Stamp() (shard.Tick, error)
+	Observe(shard.Revision)
+}
+
+// pending is a command that waits for its outcome.
+type pending struct {
+	cmd  *shardpb.Command
+	done func(shard.Result)
+}
+
+// proposer turns commands into log entries. Everything that waits goes into the
+// next entry while the last is in flight, so that entries grow with load and a lone
+// command never lingers.
+type proposer struct {
+	nh      *dragonboat.NodeHost // immutable, like all up to mu
+	shardID shard.ID
+	nodeID  shard.NodeID
+	incarn  uint64
+	session *client.Session
+	source  RevisionSource
+	timeout time.Duration
+	metrics *Metrics
+
+	mu struct {
+		sync.Mutex
+		queue    []pending
+		running  bool // a goroutine drains queue
+		sequence uint64
+		// flights are proposed batches without an outcome. The result (from Update) and
+		// the failure (from the request) race: whoever removes the flight reports (P2).
+		flights map[uint64][]pending
+	}
+}
+
+func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
+	p.mu.Lock()
+	if len(p.mu.queue) >= queueCommandsMax {
+		p.mu.Unlock()
+		done(shard.Result{Err: fmt.Errorf("propose to shard %d: %w", p.shardID, shard.ErrOverloaded)})
+		return
+	}
+	p.mu.queue = append(p.mu.queue, pending{cmd, done})
+	start := !p.mu.running
+	p.mu.running = true
+	p.mu.Unlock()
+	if start {
+		go p.drain()
+	}
+}
+
+// drain proposes batch after batch until nothing waits.
+func (p *proposer) drain() {
+	for {
+		p.mu.Lock()
+		n, size := 0, 0
+		for n < len(p.mu.queue) && n < batchCommandsMax {
+			size += len(p.mu.queue[n].cmd.Body) + 32
+			if n > 0 && size > batchBytesMax {
+				break
+			}
+			n++
+		}
+		if n == 0 {
+			p.mu.queue = nil
+			p.mu.running = false
+			p.mu.Unlock()
+			return
+		}
+		batch := p.mu.queue[:n:n]
+		p.mu.queue = p.mu.queue[n:]
+		p.mu.sequence++
+		sequence := p.mu.sequence
+		p.mu.flights[sequence] = batch
+		p.mu.Unlock()
+		p.round(sequence, batch)
+	}
+}
+
+// round proposes one batch and returns when its outcome is known or given up on.
+func (p *proposer) round(sequence uint64, batch []pending) {
+	stamp, err := p.source.Stamp()
+	if err != nil {
+		p.fail(sequence, fmt.Errorf("propose to shard %d: %w", p.shardID, err))
+		return
+	}
+	entry := &shardpb.Batch{Format: 1, NodeId: uint64(p.nodeID), Sequence: sequence, Incarnation: p.incarn,
+		Commands: make([]*shardpb.Command, len(batch))}
+	for i := range batch {
+		batch[i].cmd.Stamp = int64(stamp)
+		entry.Commands[i] = batch[i].cmd
+	}
+	data, err := entry.MarshalVT()
+	if err != nil {
+		p.fail(sequence, fmt.Errorf("encode a batch for shard %d: %w", p.shardID, err))
+		return
+	}
+	started := time.Now()
+	rs, err := p.nh.Propose(p.session, data, p.timeout)
+	if err != nil {
+		// Refused before it reached the log.
+		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))
+		return
+	}
+	result := <-rs.ResultC()
+	switch {
+	case result.Completed():
+		p.metrics.proposals.Observe(time.Since(started).Seconds())
+		p.metrics.batchCommands.Observe(float64(len(batch)))
+		// Update has delivered the results; what is still here was applied as part of a
+		// snapshot that overtook it, so its results are lost (P2).
+		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
+	case result.Dropped():
+		p.fail(sequence, fmt.Errorf("shard %d dropped the proposal: %w", p.shardID, shard.ErrUnavailable))
+	default: // timed out, or the replica is stopping
+		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
+	}
+	rs.Release()
+}
+
+// refusal classifies an error of NodeHost.Propose; all of them are certain.
+func refusal(err error) error {
+	if err == dragonboat.ErrSystemBusy {
+		return shard.ErrOverloaded
+	}
+	return shard.ErrUnavailable
+}
+
+// deliver hands over the results of a batch that Update applied.
+func (p *proposer) deliver(sequence uint64, results []shard.Result) {
+	for i, w := range p.take(sequence) {
+		w.done(results[i])
+	}
+}
+
+// fail gives every command of the batch that has no outcome yet this one.
+func (p *proposer) fail(sequence uint64, err error) {
+	for _, w := range p.take(sequence) {
+		w.done(shard.Result{Err: err})
+	}
+}
+
+func (p *proposer) take(sequence uint64) []pending {
+	p.mu.Lock()
+	batch := p.mu.flights[sequence]
+	delete(p.mu.flights, sequence)
+	p.mu.Unlock()
+	return batch
+}

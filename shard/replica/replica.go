@@ -1,0 +1,167 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Replica is this node's member of one shard's group.
+type Replica struct {
+	id        shard.ID
+	replicaID shard.ReplicaID
+	host      *Host
+	machine   *apply.Machine
+	proposer  proposer
+	barrier   barrier
+
+	floors struct {
+		sync.Mutex
+		waiters []floorWaiter
+	}
+}
+
+type floorWaiter struct {
+	floor   shard.Revision
+	reached chan struct{}
+}
+
+func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.Machine) *Replica {
+	r := &Replica{id: id, replicaID: replicaID, host: h, machine: machine}
+	r.proposer = proposer{
+		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
+		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
+	}
+	r.proposer.mu.flights = make(map[uint64][]pending)
+	r.barrier = barrier{nh: h.nh, shardID: id, metrics: h.cfg.Metrics}
+	return r
+}
+
+// ID is the shard's ID.
+func (r *Replica) ID() shard.ID { return r.id }
+
+// ReplicaID is the member's ID in its group.
+func (r *Replica) ReplicaID() shard.ReplicaID { return r.replicaID }
+
+// View is what the replica has applied.
+func (r *Replica) View() shard.View { return r.machine.View() }
+
+// Leads reports whether this replica leads its group, as far as it knows.
+func (r *Replica) Leads() bool {
+	leader, _ := r.host.Leader(r.id)
+	return leader == r.replicaID
+}
+
+// LeaderNode is the node that leads the group as far as known, or 0.
+func (r *Replica) LeaderNode() shard.NodeID {
+	leader, _ := r.host.Leader(r.id)
+	d := r.View().Descriptor
+	if leader == 0 || d == nil {
+		return 0
+	}
+	return d.NodeOf(leader)
+}
+
+// Term is the Raft term of the last leader heard of.
+func (r *Replica) Term() uint64 {
+	_, term := r.host.Leader(r.id)
+	return term
+}
+
+// Propose writes cmd through the log and calls done exactly once, from any
+// goroutine, with its outcome (P2). done must not block. Only a leader takes
+// commands; anyone else answers NotLeaderError at once.
+func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
+	if !r.Leads() {
+		done(shard.Result{Err: &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}})
+		return
+	}
+	r.proposer.submit(cmd, done)
+}
+
+// Barrier waits until the replica has applied every write that was acknowledged
+// before the call, and returns its view then.
+func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
+	if r.host.cfg.Knobs.SkipReadBarrier {
+		return r.View(), nil
+	}
+	if err := r.barrier.wait(ctx); err != nil {
+		return shard.View{}, err
+	}
+	return r.View(), nil
+}
+
+// WaitFloor waits until this replica has applied a floor of at least the given
+// revision: from then on everything at or below it is final here.
+func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
+	if r.View().Floor >= floor {
+		return nil
+	}
+	w := floorWaiter{floor: floor, reached: make(chan struct{})}
+	r.floors.Lock()
+	r.floors.waiters = append(r.floors.waiters, w)
+	r.floors.Unlock()
+	r.wakeFloorWaiters() // the floor may have come between the look and the append
+	select {
+	case <-w.reached:
+		return nil
+	case <-ctx.Done():
+		r.floors.Lock()
+		r.floors.waiters = slices.DeleteFunc(r.floors.waiters, func(o floorWaiter) bool { return o.reached == w.reached })
+		r.floors.Unlock()
+		return fmt.Errorf("wait for shard %d to close revision %d: %w", r.id, floor, context.Cause(ctx))
+	}
+}
+
+func (r *Replica) wakeFloorWaiters() {
+	r.floors.Lock()
+	defer r.floors.Unlock()
+	if len(r.floors.waiters) == 0 {
+		return
+	}
+	floor := r.View().Floor
+	r.floors.waiters = slices.DeleteFunc(r.floors.waiters, func(w floorWaiter) bool {
+		if w.floor > floor {
+			return false
+		}
+		close(w.reached)
+		return true
+	})
+}
+
+// Range reads at a revision that the caller knows to be applied here; 0 is the
+// latest applied.
+func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
+	return r.machine.Range(req, at)
+}
+
+// Fetch reads one shard's part of a wider range; see mvcc.Fetch.
+func (r *Replica) Fetch(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error) {
+	return r.machine.FetchSpan(span, at, o)
+}
+
+// ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied.
+func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+	return r.machine.ReadTxn(req, at)
+}
+
+// TransferTo asks the group to let the node's replica lead. It does not wait; writes
+// are refused, certainly not applied, until the new leader is elected.
+func (r *Replica) TransferTo(node shard.NodeID) {
+	d := r.View().Descriptor
+	if d == nil {
+		return
+	}
+	if target, ok := d.ReplicaOn(node); ok && !target.Learner {
+		// The only errors are "not here" and "one is under way".
+		_ = r.host.nh.RequestLeaderTransfer(uint64(r.id), uint64(target.ID))
+	}
+}

@@ -1,0 +1,130 @@
+package replica
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/lni/dragonboat/v4/statemachine"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// stateMachine is what dragonboat drives. Any error from it stops the process, so
+// only a failing store may cause one.
+type stateMachine struct {
+	replica *Replica
+	entries []apply.Entry // reused between Updates
+}
+
+var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
+
+// Open implements IOnDiskStateMachine: the log replays from here. What a reopened
+// engine holds is as durable as its log, and it is a prefix of what was applied.
+func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
+	return s.replica.View().Applied, nil
+}
+
+// Update implements IOnDiskStateMachine. All entries go into the engine as one batch;
+// then their results go to those who wait (P1).
+func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
+	s.entries = s.entries[:0]
+	for i := range entries {
+		s.entries = append(s.entries, apply.Entry{Index: entries[i].Index, Data: entries[i].Cmd})
+	}
+	r := s.replica
+	if err := r.machine.Update(s.entries, r.proposed); err != nil {
+		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
+	}
+	r.host.cfg.Source.Observe(r.View().Rev)
+	for i := range s.entries {
+		if e := &s.entries[i]; e.Want {
+			r.proposer.deliver(e.Sequence, e.Results)
+		}
+		s.entries[i] = apply.Entry{} // keep nothing alive
+	}
+	r.wakeFloorWaiters()
+	return entries, nil
+}
+
+// proposed reports whether a batch came from this process (P1).
+func (r *Replica) proposed(b *shardpb.Batch) bool {
+	return b.NodeId == uint64(r.host.cfg.Node) && b.Incarnation == r.host.cfg.Incarnation
+}
+
+// Lookup implements IOnDiskStateMachine; reads take Replica's own methods.
+func (s *stateMachine) Lookup(any) (any, error) {
+	return nil, fmt.Errorf("shard %d is not read through Raft", s.replica.id)
+}
+
+// Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied.
+func (s *stateMachine) Sync() error {
+	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
+		return nil
+	}
+	return s.replica.host.cfg.Engine.Sync()
+}
+
+// image is a moment of the shard, to be streamed to another replica.
+type image struct {
+	view shard.View
+	data *engine.View
+}
+
+// PrepareSnapshot implements IOnDiskStateMachine. No Update runs meanwhile, so the
+// view and the pinned data speak of the same moment.
+func (s *stateMachine) PrepareSnapshot() (any, error) {
+	view := s.replica.View()
+	if view.Descriptor == nil {
+		return nil, fmt.Errorf("snapshot shard %d before it was initialised: %w", s.replica.id, shard.ErrUnavailable)
+	}
+	return &image{view: view, data: s.replica.host.cfg.Engine.NewView(view.Descriptor.Span)}, nil
+}
+
+// SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile.
+func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
+	img := prepared.(*image)
+	defer img.data.Close()
+	state, err := apply.MarshalState(img.view)
+	if err != nil {
+		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
+	}
+	if err := mvcc.WriteSnapshot(w, img.data, img.view.Descriptor.Span, state, stop); err != nil {
+		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
+	}
+	return nil
+}
+
+// RecoverFromSnapshot implements IOnDiskStateMachine: the shard's data and state are
+// replaced in one atomic step.
+func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
+	r := s.replica
+	err := r.machine.Install(func() error {
+		return mvcc.Restore(r.host.cfg.Engine, src, stop, func(state []byte) (shard.Span, []engine.KV, error) {
+			view, err := apply.UnmarshalState(state)
+			if err != nil {
+				return shard.Span{}, nil, err
+			}
+			if view.Descriptor == nil {
+				return shard.Span{}, nil, fmt.Errorf("snapshot of shard %d without a descriptor: %w", r.id, shard.ErrCorrupt)
+			}
+			local := engine.KV{Key: engine.LocalKey(r.id, r.replicaID, apply.StateKind), Value: state}
+			return view.Descriptor.Span, []engine.KV{local}, nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, err)
+	}
+	r.host.cfg.Source.Observe(r.View().Rev)
+	r.wakeFloorWaiters()
+	return nil
+}
+
+// Close implements IOnDiskStateMachine.
+func (s *stateMachine) Close() error {
+	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
+	return nil
+}

@@ -1,0 +1,132 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/node"
+)
+
+// demoNodes is the size of the demo cluster.
+const demoNodes = 3
+
+func newDemo() *cobra.Command {
+	var dataDir, splits, logLevel string
+	var port int
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Run a three-node cluster on this machine",
+		Long: `Run a three-node cluster in one process on loopback, ready for etcdctl and
+curl. Its data goes with it when it ends, unless --data-dir is given.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := newLogger(c.ErrOrStderr(), logLevel)
+			if err != nil {
+				return err
+			}
+			if dataDir == "" {
+				if dataDir, err = os.MkdirTemp("", "flotilla-demo-"); err != nil {
+					return fmt.Errorf("make a folder for the demo: %w", err)
+				}
+				defer os.RemoveAll(dataDir)
+			}
+			configs := demoConfigs(dataDir, splits, port)
+			for i := range configs {
+				configs[i].Logger = log
+			}
+			return runDemo(c, configs)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&dataDir, "data-dir", "", "keep the data here (default: a temporary folder)")
+	f.StringVar(&splits, "initial-splits", "uniform:4", "how a new cluster's keyspace is cut")
+	f.IntVar(&port, "port", 2379, "client port of the first node; its peer port is the next one, and the other nodes' are 20000 and 30000 higher")
+	f.StringVar(&logLevel, "log-level", "warn", "debug, info, warn or error")
+	return c
+}
+
+func demoConfigs(dataDir, splits string, port int) []node.Config {
+	// etcd's own custom for several members on one machine: 2379, 22379, 32379.
+	ports := []int{port, port + 20000, port + 30000}
+	var join []string
+	for _, p := range ports {
+		join = append(join, fmt.Sprintf("127.0.0.1:%d", p+1))
+	}
+	var configs []node.Config
+	for i, p := range ports {
+		name := fmt.Sprintf("n%d", i+1)
+		configs = append(configs, node.Config{
+			Name: name, DataDir: filepath.Join(dataDir, name),
+			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
+			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
+			CacheBytes: 64 << 20, Registerer: prometheus.NewRegistry(),
+		})
+	}
+	return configs
+}
+
+func runDemo(c *cobra.Command, configs []node.Config) error {
+	nodes := make([]*node.Node, len(configs))
+	ctx, cancel := context.WithCancelCause(c.Context())
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for i, cfg := range configs {
+		wg.Go(func() {
+			n, err := node.New(cfg)
+			if err == nil {
+				err = n.Start(ctx)
+			}
+			if err != nil {
+				cancel(fmt.Errorf("node %s: %w", cfg.Name, err)) // the others wait for this one
+				return
+			}
+			nodes[i] = n
+		})
+	}
+	wg.Wait()
+	defer func() {
+		for _, n := range nodes {
+			if n != nil {
+				n.Close()
+			}
+		}
+	}()
+	if c.Context().Err() != nil {
+		return nil
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	printDemo(c, nodes)
+	select {
+	case <-c.Context().Done():
+		return nil
+	case <-nodes[0].Done():
+		return nodes[0].Err()
+	case <-nodes[1].Done():
+		return nodes[1].Err()
+	case <-nodes[2].Done():
+		return nodes[2].Err()
+	}
+}
+
+func printDemo(c *cobra.Command, nodes []*node.Node) {
+	var endpoints []string
+	for _, n := range nodes {
+		endpoints = append(endpoints, n.ClientAddr())
+	}
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "Flotilla demo: %d nodes, %d shards\n\n", len(nodes), len(nodes[0].Map().Shards()))
+	fmt.Fprintf(out, "  export ETCDCTL_ENDPOINTS=%s\n", strings.Join(endpoints, ","))
+	fmt.Fprintf(out, "  etcdctl put greeting hello\n")
+	fmt.Fprintf(out, "  etcdctl get greeting\n")
+	fmt.Fprintf(out, "  curl http://%s/v3/kv/range -d '{\"key\":\"Z3JlZXRpbmc=\"}'\n\n", endpoints[0])
+	fmt.Fprintln(out, "ready to serve client requests; stop with Ctrl-C")
+}

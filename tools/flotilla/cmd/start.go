@@ -1,0 +1,104 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/node"
+)
+
+func newStart() *cobra.Command {
+	cfg := node.Config{}
+	var logLevel, configFile string
+	c := &cobra.Command{
+		Use:   "start",
+		Short: "Run a node",
+		Long: `Run a node. Starting it again with the same flags is a restart: the data
+directory knows what it belongs to.
+
+Every flag can also be given as an environment variable (--data-dir is
+FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
+--config. A flag wins over the environment, which wins over the file.`,
+		Example: `  # one node
+  flotilla start --name n1 --data-dir ./n1 --client-addr 127.0.0.1:2379 --peer-addr 127.0.0.1:2380
+
+  # one of three founders; start the others with the same --join and --bootstrap-expect
+  flotilla start --name n1 --data-dir ./n1 --client-addr 127.0.0.1:2379 --peer-addr 127.0.0.1:2380 \
+    --join 127.0.0.1:2380,127.0.0.1:22380,127.0.0.1:32380 --bootstrap-expect 3 --initial-splits uniform:8`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := applySettings(c, configFile); err != nil {
+				return err
+			}
+			log, err := newLogger(c.ErrOrStderr(), logLevel)
+			if err != nil {
+				return err
+			}
+			cfg.Logger = log
+			cfg.Registerer = processRegistry()
+			return runNode(c.Context(), cfg, c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.Name, "name", "", "name of the node, unique in the cluster; it never changes")
+	f.StringVar(&cfg.DataDir, "data-dir", "", "directory for the node's data")
+	f.StringVar(&cfg.ClientAddr, "client-addr", "", "host:port for etcd clients (gRPC and HTTP)")
+	f.StringSliceVar(&cfg.AdvertiseClientURLs, "advertise-client-urls", nil, "URLs that clients are told to connect to (default http://CLIENT-ADDR)")
+	f.StringVar(&cfg.PeerAddr, "peer-addr", "", "host:port for the other nodes; it never changes")
+	f.StringVar(&cfg.AdminAddr, "admin-addr", "", "host:port for metrics, health and profiles (default: none)")
+	f.StringSliceVar(&cfg.Join, "join", nil, "peer addresses of the cluster; founders list each other and themselves")
+	f.IntVar(&cfg.BootstrapExpect, "bootstrap-expect", 0, "number of founders; 0 joins a running cluster")
+	f.StringVar(&cfg.InitialSplits, "initial-splits", "", "cut a new cluster's keyspace: uniform:N, or keys separated by commas")
+	f.IntVar(&cfg.ReplicationFactor, "replication-factor", 3, "replicas of each shard of a new cluster")
+	f.DurationVar(&cfg.MaxClockOffset, "max-clock-offset", 0, "how far the clock may be from the majority's before the node stops proposing (default 500ms)")
+	f.Int64Var(&cfg.MinFreeDisk, "min-free-disk", 0, "bytes of free disk below which puts are refused (default 512 MiB)")
+	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default 256 MiB)")
+	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 10 to 20 (default 100ms)")
+	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than loopback without TLS")
+	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&configFile, "config", "", "YAML file with the same names as the flags")
+	return c
+}
+
+// runNode starts a node, says so, and runs it until ctx ends or it fails.
+func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
+	n, err := node.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := n.Start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while starting
+		}
+		return err
+	}
+	defer n.Close()
+	fmt.Fprintf(stdout, "node %s is ready to serve client requests on %s\n", n.Name(), n.ClientAddr())
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.Done():
+		return n.Err()
+	}
+}
+
+func newLogger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
+}
+
+// processRegistry exports the process's own figures besides the node's.
+func processRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}

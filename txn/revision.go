@@ -1,0 +1,21 @@
+package txn
+
+import pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+// HighestReadRevision is the highest explicit revision that a range of the
+// transaction, nested ones included, reads at; 0 when none names one. The shard has
+// to be closed to it first.
+func HighestReadRevision(r *pb.TxnRequest) int64 {
+	highest := int64(0)
+	for _, branch := range [][]*pb.RequestOp{r.GetSuccess(), r.GetFailure()} {
+		for _, op := range branch {
+			switch o := op.GetRequest().(type) {
+			case *pb.RequestOp_RequestRange:
+				highest = max(highest, o.RequestRange.GetRevision())
+			case *pb.RequestOp_RequestTxn:
+				highest = max(highest, HighestReadRevision(o.RequestTxn))
+			}
+		}
+	}
+	return highest
+}
