@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
+	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
@@ -58,6 +59,9 @@ type Config struct {
 	// TickInterval is the unit of Raft's timers. Default 100 ms: a leader that died is
 	// replaced after 1 to 2 s.
 	TickInterval time.Duration
+	// RaftLogEntries is how many applied entries a shard's log keeps at most, about.
+	// Default 20,000.
+	RaftLogEntries uint64
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
 
@@ -76,6 +80,7 @@ type Config struct {
 type Knobs struct {
 	Replica replica.Knobs
 	Router  router.Knobs
+	Apply   apply.Knobs
 }
 
 func (c Config) withDefaults() Config {
@@ -101,6 +106,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.TickInterval == 0 {
 		c.TickInterval = 100 * time.Millisecond
+	}
+	if c.RaftLogEntries == 0 {
+		c.RaftLogEntries = 20_000
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -194,6 +194,9 @@ func (m *meta) RecordCompaction(ctx context.Context, rev shard.Revision) error {
 	return err
 }
 
+// Compacted implements router.Compactions.
+func (m *meta) Compacted() shard.Revision { return m.node.table.Map().Compacted() }
+
 // follow keeps the table of a node without a meta replica up to date, from whichever
 // peer answers, until ctx ends.
 func (m *meta) follow(ctx context.Context) {

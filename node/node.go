@@ -155,6 +155,6 @@ func (n *Node) helloRequest() *routerpb.HelloRequest {
 func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{
 		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
-		TickInterval: n.cfg.TickInterval, ElectionTicks: 10, FS: n.cfg.RaftFS,
+		TickInterval: n.cfg.TickInterval, ElectionTicks: 10, LogEntries: n.cfg.RaftLogEntries, FS: n.cfg.RaftFS,
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
@@ -148,7 +149,8 @@ func (n *Node) openRaft(context.Context) (err error) {
 	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
-		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: 5 * time.Second, Knobs: n.cfg.Knobs.Replica,
+		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: 5 * time.Second,
+		Apply: apply.Options{Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err

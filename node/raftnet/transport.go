@@ -19,6 +19,9 @@ import (
 const (
 	// writeTimeout ends a connection whose peer has stopped reading.
 	writeTimeout = 5 * time.Second
+	// dialTimeout is short because an address whose packets are lost is tried again, and
+	// the first try after the network is mended should come soon.
+	dialTimeout = time.Second
 	// bufferBytes is the read and write buffer of a connection.
 	bufferBytes = 256 << 10
 )
@@ -128,6 +131,8 @@ func (t *transport) serve(conn net.Conn) error {
 	if string(preface) != Preface {
 		return fmt.Errorf("connection starts with %q", preface)
 	}
+	stop := t.assure(conn)
+	defer stop()
 	var buf []byte
 	for {
 		k, payload, err := readFrame(r, buf)
@@ -162,9 +167,9 @@ func (t *transport) serve(conn net.Conn) error {
 	}
 }
 
-// GetConnection implements raftio.ITransport.
+// GetConnection implements raftio.ITransport. It dials when there is something to send.
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
-	return t.dial(ctx, target)
+	return &line{transport: t, ctx: ctx, target: target}, nil
 }
 
 // GetSnapshotConnection implements raftio.ITransport.
@@ -176,23 +181,29 @@ func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (r
 	return snapshotConnection{c}, nil
 }
 
+// dial opens a connection that lives at most until ctx ends.
 func (t *transport) dial(ctx context.Context, target string) (*connection, error) {
-	conn, err := t.Dial(ctx, target)
+	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := t.Dial(dialing, target)
 	if err != nil {
 		return nil, err
 	}
 	c := &connection{conn: conn, traffic: t.Traffic}
-	if _, err := conn.Write([]byte(Preface)); err != nil {
-		conn.Close()
+	// A write that nobody takes must not hold up the end of the transport.
+	c.unbind = context.AfterFunc(ctx, func() { conn.Close() })
+	if err := c.write([]byte(Preface)); err != nil {
+		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// connection sends frames; dragonboat uses each from one goroutine.
+// connection sends frames from one goroutine.
 type connection struct {
 	conn    net.Conn
 	traffic Traffic
+	unbind  func() bool
 	buf     []byte
 }
 
@@ -207,10 +218,7 @@ func (c *connection) send(k kind, size int, marshal func([]byte) (int, error)) e
 	}
 	buf = buf[:headerBytes+n]
 	putHeader(buf, k, buf[headerBytes:])
-	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	if _, err := c.conn.Write(buf); err != nil {
+	if err := c.write(buf); err != nil {
 		return err
 	}
 	if c.traffic.Sent != nil {
@@ -222,13 +230,19 @@ func (c *connection) send(k kind, size int, marshal func([]byte) (int, error)) e
 	return nil
 }
 
-// SendMessageBatch implements raftio.IConnection.
-func (c *connection) SendMessageBatch(batch raftpb.MessageBatch) error {
-	return c.send(kindMessages, batch.Size(), batch.MarshalTo)
+func (c *connection) write(data []byte) error {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err := c.conn.Write(data)
+	return err
 }
 
-// Close implements raftio.IConnection.
-func (c *connection) Close() { c.conn.Close() }
+// Close ends the connection.
+func (c *connection) Close() {
+	c.unbind()
+	c.conn.Close()
+}
 
 type snapshotConnection struct{ *connection }
 
@@ -239,13 +253,16 @@ func (c snapshotConnection) SendChunk(chunk raftpb.Chunk) error {
 
 // Close implements raftio.ISnapshotConnection (X2).
 func (c snapshotConnection) Close() {
-	defer c.conn.Close()
+	defer c.connection.Close()
 	if err := c.send(kindEnd, 0, func([]byte) (int, error) { return 0, nil }); err != nil {
 		return
 	}
 	if err := c.conn.SetReadDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return
 	}
-	var ack [1]byte
-	_, _ = io.ReadFull(c.conn, ack[:]) // without it the sender retries the snapshot
+	for ack := []byte{0}; kind(ack[0]) != kindEnd; {
+		if _, err := c.conn.Read(ack); err != nil {
+			return // the sender retries the snapshot
+		}
+	}
 }

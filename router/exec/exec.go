@@ -96,7 +96,7 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 	default:
 		err = fmt.Errorf("shard %d was asked for unknown operation %v", req.Shard, req.Op)
 	}
-	if errors.Is(err, shard.ErrCompacted) && req.At == 0 {
+	if errors.Is(err, shard.ErrCompacted) && req.At == 0 && r.View().Compacted > at {
 		// The latest state is never compacted: a compaction came between view and read.
 		err = fmt.Errorf("read shard %d during a compaction: %w", req.Shard, shard.ErrUnavailable)
 	}

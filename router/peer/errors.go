@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -62,9 +65,15 @@ func encodeError(reply *routerpb.Reply, err error) {
 			return
 		}
 	}
-	reply.Code = routerpb.Code_OTHER
-	if errors.Is(err, context.DeadlineExceeded) {
+	var coded interface{ GRPCStatus() *status.Status }
+	switch {
+	case errors.As(err, &coded):
+		st := coded.GRPCStatus()
+		reply.Code, reply.Status, reply.Message = routerpb.Code_STATUS, uint32(st.Code()), st.Message()
+	case errors.Is(err, context.DeadlineExceeded):
 		reply.Code = routerpb.Code_UNAVAILABLE
+	default:
+		reply.Code = routerpb.Code_OTHER
 	}
 }
 
@@ -83,6 +92,8 @@ func decodeError(reply *routerpb.Reply) error {
 		return &shard.NotLeaderError{Shard: shard.ID(reply.Shard), Leader: shard.NodeID(reply.Leader)}
 	case routerpb.Code_NO_REPLICA:
 		return &shard.NoReplicaError{Shard: shard.ID(reply.Shard)}
+	case routerpb.Code_STATUS:
+		return status.Error(codes.Code(reply.Status), reply.Message)
 	case routerpb.Code_NOT_CLOSED:
 		return &shard.NotClosedError{Shard: shard.ID(reply.Shard), Floor: shard.Revision(reply.Floor)}
 	}

@@ -99,6 +99,7 @@ const (
 	Code_CLOCK_UNTRUSTED Code = 13
 	Code_STOPPED         Code = 14
 	Code_OTHER           Code = 15 // message
+	Code_STATUS          Code = 17 // a refusal with a gRPC code of its own (etcd's own errors): status, message
 	Code_NOT_CLOSED      Code = 16 // the shard must be closed to `at` first
 )
 
@@ -121,6 +122,7 @@ var (
 		13: "CLOCK_UNTRUSTED",
 		14: "STOPPED",
 		15: "OTHER",
+		17: "STATUS",
 		16: "NOT_CLOSED",
 	}
 	Code_value = map[string]int32{
@@ -140,6 +142,7 @@ var (
 		"CLOCK_UNTRUSTED": 13,
 		"STOPPED":         14,
 		"OTHER":           15,
+		"STATUS":          17,
 		"NOT_CLOSED":      16,
 	}
 )
@@ -246,8 +249,9 @@ type Request struct {
 	At            int64                  `protobuf:"varint,8,opt,name=at,proto3" json:"at,omitempty"`                     // read at this revision; 0: the shard's latest
 	Limit         int64                  `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`               // OP_FETCH: keys wanted
 	TimeoutMillis int64                  `protobuf:"varint,10,opt,name=timeout_millis,json=timeoutMillis,proto3" json:"timeout_millis,omitempty"`
-	Grows         bool                   `protobuf:"varint,12,opt,name=grows,proto3" json:"grows,omitempty"`   // the write can make the store larger: refused when space is short
-	Closed        bool                   `protobuf:"varint,11,opt,name=closed,proto3" json:"closed,omitempty"` // the caller closed the shard to `at`: wait until that is applied
+	Grows         bool                   `protobuf:"varint,12,opt,name=grows,proto3" json:"grows,omitempty"`                    // the write can make the store larger: refused when space is short
+	Closed        bool                   `protobuf:"varint,11,opt,name=closed,proto3" json:"closed,omitempty"`                  // the caller closed the shard to `at`: wait until that is applied
+	NoCount       bool                   `protobuf:"varint,13,opt,name=no_count,json=noCount,proto3" json:"no_count,omitempty"` // OP_FETCH: end with the limit-th key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -366,6 +370,13 @@ func (x *Request) GetClosed() bool {
 	return false
 }
 
+func (x *Request) GetNoCount() bool {
+	if x != nil {
+		return x.NoCount
+	}
+	return false
+}
+
 type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -378,6 +389,7 @@ type Reply struct {
 	Descriptors   []*shardpb.Descriptor  `protobuf:"bytes,8,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
 	Leader        uint64                 `protobuf:"varint,9,opt,name=leader,proto3" json:"leader,omitempty"`
 	Shard         uint64                 `protobuf:"varint,10,opt,name=shard,proto3" json:"shard,omitempty"`
+	Status        uint32                 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"` // STATUS: the gRPC code
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +490,13 @@ func (x *Reply) GetLeader() uint64 {
 func (x *Reply) GetShard() uint64 {
 	if x != nil {
 		return x.Shard
+	}
+	return 0
+}
+
+func (x *Reply) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
 	}
 	return 0
 }
@@ -986,7 +1005,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
-	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\xd6\x02\n" +
+	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\xf1\x02\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x14\n" +
@@ -1000,7 +1019,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x0etimeout_millis\x18\n" +
 	" \x01(\x03R\rtimeoutMillis\x12\x14\n" +
 	"\x05grows\x18\f \x01(\bR\x05grows\x12\x16\n" +
-	"\x06closed\x18\v \x01(\bR\x06closed\"\xb2\x02\n" +
+	"\x06closed\x18\v \x01(\bR\x06closed\x12\x19\n" +
+	"\bno_count\x18\r \x01(\bR\anoCount\"\xca\x02\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x18.flotilla.router.v1.CodeR\x04code\x12\x18\n" +
@@ -1012,7 +1032,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\vdescriptors\x18\b \x03(\v2\x1d.flotilla.shard.v1.DescriptorR\vdescriptors\x12\x16\n" +
 	"\x06leader\x18\t \x01(\x04R\x06leader\x12\x14\n" +
 	"\x05shard\x18\n" +
-	" \x01(\x04R\x05shard\"\xbc\x01\n" +
+	" \x01(\x04R\x05shard\x12\x16\n" +
+	"\x06status\x18\v \x01(\rR\x06status\"\xbc\x01\n" +
 	"\fHelloRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr\x12 \n" +
@@ -1058,7 +1079,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x06OP_TXN\x10\x03\x12\f\n" +
 	"\bOP_PROBE\x10\x04\x12\f\n" +
-	"\bOP_FETCH\x10\x05*\x99\x02\n" +
+	"\bOP_FETCH\x10\x05*\xa5\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vWRONG_SHARD\x10\x01\x12\x0e\n" +
@@ -1079,7 +1100,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\aCORRUPT\x10\f\x12\x13\n" +
 	"\x0fCLOCK_UNTRUSTED\x10\r\x12\v\n" +
 	"\aSTOPPED\x10\x0e\x12\t\n" +
-	"\x05OTHER\x10\x0f\x12\x0e\n" +
+	"\x05OTHER\x10\x0f\x12\n" +
+	"\n" +
+	"\x06STATUS\x10\x11\x12\x0e\n" +
 	"\n" +
 	"NOT_CLOSED\x10\x102\x90\x03\n" +
 	"\x04Peer\x12D\n" +

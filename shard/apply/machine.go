@@ -15,6 +15,8 @@ type Options struct {
 	// kept in memory, so that a put need not read the store. Default 8192, about
 	// 200 bytes each with a short key; only what was written takes memory.
 	CachedHeaders int
+	// Knobs are for tests.
+	Knobs Knobs
 }
 
 const cachedHeadersDefault = 8192
@@ -47,6 +49,11 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 	m := &Machine{engine: e, id: id, replica: replica, options: o}
 	if err := m.Reload(); err != nil {
 		return nil, err
+	}
+	if forget := o.Knobs.ForgetApplied; forget > 0 {
+		view := m.View()
+		view.Applied -= min(view.Applied, forget)
+		m.view.Store(&view)
 	}
 	return m, nil
 }

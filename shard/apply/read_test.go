@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
@@ -173,4 +174,27 @@ func BenchmarkPuts(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/put")
+}
+
+// A client decides how much a transaction does; looking for repeats must not become
+// quadratic, as the node's apply workers are shared.
+func TestManyWritesInOneTxn(t *testing.T) {
+	f := newFixture(t)
+	f.apply(initCommand(shard.Everything()))
+	req := &pb.TxnRequest{}
+	for i := range 20_000 {
+		key := []byte{byte(i), byte(i >> 8), 'd'}
+		req.Success = append(req.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
+			RequestDeleteRange: &pb.DeleteRangeRequest{Key: key},
+		}}, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
+			RequestPut: &pb.PutRequest{Key: append(key[:2:2], 'p')},
+		}})
+	}
+	require.NoError(t, f.apply(command(t, shardpb.Kind_TXN, 0, req))[0].Err)
+
+	all := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{
+		RequestDeleteRange: &pb.DeleteRangeRequest{RangeEnd: []byte{0}},
+	}}
+	req.Success = append(req.Success, all)
+	require.ErrorIs(t, f.apply(command(t, shardpb.Kind_TXN, 0, req))[0].Err, rpctypes.ErrGRPCDuplicateKey)
 }

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -13,62 +14,66 @@ import (
 // per revision. etcd's own check overlooks two such cases (a put and a delete "from
 // key on"; a put and a delete in two nested transactions); they get the error that
 // etcd gives the others. The rule looks at the request only, so that a transaction
-// does not begin to fail when its keys begin to exist.
+// does not begin to fail when its keys begin to exist. Deletes may overlap: the
+// second finds nothing left.
 func (p *plan) checkRepeats() error {
-	var r repeats
-	if !r.addAll(p) {
+	var w planWrites
+	w.add(p)
+	if w.repeat() {
 		return refuse(rpctypes.ErrGRPCDuplicateKey)
 	}
 	return nil
 }
 
-// repeats collects what a plan writes, in order.
-type repeats struct {
-	puts map[string]struct{}
+// planWrites is what a plan puts and deletes.
+type planWrites struct {
+	puts [][]byte
 	dels []shard.Span
 }
 
-func (r *repeats) addAll(p *plan) bool {
-	nested := p.nested
+func (w *planWrites) add(p *plan) {
 	for _, op := range p.ops {
-		ok := true
 		switch o := op.GetRequest().(type) {
 		case *pb.RequestOp_RequestPut:
-			ok = r.addPut(o.RequestPut.GetKey())
+			w.puts = append(w.puts, o.RequestPut.GetKey())
 		case *pb.RequestOp_RequestDeleteRange:
-			ok = r.addDelete(shard.RequestSpan(o.RequestDeleteRange.GetKey(), o.RequestDeleteRange.GetRangeEnd()))
-		case *pb.RequestOp_RequestTxn:
-			ok = r.addAll(nested[0])
-			nested = nested[1:]
-		}
-		if !ok {
-			return false
+			s := shard.RequestSpan(o.RequestDeleteRange.GetKey(), o.RequestDeleteRange.GetRangeEnd())
+			if !s.Empty() {
+				w.dels = append(w.dels, s)
+			}
 		}
 	}
-	return true
+	for _, n := range p.nested {
+		w.add(n)
+	}
 }
 
-func (r *repeats) addPut(key []byte) bool {
-	if _, twice := r.puts[string(key)]; twice {
+// repeat reports whether a key is put twice, or put and deleted. It sorts and then
+// goes once through both lists: a client decides how long they are.
+func (w *planWrites) repeat() bool {
+	if len(w.puts) == 0 || len(w.puts)+len(w.dels) == 1 {
 		return false
 	}
-	if slices.ContainsFunc(r.dels, func(s shard.Span) bool { return s.Contains(key) }) {
-		return false
-	}
-	if r.puts == nil {
-		r.puts = make(map[string]struct{})
-	}
-	r.puts[string(key)] = struct{}{}
-	return true
-}
-
-// addDelete lets deletes overlap: the second finds nothing left.
-func (r *repeats) addDelete(s shard.Span) bool {
-	for key := range r.puts {
-		if s.Contains([]byte(key)) {
-			return false
+	slices.SortFunc(w.puts, bytes.Compare)
+	slices.SortFunc(w.dels, func(a, b shard.Span) int { return bytes.Compare(a.Start, b.Start) })
+	dels := w.dels
+	// Of the deletes that start at or before key, the furthest end.
+	var end []byte
+	endless := false
+	for i, key := range w.puts {
+		if i > 0 && bytes.Equal(w.puts[i-1], key) {
+			return true
+		}
+		for len(dels) > 0 && bytes.Compare(dels[0].Start, key) <= 0 {
+			endless = endless || len(dels[0].End) == 0
+			if bytes.Compare(dels[0].End, end) > 0 {
+				end = dels[0].End
+			}
+			dels = dels[1:]
+		}
+		if endless || bytes.Compare(key, end) < 0 {
+			return true
 		}
 	}
-	r.dels = append(r.dels, s)
-	return true
+	return false
 }

@@ -46,7 +46,7 @@ func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) er
 func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (err error) {
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	r := &run{id: m.id, view: m.View(), w: mvcc.NewWriter(m.engine.NewReader(), b, m.headers)}
+	r := &run{id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(m.engine.NewReader(), b, m.headers)}
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
 
@@ -75,9 +75,10 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 // run is one Update on its way: what it has written is in w, what it has done to the
 // replica's state is in view, and neither is visible to anyone yet.
 type run struct {
-	id   shard.ID
-	view shard.View
-	w    *mvcc.Writer
+	id    shard.ID
+	knobs Knobs
+	view  shard.View
+	w     *mvcc.Writer
 }
 
 func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {

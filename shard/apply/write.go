@@ -16,6 +16,9 @@ func (r *run) write(cmd *shardpb.Command, want bool) (proto.Message, error) {
 	if stamp < 0 || stamp > revisionMax.Tick() {
 		return nil, malformed("%s with stamp %d", cmd.Kind, cmd.Stamp)
 	}
+	if r.knobs.Now != nil {
+		stamp = r.knobs.Now()
+	}
 	w := writing{run: r, want: want, rev: shard.NextRevision(r.view.Floor, stamp, r.view.Descriptor.Slot)}
 	r.w.Begin(w.rev)
 	resp, err := w.request(cmd)

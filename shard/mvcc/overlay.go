@@ -15,12 +15,14 @@ type overlay struct {
 	// waits until a span is read: most updates read none.
 	entries []*entry
 	sorted  bool
+	block   []entry // entries are taken from here, so that not each is an allocation
 }
 
 // entry is a key and its versions, oldest first.
 type entry struct {
 	key      string
 	versions []version
+	first    [1]version // versions' room while there is one, as there mostly is
 }
 
 type version struct {
@@ -56,7 +58,7 @@ func (e *entry) find(at shard.Revision) *version {
 
 func (o *overlay) add(e *entry, key []byte, v version) {
 	if e == nil {
-		e = &entry{key: string(key), versions: make([]version, 0, 1)}
+		e = o.newEntry(string(key))
 		if o.byKey == nil {
 			o.byKey = make(map[string]*entry)
 		}
@@ -65,6 +67,16 @@ func (o *overlay) add(e *entry, key []byte, v version) {
 		o.entries = append(o.entries, e)
 	}
 	e.versions = append(e.versions, v)
+}
+
+func (o *overlay) newEntry(key string) *entry {
+	if len(o.block) == 0 {
+		o.block = make([]entry, min(max(1, len(o.entries)), 64)) // doubles what is there
+	}
+	e := &o.block[0]
+	o.block = o.block[1:]
+	e.key, e.versions = key, e.first[:0]
+	return e
 }
 
 // within lists the entries whose keys lie in the span, in key order.

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -54,14 +55,18 @@ func decodeRecord(rec []byte, mod shard.Revision) (h Header, value []byte, err e
 	}
 	h = Header{Mod: mod, Deleted: rec[1]&flagDeleted != 0}
 	d := uvarints{rest: rec[2:]}
-	h.Sub = uint32(d.next())
+	sub := d.next()
+	h.Sub = uint32(sub)
+	d.bad = d.bad || sub > math.MaxUint32
 	if h.Deleted {
 		if d.bad || len(d.rest) != 0 {
 			return Header{}, nil, recordError(rec)
 		}
 		return h, nil, nil
 	}
-	h.Create = mod - shard.Revision(d.next())
+	age := d.next()
+	h.Create = mod - shard.Revision(age)
+	d.bad = d.bad || age >= uint64(mod)
 	h.Version = int64(d.next())
 	h.Lease = int64(d.next())
 	if d.bad {

@@ -37,16 +37,6 @@ type HostConfig struct {
 	Knobs           Knobs
 }
 
-// Knobs break the invariants on purpose, so that tests can show that the checkers
-// notice. The zero value breaks nothing.
-type Knobs struct {
-	AckBeforeCommit  bool // against P1: answers a write when it was proposed
-	SkipReadBarrier  bool // against P3
-	RetryUnknown     bool // against P2: proposes again what may have been applied
-	DropBatchTail    bool // against P2: acknowledges commands that were not proposed
-	SyncWithoutFsync bool // lets the Raft log go before the engine is durable
-}
-
 // Host runs the replicas of one node. It is safe for concurrent use.
 type Host struct {
 	cfg HostConfig
@@ -60,6 +50,7 @@ type Host struct {
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
+	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,10 @@ type RaftConfig struct {
 	TickInterval time.Duration
 	// ElectionTicks is the election timeout in ticks. Default 10, as etcd's.
 	ElectionTicks uint64
+	// LogEntries is how many entries of a group's log are applied before the log is cut
+	// behind them. Default 20,000. Larger: longer replay after a crash, but a replica
+	// that was away for a while catches up from the log instead of a whole snapshot.
+	LogEntries uint64
 	// Transport carries Raft messages; nil uses dragonboat's own TCP.
 	Transport config.TransportFactory
 	// FS is where Dir lives; nil is the operating system's.
@@ -86,8 +90,8 @@ func (c RaftConfig) GroupConfig(shardID, replicaID uint64, firstElection uint64)
 		OrderedConfigChange: true,
 		// Snapshots of the state machine are only metadata (its data is in the engine);
 		// each one syncs the engine and lets the log before it go.
-		SnapshotEntries:    20_000,
-		CompactionOverhead: 2_000,
+		SnapshotEntries:    c.LogEntries,
+		CompactionOverhead: c.LogEntries / 10,
 		MaxInMemLogSize:    256 << 20,
 		WaitReady:          true,
 	}

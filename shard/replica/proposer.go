@@ -45,6 +45,8 @@ type proposer struct {
 	source  RevisionSource
 	timeout time.Duration
 	metrics *Metrics
+	knobs   Knobs
+	view    func() shard.View
 
 	mu struct {
 		sync.Mutex
@@ -93,6 +95,9 @@ func (p *proposer) drain() {
 		}
 		batch := p.mu.queue[:n:n]
 		p.mu.queue = p.mu.queue[n:]
+		if p.knobs != (Knobs{}) {
+			batch = p.sabotage(batch)
+		}
 		p.mu.sequence++
 		sequence := p.mu.sequence
 		p.mu.flights[sequence] = batch

@@ -92,7 +92,11 @@ func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struc
 	if err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
 	}
-	if err := mvcc.WriteSnapshot(w, img.data, img.view.Descriptor.Span, state, stop); err != nil {
+	var data engine.Reader = img.data
+	if s.replica.host.cfg.Knobs.ForgetSpanTail {
+		data = forgetful{data}
+	}
+	if err := mvcc.WriteSnapshot(w, data, img.view.Descriptor.Span, state, stop); err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
 	}
 	return nil

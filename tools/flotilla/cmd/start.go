@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/node"
 )
 
-func newStart() *cobra.Command {
+func newStart(adjust func(*node.Config)) *cobra.Command {
 	cfg := node.Config{}
 	var logLevel, configFile string
 	c := &cobra.Command{
@@ -42,6 +42,7 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 			}
 			cfg.Logger = log
 			cfg.Registerer = processRegistry()
+			adjust(&cfg)
 			return runNode(c.Context(), cfg, c.OutOrStdout())
 		},
 	}

@@ -1,0 +1,93 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// spread makes a key in the i-th of eight equal parts of the keyspace.
+func spread(i int, name string) string { return string([]byte{byte(i % 8 * 32)}) + name }
+
+// everything are the arguments of a read of the whole keyspace.
+func everything() (string, clientv3.OpOption) { return "\x00", clientv3.WithFromKey() }
+
+// writers put keys of their own, each once, until they are stopped.
+type writers struct {
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		acked  map[string]int64 // revision of every acknowledged put
+		failed map[string]error // puts of unknown outcome, or refused
+		last   time.Time        // of the last acknowledgement
+	}
+}
+
+// startWriters runs count writers over the clients in turn.
+func startWriters(t *testing.T, count int, clients ...*clientv3.Client) *writers {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &writers{cancel: cancel}
+	w.mu.acked, w.mu.failed = make(map[string]int64), make(map[string]error)
+	for i := range count {
+		w.work.Go(func() { w.write(ctx, i, clients[i%len(clients)]) })
+	}
+	t.Cleanup(w.stop)
+	return w
+}
+
+// writeTimeout is how long a writer waits before it calls a put lost and goes on.
+const writeTimeout = time.Second
+
+func (w *writers) write(ctx context.Context, id int, client *clientv3.Client) {
+	for n := 0; ctx.Err() == nil; n++ {
+		key := spread(n, fmt.Sprintf("w%d/%d", id, n))
+		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+		resp, err := client.Put(ctx, key, key)
+		cancel()
+		w.mu.Lock()
+		if err != nil {
+			w.mu.failed[key] = err
+		} else {
+			w.mu.acked[key], w.mu.last = resp.Header.Revision, time.Now()
+		}
+		w.mu.Unlock()
+	}
+}
+
+func (w *writers) stop() {
+	w.cancel()
+	w.work.Wait()
+}
+
+// count is how many puts were acknowledged so far.
+func (w *writers) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.mu.acked)
+}
+
+// requireKept stops the writers and checks that the store has every acknowledged put
+// at the revision it was acknowledged with.
+func (w *writers) requireKept(t *testing.T, client *clientv3.Client) {
+	t.Helper()
+	w.stop()
+	key, from := everything()
+	resp, err := client.Get(t.Context(), key, from)
+	require.NoError(t, err)
+	have := make(map[string]int64)
+	for _, kv := range resp.Kvs {
+		require.Equal(t, int64(1), kv.Version, "%q was written more than once", kv.Key)
+		have[string(kv.Key)] = kv.ModRevision
+	}
+	for key, rev := range w.mu.acked {
+		require.Equal(t, rev, have[key], "acknowledged put of %q", key)
+	}
+}

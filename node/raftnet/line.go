@@ -1,0 +1,131 @@
+package raftnet
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/lni/dragonboat/v4/raftpb"
+)
+
+const (
+	// aliveInterval is how often a receiver says that it is there, and silenceMax how
+	// long it may say nothing (X4).
+	aliveInterval = time.Second
+	silenceMax    = 3 * time.Second
+	// redialMin and redialMax are the pauses between attempts to reach a peer.
+	redialMin = 20 * time.Millisecond
+	redialMax = 500 * time.Millisecond
+)
+
+// line is what dragonboat takes for a connection. It outlives connections: a batch
+// that cannot be sent is lost, as Raft expects of a network, and the next one dials
+// anew. dragonboat never hears of an error, because its answer is to send the peer
+// nothing at all, of any group, for up to a second; and it keeps several connections
+// to each peer, which break one after the other when the peer restarts.
+//
+// dragonboat uses a line from one goroutine.
+type line struct {
+	transport *transport
+	ctx       context.Context
+	target    string
+
+	conn  *connection   // nil while there is none
+	ended chan struct{} // closed when the peer has ended conn or gone silent
+	// No attempt is made before redial; pause is what the next failure adds.
+	redial time.Time
+	pause  time.Duration
+}
+
+// SendMessageBatch implements raftio.IConnection.
+func (l *line) SendMessageBatch(batch raftpb.MessageBatch) error {
+	if !l.connected() {
+		return nil
+	}
+	if err := l.conn.send(kindMessages, batch.Size(), batch.MarshalTo); err != nil {
+		l.lost(err)
+	}
+	return nil
+}
+
+// Close implements raftio.IConnection.
+func (l *line) Close() {
+	if l.conn != nil {
+		l.conn.Close()
+		l.conn = nil
+	}
+}
+
+// connected dials if it has to and reports whether there is a connection.
+func (l *line) connected() bool {
+	if l.conn != nil {
+		select {
+		case <-l.ended:
+			l.Close()
+		default:
+			return true
+		}
+	}
+	if time.Now().Before(l.redial) {
+		return false
+	}
+	conn, err := l.transport.dial(l.ctx, l.target)
+	if err != nil {
+		l.lost(err)
+		return false
+	}
+	l.conn, l.ended, l.pause = conn, make(chan struct{}), 0
+	ended := l.ended
+	l.transport.work.Go(func() {
+		defer close(ended)
+		attend(conn.conn)
+	})
+	return true
+}
+
+// lost makes the line wait a little before it dials again.
+func (l *line) lost(err error) {
+	l.Close()
+	if l.pause == 0 {
+		l.transport.Logger.Info("raft peer is out of reach", "peer", l.target, "error", err)
+	}
+	l.pause = min(max(2*l.pause, redialMin), redialMax)
+	l.redial = time.Now().Add(l.pause)
+}
+
+// attend returns when the receiver has ended the connection or gone silent.
+func attend(conn net.Conn) {
+	buf := make([]byte, 16)
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(silenceMax)); err != nil {
+			return
+		}
+		if _, err := conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// assure tells the sender of an accepted connection, until stop is called, that its
+// receiver is there.
+func (t *transport) assure(conn net.Conn) (stop func()) {
+	done := make(chan struct{})
+	t.work.Go(func() {
+		tick := time.NewTicker(aliveInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-done:
+				return
+			}
+			if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+				return
+			}
+			if _, err := conn.Write([]byte{byte(kindAlive)}); err != nil {
+				return // the reader of this connection will see it too
+			}
+		}
+	})
+	return func() { close(done) }
+}

@@ -1,0 +1,14 @@
+package apply
+
+import "github.com/flotilla-kv/flotilla/shard"
+
+// Knobs break the invariants on purpose, so that tests can show that the checkers
+// notice. The zero value breaks nothing.
+type Knobs struct {
+	// ForgetApplied makes Open forget that the last entries were applied (against A3).
+	ForgetApplied uint64
+	// AnyEpoch carries out what was routed by another map (against A7).
+	AnyEpoch bool
+	// Now replaces the stamps of commands by the replica's own clock (against A1).
+	Now func() shard.Tick
+}

@@ -1,0 +1,280 @@
+package mvcc
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 1, "of the random tests")
+	stepsFlag = flag.Int("steps", 1500, "of the random tests")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// storeDir is where tests keep their store, in a file system in memory.
+const storeDir = "store"
+
+func openEngine(t testing.TB, fs vfs.FS) *engine.Engine {
+	t.Helper()
+	e, err := engine.Open(storeDir, engine.Options{FS: fs, CacheBytes: 8 << 20})
+	require.NoError(t, err)
+	return e
+}
+
+// player does the same random things to a store and to a model and compares all it
+// reads. Keys are few and revisions dense, so that everything meets everything.
+type player struct {
+	t   *testing.T
+	rng *rand.Rand
+	fs  vfs.FS
+	e   *engine.Engine
+
+	cache     *HeaderCache
+	m         *model
+	rev       shard.Revision
+	compacted shard.Revision
+}
+
+func TestAgainstModel(t *testing.T) {
+	t.Logf("replay with: go test ./shard/mvcc -run TestAgainstModel -seed=%d -steps=%d", *seedFlag, *stepsFlag)
+	fs := vfs.NewMem()
+	p := &player{
+		t: t, rng: rand.New(rand.NewPCG(*seedFlag, 7)), fs: fs, e: openEngine(t, fs),
+		cache: NewHeaderCache(8), m: newModel(), rev: shard.FirstRevision,
+	}
+	defer func() { require.NoError(t, p.e.Close()) }()
+	for step := range *stepsFlag {
+		p.step(step)
+	}
+	p.fetch(p.e.NewReader(), shard.Everything(), 0, FetchOptions{})
+	p.events(shard.Everything(), p.compacted-1, p.rev, 0)
+}
+
+func (p *player) step(n int) {
+	switch k := p.rng.IntN(100); {
+	case k < 45:
+		p.update()
+	case k < 70:
+		p.fetch(p.e.NewReader(), p.span(), p.readable(), p.options())
+	case k < 80:
+		from := p.compacted - 1 + shard.Revision(p.rng.IntN(int(p.rev-p.compacted)+2))
+		p.events(p.span(), from, from+shard.Revision(p.rng.IntN(int(p.rev-from)+3)), p.rng.IntN(4))
+	case k < 85:
+		p.compacted += shard.Revision(p.rng.IntN(int(p.rev-p.compacted) + 1))
+	case k < 95:
+		p.collect()
+	case k < 97:
+		p.moveAndBack()
+	case n%5 == 0: // the memtable becomes a table
+		require.NoError(p.t, p.e.Close())
+		p.e = openEngine(p.t, p.fs)
+	}
+}
+
+func (p *player) key() []byte {
+	keys := []string{"a", "a\x00", "aa", "b", "b\x00\x09", "c/1", "c/2", "c/3", "d", "\xff"}
+	return []byte(keys[p.rng.IntN(len(keys))])
+}
+
+func (p *player) span() shard.Span {
+	switch p.rng.IntN(5) {
+	case 0:
+		return shard.Everything()
+	case 1, 2:
+		return shard.PointSpan(p.key())
+	case 3:
+		return shard.Span{Start: p.key()}
+	default:
+		return shard.Span{Start: p.key(), End: p.key()}
+	}
+}
+
+// readable is a revision a caller may read at, often the newest.
+func (p *player) readable() shard.Revision {
+	if p.rng.IntN(3) == 0 {
+		return 0
+	}
+	return max(1, p.compacted) + shard.Revision(p.rng.IntN(int(p.rev-max(1, p.compacted))+2))
+}
+
+func (p *player) options() FetchOptions {
+	return FetchOptions{Limit: int64(p.rng.IntN(5)), KeysOnly: p.rng.IntN(4) == 0, CountOnly: p.rng.IntN(6) == 0}
+}
+
+// update is one Raft update of a few transactions, sometimes never committed.
+func (p *player) update() {
+	b := p.e.NewBatch()
+	defer b.Close()
+	before, rev := p.m.clone(), p.rev
+	w := NewWriter(p.e.NewReader(), b, p.cache)
+	for range 1 + p.rng.IntN(4) {
+		p.transaction(w)
+	}
+	if p.rng.IntN(8) == 0 {
+		w.Discard()
+		p.m, p.rev = before, rev
+		return
+	}
+	require.NoError(p.t, p.e.Commit(b))
+	w.Finish()
+	require.LessOrEqual(p.t, p.cache.Len(), 8)
+}
+
+func (p *player) transaction(w *Writer) {
+	p.rev += 1 + shard.Revision(p.rng.IntN(3))
+	w.Begin(p.rev)
+	written := map[string]bool{}
+	var sub uint32
+	for range 1 + p.rng.IntN(4) {
+		key := p.key()
+		h, exists := p.header(w, key)
+		switch {
+		case p.rng.IntN(3) == 0:
+			p.fetchFrom(w, p.span(), p.readable(), p.options())
+			kv, err := w.Get(key)
+			require.NoError(p.t, err)
+			p.same(p.m.keyValue(string(key), latest), kv)
+		case written[string(key)]:
+			require.ErrorIs(p.t, w.Put(key, nil, 0, h, exists), shard.ErrCorrupt, "a key is written once per revision")
+		case !exists || p.rng.IntN(3) > 0:
+			value, lease := fmt.Sprintf("%d.%d", p.rev, sub), int64(p.rng.IntN(3))
+			if p.rng.IntN(10) == 0 {
+				value = ""
+			}
+			require.NoError(p.t, w.Put(key, []byte(value), lease, h, exists))
+			p.m.put(string(key), value, lease, p.rev, sub)
+			written[string(key)] = true
+			sub++
+		default:
+			require.NoError(p.t, w.Delete(key))
+			p.m.delete(string(key), p.rev, sub)
+			written[string(key)] = true
+			sub++
+		}
+	}
+	p.changed(w, sub)
+}
+
+func (p *player) header(w *Writer, key []byte) (Header, bool) {
+	h, exists, err := w.Header(key)
+	require.NoError(p.t, err)
+	v := p.m.at(string(key), latest)
+	if v == nil || v.Deleted { // a collected tombstone reads as no version at all
+		require.False(p.t, exists, "%q", key)
+		require.True(p.t, h == Header{} || v != nil && h == v.Header, "%q: %+v", key, h)
+		return h, false
+	}
+	require.True(p.t, exists, "%q", key)
+	require.Equal(p.t, v.Header, h, "%q", key)
+	return h, true
+}
+
+func (p *player) changed(w *Writer, n uint32) {
+	require.Len(p.t, w.Changed(), int(n))
+	for i, c := range w.Changed() {
+		v := p.m.at(string(c.Key), p.rev)
+		require.Equal(p.t, v.Header, c.Header)
+		require.EqualValues(p.t, i, c.Header.Sub)
+		require.Equal(p.t, v.value, string(c.Value))
+		before := p.m.at(string(c.Key), p.rev-1)
+		require.Equal(p.t, before != nil && !before.Deleted, c.Existed)
+		if c.Existed {
+			require.Equal(p.t, before.Header, c.Prev)
+		}
+	}
+}
+
+func (p *player) fetch(r engine.Reader, s shard.Span, at shard.Revision, o FetchOptions) {
+	got, err := Fetch(r, s, at, o)
+	require.NoError(p.t, err)
+	p.sameFetched(s, at, o, got)
+}
+
+func (p *player) fetchFrom(w *Writer, s shard.Span, at shard.Revision, o FetchOptions) {
+	got, err := w.Fetch(s, at, o)
+	require.NoError(p.t, err)
+	p.sameFetched(s, at, o, got)
+}
+
+func (p *player) sameFetched(s shard.Span, at shard.Revision, o FetchOptions, got Fetched) {
+	want := p.m.fetch(s, at, o)
+	what := fmt.Sprintf("%s at %d of %d (compacted %d) %+v", s, at, p.rev, p.compacted, o)
+	require.Equal(p.t, want.Count, got.Count, what)
+	require.Len(p.t, got.KVs, len(want.KVs), what)
+	for i := range want.KVs {
+		p.same(want.KVs[i], got.KVs[i])
+	}
+}
+
+func (p *player) same(want, got *mvccpb.KeyValue) {
+	require.Equal(p.t, want == nil, got == nil, "want %v, got %v", want, got)
+	require.True(p.t, want == nil || proto.Equal(want, got), "want %v, got %v", want, got)
+}
+
+func (p *player) events(s shard.Span, from, to shard.Revision, limit int) {
+	prev := p.rng.IntN(2) == 0
+	got, through, err := Events(p.e.NewReader(), s, from, to, EventsOptions{Limit: limit, PrevKV: prev})
+	require.NoError(p.t, err)
+	what := fmt.Sprintf("%s in (%d, %d] (compacted %d) limit %d", s, from, to, p.compacted, limit)
+	require.LessOrEqual(p.t, through, to, what)
+	if limit == 0 {
+		require.Equal(p.t, max(to, from), max(through, from), what)
+	} else if through < to {
+		require.GreaterOrEqual(p.t, len(got), limit, what)
+	}
+	want := p.m.events(s, from, through, prev)
+	require.Len(p.t, got, len(want), what)
+	for i := range want {
+		require.True(p.t, proto.Equal(want[i], got[i]), "%s: want %v, got %v", what, want[i], got[i])
+	}
+}
+
+// collect runs a few steps, or all of them, at the compacted revision.
+func (p *player) collect() {
+	limits := CollectLimits{Versions: p.rng.IntN(6), Drops: p.rng.IntN(4)}
+	s := p.span()
+	var from []byte
+	for range 1 + p.rng.IntN(40) {
+		b := p.e.NewBatch()
+		done, err := Collect(p.e.NewReader(), b, s, p.compacted, from, limits)
+		require.NoError(p.t, err)
+		require.EqualValues(p.t, done.Dropped, b.Count())
+		require.NoError(p.t, p.e.Commit(b))
+		require.NoError(p.t, b.Close())
+		if done.Next == nil {
+			return
+		}
+		require.True(p.t, bytes.Compare(done.Next, from) > 0 || done.Dropped > 0, "a step makes progress")
+		from = done.Next
+	}
+}
+
+// moveAndBack sends a snapshot of a span to itself through bytes.
+func (p *player) moveAndBack() {
+	s := p.span()
+	if s.Empty() {
+		return
+	}
+	var stream bytes.Buffer
+	view := p.e.NewView(s)
+	require.NoError(p.t, WriteSnapshot(&stream, view, s, []byte("state"), nil))
+	require.NoError(p.t, view.Close())
+	require.NoError(p.t, Restore(p.e, &stream, nil, func(state []byte) (shard.Span, []engine.KV, error) {
+		require.Equal(p.t, "state", string(state))
+		return s, []engine.KV{{Key: engine.LocalKey(2, 1, 0), Value: state}}, nil
+	}))
+	p.cache.Purge()
+}

@@ -1,0 +1,61 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/lni/dragonboat/v4/logger"
+)
+
+// raftLogOnce is the one exception to "no package-level state": dragonboat keeps one
+// log for the whole process and panics when it is given a second one.
+var raftLogOnce sync.Once
+
+// adoptRaftLog sends dragonboat's log to log. Only the first Host of a process is
+// heard: with several in one process, all of their Raft lines go to its log. They
+// name the replica they speak of.
+func adoptRaftLog(log *slog.Logger) {
+	raftLogOnce.Do(func() {
+		logger.SetLoggerFactory(func(pkg string) logger.ILogger {
+			return &raftLogger{log: log.With("from", "raft/"+pkg)}
+		})
+	})
+}
+
+// raftLogger gives dragonboat an slog.Logger, one level lower than it asks for: what
+// it informs of is debugging here, and its debugging is left out. What it warns of
+// is mostly a lost peer or an election, which a cluster lives with.
+type raftLogger struct{ log *slog.Logger }
+
+var _ logger.ILogger = (*raftLogger)(nil)
+
+// SetLevel implements logger.ILogger; log decides.
+func (l *raftLogger) SetLevel(logger.LogLevel) {}
+
+// Debugf implements logger.ILogger.
+func (l *raftLogger) Debugf(string, ...any) {}
+
+// Infof implements logger.ILogger.
+func (l *raftLogger) Infof(format string, args ...any) { l.write(slog.LevelDebug, format, args) }
+
+// Warningf implements logger.ILogger.
+func (l *raftLogger) Warningf(format string, args ...any) { l.write(slog.LevelInfo, format, args) }
+
+// Errorf implements logger.ILogger.
+func (l *raftLogger) Errorf(format string, args ...any) { l.write(slog.LevelWarn, format, args) }
+
+// Panicf implements logger.ILogger. It must not return: dragonboat calls it when
+// going on would break Raft's promises.
+func (l *raftLogger) Panicf(format string, args ...any) {
+	l.write(slog.LevelError, format, args)
+	panic(fmt.Sprintf(format, args...))
+}
+
+func (l *raftLogger) write(level slog.Level, format string, args []any) {
+	ctx := context.Background()
+	if l.log.Enabled(ctx, level) {
+		l.log.Log(ctx, level, fmt.Sprintf(format, args...))
+	}
+}
