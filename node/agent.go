@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -15,7 +17,8 @@ import (
 // the table gives the node, and where one leads, it tells the group what the table
 // says (INIT, UPDATE, COMPACT). Every step may be repeated.
 type agent struct {
-	node *Node
+	node  *Node
+	cache *router.Cache // set before run
 
 	mu struct {
 		sync.Mutex
@@ -66,6 +69,7 @@ func (a *agent) run(ctx context.Context) {
 		select {
 		case <-changed:
 		case <-a.node.host.LeadersChanged():
+			a.tellRouter(m)
 		case <-a.wake:
 		case <-tick.C:
 		case <-ctx.Done():
@@ -98,6 +102,8 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map) func(context.Context
 	}
 	view := r.View()
 	switch {
+	case a.node.hlc.Distrusted() != "":
+		return func(context.Context) { a.handOver(d) }
 	case view.Descriptor == nil:
 		return func(ctx context.Context) {
 			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()})
@@ -114,6 +120,31 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map) func(context.Context
 		return func(context.Context) { r.TransferTo(view.Descriptor.PreferredNode) }
 	}
 	return nil
+}
+
+// tellRouter lets requests go to new leaders at once. Otherwise each would first wait
+// for an answer of the old one, which may be cut off.
+func (a *agent) tellRouter(m *placement.Map) {
+	for _, d := range m.OnNode(a.node.self.NodeID) {
+		r, running := a.node.host.Replica(d.ID)
+		if !running {
+			continue
+		}
+		if leader := r.LeaderNode(); leader != 0 {
+			a.cache.SetLeader(d.ID, leader)
+		}
+	}
+}
+
+// handOver gives leadership to any node that answers: this one may not propose.
+func (a *agent) handOver(d *shard.Descriptor) {
+	for _, r := range d.Replicas {
+		if !r.Learner && a.node.watch.answers(r.Node) {
+			// The only errors are "not here" and "one is under way".
+			_ = a.node.host.NodeHost().RequestLeaderTransfer(uint64(d.ID), uint64(r.ID))
+			return
+		}
+	}
 }
 
 // shouldLeave reports whether leadership belongs on another node that is well.
@@ -183,21 +214,24 @@ func (a *agent) end(id shard.ID) {
 	delete(a.mu.busy, id)
 }
 
-// settled reports whether every replica the table gives this node has been
-// initialised (D4).
-func (a *agent) settled() bool {
+// missing is what this node still needs before it may serve clients (D4), empty when
+// there is nothing.
+func (a *agent) missing() string {
 	m := a.node.table.Map()
 	if m.ClusterID() == 0 {
-		return false
+		return "the placement table"
 	}
 	for _, d := range m.OnNode(a.node.self.NodeID) {
-		r, ok := a.node.host.Replica(d.ID)
-		if !ok || r.View().Descriptor == nil {
-			return false
-		}
-		if leader, _ := a.node.host.Leader(d.ID); leader == 0 {
-			return false
+		leader, _ := a.node.host.Leader(d.ID)
+		r, running := a.node.host.Replica(d.ID)
+		switch {
+		case !running:
+			return fmt.Sprintf("shard %s to start", d.ID)
+		case leader == 0:
+			return fmt.Sprintf("a leader of shard %s", d.ID)
+		case r.View().Descriptor == nil:
+			return fmt.Sprintf("shard %s to be initialised", d.ID)
 		}
 	}
-	return true
+	return ""
 }

@@ -106,6 +106,7 @@ func (n *Node) decide(ctx context.Context, id *Identity, replies map[string]*rou
 	if n.cfg.BootstrapExpect == 0 {
 		return nil, fmt.Sprintf("a running cluster at one of %v", n.cfg.Join), nil
 	}
+	names := make(map[string]string) // -> address of a founder with that name
 	for _, addr := range n.cfg.Join {
 		reply := replies[addr]
 		if addr == n.cfg.PeerAddr {
@@ -120,6 +121,10 @@ func (n *Node) decide(ctx context.Context, id *Identity, replies map[string]*rou
 		if reply.Name == n.cfg.Name {
 			return nil, "", fmt.Errorf("the node at %s has the same --name %q", addr, n.cfg.Name)
 		}
+		if other := names[reply.Name]; other != "" {
+			return nil, fmt.Sprintf("founders %s and %s to have different names; both have --name %q", other, addr, reply.Name), nil
+		}
+		names[reply.Name] = addr
 	}
 	if n.cfg.Join[0] != n.cfg.PeerAddr {
 		return nil, fmt.Sprintf("%s to found the cluster", n.cfg.Join[0]), nil

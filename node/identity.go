@@ -26,6 +26,9 @@ type Identity struct {
 	Incarnation []byte `json:"incarnation"`
 	// Cluster is nil until the node belongs to one.
 	Cluster *Membership `json:"cluster,omitempty"`
+	// Stored says that the store has been made. Where it is missing then, data was lost
+	// that this node has promised to keep (D2).
+	Stored bool `json:"stored,omitempty"`
 }
 
 // Membership is a node's place in its cluster.

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
-
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -37,7 +35,7 @@ type Node struct {
 	lock     io.Closer
 	identity *Identity
 	peerMux  *portmux.Mux
-	peerGRPC *grpc.Server
+	peerGRPC *rpcServer
 	self     *Membership
 	engine   *engine.Engine
 	host     *replica.Host
@@ -52,6 +50,8 @@ type Node struct {
 	work    sync.WaitGroup
 	servers sync.WaitGroup
 
+	// cluster is the ID of the node's cluster, 0 until it belongs to one.
+	cluster atomic.Uint64
 	// founding is what Hello tells: set once the node belongs to a cluster.
 	founding struct {
 		sync.Mutex
@@ -70,7 +70,7 @@ func New(cfg Config) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.hlc = hlc.NewHybrid(cfg.Clock)
 	n.table = newTable()
-	n.peers = newPeers(cfg.Dial, n.hlc)
+	n.peers = newPeers(cfg.Dial, n.hlc, n.introduce())
 	n.meta = &meta{node: n}
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)

@@ -22,6 +22,7 @@ import (
 type peers struct {
 	dial      func(ctx context.Context, addr string) (net.Conn, error)
 	revisions peer.Revisions
+	options   []grpc.DialOption
 
 	mu struct {
 		sync.Mutex
@@ -30,8 +31,8 @@ type peers struct {
 	}
 }
 
-func newPeers(dial func(ctx context.Context, addr string) (net.Conn, error), revisions peer.Revisions) *peers {
-	p := &peers{dial: dial, revisions: revisions}
+func newPeers(dial func(ctx context.Context, addr string) (net.Conn, error), revisions peer.Revisions, options []grpc.DialOption) *peers {
+	p := &peers{dial: dial, revisions: revisions, options: options}
 	p.mu.clients = make(map[string]*peer.Client)
 	return p
 }
@@ -43,7 +44,7 @@ func (p *peers) at(addr string) *peer.Client {
 	if c := p.mu.clients[addr]; c != nil {
 		return c
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr,
+	conn, err := grpc.NewClient("passthrough:///"+addr, append(p.options[:len(p.options):len(p.options)],
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(p.dial),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(peer.Codec()), grpc.MaxCallRecvMsgSize(requestBytesMax), grpc.MaxCallSendMsgSize(requestBytesMax)),
@@ -55,7 +56,7 @@ func (p *peers) at(addr string) *peer.Client {
 		}),
 		// A peer that is gone without a word (power, partition) is noticed.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	if err != nil {
 		// Only a malformed target fails here, and addresses are host:port.
 		panic(fmt.Sprintf("node: client for peer %s: %v", addr, err))
@@ -84,10 +85,18 @@ type sender struct {
 	exec  peer.Executor
 	peers *peers
 	table *table
+	// done is closed when the node stops. What the router tries again must end then,
+	// also what it does for nobody in particular.
+	done <-chan struct{}
 }
 
 // Send implements router.Sender.
 func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error) {
+	select {
+	case <-s.done:
+		return nil, fmt.Errorf("node is stopping: %w", context.Canceled) // never tried again
+	default:
+	}
 	if node == s.self {
 		return s.local(ctx, req)
 	}

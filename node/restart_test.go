@@ -1,11 +1,15 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
@@ -23,10 +27,12 @@ func leaderOf(t *testing.T, c *testcluster.Cluster, at *testcluster.Node, key st
 		}
 		return leader != 0
 	})
-	return c.Node(int(leader))
+	name := at.Inside().Map().Node(leader).Name
+	i := slices.IndexFunc(c.Nodes(), func(n *testcluster.Node) bool { return n.Name == name })
+	return c.Nodes()[i]
 }
 
-// other returns the nodes of the cluster that are not excepted.
+// others returns the nodes of the cluster that are not excepted.
 func others(c *testcluster.Cluster, except *testcluster.Node) []*testcluster.Node {
 	var out []*testcluster.Node
 	for _, n := range c.Nodes() {
@@ -102,29 +108,36 @@ func TestLeaderStops(t *testing.T) {
 	w.requireKept(t, c.Client(t, leader))
 }
 
-// Close under load ends everything the node had under way.
+// Close under load ends everything the node had under way and loses nothing.
 func TestCloseUnderLoad(t *testing.T) {
+	before := goleak.IgnoreCurrent()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
-	var w []*writers
+	var clients []*clientv3.Client
 	for _, n := range c.Nodes() {
-		w = append(w, startWriters(t, 2, c.Client(t, n)))
+		clients = append(clients, c.Client(t, n))
 	}
-	reader := c.Client(t, c.Node(1))
-	testcluster.Until(t, "load on all nodes", func() bool {
-		all, from := everything()
-		_, err := reader.Get(t.Context(), all, from)
-		require.NoError(t, err)
-		return w[0].count() > 50 && w[1].count() > 50 && w[2].count() > 50
-	})
+	w := startWriters(t, 6, clients...)
+	ctx, stopReading := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for _, client := range clients {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				all, from := everything()
+				_, _ = client.Get(ctx, all, from) // it fails from some moment on
+			}
+		})
+	}
+	testcluster.Until(t, "load", func() bool { return w.count() > 200 })
 	started := time.Now()
 	c.StopAll()
 	require.Less(t, time.Since(started), 10*time.Second)
-	for _, w := range w {
-		w.stop()
+	w.stop()
+	stopReading()
+	readers.Wait()
+	for _, client := range clients {
+		require.NoError(t, client.Close())
 	}
-	require.NoError(t, goleak.Find(goleak.IgnoreCurrent()))
+	require.NoError(t, goleak.Find(before))
 	c.StartAll(t)
-	for _, w := range w {
-		w.requireKept(t, c.Client(t, c.Node(2)))
-	}
+	w.requireKept(t, c.Client(t, c.Node(2)))
 }

@@ -15,8 +15,6 @@ import (
 // serveClients opens the client port: etcd's gRPC and HTTP on one address.
 func (n *Node) serveClients(context.Context) error {
 	api := etcdapi.New(n.cfg.etcdapi(), n.router, &cluster{node: n})
-	server := grpc.NewServer(append(api.ServerOptions(), transportOptions()...)...)
-	api.Register(server)
 	// The JSON gateway is a client of the same services, without a socket between.
 	loopback, err := etcdapi.StartLoopback(api.ServerOptions(), api.Register)
 	if err != nil {
@@ -33,8 +31,10 @@ func (n *Node) serveClients(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)
 	}
+	server := newRPCServer(mux.Listener(0), append(api.ServerOptions(), transportOptions()...)...)
+	api.Register(server.Server)
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
-	n.servers.Go(func() { n.served("etcd gRPC", server.Serve(mux.Listener(0))) })
+	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
 	n.servers.Go(func() { n.served("etcd HTTP", web.Serve(mux.Listener(1))) })
 	n.onClose(func() {
 		api.Drain()
@@ -54,7 +54,6 @@ func transportOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
 		grpc.SharedWriteBuffer(true),
-		grpc.WaitForHandlers(true), // Close must not pull the store from under them
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -91,17 +92,17 @@ func (n *Node) listenPeers(context.Context) error {
 		l.Close()
 		return fmt.Errorf("divide the peer port: %w", err)
 	}
-	n.peerGRPC = grpc.NewServer(
+	n.peerGRPC = newRPCServer(n.peerMux.Listener(0),
 		grpc.ForceServerCodecV2(peer.Codec()),
 		grpc.MaxRecvMsgSize(requestBytesMax), grpc.MaxSendMsgSize(requestBytesMax),
 		grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(8<<20),
-		grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(n.checkUnary), grpc.ChainStreamInterceptor(n.checkStream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 	)
 	routerpb.RegisterPeerServer(n.peerGRPC, &peerServer{node: n})
 	n.servers.Go(func() { n.served("peer port", n.peerMux.Serve()) })
-	n.servers.Go(func() { n.served("peer gRPC", n.peerGRPC.Serve(n.peerMux.Listener(0))) })
+	n.servers.Go(func() { n.served("peer gRPC", n.peerGRPC.Run()) })
 	n.onClose(func() {
 		n.peerGRPC.Stop()
 		n.peerMux.Close()
@@ -122,11 +123,16 @@ func (n *Node) belong(ctx context.Context) error {
 		return err
 	}
 	n.self = n.identity.Cluster
+	n.cluster.Store(n.self.Founding.ClusterID)
 	return n.setFounding(n.self.Founding)
 }
 
 func (n *Node) openStore(context.Context) (err error) {
-	n.engine, err = engine.Open(n.cfg.FS.PathJoin(n.cfg.DataDir, "store"), engine.Options{FS: n.cfg.FS, CacheBytes: n.cfg.CacheBytes, Logger: n.log})
+	dir := n.cfg.FS.PathJoin(n.cfg.DataDir, "store")
+	if names, err := n.cfg.FS.List(dir); n.identity.Stored && (err != nil || len(names) == 0) {
+		return fmt.Errorf("the data of node %q is gone from %s; put it back, or remove the node from the cluster and join again with an empty data directory: %w", n.cfg.Name, dir, shard.ErrCorrupt)
+	}
+	n.engine, err = engine.Open(dir, engine.Options{FS: n.cfg.FS, CacheBytes: n.cfg.CacheBytes, Logger: n.log})
 	if err != nil {
 		return err
 	}
@@ -135,11 +141,18 @@ func (n *Node) openStore(context.Context) (err error) {
 			n.log.Error("closing the store", "error", err)
 		}
 	})
-	return nil
+	if n.identity.Stored {
+		return nil
+	}
+	n.identity.Stored = true
+	return n.identity.save(n.cfg.FS, n.cfg.DataDir)
 }
 
 func (n *Node) checkClock(ctx context.Context) error {
 	n.watch.look(ctx)
+	if err := n.watch.amongStrangers(); err != nil {
+		return err
+	}
 	n.work.Go(func() { n.watch.run(n.ctx) })
 	return nil
 }
@@ -174,9 +187,10 @@ func (n *Node) startMeta(context.Context) error {
 
 func (n *Node) startRouter(context.Context) error {
 	cache := router.NewCache(n.table, cachedDescriptors)
+	n.agent.cache = cache
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
-		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
+		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table, done: n.Done()},
 	})
 	n.work.Go(func() { n.feed(cache) })
 	return nil
@@ -215,15 +229,25 @@ func (n *Node) listenClients(context.Context) (err error) {
 func (n *Node) waitForShards(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for !n.agent.settled() {
+	said := time.NewTicker(waitingSaid)
+	defer said.Stop()
+	for {
+		missing := n.agent.missing()
+		if missing == "" {
+			return nil
+		}
 		select {
 		case <-tick.C:
+		case <-said.C:
+			n.log.Warn("not serving clients yet", "waiting_for", missing, "nodes_out_of_reach", n.watch.silent())
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the shards of this node to be ready: %w", context.Cause(ctx))
+			return fmt.Errorf("waiting for %s: %w", missing, context.Cause(ctx))
 		}
 	}
-	return nil
 }
+
+// waitingSaid is how often a node that cannot serve yet says why.
+const waitingSaid = 5 * time.Second
 
 // introduceToMap keeps what the table says of this node's addresses true. It goes on
 // trying in the background: the node serves without it.

@@ -2,7 +2,11 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +37,9 @@ type peerHealth struct {
 	since   time.Time // answering without a gap since then; zero when it did not answer
 	offset  time.Duration
 	diskLow bool
+	// stranger is the cluster of whoever answers at the node's address, when it is not
+	// this one. Nothing it says counts.
+	stranger uint64
 }
 
 const (
@@ -76,6 +83,7 @@ func (w *watch) look(ctx context.Context) {
 		}
 	}
 	delete(targets, w.node.self.NodeID)
+	w.forget(targets)
 
 	ctx, cancel := context.WithTimeout(ctx, watchInterval)
 	defer cancel()
@@ -93,22 +101,71 @@ func (w *watch) look(ctx context.Context) {
 	w.judgeSpace()
 }
 
+// forget drops nodes that are gone from the table: what they last said of their disk
+// and clock must not count for ever.
+func (w *watch) forget(targets map[shard.NodeID]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.mu.peers, func(id shard.NodeID, _ peerHealth) bool {
+		_, known := targets[id]
+		return !known
+	})
+}
+
 func (w *watch) record(id shard.NodeID, name string, sent, received time.Time, reply *routerpb.HelloReply, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.mu.peers[id]
 	h.name = name
-	if err != nil {
+	if err == nil {
+		h.stranger = w.strange(reply)
+	}
+	if err != nil || h.stranger != 0 {
 		h.since = time.Time{}
 	} else {
 		if h.since.IsZero() {
-			h.since = received
+			h.since = time.Now() // an interval: no business of the clock that may be wrong
 		}
 		h.offset = clockOffset(sent, received, time.UnixMicro(reply.ClockUnixMicros))
 		h.diskLow = reply.DiskLow
 		w.node.hlc.Observe(shard.Revision(reply.HighestRevision))
 	}
 	w.mu.peers[id] = h
+}
+
+// strange is the ID of the cluster that the reply speaks of, 0 for this node's own.
+func (w *watch) strange(reply *routerpb.HelloReply) uint64 {
+	if len(reply.Identity) == 0 { // not a member of any yet
+		return 0
+	}
+	var founding Founding
+	if err := json.Unmarshal(reply.Identity, &founding); err != nil || founding.ClusterID == w.node.self.Founding.ClusterID {
+		return 0
+	}
+	return founding.ClusterID
+}
+
+// amongStrangers says that this node is at the wrong place: only nodes of another
+// cluster answer at the addresses of its peers.
+func (w *watch) amongStrangers() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var strangers []string
+	var cluster uint64
+	for _, h := range w.mu.peers {
+		switch {
+		case !h.since.IsZero():
+			return nil
+		case h.stranger != 0:
+			strangers, cluster = append(strangers, h.name), h.stranger
+		}
+	}
+	if len(strangers) == 0 {
+		return nil
+	}
+	slices.Sort(strangers)
+	return fmt.Errorf("data directory %s belongs to cluster %x, but at the addresses of its nodes %s another cluster (%x) answers; give the --data-dir of that cluster's node, or stop that cluster",
+		w.node.cfg.DataDir, w.node.self.Founding.ClusterID, strings.Join(strangers, ", "), cluster)
 }
 
 // clockOffset is how far the peer's clock is ahead, 0 if the exchange took long enough
@@ -194,6 +251,7 @@ func (w *watch) lowDisks() []shard.NodeID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var low []shard.NodeID
+	defer func() { slices.Sort(low) }()
 	if w.mu.diskLow {
 		low = append(low, w.node.self.NodeID)
 	}
@@ -225,10 +283,32 @@ func (w *watch) space() error {
 	return nil
 }
 
-// steady reports whether the node has been answering for a while.
+// answers reports whether the node answered the last time it was asked.
+func (w *watch) answers(id shard.NodeID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.mu.peers[id].since.IsZero()
+}
+
+// silent are the names of the nodes that do not answer.
+func (w *watch) silent() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for _, h := range w.mu.peers {
+		if h.since.IsZero() {
+			names = append(names, h.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// steady reports whether the node has been answering for a while and may propose, as
+// far as its clock can be judged from here.
 func (w *watch) steady(id shard.NodeID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	h, ok := w.mu.peers[id]
-	return ok && !h.since.IsZero() && w.node.cfg.Clock.Now().Sub(h.since) >= steadyAfter
+	h := w.mu.peers[id]
+	return !h.since.IsZero() && time.Since(h.since) >= steadyAfter && h.offset.Abs() <= w.node.cfg.MaxClockOffset
 }

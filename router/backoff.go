@@ -2,11 +2,8 @@ package router
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"time"
-
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 const (
@@ -33,21 +30,4 @@ func (b *backoff) wait(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// certain reports whether err promises that nothing was applied, so that the
-// request may be sent again (T1).
-func certain(err error) bool {
-	var wrongShard *shard.WrongShardError
-	var notLeader *shard.NotLeaderError
-	var noReplica *shard.NoReplicaError
-	switch {
-	case errors.Is(err, shard.ErrUnknownOutcome):
-		return false
-	case errors.As(err, &wrongShard), errors.As(err, &notLeader), errors.As(err, &noReplica):
-		return true
-	case errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrStopped), errors.Is(err, shard.ErrClockUntrusted):
-		return true
-	}
-	return false
 }

@@ -10,12 +10,19 @@ import (
 // closer lets concurrent requests share the closing of a shard: one Close is under
 // way per shard, and everyone who came meanwhile shares the next.
 type closer struct {
-	close func(ctx context.Context, key []byte, floor shard.Revision) error
+	close func(ctx context.Context, span shard.Span, floor shard.Revision) error
 
 	mu struct {
 		sync.Mutex
-		shards map[shard.ID]*closing
+		shards map[closingKey]*closing
 	}
+}
+
+// closingKey has the epoch, because requests that share a Close must mean the same
+// span.
+type closingKey struct {
+	id    shard.ID
+	epoch uint64
 }
 
 type closing struct {
@@ -28,26 +35,27 @@ type closeCall struct {
 	err   error // set before done is closed
 }
 
-func newCloser(f func(ctx context.Context, key []byte, floor shard.Revision) error) *closer {
+func newCloser(f func(ctx context.Context, span shard.Span, floor shard.Revision) error) *closer {
 	c := &closer{close: f}
-	c.mu.shards = make(map[shard.ID]*closing)
+	c.mu.shards = make(map[closingKey]*closing)
 	return c
 }
 
-// reach returns once the shard at p is closed to floor.
+// reach returns once what the shard at p owns by its descriptor is closed to floor.
 func (c *closer) reach(ctx context.Context, p Place, floor shard.Revision) error {
+	key := closingKey{p.ID, p.Epoch}
 	c.mu.Lock()
-	state := c.mu.shards[p.ID]
+	state := c.mu.shards[key]
 	if state == nil {
 		state = &closing{}
-		c.mu.shards[p.ID] = state
+		c.mu.shards[key] = state
 	}
 	var call *closeCall
 	switch {
 	case state.running == nil:
 		call = &closeCall{floor: floor, done: make(chan struct{})}
 		state.running = call
-		go c.run(p, state)
+		go c.run(key, p.Span, state)
 	case state.running.floor >= floor:
 		call = state.running
 	case state.waiting == nil:
@@ -68,19 +76,19 @@ func (c *closer) reach(ctx context.Context, p Place, floor shard.Revision) error
 
 // run performs the running call and those that come to wait behind it. It has its
 // own deadline: a caller that leaves does not fail the others.
-func (c *closer) run(p Place, state *closing) {
+func (c *closer) run(key closingKey, span shard.Span, state *closing) {
 	for {
 		c.mu.Lock()
 		call := state.running
 		c.mu.Unlock()
 		ctx, cancel := bounded(context.Background())
-		call.err = c.close(ctx, p.Span.Start, call.floor)
+		call.err = c.close(ctx, span, call.floor)
 		cancel()
 		close(call.done)
 		c.mu.Lock()
 		state.running, state.waiting = state.waiting, nil
 		if state.running == nil {
-			delete(c.mu.shards, p.ID)
+			delete(c.mu.shards, key)
 			c.mu.Unlock()
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -31,16 +32,46 @@ func TestRandom(t *testing.T) {
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Logf("again: go test ./router -run TestRandom -seed=%d -steps=%d", seed, *stepsFlag)
-			synctest.Test(t, func(t *testing.T) { runRandom(t, seed, *stepsFlag) })
+			synctest.Test(t, func(t *testing.T) {
+				for _, v := range runRandom(t, seed, *stepsFlag, Knobs{}) {
+					t.Error(v)
+				}
+			})
 		})
 	}
 }
 
-func runRandom(t *testing.T, seed uint64, steps int) {
+// TestRandomFindsPlantedBugs makes sure that the test above can fail.
+func TestRandomFindsPlantedBugs(t *testing.T) {
+	for name, plant := range map[string]struct {
+		knobs Knobs
+		want  string
+	}{
+		"cuts are not closed":           {Knobs{SkipClose: true}, "T3"},
+		"unknown outcomes are repeated": {Knobs{RetryUnknown: true}, "T1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var found []string
+			for seed := uint64(1); len(found) == 0 && seed < 10; seed++ {
+				synctest.Test(t, func(t *testing.T) {
+					for _, v := range runRandom(t, seed, *stepsFlag, plant.knobs) {
+						if strings.HasPrefix(v, plant.want) {
+							found = append(found, v)
+						}
+					}
+				})
+			}
+			require.NotEmpty(t, found)
+		})
+	}
+}
+
+// runRandom returns the violations it saw.
+func runRandom(t *testing.T, seed uint64, steps int, knobs Knobs) []string {
 	w := newWorld(t, seed, "d", "m", "t")
 	w.delayed, w.faults = true, 40
 	w.skew[2], w.skew[3] = 4000, -900 // 100 ms ahead, 22 ms behind
-	trial := &trial{w: w}
+	trial := &trial{w: w, knobs: knobs}
 	stop := make(chan struct{})
 	var chaos, clients sync.WaitGroup
 	chaos.Go(func() { w.disturb(stop) })
@@ -56,12 +87,10 @@ func runRandom(t *testing.T, seed uint64, steps int) {
 
 	w.locked(func() {
 		trial.checkAll()
-		for _, v := range w.broken {
-			t.Error(v)
-		}
 		t.Logf("%d requests to shards, %d shards ever, %d cuts, %d errors by kind %v", len(w.sent), len(w.shards), trial.cuts, trial.errors, trial.kinds)
 		require.Positive(t, trial.cuts, "a test in which no read succeeds shows nothing")
 	})
+	return w.broken
 }
 
 // disturb changes the world from time to time.
@@ -98,7 +127,8 @@ func (w *world) disturb(stop chan struct{}) {
 
 // trial is what clients did and what they were told.
 type trial struct {
-	w *world
+	w     *world
+	knobs Knobs
 
 	mu     sync.Mutex
 	cuts   int
@@ -122,7 +152,7 @@ func (tr *trial) later(check func()) {
 func (tr *trial) client(n, steps int) {
 	w := tr.w
 	rng := rand.New(rand.NewPCG(w.seed, 1000+uint64(n)))
-	router, seen := w.newRouter(shard.NodeID(n%4), Knobs{}) // 0 is a client
+	router, seen := w.newRouter(shard.NodeID(n%4), tr.knobs) // 0 is a client
 	key := func() []byte { return fmt.Appendf(nil, "%c%c", 'a'+rng.IntN(26), 'a'+rng.IntN(3)*11) }
 	pair := func() ([]byte, []byte) {
 		a, b := key(), key()

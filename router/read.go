@@ -1,14 +1,13 @@
 package router
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -54,6 +53,9 @@ func (r *Router) rangeOne(ctx context.Context, p Place, n int, req *pb.RangeRequ
 		}
 		sub.Closed = true
 		reply, err = r.send(ctx, p, node, sub)
+		if errors.As(err, &notClosed) {
+			return nil, fmt.Errorf("node %s is behind: %w: %w", node, shard.ErrUnavailable, err)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -69,7 +71,7 @@ func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRe
 	if err != nil {
 		return nil, err
 	}
-	o := listing.FetchOptions{Limit: listing.FetchLimit(req), KeysOnly: req.KeysOnly, CountOnly: req.CountOnly}
+	o := listing.OptionsFor(req)
 	var all listing.Fetched
 	if o.Limit == 0 {
 		all, err = r.fetchParallel(ctx, cut, o)
@@ -77,11 +79,20 @@ func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRe
 		all, err = r.fetch(ctx, cut, span, o)
 	}
 	if err != nil {
-		return nil, err
+		return nil, overtaken(req, err)
 	}
 	resp := listing.Respond(req, all)
 	resp.Header = header(cut.header)
 	return resp, nil
+}
+
+// overtaken lets a read of the latest state be tried again, whole, if its cut was
+// compacted before all of it was read: the latest state is never compacted.
+func overtaken(req *pb.RangeRequest, err error) error {
+	if req.Revision <= 0 && errors.Is(err, shard.ErrCompacted) {
+		return fmt.Errorf("a compaction overtook the read: %w: %v", shard.ErrUnavailable, err)
+	}
+	return err
 }
 
 // cut is an exact snapshot of a span: every write at or below at is readable, every
@@ -89,10 +100,26 @@ func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRe
 type cut struct {
 	at     shard.Revision
 	header shard.Revision // what the response's header says
-	places []Place
 	span   shard.Span
-	// loose cuts (serializable reads) take whatever each local replica has.
+	places []Place
+	// revs are what each place had applied when it was asked.
+	revs []shard.Revision
+	// loose cuts (serializable reads) show each place at its own revision.
 	loose bool
+}
+
+// holds reports whether the cut closed the shard at p, as it is now, or found it closed.
+func (c *cut) holds(p Place) bool {
+	return slices.ContainsFunc(c.places, func(o Place) bool { return o.ID == p.ID && o.Epoch == p.Epoch })
+}
+
+// part is how much of the span may be read at which revision, in one go.
+func (c *cut) part(span shard.Span) (shard.Span, shard.Revision) {
+	if !c.loose {
+		return span, c.at
+	}
+	i := slices.IndexFunc(c.places, func(p Place) bool { return p.Span.Contains(span.Start) })
+	return span.Intersect(c.places[i].Span), c.revs[i]
 }
 
 // cut finds the cut for a read: at the given revision, or the span's latest for 0.
@@ -108,6 +135,7 @@ func (r *Router) cut(ctx context.Context, span shard.Span, at shard.Revision, se
 	c := cut{at: at, places: places, span: span}
 	for _, v := range views {
 		c.header = max(c.header, v.Rev)
+		c.revs = append(c.revs, v.Rev)
 	}
 	if at == 0 {
 		c.at, c.loose = c.header, serializable || r.cfg.Knobs.SkipClose
@@ -133,18 +161,22 @@ func (r *Router) probe(ctx context.Context, places []Place, serializable bool) (
 	var wg sync.WaitGroup
 	for i, p := range places {
 		wg.Go(func() {
+			changed := false
 			errs[i] = r.retrying(ctx, func(n int) (err error) {
-				if n > 0 { // the map may have changed; the caller starts over then
-					if p, err = r.cfg.Cache.Lookup(ctx, p.Span.Start); err != nil {
+				if n > 0 {
+					if p, err = r.cfg.Cache.Lookup(ctx, places[i].Span.Start); err != nil {
 						return err
 					}
-					if !p.Span.Equal(places[i].Span) {
-						return fmt.Errorf("shard %d changed its span: %w", p.ID, errMapChanged)
+					if changed = !p.Span.Equal(places[i].Span); changed {
+						return nil // not to be tried again here: the caller starts over
 					}
 				}
 				views[i], err = r.send(ctx, p, r.reader(p, n), &Request{Op: routerpb.Op_OP_PROBE, Serializable: serializable})
 				return err
 			})
+			if errs[i] == nil && changed {
+				errs[i] = fmt.Errorf("shard %d at %.64q: %w", p.ID, p.Span.Start, errMapChanged)
+			}
 		})
 	}
 	wg.Wait()
@@ -183,7 +215,7 @@ func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOption
 // reached, the rest is only counted.
 func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, error) {
 	var all listing.Fetched
-	limit := o.Limit
+	whole := o
 	for {
 		part, end, err := r.fetchPart(ctx, c, span, o)
 		if err != nil {
@@ -191,12 +223,12 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 		}
 		all.KVs = append(all.KVs, part.KVs...)
 		all.Count += part.Count
-		if end == nil {
+		if end == nil || whole.Done(len(all.KVs)) {
 			return all, nil
 		}
 		span.Start = end
-		if limit > 0 {
-			o.Limit = limit - int64(len(all.KVs))
+		if whole.Limit > 0 {
+			o.Limit = whole.Limit - int64(len(all.KVs))
 			o.CountOnly = o.CountOnly || o.Limit <= 0
 			o.Limit = max(o.Limit, 0)
 		}
@@ -205,40 +237,41 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 
 // fetchPart reads what the shard at the span's start owns of it. It returns where
 // the next part starts, nil when there is none. Shards may have split or moved since
-// the cut was made: their successors keep its promise (R4).
+// the cut was made: their successors keep its promise (R4), and are asked whether they
+// know.
 func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
 	var got listing.Fetched
 	var end []byte
+	var closed *shard.Descriptor // what was closed here, beyond the cut
 	err := r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, span.Start)
 		if err != nil {
 			return err
 		}
-		part := span.Intersect(p.Span)
+		readable, at := c.part(span)
+		part := readable.Intersect(p.Span)
 		req := &Request{
-			Op: routerpb.Op_OP_FETCH, Serializable: true, At: c.at, Closed: !c.loose, Limit: o.Limit,
+			Op: routerpb.Op_OP_FETCH, Serializable: true, At: at, Limit: o.Limit, NoCount: o.NoCount,
+			Closed:  c.loose || c.holds(p) || closed == p.Descriptor,
 			Message: &pb.RangeRequest{Key: part.Start, RangeEnd: rangeEnd(part), KeysOnly: o.KeysOnly, CountOnly: o.CountOnly},
-		}
-		if c.loose {
-			req.At = 0
 		}
 		reply, err := r.send(ctx, p, r.reader(p, n), req)
 		var notClosed *shard.NotClosedError
 		if errors.As(err, &notClosed) {
-			if err := r.closer.reach(ctx, p, c.at); err != nil {
-				return err
+			if !c.loose {
+				if err := r.closer.reach(ctx, p, at); err != nil {
+					return err
+				}
+				closed = p.Descriptor
 			}
-			return fmt.Errorf("shard %d was closed again: %w", p.ID, shard.ErrUnavailable)
+			return fmt.Errorf("shard %d: %w: %w", p.ID, shard.ErrUnavailable, err)
 		}
 		if err != nil {
 			return err
 		}
 		resp := reply.Message.(*pb.RangeResponse)
 		got = listing.Fetched{KVs: resp.Kvs, Count: resp.Count}
-		end = nil
-		if !bytes.Equal(part.End, span.End) {
-			end = part.End
-		}
+		end = after(span, part)
 		return nil
 	})
 	return got, end, err
@@ -278,86 +311,4 @@ func (r *Router) latest(ctx context.Context, span shard.Span) (shard.Revision, e
 		return nil
 	})
 	return latest, err
-}
-
-// Chunks of a streamed range: the first is small so that the reader starts early.
-const (
-	streamFirstKeys  = 10
-	streamChunkBytes = 1 << 20
-)
-
-// RangeStream reads a span like Range and hands it over in chunks; only the last one
-// carries header, count and more.
-func (r *Router) RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error {
-	if req.CountOnly {
-		resp, err := r.Range(ctx, req)
-		if err != nil {
-			return err
-		}
-		return send(resp)
-	}
-	if err := r.minted(ctx, shard.Revision(req.Revision)); err != nil {
-		return err
-	}
-	span := shard.RequestSpan(req.Key, req.RangeEnd)
-	if span.Empty() {
-		resp, err := r.Range(ctx, req)
-		if err != nil {
-			return err
-		}
-		return send(resp)
-	}
-	var c cut
-	err := r.retrying(ctx, func(int) (err error) {
-		c, err = r.cut(ctx, span, shard.Revision(max(req.Revision, 0)), req.Serializable)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return r.stream(ctx, c, span, req, send)
-}
-
-func (r *Router) stream(ctx context.Context, c cut, span shard.Span, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error {
-	last := &pb.RangeResponse{Header: header(c.header)}
-	keys, sent := int64(streamFirstKeys), int64(0)
-	for {
-		wanted := keys
-		if req.Limit > 0 {
-			wanted = min(wanted, req.Limit-sent)
-		}
-		o := listing.FetchOptions{Limit: wanted + 1, KeysOnly: req.KeysOnly}
-		got, err := r.fetch(ctx, c, span, o)
-		if err != nil {
-			return err
-		}
-		if sent == 0 {
-			last.Count = got.Count
-		}
-		kvs := got.KVs
-		rest := int64(len(kvs)) > wanted
-		if rest {
-			kvs = kvs[:wanted]
-		}
-		sent += int64(len(kvs))
-		done := !rest || (req.Limit > 0 && sent >= req.Limit)
-		if done {
-			last.Kvs, last.More = kvs, rest
-			return send(last)
-		}
-		if err := send(&pb.RangeResponse{Kvs: kvs}); err != nil {
-			return err
-		}
-		span.Start = append(bytes.Clone(kvs[len(kvs)-1].Key), 0)
-		keys = nextChunk(kvs)
-	}
-}
-
-// nextChunk guesses how many keys fill a chunk from the size of the last ones.
-func nextChunk(kvs []*mvccpb.KeyValue) int64 {
-	size := 1
-	for _, kv := range kvs {
-		size += len(kv.Key) + len(kv.Value) + 32
-	}
-	return int64(max(streamFirstKeys, streamChunkBytes*len(kvs)/size))
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ type Router struct {
 // New returns a Router.
 func New(cfg Config) *Router {
 	r := &Router{cfg: cfg}
-	r.closer = newCloser(r.closeShard)
+	r.closer = newCloser(r.closeSpan)
 	return r
 }
 
@@ -111,6 +112,9 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 		return reply, nil
 	}
 	r.learn(p, node, err)
+	if req.Op == routerpb.Op_OP_WRITE && !errors.Is(err, shard.ErrUnknownOutcome) && ambiguous(err) {
+		err = fmt.Errorf("write to shard %d: %w: %w", p.ID, shard.ErrUnknownOutcome, err)
+	}
 	return nil, err
 }
 
@@ -197,9 +201,48 @@ func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Rep
 	return r.send(ctx, p, r.writer(p, n), &req)
 }
 
-// closeShard makes the shard that owns key promise that no later write gets a
+// closeSpan makes the shards that own the span promise that no later write gets a
 // revision at or below floor.
-func (r *Router) closeShard(ctx context.Context, key []byte, floor shard.Revision) error {
-	_, err := r.write(ctx, key, mark(shardpb.Kind_CLOSE, floor))
-	return err
+func (r *Router) closeSpan(ctx context.Context, span shard.Span, floor shard.Revision) error {
+	return r.markSpan(ctx, span, shardpb.Kind_CLOSE, floor)
+}
+
+// markSpan sends a command that carries only a revision to every shard of the span, in
+// key order: a shard may have split since its caller looked. Such a command changes
+// nothing the second time, so it may be sent again after any answer, T1 or not.
+func (r *Router) markSpan(ctx context.Context, span shard.Span, kind shardpb.Kind, rev shard.Revision) error {
+	for {
+		var rest []byte
+		err := r.retrying(ctx, func(n int) error {
+			p, err := r.cfg.Cache.Lookup(ctx, span.Start)
+			if err != nil {
+				return err
+			}
+			_, err = r.writeTo(ctx, p, n, mark(kind, rev))
+			switch {
+			case errors.Is(err, shard.ErrUnknownOutcome):
+				return fmt.Errorf("%v of shard %d: %w: %v", kind, p.ID, shard.ErrUnavailable, err)
+			case kind == shardpb.Kind_COMPACT && errors.Is(err, shard.ErrCompacted):
+				// It was told already, by its own leader or by us.
+			case err != nil:
+				return err
+			}
+			rest = after(span, p.Span)
+			return nil
+		})
+		if err != nil || rest == nil {
+			return err
+		}
+		span.Start = rest
+	}
+}
+
+// after is where the rest of a span starts behind the part that one shard owns, nil
+// when there is none.
+func after(span, owned shard.Span) []byte {
+	end := span.Intersect(owned).End
+	if bytes.Equal(end, span.End) {
+		return nil
+	}
+	return end
 }

@@ -388,7 +388,7 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *Request) (*Re
 	// What the answers of a lost message are.
 	lost := func(err error) error {
 		if isWrite {
-			w.locked(func() { ambiguous(op) })
+			w.locked(func() { markAmbiguous(op) })
 			return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)
 		}
 		return fmt.Errorf("%w: %w", shard.ErrUnavailable, err)
@@ -413,7 +413,7 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *Request) (*Re
 	w.mu.Unlock()
 	if fault {
 		if isWrite && rng.IntN(2) == 0 { // an error outside the vocabulary
-			w.locked(func() { ambiguous(op) })
+			w.locked(func() { markAmbiguous(op) })
 			return nil, errors.New("the reply does not decode")
 		}
 		return nil, lost(errors.New("stream ended"))
@@ -427,7 +427,7 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *Request) (*Re
 	return reply, err
 }
 
-func ambiguous(op *operation) {
+func markAmbiguous(op *operation) {
 	if op != nil {
 		op.ambiguous = true
 	}
@@ -452,7 +452,7 @@ func (s *sender) fault(op *operation, req *Request, rng *rand.Rand) error {
 		&shard.WrongShardError{Shard: req.Shard},
 	}
 	if req.Op == routerpb.Op_OP_WRITE && rng.IntN(4) == 0 {
-		s.w.locked(func() { ambiguous(op) })
+		s.w.locked(func() { markAmbiguous(op) })
 		return fmt.Errorf("timed out: %w", shard.ErrUnknownOutcome)
 	}
 	return certain[rng.IntN(len(certain))]
@@ -513,7 +513,7 @@ func (w *world) write(op *operation, s *modelShard, node shard.NodeID, req *Requ
 		s.append(v)
 		return &Reply{Rev: v.Rev}, nil
 	}
-	stamp := shard.Tick(time.Since(w.began)/shard.TickUnit) + 1000 + w.skew[node]
+	stamp := shard.Tick(time.Since(w.began)/shard.TickUnit) + shard.Tick(w.clock) + 1000 + w.skew[node]
 	rev := shard.NextRevision(v.Floor, stamp, v.Descriptor.Slot)
 	done := written{rev: rev}
 	span := v.Descriptor.Span

@@ -34,7 +34,8 @@ func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, 
 }
 
 // DeleteRange deletes the span shard by shard, in key order, each atomically. An
-// error may come after some shards have deleted their part.
+// error that comes after some shards have deleted their part wraps
+// shard.ErrUnknownOutcome, whatever ended the rest.
 func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -53,6 +54,9 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	for {
 		part, end, err := r.deletePart(ctx, req, next)
 		if err != nil {
+			if total.Deleted > 0 && !errors.Is(err, shard.ErrUnknownOutcome) {
+				err = fmt.Errorf("%d keys up to %.64q were deleted, the rest was not: %w: %w", total.Deleted, next.Start, shard.ErrUnknownOutcome, err)
+			}
 			return nil, err
 		}
 		total.Deleted += part.Deleted
@@ -87,10 +91,7 @@ func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, spa
 		}
 		resp = reply.Message.(*pb.DeleteRangeResponse)
 		resp.Header = header(reply.Rev)
-		end = nil
-		if !part.Equal(span) && !slices.Equal(part.End, span.End) {
-			end = part.End
-		}
+		end = after(span, p.Span)
 		return nil
 	})
 	return resp, end, err
@@ -193,6 +194,10 @@ func (r *Router) crossShard(ctx context.Context, foot txn.Footprint) error {
 		if err != nil {
 			return err
 		}
+		// The map may be stale, and a refusal is final: let the shards confirm it (T2).
+		if _, err := r.probe(ctx, places, false); err != nil {
+			return err
+		}
 		where := txn.Place{Span: span}
 		for _, p := range places {
 			where.Shards = append(where.Shards, p.ID)
@@ -209,9 +214,13 @@ func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest)
 	if at == 0 {
 		return nil
 	}
-	if err := r.minted(ctx, shard.Revision(at)); err != nil {
+	err := r.minted(ctx, shard.Revision(at))
+	if errors.Is(err, shard.ErrFutureRevision) {
 		// Left to the shard to refuse, which knows whether that path is taken.
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	return r.closer.reach(ctx, p, shard.Revision(at))
 }
@@ -232,27 +241,33 @@ func (r *Router) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 		return nil, err
 	}
 	if err := r.cfg.Compactions.RecordCompaction(ctx, rev); err != nil {
+		if !errors.Is(err, shard.ErrUnknownOutcome) && ambiguous(err) {
+			err = fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)
+		}
 		return nil, fmt.Errorf("record compaction at %d: %w", rev, err)
 	}
+	if err := r.compactAll(ctx, rev); err != nil {
+		// It is recorded: every shard will be told by its leader.
+		return nil, r.final(ctx, fmt.Errorf("compact at %d: %w: %w", rev, shard.ErrUnknownOutcome, err))
+	}
+	return &pb.CompactionResponse{Header: header(r.cfg.Revisions.Seen())}, nil
+}
+
+// compactAll tells every shard.
+func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
 	places, err := r.cfg.Cache.Cover(ctx, shard.Everything())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	errs := make([]error, len(places))
 	var wg sync.WaitGroup
 	for i, p := range places {
 		wg.Go(func() {
-			_, errs[i] = r.write(ctx, p.Span.Start, mark(shardpb.Kind_COMPACT, rev))
+			errs[i] = r.markSpan(ctx, p.Span, shardpb.Kind_COMPACT, rev)
 		})
 	}
 	wg.Wait()
-	for _, err := range errs {
-		// A shard that was already told by its own leader has done what is asked.
-		if err != nil && !errors.Is(err, shard.ErrCompacted) {
-			return nil, err
-		}
-	}
-	return &pb.CompactionResponse{Header: header(r.cfg.Revisions.Seen())}, nil
+	return errors.Join(errs...)
 }
 
 // command makes the write of an etcd request. grows says that it puts something.

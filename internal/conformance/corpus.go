@@ -25,7 +25,7 @@ func Corpus() []Script {
 func freshStories() []*story {
 	s := newStory("fresh/never_compacted")
 	s.see("an empty store")
-	s.do("nothing deleted, nothing happened", &pb.DeleteRangeRequest{Key: zero, RangeEnd: zero})
+	s.do("nothing deleted, nothing happened", &pb.DeleteRangeRequest{Key: zero(), RangeEnd: zero()})
 	s.do("an empty transaction succeeds and is no write", &pb.TxnRequest{})
 	a := s.put("a", "1")
 	s.do("outside a transaction, a negative revision means now", get("a", func(r *pb.RangeRequest) { r.Revision = -1 }))

@@ -85,6 +85,6 @@ func limitSizes() *story {
 	s.do("reading such a key", get(big(requestBytesMax+1)))
 	s.do("deleting such a key", del(big(requestBytesMax+1), ""))
 	s.see("several big values in one answer")
-	s.do("prev_kv of all", &pb.DeleteRangeRequest{Key: zero, RangeEnd: zero, PrevKv: true})
+	s.do("prev_kv of all", &pb.DeleteRangeRequest{Key: zero(), RangeEnd: zero(), PrevKv: true})
 	return s
 }

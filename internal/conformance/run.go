@@ -26,7 +26,7 @@ type run struct {
 func begin(ctx context.Context, a *asker) (*run, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	resp, err := a.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: zero, RangeEnd: zero})
+	resp, err := a.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: zero(), RangeEnd: zero()})
 	if err != nil {
 		return nil, fmt.Errorf("empty the store: %w", err)
 	}

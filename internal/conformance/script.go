@@ -119,8 +119,8 @@ func (s *story) put(key, value string) Ref {
 
 // see appends a range over all keys, the usual way to show what a step left.
 func (s *story) see(why string) Ref {
-	return s.do(why, &pb.RangeRequest{Key: zero, RangeEnd: zero})
+	return s.do(why, &pb.RangeRequest{Key: zero(), RangeEnd: zero()})
 }
 
 // zero is the byte that etcd reads as "from the first key" and "to the last key".
-var zero = []byte{0}
+func zero() []byte { return []byte{0} }

@@ -89,17 +89,22 @@ func headings(text string) []string {
 	return out
 }
 
-func TestEtcdTableNamesTests(t *testing.T) {
+func TestNamedTestsExist(t *testing.T) {
 	root := repository(t)
-	text, err := os.ReadFile(filepath.Join(root, "docs", "ETCD.md"))
-	if err != nil {
-		t.Fatalf("read the table: %v", err)
-	}
+	tests := testNames(loadTree(t, root))
 	script := func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, "internal", "conformance", "testdata", filepath.FromSlash(name)+".txt"))
 		return err == nil
 	}
-	report(t, "docs", checkNamedTests(string(text), testNames(loadTree(t, root)), script))
+	err := walk(root, func(name string, read func() []byte) error {
+		if strings.HasPrefix(name, "docs/") && path.Ext(name) == ".md" {
+			report(t, "docs", checkNamedTests(name, string(read()), tests, script))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("read the pages: %v", err)
+	}
 }
 
 // testNames returns every test and fuzz target, as "folder.TestName".
@@ -117,27 +122,27 @@ func testNames(t *tree) map[string]bool {
 	return out
 }
 
-// checkNamedTests wants every `folder.TestName` and every `corpus:script` of the page to
-// exist, every table row that says "same" or "differs" to name one, and no test to be named
-// in a way that this rule would not see.
-func checkNamedTests(page string, tests map[string]bool, script func(string) bool) (out []finding) {
+// checkNamedTests wants every `folder.TestName` and every `corpus:script` of a page to
+// exist, every table row that says "same" or "differs", as those of docs/ETCD.md, to name
+// one, and no test to be named in a way that this rule would not see.
+func checkNamedTests(name, page string, tests map[string]bool, script func(string) bool) (out []finding) {
 	test := regexp.MustCompile("`([a-z0-9_/]+\\.(?:Test|Fuzz)[A-Za-z0-9_]+)`")
 	corpus := regexp.MustCompile("`corpus:([a-z_/]+)`")
 	loose := regexp.MustCompile("`(?:Test|Fuzz)[A-Z][A-Za-z0-9_]*`")
 	for i, line := range strings.Split(page, "\n") {
-		where := fmt.Sprintf("docs/ETCD.md:%d", i+1)
+		where := fmt.Sprintf("%s:%d", name, i+1)
 		named := 0
 		for _, m := range test.FindAllStringSubmatch(line, -1) {
 			named++
 			if !tests[m[1]] {
-				out = append(out, finding{where, "the table names " + m[1] + ", which does not exist",
+				out = append(out, finding{where, "the page names " + m[1] + ", which does not exist",
 					"A row without a test is only a claim. Name the test that shows it now."})
 			}
 		}
 		for _, m := range corpus.FindAllStringSubmatch(line, -1) {
 			named++
 			if !script(m[1]) {
-				out = append(out, finding{where, "the table names the script " + m[1] + ", which does not exist",
+				out = append(out, finding{where, "the page names the script " + m[1] + ", which does not exist",
 					"Scripts are the files of internal/conformance/testdata."})
 			}
 		}

@@ -83,6 +83,7 @@ func TestRulesNotice(t *testing.T) {
 		{"another beginning", checkPackageComments, map[string]string{"node/a.go": "// This is node.\npackage node"}, []string{"does not begin with"}},
 
 		{"a sleep", checkTests, map[string]string{"node/a_test.go": "package node\nimport \"time\"\nfunc f() { time.Sleep(1) }"}, []string{"node sleeps in a test"}},
+		{"a sleep of virtual time", checkTests, map[string]string{"node/a_test.go": "package node\nimport (\n\"testing/synctest\"\n\"time\"\n)\nfunc f() { time.Sleep(1) }"}, nil},
 		{"a skip", checkTests, map[string]string{"node/a_test.go": "package node\nfunc f() { t.Skipf(\"\") }"}, []string{"node skips a test"}},
 		{"something else that skips", checkTests, map[string]string{"node/a_test.go": "package node\nfunc f() { reader.Skip(3) }"}, nil},
 	} {
@@ -116,6 +117,6 @@ func TestTextRulesNotice(t *testing.T) {
 
 	table := "| Put | same | `txn.TestPut` |\n| Get | same | `corpus:range/all` `corpus:gone` |\n| Txn | differs | |\n| A | absent | |\n| B | same | untested |\n| C | same | `TestC` |\n"
 	requireFindings(t, []string{"script gone", "names no test (docs/ETCD.md:3)", "without its folder", "names no test (docs/ETCD.md:6)"},
-		checkNamedTests(table, map[string]bool{"txn.TestPut": true}, func(s string) bool { return s == "range/all" }))
-	requireFindings(t, []string{"names txn.TestPut, which does not exist"}, checkNamedTests("`txn.TestPut`", nil, nil))
+		checkNamedTests("docs/ETCD.md", table, map[string]bool{"txn.TestPut": true}, func(s string) bool { return s == "range/all" }))
+	requireFindings(t, []string{"names txn.TestPut, which does not exist"}, checkNamedTests("docs/ETCD.md", "`txn.TestPut`", nil, nil))
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // logLinesMax is how much of each node's log a failed test shows.
-const logLinesMax = 2000
+const logLinesMax = 80
 
 // nodeLog keeps what a node logged, over all its runs.
 type nodeLog struct {

@@ -17,7 +17,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -149,8 +149,8 @@ func wrongShard(id shard.ID, v shard.View) error {
 
 func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {
 	rr := req.Message.(*pb.RangeRequest)
-	got, err := r.Fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, mvcc.FetchOptions{
-		Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly,
+	got, err := r.Fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, listing.FetchOptions{
+		Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount,
 	})
 	if err != nil {
 		return nil, err

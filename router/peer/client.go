@@ -76,7 +76,13 @@ func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, 
 		}
 		return nil, l.lost(req, call)
 	case <-ctx.Done():
-		if l.abandon(out.Id) && req.Op == routerpb.Op_OP_WRITE {
+		sent := l.abandon(out.Id)
+		select {
+		case in := <-call.reply:
+			return decodeReply(req, in)
+		default:
+		}
+		if sent && req.Op == routerpb.Op_OP_WRITE {
 			return nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx)) // N1
 		}
 		return nil, fmt.Errorf("no reply from the node: %w: %w", shard.ErrUnavailable, context.Cause(ctx))
@@ -130,9 +136,26 @@ type link struct {
 // queueRequestsMax bounds what waits for a stream that does not drain.
 const queueRequestsMax = 32 << 10
 
-// frameRequestsMax bounds a frame, so that one node's burst does not become one
-// message that delays all others.
-const frameRequestsMax = 1024
+const (
+	// frameMessagesMax and frameBytesMax bound a frame, so that a burst does not become
+	// one message that delays all others, or that is larger than a receiver takes: that
+	// would end the stream and leave everything under way on it unknown. A single larger
+	// request or reply goes alone.
+	frameMessagesMax = 1024
+	frameBytesMax    = 4 << 20
+)
+
+// fill returns how many of the queued messages make the next frame, and their size.
+func fill[M interface{ SizeVT() int }](queue []M) (n, bytes int) {
+	for n < len(queue) && n < frameMessagesMax {
+		size := queue[n].SizeVT()
+		if n > 0 && bytes+size > frameBytesMax {
+			break
+		}
+		n, bytes = n+1, bytes+size
+	}
+	return n, bytes
+}
 
 func (l *link) enqueue(req *routerpb.Request, c *call) error {
 	l.mu.Lock()
@@ -218,7 +241,7 @@ func (l *link) end(err error) {
 func (l *link) flush(stream grpc.BidiStreamingClient[routerpb.Frame, routerpb.Frame]) error {
 	for {
 		l.mu.Lock()
-		n := min(len(l.mu.queue), frameRequestsMax)
+		n, _ := fill(l.mu.queue)
 		requests := l.mu.queue[:n:n]
 		l.mu.queue = l.mu.queue[n:]
 		for _, req := range requests {

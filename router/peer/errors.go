@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -43,6 +42,10 @@ func encodeError(reply *routerpb.Reply, err error) {
 	var noReplica *shard.NoReplicaError
 	var notClosed *shard.NotClosedError
 	switch {
+	case errors.Is(err, shard.ErrUnknownOutcome):
+		// Before all else: what caused it is often an error that alone would be certain.
+		reply.Code = routerpb.Code_UNKNOWN_OUTCOME
+		return
 	case errors.As(err, &wrongShard):
 		reply.Code, reply.Shard = routerpb.Code_WRONG_SHARD, uint64(wrongShard.Shard)
 		for _, d := range wrongShard.Descriptors {
@@ -77,6 +80,15 @@ func encodeError(reply *routerpb.Reply, err error) {
 	}
 }
 
+// remoteError is an error of the vocabulary in the words of the node that met it.
+type remoteError struct {
+	message string
+	kind    error
+}
+
+func (e *remoteError) Error() string { return e.message }
+func (e *remoteError) Unwrap() error { return e.kind }
+
 // decodeError returns the reply's error, nil for OK.
 func decodeError(reply *routerpb.Reply) error {
 	switch reply.Code {
@@ -99,7 +111,7 @@ func decodeError(reply *routerpb.Reply) error {
 	}
 	for _, p := range plain() {
 		if p.code == reply.Code {
-			return fmt.Errorf("%s: %w", reply.Message, p.err)
+			return &remoteError{message: reply.Message, kind: p.err}
 		}
 	}
 	return errors.New(reply.Message)

@@ -15,7 +15,7 @@ import (
 func encodeRequest(req *router.Request) (*routerpb.Request, error) {
 	out := &routerpb.Request{
 		Shard: uint64(req.Shard), Epoch: req.Epoch, Op: req.Op, Command: req.Command,
-		Serializable: req.Serializable, At: int64(req.At), Closed: req.Closed, Limit: req.Limit, Grows: req.Grows,
+		Serializable: req.Serializable, At: int64(req.At), Closed: req.Closed, Limit: req.Limit, NoCount: req.NoCount, Grows: req.Grows,
 	}
 	if req.Message != nil {
 		var err error
@@ -29,7 +29,7 @@ func encodeRequest(req *router.Request) (*routerpb.Request, error) {
 func decodeRequest(in *routerpb.Request) (*router.Request, error) {
 	req := &router.Request{
 		Shard: shard.ID(in.Shard), Epoch: in.Epoch, Op: in.Op, Command: in.Command,
-		Serializable: in.Serializable, At: shard.Revision(in.At), Closed: in.Closed, Limit: in.Limit, Grows: in.Grows,
+		Serializable: in.Serializable, At: shard.Revision(in.At), Closed: in.Closed, Limit: in.Limit, NoCount: in.NoCount, Grows: in.Grows,
 	}
 	switch in.Op {
 	case routerpb.Op_OP_WRITE:
@@ -63,9 +63,17 @@ func encodeReply(id uint64, reply *router.Reply, err error) *routerpb.Reply {
 		if out.Body, err = proto.Marshal(reply.Message); err != nil {
 			encodeError(out, fmt.Errorf("encode a reply: %w", err))
 		}
+		if len(out.Body) > replyBytesMax {
+			out = &routerpb.Reply{Id: id}
+			encodeError(out, fmt.Errorf("the answer has more than the %d MiB that nodes send each other; ask for less at a time", replyBytesMax>>20))
+		}
 	}
 	return out
 }
+
+// replyBytesMax is below what nodes take as one message: a larger one would end the
+// stream, and with it everything else under way there.
+const replyBytesMax = 60 << 20
 
 // decodeReply needs the request to know what the body is.
 func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error) {

@@ -23,16 +23,20 @@ const readsMax = 1024
 // Serve carries out what comes over the stream until it ends.
 func Serve(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], exec Executor, revisions Revisions) error {
 	ctx, cancel := context.WithCancel(stream.Context())
-	out := &replies{kick: make(chan struct{}, 1)}
-	var sender sync.WaitGroup
-	sender.Go(func() {
+	out := &replies{kick: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	// The node closes its store when its streams have ended: no read may go on then.
+	var work sync.WaitGroup
+	work.Go(func() {
 		defer cancel()
 		out.send(ctx, stream, revisions)
 	})
-	defer sender.Wait()
+	defer work.Wait()
 	defer cancel()
 	reads := make(chan struct{}, readsMax)
 	for {
+		if err := out.wait(ctx); err != nil {
+			return err
+		}
 		frame, err := stream.Recv()
 		if err != nil {
 			return err
@@ -54,34 +58,79 @@ func Serve(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], exec
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			go func() {
+			work.Go(func() {
 				defer func() { <-reads }()
 				// The caller gives up by itself; this only bounds what it leaves behind.
 				ctx, cancel := context.WithTimeout(ctx, router.RequestTimeout)
 				defer cancel()
 				reply, err := exec.Read(ctx, req)
 				out.add(encodeReply(id, reply, err))
-			}()
+			})
 		}
 	}
 }
 
-// replies waits to be sent. Writers never block: what a stream has under way is
-// bounded by what its client queued.
+// repliesBytesMax bounds the replies that a client has not taken. Beyond it nothing
+// more is read from the stream, so that its client's queue fills up instead (N3).
+const repliesBytesMax = 32 << 20
+
+// replies waits to be sent. Adding never blocks, because Update adds the replies of
+// writes; the reader of the stream waits for room.
 type replies struct {
-	kick chan struct{}
+	kick chan struct{} // there is something to send
+	room chan struct{} // something was sent
 	mu   struct {
 		sync.Mutex
 		queue []*routerpb.Reply
+		bytes int
 	}
 }
 
 func (r *replies) add(reply *routerpb.Reply) {
 	r.mu.Lock()
 	r.mu.queue = append(r.mu.queue, reply)
+	r.mu.bytes += reply.SizeVT()
 	r.mu.Unlock()
 	select {
 	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when there is room for more replies.
+func (r *replies) wait(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		full := r.mu.bytes > repliesBytesMax
+		r.mu.Unlock()
+		if !full {
+			return nil
+		}
+		select {
+		case <-r.room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// take removes the next frame's replies and returns them with their size.
+func (r *replies) take() ([]*routerpb.Reply, int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, bytes := fill(r.mu.queue)
+	out := r.mu.queue[:n:n]
+	r.mu.queue = r.mu.queue[n:]
+	return out, bytes
+}
+
+// sent gives the room of replies back.
+func (r *replies) sent(bytes int) {
+	r.mu.Lock()
+	r.mu.bytes -= bytes
+	r.mu.Unlock()
+	select {
+	case r.room <- struct{}{}:
 	default:
 	}
 }
@@ -94,16 +143,14 @@ func (r *replies) send(ctx context.Context, stream grpc.BidiStreamingServer[rout
 		case <-r.kick:
 		}
 		for {
-			r.mu.Lock()
-			queue := r.mu.queue
-			r.mu.queue = nil
-			r.mu.Unlock()
-			if len(queue) == 0 {
+			frame, bytes := r.take()
+			if len(frame) == 0 {
 				break
 			}
-			if err := stream.Send(&routerpb.Frame{Replies: queue, HighestRevision: int64(revisions.Seen())}); err != nil {
+			if err := stream.Send(&routerpb.Frame{Replies: frame, HighestRevision: int64(revisions.Seen())}); err != nil {
 				return
 			}
+			r.sent(bytes)
 		}
 	}
 }

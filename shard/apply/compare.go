@@ -8,7 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // compare reports whether every key of the compare's range satisfies it. Where there
@@ -18,7 +18,7 @@ func (j judge) compare(c *pb.Compare) (bool, error) {
 	if len(c.GetRangeEnd()) == 0 {
 		return j.compareKey(c)
 	}
-	f, err := j.source.Fetch(shard.RequestSpan(c.Key, c.RangeEnd), 0, mvcc.FetchOptions{
+	f, err := j.source.Fetch(shard.RequestSpan(c.Key, c.RangeEnd), 0, listing.FetchOptions{
 		KeysOnly: c.Target != pb.Compare_VALUE && c.Target != pb.Compare_LEASE,
 	})
 	if err != nil {

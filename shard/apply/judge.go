@@ -5,6 +5,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
@@ -16,7 +17,7 @@ type source interface {
 	// Get returns the latest version; nil if the key does not exist.
 	Get(key []byte) (*mvccpb.KeyValue, error)
 	// Fetch reads a span at a revision, 0 being the source's own.
-	Fetch(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error)
+	Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error)
 }
 
 // judge decides on the state before a request what the request will do, and refuses

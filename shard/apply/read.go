@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
@@ -21,22 +22,22 @@ func (m *Machine) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeRespo
 	if at == 0 {
 		at = shard.Revision(req.GetRevision())
 	}
-	f, err := m.FetchSpan(requestSpan(req), at, mvcc.OptionsFor(req))
+	f, err := m.FetchSpan(requestSpan(req), at, listing.OptionsFor(req))
 	if err != nil {
 		return nil, err
 	}
-	return mvcc.Respond(req, f), nil
+	return listing.Respond(req, f), nil
 }
 
 // FetchSpan reads the span's keys at a revision, 0 or less being the latest applied,
 // for a router that puts several shards' parts together. Refusals are as for Range.
-func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error) {
+func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	s, err := m.snapshot(at)
 	if err != nil {
-		return mvcc.Fetched{}, unmarked(err)
+		return listing.Fetched{}, unmarked(err)
 	}
 	if !span.Empty() && !s.view.Descriptor.Span.ContainsSpan(span) {
-		return mvcc.Fetched{}, unmarked(wrongShard(m.id, s.view.Descriptor))
+		return listing.Fetched{}, unmarked(wrongShard(m.id, s.view.Descriptor))
 	}
 	f, err := s.Fetch(span, s.at, o)
 	return f, unmarked(err)
@@ -68,7 +69,7 @@ func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 		if req == nil {
 			return nil, malformed("a transaction that is not read-only was sent as a read")
 		}
-		f, err := s.Fetch(requestSpan(req), shard.Revision(req.Revision), mvcc.OptionsFor(req))
+		f, err := s.Fetch(requestSpan(req), shard.Revision(req.Revision), listing.OptionsFor(req))
 		if err != nil {
 			return nil, err
 		}
@@ -113,25 +114,25 @@ func (m *Machine) snapshot(at shard.Revision) (snapshot, error) {
 // Garbage goes only after the View that allows it, and an iterator keeps what was
 // there when it was made. So if the revision is still allowed after the read, nothing
 // was missing when the read began.
-func (s snapshot) Fetch(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error) {
+func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	own := at <= 0
 	if own {
 		at = s.at
 	}
 	f, err := mvcc.Fetch(s.m.engine.NewReader(), span, at, o)
 	if err != nil {
-		return mvcc.Fetched{}, fmt.Errorf("read shard %s: %w", s.m.id, err)
+		return listing.Fetched{}, fmt.Errorf("read shard %s: %w", s.m.id, err)
 	}
 	now, err := s.m.settled()
 	if err != nil {
-		return mvcc.Fetched{}, err
+		return listing.Fetched{}, err
 	}
 	if err := readable(at, now); err != nil {
 		if own && s.latest && errors.Is(err, shard.ErrCompacted) {
 			// The latest state is never compacted; it only got a newer name meanwhile.
-			return mvcc.Fetched{}, fmt.Errorf("read shard %s during a compaction: %w", s.m.id, shard.ErrUnavailable)
+			return listing.Fetched{}, fmt.Errorf("read shard %s during a compaction: %w", s.m.id, shard.ErrUnavailable)
 		}
-		return mvcc.Fetched{}, err
+		return listing.Fetched{}, err
 	}
 	return f, nil
 }
@@ -149,7 +150,7 @@ func (m *Machine) settled() (shard.View, error) {
 // Get and Header let a read-only transaction be judged like any other.
 
 func (s snapshot) Get(key []byte) (*mvccpb.KeyValue, error) {
-	f, err := s.Fetch(shard.PointSpan(key), 0, mvcc.FetchOptions{})
+	f, err := s.Fetch(shard.PointSpan(key), 0, listing.FetchOptions{})
 	if err != nil || len(f.KVs) == 0 {
 		return nil, err
 	}

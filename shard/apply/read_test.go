@@ -14,11 +14,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-var mvccAll = mvcc.FetchOptions{}
+var mvccAll = listing.FetchOptions{}
 
 func randomOf(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 

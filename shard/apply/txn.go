@@ -4,7 +4,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // txn carries out a plan. Nothing in it can be refused any more. Ranges see what was
@@ -39,7 +39,7 @@ func (w *writing) op(op *pb.RequestOp, sub *plan) (*pb.ResponseOp, error) {
 		if !w.want {
 			return nil, nil
 		}
-		f, err := w.w.Fetch(requestSpan(o.RequestRange), shard.Revision(o.RequestRange.GetRevision()), mvcc.OptionsFor(o.RequestRange))
+		f, err := w.w.Fetch(requestSpan(o.RequestRange), shard.Revision(o.RequestRange.GetRevision()), listing.OptionsFor(o.RequestRange))
 		if err != nil {
 			return nil, err
 		}
@@ -72,8 +72,8 @@ func (w *writing) op(op *pb.RequestOp, sub *plan) (*pb.ResponseOp, error) {
 
 // rangeOp answers a range inside a transaction. now is the transaction's revision,
 // whatever revision the range asked for.
-func rangeOp(req *pb.RangeRequest, f mvcc.Fetched, now shard.Revision) *pb.ResponseOp {
-	resp := mvcc.Respond(req, f)
+func rangeOp(req *pb.RangeRequest, f listing.Fetched, now shard.Revision) *pb.ResponseOp {
+	resp := listing.Respond(req, f)
 	resp.Header = headerAt(now)
 	return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: resp}}
 }

@@ -5,7 +5,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -139,7 +139,7 @@ func (w *writing) deleteRange(req *pb.DeleteRangeRequest) (*pb.DeleteRangeRespon
 	if len(req.RangeEnd) == 0 && !withPrev {
 		return w.deleteKey(req.Key)
 	}
-	found, err := w.w.Fetch(shard.RequestSpan(req.Key, req.RangeEnd), 0, mvcc.FetchOptions{KeysOnly: !withPrev})
+	found, err := w.w.Fetch(shard.RequestSpan(req.Key, req.RangeEnd), 0, listing.FetchOptions{KeysOnly: !withPrev})
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ type Engine struct {
 	fs    vfs.FS
 	opts  *pebble.Options
 	cache *pebble.Cache
+	watch io.Closer // of slow disk operations
 
 	syncs *rounds
 
@@ -47,22 +48,23 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := checkMarker(o.FS, dir, o.ReadOnly); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	e := &Engine{fs: o.FS, incoming: o.FS.PathJoin(dir, incomingDir)}
-	if !o.ReadOnly {
-		if err := e.clearIncoming(); err != nil {
-			return nil, fmt.Errorf("open store: %w", err)
-		}
-	}
-	e.opts = o.pebble()
-	e.cache = pebble.NewCache(o.CacheBytes)
+	e := &Engine{incoming: o.FS.PathJoin(dir, incomingDir), cache: pebble.NewCache(o.CacheBytes)}
+	o.FS, e.watch = watchDisk(o.FS, o.Logger)
+	e.fs, e.opts = o.FS, o.pebble()
 	e.opts.Cache = e.cache
 	db, err := pebble.Open(o.FS.PathJoin(dir, dataDir), e.opts)
 	if err != nil {
-		e.cache.Unref()
-		return nil, fmt.Errorf("open store in %s: %w", dir, err)
+		return nil, fmt.Errorf("open store in %s: %w", dir, errors.Join(err, e.release()))
 	}
 	e.db = db
 	e.syncs = newRounds(func() error { return db.LogData(nil, pebble.Sync) })
+	if o.ReadOnly {
+		return e, nil
+	}
+	// Only now: Pebble's lock says that no other process receives a snapshot there.
+	if err := e.clearIncoming(); err != nil {
+		return nil, fmt.Errorf("open store: %w", errors.Join(err, e.Close()))
+	}
 	return e, nil
 }
 
@@ -76,11 +78,16 @@ func (e *Engine) clearIncoming() error {
 // Close ends the store. No iterator, View or call may be open. What was committed is
 // durable after it.
 func (e *Engine) Close() error {
-	defer e.cache.Unref()
-	if err := e.db.Close(); err != nil {
+	if err := errors.Join(e.db.Close(), e.release()); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
+}
+
+// release gives up what outlives Pebble.
+func (e *Engine) release() error {
+	e.cache.Unref()
+	return e.watch.Close()
 }
 
 // NewBatch returns an empty batch. The caller closes it after Commit or instead.

@@ -104,3 +104,31 @@ func TestSpanSize(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, none)
 }
+
+// A store has one owner; the second neither gets it nor disturbs the first.
+func TestOpenTwice(t *testing.T) {
+	fs := vfs.NewMem()
+	e := openMem(t, fs)
+	require.NoError(t, e.Replace(shard.Everything(), func(w *SSTWriter) error {
+		if err := w.Put([]byte("a"), 2, []byte("1")); err != nil {
+			return err
+		}
+		_, err := Open(storeDir, Options{FS: fs})
+		require.ErrorContains(t, err, "open store in "+storeDir)
+		return nil
+	}))
+	require.Equal(t, []string{"a@2=1"}, dump(t, e.NewReader(), shard.Everything()))
+}
+
+// What a crash left of a snapshot being received is gone after a start.
+func TestOpenClearsIncoming(t *testing.T) {
+	fs := vfs.NewMem()
+	e, err := Open(storeDir, Options{FS: fs})
+	require.NoError(t, err)
+	require.NoError(t, writeSynced(fs, fs.PathJoin(e.incoming, "000001.sst"), "half a table"))
+	require.NoError(t, e.Close())
+	e = openMem(t, fs)
+	names, err := fs.List(e.incoming)
+	require.NoError(t, err)
+	require.Empty(t, names)
+}

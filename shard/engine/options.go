@@ -2,7 +2,9 @@ package engine
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -81,7 +83,6 @@ func (o Options) pebble() *pebble.Options {
 		o.tune(p)
 	}
 	p.EnsureDefaults()
-	p.WithFSDefaults() // reports slow disks
 	return p
 }
 
@@ -92,15 +93,23 @@ func events(log *slog.Logger) *pebble.EventListener {
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			log.Error("store: a file is corrupt; restore this replica from its peers", "path", i.Path, "err", i.Details)
 		},
-		DiskSlow: func(i pebble.DiskSlowInfo) {
-			log.Warn("store: the disk is slow", "path", i.Path, "op", i.OpType.String(), "took", i.Duration)
-		},
 		WriteStallBegin: func(i pebble.WriteStallBeginInfo) { log.Warn("store: writes stall", "reason", i.Reason) },
 		WriteStallEnd:   func() { log.Info("store: writes go on") },
 		LowDiskSpace: func(i pebble.LowDiskSpaceInfo) {
 			log.Warn("store: the disk is filling up", "available", i.AvailBytes, "total", i.TotalBytes, "left_percent", i.PercentThreshold)
 		},
 	}
+}
+
+// diskSlow is how long one operation may take before the operator hears of it.
+const diskSlow = 5 * time.Second
+
+// watchDisk reports slow operations of the file system until closed. (Pebble can do
+// the same, but forgets to end it when a store cannot be opened.)
+func watchDisk(fs vfs.FS, log *slog.Logger) (vfs.FS, io.Closer) {
+	return vfs.WithDiskHealthChecks(fs, diskSlow, nil, func(i vfs.DiskSlowInfo) {
+		log.Warn("store: the disk is slow", "path", i.Path, "op", i.OpType.String(), "took", i.Duration)
+	})
 }
 
 // logger gives Pebble an slog.Logger. Its chatter (one line per table) is debugging.

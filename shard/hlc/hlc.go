@@ -3,9 +3,10 @@
 //
 // Invariants:
 //
-//	C1  A stamp is never below the tick of any revision the node has seen: its own
-//	    shards', every peer message's. Causality that passes through a node is never
-//	    reversed, whatever its clock does.
+//	C1  A stamp is above the tick of any revision the node has seen: its own shards',
+//	    every peer message's. So whatever slot it is combined with, the new revision is
+//	    above them, and causality that passes through a node is never reversed,
+//	    whatever its clock does.
 //	C2  A node whose clock is out of bounds stamps nothing.
 package hlc
 
@@ -45,7 +46,7 @@ func (h *Hybrid) Stamp() (shard.Tick, error) {
 	if why := h.gate.Load(); why != nil {
 		return 0, &UntrustedError{Why: *why}
 	}
-	return max(shard.TickAt(h.clock.Now()), h.Seen().Tick()), nil
+	return max(shard.TickAt(h.clock.Now()), h.Seen().Tick()+1), nil
 }
 
 // Distrust makes Stamp fail with the given reason until Trust is called.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // benchKeys is how many keys the store of the benchmarks holds, in tables.
@@ -113,16 +114,16 @@ func BenchmarkFetch(b *testing.B) {
 		name string
 		span func(i int) shard.Span
 		at   shard.Revision
-		o    FetchOptions
+		o    listing.FetchOptions
 		want int64
 	}{
-		{"key", func(i int) shard.Span { return shard.PointSpan(benchKey(i * 7919 % benchKeys)) }, 0, FetchOptions{}, 1},
-		{"absent key", func(i int) shard.Span { return shard.PointSpan(benchKey(benchKeys + i)) }, 0, FetchOptions{}, 0},
-		{"1000 keys", func(int) shard.Span { return span }, 0, FetchOptions{}, 1000},
-		{"1000 keys at an old revision", func(int) shard.Span { return span }, 15, FetchOptions{}, 1000},
-		{"1000 keys only", func(int) shard.Span { return span }, 0, FetchOptions{KeysOnly: true}, 1000},
-		{"count 1000", func(int) shard.Span { return span }, 0, FetchOptions{CountOnly: true}, 1000},
-		{"count all", func(int) shard.Span { return shard.Everything() }, 0, FetchOptions{CountOnly: true}, benchKeys},
+		{"key", func(i int) shard.Span { return shard.PointSpan(benchKey(i * 7919 % benchKeys)) }, 0, listing.FetchOptions{}, 1},
+		{"absent key", func(i int) shard.Span { return shard.PointSpan(benchKey(benchKeys + i)) }, 0, listing.FetchOptions{}, 0},
+		{"1000 keys", func(int) shard.Span { return span }, 0, listing.FetchOptions{}, 1000},
+		{"1000 keys at an old revision", func(int) shard.Span { return span }, 15, listing.FetchOptions{}, 1000},
+		{"1000 keys only", func(int) shard.Span { return span }, 0, listing.FetchOptions{KeysOnly: true}, 1000},
+		{"count 1000", func(int) shard.Span { return span }, 0, listing.FetchOptions{CountOnly: true}, 1000},
+		{"count all", func(int) shard.Span { return shard.Everything() }, 0, listing.FetchOptions{CountOnly: true}, benchKeys},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()

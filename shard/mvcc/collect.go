@@ -109,16 +109,18 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	k.it.Next()
-	if same, err := k.sameKey(&rev); err != nil {
-		return false, err
-	} else if same && base == k.c {
-		k.out.Versions++
-		previousDeleted, err := k.deleted()
-		if err != nil {
+	keepPrevious := base == k.c && deleted
+	if base == k.c && !deleted {
+		if keepPrevious, err = k.replacedOne(base); err != nil {
 			return false, err
 		}
-		if !previousDeleted { // what the version at c replaced: a watch from c shows it
+	}
+	k.it.Next()
+	if keepPrevious { // a watch from c shows it
+		if same, err := k.sameKey(&rev); err != nil {
+			return false, err
+		} else if same {
+			k.out.Versions++
 			k.it.Next()
 		}
 	}
@@ -163,6 +165,18 @@ func (k *collector) sameKey(rev *shard.Revision) (bool, error) {
 func (k *collector) deleted() (bool, error) {
 	flags, err := engine.Flags(k.it)
 	return flags&flagDeleted != 0, err
+}
+
+// replacedOne reports whether the put the iterator stands on replaced an existing
+// version. It asks the record and not the version below, which another step of the
+// same collection may have dropped.
+func (k *collector) replacedOne(rev shard.Revision) (bool, error) {
+	rec, err := k.it.ValueAndErr()
+	if err != nil {
+		return false, err
+	}
+	h, _, err := decodeRecord(rec, rev)
+	return h.Version > 1, err
 }
 
 func (k *collector) drop(rev shard.Revision) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // stored lists the versions of the one key "k" as the engine has them, newest first;
@@ -95,7 +96,7 @@ func TestCollectNeverRevives(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, e.Commit(b))
 		require.NoError(t, b.Close())
-		f, err := Fetch(e.NewReader(), shard.Everything(), 0, FetchOptions{})
+		f, err := Fetch(e.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
 		require.NoError(t, err)
 		require.Zero(t, f.Count, "after step %d", steps)
 		if out.Next == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // EventsOptions says which changes to list.
@@ -141,7 +142,7 @@ func addPrevious(r engine.Reader, events []*mvccpb.Event) (err error) {
 		if e.Kv.Version == 1 { // a put that created the key
 			continue
 		}
-		g := newGather(shard.Revision(e.Kv.ModRevision-1), FetchOptions{})
+		g := newGather(shard.Revision(e.Kv.ModRevision-1), listing.FetchOptions{})
 		if err := fetchPoint(it, e.Kv.Key, g); err != nil {
 			return fmt.Errorf("previous version of key %q before revision %d: %w", e.Kv.Key, e.Kv.ModRevision, err)
 		}

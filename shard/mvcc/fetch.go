@@ -11,30 +11,15 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
-
-// FetchOptions says how much of a span to fetch.
-type FetchOptions struct {
-	Limit int64 // keys to return at most, in key order; 0 means all
-	// KeysOnly leaves Value and, as etcd does, Lease empty.
-	KeysOnly bool
-	// CountOnly returns no keys; values are not even looked at.
-	CountOnly bool
-}
-
-// Fetched is what a span holds at a revision.
-type Fetched struct {
-	KVs []*mvccpb.KeyValue // in key order
-	// Count is the number of keys in the whole span, whatever the limit.
-	Count int64
-}
 
 // latest is the revision to read at for the newest version of every key.
 const latest = shard.Revision(math.MaxInt64)
 
 // Fetch reads the span as it was at a revision; 0 means the latest. The caller has
 // checked the revision against the compacted one. What it returns is the caller's.
-func Fetch(r engine.Reader, span shard.Span, at shard.Revision, o FetchOptions) (Fetched, error) {
+func Fetch(r engine.Reader, span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	g := newGather(at, o)
 	var err error
 	if key, ok := pointOf(span); ok {
@@ -43,7 +28,7 @@ func Fetch(r engine.Reader, span shard.Span, at shard.Revision, o FetchOptions) 
 		err = fetchSpan(r, nil, span, g)
 	}
 	if err != nil {
-		return Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
+		return listing.Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
 	}
 	return g.out, nil
 }
@@ -94,7 +79,7 @@ func fetchSpan(r engine.Reader, over *overlay, span shard.Span, g *gather) (err 
 	defer func() { err = errors.Join(err, it.Close()) }()
 
 	pending := over.within(span)
-	for valid := it.First(); valid; {
+	for valid := it.First(); valid && !g.done(); {
 		key, rev, err := dataKeyAt(it)
 		if err != nil {
 			return err
@@ -145,8 +130,8 @@ func dataKeyAt(it *pebble.Iterator) ([]byte, shard.Revision, error) {
 // list would otherwise be three allocations per key.
 type gather struct {
 	at  shard.Revision
-	o   FetchOptions
-	out Fetched
+	o   listing.FetchOptions
+	out listing.Fetched
 
 	key   []byte // scratch: the key seekVisible looks for, which outlives the iterator's
 	seek  []byte // scratch
@@ -154,7 +139,7 @@ type gather struct {
 	bytes []byte
 }
 
-func newGather(at shard.Revision, o FetchOptions) *gather {
+func newGather(at shard.Revision, o listing.FetchOptions) *gather {
 	if at == 0 {
 		at = latest
 	}
@@ -231,8 +216,14 @@ func (g *gather) addPending(key []byte, v *version) {
 	g.add(key, &v.header, v.value)
 }
 
+// done reports whether nothing more need be looked at.
+func (g *gather) done() bool { return g.o.Done(len(g.out.KVs)) }
+
 // wanted counts an existing key and reports whether it is to be returned too.
 func (g *gather) wanted() bool {
+	if g.done() {
+		return false
+	}
 	g.out.Count++
 	return !g.o.CountOnly && (g.o.Limit <= 0 || int64(len(g.out.KVs)) < g.o.Limit)
 }

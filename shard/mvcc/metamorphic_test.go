@@ -15,6 +15,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 var (
@@ -59,7 +60,7 @@ func TestAgainstModel(t *testing.T) {
 	for step := range *stepsFlag {
 		p.step(step)
 	}
-	p.fetch(p.e.NewReader(), shard.Everything(), 0, FetchOptions{})
+	p.fetch(p.e.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
 	p.events(shard.Everything(), p.compacted-1, p.rev, 0)
 }
 
@@ -110,8 +111,8 @@ func (p *player) readable() shard.Revision {
 	return max(1, p.compacted) + shard.Revision(p.rng.IntN(int(p.rev-max(1, p.compacted))+2))
 }
 
-func (p *player) options() FetchOptions {
-	return FetchOptions{Limit: int64(p.rng.IntN(5)), KeysOnly: p.rng.IntN(4) == 0, CountOnly: p.rng.IntN(6) == 0}
+func (p *player) options() listing.FetchOptions {
+	return listing.FetchOptions{Limit: int64(p.rng.IntN(5)), KeysOnly: p.rng.IntN(4) == 0, CountOnly: p.rng.IntN(6) == 0, NoCount: p.rng.IntN(3) == 0}
 }
 
 // update is one Raft update of a few transactions, sometimes never committed.
@@ -197,19 +198,19 @@ func (p *player) changed(w *Writer, n uint32) {
 	}
 }
 
-func (p *player) fetch(r engine.Reader, s shard.Span, at shard.Revision, o FetchOptions) {
+func (p *player) fetch(r engine.Reader, s shard.Span, at shard.Revision, o listing.FetchOptions) {
 	got, err := Fetch(r, s, at, o)
 	require.NoError(p.t, err)
 	p.sameFetched(s, at, o, got)
 }
 
-func (p *player) fetchFrom(w *Writer, s shard.Span, at shard.Revision, o FetchOptions) {
+func (p *player) fetchFrom(w *Writer, s shard.Span, at shard.Revision, o listing.FetchOptions) {
 	got, err := w.Fetch(s, at, o)
 	require.NoError(p.t, err)
 	p.sameFetched(s, at, o, got)
 }
 
-func (p *player) sameFetched(s shard.Span, at shard.Revision, o FetchOptions, got Fetched) {
+func (p *player) sameFetched(s shard.Span, at shard.Revision, o listing.FetchOptions, got listing.Fetched) {
 	want := p.m.fetch(s, at, o)
 	what := fmt.Sprintf("%s at %d of %d (compacted %d) %+v", s, at, p.rev, p.compacted, o)
 	require.Equal(p.t, want.Count, got.Count, what)

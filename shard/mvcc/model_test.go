@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // model is what the package should do, said slowly: every version of every key ever
@@ -73,14 +74,17 @@ func (m *model) keyValue(key string, rev shard.Revision) *mvccpb.KeyValue {
 	return kv
 }
 
-func (m *model) fetch(s shard.Span, rev shard.Revision, o FetchOptions) Fetched {
+func (m *model) fetch(s shard.Span, rev shard.Revision, o listing.FetchOptions) listing.Fetched {
 	if rev == 0 {
 		rev = latest
 	}
-	var f Fetched
+	var f listing.Fetched
 	for _, key := range slices.Sorted(maps.Keys(m.history)) {
 		if !s.Contains([]byte(key)) || !m.exists(key, rev) {
 			continue
+		}
+		if o.Done(len(f.KVs)) {
+			break
 		}
 		f.Count++
 		if o.CountOnly || o.Limit > 0 && len(f.KVs) == int(o.Limit) {

@@ -2,7 +2,6 @@ package mvcc
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // write applies transactions of one change each, "put key value" or "del key".
@@ -78,38 +78,18 @@ func parseRange(t *testing.T, s string) *pb.RangeRequest {
 }
 
 func answer(t *testing.T, e *engine.Engine, req *pb.RangeRequest, spans ...shard.Span) string {
-	var all Fetched
+	var all listing.Fetched
 	for _, s := range spans {
-		f, err := Fetch(e.NewReader(), s, shard.Revision(req.Revision), OptionsFor(req))
+		f, err := Fetch(e.NewReader(), s, shard.Revision(req.Revision), listing.OptionsFor(req))
 		require.NoError(t, err)
 		all.KVs = append(all.KVs, f.KVs...)
 		all.Count += f.Count
 	}
-	resp := Respond(req, all)
+	resp := listing.Respond(req, all)
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d %t", resp.Count, resp.More)
 	for _, kv := range resp.Kvs {
 		fmt.Fprintf(&out, " %s/%d/%d/%d/%s", kv.Key, kv.CreateRevision, kv.ModRevision, kv.Version, kv.Value)
 	}
 	return out.String()
-}
-
-func TestFetchLimit(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		req  *pb.RangeRequest
-		want int64
-	}{
-		{"no limit", &pb.RangeRequest{}, 0},
-		{"a negative limit is none", &pb.RangeRequest{Limit: -1}, 0},
-		{"one more tells whether there are more", &pb.RangeRequest{Limit: 3}, 4},
-		{"no overflow", &pb.RangeRequest{Limit: math.MaxInt64}, math.MaxInt64},
-		{"key order", &pb.RangeRequest{Limit: 3, SortOrder: pb.RangeRequest_ASCEND}, 4},
-		{"reverse key order needs all", &pb.RangeRequest{Limit: 3, SortOrder: pb.RangeRequest_DESCEND}, 0},
-		{"a target without an order is sorted after the cut", &pb.RangeRequest{Limit: 3, SortTarget: pb.RangeRequest_MOD}, 4},
-		{"a target with an order needs all", &pb.RangeRequest{Limit: 3, SortTarget: pb.RangeRequest_MOD, SortOrder: pb.RangeRequest_ASCEND}, 0},
-		{"a filter needs all", &pb.RangeRequest{Limit: 3, MinModRevision: 1}, 0},
-	} {
-		require.Equal(t, c.want, FetchLimit(c.req), c.name)
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,10 +14,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/engine"
 )
 
-// Snapshot stream (docs/FORMATS.md): frames, of which the first is the head, the last
-// the tail, and those between hold versions.
+// Snapshot stream (docs/FORMATS.md): frames (frame.go), of which the first is the head,
+// the last the tail, and those between hold versions.
 //
-//	frame  length(4) ‖ type(1) ‖ payload(length) ‖ crc32c of all before(4)
 //	head   magic "FLTS" ‖ format(1) ‖ start ‖ end ‖ state       each: uvarint length ‖ bytes
 //	data   versions: shared ‖ rest ‖ revision ‖ record          see appendVersion
 //	tail   versions(8) ‖ crc32c of all frames' checksums(4)
@@ -35,15 +33,10 @@ const (
 	// frameBytes is where a data frame ends: large enough that frames cost nothing,
 	// small enough that a stop is noticed soon.
 	frameBytes = 256 << 10
-	// frameBytesMax refuses a length that no writer makes: one value may be larger than
-	// frameBytes, but requests are limited to far less than this.
-	frameBytesMax = 1 << 30
 )
 
 // ErrSnapshotStopped: the caller's stop channel was closed.
 var ErrSnapshotStopped = errors.New("snapshot stopped")
-
-var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
 func stopped(stop <-chan struct{}) bool {
 	select {
@@ -266,61 +259,4 @@ func (d *fields) bytes() []byte {
 	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
 	return b
-}
-
-type frameWriter struct {
-	w    io.Writer
-	buf  []byte
-	sums uint32 // crc of the checksums of all frames written
-}
-
-func (f *frameWriter) write(kind byte, payload []byte) error {
-	f.buf = binary.LittleEndian.AppendUint32(f.buf[:0], uint32(len(payload)))
-	f.buf = append(f.buf, kind)
-	f.buf = append(f.buf, payload...)
-	f.buf = binary.LittleEndian.AppendUint32(f.buf, crc32.Checksum(f.buf, crcTable))
-	f.sums = crc32.Update(f.sums, crcTable, f.buf[len(f.buf)-4:])
-	if _, err := f.w.Write(f.buf); err != nil {
-		return fmt.Errorf("send frame: %w", err)
-	}
-	return nil
-}
-
-type frameReader struct {
-	r    io.Reader
-	buf  []byte
-	sums uint32 // crc of the checksums of all frames read
-}
-
-// next returns a checked frame; payload is valid until the next call. The end of the
-// stream is an error: a tail comes before it.
-func (f *frameReader) next() (kind byte, payload []byte, err error) {
-	const before, after = 5, 4
-	var head [before]byte
-	if _, err := io.ReadFull(f.r, head[:]); err != nil {
-		return 0, nil, cutShort(err)
-	}
-	n := binary.LittleEndian.Uint32(head[:])
-	if n > frameBytesMax {
-		return 0, nil, fmt.Errorf("snapshot frame of %d bytes: %w", n, shard.ErrCorrupt)
-	}
-	// Grows with what arrives, so that a damaged length takes no memory.
-	buf := bytes.NewBuffer(append(f.buf[:0], head[:]...))
-	if _, err := io.CopyN(buf, f.r, int64(n)+after); err != nil {
-		return 0, nil, cutShort(err)
-	}
-	f.buf = buf.Bytes()
-	body, sum := f.buf[:before+n], f.buf[before+n:]
-	if crc32.Checksum(body, crcTable) != binary.LittleEndian.Uint32(sum) {
-		return 0, nil, fmt.Errorf("snapshot frame fails its checksum: %w", shard.ErrCorrupt)
-	}
-	f.sums = crc32.Update(f.sums, crcTable, sum)
-	return head[4], body[before:], nil
-}
-
-func cutShort(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("snapshot ends before its tail: %w", shard.ErrCorrupt)
-	}
-	return fmt.Errorf("receive frame: %w", err)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 var snapshotSpan = shard.Span{Start: []byte("a"), End: []byte("x")}
@@ -173,7 +174,7 @@ func TestRestore(t *testing.T) {
 	require.Equal(t, oldData, restored(t, to))
 
 	require.NoError(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, finish))
-	f, err := Fetch(to.NewReader(), shard.Everything(), 0, FetchOptions{})
+	f, err := Fetch(to.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
 	require.NoError(t, err)
 	require.Len(t, f.KVs, 2)
 	require.Equal(t, "a", string(f.KVs[0].Key))
@@ -185,7 +186,7 @@ func TestRestore(t *testing.T) {
 }
 
 func restored(t *testing.T, e *engine.Engine) string {
-	f, err := Fetch(e.NewReader(), shard.Everything(), 0, FetchOptions{})
+	f, err := Fetch(e.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
 	require.NoError(t, err)
 	state, err := e.Local(2, 1, 0)
 	require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // Writer collects the writes of one Raft update (many transactions) in one batch and
@@ -54,7 +55,8 @@ func (w *Writer) Begin(rev shard.Revision) {
 }
 
 // Header returns the latest version's header, this update's writes included, and
-// whether the key exists. Of a key that has no version at all it is the zero Header.
+// whether the key exists. Of a key that does not exist only that may be used: some
+// replicas still have its tombstone, others have collected it.
 func (w *Writer) Header(key []byte) (Header, bool, error) {
 	if e := w.over.get(key); e != nil {
 		h := e.last().header
@@ -181,7 +183,7 @@ func (w *Writer) write(key []byte, h Header, value []byte, prev Header, existed 
 }
 
 // Fetch reads a span at a revision, this update's writes included; 0 is the latest.
-func (w *Writer) Fetch(span shard.Span, at shard.Revision, o FetchOptions) (Fetched, error) {
+func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	g := newGather(at, o)
 	var err error
 	if key, ok := pointOf(span); !ok {
@@ -194,7 +196,7 @@ func (w *Writer) Fetch(span shard.Span, at shard.Revision, o FetchOptions) (Fetc
 		err = fetchPoint(it, key, g)
 	}
 	if err != nil {
-		return Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
+		return listing.Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
 	}
 	return g.out, nil
 }

@@ -11,22 +11,41 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// readIndexTimeout bounds one ReadIndex round. A round that is lost on the way to
-// the leader is only noticed by this, so it is short; readers retry within theirs.
-const readIndexTimeout = 500 * time.Millisecond
+const (
+	// readIndexTimeout bounds one ReadIndex. One that is lost on the way to the leader
+	// is only noticed by this, so it is short; readers retry within theirs.
+	readIndexTimeout = 500 * time.Millisecond
+	// roundPatience is how long the shards of a round wait for the slowest of them.
+	// Then it goes on alone: a shard without a leader must not hold up the others.
+	roundPatience = 3 * time.Millisecond
+)
 
-// barrier gives reads their linearization point. One ReadIndex round is in flight
-// at a time and serves every read that came before it started (P3).
-type barrier struct {
+// errBarrierLost is a ReadIndex without an answer: worth another.
+var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavailable)
+
+// barriers gives reads their linearization point (P3). The shards of a node go in
+// rounds together: all that have reads waiting ask Raft at the same moment, so that
+// their messages travel in the same frames and wake the same workers once. A round
+// serves every read that came before it started; what comes meanwhile takes the next.
+type barriers struct {
 	nh      *dragonboat.NodeHost
-	shardID shard.ID
 	metrics *Metrics
 
 	mu struct {
 		sync.Mutex
-		waiting []chan error
+		ready   []*barrier // have reads waiting and no request under way
 		running bool
 	}
+}
+
+// barrier is one shard's part.
+type barrier struct {
+	group   *barriers
+	shardID shard.ID
+
+	// Guarded by group.mu.
+	waiting []chan error
+	busy    bool // in group.mu.ready, or a request is under way
 }
 
 // wait returns nil once the replica has applied everything that was committed in
@@ -34,14 +53,7 @@ type barrier struct {
 func (b *barrier) wait(ctx context.Context) error {
 	for {
 		ch := make(chan error, 1)
-		b.mu.Lock()
-		b.mu.waiting = append(b.mu.waiting, ch)
-		start := !b.mu.running
-		b.mu.running = true
-		b.mu.Unlock()
-		if start {
-			go b.drain()
-		}
+		b.group.join(b, ch)
 		select {
 		case err := <-ch:
 			if err == nil {
@@ -56,41 +68,109 @@ func (b *barrier) wait(ctx context.Context) error {
 	}
 }
 
-// errBarrierLost is a round without an answer: worth another.
-var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavailable)
+func (g *barriers) join(b *barrier, ch chan error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b.waiting = append(b.waiting, ch)
+	if !b.busy {
+		b.busy = true
+		g.enqueue(b)
+	}
+}
 
-func (b *barrier) drain() {
+// enqueue puts b into the next round. g.mu is held.
+func (g *barriers) enqueue(b *barrier) {
+	g.mu.ready = append(g.mu.ready, b)
+	if !g.mu.running {
+		g.mu.running = true
+		go g.run()
+	}
+}
+
+// run does rounds until no shard has reads waiting.
+func (g *barriers) run() {
 	for {
-		b.mu.Lock()
-		batch := b.mu.waiting
-		b.mu.waiting = nil
-		if len(batch) == 0 {
-			b.mu.running = false
-			b.mu.Unlock()
+		round := g.next()
+		if len(round) == 0 {
 			return
 		}
-		b.mu.Unlock()
-		err := b.round()
-		b.metrics.barrierReads.Observe(float64(len(batch)))
-		for _, ch := range batch {
-			ch <- err
+		for _, q := range round {
+			q.ask(g.nh)
+		}
+		patience := time.After(roundPatience)
+		late := false
+		for _, q := range round {
+			if !late {
+				select {
+				case result := <-q.answer:
+					g.finish(q, result)
+					continue
+				case <-patience:
+					late = true
+				}
+			}
+			go func() { g.finish(q, <-q.answer) }()
 		}
 	}
 }
 
-func (b *barrier) round() error {
-	rs, err := b.nh.ReadIndex(uint64(b.shardID), readIndexTimeout)
-	if err != nil {
-		return fmt.Errorf("%w: %w", refusal(err), err)
+// next takes the shards of the next round; none ends the running.
+func (g *barriers) next() []*request {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	round := make([]*request, 0, len(g.mu.ready))
+	for _, b := range g.mu.ready {
+		round = append(round, &request{barrier: b, reads: b.waiting})
+		b.waiting = nil
 	}
-	result := <-rs.ResultC()
-	defer rs.Release()
+	g.mu.ready = g.mu.ready[:0]
+	g.mu.running = len(round) > 0
+	return round
+}
+
+// request is one shard's ReadIndex.
+type request struct {
+	barrier *barrier
+	reads   []chan error
+	state   *dragonboat.RequestState
+	answer  chan dragonboat.RequestResult
+	refused error // by the local replica, at once; then answer is closed
+}
+
+func (q *request) ask(nh *dragonboat.NodeHost) {
+	state, err := nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout)
+	if err != nil {
+		q.refused = fmt.Errorf("%w: %w", refusal(err), err)
+		q.answer = make(chan dragonboat.RequestResult)
+		close(q.answer)
+		return
+	}
+	q.state, q.answer = state, state.ResultC()
+}
+
+// finish tells the reads of a request how it ended, and lets the shard take part in
+// the next round if others have come.
+func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
+	err := q.refused
 	switch {
+	case err != nil:
 	case result.Completed():
-		return nil
 	case result.Terminated():
-		return shard.ErrStopped
+		err = shard.ErrStopped
 	default:
-		return errBarrierLost
+		err = errBarrierLost
+	}
+	if q.state != nil {
+		q.state.Release()
+	}
+	g.metrics.barrierReads.Observe(float64(len(q.reads)))
+	for _, ch := range q.reads {
+		ch <- err // buffered
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	q.barrier.busy = len(q.barrier.waiting) > 0
+	if q.barrier.busy {
+		g.enqueue(q.barrier)
 	}
 }

@@ -39,8 +39,9 @@ type HostConfig struct {
 
 // Host runs the replicas of one node. It is safe for concurrent use.
 type Host struct {
-	cfg HostConfig
-	nh  *dragonboat.NodeHost
+	cfg      HostConfig
+	nh       *dragonboat.NodeHost
+	barriers *barriers
 
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
@@ -56,6 +57,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	h.nh = nh
+	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
 	return h, nil
 }
 
@@ -119,6 +121,8 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 	if err != nil {
 		return fmt.Errorf("open shard %d: %w", id, err)
 	}
+	// The log may have nothing left to replay that would say it.
+	h.cfg.Source.Observe(machine.View().Rev)
 	r := newReplica(h, id, replicaID, machine)
 	start := func(initial map[uint64]string) error {
 		first := uint64(0)

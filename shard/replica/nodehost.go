@@ -37,7 +37,7 @@ const (
 	// what bounds writes on small machines. These two are burnt into the data
 	// directory and cannot change later.
 	logStores   = 1
-	execWorkers = 4
+	execWorkers = 1
 	// firstElectionTicks is the election timeout of the replica that should lead a new
 	// group: the least that dragonboat allows for a heartbeat every tick.
 	firstElectionTicks = 3

@@ -10,7 +10,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
-	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -42,7 +42,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		knobs: h.cfg.Knobs, view: machine.View,
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
-	r.barrier = barrier{nh: h.nh, shardID: id, metrics: h.cfg.Metrics}
+	r.barrier = barrier{group: h.barriers, shardID: id}
 	return r
 }
 
@@ -144,8 +144,8 @@ func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeRespo
 	return r.machine.Range(req, at)
 }
 
-// Fetch reads one shard's part of a wider range; see mvcc.Fetch.
-func (r *Replica) Fetch(span shard.Span, at shard.Revision, o mvcc.FetchOptions) (mvcc.Fetched, error) {
+// Fetch reads one shard's part of a wider range; see listing.
+func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	return r.machine.FetchSpan(span, at, o)
 }
 

@@ -2,11 +2,13 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -14,8 +16,13 @@ import (
 	"github.com/flotilla-kv/flotilla/node"
 )
 
-// demoNodes is the size of the demo cluster.
-const demoNodes = 3
+const (
+	// demoNodes is the size of the demo cluster.
+	demoNodes = 3
+	// demoPortSpread is how far the demo's highest port is above the first.
+	demoPortSpread = 30_001
+	demoPortMax    = 1<<16 - 1 - demoPortSpread
+)
 
 func newDemo() *cobra.Command {
 	var dataDir, splits, logLevel string
@@ -27,6 +34,9 @@ func newDemo() *cobra.Command {
 curl. Its data goes with it when it ends, unless --data-dir is given.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if port < 1 || port > demoPortMax {
+				return fmt.Errorf("--port %d: want 1 to %d; the other nodes' ports are up to %d higher", port, demoPortMax, demoPortSpread)
+			}
 			log, err := newLogger(c.ErrOrStderr(), logLevel)
 			if err != nil {
 				return err
@@ -84,6 +94,9 @@ func runDemo(c *cobra.Command, configs []node.Config) error {
 				err = n.Start(ctx)
 			}
 			if err != nil {
+				if errors.Is(err, syscall.EADDRINUSE) {
+					err = fmt.Errorf("%w; the demo's addresses follow from --port", err)
+				}
 				cancel(fmt.Errorf("node %s: %w", cfg.Name, err)) // the others wait for this one
 				return
 			}

@@ -1,0 +1,147 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+)
+
+// cuts are ways to lose the network around a node.
+var cuts = map[string]func(network *testcluster.Network, name string, rest []string){
+	"symmetric": func(n *testcluster.Network, name string, rest []string) { n.Isolate(name, rest...) },
+	"outgoing": func(n *testcluster.Network, name string, rest []string) {
+		for _, o := range rest {
+			n.Cut(name, o)
+		}
+	},
+	"incoming": func(n *testcluster.Network, name string, rest []string) {
+		for _, o := range rest {
+			n.Cut(o, name)
+		}
+	},
+}
+
+// When the network around the leader of a shard is cut, the others elect another and
+// writes resume; what was acknowledged stays, and the node that was cut off answers
+// nothing rather than something old.
+func TestCutNetworkAroundALeader(t *testing.T) {
+	for name, cut := range cuts {
+		t.Run(name, func(t *testing.T) {
+			c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
+			key := spread(0, "register")
+			put(t, c.Client(t), key, "before")
+			lonely := leaderOf(t, c, c.Node(1), key)
+			rest := others(c, lonely)
+			names := []string{rest[0].Name, rest[1].Name}
+			w := startWriters(t, 4, c.Client(t, rest[0]), c.Client(t, rest[1]))
+			testcluster.Until(t, "some writes", func() bool { return w.count() > 40 })
+
+			began := time.Now()
+			cut(c.Network(), lonely.Name, names)
+			majority := c.Client(t, rest[0])
+			put(t, majority, key, "after")
+			for i := range 4 {
+				put(t, majority, spread(2*i, "cut"), "v")
+			}
+			t.Logf("writes to all shards resumed after %s", time.Since(began).Round(time.Millisecond))
+			before := w.count()
+			testcluster.Until(t, "writes to go on", func() bool { return w.count() > before+40 })
+
+			cutOff := c.Client(t, lonely)
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				resp, err := cutOff.Get(ctx, key)
+				cancel()
+				if err == nil { // it may still reach someone, one way or the other
+					require.Equal(t, "after", string(resp.Kvs[0].Value), "a linearizable read was stale")
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			_, err := cutOff.Put(ctx, spread(0, "lonely"), "v")
+			cancel()
+			require.Error(t, err, "nobody could have acknowledged it")
+
+			c.Network().Heal()
+			healed := time.Now()
+			requireValue(t, cutOff, key, "after")
+			put(t, cutOff, spread(0, "together"), "v")
+			testcluster.Eventually(t, "the node that was cut off to catch up", func(ctx context.Context) error {
+				return caughtUp(lonely, rest[0])
+			})
+			t.Logf("whole again after %s", time.Since(healed).Round(time.Millisecond))
+			w.requireKept(t, c.Client(t, lonely))
+		})
+	}
+}
+
+// caughtUp compares what two nodes have applied.
+func caughtUp(n, other *testcluster.Node) error {
+	for _, d := range other.Inside().Map().Shards() {
+		mine, ok := n.Inside().Host().Replica(d.ID)
+		if !ok {
+			return fmt.Errorf("no replica of shard %s", d.ID)
+		}
+		theirs, _ := other.Inside().Host().Replica(d.ID)
+		if mine.View().Rev < theirs.View().Rev {
+			return fmt.Errorf("shard %s is behind", d.ID)
+		}
+	}
+	return nil
+}
+
+// A node that is alone in the world waits for others, says what for, and stops at once
+// when it is told to.
+func TestNoQuorum(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
+	put(t, c.Client(t), "k", "v")
+	c.StopAll()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Node(1).Run(ctx) }()
+	testcluster.Until(t, "the node to say what it waits for", func() bool { return c.Node(1).Logged("waiting_for=") })
+	select {
+	case err := <-done:
+		require.NoError(t, err, "it should still be waiting")
+		t.Fatal("it serves without a quorum")
+	default:
+	}
+	stopped := time.Now()
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.Less(t, time.Since(stopped), 5*time.Second)
+
+	go func() { done <- c.Node(1).Run(t.Context()) }()
+	c.Node(2).Start(t)
+	require.NoError(t, <-done)
+	requireValue(t, c.Client(t, c.Node(1)), "k", "v")
+}
+
+// Start that is given up at any moment leaves nothing behind and spoils nothing.
+func TestStartIsGivenUp(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{Splits: "uniform:4"})
+	giveUp := errors.New("given up")
+	for after := time.Duration(0); after < 1200*time.Millisecond; after += 130 * time.Millisecond {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		timer := time.AfterFunc(after, func() { cancel(giveUp) })
+		results := make(chan error, 3)
+		for _, n := range c.Nodes() {
+			go func() { results <- n.Run(ctx) }()
+		}
+		for range c.Nodes() {
+			if err := <-results; err != nil {
+				require.ErrorContains(t, err, "given up")
+			}
+		}
+		timer.Stop()
+		cancel(nil)
+		c.StopAll()
+	}
+	c.StartAll(t)
+	put(t, c.Client(t), "k", "v")
+}

@@ -1,0 +1,48 @@
+package router
+
+import (
+	"errors"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// certain reports whether err promises that nothing was applied, so that the
+// request may be sent again (T1).
+func certain(err error) bool {
+	var wrongShard *shard.WrongShardError
+	var notLeader *shard.NotLeaderError
+	var noReplica *shard.NoReplicaError
+	switch {
+	case errors.Is(err, shard.ErrUnknownOutcome):
+		return false
+	case errors.As(err, &wrongShard), errors.As(err, &notLeader), errors.As(err, &noReplica):
+		return true
+	case errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrStopped), errors.Is(err, shard.ErrClockUntrusted):
+		return true
+	}
+	return false
+}
+
+// ambiguous reports whether a write that ended with err may have been applied: all
+// that is neither a certain failure nor a shard's refusal.
+func ambiguous(err error) bool {
+	if errors.Is(err, shard.ErrUnknownOutcome) {
+		return true
+	}
+	if certain(err) || errors.Is(err, shard.ErrOverloaded) {
+		return false
+	}
+	for _, refusal := range []error{
+		shard.ErrCompacted, shard.ErrFutureRevision, shard.ErrKeyNotFound, shard.ErrLeaseNotFound, shard.ErrNoSpace, shard.ErrCorrupt,
+	} {
+		if errors.Is(err, refusal) {
+			return false
+		}
+	}
+	// etcd's own refusals carry their gRPC code. What gRPC says of a connection never
+	// comes here bare (Sender).
+	var coded interface{ GRPCStatus() *status.Status }
+	return !errors.As(err, &coded)
+}

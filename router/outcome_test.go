@@ -1,0 +1,65 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+func TestOutcomesOfErrors(t *testing.T) {
+	notLeader := &shard.NotLeaderError{Shard: 2}
+	for _, c := range []struct {
+		err                error
+		certain, ambiguous bool
+	}{
+		{notLeader, true, false},
+		{&shard.WrongShardError{Shard: 2}, true, false},
+		{&shard.NoReplicaError{Shard: 2}, true, false},
+		{fmt.Errorf("node n1: %w", shard.ErrUnavailable), true, false},
+		{shard.ErrStopped, true, false},
+		{shard.ErrClockUntrusted, true, false},
+		{shard.ErrOverloaded, false, false}, // nothing applied, but more of the same is no help
+		{shard.ErrNoSpace, false, false},
+		{shard.ErrKeyNotFound, false, false},
+		{shard.ErrCompacted, false, false},
+		{rpctypes.ErrGRPCDuplicateKey, false, false},
+		{shard.ErrUnknownOutcome, false, true},
+		{fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, notLeader), false, true},
+		{fmt.Errorf("%w: %w", shard.ErrUnavailable, shard.ErrUnknownOutcome), false, true},
+		{context.DeadlineExceeded, false, true},
+		{errors.New("the reply does not decode"), false, true},
+	} {
+		require.Equal(t, c.certain, certain(c.err), "certain: %v", c.err)
+		require.Equal(t, c.ambiguous, ambiguous(c.err), "ambiguous: %v", c.err)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b backoff
+		start := time.Now()
+		require.True(t, b.wait(t.Context()))
+		require.Zero(t, time.Since(start), "the first retry comes at once")
+		last := time.Duration(0)
+		for range 20 {
+			before := time.Now()
+			require.True(t, b.wait(t.Context()))
+			last = time.Since(before)
+			require.LessOrEqual(t, last, backoffMax)
+		}
+		require.GreaterOrEqual(t, last, backoffMax/2)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		require.False(t, b.wait(ctx))
+		require.False(t, (&backoff{}).wait(ctx), "no retry for a caller that has left")
+	})
+}

@@ -1,0 +1,365 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// seen is a Revisions.
+type seen struct{ atomic.Int64 }
+
+func (s *seen) Seen() shard.Revision { return shard.Revision(s.Load()) }
+
+func (s *seen) Observe(rev shard.Revision) {
+	for old := s.Load(); int64(rev) > old && !s.CompareAndSwap(old, int64(rev)); old = s.Load() {
+	}
+}
+
+// fakeExecutor answers by its functions, and by default at once.
+type fakeExecutor struct {
+	write func(req *router.Request, done func(*router.Reply, error))
+	read  func(ctx context.Context, req *router.Request) (*router.Reply, error)
+}
+
+func (f *fakeExecutor) Write(req *router.Request, done func(*router.Reply, error)) {
+	if f.write != nil {
+		f.write(req, done)
+		return
+	}
+	done(&router.Reply{Rev: shard.Revision(req.Shard), Message: &pb.PutResponse{}}, nil)
+}
+
+func (f *fakeExecutor) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	if f.read != nil {
+		return f.read(ctx, req)
+	}
+	return &router.Reply{Rev: shard.Revision(req.Shard)}, nil
+}
+
+// exchange is a node that serves Exchange and nothing else.
+type exchange struct {
+	routerpb.UnimplementedPeerServer
+	exec      Executor
+	revisions *seen
+	streams   atomic.Int32
+}
+
+func (e *exchange) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
+	e.streams.Add(1)
+	return Serve(stream, e.exec, e.revisions)
+}
+
+// pair is a client and the node that it talks to.
+type pair struct {
+	client   *Client
+	mine     *seen
+	node     *exchange
+	server   *grpc.Server
+	listener atomic.Pointer[bufconn.Listener]
+}
+
+func newPair(t *testing.T, exec Executor) *pair {
+	p := &pair{mine: &seen{}, node: &exchange{exec: exec, revisions: &seen{}}}
+	p.serve(t)
+	conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.listener.Load().DialContext(ctx) }))
+	require.NoError(t, err)
+	p.client = NewClient(conn, p.mine)
+	t.Cleanup(func() {
+		require.NoError(t, p.client.Close())
+		p.server.Stop()
+	})
+	return p
+}
+
+func (p *pair) serve(t *testing.T) {
+	listener := bufconn.Listen(1 << 20)
+	p.listener.Store(listener)
+	p.server = grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
+	routerpb.RegisterPeerServer(p.server, p.node)
+	served := make(chan struct{})
+	server := p.server
+	go func() {
+		defer close(served)
+		_ = server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-served
+	})
+}
+
+func write(id shard.ID) *router.Request {
+	return &router.Request{Shard: id, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_PUT}}
+}
+
+func probe(id shard.ID) *router.Request { return &router.Request{Shard: id, Op: routerpb.Op_OP_PROBE} }
+
+func TestManyRequestsOneStream(t *testing.T) {
+	p := newPair(t, &fakeExecutor{})
+	var wg sync.WaitGroup
+	for i := range 2000 {
+		wg.Go(func() {
+			req := write(shard.ID(i))
+			if i%2 == 0 {
+				req = probe(shard.ID(i))
+			}
+			reply, err := p.client.Send(t.Context(), req)
+			require.NoError(t, err)
+			require.Equal(t, shard.Revision(i), reply.Rev, "a reply that belongs to another request")
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int32(1), p.node.streams.Load())
+}
+
+// N2, both ways.
+func TestRevisionsTravel(t *testing.T) {
+	p := newPair(t, &fakeExecutor{})
+	p.mine.Observe(1000)
+	p.node.revisions.Observe(5)
+	_, err := p.client.Send(t.Context(), write(2))
+	require.NoError(t, err)
+	require.Equal(t, shard.Revision(1000), p.node.revisions.Seen())
+	p.node.revisions.Observe(2000)
+	_, err = p.client.Send(t.Context(), write(2))
+	require.NoError(t, err)
+	require.Equal(t, shard.Revision(2000), p.mine.Seen())
+}
+
+// stuck is an executor that takes requests and never answers.
+type stuck struct{ arrived chan struct{} }
+
+func (s *stuck) Write(*router.Request, func(*router.Reply, error)) { s.arrived <- struct{}{} }
+
+func (s *stuck) Read(ctx context.Context, _ *router.Request) (*router.Reply, error) {
+	s.arrived <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// N1: what was sent is unknown when the stream ends; a read can always be sent again.
+func TestStreamLost(t *testing.T) {
+	s := &stuck{arrived: make(chan struct{}, 2)}
+	p := newPair(t, s)
+	errs := make(chan error, 2)
+	reads := make(chan error, 1)
+	go func() { _, err := p.client.Send(t.Context(), write(2)); errs <- err }()
+	go func() { _, err := p.client.Send(t.Context(), probe(2)); reads <- err }()
+	<-s.arrived
+	<-s.arrived
+	p.server.Stop()
+	require.ErrorIs(t, <-errs, shard.ErrUnknownOutcome)
+	err := <-reads
+	require.ErrorIs(t, err, shard.ErrUnavailable)
+	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+
+	// The node comes back: a new stream, on demand.
+	p.node.exec = &fakeExecutor{}
+	p.serve(t)
+	require.Eventually(t, func() bool {
+		_, err := p.client.Send(t.Context(), write(2))
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
+// N1: what was never sent is certainly not applied.
+func TestNeverSent(t *testing.T) {
+	dial := func(dialer func(context.Context, string) (net.Conn, error)) *Client {
+		conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dialer))
+		require.NoError(t, err)
+		c := NewClient(conn, &seen{})
+		t.Cleanup(func() { _ = c.Close() }) // a second Close is an error of gRPC's, and harmless
+		return c
+	}
+	certain := func(err error) {
+		t.Helper()
+		require.ErrorIs(t, err, shard.ErrUnavailable)
+		require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+	}
+	refused := dial(func(context.Context, string) (net.Conn, error) { return nil, errors.New("refused") })
+	_, err := refused.Send(t.Context(), write(2))
+	certain(err)
+
+	silent := dial(func(ctx context.Context, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = silent.Send(ctx, write(2))
+	certain(err)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	closed := dial(func(context.Context, string) (net.Conn, error) { return nil, errors.New("refused") })
+	require.NoError(t, closed.Close())
+	_, err = closed.Send(t.Context(), write(2))
+	certain(err)
+}
+
+// N1: a caller that leaves does not know either.
+func TestCallerLeaves(t *testing.T) {
+	s := &stuck{arrived: make(chan struct{}, 2)}
+	p := newPair(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	errs := make(chan error, 1)
+	go func() { _, err := p.client.Send(ctx, write(2)); errs <- err }()
+	<-s.arrived
+	cancel()
+	err := <-errs
+	require.ErrorIs(t, err, shard.ErrUnknownOutcome)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, p.client.mu.link.mu.calls, "nothing is kept of who has left")
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	l := &link{kick: make(chan struct{}, 1)}
+	l.mu.calls = make(map[uint64]*call)
+	for range queueRequestsMax {
+		require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}))
+	}
+	require.ErrorIs(t, l.enqueue(&routerpb.Request{}, &call{}), shard.ErrOverloaded)
+	require.False(t, l.abandon(7), "it was not sent")
+	require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}), "who leaves makes room")
+}
+
+func TestFramesAreBounded(t *testing.T) {
+	request := func(size int) *routerpb.Request { return &routerpb.Request{Body: make([]byte, size)} }
+	n, _ := fill([]*routerpb.Request{})
+	require.Zero(t, n)
+	n, _ = fill([]*routerpb.Request{request(10 * frameBytesMax), request(1)})
+	require.Equal(t, 1, n, "one that is too large goes alone")
+	n, size := fill([]*routerpb.Request{request(frameBytesMax / 2), request(frameBytesMax / 3), request(frameBytesMax / 3)})
+	require.Equal(t, 2, n)
+	require.LessOrEqual(t, size, frameBytesMax)
+	small := make([]*routerpb.Request, 3*frameMessagesMax)
+	for i := range small {
+		small[i] = request(1)
+	}
+	n, _ = fill(small)
+	require.Equal(t, frameMessagesMax, n)
+}
+
+// Large requests at once do not make a frame that the node refuses: gRPC's own limit
+// here is 4 MiB.
+func TestBurstOfLargeRequests(t *testing.T) {
+	p := newPair(t, &fakeExecutor{})
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			req := write(shard.ID(i))
+			req.Command.Body = make([]byte, 1<<20)
+			_, err := p.client.Send(t.Context(), req)
+			require.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int32(1), p.node.streams.Load())
+}
+
+// fakeStream is the server's end of a stream whose client reads nothing until it is
+// told to.
+type fakeStream struct {
+	grpc.ServerStream
+	ctx    context.Context
+	frames chan *routerpb.Frame
+	taken  atomic.Int32
+	open   chan struct{}
+	sent   atomic.Int32
+}
+
+func (s *fakeStream) Context() context.Context     { return s.ctx }
+func (s *fakeStream) SetHeader(metadata.MD) error  { return nil }
+func (s *fakeStream) SendHeader(metadata.MD) error { return nil }
+
+func (s *fakeStream) Recv() (*routerpb.Frame, error) {
+	select {
+	case f, ok := <-s.frames:
+		if !ok {
+			return nil, io.EOF
+		}
+		s.taken.Add(1)
+		return f, nil
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
+	}
+}
+
+func (s *fakeStream) Send(f *routerpb.Frame) error {
+	select {
+	case <-s.open:
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+	s.sent.Add(int32(len(f.Replies)))
+	return nil
+}
+
+// N3: who does not take its replies is not read from any more.
+func TestSlowReaderOfReplies(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const frames = 200
+	s := &fakeStream{ctx: ctx, frames: make(chan *routerpb.Frame, frames), open: make(chan struct{})}
+	for i := range frames {
+		s.frames <- &routerpb.Frame{Requests: []*routerpb.Request{{Id: uint64(i), Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{}}}}
+	}
+	value := make([]byte, 1<<20)
+	exec := &fakeExecutor{write: func(_ *router.Request, done func(*router.Reply, error)) {
+		done(&router.Reply{Message: &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Value: value}}}}, nil)
+	}}
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(s, exec, &seen{}) }()
+
+	const most = repliesBytesMax>>20 + 2
+	require.Eventually(t, func() bool { return s.taken.Load() >= most-4 }, 10*time.Second, time.Millisecond)
+	require.Never(t, func() bool { return s.taken.Load() > most }, 50*time.Millisecond, time.Millisecond)
+	close(s.open)
+	require.Eventually(t, func() bool { return s.sent.Load() == frames }, 10*time.Second, time.Millisecond)
+	close(s.frames)
+	require.ErrorIs(t, <-ended, io.EOF)
+}
+
+// The node closes its store after its streams: no read may outlive Serve.
+func TestServeWaitsForItsReads(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := &fakeStream{ctx: ctx, frames: make(chan *routerpb.Frame, 1), open: make(chan struct{})}
+	s.frames <- &routerpb.Frame{Requests: []*routerpb.Request{{Op: routerpb.Op_OP_PROBE}, {Op: routerpb.Op_OP_PROBE}, {Op: 99}}}
+	var running atomic.Int32
+	arrived := make(chan struct{}, 2)
+	exec := &fakeExecutor{read: func(ctx context.Context, _ *router.Request) (*router.Reply, error) {
+		running.Add(1)
+		defer running.Add(-1)
+		arrived <- struct{}{}
+		<-ctx.Done()
+		return nil, fmt.Errorf("ended: %w", ctx.Err())
+	}}
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(s, exec, &seen{}) }()
+	<-arrived
+	<-arrived
+	cancel()
+	<-ended
+	require.Zero(t, running.Load())
+}
