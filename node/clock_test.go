@@ -17,6 +17,7 @@ import (
 func TestClockOffByAnHour(t *testing.T) {
 	for name, offset := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 			bad, good := c.Node(2), c.Node(1)
 			bad.Clock.Set(offset)
@@ -39,6 +40,7 @@ func TestClockOffByAnHour(t *testing.T) {
 		})
 	}
 	t.Run("before the first start", func(t *testing.T) {
+		t.Parallel()
 		c := testcluster.New(t, testcluster.Options{Splits: "uniform:4"})
 		c.Node(2).Clock.Set(time.Hour)
 		c.StartAll(t)

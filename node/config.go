@@ -1,12 +1,15 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -91,7 +94,7 @@ func (c Config) withDefaults() Config {
 		c.Join = []string{c.PeerAddr}
 		c.BootstrapExpect = max(c.BootstrapExpect, 1)
 	}
-	c.Join = slices.Sorted(slices.Values(c.Join))
+	c.Join = slices.SortedFunc(slices.Values(c.Join), compareAddrs)
 	if c.ReplicationFactor == 0 {
 		c.ReplicationFactor = 3
 	}
@@ -128,6 +131,22 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	return c
+}
+
+// compareAddrs orders peer addresses by host, then by port as a number. Founders get
+// their node IDs in this order, and :4380 is expected to come before :24380.
+func compareAddrs(a, b string) int {
+	hostA, portA, _ := net.SplitHostPort(a)
+	hostB, portB, _ := net.SplitHostPort(b)
+	numberA, errA := strconv.Atoi(portA)
+	numberB, errB := strconv.Atoi(portB)
+	if c := strings.Compare(hostA, hostB); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(numberA, numberB); c != 0 && errA == nil && errB == nil {
+		return c
+	}
+	return strings.Compare(a, b) // malformed ones are Validate's
 }
 
 // Validate says what is wrong and how to mend it.

@@ -202,7 +202,7 @@ func (m *meta) Compacted() shard.Revision { return m.node.table.Map().Compacted(
 func (m *meta) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		for _, f := range m.node.self.Founding.metaMembers() {
-			if err := m.followOne(ctx, f.PeerAddr); err != nil && ctx.Err() == nil {
+			if err := m.followOne(ctx, f.PeerAddr); ctx.Err() == nil {
 				m.node.log.Debug("following the placement table ended", "peer", f.PeerAddr, "error", err)
 			}
 		}
@@ -213,6 +213,7 @@ func (m *meta) follow(ctx context.Context) {
 	}
 }
 
+// followOne takes updates from one peer until it has no more; the error says why.
 func (m *meta) followOne(ctx context.Context, addr string) error {
 	stream, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).FollowMap(ctx, &routerpb.FollowMapRequest{Version: m.node.table.Map().Version()})
 	if err != nil {

@@ -85,18 +85,10 @@ type sender struct {
 	exec  peer.Executor
 	peers *peers
 	table *table
-	// done is closed when the node stops. What the router tries again must end then,
-	// also what it does for nobody in particular.
-	done <-chan struct{}
 }
 
 // Send implements router.Sender.
 func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error) {
-	select {
-	case <-s.done:
-		return nil, fmt.Errorf("node is stopping: %w", context.Canceled) // never tried again
-	default:
-	}
 	if node == s.self {
 		return s.local(ctx, req)
 	}

@@ -16,7 +16,7 @@ import (
 func (n *Node) serveClients(context.Context) error {
 	api := etcdapi.New(n.cfg.etcdapi(), n.router, &cluster{node: n})
 	// The JSON gateway is a client of the same services, without a socket between.
-	loopback, err := etcdapi.StartLoopback(api.ServerOptions(), api.Register)
+	loopback, err := etcdapi.StartLoopback(append(api.ServerOptions(), grpc.WaitForHandlers(true)), api.Register)
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
@@ -53,7 +53,6 @@ func transportOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
-		grpc.SharedWriteBuffer(true),
 	}
 }
 

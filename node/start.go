@@ -190,8 +190,9 @@ func (n *Node) startRouter(context.Context) error {
 	n.agent.cache = cache
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
-		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table, done: n.Done()},
+		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
 	})
+	n.onClose(n.router.Close)
 	n.work.Go(func() { n.feed(cache) })
 	return nil
 }
@@ -247,7 +248,7 @@ func (n *Node) waitForShards(ctx context.Context) error {
 }
 
 // waitingSaid is how often a node that cannot serve yet says why.
-const waitingSaid = 5 * time.Second
+const waitingSaid = 2 * time.Second
 
 // introduceToMap keeps what the table says of this node's addresses true. It goes on
 // trying in the background: the node serves without it.

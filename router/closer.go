@@ -12,6 +12,11 @@ import (
 type closer struct {
 	close func(ctx context.Context, span shard.Span, floor shard.Revision) error
 
+	// ctx ends with stop; runs are the goroutines of run.
+	ctx    context.Context
+	cancel context.CancelFunc
+	runs   sync.WaitGroup
+
 	mu struct {
 		sync.Mutex
 		shards map[closingKey]*closing
@@ -37,8 +42,15 @@ type closeCall struct {
 
 func newCloser(f func(ctx context.Context, span shard.Span, floor shard.Revision) error) *closer {
 	c := &closer{close: f}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.shards = make(map[closingKey]*closing)
 	return c
+}
+
+// stop ends what is under way and waits for it. Nothing may be begun any more.
+func (c *closer) stop() {
+	c.cancel()
+	c.runs.Wait()
 }
 
 // reach returns once what the shard at p owns by its descriptor is closed to floor.
@@ -55,7 +67,7 @@ func (c *closer) reach(ctx context.Context, p Place, floor shard.Revision) error
 	case state.running == nil:
 		call = &closeCall{floor: floor, done: make(chan struct{})}
 		state.running = call
-		go c.run(key, p.Span, state)
+		c.runs.Go(func() { c.run(key, p.Span, state) })
 	case state.running.floor >= floor:
 		call = state.running
 	case state.waiting == nil:
@@ -81,7 +93,7 @@ func (c *closer) run(key closingKey, span shard.Span, state *closing) {
 		c.mu.Lock()
 		call := state.running
 		c.mu.Unlock()
-		ctx, cancel := bounded(context.Background())
+		ctx, cancel := bounded(c.ctx)
 		call.err = c.close(ctx, span, call.floor)
 		cancel()
 		close(call.done)

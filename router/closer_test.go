@@ -47,7 +47,10 @@ func TestCloserSharesCloses(t *testing.T) {
 		}
 		wg.Wait()
 		require.Equal(t, []shard.Revision{100, 200}, made.floors)
+		synctest.Wait()
+		c.mu.Lock()
 		require.Empty(t, c.mu.shards, "nothing is kept of a shard that is idle")
+		c.mu.Unlock()
 
 		ask(50)
 		wg.Wait()

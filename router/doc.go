@@ -11,7 +11,9 @@
 //
 // Invariants:
 //
-//	T1  A write is sent again only after an answer that says nothing was applied.
+//	T1  A write is sent again only after an answer that says nothing was applied. CLOSE
+//	    and COMPACT, which change nothing the second time, are sent again after any.
+//	    Whatever is neither an answer nor certain is shard.ErrUnknownOutcome.
 //	T2  A request to one shard carries the epoch it was routed by, so a stale map can
 //	    only cost a retry.
 //	T3  A read over several shards is an exact cut at one revision R: R is the largest

@@ -135,6 +135,25 @@ type trial struct {
 	errors int
 	kinds  map[string]int
 	checks []func() // for the end, under w.mu
+	acks   []acknowledged
+}
+
+// acknowledged is a write of one key that its client knows of since end.
+type acknowledged struct {
+	key []byte
+	rev shard.Revision
+	end int
+}
+
+// acknowledge remembers that a write of the keys has ended well.
+func (tr *trial) acknowledge(h *pb.ResponseHeader, keys ...[]byte) {
+	end := 0
+	tr.w.locked(func() { tr.w.clock++; end = tr.w.clock })
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, key := range keys {
+		tr.acks = append(tr.acks, acknowledged{key, shard.Revision(h.Revision), end})
+	}
 }
 
 func (tr *trial) checkAll() {
@@ -253,6 +272,7 @@ func (tr *trial) put(ctx context.Context, r *Router, op *operation, key []byte, 
 	resp, err := r.Put(ctx, &pb.PutRequest{Key: key, Value: []byte(value)})
 	tr.later(func() { tr.once(op, err, key, value) })
 	if err == nil {
+		tr.acknowledge(resp.Header, key)
 		tr.later(func() { tr.header(op, resp.Header) })
 	}
 	return err
@@ -311,6 +331,9 @@ func (tr *trial) transaction(ctx context.Context, r *Router, op *operation, a, b
 		req.Success = append(req.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: []byte(value)}}})
 	}
 	resp, err := r.Txn(ctx, req)
+	if err == nil {
+		tr.acknowledge(resp.Header, a, b)
+	}
 	tr.later(func() {
 		tr.once(op, err, a, value)
 		tr.once(op, err, b, value)
@@ -395,6 +418,12 @@ func (tr *trial) exact(op *operation, req *pb.RangeRequest, resp *pb.RangeRespon
 		tr.cuts++
 		if !w.minted[at] && at != shard.FirstRevision && req.Revision == 0 && at > w.compacted {
 			w.violation("T4: operation %d answers revision %d, which nobody minted", op.id, at)
+		}
+		span := shard.RequestSpan(req.Key, req.RangeEnd)
+		for _, ack := range tr.acks {
+			if req.Revision == 0 && ack.end < op.begin && ack.rev > at && span.Contains(ack.key) {
+				w.violation("T3: operation %d reads %v at %d and misses the write of %q at %d that had ended before", op.id, span, at, ack.key, ack.rev)
+			}
 		}
 		want := w.expected(req, at)
 		got := proto.CloneOf(resp)

@@ -47,15 +47,18 @@ func keysOf(resp *pb.RangeResponse) []string {
 // An idle span answers the same revision again, and closes nothing twice (T4).
 func TestRangeMintsNothing(t *testing.T) {
 	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
-		put(t, r, "a", "1")
-		last := put(t, r, "z", "2")
-		for range 5 {
-			resp, err := r.Range(t.Context(), all())
-			require.NoError(t, err)
-			require.Equal(t, int64(last), resp.Header.Revision)
-			require.Equal(t, []string{"a", "z"}, keysOf(resp))
+		put(t, r, "z", "2")
+		for _, key := range []string{"a", "z"} {
+			last := put(t, r, key, "3")
+			w.locked(func() { w.sent = nil })
+			for range 5 {
+				resp, err := r.Range(t.Context(), all())
+				require.NoError(t, err)
+				require.Equal(t, int64(last), resp.Header.Revision)
+				require.Equal(t, []string{"a", "z"}, keysOf(resp))
+			}
+			require.Equal(t, 1, w.count(routerpb.Op_OP_WRITE, shardpb.Kind_CLOSE))
 		}
-		require.Equal(t, 1, w.count(routerpb.Op_OP_WRITE, shardpb.Kind_CLOSE))
 	})
 }
 
@@ -204,6 +207,23 @@ func TestRangeAtRevision(t *testing.T) {
 		require.NoError(t, err)
 		_, err = r.Range(t.Context(), &pb.RangeRequest{Key: []byte("a"), Revision: int64(first)})
 		require.ErrorIs(t, err, shard.ErrCompacted)
+	})
+}
+
+// A replica that does not get there costs a retry at another one.
+func TestRangeAtRevisionOfAReplicaThatIsBehind(t *testing.T) {
+	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
+		put(t, r, "a", "1")
+		at := put(t, r, "z", "2")
+		w.script = func(node shard.NodeID, req *Request) (*Reply, error, bool) {
+			behind := node == 1 && req.At != 0
+			return nil, &shard.NotClosedError{Shard: req.Shard, Floor: 1}, behind
+		}
+		for _, req := range []*pb.RangeRequest{{Key: []byte("a")}, all()} {
+			req.Revision = int64(at)
+			_, err := r.Range(t.Context(), req)
+			require.NoError(t, err)
+		}
 	})
 }
 

@@ -63,6 +63,10 @@ func New(cfg Config) *Router {
 	return r
 }
 
+// Close ends what the router does for no request in particular. No request may be
+// under way.
+func (r *Router) Close() { r.closer.stop() }
+
 // errRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
 var errRequestTimeout = errors.New("request timed out")
 
@@ -165,6 +169,9 @@ func (r *Router) reader(p Place, n int) shard.NodeID {
 // rotate starts with the own node's replica and goes round the others. Learners may
 // lag far behind and are left out.
 func (r *Router) rotate(p Place, n int) shard.NodeID {
+	if own, ok := p.ReplicaOn(r.cfg.Self); n == 0 && ok && !own.Learner {
+		return r.cfg.Self
+	}
 	var voters []shard.NodeID
 	own := 0
 	for _, replica := range p.Replicas {

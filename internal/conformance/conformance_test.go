@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"io/fs"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,32 +31,6 @@ func TestCorpusIsRecorded(t *testing.T) {
 		return err
 	}))
 	require.NoError(t, checkDifferences(Corpus(), Differences()))
-}
-
-// Only references that mean the same with and without gaps may be used: nothing
-// after a step that is followed by a write.
-func TestCorpusAsksOnlyWhatHoldsWithGaps(t *testing.T) {
-	for _, script := range Corpus() {
-		exchanges, err := load(script)
-		require.NoError(t, err)
-		highest := 0
-		for i, s := range script.Steps {
-			resolve(s.Request, func(r Ref, distance int) int64 {
-				require.False(t, r == base && distance != 0, "%s step %d: what is next to base may be another script's", script.Name, i)
-				if distance > 0 {
-					_, ranks, err := shapeOf(exchanges[r].Answer)
-					require.NoError(t, err)
-					require.Equal(t, highest, ranks[0], "%s step %d: %d after step %d is an old revision", script.Name, i, distance, r)
-				}
-				return 0
-			})
-			_, ranks, err := shapeOf(exchanges[i].Answer)
-			require.NoError(t, err)
-			for _, rank := range ranks {
-				highest = max(highest, rank)
-			}
-		}
-	}
 }
 
 func TestReferencesResolve(t *testing.T) {
@@ -141,6 +117,26 @@ func TestMatchSeesEveryDifference(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, c.same, got == nil, "%v", got)
 		})
+	}
+}
+
+// Whoever meets a difference finds why in the row that names the script.
+func TestDifferencesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/ETCD.md")
+	require.NoError(t, err)
+	rows := make(map[string]string)
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		if verdict := strings.TrimSpace(cells[2]); verdict == "differs" || verdict == "absent" {
+			rows[strings.TrimSpace(cells[1])] = line
+		}
+	}
+	for _, d := range Differences() {
+		require.Contains(t, rows, d.Row, "docs/ETCD.md has no such row that says \"differs\" or \"absent\"")
+		require.Contains(t, rows[d.Row], "`corpus:"+d.Script+"`", "the row does not name the script")
 	}
 }
 

@@ -12,7 +12,7 @@ func Corpus() []Script {
 	var all []Script
 	for _, group := range [][]*story{
 		freshStories(), putStories(), rangeStories(), deleteStories(),
-		compareStories(), txnStories(), nestedStories(), limitStories(), compactStories(),
+		compareStories(), txnStories(), nestedStories(), limitStories(), compactStories(), leaseStories(),
 	} {
 		for _, s := range group {
 			all = append(all, s.script)

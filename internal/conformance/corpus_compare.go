@@ -10,8 +10,6 @@ func compareStories() []*story {
 	return []*story{compareResults(), compareMissing(), compareRanges(), compareOdd()}
 }
 
-const compareLease = 401
-
 // compareTargets and compareResultsAll are every value of the two enums.
 func compareTargets() []pb.Compare_CompareTarget {
 	return []pb.Compare_CompareTarget{pb.Compare_VERSION, pb.Compare_CREATE, pb.Compare_MOD, pb.Compare_VALUE, pb.Compare_LEASE}
@@ -43,14 +41,13 @@ func whether(c ...*pb.Compare) *pb.TxnRequest { return txn(c, nil, nil) }
 
 func compareResults() *story {
 	s := newStory("compare/results")
-	s.do("", &pb.LeaseGrantRequest{ID: compareLease, TTL: 3600})
-	created := s.do("", put("k", "l", withLease(compareLease)))
-	modified := s.do("", put("k", "m", withLease(compareLease)))
+	created := s.put("k", "l")
+	modified := s.put("k", "m")
 	operands := map[pb.Compare_CompareTarget][3]int64{
 		pb.Compare_VERSION: {1, 2, 3},
-		pb.Compare_CREATE:  {created.Plus(-1), created.Rev(), modified.Rev()},
-		pb.Compare_MOD:     {modified.Plus(-1), modified.Rev(), modified.Plus(1)},
-		pb.Compare_LEASE:   {compareLease - 1, compareLease, compareLease + 1},
+		pb.Compare_CREATE:  {base.Rev(), created.Rev(), modified.Rev()},
+		pb.Compare_MOD:     {created.Rev(), modified.Rev(), modified.Plus(1)},
+		pb.Compare_LEASE:   {-1, 0, 1},
 	}
 	for _, target := range compareTargets() {
 		for _, result := range compareResultsAll() {

@@ -35,8 +35,5 @@ func deleteStories() []*story {
 	s.do("everything of nothing", prev(del("\x00", "\x00")))
 	s.do("what was is still readable", span("a", "z", atRevision(first.Rev())))
 	s.do("", get("a", atRevision(first.Rev())))
-	s.do("", &pb.LeaseGrantRequest{ID: 201, TTL: 3600})
-	s.do("", put("l", "1", withLease(201)))
-	s.do("prev_kv has the lease", prev(del("l", "")))
 	return []*story{s}
 }

@@ -5,7 +5,7 @@ import (
 )
 
 func putStories() []*story {
-	return []*story{putPlain(), putFlags(), putErrors(), putLeases()}
+	return []*story{putPlain(), putFlags(), putErrors()}
 }
 
 func withPrev(r *pb.PutRequest)        { r.PrevKv = true }
@@ -71,36 +71,5 @@ func putErrors() *story {
 	s.do("missing key and unknown lease: the lease is looked at first", put("b", "", withIgnoreValue, withLease(9001)))
 	s.do("ignore_value on a missing key with a value is refused for the value", put("b", "2", withIgnoreValue))
 	s.see("nothing of it wrote")
-	return s
-}
-
-func putLeases() *story {
-	const id, other = 101, 102
-	s := newStory("put/leases")
-	s.do("", &pb.LeaseGrantRequest{ID: id, TTL: 3600})
-	s.do("", &pb.LeaseGrantRequest{ID: other, TTL: 3600})
-	s.do("a lease that exists", &pb.LeaseGrantRequest{ID: id, TTL: 3600})
-	s.do("a TTL above the limit", &pb.LeaseGrantRequest{ID: 103, TTL: 9_000_000_001})
-	s.do("attach", put("a", "1", withLease(id)))
-	s.do("", get("a"))
-	s.do("keys_only leaves out value and lease", get("a", keysOnly))
-	s.do("ignore_lease keeps it", put("a", "2", withIgnoreLease))
-	s.do("ignore_value with a lease moves it", put("a", "", withIgnoreValue, withLease(other), withPrev))
-	s.do("", get("a"))
-	s.do("lease 0 detaches", put("a", "3", withPrev))
-	s.do("", get("a"))
-	s.do("", put("b", "1", withLease(id)))
-	s.do("", put("c", "1", withLease(id)))
-	s.do("", put("d", "1", withLease(other)))
-	s.do("deleting a key detaches it", del("c", ""))
-	s.do("", put("c", "2"))
-	s.do("revoking deletes what is attached", &pb.LeaseRevokeRequest{ID: id})
-	s.see("")
-	s.do("revoking again", &pb.LeaseRevokeRequest{ID: id})
-	s.do("the revoked lease is unknown", put("b", "2", withLease(id)))
-	s.do("", txn(nil, ops(putOp(put("b", "2", withLease(id)))), nil))
-	s.do("attach in a transaction", txn(nil, ops(putOp(put("e", "1", withLease(other))), putOp(put("f", "1", withLease(other)))), nil))
-	s.do("both keys go in one revision", &pb.LeaseRevokeRequest{ID: other})
-	s.see("")
 	return s
 }

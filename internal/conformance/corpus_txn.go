@@ -116,12 +116,6 @@ func txnErrors() *story {
 // txnRecipes are the transactions that common clients live on.
 func txnRecipes() *story {
 	s := newStory("txn/recipes")
-	modIs := func(key string, rev int64) *pb.Compare {
-		return comparison(key, pb.Compare_MOD, pb.Compare_EQUAL, rev, "")
-	}
-	createIs := func(key string, rev int64) *pb.Compare {
-		return comparison(key, pb.Compare_CREATE, pb.Compare_EQUAL, rev, "")
-	}
 	s.do("create if absent", txn(compares(modIs("k", 0)), ops(putOp(put("k", "1"))), ops(rangeOp(get("k")))))
 	s.do("it is there", txn(compares(modIs("k", 0)), ops(putOp(put("k", "2"))), ops(rangeOp(get("k")))))
 	last := s.put("k", "2")
@@ -130,16 +124,32 @@ func txnRecipes() *story {
 	s.do("optimistic delete lost", txn(compares(modIs("k", last.Rev())), ops(delOp(del("k", ""))), ops(rangeOp(get("k")))))
 	now := s.put("k", "5")
 	s.do("optimistic delete", txn(compares(modIs("k", now.Rev())), ops(delOp(del("k", ""))), ops(rangeOp(get("k")))))
-	s.do("", &pb.LeaseGrantRequest{ID: 501, TTL: 3600})
-	mine := s.do("a lock: my key, and the owner of the prefix", txn(compares(createIs("lock/a", 0)),
-		ops(putOp(put("lock/a", "", withLease(501))), rangeOp(span("lock/", "lock0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_ASCEND), limited(1)))),
-		ops(rangeOp(get("lock/a")), rangeOp(span("lock/", "lock0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_ASCEND), limited(1))))))
-	second := s.do("the second waits behind it", txn(compares(createIs("lock/b", 0)),
-		ops(putOp(put("lock/b", "")), rangeOp(span("lock/", "lock0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_ASCEND), limited(1)))), nil))
-	s.do("whom does it wait for", span("lock/", "lock0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_DESCEND), limited(1),
-		func(r *pb.RangeRequest) { r.MaxCreateRevision = second.Plus(-1) }))
-	s.do("the owner goes", txn(compares(createIs("lock/a", mine.Rev())), ops(delOp(del("lock/a", ""))), nil))
-	s.do("nobody before it", span("lock/", "lock0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_DESCEND), limited(1),
-		func(r *pb.RangeRequest) { r.MaxCreateRevision = second.Plus(-1) }))
+	mine := s.do("a queue: my place, and who is first", queueUp("queue/a"))
+	second := s.do("the second waits behind it", queueUp("queue/b"))
+	s.do("whom does it wait for", lastBefore(second))
+	s.do("I have a place already", queueUp("queue/a"))
+	s.do("the first goes", txn(compares(createIs("queue/a", mine.Rev())), ops(delOp(del("queue/a", ""))), nil))
+	s.do("nobody before it", lastBefore(second))
 	return s
+}
+
+func modIs(key string, rev int64) *pb.Compare {
+	return comparison(key, pb.Compare_MOD, pb.Compare_EQUAL, rev, "")
+}
+
+func createIs(key string, rev int64) *pb.Compare {
+	return comparison(key, pb.Compare_CREATE, pb.Compare_EQUAL, rev, "")
+}
+
+// queueUp takes a place in the queue as clients' locks and elections do: the oldest
+// key is the owner.
+func queueUp(key string, with ...func(*pb.PutRequest)) *pb.TxnRequest {
+	oldest := rangeOp(span("queue/", "queue0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_ASCEND), limited(1)))
+	return txn(compares(createIs(key, 0)), ops(putOp(put(key, "", with...)), oldest), ops(rangeOp(get(key)), oldest))
+}
+
+// lastBefore asks for the youngest place in the queue that is older than the given one.
+func lastBefore(place Ref) *pb.RangeRequest {
+	return span("queue/", "queue0", sorted(pb.RangeRequest_CREATE, pb.RangeRequest_DESCEND), limited(1),
+		func(r *pb.RangeRequest) { r.MaxCreateRevision = place.Plus(-1) })
 }

@@ -13,11 +13,59 @@ type Difference struct {
 	Answer string
 	// Row is the title of the row in docs/ETCD.md that explains it.
 	Row string
+	// Last tells that the rest of the script makes no sense after this answer, so it
+	// is not asked.
+	Last bool
 }
 
 // Differences lists every known difference (C3).
 func Differences() []Difference {
-	return nil
+	return slices.Concat(revisionDifferences(), duplicateDifferences(), awaitingLeases())
+}
+
+// revisionDifferences are about what was never compacted.
+func revisionDifferences() []Difference {
+	const (
+		minusOne  = "Txn: Range with `revision` −1"
+		zero      = "Compact at revision 0"
+		compacted = "error OutOfRange: etcdserver: mvcc: required revision has been compacted"
+	)
+	return []Difference{
+		{Script: "fresh/never_compacted", Step: 5, Row: minusOne, Answer: compacted},
+		{Script: "fresh/never_compacted", Step: 10, Row: zero, Answer: "header:full@1"},
+		{Script: "compact/reads", Step: 7, Row: zero, Answer: "header:full@5"},
+	}
+}
+
+// duplicateDifferences are transactions that etcd's check for duplicate keys lets
+// pass, and what is left where they did nothing.
+func duplicateDifferences() []Difference {
+	const (
+		row       = "Txn: put and delete of one key"
+		duplicate = "error InvalidArgument: etcdserver: duplicate key given in txn request"
+		untouched = `header:full@12 count:2
+kvs{key:"A" create_revision:@6 mod_revision:@6 version:1 value:"2"}
+kvs{key:"a" create_revision:@12 mod_revision:@12 version:1 value:"2"}`
+	)
+	return []Difference{
+		{Script: "txn/duplicates", Step: 20, Row: row, Answer: duplicate},
+		{Script: "txn/duplicates", Step: 21, Row: row, Answer: untouched},
+		{Script: "txn/duplicates", Step: 22, Row: row, Answer: duplicate},
+		{Script: "txn/duplicates", Step: 23, Row: row, Answer: untouched},
+		{Script: "nested/duplicates", Step: 11, Row: row, Answer: duplicate},
+	}
+}
+
+// awaitingLeases are the scripts that cannot be told before leases exist: their first
+// question is refused. With the first lease that is granted this list must go.
+func awaitingLeases() []Difference {
+	var all []Difference
+	for _, script := range []string{"lease/put", "lease/range", "lease/delete", "lease/compare", "lease/lock"} {
+		all = append(all, Difference{Script: script, Step: 0, Last: true,
+			Row:    "LeaseGrant, LeaseRevoke, LeaseKeepAlive, LeaseTimeToLive, LeaseLeases",
+			Answer: "error Unimplemented: flotilla: Lease.LeaseGrant is not implemented"})
+	}
+	return all
 }
 
 // checkDifferences says which listed difference cannot be one (C3).

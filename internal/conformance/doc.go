@@ -7,6 +7,7 @@
 //
 //	go test -tags etcd ./internal/conformance -record   # record anew
 //	go test -tags etcd ./internal/conformance           # replay against etcd
+//	go test ./internal/conformance                      # replay against Flotilla
 //
 //	corpus --> ask(endpoint) --> render --> compare with testdata/<script>.txt
 //	                               |
@@ -20,13 +21,15 @@
 //	    different revisions, and their order is kept. So a store may leave gaps
 //	    between revisions; it may not share, repeat or reorder them.
 //	C3  A difference is either absent or listed (differences.go) with the exact
-//	    answer given instead. A listed difference that went away is a failure too.
+//	    answer given instead and its row in docs/ETCD.md. A listed difference that
+//	    went away is a failure too.
 //
 // The scripts share one store and run in corpus order: the first must find a store
 // that was never compacted. They delete every key, so they must never be pointed at
 // a store that is worth anything.
 //
 // What may a request say about revisions? Only what holds with gaps: a revision an
-// earlier step got, the one before it, or one above all. "The one after an old
-// revision" is somebody's write in etcd and nobody's elsewhere, so no script asks.
+// earlier step got, or one above all. "The one before" a write is an earlier write in
+// etcd and nobody's elsewhere; a script may ask for what was up to it or is above it,
+// never for what is at it or since it (TestCorpusAsksOnlyWhatHoldsWithGaps).
 package conformance

@@ -72,23 +72,26 @@ func isRevision(fd protoreflect.FieldDescriptor) bool {
 // says it is.
 func resolve(req proto.Message, revision func(r Ref, distance int) int64) proto.Message {
 	out := proto.Clone(req)
-	resolveIn(out.ProtoReflect(), revision)
+	references(out.ProtoReflect(), func(m protoreflect.Message, fd protoreflect.FieldDescriptor, r Ref, distance int) {
+		m.Set(fd, protoreflect.ValueOfInt64(revision(r, distance)))
+	})
 	return out
 }
 
-func resolveIn(m protoreflect.Message, revision func(Ref, int) int64) {
+// references visits every reference in m: the message it stands in, and the field.
+func references(m protoreflect.Message, visit func(m protoreflect.Message, fd protoreflect.FieldDescriptor, r Ref, distance int)) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case fd.IsList() && fd.Message() != nil:
 			for i := range v.List().Len() {
-				resolveIn(v.List().Get(i).Message(), revision)
+				references(v.List().Get(i).Message(), visit)
 			}
 		case fd.IsList():
 		case fd.Message() != nil:
-			resolveIn(v.Message(), revision)
+			references(v.Message(), visit)
 		case isRevision(fd):
 			if r, d, ok := parseRef(v.Int()); ok {
-				m.Set(fd, protoreflect.ValueOfInt64(revision(r, d)))
+				visit(m, fd, r, d)
 			}
 		}
 		return true

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/flotilla-kv/flotilla/internal/ports"
 )
 
 // Config says what cluster to run.
@@ -62,16 +64,16 @@ func newSpecs(tb testing.TB, cfg Config) ([]Spec, error) {
 		name := fmt.Sprintf("n%d", i+1)
 		var addrs [2]string
 		for j := range addrs {
-			p, err := leasePort()
+			p, err := ports.Lease()
 			if err != nil {
 				return nil, err
 			}
 			tb.Cleanup(func() {
-				if err := p.release(); err != nil {
+				if err := p.Release(); err != nil {
 					tb.Error(err)
 				}
 			})
-			addrs[j] = p.addr()
+			addrs[j] = p.Addr()
 		}
 		specs = append(specs, Spec{Name: name, DataDir: filepath.Join(cfg.Dir, name), ClientAddr: addrs[0], PeerAddr: addrs[1]})
 	}

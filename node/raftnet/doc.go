@@ -2,7 +2,7 @@
 // they also speak gRPC on, so that a node needs one peer address, one certificate
 // and one firewall rule. A connection says with its first bytes which it is.
 //
-// Frames: length (4, big endian) ‖ CRC-32C of the payload (4) ‖ kind (1) ‖ payload.
+// Frames: length (4, big endian) ‖ CRC-32C of kind and payload (4) ‖ kind (1) ‖ payload.
 //
 // Invariants:
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // Preface is what a Raft connection starts with.
@@ -29,29 +30,54 @@ const (
 
 func putHeader(buf []byte, k kind, payload []byte) {
 	binary.BigEndian.PutUint32(buf[0:4], uint32(len(payload)))
-	binary.BigEndian.PutUint32(buf[4:8], crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
 	buf[8] = byte(k)
+	binary.BigEndian.PutUint32(buf[4:8], checksum(k, payload))
 }
 
-// readFrame reads one frame into buf, grown as needed (X1).
+// checksum is over kind and payload: a message must not be taken for a piece of a
+// snapshot. A changed length shifts the payload and fails it too.
+func checksum(k kind, payload []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Update(0, table, []byte{byte(k)}), table, payload)
+}
+
+// readFrame reads one frame into buf, grown as needed (X1). io.EOF is the end between
+// two frames.
 func readFrame(r *bufio.Reader, buf []byte) (kind, []byte, error) {
 	var header [headerBytes]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return 0, nil, err
 	}
-	size := binary.BigEndian.Uint32(header[0:4])
+	size := int(binary.BigEndian.Uint32(header[0:4]))
 	if size > frameBytesMax {
 		return 0, nil, fmt.Errorf("raft frame of %d bytes is over the limit of %d", size, frameBytesMax)
 	}
-	if uint32(cap(buf)) < size {
-		buf = make([]byte, size)
-	}
-	buf = buf[:size]
-	if _, err := io.ReadFull(r, buf); err != nil {
+	buf, err := readPayload(r, buf, size)
+	if err != nil {
 		return 0, nil, err
 	}
-	if sum := crc32.Checksum(buf, crc32.MakeTable(crc32.Castagnoli)); sum != binary.BigEndian.Uint32(header[4:8]) {
+	k := kind(header[8])
+	if checksum(k, buf) != binary.BigEndian.Uint32(header[4:8]) {
 		return 0, nil, fmt.Errorf("raft frame of %d bytes has a wrong checksum", size)
 	}
-	return kind(header[8]), buf, nil
+	return k, buf, nil
+}
+
+// growthBytes is by how much a buffer grows at a time, so that a length that nothing
+// follows takes no memory.
+const growthBytes = 1 << 20
+
+func readPayload(r *bufio.Reader, buf []byte, size int) ([]byte, error) {
+	buf = buf[:0]
+	for len(buf) < size {
+		n := min(size-len(buf), max(growthBytes, cap(buf)-len(buf)))
+		buf = slices.Grow(buf, n)[:len(buf)+n]
+		if _, err := io.ReadFull(r, buf[len(buf)-n:]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	return buf, nil
 }

@@ -139,7 +139,9 @@ func (t *transport) serve(conn net.Conn) error {
 		if err != nil {
 			return err
 		}
-		buf = payload
+		if buf = payload; cap(buf) > 4*bufferBytes { // a rare large frame; do not keep its memory
+			buf = nil
+		}
 		if t.Traffic.Received != nil {
 			t.Traffic.Received(headerBytes + len(payload))
 		}

@@ -2,7 +2,7 @@
 // one gRPC stream per pair, whatever the number of shards.
 //
 // Batching is by back-pressure: what comes while a frame is being sent goes into the
-// next one. Nothing lingers, and frames grow with load.
+// next one. Nothing lingers, and frames grow with load, up to a bound.
 //
 // Invariants:
 //
@@ -12,5 +12,5 @@
 //	N2  Every frame tells the highest revision its sender has seen, so a receiver never
 //	    stamps below what caused the request.
 //	N3  A node that is down costs the callers of that node only; a slow reader of replies
-//	    holds back only its own stream.
+//	    holds back only its own stream, in bounded memory.
 package peer

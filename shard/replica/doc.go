@@ -13,7 +13,8 @@
 // Invariants:
 //
 //	P1  A result is delivered only by Update on this process, for a batch that this
-//	    process proposed: (incarnation, sequence) never match after a restart.
+//	    process proposed: (incarnation, sequence) never match after a restart, and
+//	    no two batches of a process share a sequence, whatever replica proposed them.
 //	P2  Every command gets exactly one outcome: its result, a certain failure
 //	    (nothing was proposed or the proposal was dropped), or ErrUnknownOutcome.
 //	P3  A read that asked for a barrier sees every write acknowledged, anywhere,

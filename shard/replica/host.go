@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -46,6 +47,10 @@ type Host struct {
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
 	changed  chan struct{}
+
+	// sequence numbers the batches of all replicas: a replica that is stopped and started
+	// again, or comes back under a new ID, meets its own batches in the log (P1).
+	sequence atomic.Uint64
 }
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
@@ -160,8 +165,6 @@ func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[sha
 		return fmt.Errorf("shard %d replica %d has a Raft log but its data is gone; its node must be removed from the cluster and join again with an empty data directory: %w", id, replicaID, shard.ErrCorrupt)
 	case !hasLog && record.Phase == shardpb.ReplicaRecord_STARTED:
 		return fmt.Errorf("shard %d replica %d has data but its Raft log is gone (or the host name changed); its node must be removed from the cluster and join again with an empty data directory: %w", id, replicaID, shard.ErrCorrupt)
-	case hasLog:
-		return start(nil)
 	}
 	save := func(phase shardpb.ReplicaRecord_Phase) error {
 		data, err := (&shardpb.ReplicaRecord{Format: 1, Phase: phase}).MarshalVT()
@@ -174,6 +177,20 @@ func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[sha
 			return fmt.Errorf("write the record of shard %d: %w", id, err)
 		}
 		return nil
+	}
+	if hasLog {
+		if err := start(nil); err != nil {
+			return err
+		}
+		if record.Phase == shardpb.ReplicaRecord_STARTED {
+			return nil
+		}
+		// A crash had come between the two; without this, a log lost later would not be
+		// noticed.
+		return save(shardpb.ReplicaRecord_STARTED)
+	}
+	if len(members) == 0 { // dragonboat would end the process
+		return fmt.Errorf("start shard %d replica %d anew: the group's first members are not known", id, replicaID)
 	}
 	// A crash between STARTING and STARTED leaves it open whether the replica ever
 	// ran; it is then started anew, which is wrong only if its log was also lost within

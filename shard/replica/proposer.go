@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -17,8 +18,10 @@ const (
 	batchCommandsMax = 512
 	// batchBytesMax bounds a log entry; a single larger command still goes alone.
 	batchBytesMax = 1 << 20
-	// queueCommandsMax bounds what may wait: about half a second of a busy shard.
+	// queueCommandsMax and queueBytesMax bound what may wait: about half a second of a
+	// busy shard.
 	queueCommandsMax = 16 << 10
+	queueBytesMax    = 64 << 20
 )
 
 // RevisionSource stamps commands. hlc.Hybrid is one.
@@ -45,14 +48,16 @@ type proposer struct {
 	source  RevisionSource
 	timeout time.Duration
 	metrics *Metrics
-	knobs   Knobs
-	view    func() shard.View
+	// sequence is the Host's, shared by all its proposers (P1).
+	sequence *atomic.Uint64
+	knobs    Knobs
+	view     func() shard.View
 
 	mu struct {
 		sync.Mutex
-		queue    []pending
-		running  bool // a goroutine drains queue
-		sequence uint64
+		queue   []pending
+		queued  int  // bytes of the bodies in queue
+		running bool // a goroutine drains queue
 		// flights are proposed batches without an outcome. The result (from Update) and
 		// the failure (from the request) race: whoever removes the flight reports (P2).
 		flights map[uint64][]pending
@@ -61,12 +66,13 @@ type proposer struct {
 
 func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 	p.mu.Lock()
-	if len(p.mu.queue) >= queueCommandsMax {
+	if len(p.mu.queue) >= queueCommandsMax || p.mu.queued > 0 && p.mu.queued+len(cmd.Body) > queueBytesMax {
 		p.mu.Unlock()
 		done(shard.Result{Err: fmt.Errorf("propose to shard %d: %w", p.shardID, shard.ErrOverloaded)})
 		return
 	}
 	p.mu.queue = append(p.mu.queue, pending{cmd, done})
+	p.mu.queued += len(cmd.Body)
 	start := !p.mu.running
 	p.mu.running = true
 	p.mu.Unlock()
@@ -95,15 +101,24 @@ func (p *proposer) drain() {
 		}
 		batch := p.mu.queue[:n:n]
 		p.mu.queue = p.mu.queue[n:]
+		for i := range batch {
+			p.mu.queued -= len(batch[i].cmd.Body)
+		}
+		p.mu.Unlock()
 		if p.knobs != (Knobs{}) {
 			batch = p.sabotage(batch)
 		}
-		p.mu.sequence++
-		sequence := p.mu.sequence
-		p.mu.flights[sequence] = batch
-		p.mu.Unlock()
-		p.round(sequence, batch)
+		p.round(p.launch(batch), batch)
 	}
+}
+
+// launch gives the batch its number; from now on its results find it.
+func (p *proposer) launch(batch []pending) uint64 {
+	sequence := p.sequence.Add(1)
+	p.mu.Lock()
+	p.mu.flights[sequence] = batch
+	p.mu.Unlock()
+	return sequence
 }
 
 // round proposes one batch and returns when its outcome is known or given up on.

@@ -39,7 +39,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
-		knobs: h.cfg.Knobs, view: machine.View,
+		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View,
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.barrier = barrier{group: h.barriers, shardID: id}

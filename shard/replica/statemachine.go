@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -79,7 +80,7 @@ type image struct {
 func (s *stateMachine) PrepareSnapshot() (any, error) {
 	view := s.replica.View()
 	if view.Descriptor == nil {
-		return nil, fmt.Errorf("snapshot shard %d before it was initialised: %w", s.replica.id, shard.ErrUnavailable)
+		return nil, fmt.Errorf("snapshot shard %d before it was initialised: %w", s.replica.id, statemachine.ErrSnapshotAborted)
 	}
 	return &image{view: view, data: s.replica.host.cfg.Engine.NewView(view.Descriptor.Span)}, nil
 }
@@ -97,9 +98,18 @@ func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struc
 		data = forgetful{data}
 	}
 	if err := mvcc.WriteSnapshot(w, data, img.view.Descriptor.Span, state, stop); err != nil {
-		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
+		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, stoppedForRaft(err))
 	}
 	return nil
+}
+
+// stoppedForRaft marks the end of a snapshot that dragonboat asked to stop with its own
+// error: any other one ends the process.
+func stoppedForRaft(err error) error {
+	if errors.Is(err, mvcc.ErrSnapshotStopped) {
+		return fmt.Errorf("%w: %w", statemachine.ErrSnapshotStopped, err)
+	}
+	return err
 }
 
 // RecoverFromSnapshot implements IOnDiskStateMachine: the shard's data and state are
@@ -120,7 +130,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, err)
+		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.wakeFloorWaiters()

@@ -1,0 +1,288 @@
+package raftnet
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/raftpb"
+	"github.com/stretchr/testify/require"
+)
+
+// hub is a network of in-memory connections. In a synctest bubble its time is the
+// bubble's.
+type hub struct {
+	mu    sync.Mutex
+	addrs map[string]*hubListener
+	dials int
+}
+
+type hubListener struct {
+	hub    *hub
+	addr   string
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newHub() *hub { return &hub{addrs: make(map[string]*hubListener)} }
+
+func (h *hub) listen(addr string) *hubListener {
+	l := &hubListener{hub: h, addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.addrs[addr] = l
+	return l
+}
+
+func (h *hub) dial(ctx context.Context, addr string) (net.Conn, error) {
+	h.mu.Lock()
+	l := h.addrs[addr]
+	h.dials++
+	h.mu.Unlock()
+	if l == nil {
+		return nil, errors.New("connection refused")
+	}
+	here, there := net.Pipe()
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.closed:
+		return nil, errors.New("connection refused")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *hubListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *hubListener) Close() error {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	if l.hub.addrs[l.addr] == l {
+		delete(l.hub.addrs, l.addr)
+		close(l.closed)
+	}
+	return nil
+}
+
+func (l *hubListener) Addr() net.Addr { return &net.UnixAddr{Name: l.addr} }
+
+// station is one transport and what it received.
+type station struct {
+	raftio.ITransport
+	batches chan raftpb.MessageBatch
+	chunks  chan raftpb.Chunk
+}
+
+func newStation(t *testing.T, h *hub, addr string, takeChunk bool) *station {
+	s := &station{batches: make(chan raftpb.MessageBatch, 100), chunks: make(chan raftpb.Chunk, 100)}
+	f := &Factory{Listener: h.listen(addr), Dial: h.dial, Logger: slog.New(slog.DiscardHandler)}
+	s.ITransport = f.Create(config.NodeHostConfig{},
+		func(b raftpb.MessageBatch) { s.batches <- b },
+		func(c raftpb.Chunk) bool {
+			s.chunks <- c
+			return takeChunk
+		})
+	require.NoError(t, s.Start())
+	return s
+}
+
+func batch(from string) raftpb.MessageBatch {
+	return raftpb.MessageBatch{SourceAddress: from, Requests: []raftpb.Message{{Type: raftpb.Heartbeat, ShardID: 7}}}
+}
+
+// elapse lets the bubble's time go on; nobody waits for it.
+func elapse(d time.Duration) { <-time.After(d) }
+
+// sendUntilReceived sends batches like a busy Raft group and returns how long it took
+// until one arrived.
+func sendUntilReceived(t *testing.T, c raftio.IConnection, to *station) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for time.Since(began) < time.Minute {
+		require.NoError(t, c.SendMessageBatch(batch("a")), "dragonboat must not hear of errors")
+		select {
+		case b := <-to.batches:
+			require.Equal(t, "a", b.SourceAddress)
+			return time.Since(began)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	t.Fatal("nothing arrived for a minute")
+	return 0
+}
+
+// X4: a peer that was restarted is sent messages again at once.
+func TestPeerIsBackAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		a, b := newStation(t, h, "a", true), newStation(t, h, "b", true)
+		c, err := a.GetConnection(t.Context(), "b")
+		require.NoError(t, err)
+		sendUntilReceived(t, c, b)
+		require.NoError(t, b.Close())
+		for range 200 { // 4 s of traffic to nobody
+			require.NoError(t, c.SendMessageBatch(batch("a")))
+			elapse(20 * time.Millisecond)
+		}
+		require.Less(t, h.dials, 20, "a peer that is down is not called all the time")
+		b = newStation(t, h, "b", true)
+		require.Less(t, sendUntilReceived(t, c, b), time.Second)
+		c.Close()
+		require.NoError(t, errors.Join(a.Close(), b.Close()))
+	})
+}
+
+// X4: packets to a peer are lost without a word, then the network is mended. The old
+// connection is given up for a new one.
+func TestPeerIsBackAfterSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		a := newStation(t, h, "a", true)
+		hole := h.listen("b")
+		accepted := make(chan net.Conn, 10)
+		go func() {
+			for {
+				conn, err := hole.Accept()
+				if err != nil {
+					return
+				}
+				accepted <- conn
+				go io.Copy(io.Discard, conn) // takes everything and says nothing
+			}
+		}()
+		c, err := a.GetConnection(t.Context(), "b")
+		require.NoError(t, err)
+		require.NoError(t, c.SendMessageBatch(batch("a")))
+		require.NoError(t, hole.Close())
+		b := newStation(t, h, "b", true)
+		require.Less(t, sendUntilReceived(t, c, b), silenceMax+time.Second)
+		c.Close()
+		(<-accepted).Close()
+		require.NoError(t, errors.Join(a.Close(), b.Close()))
+	})
+}
+
+// An idle connection to a peer that is there stays.
+func TestIdleConnectionStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		a, b := newStation(t, h, "a", true), newStation(t, h, "b", true)
+		c, err := a.GetConnection(t.Context(), "b")
+		require.NoError(t, err)
+		sendUntilReceived(t, c, b)
+		elapse(10 * silenceMax)
+		sendUntilReceived(t, c, b)
+		require.Equal(t, 1, h.dials)
+		c.Close()
+		require.NoError(t, errors.Join(a.Close(), b.Close()))
+	})
+}
+
+// Closing the transport's context ends a write that nobody takes.
+func TestCloseDoesNotWaitForAStuckWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		a := newStation(t, h, "a", true)
+		hole := h.listen("b")
+		go func() {
+			conn, _ := hole.Accept()
+			_, _ = io.ReadFull(conn, make([]byte, len(Preface))) // and no more
+		}()
+		ctx, cancel := context.WithCancel(t.Context())
+		c, err := a.GetConnection(ctx, "b")
+		require.NoError(t, err)
+		began := time.Now()
+		time.AfterFunc(100*time.Millisecond, cancel)
+		require.NoError(t, c.SendMessageBatch(batch("a")))
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
+		c.Close()
+		require.NoError(t, errors.Join(a.Close(), hole.Close()))
+	})
+}
+
+// X2: closing a snapshot connection waits for the receiver.
+func TestSnapshotIsAcknowledged(t *testing.T) {
+	for name, taken := range map[string]bool{"taken": true, "refused": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub()
+				a, b := newStation(t, h, "a", true), newStation(t, h, "b", taken)
+				c, err := a.GetSnapshotConnection(t.Context(), "b")
+				require.NoError(t, err)
+				require.NoError(t, c.SendChunk(raftpb.Chunk{ShardID: 7, Data: []byte("data")}))
+				elapse(3 * aliveInterval) // the receiver's signs of life are no acknowledgement
+				began := time.Now()
+				c.Close()
+				require.Zero(t, time.Since(began), "neither waits for a timeout")
+				require.Len(t, b.chunks, 1)
+				require.NoError(t, errors.Join(a.Close(), b.Close()))
+			})
+		})
+	}
+}
+
+// X1: what is not a frame reaches nobody and ends its connection.
+func TestGarbageEndsTheConnection(t *testing.T) {
+	good := func() []byte {
+		b := batch("a")
+		payload, err := b.Marshal()
+		require.NoError(t, err)
+		frame := make([]byte, headerBytes, headerBytes+len(payload))
+		putHeader(frame, kindMessages, payload)
+		return append(frame, payload...)
+	}
+	change := func(f func([]byte)) []byte {
+		frame := good()
+		f(frame)
+		return frame
+	}
+	for name, c := range map[string]struct {
+		preface string
+		frame   []byte
+	}{
+		"wrong preface":     {"FLOTILLA-RAFT/9\n", good()},
+		"wrong checksum":    {Preface, change(func(b []byte) { b[4]++ })},
+		"changed payload":   {Preface, change(func(b []byte) { b[len(b)-1]++ })},
+		"unknown kind":      {Preface, change(func(b []byte) { b[8] = 99 })},
+		"enormous":          {Preface, change(func(b []byte) { binary.BigEndian.PutUint32(b, frameBytesMax+1) })},
+		"end of the stream": {Preface, good()[:12]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub()
+				b := newStation(t, h, "b", true)
+				conn, err := h.dial(t.Context(), "b")
+				require.NoError(t, err)
+				_, _ = conn.Write([]byte(c.preface))
+				_, _ = conn.Write(c.frame) // it may have hung up already
+				if name == "end of the stream" {
+					require.NoError(t, conn.Close())
+				} else {
+					_, err = conn.Read(make([]byte, 1))
+					require.ErrorIs(t, err, io.EOF)
+				}
+				synctest.Wait()
+				require.Empty(t, b.batches)
+				require.NoError(t, b.Close())
+				conn.Close()
+			})
+		})
+	}
+}

@@ -1,0 +1,316 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	testShard shard.ID     = 2
+	testNode  shard.NodeID = 7
+	testEpoch uint64       = 1
+	patience               = 20 * time.Second
+)
+
+// lonely is the transport of a node that has no peers.
+type lonely struct{}
+
+func (lonely) Create(config.NodeHostConfig, raftio.MessageHandler, raftio.ChunkHandler) raftio.ITransport {
+	return lonely{}
+}
+func (lonely) Validate(string) bool { return true }
+func (lonely) Name() string         { return "lonely" }
+func (lonely) Start() error         { return nil }
+func (lonely) Close() error         { return nil }
+
+func (lonely) GetConnection(context.Context, string) (raftio.IConnection, error) {
+	return nil, errors.New("nobody there")
+}
+
+func (lonely) GetSnapshotConnection(context.Context, string) (raftio.ISnapshotConnection, error) {
+	return nil, errors.New("nobody there")
+}
+
+// node is an Executor over one shard with keys [b, y), led here.
+type node struct {
+	*Executor
+	t       *testing.T
+	replica *replica.Replica
+	host    *replica.Host
+	full    error // what space says
+}
+
+func newNode(t *testing.T) *node {
+	e, err := engine.Open("store", engine.Options{FS: vfs.NewMem(), CacheBytes: 1 << 20})
+	require.NoError(t, err)
+	host, err := replica.OpenHost(replica.HostConfig{
+		Node: testNode, Incarnation: 1, Engine: e, Source: hlc.NewHybrid(clock.System{}),
+		Raft: replica.RaftConfig{
+			Dir: t.TempDir(), Address: "n7:1", ClusterID: 5, TickInterval: 10 * time.Millisecond, ElectionTicks: 10, LogEntries: 1000,
+			Transport: lonely{},
+		},
+		Logger: slog.New(slog.DiscardHandler), Metrics: replica.NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		host.Close()
+		require.NoError(t, e.Close())
+	})
+	n := &node{t: t, host: host}
+	n.Executor = New(host, func() error { return n.full })
+	require.NoError(t, host.Start(testShard, 1, map[shard.ReplicaID]string{1: "n7:1"}, true))
+	var ok bool
+	n.replica, ok = host.Replica(testShard)
+	require.True(t, ok)
+	require.Eventually(t, n.replica.Leads, patience, time.Millisecond)
+	d := shard.Descriptor{
+		ID: testShard, Span: shard.Span{Start: []byte("b"), End: []byte("y")}, Epoch: testEpoch, Slot: 9, Generation: 3,
+		Replicas: []shard.Replica{{ID: 1, Node: testNode}}, NextReplicaID: 2,
+	}
+	_, err = n.write(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}, false)
+	require.NoError(t, err)
+	return n
+}
+
+// write waits for the outcome, which must come once.
+func (n *node) write(cmd *shardpb.Command, grows bool) (*router.Reply, error) {
+	n.t.Helper()
+	type outcome struct {
+		reply *router.Reply
+		err   error
+	}
+	done := make(chan outcome, 2)
+	n.Write(&router.Request{Shard: testShard, Epoch: cmd.Epoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Grows: grows},
+		func(reply *router.Reply, err error) { done <- outcome{reply, err} })
+	select {
+	case o := <-done:
+		require.Empty(n.t, done)
+		return o.reply, o.err
+	case <-time.After(patience):
+		n.t.Fatal("no outcome")
+		return nil, nil
+	}
+}
+
+func command(kind shardpb.Kind, req proto.Message) *shardpb.Command {
+	body, err := proto.Marshal(req)
+	if err != nil {
+		panic(err)
+	}
+	return &shardpb.Command{Kind: kind, Epoch: testEpoch, Body: body}
+}
+
+func (n *node) put(key string) shard.Revision {
+	n.t.Helper()
+	reply, err := n.write(command(shardpb.Kind_PUT, &pb.PutRequest{Key: []byte(key), Value: []byte("v")}), true)
+	require.NoError(n.t, err)
+	require.IsType(n.t, &pb.PutResponse{}, reply.Message)
+	return reply.Rev
+}
+
+func (n *node) mark(kind shardpb.Kind, rev shard.Revision) error {
+	_, err := n.write(&shardpb.Command{Kind: kind, Epoch: testEpoch, Revision: int64(rev)}, false)
+	return err
+}
+
+func (n *node) read(change func(*router.Request)) (*router.Reply, error) {
+	req := &router.Request{
+		Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_RANGE,
+		Message: &pb.RangeRequest{Key: []byte("b"), RangeEnd: []byte("y")},
+	}
+	change(req)
+	return n.Read(n.t.Context(), req)
+}
+
+func TestUnknownShard(t *testing.T) {
+	n := newNode(t)
+	var noReplica *shard.NoReplicaError
+	_, err := n.read(func(r *router.Request) { r.Shard = 99 })
+	require.ErrorAs(t, err, &noReplica)
+	n.Write(&router.Request{Shard: 99, Command: &shardpb.Command{}}, func(_ *router.Reply, err error) { require.ErrorAs(t, err, &noReplica) })
+}
+
+func TestReads(t *testing.T) {
+	n := newNode(t)
+	var last shard.Revision
+	for i := range 10 {
+		last = n.put(fmt.Sprintf("k%d", i))
+	}
+	reply, err := n.read(func(*router.Request) {})
+	require.NoError(t, err)
+	require.Equal(t, []shard.Revision{last, last, 0}, []shard.Revision{reply.Rev, reply.Floor, reply.Compacted})
+	require.Len(t, reply.Message.(*pb.RangeResponse).Kvs, 10)
+
+	reply, err = n.read(func(r *router.Request) { r.Op = routerpb.Op_OP_PROBE })
+	require.NoError(t, err)
+	require.Equal(t, last, reply.Rev)
+	require.Nil(t, reply.Message)
+
+	for _, noCount := range []bool{false, true} {
+		reply, err = n.read(func(r *router.Request) { r.Op, r.Limit, r.NoCount = routerpb.Op_OP_FETCH, 3, noCount })
+		require.NoError(t, err)
+		got := reply.Message.(*pb.RangeResponse)
+		require.Len(t, got.Kvs, 3)
+		require.Equal(t, map[bool]int64{false: 10, true: 3}[noCount], got.Count)
+	}
+
+	get := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte("k1")}}}
+	reply, err = n.read(func(r *router.Request) {
+		r.Op, r.Message = routerpb.Op_OP_TXN, &pb.TxnRequest{Success: []*pb.RequestOp{get}}
+	})
+	require.NoError(t, err)
+	require.Len(t, reply.Message.(*pb.TxnResponse).Responses[0].GetResponseRange().Kvs, 1)
+
+	_, err = n.read(func(r *router.Request) { r.Op = 99 })
+	require.ErrorContains(t, err, "99")
+}
+
+// Whoever asks by another map gets the descriptor that corrects it.
+func TestOtherEpochs(t *testing.T) {
+	n := newNode(t)
+	before := n.put("k")
+	for _, serializable := range []bool{false, true} {
+		_, err := n.read(func(r *router.Request) { r.Epoch, r.Serializable = testEpoch+1, serializable })
+		var wrongShard *shard.WrongShardError
+		require.ErrorAs(t, err, &wrongShard)
+		require.Equal(t, uint64(3), wrongShard.Descriptors[0].Generation)
+	}
+	for _, kind := range []shardpb.Kind{shardpb.Kind_PUT, shardpb.Kind_CLOSE, shardpb.Kind_COMPACT} {
+		cmd := command(kind, &pb.PutRequest{Key: []byte("k")})
+		cmd.Epoch = testEpoch + 1
+		_, err := n.write(cmd, false)
+		var wrongShard *shard.WrongShardError
+		require.ErrorAs(t, err, &wrongShard, "%v", kind)
+	}
+	require.Equal(t, before, n.replica.View().Rev)
+}
+
+// A floor holds for ever: to reach it again costs no log entry.
+func TestCloseIsWrittenOnce(t *testing.T) {
+	n := newNode(t)
+	floor := n.put("k") + 1000
+	require.NoError(t, n.mark(shardpb.Kind_CLOSE, floor))
+	applied := n.replica.View().Applied
+	for _, lower := range []shard.Revision{floor, floor - 1, 0} {
+		require.NoError(t, n.mark(shardpb.Kind_CLOSE, lower))
+	}
+	require.Equal(t, applied, n.replica.View().Applied)
+	require.Equal(t, floor, n.replica.View().Floor)
+}
+
+func TestReadsAtARevision(t *testing.T) {
+	n := newNode(t)
+	first := n.put("k1")
+	second := n.put("k2")
+	reply, err := n.read(func(r *router.Request) { r.At = first })
+	require.NoError(t, err)
+	require.Len(t, reply.Message.(*pb.RangeResponse).Kvs, 1)
+	require.Equal(t, second, reply.Rev, "the view is the shard's, whatever was read")
+
+	// Not final yet: the caller has to close first.
+	later := second + 5000
+	_, err = n.read(func(r *router.Request) { r.At = later })
+	var notClosed *shard.NotClosedError
+	require.ErrorAs(t, err, &notClosed)
+	require.Equal(t, second, notClosed.Floor)
+
+	// It has, and this replica only has to apply it.
+	got := make(chan error, 1)
+	go func() {
+		_, err := n.read(func(r *router.Request) { r.At, r.Closed = later, true })
+		got <- err
+	}()
+	require.NoError(t, n.mark(shardpb.Kind_CLOSE, later))
+	require.NoError(t, <-got)
+
+	// It says so, but it is not true: the wait has an end.
+	start := time.Now()
+	_, err = n.read(func(r *router.Request) { r.At, r.Closed = later+5000, true })
+	require.ErrorAs(t, err, &notClosed)
+	require.GreaterOrEqual(t, time.Since(start), floorWait)
+
+	require.NoError(t, n.mark(shardpb.Kind_COMPACT, second))
+	_, err = n.read(func(r *router.Request) { r.At = first })
+	require.ErrorIs(t, err, shard.ErrCompacted)
+	require.ErrorIs(t, n.mark(shardpb.Kind_COMPACT, second), shard.ErrCompacted)
+	reply, err = n.read(func(*router.Request) {})
+	require.NoError(t, err)
+	require.Equal(t, second, reply.Compacted)
+}
+
+// Only what makes the store larger is refused while space is short.
+func TestSpaceIsShort(t *testing.T) {
+	n := newNode(t)
+	n.put("k")
+	n.full = fmt.Errorf("disk at 99 %%: %w", shard.ErrNoSpace)
+	_, err := n.write(command(shardpb.Kind_PUT, &pb.PutRequest{Key: []byte("k")}), true)
+	require.ErrorIs(t, err, shard.ErrNoSpace)
+	reply, err := n.write(command(shardpb.Kind_DELETE_RANGE, &pb.DeleteRangeRequest{Key: []byte("k")}), false)
+	require.NoError(t, err)
+	require.Equal(t, int64(1), reply.Message.(*pb.DeleteRangeResponse).Deleted)
+}
+
+// A compaction never fails a read of the latest state, however they meet.
+func TestLatestReadsDuringCompactions(t *testing.T) {
+	n := newNode(t)
+	stop := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := n.mark(shardpb.Kind_COMPACT, n.put("k")); err != nil {
+				t.Errorf("compact: %v", err)
+				return
+			}
+		}
+	}()
+	for range 500 {
+		_, err := n.read(func(*router.Request) {})
+		require.NotErrorIs(t, err, shard.ErrCompacted)
+		if err != nil {
+			require.ErrorIs(t, err, shard.ErrUnavailable)
+		}
+	}
+	close(stop)
+	<-ended
+}
+
+func TestReaderThatLeaves(t *testing.T) {
+	n := newNode(t)
+	rev := n.put("k")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := n.Read(ctx, &router.Request{
+		Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_PROBE, Serializable: true, At: rev + 1000, Closed: true,
+	})
+	require.ErrorIs(t, err, context.Canceled)
+}
