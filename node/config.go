@@ -59,6 +59,10 @@ type Config struct {
 	MinFreeDisk int64
 	// CacheBytes is the block cache of the store. Default 256 MiB.
 	CacheBytes int64
+	// CachedHeaders is how many keys' latest revisions are kept in memory, over all
+	// shards, so that a put need not look them up. Default 500,000, about 100 MB when
+	// that many keys are being written.
+	CachedHeaders int
 	// TickInterval is the unit of Raft's timers. Default 100 ms: a leader that died is
 	// replaced after 1 to 2 s.
 	TickInterval time.Duration
@@ -106,6 +110,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CacheBytes == 0 {
 		c.CacheBytes = 256 << 20
+	}
+	if c.CachedHeaders == 0 {
+		c.CachedHeaders = 500_000
 	}
 	if c.TickInterval == 0 {
 		c.TickInterval = 100 * time.Millisecond

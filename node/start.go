@@ -21,12 +21,17 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // cachedDescriptors bounds the router's cache: more than the shards a cluster is
 // meant to have.
 const cachedDescriptors = 16 << 10
+
+// ownHeaders is what every shard may keep of headers even when busier ones have taken
+// all of Config.CachedHeaders.
+const ownHeaders = 256
 
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds
 // only the starting. After an error the node is closed.
@@ -163,7 +168,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: 5 * time.Second,
-		Apply: apply.Options{Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
+		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err

@@ -11,10 +11,10 @@ import (
 
 // Options of a Machine.
 type Options struct {
-	// CachedHeaders is how many keys' latest headers (revisions, version, lease) are
-	// kept in memory, so that a put need not read the store. Default 8192, about
-	// 200 bytes each with a short key; only what was written takes memory.
-	CachedHeaders int
+	// Headers bounds the latest headers (revisions, version, lease) that are kept in
+	// memory, for all machines of a node together, so that a put need not read the
+	// store. Default: 8192 for this machine alone.
+	Headers *mvcc.HeaderBudget
 	// Knobs are for tests.
 	Knobs Knobs
 }
@@ -43,8 +43,8 @@ type Machine struct {
 // Open loads the replica's state from the engine. A replica that has none yet has
 // applied nothing and waits for INIT or a snapshot.
 func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*Machine, error) {
-	if o.CachedHeaders <= 0 {
-		o.CachedHeaders = cachedHeadersDefault
+	if o.Headers == nil {
+		o.Headers = mvcc.NewHeaderBudget(0, cachedHeadersDefault)
 	}
 	m := &Machine{engine: e, id: id, replica: replica, options: o}
 	if err := m.Reload(); err != nil {
@@ -61,6 +61,9 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 // View is what the replica has applied and readers can see.
 func (m *Machine) View() shard.View { return *m.view.Load() }
 
+// Close gives up what the machine keeps in memory. It is the apply worker's last call.
+func (m *Machine) Close() { m.headers.Purge() }
+
 // Reload takes over the state that the engine holds now. Use Install when the
 // machine may be read at the same time.
 func (m *Machine) Reload() error {
@@ -74,7 +77,10 @@ func (m *Machine) Reload() error {
 			return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
 		}
 	}
-	m.headers = mvcc.NewHeaderCache(m.options.CachedHeaders)
+	if m.headers == nil {
+		m.headers = mvcc.NewHeaderCache(m.options.Headers)
+	}
+	m.headers.Purge()
 	m.broken = nil
 	m.view.Store(&view)
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -44,7 +45,7 @@ func (f *fixture) open() {
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
 	// Few headers, so that tests with some dozen keys miss the cache too.
-	f.machine, err = apply.Open(f.engine, testShard, testReplica, apply.Options{CachedHeaders: 8})
+	f.machine, err = apply.Open(f.engine, testShard, testReplica, apply.Options{Headers: mvcc.NewHeaderBudget(0, 8)})
 	require.NoError(f.t, err)
 }
 

@@ -54,7 +54,7 @@ func TestAgainstModel(t *testing.T) {
 	fs := vfs.NewMem()
 	p := &player{
 		t: t, rng: rand.New(rand.NewPCG(*seedFlag, 7)), fs: fs, e: openEngine(t, fs),
-		cache: NewHeaderCache(8), m: newModel(), rev: shard.FirstRevision,
+		cache: NewHeaderCache(NewHeaderBudget(0, 8)), m: newModel(), rev: shard.FirstRevision,
 	}
 	defer func() { require.NoError(t, p.e.Close()) }()
 	for step := range *stepsFlag {

@@ -20,7 +20,7 @@ func write(t testing.TB, e *engine.Engine, rev shard.Revision, lines ...string) 
 	t.Helper()
 	b := e.NewBatch()
 	defer b.Close()
-	w := NewWriter(e.NewReader(), b, NewHeaderCache(100))
+	w := NewWriter(e.NewReader(), b, NewHeaderCache(NewHeaderBudget(0, 100)))
 	for _, line := range lines {
 		w.Begin(rev)
 		f := strings.Fields(line)

@@ -139,6 +139,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 
 // Close implements IOnDiskStateMachine.
 func (s *stateMachine) Close() error {
+	s.replica.machine.Close()
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
 	return nil
 }
