@@ -61,8 +61,8 @@ func TestReadOnlyAndSerializable(t *testing.T) {
 		req                    *pb.TxnRequest
 		readOnly, serializable bool
 	}{
-		{"nothing", &pb.TxnRequest{}, true, true},
-		{"only compares", &pb.TxnRequest{Compare: []*pb.Compare{cmp("a")}}, true, true},
+		{"nothing", &pb.TxnRequest{}, true, false},
+		{"only compares asked for nothing stale", &pb.TxnRequest{Compare: []*pb.Compare{cmp("a")}}, true, false},
 		{"serializable range", then(stale), true, true},
 		{"one of two", then(stale, rng("a", "")), true, false},
 		{"put in failure", &pb.TxnRequest{Success: ops(stale), Failure: ops(put("a"))}, false, false},

@@ -38,6 +38,8 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Replica.SkipReadBarrier = true
 	case "stale-epoch-accepted":
 		c.Knobs.Apply.AnyEpoch = true
+	case "slots-shared":
+		c.Knobs.Apply.OneSlot = true
 	case "close-skipped":
 		c.Knobs.Router.SkipClose = true
 	case "double-apply-after-restart":

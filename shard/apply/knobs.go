@@ -7,6 +7,8 @@ import "github.com/flotilla-kv/flotilla/shard"
 type Knobs struct {
 	// ForgetApplied makes Open forget that the last entries were applied (against A3).
 	ForgetApplied uint64
+	// OneSlot makes every shard mint its revisions in slot 0 (against shard.R2).
+	OneSlot bool
 	// AnyEpoch carries out what was routed by another map (against A7).
 	AnyEpoch bool
 	// Now replaces the stamps of commands by the replica's own clock (against A1).

@@ -19,7 +19,11 @@ func (r *run) write(cmd *shardpb.Command, want bool) (proto.Message, error) {
 	if r.knobs.Now != nil {
 		stamp = r.knobs.Now()
 	}
-	w := writing{run: r, want: want, rev: shard.NextRevision(r.view.Floor, stamp, r.view.Descriptor.Slot)}
+	slot := r.view.Descriptor.Slot
+	if r.knobs.OneSlot {
+		slot = 0
+	}
+	w := writing{run: r, want: want, rev: shard.NextRevision(r.view.Floor, stamp, slot)}
 	r.w.Begin(w.rev)
 	resp, err := w.request(cmd)
 	if err != nil {
