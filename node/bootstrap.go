@@ -99,8 +99,8 @@ func (n *Node) decide(ctx context.Context, id *Identity, replies map[string]*rou
 			return &Membership{NodeID: founder.NodeID, Name: founder.Name, PeerAddr: founder.PeerAddr, Founding: founding}, "", nil
 		default:
 			return nil, "", fmt.Errorf("cluster %x has node %q at %s with another data directory than %s: its data was lost, or this directory belongs elsewhere. "+
-				"If the data still exists, start the node with it. If it is lost for good, run: flotilla node remove %s; then join again with an empty data directory, a new --name, a new --peer-addr and without --bootstrap-expect",
-				founding.ClusterID, founder.Name, founder.PeerAddr, n.cfg.DataDir, founder.Name)
+				"If the data still exists, start the node with it. If it is lost for good, join as a new node: an empty data directory, a new --name, a new --peer-addr and no --bootstrap-expect",
+				founding.ClusterID, founder.Name, founder.PeerAddr, n.cfg.DataDir)
 		}
 	}
 	if n.cfg.BootstrapExpect == 0 {

@@ -74,7 +74,8 @@ func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
 		s.Leader = uint64(founders[leader-1].NodeID)
 	}
 	m := c.node.engine.Metrics()
-	s.DBBytes = int64(m.DiskSpaceUsage())
+	// What is in memtables is in the log too, but that is written in large blocks.
+	s.DBBytes = int64(m.DiskSpaceUsage() + m.MemTable.Size)
 	s.DBInUseBytes = s.DBBytes - int64(m.WAL.ObsoletePhysicalSize) - int64(m.Table.ObsoleteSize) - int64(m.Table.ZombieSize)
 	if why := c.node.hlc.Distrusted(); why != "" {
 		s.Errors = append(s.Errors, why)

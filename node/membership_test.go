@@ -53,13 +53,13 @@ func TestJoin(t *testing.T) {
 	t.Run("not with its data lost", func(t *testing.T) {
 		fourth.Stop()
 		require.NoError(t, os.RemoveAll(fourth.Config().DataDir))
-		requireRefused(t, fourth, `"n4"`, "another data directory", "flotilla node remove n4", "join again")
+		requireRefused(t, fourth, `"n4"`, "another data directory", "new --name")
 	})
 	t.Run("not a founder with its data lost", func(t *testing.T) {
 		founder := c.Node(2)
 		founder.Stop()
 		require.NoError(t, os.RemoveAll(founder.Config().DataDir))
-		requireRefused(t, founder, `"n2"`, "another data directory", "flotilla node remove n2", "empty data directory")
+		requireRefused(t, founder, `"n2"`, "another data directory", "new --name", "empty data directory")
 		put(t, c.Client(t, c.Node(1)), spread(0, "after"), "v") // the others go on
 	})
 	t.Run("not under the name of another", func(t *testing.T) {

@@ -27,8 +27,8 @@ func (m *Map) addNode(c *placementpb.AddNode) (*Map, *placementpb.Result) {
 	if known := m.NodeByName(n.Name); known != nil {
 		return m, refuse(placementpb.Code_ALREADY_EXISTS,
 			"add node %q: the cluster knows node %q (ID %s) with another data directory. Its data was lost, or this data directory belongs elsewhere. "+
-				"If the data still exists, start the node with it. If it is lost for good, run: flotilla node remove %s; then join again",
-			n.Name, n.Name, known.ID, n.Name)
+				"If the data still exists, start the node with it. If it is lost for good, join as a new node: an empty data directory, a new --name and a new --peer-addr",
+			n.Name, n.Name, known.ID)
 	}
 	if other := m.nodeAtPeerAddr(n.PeerAddr); other != nil {
 		return m, peerAddrTaken("add", n.Name, n.PeerAddr, other)
@@ -166,6 +166,6 @@ func (m *Map) nodeAtPeerAddr(addr string) *Node {
 
 func peerAddrTaken(verb, name, addr string, other *Node) *placementpb.Result {
 	return refuse(placementpb.Code_ALREADY_EXISTS,
-		"%s node %q: peer address %s is in use by node %q (ID %s); give this node another one, or remove the other: flotilla node remove %s",
-		verb, name, addr, other.Name, other.ID, other.Name)
+		"%s node %q: peer address %s is in use by node %q (ID %s); give this node another one",
+		verb, name, addr, other.Name, other.ID)
 }

@@ -27,9 +27,14 @@ type Config struct {
 
 const patienceDefault = 30 * time.Second
 
-// DefaultConfig is the run that every change has to pass.
+// DefaultConfig is the run that every change has to pass. A longer run works on more
+// keys: what the checks cost grows much faster than a key's history.
 func DefaultConfig(seed int64, duration time.Duration) Config {
-	return Config{Seed: seed, Duration: duration, Workload: DefaultWorkload(), Nemesis: DefaultNemesis()}
+	load := DefaultWorkload()
+	if n := int(duration / (8 * time.Second)); n > 1 {
+		load.Keys = NewKeyspace(n*len(load.Keys.Singles), n*len(load.Keys.Groups))
+	}
+	return Config{Seed: seed, Duration: duration, Workload: load, Nemesis: DefaultNemesis()}
 }
 
 // Result is what a run found.
