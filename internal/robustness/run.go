@@ -95,7 +95,7 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	res.Ops = rec.Ops()
-	res.Report = history.Check(res.Ops, history.Options{Seed: cfg.Seed, ShardOf: cfg.ShardOf})
+	res.Report = history.Check(res.Ops, history.Options{Seed: cfg.Seed, ShardOf: cfg.ShardOf, Timeout: max(30*time.Second, 2*cfg.Duration)})
 	return res, nil
 }
 
