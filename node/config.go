@@ -67,7 +67,7 @@ type Config struct {
 	// replaced after 1 to 2 s.
 	TickInterval time.Duration
 	// RaftLogEntries is how many applied entries a shard's log keeps at most, about.
-	// Default 20,000.
+	// Default 4,000.
 	RaftLogEntries uint64
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
@@ -118,7 +118,7 @@ func (c Config) withDefaults() Config {
 		c.TickInterval = 100 * time.Millisecond
 	}
 	if c.RaftLogEntries == 0 {
-		c.RaftLogEntries = 20_000
+		c.RaftLogEntries = 4_000
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

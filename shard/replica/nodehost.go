@@ -23,7 +23,7 @@ type RaftConfig struct {
 	// ElectionTicks is the election timeout in ticks. Default 10, as etcd's.
 	ElectionTicks uint64
 	// LogEntries is how many entries of a group's log are applied before the log is cut
-	// behind them. Default 20,000. Larger: longer replay after a crash, but a replica
+	// behind them. Larger: longer replay after a crash, but a replica
 	// that was away for a while catches up from the log instead of a whole snapshot.
 	LogEntries uint64
 	// Transport carries Raft messages; nil uses dragonboat's own TCP.
@@ -47,7 +47,7 @@ const (
 // leader change and must not block (P4).
 func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
 	logdb := config.GetTinyMemLogDBConfig()
-	logdb.KVWriteBufferSize = 16 << 20
+	logdb.KVWriteBufferSize = 32 << 20
 	logdb.Shards = logStores
 	nhc := config.NodeHostConfig{
 		DeploymentID:      c.ClusterID,

@@ -69,6 +69,7 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 
 // runNode starts a node, says so, and runs it until ctx ends or it fails.
 func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
+	tuneGarbageCollector()
 	n, err := node.New(cfg)
 	if err != nil {
 		return err
