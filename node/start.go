@@ -252,8 +252,9 @@ func (n *Node) waitForShards(ctx context.Context) error {
 	}
 }
 
-// waitingSaid is how often a node that cannot serve yet says why.
-const waitingSaid = 2 * time.Second
+// waitingSaid is how often a node that cannot serve yet says why. Founding a cluster on
+// a busy machine takes an election or two, which is nothing to warn of.
+const waitingSaid = 10 * time.Second
 
 // introduceToMap keeps what the table says of this node's addresses true. It goes on
 // trying in the background: the node serves without it.

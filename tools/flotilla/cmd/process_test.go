@@ -116,10 +116,19 @@ func TestDemo(t *testing.T) {
 	p := start(t, []string{"TMPDIR=" + temp}, "demo", "--port", fmt.Sprint(lease(t).Number()))
 	p.waitFor(t, "ready to serve client requests")
 	p.requireEnd(t, syscall.SIGINT)
-	require.Empty(t, p.stderr.String(), "nothing to warn of")
+	requireCalm(t, p.stderr.String())
 	left, err := os.ReadDir(temp)
 	require.NoError(t, err)
 	require.Empty(t, left, "the data goes with the demo")
+}
+
+// requireCalm requires a log that warns of nothing, but for a start that takes long
+// because the machine is busy.
+func requireCalm(t *testing.T, log string) {
+	t.Helper()
+	for line := range strings.Lines(log) {
+		require.Contains(t, line, `msg="not serving clients yet"`, "nothing to warn of")
+	}
 }
 
 func TestDemoOnATakenPort(t *testing.T) {
