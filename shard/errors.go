@@ -12,7 +12,11 @@ var (
 	ErrFutureRevision = errors.New("revision is a future revision")
 	ErrKeyNotFound    = errors.New("key not found")
 	ErrLeaseNotFound  = errors.New("lease not found")
-	ErrNoSpace        = errors.New("no space: the store is at its limit")
+	ErrLeaseExists    = errors.New("lease already exists")
+	// ErrLeaseRace: what the command was decided on has changed meanwhile (a fence, a
+	// reign, an incarnation); whoever decided looks again.
+	ErrLeaseRace = errors.New("lease changed meanwhile")
+	ErrNoSpace   = errors.New("no space: the store is at its limit")
 	// ErrCorrupt: the stored data contradicts itself; the shard must not serve it.
 	ErrCorrupt = errors.New("stored data is corrupt")
 )
@@ -72,4 +76,29 @@ type NotClosedError struct {
 
 func (e *NotClosedError) Error() string {
 	return fmt.Sprintf("shard %d is closed only to revision %d", e.Shard, e.Floor)
+}
+
+// CompactedError says how far history is gone. It is an ErrCompacted.
+type CompactedError struct{ Compacted Revision }
+
+func (e *CompactedError) Error() string {
+	return fmt.Sprintf("history is compacted up to revision %d", e.Compacted)
+}
+
+// Unwrap makes errors.Is(err, ErrCompacted) true.
+func (e *CompactedError) Unwrap() error { return ErrCompacted }
+
+// UnregisteredLeaseError refuses to attach a key to a lease of which this shard has not
+// been told that it lives. It is certain: nothing was applied. Whoever gets it registers
+// the shard with the lease's home and tries again.
+type UnregisteredLeaseError struct {
+	Shard ID
+	Lease int64
+	// Fence is what REGISTER must bring back: it is refused once keys of the lease may
+	// have been detached here since.
+	Fence uint64
+}
+
+func (e *UnregisteredLeaseError) Error() string {
+	return fmt.Sprintf("shard %d has not registered lease %x", e.Shard, e.Lease)
 }

@@ -31,6 +31,11 @@ const (
 	Op_OP_TXN     Op = 3 // body: etcdserverpb.TxnRequest, read-only
 	Op_OP_PROBE   Op = 4 // what is the shard's revision and floor, after a read barrier
 	Op_OP_FETCH   Op = 5 // body: etcdserverpb.RangeRequest, one shard's part of a wider one
+	// Leases; body: LeaseQuery, answered by LeaseStatus. All but the third ask the leader.
+	Op_OP_LEASE_KEEPALIVE Op = 6 // at the home: renew
+	Op_OP_LEASE_TTL       Op = 7 // at the home: how long it still lives, where keys are attached
+	Op_OP_LEASE_KEYS      Op = 8 // at any replica: this shard's attached keys, after a read barrier
+	Op_OP_LEASE_LIST      Op = 9 // the leases whose home the shard is
 )
 
 // Enum value maps for Op.
@@ -42,14 +47,22 @@ var (
 		3: "OP_TXN",
 		4: "OP_PROBE",
 		5: "OP_FETCH",
+		6: "OP_LEASE_KEEPALIVE",
+		7: "OP_LEASE_TTL",
+		8: "OP_LEASE_KEYS",
+		9: "OP_LEASE_LIST",
 	}
 	Op_value = map[string]int32{
-		"OP_UNKNOWN": 0,
-		"OP_WRITE":   1,
-		"OP_RANGE":   2,
-		"OP_TXN":     3,
-		"OP_PROBE":   4,
-		"OP_FETCH":   5,
+		"OP_UNKNOWN":         0,
+		"OP_WRITE":           1,
+		"OP_RANGE":           2,
+		"OP_TXN":             3,
+		"OP_PROBE":           4,
+		"OP_FETCH":           5,
+		"OP_LEASE_KEEPALIVE": 6,
+		"OP_LEASE_TTL":       7,
+		"OP_LEASE_KEYS":      8,
+		"OP_LEASE_LIST":      9,
 	}
 )
 
@@ -997,6 +1010,288 @@ func (x *MapUpdate) GetUpdate() []byte {
 	return nil
 }
 
+// SubscribeRequest asks for the changes of a span with revisions from `from` on.
+type SubscribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Start         []byte                 `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	End           []byte                 `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"` // empty: to the end of the keyspace
+	From          int64                  `protobuf:"varint,5,opt,name=from,proto3" json:"from,omitempty"`
+	PrevKv        bool                   `protobuf:"varint,6,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeRequest) Reset() {
+	*x = SubscribeRequest{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeRequest) ProtoMessage() {}
+
+func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SubscribeRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetPrevKv() bool {
+	if x != nil {
+		return x.PrevKv
+	}
+	return false
+}
+
+// ChangesFrame is shard.Changes on the wire, or why there are no more.
+type ChangesFrame struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Events          [][]byte               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"` // mvccpb.Event each; whole revisions
+	Through         int64                  `protobuf:"varint,2,opt,name=through,proto3" json:"through,omitempty"`
+	Error           *Reply                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`                                             // the last frame
+	HighestRevision int64                  `protobuf:"varint,4,opt,name=highest_revision,json=highestRevision,proto3" json:"highest_revision,omitempty"` // as Frame's
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ChangesFrame) Reset() {
+	*x = ChangesFrame{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesFrame) ProtoMessage() {}
+
+func (x *ChangesFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesFrame.ProtoReflect.Descriptor instead.
+func (*ChangesFrame) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ChangesFrame) GetEvents() [][]byte {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ChangesFrame) GetThrough() int64 {
+	if x != nil {
+		return x.Through
+	}
+	return 0
+}
+
+func (x *ChangesFrame) GetError() *Reply {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ChangesFrame) GetHighestRevision() int64 {
+	if x != nil {
+		return x.HighestRevision
+	}
+	return 0
+}
+
+type LeaseQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseQuery) Reset() {
+	*x = LeaseQuery{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseQuery) ProtoMessage() {}
+
+func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseQuery.ProtoReflect.Descriptor instead.
+func (*LeaseQuery) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LeaseQuery) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+type LeaseStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Ttl           int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"` // seconds left; 0 or -1 as in etcd when there is no such lease
+	GrantedTtl    int64                  `protobuf:"varint,3,opt,name=granted_ttl,json=grantedTtl,proto3" json:"granted_ttl,omitempty"`
+	Spans         []*shardpb.Span        `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`   // OP_LEASE_TTL: where keys may be attached
+	Keys          [][]byte               `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`     // OP_LEASE_KEYS
+	Leases        []*LeaseStatus         `protobuf:"bytes,6,rep,name=leases,proto3" json:"leases,omitempty"` // OP_LEASE_LIST
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseStatus) Reset() {
+	*x = LeaseStatus{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseStatus) ProtoMessage() {}
+
+func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
+func (*LeaseStatus) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LeaseStatus) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *LeaseStatus) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *LeaseStatus) GetGrantedTtl() int64 {
+	if x != nil {
+		return x.GrantedTtl
+	}
+	return 0
+}
+
+func (x *LeaseStatus) GetSpans() []*shardpb.Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *LeaseStatus) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *LeaseStatus) GetLeases() []*LeaseStatus {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
 var File_router_routerpb_peer_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_peer_proto_rawDesc = "" +
@@ -1070,7 +1365,30 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x10FollowMapRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"#\n" +
 	"\tMapUpdate\x12\x16\n" +
-	"\x06update\x18\x01 \x01(\fR\x06update*X\n" +
+	"\x06update\x18\x01 \x01(\fR\x06update\"\x93\x01\n" +
+	"\x10SubscribeRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\fR\x03end\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\x03R\x04from\x12\x17\n" +
+	"\aprev_kv\x18\x06 \x01(\bR\x06prevKv\"\x9c\x01\n" +
+	"\fChangesFrame\x12\x16\n" +
+	"\x06events\x18\x01 \x03(\fR\x06events\x12\x18\n" +
+	"\athrough\x18\x02 \x01(\x03R\athrough\x12/\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.flotilla.router.v1.ReplyR\x05error\x12)\n" +
+	"\x10highest_revision\x18\x04 \x01(\x03R\x0fhighestRevision\"\"\n" +
+	"\n" +
+	"LeaseQuery\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x03R\x05lease\"\xd2\x01\n" +
+	"\vLeaseStatus\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12\x1f\n" +
+	"\vgranted_ttl\x18\x03 \x01(\x03R\n" +
+	"grantedTtl\x12-\n" +
+	"\x05spans\x18\x04 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
+	"\x04keys\x18\x05 \x03(\fR\x04keys\x127\n" +
+	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases*\xa8\x01\n" +
 	"\x02Op\x12\x0e\n" +
 	"\n" +
 	"OP_UNKNOWN\x10\x00\x12\f\n" +
@@ -1079,7 +1397,11 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x06OP_TXN\x10\x03\x12\f\n" +
 	"\bOP_PROBE\x10\x04\x12\f\n" +
-	"\bOP_FETCH\x10\x05*\xa5\x02\n" +
+	"\bOP_FETCH\x10\x05\x12\x16\n" +
+	"\x12OP_LEASE_KEEPALIVE\x10\x06\x12\x10\n" +
+	"\fOP_LEASE_TTL\x10\a\x12\x11\n" +
+	"\rOP_LEASE_KEYS\x10\b\x12\x11\n" +
+	"\rOP_LEASE_LIST\x10\t*\xa5\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vWRONG_SHARD\x10\x01\x12\x0e\n" +
@@ -1104,9 +1426,10 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x06STATUS\x10\x11\x12\x0e\n" +
 	"\n" +
-	"NOT_CLOSED\x10\x102\x90\x03\n" +
+	"NOT_CLOSED\x10\x102\xe7\x03\n" +
 	"\x04Peer\x12D\n" +
-	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12I\n" +
+	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
+	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
@@ -1125,7 +1448,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -1140,31 +1463,41 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*ProposeMetaReply)(nil),   // 10: flotilla.router.v1.ProposeMetaReply
 	(*FollowMapRequest)(nil),   // 11: flotilla.router.v1.FollowMapRequest
 	(*MapUpdate)(nil),          // 12: flotilla.router.v1.MapUpdate
-	(*shardpb.Command)(nil),    // 13: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 14: flotilla.shard.v1.Descriptor
+	(*SubscribeRequest)(nil),   // 13: flotilla.router.v1.SubscribeRequest
+	(*ChangesFrame)(nil),       // 14: flotilla.router.v1.ChangesFrame
+	(*LeaseQuery)(nil),         // 15: flotilla.router.v1.LeaseQuery
+	(*LeaseStatus)(nil),        // 16: flotilla.router.v1.LeaseStatus
+	(*shardpb.Command)(nil),    // 17: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 18: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 19: flotilla.shard.v1.Span
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	13, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	17, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	14, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 6: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	5,  // 7: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	7,  // 8: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 9: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 10: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	2,  // 11: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	6,  // 12: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	8,  // 13: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 14: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 15: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	18, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
+	19, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	16, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
+	2,  // 9: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	13, // 10: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 11: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	7,  // 12: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 13: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 14: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	2,  // 15: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 16: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 17: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	8,  // 18: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 19: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 20: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -1178,7 +1511,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

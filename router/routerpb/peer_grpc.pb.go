@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Peer_Exchange_FullMethodName    = "/flotilla.router.v1.Peer/Exchange"
+	Peer_Subscribe_FullMethodName   = "/flotilla.router.v1.Peer/Subscribe"
 	Peer_Hello_FullMethodName       = "/flotilla.router.v1.Peer/Hello"
 	Peer_Join_FullMethodName        = "/flotilla.router.v1.Peer/Join"
 	Peer_ProposeMeta_FullMethodName = "/flotilla.router.v1.Peer/ProposeMeta"
@@ -35,6 +36,8 @@ type PeerClient interface {
 	// Exchange carries batched requests one way and replies, in any order, the other.
 	// One stream per pair of nodes serves every shard.
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
+	// Subscribe streams the changes of a span of one shard, from a replica of the node.
+	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangesFrame], error)
 	// Hello introduces a node: bootstrap, identity and clock checks.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
 	// Join asks for membership of a running cluster.
@@ -65,6 +68,25 @@ func (c *peerClient) Exchange(ctx context.Context, opts ...grpc.CallOption) (grp
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_ExchangeClient = grpc.BidiStreamingClient[Frame, Frame]
+
+func (c *peerClient) Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangesFrame], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[1], Peer_Subscribe_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SubscribeRequest, ChangesFrame]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_SubscribeClient = grpc.ServerStreamingClient[ChangesFrame]
 
 func (c *peerClient) Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -98,7 +120,7 @@ func (c *peerClient) ProposeMeta(ctx context.Context, in *ProposeMetaRequest, op
 
 func (c *peerClient) FollowMap(ctx context.Context, in *FollowMapRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MapUpdate], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[1], Peer_FollowMap_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[2], Peer_FollowMap_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +146,8 @@ type PeerServer interface {
 	// Exchange carries batched requests one way and replies, in any order, the other.
 	// One stream per pair of nodes serves every shard.
 	Exchange(grpc.BidiStreamingServer[Frame, Frame]) error
+	// Subscribe streams the changes of a span of one shard, from a replica of the node.
+	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[ChangesFrame]) error
 	// Hello introduces a node: bootstrap, identity and clock checks.
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
 	// Join asks for membership of a running cluster.
@@ -144,6 +168,9 @@ type UnimplementedPeerServer struct{}
 
 func (UnimplementedPeerServer) Exchange(grpc.BidiStreamingServer[Frame, Frame]) error {
 	return status.Error(codes.Unimplemented, "method Exchange not implemented")
+}
+func (UnimplementedPeerServer) Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[ChangesFrame]) error {
+	return status.Error(codes.Unimplemented, "method Subscribe not implemented")
 }
 func (UnimplementedPeerServer) Hello(context.Context, *HelloRequest) (*HelloReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hello not implemented")
@@ -184,6 +211,17 @@ func _Peer_Exchange_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_ExchangeServer = grpc.BidiStreamingServer[Frame, Frame]
+
+func _Peer_Subscribe_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SubscribeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).Subscribe(m, &grpc.GenericServerStream[SubscribeRequest, ChangesFrame]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_SubscribeServer = grpc.ServerStreamingServer[ChangesFrame]
 
 func _Peer_Hello_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(HelloRequest)
@@ -276,6 +314,11 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Peer_Exchange_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Subscribe",
+			Handler:       _Peer_Subscribe_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "FollowMap",

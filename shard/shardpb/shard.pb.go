@@ -33,29 +33,52 @@ const (
 	Kind_COMPACT      Kind = 5 // revision: history below it may go; takes no revision itself
 	Kind_INIT         Kind = 6 // descriptor: the shard's first one; ignored once initialised
 	Kind_UPDATE       Kind = 7 // descriptor: a newer one of the same span (replicas, preference)
+	// Leases. Body: LeaseCommand; answered by a LeaseAnswer. Those marked (home) go to the
+	// shard that owns the lease's home key, the others to the shards with attached keys.
+	Kind_LEASE_GRANT    Kind = 8  // (home) lease, ttl: a new record
+	Kind_LEASE_ATTACH   Kind = 9  // (home) lease, span: keys of the span may be attached from now on
+	Kind_LEASE_REVOKE   Kind = 10 // (home) lease, reign: no new spans from now on; 0: not by expiry
+	Kind_LEASE_FORGET   Kind = 11 // (home) lease, incarnation: every span is detached, drop the record
+	Kind_LEASE_REIGN    Kind = 12 // (home) a new leader begins to judge expiry
+	Kind_LEASE_REGISTER Kind = 13 // lease, incarnation, fence: keys may be attached in this shard
+	Kind_LEASE_DETACH   Kind = 14 // lease, incarnation, span: delete the attached keys, unregister
 )
 
 // Enum value maps for Kind.
 var (
 	Kind_name = map[int32]string{
-		0: "UNKNOWN",
-		1: "PUT",
-		2: "DELETE_RANGE",
-		3: "TXN",
-		4: "CLOSE",
-		5: "COMPACT",
-		6: "INIT",
-		7: "UPDATE",
+		0:  "UNKNOWN",
+		1:  "PUT",
+		2:  "DELETE_RANGE",
+		3:  "TXN",
+		4:  "CLOSE",
+		5:  "COMPACT",
+		6:  "INIT",
+		7:  "UPDATE",
+		8:  "LEASE_GRANT",
+		9:  "LEASE_ATTACH",
+		10: "LEASE_REVOKE",
+		11: "LEASE_FORGET",
+		12: "LEASE_REIGN",
+		13: "LEASE_REGISTER",
+		14: "LEASE_DETACH",
 	}
 	Kind_value = map[string]int32{
-		"UNKNOWN":      0,
-		"PUT":          1,
-		"DELETE_RANGE": 2,
-		"TXN":          3,
-		"CLOSE":        4,
-		"COMPACT":      5,
-		"INIT":         6,
-		"UPDATE":       7,
+		"UNKNOWN":        0,
+		"PUT":            1,
+		"DELETE_RANGE":   2,
+		"TXN":            3,
+		"CLOSE":          4,
+		"COMPACT":        5,
+		"INIT":           6,
+		"UPDATE":         7,
+		"LEASE_GRANT":    8,
+		"LEASE_ATTACH":   9,
+		"LEASE_REVOKE":   10,
+		"LEASE_FORGET":   11,
+		"LEASE_REIGN":    12,
+		"LEASE_REGISTER": 13,
+		"LEASE_DETACH":   14,
 	}
 )
 
@@ -132,7 +155,7 @@ func (x ReplicaRecord_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReplicaRecord_Phase.Descriptor instead.
 func (ReplicaRecord_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{5, 0}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Descriptor is what a shard owns and who replicates it (shard.Descriptor).
@@ -389,6 +412,497 @@ func (x *Command) GetDescriptor_() *Descriptor {
 	return nil
 }
 
+// Span is a half-open interval of keys.
+type Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End           []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"` // empty: to the end of the keyspace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Span) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Span) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// LeaseCommand is the body of the LEASE_ commands; each uses some of the fields.
+type LeaseCommand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Ttl           int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`                 // seconds
+	Incarnation   int64                  `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // which lease of that ID is meant: LeaseRecord.incarnation
+	Span          *Span                  `protobuf:"bytes,4,opt,name=span,proto3" json:"span,omitempty"`
+	Fence         uint64                 `protobuf:"varint,5,opt,name=fence,proto3" json:"fence,omitempty"` // what the refusal said that made the sender register
+	Reign         uint64                 `protobuf:"varint,6,opt,name=reign,proto3" json:"reign,omitempty"` // in which the sender found the lease expired
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseCommand) Reset() {
+	*x = LeaseCommand{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseCommand) ProtoMessage() {}
+
+func (x *LeaseCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseCommand.ProtoReflect.Descriptor instead.
+func (*LeaseCommand) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LeaseCommand) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *LeaseCommand) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *LeaseCommand) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LeaseCommand) GetSpan() *Span {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *LeaseCommand) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+func (x *LeaseCommand) GetReign() uint64 {
+	if x != nil {
+		return x.Reign
+	}
+	return 0
+}
+
+// LeaseAnswer is what a LEASE_ command gave.
+type LeaseAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ttl           int64                  `protobuf:"varint,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Incarnation   int64                  `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Spans         []*Span                `protobuf:"bytes,3,rep,name=spans,proto3" json:"spans,omitempty"` // LEASE_REVOKE: still to be detached, elsewhere
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"`  // LEASE_REVOKE: nothing was attached elsewhere, all is done
+	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`  // LEASE_DETACH, LEASE_REVOKE: keys are left, ask again
+	Deleted       int64                  `protobuf:"varint,6,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Reign         uint64                 `protobuf:"varint,7,opt,name=reign,proto3" json:"reign,omitempty"` // LEASE_REIGN: the one that began
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseAnswer) Reset() {
+	*x = LeaseAnswer{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAnswer) ProtoMessage() {}
+
+func (x *LeaseAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAnswer.ProtoReflect.Descriptor instead.
+func (*LeaseAnswer) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LeaseAnswer) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *LeaseAnswer) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LeaseAnswer) GetSpans() []*Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
+func (x *LeaseAnswer) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *LeaseAnswer) GetDeleted() int64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+func (x *LeaseAnswer) GetReign() uint64 {
+	if x != nil {
+		return x.Reign
+	}
+	return 0
+}
+
+// LeaseRecord is a lease as its home keeps it.
+type LeaseRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // 1
+	Lease         int64                  `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Ttl           int64                  `protobuf:"varint,3,opt,name=ttl,proto3" json:"ttl,omitempty"`                 // seconds, as granted
+	Incarnation   int64                  `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // rises from one lease of an ID to the next, through splits and moves
+	Revoking      bool                   `protobuf:"varint,5,opt,name=revoking,proto3" json:"revoking,omitempty"`
+	Spans         []*Span                `protobuf:"bytes,6,rep,name=spans,proto3" json:"spans,omitempty"` // disjoint, ascending: where keys may be attached
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRecord) Reset() {
+	*x = LeaseRecord{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRecord) ProtoMessage() {}
+
+func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
+func (*LeaseRecord) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LeaseRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetRevoking() bool {
+	if x != nil {
+		return x.Revoking
+	}
+	return false
+}
+
+func (x *LeaseRecord) GetSpans() []*Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+// LeaseRegistration lets keys of one shard be attached to a lease.
+type LeaseRegistration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Incarnation   int64                  `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRegistration) Reset() {
+	*x = LeaseRegistration{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRegistration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRegistration) ProtoMessage() {}
+
+func (x *LeaseRegistration) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRegistration.ProtoReflect.Descriptor instead.
+func (*LeaseRegistration) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LeaseRegistration) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *LeaseRegistration) GetIncarnation() int64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// LeaseBook is what a shard keeps about leases besides records and registrations.
+type LeaseBook struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`        // 1
+	Reign         uint64                 `protobuf:"varint,2,opt,name=reign,proto3" json:"reign,omitempty"`          // the last one begun
+	Fences        []uint64               `protobuf:"varint,3,rep,packed,name=fences,proto3" json:"fences,omitempty"` // how often leases of each class were detached here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseBook) Reset() {
+	*x = LeaseBook{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseBook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseBook) ProtoMessage() {}
+
+func (x *LeaseBook) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseBook.ProtoReflect.Descriptor instead.
+func (*LeaseBook) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LeaseBook) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *LeaseBook) GetReign() uint64 {
+	if x != nil {
+		return x.Reign
+	}
+	return 0
+}
+
+func (x *LeaseBook) GetFences() []uint64 {
+	if x != nil {
+		return x.Fences
+	}
+	return nil
+}
+
+// LeaseState is all a shard keeps about leases, in a snapshot.
+type LeaseState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Book          *LeaseBook             `protobuf:"bytes,1,opt,name=book,proto3" json:"book,omitempty"`
+	Records       []*LeaseRecord         `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	Registrations []*LeaseRegistration   `protobuf:"bytes,3,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseState) Reset() {
+	*x = LeaseState{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseState) ProtoMessage() {}
+
+func (x *LeaseState) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseState.ProtoReflect.Descriptor instead.
+func (*LeaseState) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeaseState) GetBook() *LeaseBook {
+	if x != nil {
+		return x.Book
+	}
+	return nil
+}
+
+func (x *LeaseState) GetRecords() []*LeaseRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *LeaseState) GetRegistrations() []*LeaseRegistration {
+	if x != nil {
+		return x.Registrations
+	}
+	return nil
+}
+
 // Batch is one Raft log entry: commands applied in order, each on its own.
 type Batch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -403,7 +917,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[3]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +929,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[3]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +942,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{3}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Batch) GetFormat() uint32 {
@@ -475,13 +989,14 @@ type ReplicaState struct {
 	Floor         int64                  `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`
 	Compacted     int64                  `protobuf:"varint,5,opt,name=compacted,proto3" json:"compacted,omitempty"`
 	Descriptor_   *Descriptor            `protobuf:"bytes,6,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // unset until INIT
+	Leases        *LeaseState            `protobuf:"bytes,7,opt,name=leases,proto3" json:"leases,omitempty"`         // in snapshots alone; the store has records of their own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[4]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +1008,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[4]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +1021,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{4}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReplicaState) GetFormat() uint32 {
@@ -551,6 +1066,13 @@ func (x *ReplicaState) GetDescriptor_() *Descriptor {
 	return nil
 }
 
+func (x *ReplicaState) GetLeases() *LeaseState {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
 // ReplicaRecord is what a node remembers about a replica it was told to hold. It
 // outlives the replica's Raft log, so that a lost log is noticed.
 type ReplicaRecord struct {
@@ -564,7 +1086,7 @@ type ReplicaRecord struct {
 
 func (x *ReplicaRecord) Reset() {
 	*x = ReplicaRecord{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[5]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +1098,7 @@ func (x *ReplicaRecord) String() string {
 func (*ReplicaRecord) ProtoMessage() {}
 
 func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[5]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +1111,7 @@ func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaRecord.ProtoReflect.Descriptor instead.
 func (*ReplicaRecord) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{5}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReplicaRecord) GetFormat() uint32 {
@@ -644,13 +1166,50 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x03R\brevision\x12=\n" +
 	"\n" +
 	"descriptor\x18\x06 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
-	"descriptor\"\xae\x01\n" +
+	"descriptor\".\n" +
+	"\x04Span\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"\xb1\x01\n" +
+	"\fLeaseCommand\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x03R\vincarnation\x12+\n" +
+	"\x04span\x18\x04 \x01(\v2\x17.flotilla.shard.v1.SpanR\x04span\x12\x14\n" +
+	"\x05fence\x18\x05 \x01(\x04R\x05fence\x12\x14\n" +
+	"\x05reign\x18\x06 \x01(\x04R\x05reign\"\xc8\x01\n" +
+	"\vLeaseAnswer\x12\x10\n" +
+	"\x03ttl\x18\x01 \x01(\x03R\x03ttl\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12-\n" +
+	"\x05spans\x18\x03 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
+	"\adeleted\x18\x06 \x01(\x03R\adeleted\x12\x14\n" +
+	"\x05reign\x18\a \x01(\x04R\x05reign\"\xba\x01\n" +
+	"\vLeaseRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\x03R\x05lease\x12\x10\n" +
+	"\x03ttl\x18\x03 \x01(\x03R\x03ttl\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x03R\vincarnation\x12\x1a\n" +
+	"\brevoking\x18\x05 \x01(\bR\brevoking\x12-\n" +
+	"\x05spans\x18\x06 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\"K\n" +
+	"\x11LeaseRegistration\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\"Q\n" +
+	"\tLeaseBook\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05reign\x18\x02 \x01(\x04R\x05reign\x12\x16\n" +
+	"\x06fences\x18\x03 \x03(\x04R\x06fences\"\xc4\x01\n" +
+	"\n" +
+	"LeaseState\x120\n" +
+	"\x04book\x18\x01 \x01(\v2\x1c.flotilla.shard.v1.LeaseBookR\x04book\x128\n" +
+	"\arecords\x18\x02 \x03(\v2\x1e.flotilla.shard.v1.LeaseRecordR\arecords\x12J\n" +
+	"\rregistrations\x18\x03 \x03(\v2$.flotilla.shard.v1.LeaseRegistrationR\rregistrations\"\xae\x01\n" +
 	"\x05Batch\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x126\n" +
 	"\bcommands\x18\x04 \x03(\v2\x1a.flotilla.shard.v1.CommandR\bcommands\x12 \n" +
-	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xda\x01\n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\x91\x02\n" +
 	"\fReplicaState\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1a\n" +
@@ -659,7 +1218,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\tcompacted\x18\x05 \x01(\x03R\tcompacted\x12=\n" +
 	"\n" +
 	"descriptor\x18\x06 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
-	"descriptor\"\xad\x01\n" +
+	"descriptor\x125\n" +
+	"\x06leases\x18\a \x01(\v2\x1d.flotilla.shard.v1.LeaseStateR\x06leases\"\xad\x01\n" +
 	"\rReplicaRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12<\n" +
 	"\x05phase\x18\x02 \x01(\x0e2&.flotilla.shard.v1.ReplicaRecord.PhaseR\x05phase\x12\x18\n" +
@@ -667,7 +1227,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x05Phase\x12\b\n" +
 	"\x04NONE\x10\x00\x12\f\n" +
 	"\bSTARTING\x10\x01\x12\v\n" +
-	"\aSTARTED\x10\x02*e\n" +
+	"\aSTARTED\x10\x02*\xe3\x01\n" +
 	"\x04Kind\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\x10\n" +
@@ -677,7 +1237,15 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\aCOMPACT\x10\x05\x12\b\n" +
 	"\x04INIT\x10\x06\x12\n" +
 	"\n" +
-	"\x06UPDATE\x10\aB/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
+	"\x06UPDATE\x10\a\x12\x0f\n" +
+	"\vLEASE_GRANT\x10\b\x12\x10\n" +
+	"\fLEASE_ATTACH\x10\t\x12\x10\n" +
+	"\fLEASE_REVOKE\x10\n" +
+	"\x12\x10\n" +
+	"\fLEASE_FORGET\x10\v\x12\x0f\n" +
+	"\vLEASE_REIGN\x10\f\x12\x12\n" +
+	"\x0eLEASE_REGISTER\x10\r\x12\x10\n" +
+	"\fLEASE_DETACH\x10\x0eB/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
 
 var (
 	file_shard_shardpb_shard_proto_rawDescOnce sync.Once
@@ -692,29 +1260,43 @@ func file_shard_shardpb_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shard_shardpb_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_shard_shardpb_shard_proto_goTypes = []any{
-	(Kind)(0),                // 0: flotilla.shard.v1.Kind
-	(ReplicaRecord_Phase)(0), // 1: flotilla.shard.v1.ReplicaRecord.Phase
-	(*Descriptor)(nil),       // 2: flotilla.shard.v1.Descriptor
-	(*Replica)(nil),          // 3: flotilla.shard.v1.Replica
-	(*Command)(nil),          // 4: flotilla.shard.v1.Command
-	(*Batch)(nil),            // 5: flotilla.shard.v1.Batch
-	(*ReplicaState)(nil),     // 6: flotilla.shard.v1.ReplicaState
-	(*ReplicaRecord)(nil),    // 7: flotilla.shard.v1.ReplicaRecord
+	(Kind)(0),                 // 0: flotilla.shard.v1.Kind
+	(ReplicaRecord_Phase)(0),  // 1: flotilla.shard.v1.ReplicaRecord.Phase
+	(*Descriptor)(nil),        // 2: flotilla.shard.v1.Descriptor
+	(*Replica)(nil),           // 3: flotilla.shard.v1.Replica
+	(*Command)(nil),           // 4: flotilla.shard.v1.Command
+	(*Span)(nil),              // 5: flotilla.shard.v1.Span
+	(*LeaseCommand)(nil),      // 6: flotilla.shard.v1.LeaseCommand
+	(*LeaseAnswer)(nil),       // 7: flotilla.shard.v1.LeaseAnswer
+	(*LeaseRecord)(nil),       // 8: flotilla.shard.v1.LeaseRecord
+	(*LeaseRegistration)(nil), // 9: flotilla.shard.v1.LeaseRegistration
+	(*LeaseBook)(nil),         // 10: flotilla.shard.v1.LeaseBook
+	(*LeaseState)(nil),        // 11: flotilla.shard.v1.LeaseState
+	(*Batch)(nil),             // 12: flotilla.shard.v1.Batch
+	(*ReplicaState)(nil),      // 13: flotilla.shard.v1.ReplicaState
+	(*ReplicaRecord)(nil),     // 14: flotilla.shard.v1.ReplicaRecord
 }
 var file_shard_shardpb_shard_proto_depIdxs = []int32{
-	3, // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
-	0, // 1: flotilla.shard.v1.Command.kind:type_name -> flotilla.shard.v1.Kind
-	2, // 2: flotilla.shard.v1.Command.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	4, // 3: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
-	2, // 4: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	1, // 5: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
+	0,  // 1: flotilla.shard.v1.Command.kind:type_name -> flotilla.shard.v1.Kind
+	2,  // 2: flotilla.shard.v1.Command.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	5,  // 3: flotilla.shard.v1.LeaseCommand.span:type_name -> flotilla.shard.v1.Span
+	5,  // 4: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
+	5,  // 5: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
+	10, // 6: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
+	8,  // 7: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
+	9,  // 8: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
+	4,  // 9: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
+	2,  // 10: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	11, // 11: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
+	1,  // 12: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_shard_shardpb_shard_proto_init() }
@@ -728,7 +1310,7 @@ func file_shard_shardpb_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_shardpb_shard_proto_rawDesc), len(file_shard_shardpb_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
