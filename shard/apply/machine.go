@@ -38,6 +38,10 @@ type Machine struct {
 	headers *mvcc.HeaderCache
 	// broken is the failure after which memory and store may disagree.
 	broken error
+
+	garbage garbage
+	// collected is garbage's own figure, to be read without waiting for a step.
+	collected atomic.Int64
 }
 
 // Open loads the replica's state from the engine. A replica that has none yet has
@@ -62,10 +66,15 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 func (m *Machine) View() shard.View { return *m.view.Load() }
 
 // Close gives up what the machine keeps in memory. It is the apply worker's last call.
-func (m *Machine) Close() { m.headers.Purge() }
+func (m *Machine) Close() {
+	m.headers.Purge()
+	m.garbage.Lock() // whoever comes next may replace the data
+	defer m.garbage.Unlock()
+	m.garbage.closed = true
+}
 
 // Reload takes over the state that the engine holds now. Use Install when the
-// machine may be read at the same time.
+// machine may be read, or garbage collected, at the same time.
 func (m *Machine) Reload() error {
 	data, err := m.engine.Local(m.id, m.replica, StateKind)
 	if err != nil {
@@ -76,6 +85,9 @@ func (m *Machine) Reload() error {
 		if view, err = UnmarshalState(data); err != nil {
 			return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
 		}
+	}
+	if err := m.loadCollection(); err != nil {
+		return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
 	}
 	if m.headers == nil {
 		m.headers = mvcc.NewHeaderCache(m.options.Headers)
@@ -92,6 +104,8 @@ func (m *Machine) Reload() error {
 // history that the snapshot no longer has for an empty past. replace must change
 // everything or, when it fails, nothing.
 func (m *Machine) Install(replace func() error) error {
+	m.garbage.Lock()
+	defer m.garbage.Unlock()
 	m.installing.Store(true)
 	defer m.installing.Store(false) // after Reload: see settled
 	if err := replace(); err != nil {

@@ -44,6 +44,8 @@ type Host struct {
 	nh       *dragonboat.NodeHost
 	barriers *barriers
 
+	collector *collector
+
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
 	changed  chan struct{}
@@ -56,6 +58,7 @@ type Host struct {
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
+	h.collector = newCollector(h)
 	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)
 	if err != nil {
@@ -63,11 +66,15 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.nh = nh
 	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
+	h.collector.start()
 	return h, nil
 }
 
 // Close stops all replicas. The engine stays open.
-func (h *Host) Close() { h.nh.Close() }
+func (h *Host) Close() {
+	h.collector.close()
+	h.nh.Close()
+}
 
 // NodeHost is the Raft machinery, for the meta group.
 func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
@@ -136,6 +143,7 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 		}
 		// The replica must be found before the log replays into it.
 		h.replicas.Store(id, r)
+		h.collector.poke() // a walk may have been interrupted
 		err := h.nh.StartOnDiskReplica(initial, false, func(uint64, uint64) statemachine.IOnDiskStateMachine {
 			return &stateMachine{replica: r}
 		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), first))

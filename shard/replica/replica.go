@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/listing"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -147,6 +148,11 @@ func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeRespo
 // Fetch reads one shard's part of a wider range; see listing.
 func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	return r.machine.FetchSpan(span, at, o)
+}
+
+// Hash sums up, in one step of about bytesMax bytes, the span's keys at a revision.
+func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.Hashed, error) {
+	return r.machine.HashSpan(span, at, bytesMax)
 }
 
 // ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied.

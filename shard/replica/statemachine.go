@@ -37,8 +37,12 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries = append(s.entries, apply.Entry{Index: entries[i].Index, Data: entries[i].Cmd})
 	}
 	r := s.replica
+	compacted := r.View().Compacted
 	if err := r.machine.Update(s.entries, r.proposed); err != nil {
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
+	}
+	if r.View().Compacted > compacted {
+		r.host.collector.poke()
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
 	for i := range s.entries {
@@ -125,14 +129,14 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 			if view.Descriptor == nil {
 				return shard.Span{}, nil, fmt.Errorf("snapshot of shard %d without a descriptor: %w", r.id, shard.ErrCorrupt)
 			}
-			local := engine.KV{Key: engine.LocalKey(r.id, r.replicaID, apply.StateKind), Value: state}
-			return view.Descriptor.Span, []engine.KV{local}, nil
+			return view.Descriptor.Span, apply.ReplacedRecords(r.id, r.replicaID, state), nil
 		})
 	})
 	if err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
+	r.host.collector.poke()
 	r.wakeFloorWaiters()
 	return nil
 }
@@ -141,5 +145,6 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 func (s *stateMachine) Close() error {
 	s.replica.machine.Close()
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
+	s.replica.host.collector.poke() // whoever waits for this replica need not any more
 	return nil
 }
