@@ -19,7 +19,8 @@
 //
 //	W1  A subscription is given each revision at most once, whole, and in order.
 //	W2  What Poll has told to be Through has been given: every change of the span from
-//	    From to Through, and no other one will come. Through never falls.
+//	    From to Through, and no other one will come. Through never falls. A feed that ends
+//	    tells it once more before the error, so that another can follow right behind it.
 //	W3  Publish waits for no subscription and reads nothing. A subscription that is
 //	    not polled holds no memory but its own.
 //	W4  recent holds every change in (from, floor], or none is taken from it: what was

@@ -176,7 +176,7 @@ func (p *player) poll(f *subscriber) {
 		require.ErrorAs(p.t, err, &compacted)
 		require.Less(p.t, max(f.through+1, f.o.From), p.view.Compacted, "nothing it needs was compacted")
 		_, again := f.Poll(limit)
-		require.Equal(p.t, err, again)
+		require.Equal(p.t, err, again, "an end is final")
 		p.forget(f)
 		return
 	}

@@ -34,6 +34,8 @@ type Subscription struct {
 	// pos: everything from o.From up to pos has been given. While armed that is true up to
 	// the hub's floor.
 	pos shard.Revision
+	// through is what Poll has told last, at least o.From-1.
+	through shard.Revision
 	// armed: in the index, at slot of its group.
 	armed bool
 	slot  int
@@ -43,14 +45,17 @@ type Subscription struct {
 	live bool
 	// await holds the lowest and the highest floor awaited.
 	await struct{ first, last shard.Revision }
-	// end is what Poll says for ever; nil while the subscription is under way.
-	end error
+	// end is what Poll says for ever; nil while the subscription is under way. Before it,
+	// Poll tells last, if it has not told that much.
+	end  error
+	last shard.Revision
 }
 
 // Subscribe begins a feed. It is refused with WrongShardError (W8), or with what End was
 // told.
 func (h *Hub) Subscribe(o Options) (*Subscription, error) {
-	s := &Subscription{hub: h, o: o, pos: max(0, o.From-1)}
+	begin := max(0, o.From-1)
+	s := &Subscription{hub: h, o: o, pos: begin, through: begin}
 	h.mu.Lock()
 	if err := h.admit(&o); err != nil {
 		h.mu.Unlock()
@@ -116,7 +121,8 @@ func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 	}
 	out, err := s.take(pos, &past, max(1, limit))
 	if err != nil {
-		return shard.Changes{}, s.fail(err)
+		s.fail(err)
+		return s.Poll(limit) // tells how far it had come, or the end
 	}
 	if s.given(out.Through, out.Through < past.floor) {
 		s.o.Ready()
@@ -124,13 +130,18 @@ func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 	return out, nil
 }
 
-// begin returns where the subscription is, and the past as it is in memory.
+// begin returns where the subscription is, and the past as it is in memory. Of one that
+// has ended that is where it was: a feed that was idle for long has come far without being
+// asked, and whoever follows it has to begin there, or might ask for compacted history.
 func (s *Subscription) begin() (shard.Revision, recent, error) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.told = false
 	if s.end != nil {
+		if s.last > s.through {
+			return s.last, nothingUpTo(s.last), nil
+		}
 		return 0, recent{}, s.end
 	}
 	past := h.mu.recent
@@ -163,17 +174,16 @@ func (s *Subscription) given(through shard.Revision, more bool) (told bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.pos = max(s.pos, through)
+	s.pos, s.through = max(s.pos, through), max(s.through, through)
 	return h.settle(s, more)
 }
 
-// fail ends the subscription, which has no more to tell than the error.
-func (s *Subscription) fail(err error) error {
+// fail ends the subscription, as its history cannot be read.
+func (s *Subscription) fail(err error) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.finish(s, fmt.Errorf("watch shard %s from revision %s on: %w", h.id, s.pos+1, err))
-	return s.end
 }
 
 // Await has ready called once Poll can return a Through of rev or above. Several may be
