@@ -78,6 +78,9 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 	if !ok {
 		return nil, &shard.NoReplicaError{Shard: req.Shard}
 	}
+	if ask := atHome(req.Op); ask != nil {
+		return e.readHome(ctx, r, req, ask)
+	}
 	view, err := e.view(ctx, r, req)
 	if err != nil {
 		return nil, err
@@ -97,6 +100,8 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 		reply.Message, err = wrap(fetch(r, req, at))
 	case routerpb.Op_OP_HASH:
 		reply.Message, err = wrap(hash(r, req, at))
+	case routerpb.Op_OP_LEASE_KEYS:
+		reply.Message, err = wrap(leaseKeys(r, req))
 	default:
 		err = fmt.Errorf("shard %d was asked for unknown operation %v", req.Shard, req.Op)
 	}

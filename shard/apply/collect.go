@@ -122,12 +122,3 @@ func (m *Machine) adoptCollection(c *shardpb.Collection) {
 	m.garbage.record = shardpb.Collection{Collected: c.Collected, Target: c.Target, Next: c.Next}
 	m.collected.Store(c.Collected)
 }
-
-// ReplacedRecords are the local records that go into the engine together with a received
-// snapshot and its state.
-func ReplacedRecords(id shard.ID, replica shard.ReplicaID, state []byte) []engine.KV {
-	return []engine.KV{
-		{Key: engine.LocalKey(id, replica, StateKind), Value: state},
-		{Key: engine.LocalKey(id, replica, CollectionKind)},
-	}
-}

@@ -163,6 +163,8 @@ func (f *fixture) snapshot() *sentSnapshot {
 }
 
 func (s *sentSnapshot) restore() error {
+	_, records, err := s.f.machine.Received(s.state)
+	require.NoError(s.f.t, err)
 	return s.f.engine.Replace(shard.Everything(), func(w *engine.SSTWriter) error {
 		for _, v := range s.data {
 			if err := w.Put([]byte(v.key), v.rev, v.value); err != nil {
@@ -170,7 +172,7 @@ func (s *sentSnapshot) restore() error {
 			}
 		}
 		return nil
-	}, apply.ReplacedRecords(testShard, testReplica, s.state)...)
+	}, records...)
 }
 
 // Readers, writers, compactions and collection at the same time: what may be read at a
@@ -199,17 +201,19 @@ func TestCollectBesideEverythingElse(t *testing.T) {
 	})
 	work.Go(func() {
 		for {
+			last := false
+			select {
+			case <-done:
+				last = true // nothing is compacted any more
+			default:
+			}
 			step, err := f.machine.Collect(mvcc.CollectLimits{Drops: 5})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			select {
-			case <-done:
-				if !step.Ran {
-					return
-				}
-			default:
+			if last && !step.Ran {
+				return
 			}
 		}
 	})

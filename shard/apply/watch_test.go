@@ -151,7 +151,7 @@ func TestWatchesAndCompaction(t *testing.T) {
 	compact := func(at shard.Revision) {
 		f.apply(&shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: testEpoch, Revision: int64(at)})
 		b := f.engine.NewBatch()
-		_, err := mvcc.Collect(f.engine.NewReader(), b, shard.Everything(), at, nil, mvcc.CollectLimits{})
+		_, err := mvcc.Collect(f.engine.NewReader(), b, shard.Everything(), 0, at, nil, mvcc.CollectLimits{})
 		require.NoError(t, err)
 		require.NoError(t, f.engine.Commit(b))
 		require.NoError(t, b.Close())

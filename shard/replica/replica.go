@@ -24,6 +24,7 @@ type Replica struct {
 	machine   *apply.Machine
 	proposer  proposer
 	barrier   barrier
+	reigning  reigning
 
 	floors struct {
 		sync.Mutex
