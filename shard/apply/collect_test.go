@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -248,4 +249,26 @@ func TestCollectBesideEverythingElse(t *testing.T) {
 	work.Wait()
 	require.Zero(t, f.left())
 	require.Equal(t, f.machine.View().Compacted, f.machine.Collected())
+}
+
+// What is written down of a walk under way, and of one that is over.
+func TestCollectionRecordBytes(t *testing.T) {
+	f := newFixture(t)
+	f.apply(initCommand(shard.Everything()))
+	for range 4 {
+		f.put("a", "")
+	}
+	f.put("b", "")
+	record := func() string {
+		data, err := f.engine.Local(testShard, testReplica, apply.CollectionKind)
+		require.NoError(t, err)
+		return hex.EncodeToString(data)
+	}
+	require.Empty(t, record())
+	f.compact(f.machine.View().Rev)
+	require.True(t, f.collect(1).Ran)
+	require.Equal(t, "0801188708220161", record())
+	for f.collect(1).Ran {
+	}
+	require.Equal(t, "0801108708", record())
 }

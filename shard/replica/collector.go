@@ -14,17 +14,19 @@ import (
 )
 
 const (
-	// stepTime is how long a step is meant to take: no longer than a put waits anyway.
-	stepTime = 2 * time.Millisecond
-	// restShare is how many times as long as the step it rests: a node gives a tenth of a
-	// processor to its garbage. Versions go several times faster than puts can make them.
-	restShare = 9
+	// stepTime is how long a step is meant to take. Writes of the whole node wait for each
+	// other at the end of a commit, so a put can be held up by as much.
+	stepTime = time.Millisecond
+	// restShare is how many times as long as the step it rests: a node gives a twentieth of
+	// a processor to its garbage, in which versions go several times faster than puts can
+	// make them.
+	restShare = 19
 	// restMin and restMax bound the rest. At the upper one, with the smallest steps, it
 	// still keeps up with thousands of overwritten keys a second on a machine that is so
 	// busy that each step takes long.
 	restMin, restMax = time.Millisecond, 50 * time.Millisecond
 	// Versions that a step looks at: as many as stepTime turns out to be enough for.
-	stepVersionsMin, stepVersionsFirst, stepVersionsMax = 250, 500, 4000
+	stepVersionsMin, stepVersionsFirst, stepVersionsMax = 250, 500, 2000
 	// failurePause is how long it rests when the store failed. It may never mend, and
 	// each attempt is a line in the log.
 	failurePause = 30 * time.Second
