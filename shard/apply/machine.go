@@ -6,6 +6,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
@@ -31,11 +32,15 @@ type Machine struct {
 
 	// view is what was last committed; never nil. Only the apply worker stores it.
 	view atomic.Pointer[shard.View]
+	// leases is what was last committed about leases; never nil. Reload replaces it.
+	leases atomic.Pointer[lease.Table]
 	// installing is set while the span's data may be newer than view.
 	installing atomic.Bool
 
-	// headers and broken are the apply worker's.
+	// headers, leaseChanges and broken are the apply worker's.
 	headers *mvcc.HeaderCache
+	// leaseChanges are the records that the last Update changed.
+	leaseChanges []lease.RecordChange
 	// broken is the failure after which memory and store may disagree.
 	broken error
 }
@@ -61,6 +66,13 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 // View is what the replica has applied and readers can see.
 func (m *Machine) View() shard.View { return *m.view.Load() }
 
+// Leases is what the replica has applied about leases.
+func (m *Machine) Leases() *lease.Table { return m.leases.Load() }
+
+// LeaseChanges lists the leases at home here that the last Update changed. It is for the
+// apply worker.
+func (m *Machine) LeaseChanges() []lease.RecordChange { return m.leaseChanges }
+
 // Close gives up what the machine keeps in memory. It is the apply worker's last call.
 func (m *Machine) Close() { m.headers.Purge() }
 
@@ -77,11 +89,17 @@ func (m *Machine) Reload() error {
 			return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
 		}
 	}
+	leases, err := m.loadLeases(view.Descriptor)
+	if err != nil {
+		return fmt.Errorf("load leases of shard %s replica %d: %w", m.id, m.replica, err)
+	}
 	if m.headers == nil {
 		m.headers = mvcc.NewHeaderCache(m.options.Headers)
 	}
 	m.headers.Purge()
 	m.broken = nil
+	m.leaseChanges = nil
+	m.leases.Store(leases)
 	m.view.Store(&view)
 	return nil
 }

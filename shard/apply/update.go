@@ -6,6 +6,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -46,9 +47,14 @@ func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) er
 func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (err error) {
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	r := &run{id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(m.engine.NewReader(), b, m.headers)}
+	reader := m.engine.NewReader()
+	r := &run{
+		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
+		leases: m.Leases().Update(), attached: attached{r: reader, b: b},
+	}
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
+	m.leaseChanges = nil
 
 	if err := r.applyAll(entries, wanted); err != nil {
 		return err
@@ -63,10 +69,16 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
 		return fmt.Errorf("write state record: %w", err)
 	}
+	changes := r.leases.Changes()
+	if err := m.storeLeases(b, changes); err != nil {
+		return err
+	}
 	if err := m.engine.Commit(b); err != nil {
 		return err
 	}
 	r.w.Finish()
+	r.leases.Commit()
+	m.leaseChanges = changes.Records
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
 	return nil
@@ -79,6 +91,9 @@ type run struct {
 	knobs Knobs
 	view  shard.View
 	w     *mvcc.Writer
+	// leases and attached keep what was done to leases and to the keys attached to them.
+	leases   lease.Update
+	attached attached
 }
 
 func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
