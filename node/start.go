@@ -195,6 +195,7 @@ func (n *Node) startRouter(context.Context) error {
 	n.agent.cache = cache
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
+		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
 	})
 	n.onClose(n.router.Close)

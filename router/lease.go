@@ -110,9 +110,8 @@ func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Leas
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b *routerpb.LeaseStatus) int {
-		return cmp.Or(cmp.Compare(a.Ttl, b.Ttl), cmp.Compare(a.Lease, b.Lease))
-	})
+	// Each home has told its own in order; between homes, seconds decide.
+	slices.SortStableFunc(all, func(a, b *routerpb.LeaseStatus) int { return cmp.Compare(a.Ttl, b.Ttl) })
 	resp := &pb.LeaseLeasesResponse{Header: r.seen(0), Leases: make([]*pb.LeaseStatus, len(all))}
 	for i, lease := range all {
 		resp.Leases[i] = &pb.LeaseStatus{ID: lease.Lease}

@@ -150,7 +150,7 @@ func TestTimeToLive(t *testing.T) {
 
 func TestLeases(t *testing.T) {
 	inWorld(t, []string{"d", "t"}, func(t *testing.T, w *world, r *Router) {
-		for i, ttl := range []int64{50, 30, 40, 30, 20} {
+		for i, ttl := range []int64{50, 30, 40, 35, 20} {
 			_, err := r.Grant(t.Context(), &pb.LeaseGrantRequest{ID: int64(i + 1), TTL: ttl})
 			require.NoError(t, err)
 		}
@@ -405,7 +405,7 @@ func TestRevokeHalfDone(t *testing.T) {
 		require.NoError(t, putWith(t, r, "y", id), "this shard has not heard of it")
 
 		w.script = nil
-		require.NoError(t, r.Expire(t.Context(), id, w.leases[id].incarnation, 0), "somebody finishes it")
+		require.NoError(t, r.Expire(t.Context(), id, w.leases[id].incarnation, w.reign), "somebody finishes it")
 		require.Empty(t, w.leases)
 		require.Empty(t, w.cut(shard.Everything(), 1<<60))
 	})
@@ -424,7 +424,7 @@ func TestExpire(t *testing.T) {
 
 		// The next lease of the ID is none of its business.
 		grant(t, r, id)
-		require.NoError(t, r.Expire(t.Context(), id, first, w.reign))
-		require.NotNil(t, w.leases[id])
+		require.ErrorIs(t, r.Expire(t.Context(), id, first, w.reign), shard.ErrLeaseRace)
+		require.False(t, w.leases[id].revoking)
 	})
 }

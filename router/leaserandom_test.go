@@ -53,7 +53,7 @@ func runRandomLeases(t *testing.T, seed uint64, steps int) {
 	r, _ := w.newRouter(1, Knobs{})
 	for id := int64(1); id <= leaseIDs; id++ {
 		if record := w.leases[id]; record != nil && record.revoking {
-			require.NoError(t, r.Expire(t.Context(), id, record.incarnation, 0))
+			require.NoError(t, r.Expire(t.Context(), id, record.incarnation, w.reign))
 			require.Nil(t, w.leases[id])
 		}
 	}

@@ -31,9 +31,9 @@ func (r *Router) Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.Le
 }
 
 // Expire ends one lease of an ID, that of the incarnation, which the leader of its home
-// found expired in the reign; with reign 0 it finishes what Revoke or Expire has begun.
-// shard.ErrLeaseRace says that the reign is over. A lease that is not found was ended by
-// somebody else, which is no error.
+// found expired in the reign. shard.ErrLeaseRace says that the reign is over, or that this
+// is another lease by now. One that is not found was ended by somebody else, which is no
+// error.
 func (r *Router) Expire(ctx context.Context, lease, incarnation int64, reign uint64) error {
 	v := &revocation{router: r, lease: lease, incarnation: incarnation, reign: reign, begun: true}
 	return v.carryOut(ctx)
@@ -70,14 +70,14 @@ func (v *revocation) carryOut(ctx context.Context) error {
 	return v.forget(ctx)
 }
 
-// mark takes the lease out of use and deletes the keys that are in its home. It returns
-// where keys may be besides, or that there is nothing left to do.
+// mark takes the lease out of use. It returns where keys may be, or that there is nothing
+// left to do: where all of them are in its home, that deletes them.
 func (v *revocation) mark(ctx context.Context) (spans []shard.Span, gone bool, err error) {
 	for {
 		answer, err := v.atHome(ctx, shardpb.Kind_LEASE_REVOKE, &shardpb.LeaseCommand{Reign: v.reign})
 		switch {
-		case errors.Is(err, shard.ErrLeaseNotFound) && v.begun:
-			return nil, true, nil
+		case v.begun && (errors.Is(err, shard.ErrLeaseNotFound) || v.reign == 0 && errors.Is(err, shard.ErrLeaseRace)):
+			return nil, true, nil // somebody else has finished; there may be another of its ID
 		case err != nil:
 			return nil, false, err
 		case answer.More:
@@ -108,9 +108,6 @@ func (v *revocation) detach(ctx context.Context, spans []shard.Span) error {
 // forget drops the record.
 func (v *revocation) forget(ctx context.Context) error {
 	_, err := v.atHome(ctx, shardpb.Kind_LEASE_FORGET, &shardpb.LeaseCommand{})
-	if errors.Is(err, shard.ErrLeaseNotFound) {
-		return nil // somebody else was faster
-	}
 	return err
 }
 

@@ -85,9 +85,7 @@ func (w *world) writeLease(op *operation, s *modelShard, rev shard.Revision, req
 	if atHome && !s.owns(shard.HomeKey(cmd.Lease)) {
 		w.violation("T2: %v was asked for %v of lease %d, whose home is elsewhere", s.now().Descriptor, kind, cmd.Lease)
 	}
-	if record != nil && cmd.Incarnation != 0 && record.incarnation != cmd.Incarnation {
-		record = nil
-	}
+	other := record != nil && cmd.Incarnation != 0 && record.incarnation != cmd.Incarnation
 	answer := &shardpb.LeaseAnswer{}
 	switch kind {
 	case shardpb.Kind_LEASE_GRANT:
@@ -113,18 +111,20 @@ func (w *world) writeLease(op *operation, s *modelShard, rev shard.Revision, req
 		switch {
 		case record == nil:
 			return nil, shard.ErrLeaseNotFound
-		case cmd.Reign != 0 && cmd.Reign != w.reign && !record.revoking:
+		case other, cmd.Reign != 0 && cmd.Reign != w.reign:
 			return nil, shard.ErrLeaseRace
 		}
 		w.mark(cmd.Lease, record)
 		answer.Incarnation = record.incarnation
-		answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, s.now().Descriptor.Span)
-		for _, span := range record.spans {
-			if !s.now().Descriptor.Span.ContainsSpan(span) && !answer.More {
-				answer.Spans = append(answer.Spans, spanProto(span))
+		span := s.now().Descriptor.Span
+		if slices.ContainsFunc(record.spans, func(o shard.Span) bool { return !span.ContainsSpan(o) }) {
+			for _, o := range record.spans {
+				answer.Spans = append(answer.Spans, spanProto(o))
 			}
+			break
 		}
-		if answer.Gone = !answer.More && len(answer.Spans) == 0; answer.Gone {
+		answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, span)
+		if answer.Gone = !answer.More; answer.Gone {
 			delete(w.leases, cmd.Lease)
 		}
 	case shardpb.Kind_LEASE_DETACH:
@@ -136,13 +136,13 @@ func (w *world) writeLease(op *operation, s *modelShard, rev shard.Revision, req
 			answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, part)
 		}
 	case shardpb.Kind_LEASE_FORGET:
-		if record == nil {
-			return nil, shard.ErrLeaseNotFound
-		}
-		if !record.revoking {
+		switch {
+		case record == nil, other: // somebody else was faster
+		case !record.revoking:
 			w.violation("T7: lease %d is forgotten without having been marked", cmd.Lease)
+		default:
+			delete(w.leases, cmd.Lease)
 		}
-		delete(w.leases, cmd.Lease)
 	}
 	return &Reply{Rev: s.now().Rev, Message: answer}, nil
 }

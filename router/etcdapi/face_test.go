@@ -214,6 +214,7 @@ func (c *fakeCluster) ClearAlarm(_ context.Context, a *pb.AlarmMember) (bool, er
 // face is a Server on one loopback port for gRPC and HTTP, as a node serves it.
 type face struct {
 	kv       *fakeKV
+	leases   *fakeLeases
 	cluster  *fakeCluster
 	server   *Server
 	addr     string
@@ -224,8 +225,8 @@ type face struct {
 
 func newFace(t *testing.T) *face {
 	t.Helper()
-	f := &face{kv: newFakeKV(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
-	f.server = New(Config{Registerer: f.registry}, f.kv, f.cluster)
+	f := &face{kv: newFakeKV(), leases: newFakeLeases(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
+	f.server = New(Config{Registerer: f.registry}, f.kv, f.leases, f.cluster)
 
 	root, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
