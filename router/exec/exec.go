@@ -76,6 +76,9 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 	if !ok {
 		return nil, &shard.NoReplicaError{Shard: req.Shard}
 	}
+	if ask := atHome(req.Op); ask != nil {
+		return e.readHome(ctx, r, req, ask)
+	}
 	view, err := e.view(ctx, r, req)
 	if err != nil {
 		return nil, err
@@ -93,6 +96,8 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 		reply.Message, err = wrap(r.ReadTxn(req.Message.(*pb.TxnRequest), at))
 	case routerpb.Op_OP_FETCH:
 		reply.Message, err = wrap(fetch(r, req, at))
+	case routerpb.Op_OP_LEASE_KEYS:
+		reply.Message, err = wrap(leaseKeys(r, req))
 	default:
 		err = fmt.Errorf("shard %d was asked for unknown operation %v", req.Shard, req.Op)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/statemachine"
 
+	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
@@ -34,8 +35,11 @@ type HostConfig struct {
 	// ProposalTimeout is how long a proposal may stay without an outcome before it
 	// is reported as unknown. Default 5 s.
 	ProposalTimeout time.Duration
-	Apply           apply.Options
-	Knobs           Knobs
+	// Clock measures leases. Only the differences of its readings count, and they must be
+	// monotonic. Default: the machine's.
+	Clock clock.Clock
+	Apply apply.Options
+	Knobs Knobs
 }
 
 // Host runs the replicas of one node. It is safe for concurrent use.
@@ -55,6 +59,9 @@ type Host struct {
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System{}
+	}
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
 	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)
@@ -68,6 +75,9 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 
 // Close stops all replicas. The engine stays open.
 func (h *Host) Close() { h.nh.Close() }
+
+// now reads the clock of leases.
+func (h *Host) now() time.Time { return h.cfg.Clock.Now() }
 
 // NodeHost is the Raft machinery, for the meta group.
 func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }

@@ -8,6 +8,8 @@ type Metrics struct {
 	batchCommands prometheus.Histogram
 	barrierReads  prometheus.Histogram
 	leaderChanges prometheus.Counter
+	leaseRenewals prometheus.Counter
+	leasesDue     prometheus.Counter
 }
 
 // NewMetrics registers the metrics.
@@ -33,7 +35,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "flotilla_shard_leader_changes_total",
 			Help: "Leader changes seen by replicas on this node, all shards together. Bursts without moves: overload, slow disks or a bad network.",
 		}),
+		leaseRenewals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_lease_renewals_total",
+			Help: "Lease keepalives this node has acknowledged as the leader of the lease's shard.",
+		}),
+		leasesDue: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_leases_due_total",
+			Help: "Leases this node found expired and set out to revoke, repeated attempts included. Bursts: clients are gone, or cannot reach the leaders in time.",
+		}),
 	}
-	reg.MustRegister(m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges)
+	reg.MustRegister(m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
 	return m
 }

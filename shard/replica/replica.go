@@ -22,6 +22,7 @@ type Replica struct {
 	machine   *apply.Machine
 	proposer  proposer
 	barrier   barrier
+	reigning  reigning
 
 	floors struct {
 		sync.Mutex

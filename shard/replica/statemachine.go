@@ -41,6 +41,7 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
+	r.noteLeases() // before deliver: who was granted a lease may renew it at once
 	for i := range s.entries {
 		if e := &s.entries[i]; e.Want {
 			r.proposer.deliver(e.Sequence, e.Results)
@@ -126,6 +127,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 	if err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
+	r.endReign()
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.wakeFloorWaiters()
 	return nil
