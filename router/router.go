@@ -44,7 +44,7 @@ type Config struct {
 	// another. The shortest TTL of leases is made from it.
 	ElectionTimeout time.Duration
 	Logger          *slog.Logger
-	Knobs       Knobs
+	Knobs           Knobs
 }
 
 // Knobs break the invariants on purpose, so that tests can show that the checkers
