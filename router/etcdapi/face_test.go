@@ -234,8 +234,15 @@ func newFace(t *testing.T) *face {
 	mux, err := portmux.New(root, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	require.NoError(t, err)
 	grpcServer := grpc.NewServer(f.server.ServerOptions()...)
-	f.server.Register(grpcServer)
-	loopback, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	own, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	require.NoError(t, err)
+	coordination := NewCoordination(own.Conn())
+	register := func(g *grpc.Server) {
+		f.server.Register(g)
+		coordination.Register(g)
+	}
+	register(grpcServer)
+	loopback, err := StartLoopback(f.server.ServerOptions(), register)
 	require.NoError(t, err)
 	gateway, err := NewGateway(loopback.Conn())
 	require.NoError(t, err)
@@ -254,6 +261,8 @@ func newFace(t *testing.T) *face {
 		require.NoError(t, f.client.Close())
 		require.NoError(t, loopback.Close())
 		grpcServer.Stop()
+		coordination.Close()
+		require.NoError(t, own.Close())
 		require.NoError(t, httpServer.Close())
 		if err := mux.Close(); !errors.Is(err, net.ErrClosed) {
 			require.NoError(t, err)

@@ -125,7 +125,7 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
 	}
 	conn := f.client.ActiveConnection()
-	names := map[string]string{"/v3lockpb.Lock/Lock": "Lock.Lock", "/v3electionpb.Election/Observe": "Election.Observe", "/no.such/Thing": "such.Thing"}
+	names := map[string]string{"/v3lockpb.Lock/TryLock": "Lock.TryLock", "/no.such/Thing": "such.Thing"}
 	for _, service := range []grpc.ServiceDesc{
 		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc, pb.Maintenance_ServiceDesc, pb.Auth_ServiceDesc,
 	} {
