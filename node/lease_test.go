@@ -159,7 +159,7 @@ func TestLeasesExpire(t *testing.T) {
 	keptKeys := attach(t, client, kept, "kept")
 
 	const id, lostTTL = 77, 2 // long enough to attach keys meanwhile
-	for range 2 { // it may be granted again
+	for range 2 {             // it may be granted again
 		_, err := client.Put(t.Context(), spread(5, "lost"), "", clientv3.WithLease(id))
 		require.ErrorIs(t, err, rpctypes.ErrLeaseNotFound)
 		began := time.Now()
