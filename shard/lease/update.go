@@ -118,6 +118,9 @@ func (u *Update) Changes() Changes {
 }
 
 func sortedKeys[V any](m map[int64]V) []int64 {
+	if len(m) == 0 {
+		return nil // most Updates change nothing here
+	}
 	return slices.SortedFunc(maps.Keys(m), cmp.Compare[int64])
 }
 
