@@ -20,6 +20,7 @@ type Server struct {
 	health  *health.Server
 	rpcs    *rpcMetrics
 	checks  *healthMetrics
+	leased  *leaseMetrics
 }
 
 // New returns a Server that carries requests out with kv, leases and cluster.
@@ -30,6 +31,7 @@ func New(cfg Config, kv KV, leases Leases, cluster Cluster) *Server {
 		health: health.NewServer(), // service "" is SERVING
 		rpcs:   newRPCMetrics(cfg.Registerer),
 		checks: newHealthMetrics(cfg.Registerer),
+		leased: newLeaseMetrics(cfg.Registerer),
 	}
 }
 
