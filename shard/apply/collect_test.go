@@ -199,18 +199,19 @@ func TestCollectBesideEverythingElse(t *testing.T) {
 		}
 	})
 	work.Go(func() {
-		for {
+		for last := false; ; {
+			select {
+			case <-done:
+				last = true
+			default:
+			}
 			step, err := f.machine.Collect(mvcc.CollectLimits{Drops: 5})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			select {
-			case <-done:
-				if !step.Ran {
-					return
-				}
-			default:
+			if last && !step.Ran {
+				return
 			}
 		}
 	})
