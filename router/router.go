@@ -37,6 +37,7 @@ type Config struct {
 	Self        shard.NodeID
 	Cache       *Cache
 	Sender      Sender
+	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
 	Compactions Compactions
 	Logger      *slog.Logger
