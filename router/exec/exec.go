@@ -2,7 +2,8 @@
 //
 // It is where a request meets its shard: it checks the epoch, waits for the read
 // barrier and the floor, and calls the replica. It never forwards and never retries;
-// that is the router's.
+// that is the router's. A subscription is only brought to its replica, which checks the
+// epoch where it also hears of new ones, so that none comes in between.
 package exec
 
 import (
@@ -20,6 +21,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 // floorWait bounds how long a read waits for a Close that its sender has seen
@@ -104,6 +106,19 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 		return nil, err
 	}
 	return reply, nil
+}
+
+// Subscribe opens a feed at the node's replica of the shard (router.Subscriber).
+func (e *Executor) Subscribe(sub *router.Subscription, ready func()) (router.Feed, error) {
+	r, ok := e.host.Replica(sub.Shard)
+	if !ok {
+		return nil, &shard.NoReplicaError{Shard: sub.Shard}
+	}
+	s, err := r.Subscribe(watch.Options{Epoch: sub.Epoch, Span: sub.Span, From: sub.From, PrevKV: sub.PrevKV, Ready: ready})
+	if err != nil {
+		return nil, err // not s: a nil *Subscription would make a Feed that is not nil
+	}
+	return s, nil
 }
 
 // view waits until the replica may answer the request and returns what it has then.

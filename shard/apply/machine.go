@@ -7,6 +7,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 // Options of a Machine.
@@ -15,6 +16,8 @@ type Options struct {
 	// memory, for all machines of a node together, so that a put need not read the
 	// store. Default: 8192 for this machine alone.
 	Headers *mvcc.HeaderBudget
+	// Watches count what those do who watch, for all machines of a node together.
+	Watches *watch.Metrics
 	// Knobs are for tests.
 	Knobs Knobs
 }
@@ -33,6 +36,8 @@ type Machine struct {
 	view atomic.Pointer[shard.View]
 	// installing is set while the span's data may be newer than view.
 	installing atomic.Bool
+	// hub is told of every view after it was stored. Open makes it.
+	hub *watch.Hub
 
 	// headers and broken are the apply worker's.
 	headers *mvcc.HeaderCache
@@ -55,14 +60,19 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 		view.Applied -= min(view.Applied, forget)
 		m.view.Store(&view)
 	}
+	m.hub = watch.New(id, m.View(), m.history, o.Watches)
 	return m, nil
 }
 
 // View is what the replica has applied and readers can see.
 func (m *Machine) View() shard.View { return *m.view.Load() }
 
-// Close gives up what the machine keeps in memory. It is the apply worker's last call.
-func (m *Machine) Close() { m.headers.Purge() }
+// Close ends who watches and gives up what the machine keeps in memory. It is the apply
+// worker's last call.
+func (m *Machine) Close() {
+	m.hub.End(fmt.Errorf("watch shard %s: %w", m.id, shard.ErrStopped))
+	m.headers.Purge()
+}
 
 // Reload takes over the state that the engine holds now. Use Install when the
 // machine may be read at the same time.
@@ -90,8 +100,17 @@ func (m *Machine) Reload() error {
 // received snapshot, and takes that over. Reads that meet it are refused with
 // shard.ErrUnavailable: between the replacement and the new View they could take
 // history that the snapshot no longer has for an empty past. replace must change
-// everything or, when it fails, nothing.
+// everything or, when it fails, nothing. Those who watch go on from where they are, in
+// the new history.
 func (m *Machine) Install(replace func() error) error {
+	if err := m.install(replace); err != nil {
+		return err
+	}
+	m.hub.Publish(nil, m.View()) // when history can be read again
+	return nil
+}
+
+func (m *Machine) install(replace func() error) error {
 	m.installing.Store(true)
 	defer m.installing.Store(false) // after Reload: see settled
 	if err := replace(); err != nil {

@@ -47,6 +47,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	r := &run{id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(m.engine.NewReader(), b, m.headers)}
+	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
 
@@ -69,6 +70,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	r.w.Finish()
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
+	m.hub.Publish(r.events.batch, view)
 	return nil
 }
 
@@ -79,6 +81,8 @@ type run struct {
 	knobs Knobs
 	view  shard.View
 	w     *mvcc.Writer
+	// events is what those who watch will be told.
+	events events
 }
 
 func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
@@ -114,6 +118,9 @@ func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
 		res, err := r.command(&batch, cmd, e.Want)
 		if err != nil {
 			return fmt.Errorf("command %d: %w", i, err)
+		}
+		if err := r.events.add(r.w); err != nil {
+			return fmt.Errorf("events of command %d: %w", i, err)
 		}
 		if e.Want {
 			e.Results = append(e.Results, res)

@@ -34,7 +34,7 @@ type HostConfig struct {
 	// ProposalTimeout is how long a proposal may stay without an outcome before it
 	// is reported as unknown. Default 5 s.
 	ProposalTimeout time.Duration
-	Apply           apply.Options
+	Apply           apply.Options // Watches comes from Metrics
 	Knobs           Knobs
 }
 
@@ -55,6 +55,7 @@ type Host struct {
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
+	cfg.Apply.Watches = cfg.Metrics.watches
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
 	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)

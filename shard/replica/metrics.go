@@ -1,6 +1,10 @@
 package replica
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flotilla-kv/flotilla/shard/watch"
+)
 
 // Metrics of all replicas of a node.
 type Metrics struct {
@@ -8,11 +12,13 @@ type Metrics struct {
 	batchCommands prometheus.Histogram
 	barrierReads  prometheus.Histogram
 	leaderChanges prometheus.Counter
+	watches       *watch.Metrics
 }
 
 // NewMetrics registers the metrics.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		watches: watch.NewMetrics(reg),
 		proposals: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "flotilla_shard_proposal_duration_seconds",
 			Help: "Time from proposing a batch to having applied it. Rising: a slow disk or network between the shard's replicas.",
