@@ -14,7 +14,7 @@ import (
 
 // serveClients opens the client port: etcd's gRPC and HTTP on one address.
 func (n *Node) serveClients(context.Context) error {
-	api := etcdapi.New(n.cfg.etcdapi(), n.router, &cluster{node: n})
+	api := etcdapi.New(n.cfg.etcdapi(), n.router, watches{n.router, n.merger}, &cluster{node: n})
 	// The JSON gateway is a client of the same services, without a socket between.
 	loopback, err := etcdapi.StartLoopback(append(api.ServerOptions(), grpc.WaitForHandlers(true)), api.Register)
 	if err != nil {

@@ -13,28 +13,32 @@ import (
 
 // Server serves etcd's API. It may be registered with several gRPC servers.
 type Server struct {
-	cfg     Config
-	kv      KV
-	cluster Cluster
-	health  *health.Server
-	rpcs    *rpcMetrics
-	checks  *healthMetrics
+	cfg      Config
+	kv       KV
+	watches  Watches
+	cluster  Cluster
+	health   *health.Server
+	rpcs     *rpcMetrics
+	checks   *healthMetrics
+	watching *watchMetrics
 }
 
-// New returns a Server that carries requests out with kv and cluster.
-func New(cfg Config, kv KV, cluster Cluster) *Server {
+// New returns a Server that carries requests out with kv, watches and cluster.
+func New(cfg Config, kv KV, watches Watches, cluster Cluster) *Server {
 	cfg = cfg.withDefaults()
 	return &Server{
-		cfg: cfg, kv: kv, cluster: cluster,
-		health: health.NewServer(), // service "" is SERVING
-		rpcs:   newRPCMetrics(cfg.Registerer),
-		checks: newHealthMetrics(cfg.Registerer),
+		cfg: cfg, kv: kv, watches: watches, cluster: cluster,
+		health:   health.NewServer(), // service "" is SERVING
+		rpcs:     newRPCMetrics(cfg.Registerer),
+		checks:   newHealthMetrics(cfg.Registerer),
+		watching: newWatchMetrics(cfg.Registerer),
 	}
 }
 
 // Register adds etcd's services to a gRPC server made with ServerOptions.
 func (s *Server) Register(g *grpc.Server) {
 	pb.RegisterKVServer(g, &kvServer{Server: s})
+	pb.RegisterWatchServer(g, &watchServer{Server: s})
 	pb.RegisterClusterServer(g, &clusterServer{Server: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})
 	healthpb.RegisterHealthServer(g, s.health)

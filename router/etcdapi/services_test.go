@@ -83,7 +83,7 @@ func TestMemberList(t *testing.T) {
 }
 
 func TestErrorsOfTheCluster(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
+	s := New(Config{}, newFakeKV(), newFakeWatches(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
 	_, err := (&clusterServer{Server: s}).MemberList(t.Context(), &pb.MemberListRequest{})
 	require.Equal(t, rpctypes.ErrGRPCNoLeader, err)
 	_, err = (&maintenanceServer{Server: s}).Status(t.Context(), &pb.StatusRequest{})
@@ -121,7 +121,7 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	f, ctx := newFace(t), t.Context()
 	served := map[string]bool{
 		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
-		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true, "Cluster.MemberList": true,
+		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true, "Cluster.MemberList": true, "Watch.Watch": true,
 	}
 	conn := f.client.ActiveConnection()
 	names := map[string]string{"/v3lockpb.Lock/Lock": "Lock.Lock", "/v3electionpb.Election/Observe": "Election.Observe", "/no.such/Thing": "such.Thing"}
@@ -145,8 +145,6 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 
 	_, err := f.client.Grant(ctx, 10)
 	require.ErrorContains(t, err, "flotilla: Lease.LeaseGrant is not implemented")
-	watched := <-f.client.Watch(ctx, "k")
-	require.ErrorContains(t, watched.Err(), "flotilla: Watch.Watch is not implemented")
 	snapshot, err := f.client.Snapshot(ctx)
 	require.NoError(t, err)
 	_, err = snapshot.Read(make([]byte, 1))
@@ -172,7 +170,7 @@ func TestRequireLeader(t *testing.T) {
 }
 
 func TestClientAPIVersion(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeWatches(), &fakeCluster{})
 	// gRPC's own client refuses to send such bytes.
 	with := func(version string) context.Context {
 		return metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version))
@@ -182,7 +180,7 @@ func TestClientAPIVersion(t *testing.T) {
 }
 
 func TestPanicsAreNotHidden(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeWatches(), &fakeCluster{})
 	require.Panics(t, func() {
 		_, _ = s.interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
 			panic("broken invariant")

@@ -41,6 +41,7 @@ func encodeError(reply *routerpb.Reply, err error) {
 	var notLeader *shard.NotLeaderError
 	var noReplica *shard.NoReplicaError
 	var notClosed *shard.NotClosedError
+	var compacted *shard.CompactedError
 	switch {
 	case errors.Is(err, shard.ErrUnknownOutcome):
 		// Before all else: what caused it is often an error that alone would be certain.
@@ -60,6 +61,9 @@ func encodeError(reply *routerpb.Reply, err error) {
 		return
 	case errors.As(err, &notClosed):
 		reply.Code, reply.Shard, reply.Floor = routerpb.Code_NOT_CLOSED, uint64(notClosed.Shard), int64(notClosed.Floor)
+		return
+	case errors.As(err, &compacted):
+		reply.Code, reply.Compacted = routerpb.Code_COMPACTED, int64(compacted.Compacted)
 		return
 	}
 	for _, p := range plain() {
@@ -108,6 +112,10 @@ func decodeError(reply *routerpb.Reply) error {
 		return status.Error(codes.Code(reply.Status), reply.Message)
 	case routerpb.Code_NOT_CLOSED:
 		return &shard.NotClosedError{Shard: shard.ID(reply.Shard), Floor: shard.Revision(reply.Floor)}
+	case routerpb.Code_COMPACTED:
+		if reply.Compacted > 0 {
+			return &shard.CompactedError{Compacted: shard.Revision(reply.Compacted)}
+		}
 	}
 	for _, p := range plain() {
 		if p.code == reply.Code {

@@ -32,8 +32,7 @@ type part struct {
 	// turn, ever slower.
 	attempt int
 
-	// signalled says that the feed has said ready since it was last asked, or had more
-	// than it gave.
+	// signalled says that the feed has said ready since it was last asked.
 	signalled atomic.Bool
 }
 
@@ -43,20 +42,22 @@ func (p *part) signal() {
 	p.watch.ready()
 }
 
-// poll takes what the feed has, unless it said that it has nothing new. It returns an
-// error that ends the watch.
+// more reports whether a Poll could bring something on.
+func (p *part) more() bool {
+	return p.feed != nil && len(p.held) < heldMax && p.signalled.Load() // W7
+}
+
+// poll takes what the feed has. It returns an error that ends the watch.
 func (p *part) poll(max int) error {
-	if p.feed == nil || len(p.held) >= heldMax /* W7 */ || !p.signalled.Swap(false) {
+	if !p.more() {
 		return nil
 	}
+	p.signalled.Store(false)
 	got, err := p.feed.Poll(max)
 	if err != nil {
 		return p.lost(err)
 	}
-	if n := len(got.Events); n > 0 {
-		p.held = append(p.held, got.Events...)
-		p.signalled.Store(true) // until it has nothing more
-	}
+	p.held = append(p.held, got.Events...)
 	if got.Through > p.through { // else it is a replica behind the one before it
 		p.through, p.attempt = got.Through, 0
 	}

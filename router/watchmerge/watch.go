@@ -36,8 +36,9 @@ type Options struct {
 }
 
 // Open begins a watch. It asks nobody anything: what cannot be reached now is tried until
-// it can. ready is called whenever Poll may have something that it did not have before; it
-// must not block and must not call the watch.
+// it can. ready is called whenever Poll may have something that it did not have before. It
+// must not block, must not call the watch, and must not take a lock that is held while the
+// watch is called: it is called then, too.
 func (m *Merger) Open(o Options, ready func()) *Watch {
 	w := &Watch{merger: m, from: o.From, prevKV: o.PrevKV, ready: ready}
 	p := &part{watch: w, span: o.Span}
@@ -47,15 +48,23 @@ func (m *Merger) Open(o Options, ready func()) *Watch {
 }
 
 // Poll returns what can be given now. At most about max events are returned, whole
-// revisions always (W3); while there are any, it should be asked again. Through says what
-// of the span has been given for certain; with a first revision in the future it is below
-// that until the span has come there. An error ends the watch: a shard.CompactedError when
+// revisions always (W3); if that was not all, ready is called. Through says what of the
+// span has been given for certain; with a first revision in the future it is below that
+// until the span has come there. An error ends the watch: a shard.CompactedError when
 // history that has not been given yet is gone.
 func (w *Watch) Poll(max int) (shard.Changes, error) {
+	given, more, err := w.poll(max)
+	if more {
+		w.ready()
+	}
+	return given, err
+}
+
+func (w *Watch) poll(max int) (given shard.Changes, more bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.collect(max); err != nil {
-		return shard.Changes{}, err
+		return shard.Changes{}, false, err
 	}
 	if len(w.parts) == 1 {
 		// What one shard gives needs no merging.
@@ -67,8 +76,10 @@ func (w *Watch) Poll(max int) (shard.Changes, error) {
 	w.aim()
 	for _, p := range w.parts {
 		p.hurry(w.target)
+		more = more || p.more()
 	}
-	return w.give(max), nil
+	given = w.give(max)
+	return given, more || len(w.out) > 0, nil
 }
 
 // Await has the watch come to rev, and says ready when it has. Shards that are behind
