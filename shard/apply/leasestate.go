@@ -172,8 +172,12 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	if err != nil {
 		return fail(err)
 	}
-	// One value for each key: what is received comes after what goes.
-	values := map[string][]byte{string(engine.LocalKey(m.id, m.replica, leaseBookKind)): nil}
+	// One value for each key: what is received comes after what goes. What was collected
+	// here says nothing of the history received.
+	values := map[string][]byte{
+		string(engine.LocalKey(m.id, m.replica, leaseBookKind)):  nil,
+		string(engine.LocalKey(m.id, m.replica, CollectionKind)): nil,
+	}
 	for _, r := range before {
 		values[string(engine.LocalKey(m.id, m.replica, registrationKind, r.Suffix...))] = nil
 	}

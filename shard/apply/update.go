@@ -52,6 +52,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
 		leases: m.Leases().Update(), attached: attached{r: reader, b: b},
 	}
+	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
 	m.leaseChanges = nil
@@ -81,6 +82,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	m.leaseChanges = changes.Records
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
+	m.hub.Publish(r.events.batch, view)
 	return nil
 }
 
@@ -91,6 +93,8 @@ type run struct {
 	knobs Knobs
 	view  shard.View
 	w     *mvcc.Writer
+	// events is what those who watch will be told.
+	events events
 	// leases and attached keep what was done to leases and to the keys attached to them.
 	leases   lease.Update
 	attached attached
@@ -129,6 +133,9 @@ func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
 		res, err := r.command(&batch, cmd, e.Want)
 		if err != nil {
 			return fmt.Errorf("command %d: %w", i, err)
+		}
+		if err := r.events.add(r.w); err != nil {
+			return fmt.Errorf("events of command %d: %w", i, err)
 		}
 		if e.Want {
 			e.Results = append(e.Results, res)

@@ -38,7 +38,7 @@ type HostConfig struct {
 	// Clock measures leases. Only the differences of its readings count, and they must be
 	// monotonic. Default: the machine's.
 	Clock clock.Clock
-	Apply apply.Options
+	Apply apply.Options // Watches comes from Metrics
 	Knobs Knobs
 }
 
@@ -47,6 +47,8 @@ type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
 	barriers *barriers
+
+	collector *collector
 
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
@@ -59,10 +61,12 @@ type Host struct {
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
+	cfg.Apply.Watches = cfg.Metrics.watches
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
+	h.collector = newCollector(h)
 	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)
 	if err != nil {
@@ -70,11 +74,15 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.nh = nh
 	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
+	h.collector.start()
 	return h, nil
 }
 
 // Close stops all replicas. The engine stays open.
-func (h *Host) Close() { h.nh.Close() }
+func (h *Host) Close() {
+	h.collector.close()
+	h.nh.Close()
+}
 
 // now reads the clock of leases.
 func (h *Host) now() time.Time { return h.cfg.Clock.Now() }
@@ -146,6 +154,7 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 		}
 		// The replica must be found before the log replays into it.
 		h.replicas.Store(id, r)
+		h.collector.poke() // a walk may have been interrupted
 		err := h.nh.StartOnDiskReplica(initial, false, func(uint64, uint64) statemachine.IOnDiskStateMachine {
 			return &stateMachine{replica: r}
 		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), first))

@@ -37,8 +37,12 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries = append(s.entries, apply.Entry{Index: entries[i].Index, Data: entries[i].Cmd})
 	}
 	r := s.replica
+	compacted := r.View().Compacted
 	if err := r.machine.Update(s.entries, r.proposed); err != nil {
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
+	}
+	if r.View().Compacted > compacted {
+		r.host.collector.poke()
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.noteLeases() // before deliver: who was granted a lease may renew it at once
@@ -129,6 +133,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 	}
 	r.endReign()
 	r.host.cfg.Source.Observe(r.View().Rev)
+	r.host.collector.poke()
 	r.wakeFloorWaiters()
 	return nil
 }
@@ -137,5 +142,6 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 func (s *stateMachine) Close() error {
 	s.replica.machine.Close()
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
+	s.replica.host.collector.poke() // whoever waits for this replica need not any more
 	return nil
 }
