@@ -124,6 +124,30 @@ func (m *healthMetrics) record(probe, check string, err error) {
 	m.results.WithLabelValues(probe, check, result).Inc()
 }
 
+// watchMetrics tells of watches, under etcd's names.
+type watchMetrics struct {
+	streams, watches prometheus.Gauge
+	events           prometheus.Counter
+}
+
+func newWatchMetrics(reg prometheus.Registerer) *watchMetrics {
+	f := promauto.With(reg)
+	return &watchMetrics{
+		streams: f.NewGauge(prometheus.GaugeOpts{
+			Name: "etcd_debugging_mvcc_watch_stream_total",
+			Help: "Watch streams that are open on this node. A client has one for all its watches; many more than clients mean that clients leave them behind.",
+		}),
+		watches: f.NewGauge(prometheus.GaugeOpts{
+			Name: "etcd_debugging_mvcc_watcher_total",
+			Help: "Watches that are open on this node, on all streams.",
+		}),
+		events: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_mvcc_events_total",
+			Help: "Events that this node has sent to watches.",
+		}),
+	}
+}
+
 // leaseMetrics count what clients did with leases through this node, under etcd's names.
 type leaseMetrics struct {
 	granted, revoked, renewed prometheus.Counter
