@@ -200,7 +200,8 @@ func (n *Node) startRouter(context.Context) error {
 	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table}
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
-		ElectionTimeout: electionTicks * n.cfg.TickInterval, Sender: sender, Subscriber: sender,
+		ElectionTimeout: electionTicks * n.cfg.TickInterval,
+		Sender:          sender, Subscriber: sender,
 	})
 	n.onClose(n.router.Close)
 	n.merger = watchmerge.New(n.router)

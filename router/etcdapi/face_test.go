@@ -229,8 +229,8 @@ func (c *fakeCluster) ClearAlarm(_ context.Context, a *pb.AlarmMember) (bool, er
 // face is a Server on one loopback port for gRPC and HTTP, as a node serves it.
 type face struct {
 	kv       *fakeKV
-	watches  *fakeWatches
 	leases   *fakeLeases
+	watches  *fakeWatches
 	cluster  *fakeCluster
 	server   *Server
 	addr     string

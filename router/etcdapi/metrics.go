@@ -124,6 +124,29 @@ func (m *healthMetrics) record(probe, check string, err error) {
 	m.results.WithLabelValues(probe, check, result).Inc()
 }
 
+// leaseMetrics count what clients did with leases through this node, under etcd's names.
+type leaseMetrics struct {
+	granted, revoked, renewed prometheus.Counter
+}
+
+func newLeaseMetrics(reg prometheus.Registerer) *leaseMetrics {
+	f := promauto.With(reg)
+	return &leaseMetrics{
+		granted: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_lease_granted_total",
+			Help: "Leases that clients were granted through this node. Growing faster than leases end: somebody makes them and leaves them behind.",
+		}),
+		revoked: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_lease_revoked_total",
+			Help: "Leases that clients revoked through this node. Those that expired are in etcd_server_lease_expired_total.",
+		}),
+		renewed: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_lease_renewed_total",
+			Help: "Keepalives that found their lease, of clients of this node.",
+		}),
+	}
+}
+
 // watchMetrics tells of watches, under etcd's names.
 type watchMetrics struct {
 	streams, watches prometheus.Gauge
@@ -144,29 +167,6 @@ func newWatchMetrics(reg prometheus.Registerer) *watchMetrics {
 		events: f.NewCounter(prometheus.CounterOpts{
 			Name: "etcd_debugging_mvcc_events_total",
 			Help: "Events that this node has sent to watches.",
-		}),
-	}
-}
-
-// leaseMetrics count what clients did with leases through this node, under etcd's names.
-type leaseMetrics struct {
-	granted, revoked, renewed prometheus.Counter
-}
-
-func newLeaseMetrics(reg prometheus.Registerer) *leaseMetrics {
-	f := promauto.With(reg)
-	return &leaseMetrics{
-		granted: f.NewCounter(prometheus.CounterOpts{
-			Name: "etcd_debugging_lease_granted_total",
-			Help: "Leases that clients were granted through this node. Growing faster than leases end: somebody makes them and leaves them behind.",
-		}),
-		revoked: f.NewCounter(prometheus.CounterOpts{
-			Name: "etcd_debugging_lease_revoked_total",
-			Help: "Leases that clients revoked through this node. Those that expired are in etcd_server_lease_expired_total.",
-		}),
-		renewed: f.NewCounter(prometheus.CounterOpts{
-			Name: "etcd_debugging_lease_renewed_total",
-			Help: "Keepalives that found their lease, of clients of this node.",
 		}),
 	}
 }
