@@ -22,6 +22,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/raftlog"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
@@ -56,6 +57,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.startMeta,      // the table becomes known
 		n.startRouter,    // commands of the agent and of clients can be routed
 		n.startAgent,     // shards start
+		n.startKeeper,    // leases that expired while no node led end now
 		n.listenClients,  // a taken port shows before the wait below
 		n.waitForShards,  // D4
 		n.serveClients,   // ready
@@ -165,6 +167,7 @@ func (n *Node) checkClock(ctx context.Context) error {
 func (n *Node) openRaft(context.Context) (err error) {
 	raft := n.raftConfig()
 	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
+	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer}
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: 5 * time.Second,
@@ -195,7 +198,8 @@ func (n *Node) startRouter(context.Context) error {
 	n.agent.cache = cache
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
-		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
+		ElectionTimeout: electionTicks * n.cfg.TickInterval,
+		Sender:          &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
 	})
 	n.onClose(n.router.Close)
 	n.work.Go(func() { n.feed(cache) })
@@ -220,6 +224,15 @@ func (n *Node) feed(cache *router.Cache) {
 func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
+	if n.cfg.HistoryRetention > 0 {
+		n.work.Go(func() { n.retain(n.ctx) })
+	}
+	return nil
+}
+
+func (n *Node) startKeeper(context.Context) error {
+	k := newKeeper(n)
+	n.work.Go(func() { k.run(n.ctx) })
 	return nil
 }
 

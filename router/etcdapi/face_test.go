@@ -149,6 +149,14 @@ func (f *fakeKV) Compact(context.Context, *pb.CompactionRequest) (*pb.Compaction
 	return &pb.CompactionResponse{Header: f.header()}, nil
 }
 
+func (f *fakeKV) HashKV(_ context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	return &pb.HashKVResponse{Header: f.header(), Hash: 77, HashRevision: req.Revision, CompactRevision: -1}, nil
+}
+
 // fakeCluster is one member that leads, unless told otherwise.
 type fakeCluster struct {
 	mu struct {
@@ -214,6 +222,7 @@ func (c *fakeCluster) ClearAlarm(_ context.Context, a *pb.AlarmMember) (bool, er
 // face is a Server on one loopback port for gRPC and HTTP, as a node serves it.
 type face struct {
 	kv       *fakeKV
+	leases   *fakeLeases
 	cluster  *fakeCluster
 	server   *Server
 	addr     string
@@ -224,8 +233,8 @@ type face struct {
 
 func newFace(t *testing.T) *face {
 	t.Helper()
-	f := &face{kv: newFakeKV(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
-	f.server = New(Config{Registerer: f.registry}, f.kv, f.cluster)
+	f := &face{kv: newFakeKV(), leases: newFakeLeases(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
+	f.server = New(Config{Registerer: f.registry}, f.kv, f.leases, f.cluster)
 
 	root, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -233,8 +242,15 @@ func newFace(t *testing.T) *face {
 	mux, err := portmux.New(root, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	require.NoError(t, err)
 	grpcServer := grpc.NewServer(f.server.ServerOptions()...)
-	f.server.Register(grpcServer)
-	loopback, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	own, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	require.NoError(t, err)
+	coordination := NewCoordination(own.Conn())
+	register := func(g *grpc.Server) {
+		f.server.Register(g)
+		coordination.Register(g)
+	}
+	register(grpcServer)
+	loopback, err := StartLoopback(f.server.ServerOptions(), register)
 	require.NoError(t, err)
 	gateway, err := NewGateway(loopback.Conn())
 	require.NoError(t, err)
@@ -253,6 +269,8 @@ func newFace(t *testing.T) *face {
 		require.NoError(t, f.client.Close())
 		require.NoError(t, loopback.Close())
 		grpcServer.Stop()
+		coordination.Close()
+		require.NoError(t, own.Close())
 		require.NoError(t, httpServer.Close())
 		if err := mux.Close(); !errors.Is(err, net.ErrClosed) {
 			require.NoError(t, err)

@@ -43,6 +43,25 @@ func TestStatus(t *testing.T) {
 	require.Contains(t, st.Errors[1], "NOSPACE")
 }
 
+func TestHash(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	kv, err := f.client.HashKV(ctx, f.addr, 9)
+	require.NoError(t, err)
+	require.EqualValues(t, 77, kv.Hash)
+	require.EqualValues(t, 9, kv.HashRevision)
+	require.EqualValues(t, -1, kv.CompactRevision)
+	require.EqualValues(t, 0xC1, kv.Header.ClusterId)
+	hash, err := pb.NewMaintenanceClient(f.client.ActiveConnection()).Hash(ctx, &pb.HashRequest{})
+	require.NoError(t, err)
+	require.EqualValues(t, 77, hash.Hash)
+	require.EqualValues(t, 0xA1, hash.Header.MemberId)
+	for err, want := range map[error]error{shard.ErrCompacted: rpctypes.ErrCompacted, shard.ErrFutureRevision: rpctypes.ErrFutureRev} {
+		f.kv.failNext(err)
+		_, err := f.client.HashKV(ctx, f.addr, 9)
+		require.ErrorIs(t, err, want)
+	}
+}
+
 func TestAlarms(t *testing.T) {
 	f, ctx := newFace(t), t.Context()
 	maintenance := pb.NewMaintenanceClient(f.client.ActiveConnection())
@@ -83,7 +102,7 @@ func TestMemberList(t *testing.T) {
 }
 
 func TestErrorsOfTheCluster(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
+	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
 	_, err := (&clusterServer{Server: s}).MemberList(t.Context(), &pb.MemberListRequest{})
 	require.Equal(t, rpctypes.ErrGRPCNoLeader, err)
 	_, err = (&maintenanceServer{Server: s}).Status(t.Context(), &pb.StatusRequest{})
@@ -121,10 +140,12 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	f, ctx := newFace(t), t.Context()
 	served := map[string]bool{
 		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
-		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true, "Cluster.MemberList": true,
+		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true,
+		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Cluster.MemberList": true,
+		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
 	}
 	conn := f.client.ActiveConnection()
-	names := map[string]string{"/v3lockpb.Lock/Lock": "Lock.Lock", "/v3electionpb.Election/Observe": "Election.Observe", "/no.such/Thing": "such.Thing"}
+	names := map[string]string{"/v3lockpb.Lock/TryLock": "Lock.TryLock", "/no.such/Thing": "such.Thing"}
 	for _, service := range []grpc.ServiceDesc{
 		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc, pb.Maintenance_ServiceDesc, pb.Auth_ServiceDesc,
 	} {
@@ -143,8 +164,6 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		requireStatus(t, status.Errorf(codes.Unimplemented, "flotilla: %s is not implemented", name), err)
 	}
 
-	_, err := f.client.Grant(ctx, 10)
-	require.ErrorContains(t, err, "flotilla: Lease.LeaseGrant is not implemented")
 	watched := <-f.client.Watch(ctx, "k")
 	require.ErrorContains(t, watched.Err(), "flotilla: Watch.Watch is not implemented")
 	snapshot, err := f.client.Snapshot(ctx)
@@ -172,7 +191,7 @@ func TestRequireLeader(t *testing.T) {
 }
 
 func TestClientAPIVersion(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{})
 	// gRPC's own client refuses to send such bytes.
 	with := func(version string) context.Context {
 		return metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version))
@@ -182,7 +201,7 @@ func TestClientAPIVersion(t *testing.T) {
 }
 
 func TestPanicsAreNotHidden(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{})
 	require.Panics(t, func() {
 		_, _ = s.interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
 			panic("broken invariant")

@@ -23,6 +23,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/raftlog"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -71,7 +72,7 @@ func newNode(t *testing.T) *node {
 		Node: testNode, Incarnation: 1, Engine: e, Source: hlc.NewHybrid(clock.System{}),
 		Raft: replica.RaftConfig{
 			Dir: t.TempDir(), Address: "n7:1", ClusterID: 5, TickInterval: 10 * time.Millisecond, ElectionTicks: 10, LogEntries: 1000,
-			Transport: lonely{},
+			Transport: lonely{}, Log: &raftlog.Factory{},
 		},
 		Logger: slog.New(slog.DiscardHandler), Metrics: replica.NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second,
 	})
@@ -184,6 +185,12 @@ func TestReads(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Len(t, reply.Message.(*pb.TxnResponse).Responses[0].GetResponseRange().Kvs, 1)
+
+	reply, err = n.read(func(r *router.Request) { r.Op, r.At = routerpb.Op_OP_HASH, last })
+	require.NoError(t, err)
+	part := reply.Message.(*routerpb.HashPart)
+	require.NotZero(t, part.Sum)
+	require.Nil(t, part.Next)
 
 	_, err = n.read(func(r *router.Request) { r.Op = 99 })
 	require.ErrorContains(t, err, "99")

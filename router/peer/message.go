@@ -37,10 +37,12 @@ func decodeRequest(in *routerpb.Request) (*router.Request, error) {
 			return nil, fmt.Errorf("write to shard %d without a command", in.Shard)
 		}
 		return req, nil
-	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
+	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH, routerpb.Op_OP_HASH:
 		req.Message = &pb.RangeRequest{}
 	case routerpb.Op_OP_TXN:
 		req.Message = &pb.TxnRequest{}
+	case routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		req.Message = &routerpb.LeaseQuery{}
 	case routerpb.Op_OP_PROBE:
 		return req, nil
 	default:
@@ -84,8 +86,12 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 	switch req.Op {
 	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
 		reply.Message = &pb.RangeResponse{}
+	case routerpb.Op_OP_HASH:
+		reply.Message = &routerpb.HashPart{}
 	case routerpb.Op_OP_TXN:
 		reply.Message = &pb.TxnResponse{}
+	case routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		reply.Message = &routerpb.LeaseStatus{}
 	case routerpb.Op_OP_WRITE:
 		switch req.Command.Kind {
 		case shardpb.Kind_PUT:
@@ -94,6 +100,9 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 			reply.Message = &pb.DeleteRangeResponse{}
 		case shardpb.Kind_TXN:
 			reply.Message = &pb.TxnResponse{}
+		case shardpb.Kind_LEASE_GRANT, shardpb.Kind_LEASE_ATTACH, shardpb.Kind_LEASE_REVOKE, shardpb.Kind_LEASE_FORGET,
+			shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
+			reply.Message = &shardpb.LeaseAnswer{}
 		}
 	}
 	if reply.Message != nil {

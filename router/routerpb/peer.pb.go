@@ -32,25 +32,27 @@ const (
 	Op_OP_PROBE   Op = 4 // what is the shard's revision and floor, after a read barrier
 	Op_OP_FETCH   Op = 5 // body: etcdserverpb.RangeRequest, one shard's part of a wider one
 	// Leases; body: LeaseQuery, answered by LeaseStatus. All but the third ask the leader.
-	Op_OP_LEASE_KEEPALIVE Op = 6 // at the home: renew
-	Op_OP_LEASE_TTL       Op = 7 // at the home: how long it still lives, where keys are attached
-	Op_OP_LEASE_KEYS      Op = 8 // at any replica: this shard's attached keys, after a read barrier
-	Op_OP_LEASE_LIST      Op = 9 // the leases whose home the shard is
+	Op_OP_LEASE_KEEPALIVE Op = 6  // at the home: renew
+	Op_OP_LEASE_TTL       Op = 7  // at the home: how long it still lives, where keys are attached
+	Op_OP_LEASE_KEYS      Op = 8  // at any replica: this shard's attached keys, after a read barrier
+	Op_OP_LEASE_LIST      Op = 9  // the leases whose home the shard is
+	Op_OP_HASH            Op = 10 // body: etcdserverpb.RangeRequest, some of the shard's keys; answered by HashPart
 )
 
 // Enum value maps for Op.
 var (
 	Op_name = map[int32]string{
-		0: "OP_UNKNOWN",
-		1: "OP_WRITE",
-		2: "OP_RANGE",
-		3: "OP_TXN",
-		4: "OP_PROBE",
-		5: "OP_FETCH",
-		6: "OP_LEASE_KEEPALIVE",
-		7: "OP_LEASE_TTL",
-		8: "OP_LEASE_KEYS",
-		9: "OP_LEASE_LIST",
+		0:  "OP_UNKNOWN",
+		1:  "OP_WRITE",
+		2:  "OP_RANGE",
+		3:  "OP_TXN",
+		4:  "OP_PROBE",
+		5:  "OP_FETCH",
+		6:  "OP_LEASE_KEEPALIVE",
+		7:  "OP_LEASE_TTL",
+		8:  "OP_LEASE_KEYS",
+		9:  "OP_LEASE_LIST",
+		10: "OP_HASH",
 	}
 	Op_value = map[string]int32{
 		"OP_UNKNOWN":         0,
@@ -63,6 +65,7 @@ var (
 		"OP_LEASE_TTL":       7,
 		"OP_LEASE_KEYS":      8,
 		"OP_LEASE_LIST":      9,
+		"OP_HASH":            10,
 	}
 )
 
@@ -96,24 +99,27 @@ func (Op) EnumDescriptor() ([]byte, []int) {
 type Code int32
 
 const (
-	Code_OK              Code = 0
-	Code_WRONG_SHARD     Code = 1 // descriptors: what the node knows
-	Code_NOT_LEADER      Code = 2 // leader: hint
-	Code_NO_REPLICA      Code = 3
-	Code_UNAVAILABLE     Code = 4 // nothing was applied
-	Code_OVERLOADED      Code = 5 // nothing was applied
-	Code_UNKNOWN_OUTCOME Code = 6
-	Code_COMPACTED       Code = 7
-	Code_FUTURE_REVISION Code = 8
-	Code_KEY_NOT_FOUND   Code = 9
-	Code_LEASE_NOT_FOUND Code = 10
-	Code_NO_SPACE        Code = 11
-	Code_CORRUPT         Code = 12
-	Code_CLOCK_UNTRUSTED Code = 13
-	Code_STOPPED         Code = 14
-	Code_OTHER           Code = 15 // message
-	Code_STATUS          Code = 17 // a refusal with a gRPC code of its own (etcd's own errors): status, message
-	Code_NOT_CLOSED      Code = 16 // the shard must be closed to `at` first
+	Code_OK                 Code = 0
+	Code_WRONG_SHARD        Code = 1 // descriptors: what the node knows
+	Code_NOT_LEADER         Code = 2 // leader: hint
+	Code_NO_REPLICA         Code = 3
+	Code_UNAVAILABLE        Code = 4 // nothing was applied
+	Code_OVERLOADED         Code = 5 // nothing was applied
+	Code_UNKNOWN_OUTCOME    Code = 6
+	Code_COMPACTED          Code = 7
+	Code_FUTURE_REVISION    Code = 8
+	Code_KEY_NOT_FOUND      Code = 9
+	Code_LEASE_NOT_FOUND    Code = 10
+	Code_NO_SPACE           Code = 11
+	Code_CORRUPT            Code = 12
+	Code_CLOCK_UNTRUSTED    Code = 13
+	Code_STOPPED            Code = 14
+	Code_OTHER              Code = 15 // message
+	Code_STATUS             Code = 17 // a refusal with a gRPC code of its own (etcd's own errors): status, message
+	Code_NOT_CLOSED         Code = 16 // the shard must be closed to `at` first
+	Code_LEASE_EXISTS       Code = 18
+	Code_LEASE_RACE         Code = 19
+	Code_UNREGISTERED_LEASE Code = 20 // shard, lease, fence: what REGISTER must bring back
 )
 
 // Enum value maps for Code.
@@ -137,26 +143,32 @@ var (
 		15: "OTHER",
 		17: "STATUS",
 		16: "NOT_CLOSED",
+		18: "LEASE_EXISTS",
+		19: "LEASE_RACE",
+		20: "UNREGISTERED_LEASE",
 	}
 	Code_value = map[string]int32{
-		"OK":              0,
-		"WRONG_SHARD":     1,
-		"NOT_LEADER":      2,
-		"NO_REPLICA":      3,
-		"UNAVAILABLE":     4,
-		"OVERLOADED":      5,
-		"UNKNOWN_OUTCOME": 6,
-		"COMPACTED":       7,
-		"FUTURE_REVISION": 8,
-		"KEY_NOT_FOUND":   9,
-		"LEASE_NOT_FOUND": 10,
-		"NO_SPACE":        11,
-		"CORRUPT":         12,
-		"CLOCK_UNTRUSTED": 13,
-		"STOPPED":         14,
-		"OTHER":           15,
-		"STATUS":          17,
-		"NOT_CLOSED":      16,
+		"OK":                 0,
+		"WRONG_SHARD":        1,
+		"NOT_LEADER":         2,
+		"NO_REPLICA":         3,
+		"UNAVAILABLE":        4,
+		"OVERLOADED":         5,
+		"UNKNOWN_OUTCOME":    6,
+		"COMPACTED":          7,
+		"FUTURE_REVISION":    8,
+		"KEY_NOT_FOUND":      9,
+		"LEASE_NOT_FOUND":    10,
+		"NO_SPACE":           11,
+		"CORRUPT":            12,
+		"CLOCK_UNTRUSTED":    13,
+		"STOPPED":            14,
+		"OTHER":              15,
+		"STATUS":             17,
+		"NOT_CLOSED":         16,
+		"LEASE_EXISTS":       18,
+		"LEASE_RACE":         19,
+		"UNREGISTERED_LEASE": 20,
 	}
 )
 
@@ -403,6 +415,8 @@ type Reply struct {
 	Leader        uint64                 `protobuf:"varint,9,opt,name=leader,proto3" json:"leader,omitempty"`
 	Shard         uint64                 `protobuf:"varint,10,opt,name=shard,proto3" json:"shard,omitempty"`
 	Status        uint32                 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"` // STATUS: the gRPC code
+	Lease         int64                  `protobuf:"varint,12,opt,name=lease,proto3" json:"lease,omitempty"`
+	Fence         uint64                 `protobuf:"varint,13,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +524,20 @@ func (x *Reply) GetShard() uint64 {
 func (x *Reply) GetStatus() uint32 {
 	if x != nil {
 		return x.Status
+	}
+	return 0
+}
+
+func (x *Reply) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *Reply) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
 	}
 	return 0
 }
@@ -1164,6 +1192,59 @@ func (x *ChangesFrame) GetHighestRevision() int64 {
 	return 0
 }
 
+// HashPart sums up the keys from the span's start on, as they were at a revision.
+type HashPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sum           uint64                 `protobuf:"fixed64,1,opt,name=sum,proto3" json:"sum,omitempty"`
+	Next          []byte                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"` // where the rest of the span starts; unset when there is none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashPart) Reset() {
+	*x = HashPart{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashPart) ProtoMessage() {}
+
+func (x *HashPart) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashPart.ProtoReflect.Descriptor instead.
+func (*HashPart) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HashPart) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *HashPart) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 type LeaseQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
@@ -1173,7 +1254,7 @@ type LeaseQuery struct {
 
 func (x *LeaseQuery) Reset() {
 	*x = LeaseQuery{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1266,7 @@ func (x *LeaseQuery) String() string {
 func (*LeaseQuery) ProtoMessage() {}
 
 func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1279,7 @@ func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseQuery.ProtoReflect.Descriptor instead.
 func (*LeaseQuery) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LeaseQuery) GetLease() int64 {
@@ -1222,7 +1303,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1315,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1328,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseStatus) GetLease() int64 {
@@ -1315,7 +1396,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	" \x01(\x03R\rtimeoutMillis\x12\x14\n" +
 	"\x05grows\x18\f \x01(\bR\x05grows\x12\x16\n" +
 	"\x06closed\x18\v \x01(\bR\x06closed\x12\x19\n" +
-	"\bno_count\x18\r \x01(\bR\anoCount\"\xca\x02\n" +
+	"\bno_count\x18\r \x01(\bR\anoCount\"\xf6\x02\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x18.flotilla.router.v1.CodeR\x04code\x12\x18\n" +
@@ -1328,7 +1409,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x06leader\x18\t \x01(\x04R\x06leader\x12\x14\n" +
 	"\x05shard\x18\n" +
 	" \x01(\x04R\x05shard\x12\x16\n" +
-	"\x06status\x18\v \x01(\rR\x06status\"\xbc\x01\n" +
+	"\x06status\x18\v \x01(\rR\x06status\x12\x14\n" +
+	"\x05lease\x18\f \x01(\x03R\x05lease\x12\x14\n" +
+	"\x05fence\x18\r \x01(\x04R\x05fence\"\xbc\x01\n" +
 	"\fHelloRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr\x12 \n" +
@@ -1377,7 +1460,10 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\fR\x06events\x12\x18\n" +
 	"\athrough\x18\x02 \x01(\x03R\athrough\x12/\n" +
 	"\x05error\x18\x03 \x01(\v2\x19.flotilla.router.v1.ReplyR\x05error\x12)\n" +
-	"\x10highest_revision\x18\x04 \x01(\x03R\x0fhighestRevision\"\"\n" +
+	"\x10highest_revision\x18\x04 \x01(\x03R\x0fhighestRevision\"0\n" +
+	"\bHashPart\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x06R\x03sum\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\"\"\n" +
 	"\n" +
 	"LeaseQuery\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\"\xd2\x01\n" +
@@ -1388,7 +1474,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"grantedTtl\x12-\n" +
 	"\x05spans\x18\x04 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
 	"\x04keys\x18\x05 \x03(\fR\x04keys\x127\n" +
-	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases*\xa8\x01\n" +
+	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases*\xb5\x01\n" +
 	"\x02Op\x12\x0e\n" +
 	"\n" +
 	"OP_UNKNOWN\x10\x00\x12\f\n" +
@@ -1401,7 +1487,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x12OP_LEASE_KEEPALIVE\x10\x06\x12\x10\n" +
 	"\fOP_LEASE_TTL\x10\a\x12\x11\n" +
 	"\rOP_LEASE_KEYS\x10\b\x12\x11\n" +
-	"\rOP_LEASE_LIST\x10\t*\xa5\x02\n" +
+	"\rOP_LEASE_LIST\x10\t\x12\v\n" +
+	"\aOP_HASH\x10\n" +
+	"*\xdf\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vWRONG_SHARD\x10\x01\x12\x0e\n" +
@@ -1426,7 +1514,11 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x06STATUS\x10\x11\x12\x0e\n" +
 	"\n" +
-	"NOT_CLOSED\x10\x102\xe7\x03\n" +
+	"NOT_CLOSED\x10\x10\x12\x10\n" +
+	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
+	"\n" +
+	"LEASE_RACE\x10\x13\x12\x16\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xe7\x03\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
@@ -1448,7 +1540,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -1465,22 +1557,23 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*MapUpdate)(nil),          // 12: flotilla.router.v1.MapUpdate
 	(*SubscribeRequest)(nil),   // 13: flotilla.router.v1.SubscribeRequest
 	(*ChangesFrame)(nil),       // 14: flotilla.router.v1.ChangesFrame
-	(*LeaseQuery)(nil),         // 15: flotilla.router.v1.LeaseQuery
-	(*LeaseStatus)(nil),        // 16: flotilla.router.v1.LeaseStatus
-	(*shardpb.Command)(nil),    // 17: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 18: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 19: flotilla.shard.v1.Span
+	(*HashPart)(nil),           // 15: flotilla.router.v1.HashPart
+	(*LeaseQuery)(nil),         // 16: flotilla.router.v1.LeaseQuery
+	(*LeaseStatus)(nil),        // 17: flotilla.router.v1.LeaseStatus
+	(*shardpb.Command)(nil),    // 18: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 19: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 20: flotilla.shard.v1.Span
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	17, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	18, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	18, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	19, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	19, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
-	16, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
+	20, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	2,  // 9: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
 	13, // 10: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 11: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
@@ -1511,7 +1604,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
