@@ -98,14 +98,14 @@ func masked(text string) string {
 // TestClientStories runs shell scripts on a cluster of three nodes and four shards.
 func TestClientStories(t *testing.T) {
 	sh := newShell(t)
-	folders := []string{"testdata/client"}
+	stories := []string{"testdata/client", "testdata/streams/lease.txt"}
 	if *endpointsFlag != "" {
-		// Leases and watches need another server as yet; what is told of the cluster
-		// itself is Flotilla's.
-		folders = []string{"testdata/streams"}
+		// Watches need another server as yet; what is told of the cluster itself is
+		// Flotilla's.
+		stories = []string{"testdata/streams"}
 	}
-	for _, folder := range folders {
-		datadriven.Walk(t, folder, func(t *testing.T, path string) {
+	for _, story := range stories {
+		datadriven.Walk(t, story, func(t *testing.T, path string) {
 			datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 				require.Equal(t, "sh", d.Cmd)
 				return masked(sh.run(t, d.Input))
