@@ -137,6 +137,9 @@ func (m *Map) auditSettings() error {
 		if i > 0 && m.settings[i-1].Name >= s.Name {
 			return fmt.Errorf("P8: setting %q follows %q", s.Name, m.settings[i-1].Name)
 		}
+		if s.Value == "" {
+			return fmt.Errorf("P8: setting %q is empty", s.Name)
+		}
 		if err := checkSetting(s.Name, s.Value); err != nil {
 			return fmt.Errorf("setting %q: %w", s.Name, err)
 		}
