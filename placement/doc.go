@@ -5,13 +5,15 @@
 //	                                   |               |
 //	                            Snapshot/Restore   UpdateSince --> Map.Apply on nodes
 //	                                                               without a meta replica
+//	Map + Load + Rules + now --Plan--> Steps and Reasons
 //
 // It decides and remembers; it does nothing. No goroutine, clock, lock or I/O is
-// in here: a Raft group feeds State, others carry Maps and updates around. It
-// refuses to learn what only the shards know (sizes, load, who leads now).
+// in here: a Raft group feeds State, others carry Maps and updates around. The table
+// refuses to learn what only the shards know (sizes, load, who leads now); Plan is told
+// it with every call, as values, and others carry its steps out.
 //
 // Invariants, numbered because code elsewhere cites them. Audit checks all that a
-// single map can show:
+// single map can show. Plan has rules of its own, L1 to L6, stated there.
 //
 //	P1  The spans of the shards are disjoint and cover the keyspace, in every map.
 //	P2  IDs of nodes, shards and replicas are never given twice: each is below its

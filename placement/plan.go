@@ -19,9 +19,11 @@ import (
 //	    voters up before anything else is asked of it.
 //	L3  What is not known is not touched: a shard without a fresh report of its
 //	    leader, a node that is silent, a disk of unknown size.
-//	L4  A step for balance leaves the two nodes in the order they were in, so no later
-//	    plan for the same load takes it back.
-//	L5  A step for one measure opens no gap in another.
+//	L4  A step for balance leaves the two nodes in the order they were in. So the sum of
+//	    squares of a measure falls with every step for it, and under a load that stays
+//	    the same the plans come to rest.
+//	L5  A step for bytes opens no gap in write load; one for write load opens a small
+//	    one in bytes at most.
 //	L6  Limits count what is in flight and what this plan adds.
 //
 // A split comes before moves for balance: halves are easier to place, and are not
@@ -49,6 +51,7 @@ type planner struct {
 	nodes  []planNode // ascending by ID
 	groups []planGroup
 	zones  [][]int // by level of ZoneLabels, then by node: which zone
+	voters float64 // of all groups
 
 	moves, transfers, reshapes int // in flight and planned
 

@@ -62,11 +62,29 @@ func (f *field) open(a, b int) bool { return f.gap(a, b) > f.p.rules.BalanceGap 
 // closes reports whether x taken from a to b leaves a with no less than b (L4).
 func (f *field) closes(a, b int, x float64) bool { return 2*x <= f.at(a)-f.at(b) }
 
-// spares reports whether x taken from a to b opens no gap (L5): it does not turn the
-// two around, or leaves both near the mean.
-func (f *field) spares(a, b int, x float64) bool {
-	near := f.mean * f.p.rules.BalanceGap / 2
-	return f.closes(a, b, x) || f.at(b)+x <= f.mean+near && f.at(a)-x >= f.mean-near
+// share is how much of a measure a replica has, as a multiple of what one has on
+// average.
+func (f *field) share(g *planGroup) float64 {
+	return f.group(g) * f.p.voters / (f.mean * float64(len(f.over)))
+}
+
+// A replica with at least busyShare is busy and one with less than quietShare quiet.
+// What is between is neither, so that a rate that is measured a little differently
+// every time does not make a busy one quiet.
+const (
+	busyShare  = 1
+	quietShare = 0.75
+)
+
+func (f *field) busy(g *planGroup) bool  { return f.share(g) >= busyShare }
+func (f *field) quiet(g *planGroup) bool { return f.share(g) < quietShare }
+
+// spares reports whether g taken from a to b opens no gap (L5): it is quiet, does not
+// turn the two around, or leaves both near the mean, within slack times what no step
+// would be taken for.
+func (f *field) spares(a, b int, g *planGroup, slack float64) bool {
+	x, near := f.group(g), f.mean*f.p.rules.BalanceGap/2*slack
+	return f.quiet(g) || f.closes(a, b, x) || f.at(b)+x <= f.mean+near && f.at(a)-x >= f.mean-near
 }
 
 // descending returns the nodes, those with the most first.
@@ -122,12 +140,19 @@ func (f *field) explain(rule Rule, moved bool, obstacle string) {
 // copies nothing.
 func (p *planner) balanceLeaders() {
 	f := p.field(leading(), func(n *planNode) bool { return n.noLead == "" })
+	led := make(map[int][]*planGroup)
 	f.even(RuleLeaders, func(from int) (bool, string) {
 		if p.transfers >= p.rules.TransfersMax {
 			return false, p.transfersText()
 		}
 		obstacle := ""
-		for _, g := range p.ledBy(from) {
+		if led[from] == nil {
+			led[from] = p.ledBy(from)
+		}
+		for _, g := range led[from] {
+			if g.busy {
+				continue
+			}
 			to, why := f.leaderFor(g, from)
 			if to < 0 {
 				obstacle = cmp.Or(obstacle, why)
@@ -160,17 +185,31 @@ func (f *field) leaderFor(g *planGroup, from int) (best int, why string) {
 	return best, cmp.Or(why, fmt.Sprintf("no replica of what %s leads is on a node with less that could lead it", f.p.nodes[from].Name))
 }
 
+// bytesSlack lets a step for write load open a gap in bytes of up to twice what is
+// allowed. Steps for bytes close it again with quiet shards, and may open no gap in
+// write load. Steps for write load take only busy shards, steps for bytes quiet ones
+// first, or the two would take the same ones back and forth.
+const bytesSlack = 2
+
 // balanceData evens out bytes, then the write load of all replicas, by moving
 // replicas that do not lead.
 func (p *planner) balanceData() {
 	takes := func(n *planNode) bool { return p.refuses(n) == "" }
 	data, work := p.field(storing(), takes), p.field(working(), takes)
-	p.balanceReplicas(data, work)
-	p.balanceReplicas(work, data)
+	p.balanceReplicas(data, work, 1, func(from int) []*planGroup {
+		held := p.heldBy(from, data.group)
+		quiet := slices.DeleteFunc(slices.Clone(held), func(g *planGroup) bool { return !work.quiet(g) })
+		return append(quiet, slices.DeleteFunc(held, work.quiet)...)
+	})
+	p.balanceReplicas(work, data, bytesSlack, func(from int) []*planGroup {
+		return slices.DeleteFunc(p.heldBy(from, work.group), func(g *planGroup) bool { return !work.busy(g) })
+	})
 }
 
-// balanceReplicas evens out f without opening a gap in other.
-func (p *planner) balanceReplicas(f, other *field) {
+// balanceReplicas evens out f and opens no gap in other beyond the slack given.
+// candidates are what may leave a node, in the order to try.
+func (p *planner) balanceReplicas(f, other *field, slack float64, candidates func(from int) []*planGroup) {
+	held := make(map[int][]*planGroup)
 	f.even(RuleData, func(from int) (bool, string) {
 		if p.moves >= p.rules.MovesMax {
 			return false, p.limitText()
@@ -179,12 +218,15 @@ func (p *planner) balanceReplicas(f, other *field) {
 		slices.Reverse(targets)
 		targets = slices.DeleteFunc(targets, func(t int) bool { return !f.open(from, t) })
 		obstacle := ""
-		for _, g := range p.heldBy(from, f.group) {
-			if g.leader == from && len(g.voters) > 1 {
+		if held[from] == nil {
+			held[from] = candidates(from)
+		}
+		for _, g := range held[from] {
+			if g.busy || g.leader == from && len(g.voters) > 1 {
 				continue
 			}
 			for _, to := range targets {
-				why := p.replicaObstacle(f, other, g, from, to)
+				why := p.replicaObstacle(f, other, slack, g, from, to)
 				if why != "" {
 					obstacle = cmp.Or(obstacle, why)
 					continue
@@ -199,7 +241,7 @@ func (p *planner) balanceReplicas(f, other *field) {
 
 // replicaObstacle says why a replica is not moved from one node to another; empty if
 // it may be.
-func (p *planner) replicaObstacle(f, other *field, g *planGroup, from, to int) string {
+func (p *planner) replicaObstacle(f, other *field, slack float64, g *planGroup, from, to int) string {
 	switch {
 	case g.has(to):
 		return p.nodes[to].Name + " has a replica of everything that could move there"
@@ -211,7 +253,7 @@ func (p *planner) replicaObstacle(f, other *field, g *planGroup, from, to int) s
 		return p.nodes[to].Name + " would have too little disk left"
 	case p.compareCrowding(g.voters, from, to, -1, -1) > 0:
 		return "replicas would share a zone"
-	case !other.spares(from, to, other.group(g)):
+	case !other.spares(from, to, g, slack):
 		return "it would open a gap in " + other.name
 	default:
 		return ""

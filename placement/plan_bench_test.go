@@ -21,7 +21,9 @@ func BenchmarkPlan(b *testing.B) {
 	}{
 		{"balanced", func(*Load) {}, 30},
 		{"joined", func(*Load) {}, 29},
-		{"died", func(l *Load) { l.Nodes[7] = NodeLoad{Heard: l.Nodes[7].Heard.Add(-time.Hour), DiskTotal: 1 << 40, DiskFree: 1 << 39} }, 30},
+		{"died", func(l *Load) {
+			l.Nodes[7] = NodeLoad{Heard: l.Nodes[7].Heard.Add(-time.Hour), DiskTotal: 1 << 40, DiskFree: 1 << 39}
+		}, 30},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			m, load, now := benchCluster(b, 30, c.on, 10_000)

@@ -167,6 +167,7 @@ func (p *planner) node(id shard.NodeID) int {
 
 // hold adds a replica to a node, or takes it off (sign -1).
 func (p *planner) hold(g *planGroup, n int, sign float64) {
+	p.voters += sign
 	p.nodes[n].work += sign * g.cost
 	p.nodes[n].data += sign * g.bytes
 }

@@ -60,33 +60,38 @@ func (p *planner) compareCrowding(nodes []int, out, in, otherOut, otherIn int) i
 
 // target finds the node for a replica of g, in place of the one on out (-1: one more).
 // The best spreads over zones, then has the least data. If there is none, why says so;
-// wait means that a limit is the only obstacle.
+// wait means that a limit is the only obstacle. A node in a worse zone is not taken
+// because the better ones are at their limit: it would have to move again.
 func (p *planner) target(g *planGroup, out int) (best int, wait bool, why string) {
-	best = -1
+	free := -1 // the best that is not at its limit
+	best = -1  // the best whether it is or not
 	for t := range p.nodes {
 		n := &p.nodes[t]
 		if g.has(t) || p.refuses(n) != "" || !p.fits(n, g.bytes) {
 			continue
 		}
-		if p.atLimit(g, t) {
-			wait = true
+		better := -1
+		if best >= 0 {
+			better = p.compareCrowding(g.voters, out, t, out, best)
+		}
+		if better > 0 {
 			continue
 		}
-		if best < 0 {
-			best = t
-			continue
+		if better < 0 {
+			best, free = t, -1
 		}
-		if c := p.compareCrowding(g.voters, out, t, out, best); c < 0 || c == 0 && n.data < p.nodes[best].data {
-			best = t
+		if !p.atLimit(g, t) && (free < 0 || n.data < p.nodes[free].data) {
+			free = t
 		}
 	}
-	if best >= 0 {
-		return best, false, ""
+	switch {
+	case free >= 0:
+		return free, false, ""
+	case best >= 0:
+		return -1, true, p.limitText()
+	default:
+		return -1, false, p.noTarget(g)
 	}
-	if wait {
-		return best, true, p.limitText()
-	}
-	return best, false, p.noTarget(g)
 }
 
 func (g *planGroup) has(n int) bool {
