@@ -179,6 +179,21 @@ func TestHotRangesShift(t *testing.T) {
 	}
 }
 
+// The same configuration and the same calls give the same run (S1).
+func TestSameSeedSameRun(t *testing.T) {
+	run := func() (Stats, *placement.Decision) {
+		c := start(t, Config{Nodes: 6, Zones: 3, Shards: 60, Bytes: 20 << 30, Writes: 9000, Skew: 0.9, Noise: 0.1})
+		require.NoError(t, c.Run(10))
+		c.Kill(3)
+		require.NoError(t, c.Run(90))
+		return c.Stats(), c.Last()
+	}
+	stats, last := run()
+	statsAgain, lastAgain := run()
+	require.Equal(t, stats, statsAgain)
+	require.Equal(t, last, lastAgain)
+}
+
 // Everything at once, for as long as -ticks says: hot ranges shift, nodes die, come
 // back, join and leave. Afterwards there is peace, with every replica in its place.
 func TestEverything(t *testing.T) {
