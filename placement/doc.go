@@ -29,6 +29,8 @@
 //	P7  The compacted revision never falls.
 //	P8  Equal logs give equal bytes: nothing here depends on anything but the
 //	    commands and their order.
+//	P9  A shard is held by one operator at most, and no replica of it changes but by
+//	    that one. What an operator reserved (IDs, a slot) nobody else is given.
 //
 // What if a controller acts on an old map? Changes of a shard compare its
 // generation; the loser gets CONFLICT and reads again (testdata/update_shard.txt).

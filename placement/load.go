@@ -14,8 +14,9 @@ type Load struct {
 	Since  time.Time
 	Nodes  map[shard.NodeID]NodeLoad
 	Shards map[shard.ID]ShardLoad
-	// InFlight are steps that were begun and neither ended nor were given up. Their
-	// outcome is counted as if it had come: so the same gap is not filled twice.
+	// InFlight are steps that were begun and neither ended nor were given up, besides the
+	// operators in the map (Map.Operators), which need not be named. The outcome of both
+	// is counted as if it had come: so the same gap is not filled twice.
 	InFlight []Step
 }
 

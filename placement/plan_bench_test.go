@@ -38,7 +38,7 @@ func BenchmarkPlan(b *testing.B) {
 
 // benchCluster makes shards of different size and load, spread over three zones.
 func benchCluster(tb testing.TB, nodes, on, shards int) (*Map, *Load, time.Time) {
-	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	now := storyNow()
 	load := &Load{Since: now.Add(-24 * time.Hour), Nodes: map[shard.NodeID]NodeLoad{}, Shards: map[shard.ID]ShardLoad{}}
 	p := &placementpb.Map{Format: mapFormat, Version: 1, ClusterId: 7, NextNodeId: uint64(nodes + 1), NextShardId: uint64(shards + 2),
 		Settings: &placementpb.Settings{Version: 1, Settings: []*placementpb.Setting{{Name: SettingReplicationFactor, Value: "3"}}}}

@@ -75,8 +75,12 @@ func newPlanner(m *Map, load *Load, rules Rules, now time.Time) *planner {
 	p := &planner{m: m, rules: rules, now: now, index: make(map[leavingKey]int)}
 	p.addNodes(load)
 	p.addZones()
-	inFlight := make(map[shard.ID]Step, len(load.InFlight))
-	for _, s := range load.InFlight {
+	under := slices.Clone(load.InFlight)
+	for _, o := range m.operators {
+		under = append(under, o.step())
+	}
+	inFlight := make(map[shard.ID]Step, len(under))
+	for _, s := range under {
 		inFlight[s.Shard] = s
 		if s.Kind == Merge {
 			inFlight[s.With] = Step{}

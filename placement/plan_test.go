@@ -45,18 +45,22 @@ type planStory struct {
 	nodes    []*Node
 	shards   []*shard.Descriptor // in key order
 	load     Load
+	begun    []*placementpb.Operator // operators in the map
 	settings map[string]string
 	last     *Decision
 }
 
 func newPlanStory() *planStory {
-	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	now := storyNow()
 	return &planStory{
 		now:      now,
 		load:     Load{Since: now.Add(-24 * time.Hour), Nodes: map[shard.NodeID]NodeLoad{}, Shards: map[shard.ID]ShardLoad{}},
 		settings: map[string]string{SettingReplicationFactor: "3"},
 	}
 }
+
+// storyNow is when all plans in tests are made.
+func storyNow() time.Time { return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC) }
 
 // line reads one line of a story. Nodes and shards that are there already keep what
 // the line does not name.
@@ -74,7 +78,9 @@ func (s *planStory) line(t *testing.T, line string) {
 	case "flight":
 		s.load.InFlight = append(s.load.InFlight, s.step(t, words[1:]))
 	case "landed":
-		s.load.InFlight = nil
+		s.load.InFlight, s.begun = nil, nil
+	case "operator":
+		s.begun = append(s.begun, s.operator(t, words[1:]))
 	default:
 		t.Fatalf("no such line: %s", line)
 	}
@@ -198,6 +204,17 @@ func (s *planStory) step(t *testing.T, words []string) Step {
 	return step
 }
 
+// operator reads a step that the map holds as an operator.
+func (s *planStory) operator(t *testing.T, words []string) *placementpb.Operator {
+	step := s.step(t, words)
+	o := &placementpb.Operator{OperatorId: 1, Kind: placementpb.OperatorKind_MOVE, Phase: placementpb.Phase_PREPARED,
+		ShardId: uint64(step.Shard), FromNodeId: uint64(step.From), ToNodeId: uint64(step.To), WithShardId: uint64(step.With)}
+	if step.Kind == Merge {
+		o.Kind = placementpb.OperatorKind_MERGE
+	}
+	return o
+}
+
 func (s *planStory) id(t *testing.T, name string) shard.NodeID {
 	return shard.NodeID(number(t, strings.TrimPrefix(name, "n")))
 }
@@ -243,6 +260,9 @@ func (s *planStory) placementMap(t *testing.T) *Map {
 		p.Settings.Settings = append(p.Settings.Settings, &placementpb.Setting{Name: name, Value: value})
 	}
 	slices.SortFunc(p.Settings.Settings, func(a, b *placementpb.Setting) int { return cmp.Compare(a.Name, b.Name) })
+	if len(s.begun) > 0 {
+		p.Operators = &placementpb.Operators{Operators: s.begun, Version: 1}
+	}
 	m, err := MapOf(p)
 	require.NoError(t, err)
 	return m
@@ -338,6 +358,9 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 	for _, s := range load.InFlight {
 		taken[s.Shard], taken[s.With] = true, true
 	}
+	for _, o := range m.Operators() {
+		taken[o.Shard], taken[o.With] = true, true
+	}
 	moves := 0
 	for _, s := range load.InFlight {
 		if s.Kind == AddReplica || s.Kind == MoveReplica {
@@ -365,6 +388,16 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 			_, has := g.ReplicaOn(s.From)
 			require.True(t, has || s.Kind == AddReplica, "%+v", s)
 		case RemoveReplica:
+			left, leftUp := 0, 0
+			for _, r := range g.Replicas {
+				if !r.Learner && r.Node != s.From {
+					left++
+					if heard := load.Nodes[r.Node].Heard; storyNow().Sub(heard) <= rules.StaleAfter {
+						leftUp++
+					}
+				}
+			}
+			require.Greater(t, 2*leftUp, left, "L2: %+v", s)
 			require.NotEqual(t, load.Shards[s.Shard].Leader, s.From, "%+v", s)
 		case TransferLeader:
 			r, has := g.ReplicaOn(s.To)
