@@ -361,10 +361,12 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 	for _, o := range m.Operators() {
 		taken[o.Shard], taken[o.With] = true, true
 	}
-	moves := 0
+	moves, copies := 0, map[shard.NodeID]int{}
 	for _, s := range load.InFlight {
 		if s.Kind == AddReplica || s.Kind == MoveReplica {
 			moves++
+			copies[s.To]++
+			copies[load.Shards[s.Shard].Leader]++
 		}
 	}
 	for _, s := range d.Steps {
@@ -382,6 +384,10 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 		switch s.Kind {
 		case AddReplica, MoveReplica:
 			moves++
+			for _, node := range []shard.NodeID{s.To, load.Shards[s.Shard].Leader} {
+				copies[node]++
+				require.LessOrEqual(t, copies[node], rules.MovesPerNode, "L6: node %s", node)
+			}
 			if r, has := g.ReplicaOn(s.To); has {
 				require.True(t, r.Learner, "%+v", s)
 			}

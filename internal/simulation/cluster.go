@@ -73,7 +73,6 @@ type node struct {
 type simulated struct {
 	d       *shard.Descriptor
 	leader  shard.NodeID
-	heard   time.Time
 	load    placement.ShardLoad
 	since   time.Time
 	peak    float64
