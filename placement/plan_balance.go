@@ -217,6 +217,11 @@ func (p *planner) balanceReplicas(f, other *field, slack float64, candidates fun
 		targets := f.descending()
 		slices.Reverse(targets)
 		targets = slices.DeleteFunc(targets, func(t int) bool { return !f.open(from, t) })
+		open := len(targets)
+		targets = slices.DeleteFunc(targets, func(t int) bool { return p.nodes[t].moving >= p.rules.MovesPerNode })
+		if len(targets) == 0 {
+			return false, p.limitText()
+		}
 		obstacle := ""
 		if held[from] == nil {
 			held[from] = candidates(from)
@@ -234,6 +239,9 @@ func (p *planner) balanceReplicas(f, other *field, slack float64, candidates fun
 				p.moveForBalance(f, g, from, to)
 				return true, ""
 			}
+		}
+		if len(targets) < open {
+			obstacle = p.limitText()
 		}
 		return false, obstacle
 	})

@@ -361,7 +361,7 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 	for _, o := range m.Operators() {
 		taken[o.Shard], taken[o.With] = true, true
 	}
-	moves, copies := 0, map[shard.NodeID]int{}
+	moves, transfers, copies := 0, 0, map[shard.NodeID]int{}
 	for _, s := range load.InFlight {
 		if s.Kind == AddReplica || s.Kind == MoveReplica {
 			moves++
@@ -406,6 +406,7 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 			require.Greater(t, 2*leftUp, left, "L2: %+v", s)
 			require.NotEqual(t, load.Shards[s.Shard].Leader, s.From, "%+v", s)
 		case TransferLeader:
+			transfers++
 			r, has := g.ReplicaOn(s.To)
 			require.True(t, has && !r.Learner, "%+v", s)
 			require.Equal(t, load.Shards[s.Shard].Leader, s.From)
@@ -416,6 +417,7 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 		}
 	}
 	require.LessOrEqual(t, moves, max(rules.MovesMax, len(load.InFlight)), "L6")
+	require.LessOrEqual(t, transfers, rules.TransfersMax, "L6")
 	for _, r := range d.Reasons {
 		require.NotEmpty(t, r.Text)
 	}
