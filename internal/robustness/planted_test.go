@@ -101,7 +101,7 @@ func plantedBugs() []plantedBug {
 // mixed asks for everything; writes and cuts ask mostly for what they are called by.
 func mixed(rate float64) robustness.Workload {
 	load := robustness.DefaultWorkload()
-	load.Rate = rate
+	load.Rate, load.Watchers, load.Lessees = rate, 0, 0
 	return load
 }
 

@@ -18,14 +18,26 @@ func toyConfig(seed int64) robustness.Config {
 	cfg.Nemesis.Gap = robustness.Between{Min: 50 * time.Millisecond, Max: 150 * time.Millisecond}
 	cfg.Nemesis.Down = robustness.Between{Max: 100 * time.Millisecond}
 	cfg.Nemesis.Paused = robustness.Between{Min: 50 * time.Millisecond, Max: 250 * time.Millisecond}
-	cfg.ShardOf = robustness.ShardOf
+	cfg.Workload.Watchers, cfg.Workload.Lessees = 0, 0
+	cfg.ShardOf, cfg.PromptProgress = robustness.ShardOf, true
+	return cfg
+}
+
+// watched adds clients that watch and hold leases. A lease lives for a second at least,
+// and its end belongs to the run.
+func watched(cfg robustness.Config) robustness.Config {
+	cfg.Duration = 2 * time.Second
+	cfg.Workload.Rate, cfg.Workload.Watchers, cfg.Workload.Lessees = 500, 6, 4
+	cfg.Workload.LeaseTTL = robustness.Between{Min: time.Second}
 	return cfg
 }
 
 func TestACorrectStoreRaisesNoAlarm(t *testing.T) {
-	res, err := robustness.Run(t.Context(), newToySystem(t, ""), toyConfig(1))
+	res, err := robustness.Run(t.Context(), newToySystem(t, ""), watched(toyConfig(1)))
 	require.NoError(t, err)
 	require.True(t, res.Clean(), res.String())
+	require.NotZero(t, res.Report.Events)
+	require.NotZero(t, res.Report.Leases)
 	require.Greater(t, res.Report.Total, 300)
 	require.NotZero(t, res.Report.Unknown, "the faults were too gentle to leave a write in doubt")
 }
@@ -45,6 +57,30 @@ func TestBugsOfAToyStoreAreFound(t *testing.T) {
 	} {
 		t.Run(bug, func(t *testing.T) {
 			res, err := robustness.Run(t.Context(), newToySystem(t, bug), toyConfig(1))
+			require.NoError(t, err)
+			require.True(t, slices.ContainsFunc(want, res.Report.Has), "wanted one of %q in\n%s", want, res)
+		})
+	}
+}
+
+func TestWatchAndLeaseBugsOfAToyStoreAreFound(t *testing.T) {
+	for bug, want := range map[string][]history.Anomaly{
+		"lost event":                {history.LostEvent},
+		"duplicate event":           {history.DuplicateEvent},
+		"released before the floor": {history.LostEvent, history.UnorderedEvents},
+		"early progress":            {history.EarlyProgress},
+		"short progress":            {history.ShortProgress, history.RevisionRegression},
+		"split revision":            {history.SplitRevision},
+		"before the start":          {history.EventBeforeStart},
+		"no previous value":         {history.WrongPrevKV},
+		"early expiry":              {history.EarlyExpiry},
+		"put to a dead lease":       {history.DeadLeaseAccepted},
+		"key of a dead lease":       {history.DeadLeaseKey},
+		"deleted twice":             {history.DoubleDelete},
+	} {
+		t.Run(bug, func(t *testing.T) {
+			t.Parallel()
+			res, err := robustness.Run(t.Context(), newToySystem(t, bug), watched(toyConfig(1)))
 			require.NoError(t, err)
 			require.True(t, slices.ContainsFunc(want, res.Report.Has), "wanted one of %q in\n%s", want, res)
 		})
