@@ -85,7 +85,7 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 		}
 		requireRefused(t, c.Node(1), "gone", "join again with an empty data directory")
 	})
-	for _, file := range []string{"store/data/MANIFEST-*", "store/FLOTILLA-STORE", "raft/*/*/logdb-0/MANIFEST-*"} {
+	for _, file := range []string{"store/data/MANIFEST-*", "store/FLOTILLA-STORE", "raft/*/*/log/MANIFEST-*"} {
 		t.Run("damaged "+file, func(t *testing.T) {
 			c := single(t)
 			paths, err := filepath.Glob(filepath.Join(c.Node(1).Config().DataDir, file))

@@ -23,6 +23,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/raftlog"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -71,7 +72,7 @@ func newNode(t *testing.T) *node {
 		Node: testNode, Incarnation: 1, Engine: e, Source: hlc.NewHybrid(clock.System{}),
 		Raft: replica.RaftConfig{
 			Dir: t.TempDir(), Address: "n7:1", ClusterID: 5, TickInterval: 10 * time.Millisecond, ElectionTicks: 10, LogEntries: 1000,
-			Transport: lonely{},
+			Transport: lonely{}, Log: &raftlog.Factory{},
 		},
 		Logger: slog.New(slog.DiscardHandler), Metrics: replica.NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second,
 	})

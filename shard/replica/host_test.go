@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/raftlog"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -73,7 +74,7 @@ func openProcess(t *testing.T, dir string, incarnation uint64, knobs Knobs) *pro
 		Node: testNode, Incarnation: incarnation, Engine: p.engine, Source: p.source,
 		Raft: RaftConfig{
 			Dir: raftDir(dir), Address: "n7:1", ClusterID: 5, TickInterval: 10 * time.Millisecond, ElectionTicks: 10,
-			LogEntries: 1000, Transport: lonely{},
+			LogEntries: 1000, Transport: lonely{}, Log: &raftlog.Factory{},
 		},
 		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Knobs: knobs,
 	})

@@ -28,15 +28,15 @@ type RaftConfig struct {
 	LogEntries uint64
 	// Transport carries Raft messages; nil uses dragonboat's own TCP.
 	Transport config.TransportFactory
-	// FS is where Dir lives; nil is the operating system's.
+	// Log opens the log of all groups.
+	Log config.LogDBFactory
+	// FS is where the rest of Dir lives; nil is the operating system's.
 	FS config.IFS
 }
 
 const (
-	// One log store and few workers: every group's appends share one fsync, which is
-	// what bounds writes on small machines. These two are burnt into the data
-	// directory and cannot change later.
-	logStores   = 1
+	// One worker steps all groups, so that their appends share one write of the log and
+	// one fsync, which is what bounds writes on small machines.
 	execWorkers = 1
 	// firstElectionTicks is the election timeout of the replica that should lead a new
 	// group: the least that dragonboat allows for a heartbeat every tick.
@@ -46,9 +46,8 @@ const (
 // OpenNodeHost starts the node's Raft machinery. The listener hears of every
 // leader change and must not block (P4).
 func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
-	logdb := config.GetTinyMemLogDBConfig()
-	logdb.KVWriteBufferSize = 32 << 20
-	logdb.Shards = logStores
+	unused := config.GetTinyMemLogDBConfig() // it sizes dragonboat's own log store, and is checked all the same
+	unused.Shards = execWorkers
 	nhc := config.NodeHostConfig{
 		DeploymentID:      c.ClusterID,
 		NodeHostDir:       c.Dir,
@@ -58,7 +57,8 @@ func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 		RaftEventListener: leaders,
 		Expert: config.ExpertConfig{
 			TransportFactory: c.Transport,
-			LogDB:            logdb,
+			LogDBFactory:     c.Log,
+			LogDB:            unused,
 			FS:               c.FS,
 			Engine: config.EngineConfig{
 				ExecShards: execWorkers, CommitShards: 4, ApplyShards: 4, SnapshotShards: 4, CloseShards: 4,

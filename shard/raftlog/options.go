@@ -1,0 +1,69 @@
+package raftlog
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options of a Log. The zero value is a good default.
+type Options struct {
+	FS         vfs.FS
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	// Busy, which must not block, is told when writes begin or cease to wait.
+	Busy func(bool)
+}
+
+const (
+	// memTableBytes holds the log of some seconds under load: most entries are removed
+	// again before they would be rewritten by a compaction.
+	memTableBytes = 32 << 20
+	memTablesMax  = 4
+)
+
+func (o Options) pebble() *pebble.Options {
+	p := &pebble.Options{
+		FS:                          o.FS,
+		Logger:                      logger{o.Logger},
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		MemTableSize:                memTableBytes,
+		MemTableStopWritesThreshold: memTablesMax,
+		L0StopWritesThreshold:       64, // a stall would stop every group of the node
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		CacheSize:                   8 << 20, // read by replicas that catch up, and at start
+	}
+	p.EventListener = &pebble.EventListener{
+		BackgroundError: func(err error) { o.Logger.Error("raft log: background work failed", "err", err) },
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			o.Logger.Error("raft log: a file is corrupt; this node must be replaced", "path", i.Path, "err", i.Details)
+		},
+		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+			o.Logger.Warn("raft log: writes stall", "reason", i.Reason)
+			o.Busy(true)
+		},
+		WriteStallEnd: func() { o.Busy(false) },
+	}
+	p.EnsureDefaults()
+	return p
+}
+
+// logger gives Pebble an slog.Logger. Its chatter is debugging.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Infof(format string, args ...any) {
+	l.log.Debug("raft log: " + fmt.Sprintf(format, args...))
+}
+func (l logger) Errorf(format string, args ...any) {
+	l.log.Error("raft log: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return: Pebble calls it when going on would lose data.
+func (l logger) Fatalf(format string, args ...any) {
+	msg := "raft log: " + fmt.Sprintf(format, args...)
+	l.log.Error(msg)
+	panic(msg)
+}
