@@ -23,15 +23,21 @@ type finish struct {
 // finishClient is the number under which the finish is recorded.
 const finishClient = 0
 
-// awaitLeases waits until every lease is gone: nobody renews any more. It returns those
-// that are left when the context ends.
+// everything is the span of all keys.
+func everything() history.Request { return history.Range("\x00", "\x00", 0) }
+
+// awaitLeases waits until no key is attached to a lease any more, for nobody renews, and
+// then until every lease is gone. What is left when the context ends it returns.
 func (f *finish) awaitLeases(ctx context.Context) []string {
-	var left []int64
-	for _, op := range f.rec.History().Leases {
-		if op.Kind == history.Grant && op.Outcome != history.Refused {
-			left = append(left, op.Lease)
+	r := f.reader()
+	for attached := true; attached; {
+		resp, err := r.get(ctx, everything())
+		attached = err != nil || slices.ContainsFunc(resp.KVs, func(kv history.KV) bool { return kv.Lease != 0 })
+		if attached && wait(ctx, leasePoll) != nil {
+			return []string{"keys are still attached to leases, long after these were last renewed"}
 		}
 	}
+	left := f.granted()
 	for node := 0; ; node = (node + 1) % len(f.nodes) {
 		c := leaseCaller{client: finishClient, conn: f.nodes[node].ActiveConnection(), rec: f.rec, timeout: f.timeout}
 		left = slices.DeleteFunc(left, func(id int64) bool { return c.ask(ctx, id, true) })
@@ -44,6 +50,21 @@ func (f *finish) awaitLeases(ctx context.Context) []string {
 	}
 }
 
+// granted are the leases that may exist.
+func (f *finish) granted() []int64 {
+	var ids []int64
+	for _, op := range f.rec.History().Leases {
+		if op.Kind == history.Grant && op.Outcome != history.Refused {
+			ids = append(ids, op.Lease)
+		}
+	}
+	return ids
+}
+
+func (f *finish) reader() *reader {
+	return &reader{session: session{client: finishClient, kv: f.nodes[0], rec: f.rec, timeout: f.timeout}}
+}
+
 const (
 	leasePoll    = 200 * time.Millisecond
 	progressPoll = 100 * time.Millisecond
@@ -53,9 +74,7 @@ const (
 // read of everything shows now. From that is known what nobody was told: what writes of
 // unknown outcome did, and what leases deleted when they ended.
 func (f *finish) watchAll(ctx context.Context) []string {
-	all := history.Read{Key: "\x00", End: "\x00"}
-	r := &reader{session: session{client: finishClient, kv: f.nodes[0], rec: f.rec, timeout: f.timeout}}
-	now, err := r.get(ctx, history.Range(all.Key, all.End, 0))
+	now, err := f.reader().get(ctx, everything())
 	if err != nil {
 		return []string{fmt.Sprintf("everything cannot be read after the faults: %v", err)}
 	}
@@ -63,7 +82,7 @@ func (f *finish) watchAll(ctx context.Context) []string {
 	var wg sync.WaitGroup
 	for i := range f.nodes {
 		wg.Go(func() {
-			want := history.Watch{Of: all, From: 1, PrevKV: true, Client: finishClient, Node: f.names[i], Final: true}
+			want := history.Watch{Of: *everything().Read, From: 1, PrevKV: true, Client: finishClient, Node: f.names[i], Final: true}
 			if err := f.watchUpTo(ctx, i, want, now.Revision); err != nil {
 				problems[i] = fmt.Sprintf("a watch from the first revision through node %d has not come to revision %d: %v", i+1, now.Revision, err)
 			}

@@ -128,18 +128,21 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
 	} else {
 		healed()
-		problems = conclude(ctx, sys.Endpoints(), rec, conns, cfg.Workload)
+		problems = conclude(ctx, patience, sys.Endpoints(), rec, conns, cfg.Workload)
 	}
 	return append(problems, sys.Crashes()...)
 }
 
 // conclude asks for all that the verdict needs, once leases have ended and nothing
 // changes any more.
-func conclude(ctx context.Context, names []string, rec *history.Recorder, conns connections, load Workload) []string {
+func conclude(ctx context.Context, patience time.Duration, names []string, rec *history.Recorder, conns connections, load Workload) []string {
 	f := &finish{rec: rec, nodes: conns.single(len(names)), names: names, timeout: load.Timeout}
 	var problems []string
 	if load.Lessees > 0 {
-		problems = append(problems, f.awaitLeases(ctx)...)
+		// Leases that do not end must not keep the rest from being read.
+		some, cancel := context.WithTimeout(ctx, patience/2)
+		problems = append(problems, f.awaitLeases(some)...)
+		cancel()
 	}
 	if load.Watchers > 0 {
 		problems = append(problems, f.watchAll(ctx)...)

@@ -122,6 +122,7 @@ func (n *toyNode) Range(_ context.Context, r *pb.RangeRequest) (*pb.RangeRespons
 	n.pass()
 	n.store.mu.Lock()
 	defer n.store.mu.Unlock()
+	n.store.expire()
 	return n.store.read(r)
 }
 
