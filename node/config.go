@@ -57,6 +57,10 @@ type Config struct {
 	// MinFreeDisk is the free space below which puts are refused with NOSPACE.
 	// Default 512 MiB. Below it there is still room for deletes and compaction.
 	MinFreeDisk int64
+	// HistoryRetention is how long superseded versions can be read and watched; older
+	// ones are compacted from time to time. Default 0: only Compact does that. The longer,
+	// the more space keys take that are overwritten often.
+	HistoryRetention time.Duration
 	// CacheBytes is the block cache of the store. Default 256 MiB.
 	CacheBytes int64
 	// CachedHeaders is how many keys' latest revisions are kept in memory, over all
@@ -189,6 +193,9 @@ func (c Config) Validate() error {
 	}
 	if c.BootstrapExpect != 0 && !slices.Contains(join, c.PeerAddr) {
 		return fmt.Errorf("--join %v lacks this node's own --peer-addr %s; founders list each other and themselves (leave out --bootstrap-expect to join a running cluster)", join, c.PeerAddr)
+	}
+	if c.HistoryRetention < 0 {
+		return fmt.Errorf("--history-retention %s: want how long history is kept, 1h for example, or 0 for as long as nobody compacts it", c.HistoryRetention)
 	}
 	if c.InitialSplits != "" {
 		if _, err := placement.ParseSplits(c.InitialSplits); err != nil {

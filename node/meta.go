@@ -74,6 +74,7 @@ func (m *metaMachine) Close() error { return nil }
 type meta struct {
 	node    *Node
 	member  bool // this node holds a replica
+	own     shard.ReplicaID
 	applied atomic.Uint64
 }
 
@@ -90,7 +91,7 @@ func (m *meta) start(host *replica.Host, self *Membership) error {
 	if own == 0 {
 		return nil
 	}
-	m.member = true
+	m.member, m.own = true, own
 	cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), 0)
 	cfg.SnapshotEntries, cfg.CompactionOverhead = 1000, 100
 	return host.StartOnce(shard.MetaID, own, members, func(initial map[uint64]string) error {
@@ -196,6 +197,17 @@ func (m *meta) RecordCompaction(ctx context.Context, rev shard.Revision) error {
 
 // Compacted implements router.Compactions.
 func (m *meta) Compacted() shard.Revision { return m.node.table.Map().Compacted() }
+
+// AwaitCollected implements router.Compactions.
+func (m *meta) AwaitCollected(ctx context.Context, rev shard.Revision) error {
+	return m.node.host.WaitCollected(ctx, rev)
+}
+
+// leads reports whether this node leads the meta group, as far as it knows.
+func (m *meta) leads() bool {
+	leader, _ := m.node.host.Leader(shard.MetaID)
+	return m.member && leader == m.own
+}
 
 // follow keeps the table of a node without a meta replica up to date, from whichever
 // peer answers, until ctx ends.

@@ -222,6 +222,9 @@ func (n *Node) feed(cache *router.Cache) {
 func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
+	if n.cfg.HistoryRetention > 0 {
+		n.work.Go(func() { n.retain(n.ctx) })
+	}
 	return nil
 }
 

@@ -33,9 +33,11 @@ type watch struct {
 
 // peerHealth is what the last Hello told of a node.
 type peerHealth struct {
-	name    string
-	since   time.Time // answering without a gap since then; zero when it did not answer
-	offset  time.Duration
+	name   string
+	since  time.Time // answering without a gap since then; zero when it did not answer
+	offset time.Duration
+	// clock is what the node's clock showed when it answered last; zero if it never did.
+	clock   time.Time
 	diskLow bool
 	// stranger is the cluster of whoever answers at the node's address, when it is not
 	// this one. Nothing it says counts.
@@ -126,7 +128,8 @@ func (w *watch) record(id shard.NodeID, name string, sent, received time.Time, r
 		if h.since.IsZero() {
 			h.since = time.Now() // an interval: no business of the clock that may be wrong
 		}
-		h.offset = clockOffset(sent, received, time.UnixMicro(reply.ClockUnixMicros))
+		h.clock = time.UnixMicro(reply.ClockUnixMicros)
+		h.offset = clockOffset(sent, received, h.clock)
 		h.diskLow = reply.DiskLow
 		w.node.hlc.Observe(shard.Revision(reply.HighestRevision))
 	}
@@ -216,6 +219,21 @@ func (w *watch) judgeClock() {
 		w.node.log.Error("not proposing: " + why)
 	}
 	w.node.hlc.Distrust(why)
+}
+
+// agreedTime is a time that the clocks of a majority of the nodes have passed, this one's
+// counted as one of them. There is none until a majority has answered once; what a node
+// showed before it went silent is past for it too.
+func (w *watch) agreedTime() (time.Time, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clocks := []time.Time{w.node.cfg.Clock.Now()}
+	for _, h := range w.mu.peers {
+		clocks = append(clocks, h.clock)
+	}
+	slices.SortFunc(clocks, func(a, b time.Time) int { return b.Compare(a) })
+	agreed := clocks[len(clocks)/2]
+	return agreed, !agreed.IsZero()
 }
 
 // lookAtDisk compares the free space with the limit. Space must come back with some

@@ -34,8 +34,10 @@ type Feed interface {
 }
 
 // Subscriber opens feeds, as Sender sends requests. ready is called whenever Poll has
-// events, an end, or an awaited Through that it did not have before; it must not block and
-// must not call the feed. The feed outlives ctx, which bounds only the opening.
+// events, an end, or an awaited Through that it did not have before; what one Poll left is
+// such a thing. It must not block and must not call the feed. Subscribe, Poll and Await may
+// call it themselves before they return, so it must not take a lock that is held around
+// them. The feed outlives ctx, which bounds only the opening.
 type Subscriber interface {
 	Subscribe(ctx context.Context, node shard.NodeID, sub *Subscription, ready func()) (Feed, error)
 }

@@ -20,7 +20,7 @@ type Request struct {
 	// Grows says that the command can make the store larger: it is refused while space
 	// is short. Deletes and compactions never are.
 	Grows bool
-	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH and OP_TXN.
+	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH, OP_TXN and OP_HASH.
 	Message proto.Message
 	// Serializable skips the read barrier: the answer may be stale.
 	Serializable bool
@@ -39,7 +39,8 @@ type Request struct {
 type Reply struct {
 	// The shard's view at the answer; Rev alone for OP_WRITE.
 	Rev, Floor, Compacted shard.Revision
-	// Message is the etcdserverpb response of the request's kind, without Header.
+	// Message is the etcdserverpb response of the request's kind, without Header; of
+	// OP_HASH a routerpb.HashPart.
 	Message proto.Message
 }
 

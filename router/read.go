@@ -265,26 +265,37 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 }
 
 // fetchPart reads what the shard at the span's start owns of it. It returns where
-// the next part starts, nil when there is none. Shards may have split or moved since
+// the next part starts, nil when there is none.
+func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
+	reply, end, err := r.askPart(ctx, c, span, r.reader, func(part shard.Span) *Request {
+		return &Request{
+			Op: routerpb.Op_OP_FETCH, Limit: o.Limit, NoCount: o.NoCount,
+			Message: &pb.RangeRequest{Key: part.Start, RangeEnd: rangeEnd(part), KeysOnly: o.KeysOnly, CountOnly: o.CountOnly},
+		}
+	})
+	if err != nil {
+		return listing.Fetched{}, nil, err
+	}
+	resp := reply.Message.(*pb.RangeResponse)
+	return listing.Fetched{KVs: resp.Kvs, Count: resp.Count}, end, nil
+}
+
+// askPart sends what request makes to the shard at the span's start, to be read at the
+// cut, for the part of the span that the shard owns. Shards may have split or moved since
 // the cut was made: their successors keep its promise (R4), and are asked whether they
 // know.
-func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
-	var got listing.Fetched
-	var end []byte
+func (r *Router) askPart(ctx context.Context, c cut, span shard.Span, node func(Place, int) shard.NodeID, request func(part shard.Span) *Request) (reply *Reply, end []byte, err error) {
 	var closed *shard.Descriptor // what was closed here, beyond the cut
-	err := r.retrying(ctx, func(n int) error {
+	err = r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, span.Start)
 		if err != nil {
 			return err
 		}
 		readable, at := c.part(span)
 		part := readable.Intersect(p.Span)
-		req := &Request{
-			Op: routerpb.Op_OP_FETCH, Serializable: true, At: at, Limit: o.Limit, NoCount: o.NoCount,
-			Closed:  c.loose || c.holds(p) || closed == p.Descriptor,
-			Message: &pb.RangeRequest{Key: part.Start, RangeEnd: rangeEnd(part), KeysOnly: o.KeysOnly, CountOnly: o.CountOnly},
-		}
-		reply, err := r.send(ctx, p, r.reader(p, n), req)
+		req := request(part)
+		req.Serializable, req.At, req.Closed = true, at, c.loose || c.holds(p) || closed == p.Descriptor
+		reply, err = r.send(ctx, p, node(p, n), req)
 		var notClosed *shard.NotClosedError
 		if errors.As(err, &notClosed) {
 			if !c.loose {
@@ -298,12 +309,10 @@ func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listin
 		if err != nil {
 			return err
 		}
-		resp := reply.Message.(*pb.RangeResponse)
-		got = listing.Fetched{KVs: resp.Kvs, Count: resp.Count}
 		end = after(span, part)
 		return nil
 	})
-	return got, end, err
+	return reply, end, err
 }
 
 // minted refuses a revision above every one that was minted anywhere. The largest

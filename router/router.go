@@ -29,6 +29,9 @@ type Compactions interface {
 	RecordCompaction(ctx context.Context, rev shard.Revision) error
 	// Compacted is the highest revision recorded, as far as this process knows.
 	Compacted() shard.Revision
+	// AwaitCollected waits until the replicas of this process have removed what a
+	// compaction at rev lets go.
+	AwaitCollected(ctx context.Context, rev shard.Revision) error
 }
 
 // Config is what a Router works with.

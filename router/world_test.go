@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -41,6 +42,9 @@ type world struct {
 	// script, when set, is asked first; it returns false to let the model answer. It
 	// runs under mu.
 	script func(node shard.NodeID, req *Request) (*Reply, error, bool)
+
+	// collected answers AwaitCollected; nil is at once.
+	collected func(ctx context.Context, rev shard.Revision) error
 
 	mu        sync.Mutex
 	shards    map[shard.ID]*modelShard
@@ -201,6 +205,14 @@ func (w *world) Compacted() shard.Revision {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.compacted
+}
+
+// AwaitCollected implements Compactions.
+func (w *world) AwaitCollected(ctx context.Context, rev shard.Revision) error {
+	if w.collected == nil {
+		return nil
+	}
+	return w.collected(ctx, rev)
 }
 
 // publish puts the spans as they are into the placement table.
@@ -641,6 +653,18 @@ func (w *world) read(s *modelShard, node shard.NodeID, req *Request, rng *rand.R
 			Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount,
 		})
 		reply.Message = &pb.RangeResponse{Kvs: got.KVs, Count: got.Count}
+	case routerpb.Op_OP_HASH: // of one key at a time
+		rr := req.Message.(*pb.RangeRequest)
+		within(rr)
+		part := &routerpb.HashPart{}
+		for i, kv := range w.fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, listing.FetchOptions{}).KVs {
+			if i > 0 {
+				part.Next = kv.Key
+				break
+			}
+			part.Sum = sumOf(kv)
+		}
+		reply.Message = part
 	case routerpb.Op_OP_TXN:
 		resp := &pb.TxnResponse{Succeeded: true}
 		for _, o := range req.Message.(*pb.TxnRequest).Success {
@@ -653,6 +677,13 @@ func (w *world) read(s *modelShard, node shard.NodeID, req *Request, rng *rand.R
 		panic(req.Op)
 	}
 	return reply, nil
+}
+
+// sumOf stands for the hash of a key.
+func sumOf(kv *mvccpb.KeyValue) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(kv.String()))
+	return h.Sum64()
 }
 
 func must(err error) {

@@ -225,8 +225,21 @@ func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest)
 	return r.closer.reach(ctx, p, shard.Revision(at))
 }
 
-// Compact makes history below the revision unreadable in every shard.
+// Compact makes history below the revision unreadable in every shard. A physical one also
+// waits until this node's replicas have removed it, for as long as the caller does.
 func (r *Router) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	resp, err := r.compact(ctx, req)
+	if err != nil || !req.Physical {
+		return resp, err
+	}
+	if err := r.cfg.Compactions.AwaitCollected(ctx, shard.Revision(req.Revision)); err != nil {
+		// The compaction stands, and its garbage goes all the same.
+		return nil, r.final(ctx, fmt.Errorf("compact at %d: %w: %w", req.Revision, shard.ErrUnknownOutcome, err))
+	}
+	return resp, nil
+}
+
+func (r *Router) compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	rev := shard.Revision(req.Revision)

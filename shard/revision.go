@@ -40,6 +40,9 @@ func (t Tick) Time() time.Time {
 	return time.UnixMicro(tickEpochUnixMicro + int64(t)*TickUnit.Microseconds())
 }
 
+// Revision is the smallest revision of the tick.
+func (t Tick) Revision() Revision { return Revision(t) << slotBits }
+
 // Tick is the time part of the revision.
 func (r Revision) Tick() Tick { return Tick(r >> slotBits) }
 

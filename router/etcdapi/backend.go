@@ -21,6 +21,8 @@ type KV interface {
 	DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error)
 	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
 	Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error)
+	// HashKV sums up what this member has of the keyspace at a revision.
+	HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error)
 }
 
 // Cluster tells what etcd's API says of a cluster and a member. To etcd's clients a

@@ -149,6 +149,14 @@ func (f *fakeKV) Compact(context.Context, *pb.CompactionRequest) (*pb.Compaction
 	return &pb.CompactionResponse{Header: f.header()}, nil
 }
 
+func (f *fakeKV) HashKV(_ context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	return &pb.HashKVResponse{Header: f.header(), Hash: 77, HashRevision: req.Revision, CompactRevision: -1}, nil
+}
+
 // fakeCluster is one member that leads, unless told otherwise.
 type fakeCluster struct {
 	mu struct {

@@ -43,6 +43,25 @@ func TestStatus(t *testing.T) {
 	require.Contains(t, st.Errors[1], "NOSPACE")
 }
 
+func TestHash(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	kv, err := f.client.HashKV(ctx, f.addr, 9)
+	require.NoError(t, err)
+	require.EqualValues(t, 77, kv.Hash)
+	require.EqualValues(t, 9, kv.HashRevision)
+	require.EqualValues(t, -1, kv.CompactRevision)
+	require.EqualValues(t, 0xC1, kv.Header.ClusterId)
+	hash, err := pb.NewMaintenanceClient(f.client.ActiveConnection()).Hash(ctx, &pb.HashRequest{})
+	require.NoError(t, err)
+	require.EqualValues(t, 77, hash.Hash)
+	require.EqualValues(t, 0xA1, hash.Header.MemberId)
+	for err, want := range map[error]error{shard.ErrCompacted: rpctypes.ErrCompacted, shard.ErrFutureRevision: rpctypes.ErrFutureRev} {
+		f.kv.failNext(err)
+		_, err := f.client.HashKV(ctx, f.addr, 9)
+		require.ErrorIs(t, err, want)
+	}
+}
+
 func TestAlarms(t *testing.T) {
 	f, ctx := newFace(t), t.Context()
 	maintenance := pb.NewMaintenanceClient(f.client.ActiveConnection())
@@ -121,7 +140,8 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	f, ctx := newFace(t), t.Context()
 	served := map[string]bool{
 		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
-		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true, "Cluster.MemberList": true,
+		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true,
+		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Cluster.MemberList": true,
 	}
 	conn := f.client.ActiveConnection()
 	names := map[string]string{"/v3lockpb.Lock/Lock": "Lock.Lock", "/v3electionpb.Election/Observe": "Election.Observe", "/no.such/Thing": "such.Thing"}

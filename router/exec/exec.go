@@ -2,7 +2,8 @@
 //
 // It is where a request meets its shard: it checks the epoch, waits for the read
 // barrier and the floor, and calls the replica. It never forwards and never retries;
-// that is the router's.
+// that is the router's. A subscription is only brought to its replica, which checks the
+// epoch where it also hears of new ones, so that none comes in between.
 package exec
 
 import (
@@ -20,6 +21,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 // floorWait bounds how long a read waits for a Close that its sender has seen
@@ -76,6 +78,9 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 	if !ok {
 		return nil, &shard.NoReplicaError{Shard: req.Shard}
 	}
+	if ask := atHome(req.Op); ask != nil {
+		return e.readHome(ctx, r, req, ask)
+	}
 	view, err := e.view(ctx, r, req)
 	if err != nil {
 		return nil, err
@@ -93,6 +98,10 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 		reply.Message, err = wrap(r.ReadTxn(req.Message.(*pb.TxnRequest), at))
 	case routerpb.Op_OP_FETCH:
 		reply.Message, err = wrap(fetch(r, req, at))
+	case routerpb.Op_OP_HASH:
+		reply.Message, err = wrap(hash(r, req, at))
+	case routerpb.Op_OP_LEASE_KEYS:
+		reply.Message, err = wrap(leaseKeys(r, req))
 	default:
 		err = fmt.Errorf("shard %d was asked for unknown operation %v", req.Shard, req.Op)
 	}
@@ -104,6 +113,19 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 		return nil, err
 	}
 	return reply, nil
+}
+
+// Subscribe opens a feed at the node's replica of the shard (router.Subscriber).
+func (e *Executor) Subscribe(sub *router.Subscription, ready func()) (router.Feed, error) {
+	r, ok := e.host.Replica(sub.Shard)
+	if !ok {
+		return nil, &shard.NoReplicaError{Shard: sub.Shard}
+	}
+	s, err := r.Subscribe(watch.Options{Epoch: sub.Epoch, Span: sub.Span, From: sub.From, PrevKV: sub.PrevKV, Ready: ready})
+	if err != nil {
+		return nil, err // not s: a nil *Subscription would make a Feed that is not nil
+	}
+	return s, nil
 }
 
 // view waits until the replica may answer the request and returns what it has then.
@@ -156,6 +178,18 @@ func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.Rang
 		return nil, err
 	}
 	return &pb.RangeResponse{Kvs: got.KVs, Count: got.Count}, nil
+}
+
+// hashBytes is how much of a span one OP_HASH hashes: about a millisecond's work.
+const hashBytes = 512 << 10
+
+func hash(r *replica.Replica, req *router.Request, at shard.Revision) (*routerpb.HashPart, error) {
+	rr := req.Message.(*pb.RangeRequest)
+	h, err := r.Hash(shard.RequestSpan(rr.Key, rr.RangeEnd), at, hashBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &routerpb.HashPart{Sum: h.Sum, Next: h.Next}, nil
 }
 
 // wrap keeps a nil response out of the interface when there is an error.

@@ -186,6 +186,12 @@ func TestReads(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, reply.Message.(*pb.TxnResponse).Responses[0].GetResponseRange().Kvs, 1)
 
+	reply, err = n.read(func(r *router.Request) { r.Op, r.At = routerpb.Op_OP_HASH, last })
+	require.NoError(t, err)
+	part := reply.Message.(*routerpb.HashPart)
+	require.NotZero(t, part.Sum)
+	require.Nil(t, part.Next)
+
 	_, err = n.read(func(r *router.Request) { r.Op = 99 })
 	require.ErrorContains(t, err, "99")
 }

@@ -37,7 +37,7 @@ func decodeRequest(in *routerpb.Request) (*router.Request, error) {
 			return nil, fmt.Errorf("write to shard %d without a command", in.Shard)
 		}
 		return req, nil
-	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
+	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH, routerpb.Op_OP_HASH:
 		req.Message = &pb.RangeRequest{}
 	case routerpb.Op_OP_TXN:
 		req.Message = &pb.TxnRequest{}
@@ -84,6 +84,8 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 	switch req.Op {
 	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
 		reply.Message = &pb.RangeResponse{}
+	case routerpb.Op_OP_HASH:
+		reply.Message = &routerpb.HashPart{}
 	case routerpb.Op_OP_TXN:
 		reply.Message = &pb.TxnResponse{}
 	case routerpb.Op_OP_WRITE:

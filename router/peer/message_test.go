@@ -70,6 +70,7 @@ func TestRequestsRoundTrip(t *testing.T) {
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_FETCH, Message: &pb.RangeRequest{Key: []byte("k")}, Serializable: true, Limit: 5, NoCount: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_TXN, Message: &pb.TxnRequest{}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_PROBE},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_HASH, Message: &pb.RangeRequest{Key: []byte("k")}, At: 7, Serializable: true, Closed: true},
 	} {
 		out, err := encodeRequest(req)
 		require.NoError(t, err)
@@ -114,6 +115,7 @@ func TestRepliesRoundTrip(t *testing.T) {
 		{&router.Request{Op: routerpb.Op_OP_FETCH}, &pb.RangeResponse{Count: 1}},
 		{&router.Request{Op: routerpb.Op_OP_TXN}, &pb.TxnResponse{}},
 		{&router.Request{Op: routerpb.Op_OP_PROBE}, nil},
+		{&router.Request{Op: routerpb.Op_OP_HASH}, &routerpb.HashPart{Sum: 1 << 63, Next: []byte("k")}},
 	} {
 		in := &router.Reply{Rev: 5, Floor: 6, Compacted: 4, Message: c.message}
 		got, err := decodeReply(c.req, onWire(t, encodeReply(1, in, nil), &routerpb.Reply{}))

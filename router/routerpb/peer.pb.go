@@ -32,25 +32,27 @@ const (
 	Op_OP_PROBE   Op = 4 // what is the shard's revision and floor, after a read barrier
 	Op_OP_FETCH   Op = 5 // body: etcdserverpb.RangeRequest, one shard's part of a wider one
 	// Leases; body: LeaseQuery, answered by LeaseStatus. All but the third ask the leader.
-	Op_OP_LEASE_KEEPALIVE Op = 6 // at the home: renew
-	Op_OP_LEASE_TTL       Op = 7 // at the home: how long it still lives, where keys are attached
-	Op_OP_LEASE_KEYS      Op = 8 // at any replica: this shard's attached keys, after a read barrier
-	Op_OP_LEASE_LIST      Op = 9 // the leases whose home the shard is
+	Op_OP_LEASE_KEEPALIVE Op = 6  // at the home: renew
+	Op_OP_LEASE_TTL       Op = 7  // at the home: how long it still lives, where keys are attached
+	Op_OP_LEASE_KEYS      Op = 8  // at any replica: this shard's attached keys, after a read barrier
+	Op_OP_LEASE_LIST      Op = 9  // the leases whose home the shard is
+	Op_OP_HASH            Op = 10 // body: etcdserverpb.RangeRequest, some of the shard's keys; answered by HashPart
 )
 
 // Enum value maps for Op.
 var (
 	Op_name = map[int32]string{
-		0: "OP_UNKNOWN",
-		1: "OP_WRITE",
-		2: "OP_RANGE",
-		3: "OP_TXN",
-		4: "OP_PROBE",
-		5: "OP_FETCH",
-		6: "OP_LEASE_KEEPALIVE",
-		7: "OP_LEASE_TTL",
-		8: "OP_LEASE_KEYS",
-		9: "OP_LEASE_LIST",
+		0:  "OP_UNKNOWN",
+		1:  "OP_WRITE",
+		2:  "OP_RANGE",
+		3:  "OP_TXN",
+		4:  "OP_PROBE",
+		5:  "OP_FETCH",
+		6:  "OP_LEASE_KEEPALIVE",
+		7:  "OP_LEASE_TTL",
+		8:  "OP_LEASE_KEYS",
+		9:  "OP_LEASE_LIST",
+		10: "OP_HASH",
 	}
 	Op_value = map[string]int32{
 		"OP_UNKNOWN":         0,
@@ -63,6 +65,7 @@ var (
 		"OP_LEASE_TTL":       7,
 		"OP_LEASE_KEYS":      8,
 		"OP_LEASE_LIST":      9,
+		"OP_HASH":            10,
 	}
 )
 
@@ -1164,6 +1167,59 @@ func (x *ChangesFrame) GetHighestRevision() int64 {
 	return 0
 }
 
+// HashPart sums up the keys from the span's start on, as they were at a revision.
+type HashPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sum           uint64                 `protobuf:"fixed64,1,opt,name=sum,proto3" json:"sum,omitempty"`
+	Next          []byte                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"` // where the rest of the span starts; unset when there is none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashPart) Reset() {
+	*x = HashPart{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashPart) ProtoMessage() {}
+
+func (x *HashPart) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashPart.ProtoReflect.Descriptor instead.
+func (*HashPart) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HashPart) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *HashPart) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 type LeaseQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
@@ -1173,7 +1229,7 @@ type LeaseQuery struct {
 
 func (x *LeaseQuery) Reset() {
 	*x = LeaseQuery{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1241,7 @@ func (x *LeaseQuery) String() string {
 func (*LeaseQuery) ProtoMessage() {}
 
 func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1254,7 @@ func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseQuery.ProtoReflect.Descriptor instead.
 func (*LeaseQuery) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LeaseQuery) GetLease() int64 {
@@ -1222,7 +1278,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1290,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1303,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseStatus) GetLease() int64 {
@@ -1377,7 +1433,10 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\fR\x06events\x12\x18\n" +
 	"\athrough\x18\x02 \x01(\x03R\athrough\x12/\n" +
 	"\x05error\x18\x03 \x01(\v2\x19.flotilla.router.v1.ReplyR\x05error\x12)\n" +
-	"\x10highest_revision\x18\x04 \x01(\x03R\x0fhighestRevision\"\"\n" +
+	"\x10highest_revision\x18\x04 \x01(\x03R\x0fhighestRevision\"0\n" +
+	"\bHashPart\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x06R\x03sum\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\"\"\n" +
 	"\n" +
 	"LeaseQuery\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\"\xd2\x01\n" +
@@ -1388,7 +1447,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"grantedTtl\x12-\n" +
 	"\x05spans\x18\x04 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
 	"\x04keys\x18\x05 \x03(\fR\x04keys\x127\n" +
-	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases*\xa8\x01\n" +
+	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases*\xb5\x01\n" +
 	"\x02Op\x12\x0e\n" +
 	"\n" +
 	"OP_UNKNOWN\x10\x00\x12\f\n" +
@@ -1401,7 +1460,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x12OP_LEASE_KEEPALIVE\x10\x06\x12\x10\n" +
 	"\fOP_LEASE_TTL\x10\a\x12\x11\n" +
 	"\rOP_LEASE_KEYS\x10\b\x12\x11\n" +
-	"\rOP_LEASE_LIST\x10\t*\xa5\x02\n" +
+	"\rOP_LEASE_LIST\x10\t\x12\v\n" +
+	"\aOP_HASH\x10\n" +
+	"*\xa5\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vWRONG_SHARD\x10\x01\x12\x0e\n" +
@@ -1448,7 +1509,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -1465,22 +1526,23 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*MapUpdate)(nil),          // 12: flotilla.router.v1.MapUpdate
 	(*SubscribeRequest)(nil),   // 13: flotilla.router.v1.SubscribeRequest
 	(*ChangesFrame)(nil),       // 14: flotilla.router.v1.ChangesFrame
-	(*LeaseQuery)(nil),         // 15: flotilla.router.v1.LeaseQuery
-	(*LeaseStatus)(nil),        // 16: flotilla.router.v1.LeaseStatus
-	(*shardpb.Command)(nil),    // 17: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 18: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 19: flotilla.shard.v1.Span
+	(*HashPart)(nil),           // 15: flotilla.router.v1.HashPart
+	(*LeaseQuery)(nil),         // 16: flotilla.router.v1.LeaseQuery
+	(*LeaseStatus)(nil),        // 17: flotilla.router.v1.LeaseStatus
+	(*shardpb.Command)(nil),    // 18: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 19: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 20: flotilla.shard.v1.Span
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	17, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	18, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	18, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	19, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	19, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
-	16, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
+	20, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	2,  // 9: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
 	13, // 10: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 11: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
@@ -1511,7 +1573,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

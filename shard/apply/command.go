@@ -51,7 +51,9 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 		return nil, wrongShard(r.id, d)
 	}
 	switch cmd.Kind {
-	case shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN:
+	case shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN,
+		shardpb.Kind_LEASE_GRANT, shardpb.Kind_LEASE_ATTACH, shardpb.Kind_LEASE_REVOKE, shardpb.Kind_LEASE_FORGET,
+		shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
 		return r.write(cmd, want)
 	case shardpb.Kind_CLOSE:
 		return nil, r.closeFloor(cmd)
@@ -88,6 +90,7 @@ func (r *run) updateDescriptor(cmd *shardpb.Command) error {
 	if !d.Span.Equal(mine.Span) || d.Epoch != mine.Epoch || d.Slot != mine.Slot {
 		return wrongShard(r.id, mine)
 	}
+	// A change that lets the span grow would have to end all registrations of leases (L2).
 	if d.Generation > mine.Generation {
 		r.view.Descriptor = d
 	}

@@ -28,4 +28,7 @@
 //	    back (Install apart).
 //	A7  Only a command of the descriptor's epoch, whose keys all lie in its span,
 //	    touches data (R2 and the split protocol rest on it).
+//	A8  Collect removes what no reader at or above the compacted revision can meet, and
+//	    only from data that it has seen in the same step. Restarted anywhere it goes on,
+//	    and what it says is collected has no garbage left.
 package apply

@@ -14,8 +14,8 @@ import (
 // wants ends in the same state.
 func FuzzUpdate(f *testing.F) {
 	g := &generator{Rand: randomOf(1), t: f}
-	for range 20 {
-		f.Add(encodeBatch(f, g.command(), g.command()))
+	for _, cmds := range g.logOf(40) {
+		f.Add(encodeBatch(f, cmds...))
 	}
 	f.Add([]byte{})
 	f.Add([]byte{0xff})

@@ -16,11 +16,14 @@ type generator struct {
 	*rand.Rand
 	t     testing.TB
 	stamp shard.Tick
+	// model follows what is made, so that commands can say what they must know.
+	model model
 }
 
 // logOf makes a log: INIT, then entries of some commands each.
 func (g *generator) logOf(entries int) [][]*shardpb.Command {
 	log := [][]*shardpb.Command{{initCommand(shard.Span{Start: []byte("b"), End: []byte("y")})}}
+	g.model.apply(log[0][0])
 	for range entries {
 		var cmds []*shardpb.Command
 		for range 1 + g.IntN(5) {
@@ -32,6 +35,15 @@ func (g *generator) logOf(entries int) [][]*shardpb.Command {
 }
 
 func (g *generator) command() *shardpb.Command {
+	cmd := g.draw()
+	g.model.apply(cmd)
+	return cmd
+}
+
+func (g *generator) draw() *shardpb.Command {
+	if g.oneIn(4) {
+		return g.leaseCommand()
+	}
 	g.stamp += shard.Tick(g.IntN(3))
 	stamp := max(0, g.stamp-shard.Tick(g.IntN(3)))
 	cmd := &shardpb.Command{Epoch: testEpoch, Stamp: int64(stamp)}
@@ -61,8 +73,8 @@ func (g *generator) put() *pb.PutRequest {
 	if !r.IgnoreValue {
 		r.Value = []byte{'0' + byte(g.IntN(4))}
 	}
-	if g.oneIn(40) {
-		r.Lease = 1
+	if g.oneIn(3) {
+		r.Lease = g.lease()
 	}
 	return r
 }
@@ -127,7 +139,7 @@ func (g *generator) compare() *pb.Compare {
 	case 3:
 		c.TargetUnion = &pb.Compare_ModRevision{ModRevision: int64(g.revision())}
 	case 4:
-		c.TargetUnion = &pb.Compare_Lease{Lease: int64(g.IntN(2))}
+		c.TargetUnion = &pb.Compare_Lease{Lease: g.lease()}
 	}
 	return c
 }

@@ -33,8 +33,8 @@ func (j judge) put(req *pb.PutRequest) error {
 	if len(req.GetKey()) == 0 {
 		return malformed("put without a key")
 	}
-	if !j.leases.registered(req.Lease) {
-		return refuse(shard.ErrLeaseNotFound)
+	if err := j.leases.mayAttach(req.Lease); err != nil {
+		return err
 	}
 	if !req.IgnoreValue && !req.IgnoreLease {
 		return nil

@@ -6,7 +6,9 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 // Options of a Machine.
@@ -15,6 +17,8 @@ type Options struct {
 	// memory, for all machines of a node together, so that a put need not read the
 	// store. Default: 8192 for this machine alone.
 	Headers *mvcc.HeaderBudget
+	// Watches count what those do who watch, for all machines of a node together.
+	Watches *watch.Metrics
 	// Knobs are for tests.
 	Knobs Knobs
 }
@@ -31,13 +35,23 @@ type Machine struct {
 
 	// view is what was last committed; never nil. Only the apply worker stores it.
 	view atomic.Pointer[shard.View]
+	// leases is what was last committed about leases; never nil. Reload replaces it.
+	leases atomic.Pointer[lease.Table]
 	// installing is set while the span's data may be newer than view.
 	installing atomic.Bool
+	// hub is told of every view after it was stored. Open makes it.
+	hub *watch.Hub
 
-	// headers and broken are the apply worker's.
+	// headers, leaseChanges and broken are the apply worker's.
 	headers *mvcc.HeaderCache
+	// leaseChanges are the records that the last Update changed.
+	leaseChanges []lease.RecordChange
 	// broken is the failure after which memory and store may disagree.
 	broken error
+
+	garbage garbage
+	// collected is garbage's own figure, to be read without waiting for a step.
+	collected atomic.Int64
 }
 
 // Open loads the replica's state from the engine. A replica that has none yet has
@@ -55,17 +69,32 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 		view.Applied -= min(view.Applied, forget)
 		m.view.Store(&view)
 	}
+	m.hub = watch.New(id, m.View(), m.history, o.Watches)
 	return m, nil
 }
 
 // View is what the replica has applied and readers can see.
 func (m *Machine) View() shard.View { return *m.view.Load() }
 
-// Close gives up what the machine keeps in memory. It is the apply worker's last call.
-func (m *Machine) Close() { m.headers.Purge() }
+// Leases is what the replica has applied about leases.
+func (m *Machine) Leases() *lease.Table { return m.leases.Load() }
+
+// LeaseChanges lists the leases at home here that the last Update changed. It is for the
+// apply worker.
+func (m *Machine) LeaseChanges() []lease.RecordChange { return m.leaseChanges }
+
+// Close ends who watches and gives up what the machine keeps in memory. It is the apply
+// worker's last call.
+func (m *Machine) Close() {
+	m.hub.End(fmt.Errorf("watch shard %s: %w", m.id, shard.ErrStopped))
+	m.headers.Purge()
+	m.garbage.Lock() // whoever comes next may replace the data
+	defer m.garbage.Unlock()
+	m.garbage.closed = true
+}
 
 // Reload takes over the state that the engine holds now. Use Install when the
-// machine may be read at the same time.
+// machine may be read, or garbage collected, at the same time.
 func (m *Machine) Reload() error {
 	data, err := m.engine.Local(m.id, m.replica, StateKind)
 	if err != nil {
@@ -77,11 +106,20 @@ func (m *Machine) Reload() error {
 			return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
 		}
 	}
+	if err := m.loadCollection(); err != nil {
+		return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
+	}
+	leases, err := m.loadLeases(view.Descriptor)
+	if err != nil {
+		return fmt.Errorf("load leases of shard %s replica %d: %w", m.id, m.replica, err)
+	}
 	if m.headers == nil {
 		m.headers = mvcc.NewHeaderCache(m.options.Headers)
 	}
 	m.headers.Purge()
 	m.broken = nil
+	m.leaseChanges = nil
+	m.leases.Store(leases)
 	m.view.Store(&view)
 	return nil
 }
@@ -90,8 +128,19 @@ func (m *Machine) Reload() error {
 // received snapshot, and takes that over. Reads that meet it are refused with
 // shard.ErrUnavailable: between the replacement and the new View they could take
 // history that the snapshot no longer has for an empty past. replace must change
-// everything or, when it fails, nothing.
+// everything or, when it fails, nothing. Those who watch go on from where they are, in
+// the new history.
 func (m *Machine) Install(replace func() error) error {
+	if err := m.install(replace); err != nil {
+		return err
+	}
+	m.hub.Publish(nil, m.View()) // when history can be read again
+	return nil
+}
+
+func (m *Machine) install(replace func() error) error {
+	m.garbage.Lock()
+	defer m.garbage.Unlock()
 	m.installing.Store(true)
 	defer m.installing.Store(false) // after Reload: see settled
 	if err := replace(); err != nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,6 +28,7 @@ type model struct {
 	history               []state // one per revision, in order
 	rev, floor, compacted shard.Revision
 	span                  shard.Span
+	leases                leaseModel
 }
 
 type state struct {
@@ -41,7 +44,7 @@ func (m *model) apply(cmd *shardpb.Command) shard.Result {
 func (m *model) command(cmd *shardpb.Command) (proto.Message, error) {
 	if cmd.Kind == shardpb.Kind_INIT {
 		d := shard.DescriptorOf(cmd.Descriptor_)
-		*m = model{rev: 1, floor: 1, span: d.Span, now: state{rev: 1, kvs: map[string]*mvccpb.KeyValue{}}}
+		*m = model{rev: 1, floor: 1, span: d.Span, now: state{rev: 1, kvs: map[string]*mvccpb.KeyValue{}}, leases: newLeaseModel()}
 		m.history = []state{m.now}
 		return nil, nil
 	}
@@ -62,6 +65,9 @@ func (m *model) command(cmd *shardpb.Command) (proto.Message, error) {
 		m.compacted = shard.Revision(cmd.Revision)
 		m.rev, m.floor = max(m.rev, m.compacted), max(m.floor, m.compacted)
 		return nil, nil
+	}
+	if strings.HasPrefix(cmd.Kind.String(), "LEASE_") {
+		return m.lease(cmd)
 	}
 	return m.write(cmd)
 }
@@ -87,11 +93,7 @@ func (m *model) write(cmd *shardpb.Command) (proto.Message, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	if w.writes > 0 {
-		m.now = state{rev: w.rev, kvs: w.kvs}
-		m.history = append(m.history, m.now)
-		m.rev, m.floor = w.rev, w.rev
-	}
+	w.commit()
 	switch r := resp.Response.(type) {
 	case *pb.ResponseOp_ResponsePut:
 		r.ResponsePut.Header = nil
@@ -167,6 +169,20 @@ type modelTxn struct {
 	repeated bool
 }
 
+func (w *modelTxn) commit() {
+	if w.writes == 0 {
+		return
+	}
+	for _, key := range w.put {
+		if kv, old := w.kvs[key], w.before[key]; kv.Lease != old.GetLease() {
+			w.leases.attach(kv.Lease, w.span)
+		}
+	}
+	w.now = state{rev: w.rev, kvs: w.kvs}
+	w.history = append(w.history, w.now)
+	w.model.rev, w.floor = w.rev, w.rev
+}
+
 func (w *modelTxn) run(op *pb.RequestOp) *pb.ResponseOp {
 	resp := w.op(op)
 	if w.err == nil && w.repeated {
@@ -202,9 +218,7 @@ func (w *modelTxn) op(op *pb.RequestOp) *pb.ResponseOp {
 }
 
 func (w *modelTxn) opPut(r *pb.PutRequest) *pb.PutResponse {
-	if r.Lease != 0 {
-		w.fail(shard.ErrLeaseNotFound)
-	}
+	w.fail(w.mayAttach(r.Lease))
 	if (r.IgnoreValue || r.IgnoreLease) && w.before[string(r.Key)] == nil {
 		w.fail(shard.ErrKeyNotFound)
 	}
@@ -213,13 +227,16 @@ func (w *modelTxn) opPut(r *pb.PutRequest) *pb.PutResponse {
 	}
 	w.put = append(w.put, string(r.Key))
 
-	kv := &mvccpb.KeyValue{Key: r.Key, Value: r.Value, CreateRevision: int64(w.rev), ModRevision: int64(w.rev), Version: 1}
+	kv := &mvccpb.KeyValue{Key: r.Key, Value: r.Value, CreateRevision: int64(w.rev), ModRevision: int64(w.rev), Version: 1, Lease: r.Lease}
 	old := w.kvs[string(r.Key)]
 	if old != nil {
 		kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
 		if r.IgnoreValue {
 			kv.Value = old.Value
 		}
+	}
+	if r.IgnoreLease {
+		kv.Lease = old.GetLease()
 	}
 	w.kvs[string(r.Key)] = kv
 	w.writes++
@@ -353,7 +370,7 @@ func answer(r *pb.RangeRequest, kvs map[string]*mvccpb.KeyValue) *pb.RangeRespon
 	for _, kv := range found {
 		kv = proto.CloneOf(kv)
 		if r.KeysOnly {
-			kv.Value = nil
+			kv.Value, kv.Lease = nil, 0
 		}
 		resp.Kvs = append(resp.Kvs, kv)
 	}
@@ -377,6 +394,7 @@ func TestMachineFollowsModel(t *testing.T) {
 		view := f.machine.View()
 		require.Equal(t, []shard.Revision{m.rev, m.floor, m.compacted}, []shard.Revision{view.Rev, view.Floor, view.Compacted})
 		m.checkRead(t, g, f)
+		m.checkLeases(t, f)
 	}
 }
 
@@ -411,6 +429,9 @@ func sameResult(want, got shard.Result) bool {
 		if wrong := (*shard.WrongShardError)(nil); errors.As(want.Err, &wrong) {
 			return errors.As(got.Err, &wrong)
 		}
+		if unregistered := (*shard.UnregisteredLeaseError)(nil); errors.As(want.Err, &unregistered) {
+			return reflect.DeepEqual(want.Err, got.Err)
+		}
 		return errors.Is(got.Err, want.Err)
 	}
 	if want.Response == nil || got.Response == nil {
@@ -420,6 +441,9 @@ func sameResult(want, got shard.Result) bool {
 }
 
 func describe(cmd *shardpb.Command) string {
+	if req := new(shardpb.LeaseCommand); strings.HasPrefix(cmd.Kind.String(), "LEASE_") && proto.Unmarshal(cmd.Body, req) == nil {
+		return cmd.Kind.String() + " " + req.String()
+	}
 	op, err := (&model{}).requestOf(cmd)
 	if err != nil {
 		return cmd.String()

@@ -43,6 +43,23 @@ func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o listing.FetchO
 	return f, unmarked(err)
 }
 
+// HashSpan sums up, in one step of about bytesMax bytes, the span's keys at a revision.
+// Refusals are as for Range.
+func (m *Machine) HashSpan(span shard.Span, at shard.Revision, bytesMax int) (mvcc.Hashed, error) {
+	s, err := m.snapshot(at)
+	if err != nil {
+		return mvcc.Hashed{}, unmarked(err)
+	}
+	if !s.view.Descriptor.Span.ContainsSpan(span) {
+		return mvcc.Hashed{}, unmarked(wrongShard(m.id, s.view.Descriptor))
+	}
+	h, err := mvcc.Hash(m.engine.NewReader(), span, s.at, bytesMax)
+	if err != nil {
+		return mvcc.Hashed{}, fmt.Errorf("read shard %s: %w", m.id, err)
+	}
+	return h, unmarked(s.stillReadable(s.at))
+}
+
 // ReadTxn answers a transaction of ranges alone at one revision, 0 being the latest
 // applied. The response has no header; those inside it carry the revision. Refusals
 // are as for Range.
@@ -123,11 +140,7 @@ func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	if err != nil {
 		return listing.Fetched{}, fmt.Errorf("read shard %s: %w", s.m.id, err)
 	}
-	now, err := s.m.settled()
-	if err != nil {
-		return listing.Fetched{}, err
-	}
-	if err := readable(at, now); err != nil {
+	if err := s.stillReadable(at); err != nil {
 		if own && s.latest && errors.Is(err, shard.ErrCompacted) {
 			// The latest state is never compacted; it only got a newer name meanwhile.
 			return listing.Fetched{}, fmt.Errorf("read shard %s during a compaction: %w", s.m.id, shard.ErrUnavailable)
@@ -135,6 +148,15 @@ func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 		return listing.Fetched{}, err
 	}
 	return f, nil
+}
+
+// stillReadable judges a read at a revision after it was made.
+func (s snapshot) stillReadable(at shard.Revision) error {
+	now, err := s.m.settled()
+	if err != nil {
+		return err
+	}
+	return readable(at, now)
 }
 
 // settled returns the view, after a read, that the read is to be judged by. While

@@ -14,10 +14,18 @@ const StateKind byte = 1
 const stateFormat = 1
 
 // MarshalState gives the state record for a view.
-func MarshalState(v shard.View) ([]byte, error) {
+func MarshalState(v shard.View) ([]byte, error) { return marshalState(v, nil) }
+
+// MarshalSnapshot gives the state that goes with a snapshot of the data: the record, and
+// what the shard keeps about leases besides its versions.
+func MarshalSnapshot(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
+	return marshalState(v, leases)
+}
+
+func marshalState(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	s := shardpb.ReplicaState{
 		Format: stateFormat, AppliedIndex: v.Applied,
-		Revision: int64(v.Rev), Floor: int64(v.Floor), Compacted: int64(v.Compacted),
+		Revision: int64(v.Rev), Floor: int64(v.Floor), Compacted: int64(v.Compacted), Leases: leases,
 	}
 	if v.Descriptor != nil {
 		s.Descriptor_ = v.Descriptor.Proto()
@@ -31,12 +39,20 @@ func MarshalState(v shard.View) ([]byte, error) {
 
 // UnmarshalState reads a state record.
 func UnmarshalState(data []byte) (shard.View, error) {
+	v, _, err := unmarshalState(data)
+	return v, err
+}
+
+func unmarshalState(data []byte) (shard.View, *shardpb.LeaseState, error) {
+	fail := func(format string, args ...any) (shard.View, *shardpb.LeaseState, error) {
+		return shard.View{}, nil, fmt.Errorf("decode state record: "+format, args...)
+	}
 	var s shardpb.ReplicaState
 	if err := s.UnmarshalVT(data); err != nil {
-		return shard.View{}, fmt.Errorf("decode state record: %w: %w", shard.ErrCorrupt, err)
+		return fail("%w: %w", shard.ErrCorrupt, err)
 	}
 	if s.Format != stateFormat {
-		return shard.View{}, fmt.Errorf("decode state record: format %d is not known to this version of flotilla", s.Format)
+		return fail("format %d is not known to this version of flotilla", s.Format)
 	}
 	v := shard.View{
 		Applied: s.AppliedIndex, Rev: shard.Revision(s.Revision),
@@ -46,8 +62,7 @@ func UnmarshalState(data []byte) (shard.View, error) {
 		v.Descriptor = shard.DescriptorOf(s.Descriptor_)
 	}
 	if v.Compacted > v.Rev || v.Rev > v.Floor { // A5
-		return shard.View{}, fmt.Errorf("decode state record: compacted %d, revision %d, floor %d out of order: %w",
-			v.Compacted, v.Rev, v.Floor, shard.ErrCorrupt)
+		return fail("compacted %d, revision %d, floor %d out of order: %w", v.Compacted, v.Rev, v.Floor, shard.ErrCorrupt)
 	}
-	return v, nil
+	return v, s.Leases, nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/encoding/prototext"
@@ -30,6 +31,11 @@ import (
 //	range key=k [end=k] [rev=] [at=] [limit=] [keys-only] [count-only]
 //	raw                     the entry's bytes in hexadecimal
 //	kind n=99               a command of that number
+//	grant lease= ttl=       and attach, revoke, forget, reign, register, detach, alike, with
+//	                        [incarnation=] [start=] [end=] [fence=] [reign=]
+//	leases                  what is kept about leases
+//	attached lease=         the keys attached to a lease
+//	fill lease= keys=       puts so many keys with the lease
 //	replay                  the last entry once more
 //	restart, view
 //
@@ -71,6 +77,16 @@ func (s *story) step(d *datadriven.TestData) string {
 		return s.write(a, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: testEpoch, Revision: int64(a.revision("at"))})
 	case "kind":
 		return s.write(a, &shardpb.Command{Kind: shardpb.Kind(a.int("n", 0)), Epoch: testEpoch})
+	case "grant", "attach", "revoke", "forget", "reign", "register", "detach":
+		return s.write(a, s.leaseCommand(a))
+	case "leases":
+		return s.leases()
+	case "attached":
+		keys, err := s.machine.LeaseKeys(a.int("lease", 0))
+		require.NoError(s.t, err)
+		return fmt.Sprintf("%q", keys)
+	case "fill":
+		return s.fill(a)
 	case "raw":
 		data, err := hex.DecodeString(strings.Join(strings.Fields(d.Input), ""))
 		if err != nil {
@@ -217,6 +233,9 @@ func outcome(resp proto.Message, err error) string {
 		}
 		return out
 	}
+	if unregistered, ok := errors.AsType[*shard.UnregisteredLeaseError](err); ok {
+		return fmt.Sprintf("error: %v (fence %d)", err, unregistered.Fence)
+	}
 	if err != nil {
 		// The protobuf library varies its spaces from build to build.
 		return "error: " + strings.ReplaceAll(err.Error(), "\u00a0", " ")
@@ -254,6 +273,8 @@ func response(resp proto.Message) string {
 			}
 		}
 		return out
+	case *shardpb.LeaseAnswer:
+		return leaseAnswer(r)
 	}
 	return fmt.Sprintf("%v", resp)
 }
@@ -276,7 +297,11 @@ func prevs(kvs ...*mvccpb.KeyValue) string {
 func list(before string, kvs []*mvccpb.KeyValue) string {
 	var out string
 	for _, kv := range kvs {
-		out += fmt.Sprintf("%s%s=%s(%s %s v%d)", before, kv.Key, kv.Value, rev(kv.CreateRevision), rev(kv.ModRevision), kv.Version)
+		out += fmt.Sprintf("%s%s=%s(%s %s v%d", before, kv.Key, kv.Value, rev(kv.CreateRevision), rev(kv.ModRevision), kv.Version)
+		if kv.Lease != 0 {
+			out += fmt.Sprintf(" lease %d", kv.Lease)
+		}
+		out += ")"
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -46,9 +47,15 @@ func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) er
 func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (err error) {
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	r := &run{id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(m.engine.NewReader(), b, m.headers)}
+	reader := m.engine.NewReader()
+	r := &run{
+		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
+		leases: m.Leases().Update(), attached: attached{r: reader, b: b},
+	}
+	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
+	m.leaseChanges = nil
 
 	if err := r.applyAll(entries, wanted); err != nil {
 		return err
@@ -63,12 +70,19 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
 		return fmt.Errorf("write state record: %w", err)
 	}
+	changes := r.leases.Changes()
+	if err := m.storeLeases(b, changes); err != nil {
+		return err
+	}
 	if err := m.engine.Commit(b); err != nil {
 		return err
 	}
 	r.w.Finish()
+	r.leases.Commit()
+	m.leaseChanges = changes.Records
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
+	m.hub.Publish(r.events.batch, view)
 	return nil
 }
 
@@ -79,6 +93,11 @@ type run struct {
 	knobs Knobs
 	view  shard.View
 	w     *mvcc.Writer
+	// events is what those who watch will be told.
+	events events
+	// leases and attached keep what was done to leases and to the keys attached to them.
+	leases   lease.Update
+	attached attached
 }
 
 func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
@@ -114,6 +133,9 @@ func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
 		res, err := r.command(&batch, cmd, e.Want)
 		if err != nil {
 			return fmt.Errorf("command %d: %w", i, err)
+		}
+		if err := r.events.add(r.w); err != nil {
+			return fmt.Errorf("events of command %d: %w", i, err)
 		}
 		if e.Want {
 			e.Results = append(e.Results, res)

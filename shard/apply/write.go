@@ -31,6 +31,9 @@ func (r *run) write(cmd *shardpb.Command, want bool) (proto.Message, error) {
 	}
 	if w.changed() {
 		r.view.Rev, r.view.Floor = w.rev, w.rev
+		if err := r.noteAttached(r.w.Changed()); err != nil {
+			return nil, err
+		}
 	}
 	return resp, nil
 }
@@ -79,7 +82,7 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 			return nil, wrongShard(w.id, d)
 		}
 		return w.deleteRange(&req)
-	default: // the caller lets no fourth kind through
+	case shardpb.Kind_TXN:
 		var req pb.TxnRequest
 		if err := decode(cmd, &req); err != nil {
 			return nil, err
@@ -95,6 +98,8 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 			return nil, err
 		}
 		return w.txn(p)
+	default: // the caller lets nothing else through
+		return w.lease(cmd)
 	}
 }
 
@@ -106,7 +111,7 @@ func decode(cmd *shardpb.Command, req proto.Message) error {
 }
 
 // judge checks requests against the state before this command.
-func (w *writing) judge() judge { return judge{source: w.w, view: w.view, leases: w.leases()} }
+func (w *writing) judge() judge { return judge{source: w.w, view: w.view, leases: leases{w.run}} }
 
 // put writes a key. The request has passed judge.put.
 func (w *writing) put(req *pb.PutRequest) (*pb.PutResponse, error) {

@@ -17,8 +17,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// The crash test plays two replicas that apply updates; each update writes data and
-// the applied index in one batch. Sometimes a replica restores a snapshot instead
+// The crash test plays two replicas that apply updates; each update writes data, a
+// lease, an attached key and the applied index in one batch. Sometimes a replica restores a snapshot instead
 // (Replace). At every sync, and at some other writes, the machine may lose power: a
 // copy of the file system keeps what was synced and a random part of the rest. Each
 // copy must open and show, for each replica, the state after some applied index that
@@ -141,6 +141,15 @@ func (m *replicaModel) applied() KV {
 	return KV{LocalKey(m.id, 1, 0), []byte(strconv.FormatUint(m.index(), 10))}
 }
 
+// lease returns one of few leases that live in the span.
+func (m *replicaModel) lease(rev shard.Revision) int64 {
+	id := int64(rev) % 7
+	for !m.span.Contains(shard.HomeKey(id)) {
+		id += 7
+	}
+	return id
+}
+
 func TestCrash(t *testing.T) {
 	t.Logf("replay with: go test ./shard/engine -run TestCrash -seed=%d", *seed)
 	t.Run("only what was synced survives", func(t *testing.T) {
@@ -205,6 +214,11 @@ func crashUpdate(t *testing.T, e *Engine, m *replicaModel, rev shard.Revision, r
 		require.NoError(t, b.Set(DataKey(key, rev), []byte(value), nil))
 		s[fmt.Sprintf("%s@%d", key, rev)] = value
 	}
+	id, key := m.lease(rev), userKey(m, rng.IntN(keysPer))
+	require.NoError(t, b.Set(LeaseKey(id), []byte("granted"), nil))
+	require.NoError(t, b.Set(AttachedKey(id, key), nil, nil))
+	s[fmt.Sprintf("%x", id)] = "granted"
+	s[fmt.Sprintf("%d %q", id, key)] = ""
 	m.state = append(m.state, s)
 	require.NoError(t, b.Set(m.applied().Key, m.applied().Value, nil))
 	require.NoError(t, e.Commit(b))
@@ -215,15 +229,19 @@ func crashReplace(t *testing.T, e *Engine, m *replicaModel, rev shard.Revision) 
 	for i := range keysPer {
 		s[fmt.Sprintf("%s@%d", userKey(m, i), rev)] = "snapshot"
 	}
+	id := m.lease(rev)
+	s[fmt.Sprintf("%x", id)] = "snapshot"
+	s[fmt.Sprintf("%d %q", id, userKey(m, 0))] = ""
 	m.state = append(m.state, s)
 	require.NoError(t, e.Replace(m.span, func(w *SSTWriter) error {
+		w.Attach(id, userKey(m, 0))
 		for i := range keysPer {
 			if err := w.Put(userKey(m, i), rev, []byte("snapshot")); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, m.applied()))
+	}, m.applied(), KV{LeaseKey(id), []byte("snapshot")}))
 }
 
 func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
@@ -242,9 +260,25 @@ func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 		require.GreaterOrEqual(t, index, c.durable[i], "replica %d: %s", i, where)
 		want := m.state[index]
 		got := dump(t, e.NewReader(), m.span)
+		for _, line := range dumpLeases(t, e) {
+			id, err := strconv.ParseInt(strings.Split(line, "=")[0], 16, 64)
+			require.NoError(t, err)
+			if m.span.Contains(shard.HomeKey(id)) {
+				got = append(got, line)
+			}
+		}
+		for _, line := range dumpAttached(t, e) {
+			_, quoted, _ := strings.Cut(line, " ")
+			key, err := strconv.Unquote(quoted)
+			require.NoError(t, err)
+			if m.span.Contains([]byte(key)) {
+				got = append(got, line)
+			}
+		}
 		require.Len(t, got, len(want), "replica %d at index %d: %s", i, index, where)
 		for _, line := range got {
 			version, value, _ := strings.Cut(line, "=")
+			require.Contains(t, want, version, "replica %d at index %d: %s", i, index, where)
 			require.Equal(t, want[version], value, "replica %d at index %d: %s", i, index, where)
 		}
 	}

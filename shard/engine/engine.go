@@ -111,6 +111,15 @@ func (e *Engine) Sync() error {
 	return nil
 }
 
+// Flush begins to write out what is only in memory and does not wait for it. Nothing gets
+// more durable by it (Sync does that), but what was removed can then leave the disk.
+func (e *Engine) Flush() error {
+	if _, err := e.db.AsyncFlush(); err != nil {
+		return fmt.Errorf("flush store: %w", err)
+	}
+	return nil
+}
+
 // NewReader reads the live state: each Get and each iterator sees what was committed
 // when it was made. It needs no closing.
 func (e *Engine) NewReader() Reader { return e.db }

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/cockroachkvs"
 
@@ -15,17 +17,21 @@ import (
 // user keys need no escaping and a bare key sorts before all of its versions.
 //
 //	d ‖ user key ‖ 00 ‖ revision(8) ‖ 09          one version of a user's key
-//	l ‖ shard(8) ‖ replica(8) ‖ kind(1) ‖ 00      a replica's own records
-//	x …                                           reserved: lease index
+//	h ‖ home key(8) ‖ 00                          a lease, at its home (shard.HomeKey)
+//	l ‖ shard(8) ‖ replica(8) ‖ kind(1) ‖ … ‖ 00  a replica's own records
+//	x ‖ lease(8) ‖ user key ‖ 00                  a key attached to a lease; no value
 //
-// Data keys carry no shard ID: a split hands them over without rewriting any.
+// Only local keys carry a shard ID: a split hands the others over without rewriting any.
 const (
-	dataTag  = 'd'
-	localTag = 'l'
+	dataTag     = 'd'
+	leaseTag    = 'h'
+	localTag    = 'l'
+	attachedTag = 'x'
 
 	sentinel      = 0x00
 	versionLength = 9 // revision and the length byte itself
-	localLength   = 1 + 8 + 8 + 1 + 1
+	localPrefix   = 1 + 8 + 8 + 1
+	attachedStart = 1 + 8
 )
 
 // DataKeyOverhead is how many bytes a data key has besides the user's.
@@ -67,11 +73,28 @@ func AppendDataPrefix(dst, key []byte) []byte {
 // DataSpanBounds returns the engine keys [lower, upper) between which lie exactly
 // the versions of the span's keys. Both are bare prefixes, as Excise demands.
 func DataSpanBounds(s shard.Span) (lower, upper []byte) {
-	lower = DataPrefix(s.Start)
-	if len(s.End) == 0 {
-		return lower, []byte{dataTag + 1, sentinel}
+	return spanBounds([]byte{dataTag}, s)
+}
+
+// spanBounds returns the engine keys [lower, upper) of the span's keys under a prefix.
+func spanBounds(prefix []byte, s shard.Span) (lower, upper []byte) {
+	bound := func(key []byte) []byte {
+		return append(append(slices.Clip(prefix), key...), sentinel)
 	}
-	return lower, DataPrefix(s.End)
+	if len(s.End) == 0 {
+		return bound(s.Start), after(prefix)
+	}
+	return bound(s.Start), bound(s.End)
+}
+
+// after returns a bound above every key that begins with prefix, and not above any
+// other key that is. No prefix is all 0xff: each begins with a tag.
+func after(prefix []byte) []byte {
+	i := len(prefix) - 1
+	for prefix[i] == 0xff {
+		i--
+	}
+	return append(slices.Clone(prefix[:i]), prefix[i]+1, sentinel)
 }
 
 // DecodeDataKey splits a data key; key aliases k. ok is false for every other key,
@@ -84,26 +107,34 @@ func DecodeDataKey(k []byte) (key []byte, rev shard.Revision, ok bool) {
 	return k[1 : n-1], shard.Revision(binary.BigEndian.Uint64(k[n:])), true
 }
 
-// LocalKey returns the key of a replica's own record. What kinds there are is the
-// business of the packages that write them.
-func LocalKey(id shard.ID, replica shard.ReplicaID, kind byte) []byte {
-	k := make([]byte, 0, localLength)
+// LocalKey returns the key of a replica's own record. What kinds there are, and of
+// which of them a replica has several, told apart by suffix, is the business of the
+// packages that write them.
+func LocalKey(id shard.ID, replica shard.ReplicaID, kind byte, suffix ...byte) []byte {
+	k := append(replicaPrefix(id, replica), kind)
+	return append(append(k, suffix...), sentinel)
+}
+
+// replicaPrefix is what the keys of all records of a replica begin with.
+func replicaPrefix(id shard.ID, replica shard.ReplicaID) []byte {
+	k := make([]byte, 0, localPrefix+8+1)
 	k = append(k, localTag)
 	k = binary.BigEndian.AppendUint64(k, uint64(id))
-	k = binary.BigEndian.AppendUint64(k, uint64(replica))
-	return append(k, kind, sentinel)
+	return binary.BigEndian.AppendUint64(k, uint64(replica))
 }
 
-func decodeLocalKey(k []byte) (id shard.ID, replica shard.ReplicaID, kind byte, err error) {
-	if len(k) != localLength || k[0] != localTag || k[localLength-1] != sentinel {
-		return 0, 0, 0, fmt.Errorf("local key %x: %w", k, shard.ErrCorrupt)
+func decodeLocalKey(k []byte) (LocalRecord, error) {
+	end := len(k) - 1
+	if end < localPrefix || k[0] != localTag || k[end] != sentinel {
+		return LocalRecord{}, fmt.Errorf("local key %x: %w", k, shard.ErrCorrupt)
 	}
-	id = shard.ID(binary.BigEndian.Uint64(k[1:]))
-	replica = shard.ReplicaID(binary.BigEndian.Uint64(k[9:]))
-	return id, replica, k[17], nil
-}
-
-// localBounds encloses every local record of every replica.
-func localBounds() (lower, upper []byte) {
-	return []byte{localTag, sentinel}, []byte{localTag + 1, sentinel}
+	r := LocalRecord{
+		Shard:   shard.ID(binary.BigEndian.Uint64(k[1:])),
+		Replica: shard.ReplicaID(binary.BigEndian.Uint64(k[9:])),
+		Kind:    k[17],
+	}
+	if end > localPrefix {
+		r.Suffix = bytes.Clone(k[localPrefix:end])
+	}
+	return r, nil
 }

@@ -31,6 +31,15 @@ func TestKeyBytes(t *testing.T) {
 	line(`everything lower`, lower)
 	line(`everything upper`, upper)
 	line(`local shard 2 replica 3 kind 4`, LocalKey(2, 3, 4))
+	line(`  with suffix "s"`, LocalKey(2, 3, 4, 's'))
+	line(`lease 1`, LeaseKey(1))
+	lower, upper = LeaseSpanBounds(span("b", "d"))
+	line(`leases ["b", "d") lower`, lower)
+	line(`leases ["b", "d") upper`, upper)
+	line(`attached "k" to lease 1`, AttachedKey(1, []byte("k")))
+	lower, upper = AttachedBounds(0x1ff, span("b", ""))
+	line(`attached ["b", inf) lower`, lower)
+	line(`attached ["b", inf) upper`, upper)
 
 	want, err := os.ReadFile("testdata/keys.golden")
 	require.NoError(t, err)
@@ -95,6 +104,29 @@ func TestSpanBounds(t *testing.T) {
 		return s.Empty() || inside(s, DataKey(key, shard.Revision(r)+1)) == s.Contains(key)
 	}
 	require.NoError(t, quick.Check(property, nil))
+	attached := func(start, end, key []byte, a, b int64, same bool) bool {
+		if same {
+			b = a
+		}
+		s := shard.Span{Start: start, End: end}
+		lower, upper := AttachedBounds(a, s)
+		k := AttachedKey(b, key)
+		lease, got, ok := DecodeAttachedKey(k)
+		in := comparer.Compare(lower, k) <= 0 && comparer.Compare(k, upper) < 0
+		return ok && lease == b && bytes.Equal(got, key) && (s.Empty() || in == (a == b && s.Contains(key)))
+	}
+	require.NoError(t, quick.Check(attached, nil))
+	lease := func(start, end []byte, id int64) bool {
+		s := shard.Span{Start: start, End: end}
+		lower, upper := LeaseSpanBounds(s)
+		k := LeaseKey(id)
+		got, ok := DecodeLeaseKey(k)
+		in := comparer.Compare(lower, k) <= 0 && comparer.Compare(k, upper) < 0
+		return ok && got == id && (s.Empty() || in == s.Contains(shard.HomeKey(id)))
+	}
+	require.NoError(t, quick.Check(lease, nil))
+	require.False(t, inside(shard.Everything(), LeaseKey(1)))
+	require.False(t, inside(shard.Everything(), AttachedKey(1, []byte("k"))))
 	require.False(t, inside(shard.Everything(), LocalKey(1, 1, 1)))
 	require.True(t, inside(shard.Everything(), DataKey([]byte("\xff\xff\xff"), math.MaxInt64)))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -15,10 +16,12 @@ type LocalRecord struct {
 	Shard   shard.ID
 	Replica shard.ReplicaID
 	Kind    byte
-	Value   []byte
+	// Suffix tells records of one kind apart; empty where there is one.
+	Suffix []byte
+	Value  []byte
 }
 
-// Local reads a replica's record of the kind. It returns nil when there is none.
+// Local reads a replica's only record of the kind. It returns nil when there is none.
 func (e *Engine) Local(id shard.ID, replica shard.ReplicaID, kind byte) ([]byte, error) {
 	v, closer, err := e.db.Get(LocalKey(id, replica, kind))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -32,10 +35,15 @@ func (e *Engine) Local(id shard.ID, replica shard.ReplicaID, kind byte) ([]byte,
 	return v, closer.Close()
 }
 
-// Locals lists the records of every replica on the node, by shard, replica, kind.
+// LocalsOf lists all records of a replica of the kind, by suffix.
+func (e *Engine) LocalsOf(id shard.ID, replica shard.ReplicaID, kind byte) ([]LocalRecord, error) {
+	return e.locals(LocalKey(id, replica, kind), after(append(replicaPrefix(id, replica), kind)))
+}
+
+// Locals lists the records of every replica on the node, by shard, replica, kind and
+// suffix.
 func (e *Engine) Locals() ([]LocalRecord, error) {
-	lower, upper := localBounds()
-	return e.locals(lower, upper)
+	return e.locals([]byte{localTag, sentinel}, after([]byte{localTag}))
 }
 
 func (e *Engine) locals(lower, upper []byte) (out []LocalRecord, err error) {
@@ -45,8 +53,8 @@ func (e *Engine) locals(lower, upper []byte) (out []LocalRecord, err error) {
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for it.First(); it.Valid(); it.Next() {
-		var r LocalRecord
-		if r.Shard, r.Replica, r.Kind, err = decodeLocalKey(it.Key()); err != nil {
+		r, err := decodeLocalKey(it.Key())
+		if err != nil {
 			return nil, err
 		}
 		v, err := it.ValueAndErr()
@@ -56,25 +64,17 @@ func (e *Engine) locals(lower, upper []byte) (out []LocalRecord, err error) {
 		r.Value = bytes.Clone(v)
 		out = append(out, r)
 	}
+	if err := it.Error(); err != nil {
+		return nil, fmt.Errorf("list local records: %w", err)
+	}
 	return out, nil
 }
 
 // DeleteReplica removes every local record of the replica, durably. The data of its
 // span stays: what becomes of it depends on who owns the span now (see Replace).
 func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID) error {
-	end := append(LocalKey(id, replica, 0xff), sentinel) // just after the highest kind
-	records, err := e.locals(LocalKey(id, replica, 0), end)
-	if err != nil {
-		return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)
-	}
-	b := e.db.NewBatch()
-	defer b.Close()
-	for _, r := range records {
-		if err := b.Delete(LocalKey(r.Shard, r.Replica, r.Kind), nil); err != nil {
-			return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)
-		}
-	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	prefix := replicaPrefix(id, replica)
+	if err := e.db.DeleteRange(append(slices.Clone(prefix), sentinel), after(prefix), pebble.Sync); err != nil {
 		return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)
 	}
 	return nil

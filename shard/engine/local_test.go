@@ -13,17 +13,18 @@ func TestLocalRecords(t *testing.T) {
 	defer b.Close()
 	const highest = 1<<64 - 1
 	for _, r := range []LocalRecord{
-		{2, 1, 0, []byte("first kind")}, {2, 1, 255, []byte("last kind")}, {2, 2, 0, []byte{}},
-		{3, 1, 7, []byte("other shard")}, {highest, highest, 255, []byte("highest")},
+		{2, 1, 0, nil, []byte("first kind")}, {2, 1, 3, nil, []byte("alone")}, {2, 1, 3, []byte{0}, []byte("one of several")},
+		{2, 1, 3, []byte{0, 0xff}, []byte("another")}, {2, 1, 255, []byte{0xff}, []byte("last kind")}, {2, 2, 0, nil, []byte{}},
+		{3, 1, 7, nil, []byte("other shard")}, {highest, highest, 255, nil, []byte("highest")},
 	} {
-		require.NoError(t, b.Set(LocalKey(r.Shard, r.Replica, r.Kind), r.Value, nil))
+		require.NoError(t, b.Set(LocalKey(r.Shard, r.Replica, r.Kind, r.Suffix...), r.Value, nil))
 	}
 	require.NoError(t, e.Commit(b))
 	put(t, e, "l", 2, "a user's key is not a local record")
 
-	v, err := e.Local(2, 1, 255)
+	v, err := e.Local(2, 1, 3)
 	require.NoError(t, err)
-	require.Equal(t, "last kind", string(v))
+	require.Equal(t, "alone", string(v))
 	v, err = e.Local(2, 2, 0)
 	require.NoError(t, err)
 	require.NotNil(t, v, "an empty record is there")
@@ -33,9 +34,12 @@ func TestLocalRecords(t *testing.T) {
 
 	all, err := e.Locals()
 	require.NoError(t, err)
-	require.Len(t, all, 5)
-	require.Equal(t, LocalRecord{2, 1, 0, []byte("first kind")}, all[0])
-	require.Equal(t, LocalRecord{highest, highest, 255, []byte("highest")}, all[4])
+	require.Len(t, all, 8)
+	require.Equal(t, LocalRecord{2, 1, 0, nil, []byte("first kind")}, all[0])
+	require.Equal(t, LocalRecord{highest, highest, 255, nil, []byte("highest")}, all[7])
+	some, err := e.LocalsOf(2, 1, 3)
+	require.NoError(t, err)
+	require.Equal(t, all[1:4], some)
 
 	require.NoError(t, e.DeleteReplica(2, 1))
 	require.NoError(t, e.DeleteReplica(highest, highest))

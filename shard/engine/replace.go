@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -15,31 +14,32 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// KV is a local record to be set by its full key (LocalKey); a nil Value removes it.
+// KV is a record by its full key: a local one (LocalKey), of which a nil Value removes
+// it, or a lease of the span (LeaseKey).
 type KV struct{ Key, Value []byte }
 
 // tableBytesMax bounds one table of a Replace. A table is the unit of compaction:
 // larger ones would be rewritten whole for small overlaps.
 const tableBytesMax = 64 << 20
 
-// Replace swaps all data of the span for what build writes, together with local
-// records, atomically and durably (E3). build may write nothing: then the span is
-// cleared. When build fails, nothing has changed.
+// Replace swaps all data of the span, its leases and attached keys included, for what
+// build writes, together with the records, atomically and durably (E3). build may write
+// nothing: then the span is cleared. When build fails, nothing has changed.
 //
 // The order is the protocol. An ingest does not go through the WAL in order with
 // batches; alone it could be durable before commits that precede it, or later than
 // ones that follow (E1). So everything committed is synced (1), then the span and the
 // records change in one step (2), and that step is synced (3) before anybody may
 // commit on top of it.
-func (e *Engine) Replace(span shard.Span, build func(w *SSTWriter) error, local ...KV) error {
+func (e *Engine) Replace(span shard.Span, build func(w *SSTWriter) error, records ...KV) error {
 	w := &SSTWriter{e: e, span: span}
-	if err := e.replace(w, build, local); err != nil {
+	if err := e.replace(w, build, records); err != nil {
 		return fmt.Errorf("replace data of %s: %w", span, errors.Join(err, w.discard()))
 	}
 	return nil
 }
 
-func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, local []KV) error {
+func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records []KV) error {
 	if w.span.Empty() {
 		return errors.New("the span is empty")
 	}
@@ -51,7 +51,10 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, local []K
 	if err := w.finishTable(); err != nil {
 		return err
 	}
-	if err := w.writeLocal(local); err != nil {
+	if err := w.writeRecords(records); err != nil {
+		return err
+	}
+	if err := w.writeAttached(); err != nil {
 		return err
 	}
 	if err := syncDir(e.fs, e.incoming); err != nil {
@@ -78,6 +81,8 @@ type SSTWriter struct {
 	table *sstable.Writer // nil between tables
 	last  []byte          // user key of the last Put
 	buf   []byte
+
+	attached [][]byte // AttachedKeys to be set
 }
 
 // Put adds one version of a key. Keys must come in order, versions of one key newest
@@ -103,34 +108,6 @@ func (w *SSTWriter) Put(key []byte, rev shard.Revision, value []byte) error {
 		return fmt.Errorf("add key %q at revision %s to table: %w", key, rev, err)
 	}
 	return nil
-}
-
-// writeLocal puts the local records into a table of their own, so that a later
-// Replace of the span need not cut it.
-func (w *SSTWriter) writeLocal(local []KV) error {
-	if len(local) == 0 {
-		return nil
-	}
-	local = slices.Clone(local)
-	slices.SortFunc(local, func(a, b KV) int { return bytes.Compare(a.Key, b.Key) })
-	if err := w.newTable(); err != nil {
-		return err
-	}
-	for _, kv := range local {
-		if _, _, _, err := decodeLocalKey(kv.Key); err != nil {
-			return err
-		}
-		var err error
-		if kv.Value == nil {
-			err = w.table.Delete(kv.Key)
-		} else {
-			err = w.table.Set(kv.Key, kv.Value)
-		}
-		if err != nil {
-			return fmt.Errorf("add local record to table: %w", err)
-		}
-	}
-	return w.finishTable()
 }
 
 func (w *SSTWriter) newTable() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
@@ -43,7 +44,7 @@ func TestReplace(t *testing.T) {
 	}, dump(t, e.NewReader(), shard.Everything()))
 	locals, err := e.Locals()
 	require.NoError(t, err)
-	require.Equal(t, []LocalRecord{{2, 1, 0, []byte("new")}, {3, 1, 0, []byte("stays")}}, locals)
+	require.Equal(t, []LocalRecord{{2, 1, 0, nil, []byte("new")}, {3, 1, 0, nil, []byte("stays")}}, locals)
 
 	// Replaced data can be replaced and written on.
 	put(t, e, "b", 200, "newer")
@@ -69,6 +70,7 @@ func TestReplaceThatFailsChangesNothing(t *testing.T) {
 		{"keys out of order", span("b", "d"), putAll("c", "b"), nil, "add key"},
 		{"empty span", span("d", "b"), putAll(), nil, "span is empty"},
 		{"not a local key", span("b", "d"), putAll("b"), []KV{{[]byte("zz"), nil}}, "local key"},
+		{"a lease of another shard", span("b", "d"), putAll("b"), []KV{{LeaseKey(1), []byte("record")}}, "outside of the span"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fs := vfs.NewMem()
@@ -81,6 +83,85 @@ func TestReplaceThatFailsChangesNothing(t *testing.T) {
 			require.Empty(t, names)
 		})
 	}
+}
+
+// Leases and attached keys are replaced with the span's data, and no others are.
+func TestReplaceLeases(t *testing.T) {
+	e := openMem(t, vfs.NewMem())
+	var inside, outside int64
+	half := span("\x80", "")
+	for id := int64(1); inside == 0 || outside == 0; id++ {
+		if half.Contains(shard.HomeKey(id)) {
+			inside = id
+		} else {
+			outside = id
+		}
+	}
+	b := e.NewBatch()
+	defer b.Close()
+	for _, id := range []int64{inside, outside} {
+		require.NoError(t, b.Set(LeaseKey(id), []byte("old"), nil))
+	}
+	for _, lease := range []int64{-1, 3, 7} {
+		for _, key := range []string{"", "a", "\x80", "\xff"} {
+			if lease != 7 || key == "a" {
+				require.NoError(t, b.Set(AttachedKey(lease, []byte(key)), nil, nil))
+			}
+		}
+	}
+	require.NoError(t, e.Commit(b))
+
+	fresh := inside + 1
+	for !half.Contains(shard.HomeKey(fresh)) {
+		fresh++
+	}
+	require.NoError(t, e.Replace(half, func(w *SSTWriter) error {
+		w.Attach(5, []byte("\x90"))
+		w.Attach(3, []byte("\xff"))
+		return nil
+	}, KV{LeaseKey(fresh), []byte("new")}))
+	require.ElementsMatch(t, []string{fmt.Sprintf("%x=old", outside), fmt.Sprintf("%x=new", fresh)}, dumpLeases(t, e))
+	want := []string{`3 ""`, `3 "a"`, `3 "\xff"`, `5 "\x90"`, `7 "a"`, `-1 ""`, `-1 "a"`}
+	require.Equal(t, want, dumpAttached(t, e))
+
+	// What was replaced can be replaced.
+	require.NoError(t, e.Replace(half, nil))
+	require.Equal(t, []string{fmt.Sprintf("%x=old", outside)}, dumpLeases(t, e))
+	require.Equal(t, []string{`3 ""`, `3 "a"`, `7 "a"`, `-1 ""`, `-1 "a"`}, dumpAttached(t, e))
+}
+
+func dumpLeases(t *testing.T, e *Engine) []string {
+	t.Helper()
+	return dumpRange(t, e, []byte{leaseTag, sentinel}, after([]byte{leaseTag}), func(k, v []byte) string {
+		lease, ok := DecodeLeaseKey(k)
+		require.True(t, ok, "%x", k)
+		return fmt.Sprintf("%x=%s", lease, v)
+	})
+}
+
+func dumpAttached(t *testing.T, e *Engine) []string {
+	t.Helper()
+	lower, upper := attachedTagBounds()
+	return dumpRange(t, e, lower, upper, func(k, v []byte) string {
+		lease, key, ok := DecodeAttachedKey(k)
+		require.True(t, ok, "%x", k)
+		require.Empty(t, v)
+		return fmt.Sprintf("%d %q", lease, key)
+	})
+}
+
+func dumpRange(t *testing.T, e *Engine, lower, upper []byte, line func(k, v []byte) string) (out []string) {
+	t.Helper()
+	it, err := e.NewReader().NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, it.Close()) }()
+	for it.First(); it.Valid(); it.Next() {
+		v, err := it.ValueAndErr()
+		require.NoError(t, err)
+		out = append(out, line(it.Key(), v))
+	}
+	require.NoError(t, it.Error())
+	return out
 }
 
 // A Replace of more than one table.

@@ -143,7 +143,7 @@ func BenchmarkCollectNothing(b *testing.B) {
 	defer batch.Close()
 	b.ResetTimer()
 	for range b.N { // of each key's two versions none is superseded at 15
-		out, err := Collect(e.NewReader(), batch, shard.Everything(), 15, nil, CollectLimits{})
+		out, err := Collect(e.NewReader(), batch, shard.Everything(), 0, 15, nil, CollectLimits{})
 		if err != nil || out.Dropped != 0 {
 			b.Fatal(out, err)
 		}

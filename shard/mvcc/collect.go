@@ -23,6 +23,7 @@ type Collected struct {
 	Next     []byte
 	Versions int // looked at
 	Dropped  int
+	Bytes    int64 // of the keys and values dropped
 }
 
 // Collect adds to b the removal of versions of the span's keys, from key from on
@@ -33,20 +34,20 @@ type Collected struct {
 // Of each key it keeps every version above c and the newest one at or below it,
 // unless that is a tombstone older than c. A watch may begin at c, so a tombstone at
 // exactly c stays, and so does the version that one at exactly c replaced.
-func Collect(r engine.Reader, b *pebble.Batch, span shard.Span, c shard.Revision, from []byte, limits CollectLimits) (out Collected, err error) {
+//
+// since is the revision that the whole span has been collected up to already, 0 for
+// none. Then only keys changed in [since, c] can have anything to drop: any other has no
+// more than one version at or below c, and no tombstone. So the walk goes over those
+// blocks alone that can hold such changes, and costs what was written, not what is there.
+func Collect(r engine.Reader, b *pebble.Batch, span shard.Span, since, c shard.Revision, from []byte, limits CollectLimits) (out Collected, err error) {
 	if bytes.Compare(from, span.Start) > 0 {
 		span.Start = from
 	}
 	if span.Empty() {
 		return Collected{}, nil
 	}
-	lower, upper := engine.DataSpanBounds(span)
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
-		return Collected{}, fmt.Errorf("collect versions of %s up to revision %s: %w", span, c, err)
-	}
-	k := collector{it: it, b: b, c: c, limits: limits}
-	err = errors.Join(k.run(), it.Close())
+	k := collector{b: b, since: since, c: c, limits: limits}
+	err = errors.Join(k.open(r, span), k.run(), k.close())
 	if err != nil {
 		return Collected{}, fmt.Errorf("collect versions of %s up to revision %s: %w", span, c, err)
 	}
@@ -54,19 +55,45 @@ func Collect(r engine.Reader, b *pebble.Batch, span shard.Span, c shard.Revision
 }
 
 type collector struct {
-	it     *pebble.Iterator
-	b      *pebble.Batch
-	c      shard.Revision
-	limits CollectLimits
-	out    Collected
+	it *pebble.Iterator
+	// changed shows which keys may have changed in [since, c]; nil when all are looked at.
+	changed  *pebble.Iterator
+	b        *pebble.Batch
+	since, c shard.Revision
+	limits   CollectLimits
+	out      Collected
 
 	key  []byte // the key being collected
 	seek []byte // scratch
 }
 
+func (k *collector) open(r engine.Reader, span shard.Span) (err error) {
+	o := pebble.IterOptions{}
+	o.LowerBound, o.UpperBound = engine.DataSpanBounds(span)
+	if k.it, err = r.NewIter(&o); err != nil || k.since == 0 {
+		return err
+	}
+	o.PointKeyFilters = engine.RevisionFilter(k.since-1, k.c)
+	k.changed, err = r.NewIter(&o)
+	return err
+}
+
+func (k *collector) close() (err error) {
+	for _, it := range []*pebble.Iterator{k.it, k.changed} {
+		if it != nil {
+			err = errors.Join(err, it.Close())
+		}
+	}
+	return err
+}
+
 func (k *collector) run() error {
-	for valid := k.it.First(); valid; valid = k.it.Valid() {
-		key, rev, err := dataKeyAt(k.it)
+	keys := k.it
+	if k.changed != nil {
+		keys = k.changed
+	}
+	for valid := keys.First(); valid; valid = keys.Valid() {
+		key, rev, err := dataKeyAt(keys)
 		if err != nil {
 			return err
 		}
@@ -75,6 +102,13 @@ func (k *collector) run() error {
 			k.out.Next = bytes.Clone(k.key)
 			return nil
 		}
+		if k.changed != nil {
+			if found, err := k.findChange(&rev); err != nil {
+				return err
+			} else if !found {
+				continue
+			}
+		}
 		if done, err := k.collectKey(rev); err != nil {
 			return fmt.Errorf("key %q: %w", k.key, err)
 		} else if !done {
@@ -82,7 +116,28 @@ func (k *collector) run() error {
 			return nil
 		}
 	}
-	return k.it.Error()
+	return keys.Error()
+}
+
+// findChange looks at the key that changed stands on, whose newest version there is at
+// rev, and leaves it. If the key has a version in [since, c], it is found, and the other
+// iterator stands on its newest one at or below c.
+func (k *collector) findChange(rev *shard.Revision) (found bool, err error) {
+	k.out.Versions++
+	if *rev > k.c {
+		k.seek = engine.AppendDataKey(k.seek[:0], k.key, k.c)
+		k.changed.SeekGE(k.seek)
+		if same, err := k.sameKey(k.changed, rev); !same || err != nil {
+			return false, err
+		}
+	}
+	k.changed.NextPrefix()
+	if *rev < k.since {
+		return false, nil
+	}
+	k.seek = engine.AppendDataKey(k.seek[:0], k.key, k.c)
+	k.it.SeekGE(k.seek)
+	return k.sameKey(k.it, rev)
 }
 
 // full reports whether a limit is reached. It is asked only after some progress, a
@@ -99,12 +154,12 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 	if rev > k.c {
 		k.seek = engine.AppendDataKey(k.seek[:0], k.key, k.c)
 		k.it.SeekGE(k.seek)
-		if same, err := k.sameKey(&rev); !same || err != nil {
+		if same, err := k.sameKey(k.it, &rev); !same || err != nil {
 			return err == nil, err // no version at or below c
 		}
 		k.out.Versions++
 	}
-	base := rev
+	base, baseBytes := rev, k.valueBytes()
 	deleted, err := k.deleted()
 	if err != nil {
 		return false, err
@@ -117,7 +172,7 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 	}
 	k.it.Next()
 	if keepPrevious { // a watch from c shows it
-		if same, err := k.sameKey(&rev); err != nil {
+		if same, err := k.sameKey(k.it, &rev); err != nil {
 			return false, err
 		} else if same {
 			k.out.Versions++
@@ -125,7 +180,7 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 		}
 	}
 	for dropped := 0; ; dropped++ {
-		same, err := k.sameKey(&rev)
+		same, err := k.sameKey(k.it, &rev)
 		if err != nil {
 			return false, err
 		}
@@ -136,7 +191,7 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 			return false, nil
 		}
 		k.out.Versions++
-		if err := k.drop(rev); err != nil {
+		if err := k.drop(rev, k.valueBytes()); err != nil {
 			return false, err
 		}
 		k.it.Next()
@@ -144,17 +199,17 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 	// The tombstone goes last and never in an earlier batch than what it hides:
 	// otherwise a version below it would come to life again.
 	if deleted && base < k.c {
-		return true, k.drop(base)
+		return true, k.drop(base, baseBytes)
 	}
 	return true, nil
 }
 
-// sameKey reports whether the iterator still stands on the key, and at which revision.
-func (k *collector) sameKey(rev *shard.Revision) (bool, error) {
-	if !k.it.Valid() {
-		return false, k.it.Error()
+// sameKey reports whether an iterator still stands on the key, and at which revision.
+func (k *collector) sameKey(it *pebble.Iterator, rev *shard.Revision) (bool, error) {
+	if !it.Valid() {
+		return false, it.Error()
 	}
-	key, at, err := dataKeyAt(k.it)
+	key, at, err := dataKeyAt(it)
 	if err != nil || !bytes.Equal(key, k.key) {
 		return false, err
 	}
@@ -179,9 +234,18 @@ func (k *collector) replacedOne(rev shard.Revision) (bool, error) {
 	return h.Version > 1, err
 }
 
-func (k *collector) drop(rev shard.Revision) error {
+// valueBytes is the size of the value the iterator stands on, wherever it is stored.
+func (k *collector) valueBytes() uint32 {
+	v := k.it.LazyValue()
+	return uint32(v.Len())
+}
+
+// drop removes a version. It says how large it is, so that the store knows where space
+// can be won: each version was written once (E4 of package engine), so that is exact.
+func (k *collector) drop(rev shard.Revision, valueBytes uint32) error {
 	k.out.Dropped++
-	op := k.b.DeleteDeferred(len(k.key) + engine.DataKeyOverhead)
+	k.out.Bytes += int64(len(k.key)+engine.DataKeyOverhead) + int64(valueBytes)
+	op := k.b.DeleteSizedDeferred(len(k.key)+engine.DataKeyOverhead, valueBytes)
 	engine.AppendDataKey(op.Key[:0], k.key, rev)
 	return op.Finish()
 }

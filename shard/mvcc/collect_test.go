@@ -68,7 +68,7 @@ func collectAll(t *testing.T, e *engine.Engine, c shard.Revision, limits Collect
 	var from []byte
 	for {
 		b := e.NewBatch()
-		out, err := Collect(e.NewReader(), b, shard.Everything(), c, from, limits)
+		out, err := Collect(e.NewReader(), b, shard.Everything(), 0, c, from, limits)
 		require.NoError(t, err)
 		require.NoError(t, e.Commit(b))
 		require.NoError(t, b.Close())
@@ -92,7 +92,7 @@ func TestCollectNeverRevives(t *testing.T) {
 	var from []byte
 	for steps := 0; ; steps++ {
 		b := e.NewBatch()
-		out, err := Collect(e.NewReader(), b, shard.Everything(), 100, from, CollectLimits{Drops: 3})
+		out, err := Collect(e.NewReader(), b, shard.Everything(), 0, 100, from, CollectLimits{Drops: 3})
 		require.NoError(t, err)
 		require.NoError(t, e.Commit(b))
 		require.NoError(t, b.Close())

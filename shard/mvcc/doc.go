@@ -11,6 +11,7 @@
 //	Fetch    keys of a span at a revision;  Respond makes etcd's answer of it
 //	Events   changes of a span between two revisions, in revision order
 //	Collect  one bounded step of dropping superseded versions
+//	Hash     one bounded step of summing up what Fetch would show
 //
 // Invariants:
 //
@@ -23,4 +24,6 @@
 //	V4  A HeaderCache holds what the engine holds: headers enter it when they were
 //	    read from the engine or after their batch was committed.
 //	V5  A snapshot stream is read whole or fails; there is no short read.
+//	V6  Hash is a function of what Fetch returns, and the sum of any parts of a span is
+//	    the span's.
 package mvcc

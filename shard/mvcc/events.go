@@ -90,7 +90,7 @@ func changesBetween(r engine.Reader, span shard.Span, from, to shard.Revision, l
 		if err != nil {
 			return nil, 0, fmt.Errorf("key %q at revision %s: %w", key, rev, err)
 		}
-		list = append(list, found{rev, h.Sub, eventOf(key, h, value)})
+		list = append(list, found{rev, h.Sub, eventOf(bytes.Clone(key), h, bytes.Clone(value))})
 		if limit > 0 && len(list) >= cutAt {
 			list = cutToLimit(list, limit)
 			to = list[len(list)-1].rev
@@ -120,15 +120,33 @@ func cutToLimit(list []found, limit int) []found {
 	return list[:end]
 }
 
+// eventOf is what a watch shows of a version. It keeps key and value.
 func eventOf(key []byte, h Header, value []byte) *mvccpb.Event {
-	kv := &mvccpb.KeyValue{Key: bytes.Clone(key)}
+	kv := &mvccpb.KeyValue{Key: key}
 	if h.Deleted { // a delete event shows nothing else
 		kv.ModRevision = int64(h.Mod)
 		return &mvccpb.Event{Type: mvccpb.Event_DELETE, Kv: kv}
 	}
-	kv.Value = bytes.Clone(value)
+	kv.Value = value
 	h.fill(kv)
 	return &mvccpb.Event{Type: mvccpb.Event_PUT, Kv: kv}
+}
+
+// Event is the change as Events lists it, without the previous version. It keeps key
+// and value.
+func (c *Change) Event() *mvccpb.Event { return eventOf(c.Key, c.Header, c.Value) }
+
+// Previous returns the version that a change of this update replaced, as Events adds it;
+// nil if the key did not exist. The result is the caller's.
+func (w *Writer) Previous(c *Change) (*mvccpb.KeyValue, error) {
+	if !c.Existed {
+		return nil, nil
+	}
+	f, err := w.Fetch(shard.PointSpan(c.Key), c.Header.Mod-1, listing.FetchOptions{})
+	if err != nil || len(f.KVs) == 0 {
+		return nil, err
+	}
+	return f.KVs[0], nil
 }
 
 // addPrevious looks up what each event's version replaced.

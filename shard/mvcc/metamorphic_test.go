@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -47,6 +48,8 @@ type player struct {
 	m         *model
 	rev       shard.Revision
 	compacted shard.Revision
+	// collected is what the whole keyspace was last collected up to.
+	collected shard.Revision
 }
 
 func TestAgainstModel(t *testing.T) {
@@ -75,8 +78,10 @@ func (p *player) step(n int) {
 		p.events(p.span(), from, from+shard.Revision(p.rng.IntN(int(p.rev-from)+3)), p.rng.IntN(4))
 	case k < 85:
 		p.compacted += shard.Revision(p.rng.IntN(int(p.rev-p.compacted) + 1))
-	case k < 95:
+	case k < 91:
 		p.collect()
+	case k < 95:
+		p.collectAll()
 	case k < 97:
 		p.moveAndBack()
 	case n%5 == 0: // the memtable becomes a table
@@ -245,22 +250,35 @@ func (p *player) events(s shard.Span, from, to shard.Revision, limit int) {
 
 // collect runs a few steps, or all of them, at the compacted revision.
 func (p *player) collect() {
+	p.collectSteps(p.span(), 0, 1+p.rng.IntN(40))
+}
+
+// collectAll goes on from what was collected before, and leaves nothing that a walk over
+// every key would still find.
+func (p *player) collectAll() {
+	p.collectSteps(shard.Everything(), p.collected, math.MaxInt)
+	p.collected = p.compacted
+	require.Zero(p.t, p.collectSteps(shard.Everything(), 0, math.MaxInt), "garbage below %s was overlooked", p.compacted)
+}
+
+func (p *player) collectSteps(s shard.Span, since shard.Revision, steps int) (dropped int) {
 	limits := CollectLimits{Versions: p.rng.IntN(6), Drops: p.rng.IntN(4)}
-	s := p.span()
 	var from []byte
-	for range 1 + p.rng.IntN(40) {
+	for range steps {
 		b := p.e.NewBatch()
-		done, err := Collect(p.e.NewReader(), b, s, p.compacted, from, limits)
+		done, err := Collect(p.e.NewReader(), b, s, since, p.compacted, from, limits)
 		require.NoError(p.t, err)
 		require.EqualValues(p.t, done.Dropped, b.Count())
 		require.NoError(p.t, p.e.Commit(b))
 		require.NoError(p.t, b.Close())
+		dropped += done.Dropped
 		if done.Next == nil {
-			return
+			return dropped
 		}
 		require.True(p.t, bytes.Compare(done.Next, from) > 0 || done.Dropped > 0, "a step makes progress")
 		from = done.Next
 	}
+	return dropped
 }
 
 // moveAndBack sends a snapshot of a span to itself through bytes.

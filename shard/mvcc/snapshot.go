@@ -155,25 +155,47 @@ func ReadSnapshot(r io.Reader, sink SnapshotSink, stop <-chan struct{}) error {
 }
 
 // Restore replaces the data of a span by a snapshot. finish gets the snapshot's state
-// and returns the span it takes the data for, which must be the snapshot's, and local
-// records to set in the same atomic step. When Restore fails nothing has changed.
+// and returns the span it takes the data for, which must be the snapshot's, and records
+// to set in the same atomic step. When Restore fails nothing has changed.
 func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(state []byte) (shard.Span, []engine.KV, error)) error {
 	s, err := openSnapshot(r)
 	if err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
-	span, local, err := finish(s.state)
+	span, records, err := finish(s.state)
 	if err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
 	if !span.Equal(s.span) {
 		return fmt.Errorf("restore snapshot: it holds %s, its state speaks of %s: %w", s.span, span, shard.ErrCorrupt)
 	}
-	build := func(w *engine.SSTWriter) error { return s.versions(w.Put, stop) }
-	if err := e.Replace(span, build, local...); err != nil {
+	build := func(w *engine.SSTWriter) error { return s.versions((&restoring{w: w}).version, stop) }
+	if err := e.Replace(span, build, records...); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
 	return nil
+}
+
+// restoring puts versions into the store, and what follows from them: which keys are
+// attached to a lease.
+type restoring struct {
+	w    *engine.SSTWriter
+	last []byte // key of the last version
+	any  bool   // there was one
+}
+
+func (r *restoring) version(key []byte, rev shard.Revision, rec []byte) error {
+	if !r.any || !bytes.Equal(key, r.last) { // the key's latest: they come newest first
+		h, _, err := decodeRecord(rec, rev)
+		if err != nil {
+			return err
+		}
+		if !h.Deleted && h.Lease != 0 {
+			r.w.Attach(h.Lease, key)
+		}
+		r.any, r.last = true, append(r.last[:0], key...)
+	}
+	return r.w.Put(key, rev, rec)
 }
 
 // snapshotStream is a stream whose head was read.

@@ -23,4 +23,6 @@
 //	    workers are shared by all of them.
 //	P5  A replica starts empty at most once in its life. The fact is recorded, synced,
 //	    before the first start; a later start without its Raft log is refused.
+//	P6  Garbage is collected on a goroutine of its own, one shard at a time, in steps of
+//	    bounded work, between which it rests several times as long as they took.
 package replica

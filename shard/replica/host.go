@@ -12,6 +12,7 @@ import (
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/statemachine"
 
+	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
@@ -34,8 +35,11 @@ type HostConfig struct {
 	// ProposalTimeout is how long a proposal may stay without an outcome before it
 	// is reported as unknown. Default 5 s.
 	ProposalTimeout time.Duration
-	Apply           apply.Options
-	Knobs           Knobs
+	// Clock measures leases. Only the differences of its readings count, and they must be
+	// monotonic. Default: the machine's.
+	Clock clock.Clock
+	Apply apply.Options // Watches comes from Metrics
+	Knobs Knobs
 }
 
 // Host runs the replicas of one node. It is safe for concurrent use.
@@ -43,6 +47,8 @@ type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
 	barriers *barriers
+
+	collector *collector
 
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
@@ -55,7 +61,12 @@ type Host struct {
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
+	cfg.Apply.Watches = cfg.Metrics.watches
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System{}
+	}
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
+	h.collector = newCollector(h)
 	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)
 	if err != nil {
@@ -63,11 +74,18 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.nh = nh
 	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
+	h.collector.start()
 	return h, nil
 }
 
 // Close stops all replicas. The engine stays open.
-func (h *Host) Close() { h.nh.Close() }
+func (h *Host) Close() {
+	h.collector.close()
+	h.nh.Close()
+}
+
+// now reads the clock of leases.
+func (h *Host) now() time.Time { return h.cfg.Clock.Now() }
 
 // NodeHost is the Raft machinery, for the meta group.
 func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
@@ -136,6 +154,7 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 		}
 		// The replica must be found before the log replays into it.
 		h.replicas.Store(id, r)
+		h.collector.poke() // a walk may have been interrupted
 		err := h.nh.StartOnDiskReplica(initial, false, func(uint64, uint64) statemachine.IOnDiskStateMachine {
 			return &stateMachine{replica: r}
 		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), first))

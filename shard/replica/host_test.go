@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +58,7 @@ type process struct {
 	dir     string
 	engine  *engine.Engine
 	source  *hlc.Hybrid
+	clock   *handClock // of leases
 	host    *Host
 	replica *Replica
 }
@@ -66,7 +68,7 @@ func raftDir(dir string) string  { return filepath.Join(dir, "raft") }
 
 func openProcess(t *testing.T, dir string, incarnation uint64, knobs Knobs) *process {
 	t.Helper()
-	p := &process{t: t, dir: dir, source: hlc.NewHybrid(clock.System{})}
+	p := &process{t: t, dir: dir, source: hlc.NewHybrid(clock.System{}), clock: &handClock{now: time.Now()}}
 	var err error
 	p.engine, err = engine.Open(storeDir(dir), engine.Options{CacheBytes: 1 << 20})
 	require.NoError(t, err)
@@ -76,10 +78,28 @@ func openProcess(t *testing.T, dir string, incarnation uint64, knobs Knobs) *pro
 			Dir: raftDir(dir), Address: "n7:1", ClusterID: 5, TickInterval: 10 * time.Millisecond, ElectionTicks: 10,
 			LogEntries: 1000, Transport: lonely{}, Log: &raftlog.Factory{},
 		},
-		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Knobs: knobs,
+		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Knobs: knobs, Clock: p.clock,
 	})
 	require.NoError(t, err)
 	return p
+}
+
+// handClock goes when it is told to.
+type handClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *handClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *handClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
 }
 
 // close ends the process in good order.

@@ -1,6 +1,10 @@
 package replica
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flotilla-kv/flotilla/shard/watch"
+)
 
 // Metrics of all replicas of a node.
 type Metrics struct {
@@ -8,11 +12,26 @@ type Metrics struct {
 	batchCommands prometheus.Histogram
 	barrierReads  prometheus.Histogram
 	leaderChanges prometheus.Counter
+	watches       *watch.Metrics
+	leaseRenewals prometheus.Counter
+	leasesDue     prometheus.Counter
+
+	// Collecting garbage, under etcd's names where it has them.
+	dropped       prometheus.Counter
+	droppedBytes  prometheus.Counter
+	looked        prometheus.Counter
+	steps         prometheus.Histogram
+	walks         prometheus.Histogram
+	lastWalk      prometheus.Gauge
+	compacted     prometheus.Gauge
+	shardsWaiting prometheus.Gauge
+	lag           prometheus.Gauge
 }
 
 // NewMetrics registers the metrics.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		watches: watch.NewMetrics(reg),
 		proposals: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "flotilla_shard_proposal_duration_seconds",
 			Help: "Time from proposing a batch to having applied it. Rising: a slow disk or network between the shard's replicas.",
@@ -33,7 +52,60 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "flotilla_shard_leader_changes_total",
 			Help: "Leader changes seen by replicas on this node, all shards together. Bursts without moves: overload, slow disks or a bad network.",
 		}),
+		leaseRenewals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_lease_renewals_total",
+			Help: "Lease keepalives this node has acknowledged as the leader of the lease's shard.",
+		}),
+		leasesDue: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_leases_due_total",
+			Help: "Leases this node found expired and set out to revoke, repeated attempts included. Bursts: clients are gone, or cannot reach the leaders in time.",
+		}),
 	}
-	reg.MustRegister(m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges)
+	reg.MustRegister(m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	m.registerCollection(reg)
 	return m
+}
+
+func (m *Metrics) registerCollection(reg prometheus.Registerer) {
+	m.dropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "etcd_debugging_mvcc_db_compaction_keys_total",
+		Help: "Superseded versions removed by replicas on this node after compactions. Flat while the store grows: history is kept longer than meant (--history-retention, Compact), or the node is behind (flotilla_history_shards_waiting).",
+	})
+	m.droppedBytes = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "flotilla_history_dropped_bytes_total",
+		Help: "Size of the keys and values removed after compactions, uncompressed. The disk gets it back some minutes later, when the store has rewritten the files.",
+	})
+	m.looked = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "flotilla_history_versions_looked_at_total",
+		Help: "Versions looked at to find those to remove. Many times etcd_debugging_mvcc_db_compaction_keys_total: new or restored replicas go over all their keys once; otherwise keys are written that are hardly ever overwritten.",
+	})
+	m.steps = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+		Help: "Time of one step of removing superseded versions; the sum is all the time spent. Steps are meant to take about 2 ms: longer ones mean a busy machine or a slow disk.",
+		// 0.25 ms to 1 s
+		Buckets: prometheus.ExponentialBuckets(0.25, 2, 13),
+	})
+	m.walks = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+		Help: "Time from beginning to remove what a compaction lets go of one shard until it is done, the rests included.",
+		// 1 ms to half an hour
+		Buckets: prometheus.ExponentialBuckets(1, 4, 11),
+	})
+	m.lastWalk = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "etcd_debugging_mvcc_db_compaction_last",
+		Help: "Unix time at which a shard's superseded versions were last all removed; 0 since the start of the node. Old while flotilla_history_shards_waiting is not 0: look into the log for why it fails.",
+	})
+	m.compacted = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "etcd_debugging_mvcc_compact_revision",
+		Help: "Highest compacted revision that replicas on this node have applied: below it nothing can be read. Not rising with --history-retention set: the meta group has no leader or its clock is not trusted.",
+	})
+	m.shardsWaiting = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "flotilla_history_shards_waiting",
+		Help: "Replicas on this node that have superseded versions of a compaction still to remove. It should be back at 0 before the next compaction; if it never is, more is overwritten than this node can clean up beside its other work.",
+	})
+	m.lag = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "flotilla_history_lag_seconds",
+		Help: "History, in time, that compactions let go and the replica furthest behind still holds; -1 when that is all it has. It should be back at 0 before the next compaction.",
+	})
+	reg.MustRegister(m.dropped, m.droppedBytes, m.looked, m.steps, m.walks, m.lastWalk, m.compacted, m.shardsWaiting, m.lag)
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/listing"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 // Replica is this node's member of one shard's group.
@@ -22,6 +24,7 @@ type Replica struct {
 	machine   *apply.Machine
 	proposer  proposer
 	barrier   barrier
+	reigning  reigning
 
 	floors struct {
 		sync.Mutex
@@ -149,9 +152,20 @@ func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	return r.machine.FetchSpan(span, at, o)
 }
 
+// Hash sums up, in one step of about bytesMax bytes, the span's keys at a revision.
+func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.Hashed, error) {
+	return r.machine.HashSpan(span, at, bytesMax)
+}
+
 // ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied.
 func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
 	return r.machine.ReadTxn(req, at)
+}
+
+// Subscribe begins a feed of the changes this replica applies. It ends with
+// shard.ErrStopped when the replica closes.
+func (r *Replica) Subscribe(o watch.Options) (*watch.Subscription, error) {
+	return r.machine.Subscribe(o)
 }
 
 // TransferTo asks the group to let the node's replica lead. It does not wait; writes

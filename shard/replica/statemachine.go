@@ -37,10 +37,15 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries = append(s.entries, apply.Entry{Index: entries[i].Index, Data: entries[i].Cmd})
 	}
 	r := s.replica
+	compacted := r.View().Compacted
 	if err := r.machine.Update(s.entries, r.proposed); err != nil {
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
 	}
+	if r.View().Compacted > compacted {
+		r.host.collector.poke()
+	}
 	r.host.cfg.Source.Observe(r.View().Rev)
+	r.noteLeases() // before deliver: who was granted a lease may renew it at once
 	for i := range s.entries {
 		if e := &s.entries[i]; e.Want {
 			r.proposer.deliver(e.Sequence, e.Results)
@@ -71,25 +76,29 @@ func (s *stateMachine) Sync() error {
 
 // image is a moment of the shard, to be streamed to another replica.
 type image struct {
-	view shard.View
-	data *engine.View
+	view   shard.View
+	leases *shardpb.LeaseState
+	data   *engine.View
 }
 
 // PrepareSnapshot implements IOnDiskStateMachine. No Update runs meanwhile, so the
-// view and the pinned data speak of the same moment.
+// view, the leases and the pinned data speak of the same moment.
 func (s *stateMachine) PrepareSnapshot() (any, error) {
 	view := s.replica.View()
 	if view.Descriptor == nil {
 		return nil, fmt.Errorf("snapshot shard %d before it was initialised: %w", s.replica.id, statemachine.ErrSnapshotAborted)
 	}
-	return &image{view: view, data: s.replica.host.cfg.Engine.NewView(view.Descriptor.Span)}, nil
+	return &image{
+		view: view, leases: s.replica.machine.Leases().State(),
+		data: s.replica.host.cfg.Engine.NewView(view.Descriptor.Span),
+	}, nil
 }
 
 // SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile.
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
-	state, err := apply.MarshalState(img.view)
+	state, err := apply.MarshalSnapshot(img.view, img.leases)
 	if err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
 	}
@@ -117,22 +126,14 @@ func stoppedForRaft(err error) error {
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
 	err := r.machine.Install(func() error {
-		return mvcc.Restore(r.host.cfg.Engine, src, stop, func(state []byte) (shard.Span, []engine.KV, error) {
-			view, err := apply.UnmarshalState(state)
-			if err != nil {
-				return shard.Span{}, nil, err
-			}
-			if view.Descriptor == nil {
-				return shard.Span{}, nil, fmt.Errorf("snapshot of shard %d without a descriptor: %w", r.id, shard.ErrCorrupt)
-			}
-			local := engine.KV{Key: engine.LocalKey(r.id, r.replicaID, apply.StateKind), Value: state}
-			return view.Descriptor.Span, []engine.KV{local}, nil
-		})
+		return mvcc.Restore(r.host.cfg.Engine, src, stop, r.machine.Received)
 	})
 	if err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
+	r.endReign()
 	r.host.cfg.Source.Observe(r.View().Rev)
+	r.host.collector.poke()
 	r.wakeFloorWaiters()
 	return nil
 }
@@ -141,5 +142,6 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 func (s *stateMachine) Close() error {
 	s.replica.machine.Close()
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
+	s.replica.host.collector.poke() // whoever waits for this replica need not any more
 	return nil
 }

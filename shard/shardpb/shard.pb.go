@@ -1135,6 +1135,76 @@ func (x *ReplicaRecord) GetLearner() bool {
 	return false
 }
 
+// Collection is how far a replica's superseded versions are gone. It is written in the
+// batch that drops them.
+type Collection struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`       // 1
+	Collected     int64                  `protobuf:"varint,2,opt,name=collected,proto3" json:"collected,omitempty"` // of the whole span, nothing is left that a compaction up to here lets go
+	Target        int64                  `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`       // the compaction of the walk under way; 0 when there is none
+	Next          []byte                 `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`            // the key from which that walk goes on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Collection) Reset() {
+	*x = Collection{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Collection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Collection) ProtoMessage() {}
+
+func (x *Collection) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Collection.ProtoReflect.Descriptor instead.
+func (*Collection) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Collection) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Collection) GetCollected() int64 {
+	if x != nil {
+		return x.Collected
+	}
+	return 0
+}
+
+func (x *Collection) GetTarget() int64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Collection) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 var File_shard_shardpb_shard_proto protoreflect.FileDescriptor
 
 const file_shard_shardpb_shard_proto_rawDesc = "" +
@@ -1227,7 +1297,13 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x05Phase\x12\b\n" +
 	"\x04NONE\x10\x00\x12\f\n" +
 	"\bSTARTING\x10\x01\x12\v\n" +
-	"\aSTARTED\x10\x02*\xe3\x01\n" +
+	"\aSTARTED\x10\x02\"n\n" +
+	"\n" +
+	"Collection\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
+	"\tcollected\x18\x02 \x01(\x03R\tcollected\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\x03R\x06target\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next*\xe3\x01\n" +
 	"\x04Kind\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\x10\n" +
@@ -1260,7 +1336,7 @@ func file_shard_shardpb_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shard_shardpb_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shard_shardpb_shard_proto_goTypes = []any{
 	(Kind)(0),                 // 0: flotilla.shard.v1.Kind
 	(ReplicaRecord_Phase)(0),  // 1: flotilla.shard.v1.ReplicaRecord.Phase
@@ -1277,6 +1353,7 @@ var file_shard_shardpb_shard_proto_goTypes = []any{
 	(*Batch)(nil),             // 12: flotilla.shard.v1.Batch
 	(*ReplicaState)(nil),      // 13: flotilla.shard.v1.ReplicaState
 	(*ReplicaRecord)(nil),     // 14: flotilla.shard.v1.ReplicaRecord
+	(*Collection)(nil),        // 15: flotilla.shard.v1.Collection
 }
 var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
@@ -1310,7 +1387,7 @@ func file_shard_shardpb_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_shardpb_shard_proto_rawDesc), len(file_shard_shardpb_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -59,6 +60,7 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 	f.IntVar(&cfg.ReplicationFactor, "replication-factor", 3, "replicas of each shard of a new cluster")
 	f.DurationVar(&cfg.MaxClockOffset, "max-clock-offset", 0, "how far the clock may be from the majority's before the node stops proposing (default 500ms)")
 	f.Int64Var(&cfg.MinFreeDisk, "min-free-disk", 0, "bytes of free disk below which puts are refused (default 512 MiB)")
+	f.DurationVar(&cfg.HistoryRetention, "history-retention", defaultHistoryRetention, "how long superseded versions can be read and watched; 0 keeps them until somebody compacts")
 	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default 256 MiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 10 to 20 (default 100ms)")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than loopback without TLS")
@@ -66,6 +68,10 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 	f.StringVar(&configFile, "config", "", "YAML file with the same names as the flags")
 	return c
 }
+
+// defaultHistoryRetention is long enough for watchers to come back from a restart, and for
+// most store sizes hardly noticed.
+const defaultHistoryRetention = time.Hour
 
 // runNode starts a node, says so, and runs it until ctx ends or it fails.
 func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {

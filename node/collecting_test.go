@@ -1,0 +1,178 @@
+package node_test
+
+import (
+	"context"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+)
+
+var versionsFlag = flag.Int("versions", 20_000, "superseded versions that TestPutsWhileCollecting has removed")
+
+// How long puts take while a compaction's garbage goes, and while none does. It asserts
+// that all of it goes and no put fails; how long they took is reported (-v), because that
+// is the machine's doing too. A million versions and more say something about it:
+//
+//	go test ./node -run TestPutsWhileCollecting -v -timeout 2h -versions=10000000
+func TestPutsWhileCollecting(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
+	client := c.Client(t)
+	began := time.Now()
+	rev := fillHistory(t, client, *versionsFlag)
+	size := storeBytes(t, c)
+	t.Logf("%d versions written in %s; the store has %d MiB", *versionsFlag, time.Since(began).Round(time.Millisecond), size>>20)
+
+	const putsMin = 2_000
+	w := measurePuts(t, client)
+	testcluster.Until(t, "puts before the compaction", func() bool { return w.count() >= putsMin })
+	before := w.take()
+	began = time.Now()
+	_, err := client.Compact(t.Context(), rev, clientv3.WithCompactPhysical())
+	require.NoError(t, err)
+	took := time.Since(began)
+	during := w.take()
+	testcluster.Until(t, "puts after it", func() bool { return w.count() >= putsMin })
+	after := w.stop(t)
+	t.Logf("removed in %s, %.0f a second; the store has %d MiB, and less when it has rewritten its files",
+		took.Round(time.Millisecond), float64(*versionsFlag)/took.Seconds(), storeBytes(t, c)>>20)
+	for _, phase := range []struct {
+		name  string
+		times []time.Duration
+	}{{"before", before}, {"while collecting", during}, {"after", after}} {
+		t.Logf("%-16s  %6d puts  p50 %s  p99 %s", phase.name, len(phase.times), quantile(phase.times, 0.5), quantile(phase.times, 0.99))
+	}
+
+	m := c.Node(1).Inside()
+	require.NoError(t, m.Host().WaitCollected(t.Context(), m.Map().Compacted()))
+	got, err := client.Get(t.Context(), "fill", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	require.NoError(t, err)
+	require.EqualValues(t, fillKeys, got.Count)
+}
+
+const (
+	fillKeys  = 100 // written together, in one transaction
+	fillBytes = 256
+)
+
+// fillHistory overwrites the same keys until there are so many versions, and returns the
+// last revision.
+func fillHistory(t *testing.T, client *clientv3.Client, versions int) int64 {
+	t.Helper()
+	var mu sync.Mutex
+	var last int64
+	left := make(chan struct{}, versions/fillKeys)
+	for range cap(left) {
+		left <- struct{}{}
+	}
+	close(left)
+	var work sync.WaitGroup
+	for range 8 {
+		work.Go(func() {
+			for range left {
+				ops := make([]clientv3.Op, fillKeys)
+				for k := range ops {
+					ops[k] = clientv3.OpPut(fmt.Sprintf("fill%03d", k), value())
+				}
+				resp, err := client.Txn(t.Context()).Then(ops...).Commit()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				last = max(last, resp.Header.Revision)
+				mu.Unlock()
+			}
+		})
+	}
+	work.Wait()
+	return last
+}
+
+// value is one that does not compress.
+func value() string {
+	b := make([]byte, 0, fillBytes)
+	for len(b) < fillBytes {
+		b = binary.LittleEndian.AppendUint64(b, rand.Uint64())
+	}
+	return string(b)
+}
+
+func storeBytes(t *testing.T, c *testcluster.Cluster) int64 {
+	st, err := c.Client(t).Status(t.Context(), c.Node(1).ClientAddr())
+	require.NoError(t, err)
+	return st.DbSize
+}
+
+// meter is a few clients that put without a pause, and how long each put took.
+type meter struct {
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		times  []time.Duration
+		failed error
+	}
+}
+
+func measurePuts(t *testing.T, client *clientv3.Client) *meter {
+	ctx, cancel := context.WithCancel(t.Context())
+	m := &meter{cancel: cancel}
+	t.Cleanup(cancel)
+	for i := range 8 {
+		m.work.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				began := time.Now()
+				_, err := client.Put(ctx, fmt.Sprintf("load%d/%d", i, n%1000), value())
+				m.mu.Lock()
+				if err == nil {
+					m.mu.times = append(m.mu.times, time.Since(began))
+				} else if ctx.Err() == nil {
+					m.mu.failed = err
+				}
+				m.mu.Unlock()
+			}
+		})
+	}
+	return m
+}
+
+func (m *meter) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.mu.times)
+}
+
+// take returns how long puts took since it was last called, and forgets.
+func (m *meter) take() []time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	times := m.mu.times
+	m.mu.times = nil
+	return times
+}
+
+func (m *meter) stop(t *testing.T) []time.Duration {
+	m.cancel()
+	m.work.Wait()
+	require.NoError(t, m.mu.failed)
+	return m.take()
+}
+
+func quantile(times []time.Duration, q float64) time.Duration {
+	if len(times) == 0 {
+		return 0
+	}
+	slices.Sort(times)
+	return times[min(int(q*float64(len(times))), len(times)-1)].Round(10 * time.Microsecond)
+}

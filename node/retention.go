@@ -1,0 +1,92 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+const (
+	// retentionLook is how often it is looked whether a compaction is due.
+	retentionLook = time.Second
+	// A compaction is one log entry in every shard, so there are not many: ten in the time
+	// that history is kept, within these bounds.
+	retentionEveryMin, retentionEveryMax = time.Second, 10 * time.Minute
+)
+
+// retention decides when what is older than history is to be kept is compacted, and at
+// which revision: at one that it knows was written. So there is none where nothing was
+// written since the last one. It remembers revisions from time to time, on every node, so
+// that whoever comes to lead the meta group knows them; a node that starts needs as long as
+// history is kept until it knows one that is old enough.
+type retention struct {
+	keep time.Duration
+	// margin is how far a revision's tick may lag behind the time it was written.
+	margin time.Duration
+
+	// written are revisions that were the cluster's latest when they were looked at,
+	// ascending: one for each time that every passed, at most.
+	written []shard.Revision
+	looked  time.Time
+}
+
+// note takes notice of the largest revision known, at a time by the majority's clocks.
+func (r *retention) note(agreed time.Time, seen shard.Revision) {
+	every := min(max(r.keep/10, retentionEveryMin), retentionEveryMax)
+	if agreed.Sub(r.looked) < every {
+		return
+	}
+	r.looked = agreed
+	if seen > shard.FirstRevision && (len(r.written) == 0 || seen > r.written[len(r.written)-1]) {
+		r.written = append(r.written, seen)
+	}
+}
+
+// due returns the revision to compact at, if it is time to.
+func (r *retention) due(agreed time.Time, compacted shard.Revision) (shard.Revision, bool) {
+	horizon := shard.TickAt(agreed.Add(-r.keep - r.margin)).Revision()
+	old, _ := slices.BinarySearch(r.written, horizon+1)
+	if old == 0 || r.written[old-1] <= compacted {
+		return 0, false
+	}
+	return r.written[old-1], true
+}
+
+// forget drops what was compacted.
+func (r *retention) forget(compacted shard.Revision) {
+	r.written = slices.DeleteFunc(r.written, func(rev shard.Revision) bool { return rev <= compacted })
+}
+
+// retain compacts from time to time while this node leads the meta group, until ctx ends.
+func (n *Node) retain(ctx context.Context) {
+	r := retention{keep: n.cfg.HistoryRetention, margin: n.cfg.MaxClockOffset}
+	tick := time.NewTicker(retentionLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		agreed, ok := n.watch.agreedTime()
+		if !ok {
+			continue
+		}
+		compacted := n.meta.Compacted()
+		r.note(agreed, n.hlc.Seen())
+		r.forget(compacted)
+		rev, due := r.due(agreed, compacted)
+		if !due || !n.meta.leads() || n.hlc.Distrusted() != "" {
+			continue
+		}
+		_, err := n.router.Compact(ctx, &pb.CompactionRequest{Revision: int64(rev)})
+		if err != nil && !errors.Is(err, shard.ErrCompacted) && ctx.Err() == nil {
+			n.log.Warn("cannot compact history that is older than --history-retention; trying again", "revision", rev, "error", err)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package apply
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/lease"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+const (
+	// leaseTTLMax is etcd's, in seconds. Durations of it do not overflow.
+	leaseTTLMax = 9_000_000_000
+	// detachKeysMax bounds the keys that one command deletes: a lease may have any number,
+	// and the apply worker serves other shards too.
+	detachKeysMax = 1000
+)
+
+// lease carries out a command about leases (docs/decisions/0007-leases.md).
+func (w *writing) lease(cmd *shardpb.Command) (proto.Message, error) {
+	var req shardpb.LeaseCommand
+	if err := decode(cmd, &req); err != nil {
+		return nil, err
+	}
+	if cmd.Kind == shardpb.Kind_LEASE_REIGN {
+		return &shardpb.LeaseAnswer{Reign: w.leases.BeginReign()}, nil
+	}
+	if req.Lease == 0 {
+		return nil, malformed("%s without a lease", cmd.Kind)
+	}
+	switch cmd.Kind {
+	case shardpb.Kind_LEASE_REGISTER:
+		return w.leaseRegister(&req)
+	case shardpb.Kind_LEASE_DETACH:
+		return w.leaseDetach(&req)
+	}
+	if !w.isHome(req.Lease) {
+		return nil, wrongShard(w.id, w.view.Descriptor)
+	}
+	rec := w.leases.Record(req.Lease)
+	switch cmd.Kind {
+	case shardpb.Kind_LEASE_GRANT:
+		return w.leaseGrant(rec, &req)
+	case shardpb.Kind_LEASE_ATTACH:
+		return w.leaseAttach(rec, &req)
+	case shardpb.Kind_LEASE_REVOKE:
+		return w.leaseRevoke(rec, &req)
+	default: // the caller lets nothing else through
+		return w.leaseForget(rec, &req)
+	}
+}
+
+// leaseGrant makes a record. Its incarnation is a revision, so that it is above every
+// one that any lease of the ID has had; like a revision it raises the floor.
+func (w *writing) leaseGrant(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
+	if req.Ttl < 1 || req.Ttl > leaseTTLMax {
+		return nil, malformed("a lease of %d seconds", req.Ttl)
+	}
+	if rec != nil {
+		return nil, refuse(shard.ErrLeaseExists)
+	}
+	w.view.Floor = w.rev
+	rec = &lease.Record{ID: req.Lease, TTL: req.Ttl, Incarnation: int64(w.rev)}
+	w.leases.Set(rec)
+	return &shardpb.LeaseAnswer{Ttl: rec.TTL, Incarnation: rec.Incarnation}, nil
+}
+
+// leaseAttach widens a lease's spans, before the keys' shard registers it (L1, L2).
+func (w *writing) leaseAttach(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
+	span, err := spanOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if rec == nil || rec.Revoking { // L4
+		return nil, refuse(shard.ErrLeaseNotFound)
+	}
+	w.leases.Set(rec.Attach(span))
+	return &shardpb.LeaseAnswer{Ttl: rec.TTL, Incarnation: rec.Incarnation}, nil
+}
+
+// leaseRevoke marks a lease. Where all that is attached is here, it does the rest, too.
+func (w *writing) leaseRevoke(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
+	if rec == nil {
+		return nil, refuse(shard.ErrLeaseNotFound)
+	}
+	// What expired in an earlier reign was renewed by the beginning of this one; what was
+	// another lease of the ID is gone.
+	if req.Reign != 0 && req.Reign != w.leases.Reign() || req.Incarnation != 0 && req.Incarnation != rec.Incarnation {
+		return nil, refuse(shard.ErrLeaseRace)
+	}
+	rec = rec.Revoke()
+	w.leases.Set(rec)
+	answer := &shardpb.LeaseAnswer{Ttl: rec.TTL, Incarnation: rec.Incarnation}
+	span := w.view.Descriptor.Span
+	if !rec.Within(span) {
+		answer.Spans = lease.SpansProto(rec.Spans)
+		return answer, nil
+	}
+	if len(rec.Spans) > 0 {
+		if err := w.detach(rec.ID, span, answer); err != nil {
+			return nil, err
+		}
+	}
+	if !answer.More {
+		w.leases.Drop(rec.ID)
+		answer.Gone = true
+	}
+	return answer, nil
+}
+
+// leaseForget drops a record of which nothing is attached any more (L4). The caller has
+// seen to that. Of an earlier lease of the ID it is a late duplicate.
+func (w *writing) leaseForget(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
+	if rec == nil || req.Incarnation < rec.Incarnation {
+		return &shardpb.LeaseAnswer{}, nil
+	}
+	if !rec.Revoking || req.Incarnation != rec.Incarnation {
+		return nil, refuse(shard.ErrLeaseRace)
+	}
+	w.leases.Drop(rec.ID)
+	return &shardpb.LeaseAnswer{}, nil
+}
+
+// leaseRegister lets keys be attached, unless keys of such leases were detached since
+// the fence was told (L6). That the record covers this shard's span follows from the
+// command's epoch: ATTACH named the span that goes with it (L2). At its own home no
+// lease is registered like this: a put does it.
+func (w *writing) leaseRegister(req *shardpb.LeaseCommand) (proto.Message, error) {
+	if req.Incarnation <= 0 {
+		return nil, malformed("registration of lease %x without an incarnation", req.Lease)
+	}
+	if w.isHome(req.Lease) || req.Fence != w.leases.Fence(req.Lease) || req.Incarnation < w.leases.Registered(req.Lease) {
+		return nil, refuse(shard.ErrLeaseRace)
+	}
+	w.leases.Register(req.Lease, req.Incarnation)
+	return &shardpb.LeaseAnswer{Incarnation: req.Incarnation}, nil
+}
+
+// leaseDetach deletes the attached keys of a span. For an earlier lease of the ID than
+// the one registered it is a late duplicate: that one's keys are gone.
+func (w *writing) leaseDetach(req *shardpb.LeaseCommand) (proto.Message, error) {
+	span, err := spanOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if !w.view.Descriptor.Span.ContainsSpan(span) {
+		return nil, wrongShard(w.id, w.view.Descriptor)
+	}
+	answer := &shardpb.LeaseAnswer{}
+	if req.Incarnation < w.leases.Registered(req.Lease) {
+		return answer, nil
+	}
+	return answer, w.detach(req.Lease, span, answer)
+}
+
+// detach ends the registration before it deletes, so that with the first of several
+// commands no key is added to those left. It deletes in key order, at one revision.
+func (w *writing) detach(id int64, span shard.Span, answer *shardpb.LeaseAnswer) error {
+	w.leases.Detach(id)
+	keys, err := w.attachedTo(id, span, detachKeysMax+1)
+	if err != nil {
+		return err
+	}
+	if len(keys) > detachKeysMax {
+		keys, answer.More = keys[:detachKeysMax], true
+	}
+	for _, key := range keys {
+		if err := w.w.Delete(key); err != nil {
+			return err
+		}
+	}
+	answer.Deleted = int64(len(keys))
+	return nil
+}
+
+func spanOf(req *shardpb.LeaseCommand) (shard.Span, error) {
+	s := shard.Span{Start: req.GetSpan().GetStart(), End: req.GetSpan().GetEnd()}
+	if req.Span == nil || s.Empty() {
+		return shard.Span{}, malformed("lease %x: an empty span", req.Lease)
+	}
+	return s, nil
+}

@@ -1,0 +1,187 @@
+package apply
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/lease"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Kinds of local records about leases. Leases at home here are no local records: they
+// lie in the span, by home key (engine.LeaseKey).
+const (
+	// registrationKind is a shardpb.LeaseRegistration; one for each, by lease ID.
+	registrationKind byte = 3
+	// leaseBookKind is the shardpb.LeaseBook.
+	leaseBookKind byte = 4
+)
+
+// storeLeases adds an Update's changes to its batch (A3).
+func (m *Machine) storeLeases(b *pebble.Batch, c lease.Changes) error {
+	kvs, err := leaseRecords(m.id, m.replica, c)
+	if err != nil {
+		return err
+	}
+	for _, kv := range kvs {
+		if kv.Value == nil {
+			err = b.Delete(kv.Key, nil)
+		} else {
+			err = b.Set(kv.Key, kv.Value, nil)
+		}
+		if err != nil {
+			return fmt.Errorf("write lease records: %w", err)
+		}
+	}
+	return nil
+}
+
+// leaseRecords gives changes as the store keeps them.
+func leaseRecords(id shard.ID, replica shard.ReplicaID, c lease.Changes) ([]engine.KV, error) {
+	var kvs []engine.KV
+	var errs []error
+	set := func(key []byte, m interface{ MarshalVT() ([]byte, error) }) {
+		value, err := m.MarshalVT()
+		errs = append(errs, err)
+		kvs = append(kvs, engine.KV{Key: key, Value: value})
+	}
+	for _, r := range c.Records {
+		if key := engine.LeaseKey(r.ID); r.Record == nil {
+			kvs = append(kvs, engine.KV{Key: key})
+		} else {
+			set(key, r.Record.Proto())
+		}
+	}
+	for _, g := range c.Registrations {
+		if key := registrationKey(id, replica, g.Lease); g.Incarnation == 0 {
+			kvs = append(kvs, engine.KV{Key: key})
+		} else {
+			set(key, g)
+		}
+	}
+	if c.Book != nil {
+		set(engine.LocalKey(id, replica, leaseBookKind), c.Book)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("encode lease records: %w", err)
+	}
+	return kvs, nil
+}
+
+func registrationKey(id shard.ID, replica shard.ReplicaID, lease int64) []byte {
+	return engine.LocalKey(id, replica, registrationKind, binary.BigEndian.AppendUint64(nil, uint64(lease))...)
+}
+
+// loadLeases reads what the engine holds about leases.
+func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
+	var s shardpb.LeaseState
+	if d == nil {
+		return lease.NewTable(&s)
+	}
+	if err := m.eachLeaseRecord(d.Span, func(value []byte) error {
+		var r shardpb.LeaseRecord
+		s.Records = append(s.Records, &r)
+		return r.UnmarshalVT(value)
+	}); err != nil {
+		return nil, err
+	}
+	registrations, err := m.engine.LocalsOf(m.id, m.replica, registrationKind)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range registrations {
+		var g shardpb.LeaseRegistration
+		if err := g.UnmarshalVT(r.Value); err != nil {
+			return nil, fmt.Errorf("decode lease registration: %w: %w", shard.ErrCorrupt, err)
+		}
+		s.Registrations = append(s.Registrations, &g)
+	}
+	book, err := m.engine.Local(m.id, m.replica, leaseBookKind)
+	if err != nil {
+		return nil, err
+	}
+	if book != nil {
+		s.Book = &shardpb.LeaseBook{}
+		if err := s.Book.UnmarshalVT(book); err != nil {
+			return nil, fmt.Errorf("decode lease book: %w: %w", shard.ErrCorrupt, err)
+		}
+	}
+	return lease.NewTable(&s)
+}
+
+func (m *Machine) eachLeaseRecord(span shard.Span, each func(value []byte) error) (err error) {
+	lower, upper := engine.LeaseSpanBounds(span)
+	it, err := m.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for valid := it.First(); valid; valid = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := each(value); err != nil {
+			return fmt.Errorf("decode lease record %x: %w: %w", it.Key(), shard.ErrCorrupt, err)
+		}
+	}
+	return it.Error()
+}
+
+// Received turns a snapshot's state into the span it is of and the records that its
+// receiver keeps. Registrations of its own that the snapshot does not know go.
+func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
+	fail := func(err error) (shard.Span, []engine.KV, error) {
+		return shard.Span{}, nil, fmt.Errorf("state of a snapshot for shard %s: %w", m.id, err)
+	}
+	view, leases, err := unmarshalState(state)
+	if err != nil {
+		return fail(err)
+	}
+	if view.Descriptor == nil {
+		return fail(fmt.Errorf("without a descriptor: %w", shard.ErrCorrupt))
+	}
+	changes := lease.Changes{Registrations: leases.GetRegistrations(), Book: leases.GetBook()}
+	for _, p := range leases.GetRecords() {
+		r, err := lease.RecordOf(p)
+		if err != nil {
+			return fail(err)
+		}
+		changes.Records = append(changes.Records, lease.RecordChange{ID: r.ID, Record: r})
+	}
+	received, err := leaseRecords(m.id, m.replica, changes)
+	if err != nil {
+		return fail(err)
+	}
+	own, err := MarshalState(view)
+	if err != nil {
+		return fail(err)
+	}
+	before, err := m.engine.LocalsOf(m.id, m.replica, registrationKind)
+	if err != nil {
+		return fail(err)
+	}
+	// One value for each key: what is received comes after what goes. What was collected
+	// here says nothing of the history received.
+	values := map[string][]byte{
+		string(engine.LocalKey(m.id, m.replica, leaseBookKind)):  nil,
+		string(engine.LocalKey(m.id, m.replica, CollectionKind)): nil,
+	}
+	for _, r := range before {
+		values[string(engine.LocalKey(m.id, m.replica, registrationKind, r.Suffix...))] = nil
+	}
+	for _, kv := range received {
+		values[string(kv.Key)] = kv.Value
+	}
+	values[string(engine.LocalKey(m.id, m.replica, StateKind))] = own
+	kvs := make([]engine.KV, 0, len(values))
+	for key, value := range values {
+		kvs = append(kvs, engine.KV{Key: []byte(key), Value: value})
+	}
+	return view.Descriptor.Span, kvs, nil
+}

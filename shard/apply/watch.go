@@ -1,0 +1,69 @@
+package apply
+
+import (
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/watch"
+)
+
+// events gathers what an update changes for those who watch. Whether they do makes no
+// difference to what is written (A1).
+type events struct {
+	batch *watch.Batch // nil when nobody watches
+	// last is the revision of the last command that was added.
+	last shard.Revision
+}
+
+// add takes the changes of the command that was just carried out. They are those of the
+// last one that wrote: a command that writes nothing begins nothing.
+func (e *events) add(w *mvcc.Writer) error {
+	if e.batch == nil {
+		return nil
+	}
+	changed := w.Changed()
+	if len(changed) == 0 || changed[0].Header.Mod == e.last {
+		return nil
+	}
+	e.last = changed[0].Header.Mod
+	for i := range changed {
+		c := &changed[i]
+		var prev *mvccpb.KeyValue
+		if e.batch.PrevKV {
+			var err error
+			if prev, err = w.Previous(c); err != nil {
+				return err
+			}
+		}
+		e.batch.Add(c.Event(), prev)
+	}
+	return nil
+}
+
+// Subscribe begins a feed of the changes that this replica applies.
+//
+// Changes are published between the View that shows them and the results of their
+// commands. So whoever was answered, or has read the View after a barrier, and subscribes
+// then, misses nothing that comes later and can tell it from what was before by the
+// revision.
+func (m *Machine) Subscribe(o watch.Options) (*watch.Subscription, error) { return m.hub.Subscribe(o) }
+
+// history implements watch.History. As for other reads, what was allowed after it was
+// not missing before it (snapshot.Fetch). A watch may begin at the compacted revision.
+func (m *Machine) history(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
+	list, through, err := mvcc.Events(m.engine.NewReader(), span, from, to, o)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read shard %s: %w", m.id, err)
+	}
+	view, err := m.settled()
+	if err != nil {
+		return nil, 0, err
+	}
+	if from+1 < view.Compacted {
+		return nil, 0, &shard.CompactedError{Compacted: view.Compacted}
+	}
+	return list, through, nil
+}

@@ -1,0 +1,120 @@
+package lease
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Classes is how many fences a shard has: few enough to store, many enough that
+// unrelated revocations rarely make anybody register again.
+const Classes = 256
+
+// class is stored with the fences: it can never change. It is the other end of the hash
+// from the one that home keys are ordered by.
+func class(id int64) int { return int(shard.HomeKey(id)[7]) }
+
+// Table is what one replica has applied about leases. One goroutine changes it (the
+// replica's apply worker), by way of Updates; any may read it.
+type Table struct {
+	mu         sync.RWMutex
+	records    map[int64]*Record
+	registered map[int64]int64 // lease -> incarnation
+	book       book
+}
+
+// book is a shardpb.LeaseBook.
+type book struct {
+	reign  uint64
+	fences [Classes]uint64
+}
+
+// NewTable returns a table that holds the state; nil is an empty one.
+func NewTable(state *shardpb.LeaseState) (*Table, error) {
+	t := &Table{records: make(map[int64]*Record), registered: make(map[int64]int64)}
+	for _, p := range state.GetRecords() {
+		r, err := RecordOf(p)
+		if err != nil {
+			return nil, err
+		}
+		t.records[r.ID] = r
+	}
+	for _, g := range state.GetRegistrations() {
+		t.registered[g.Lease] = g.Incarnation
+	}
+	if b := state.GetBook(); b != nil {
+		if b.Format != format {
+			return nil, fmt.Errorf("lease book: format %d is not known to this version of flotilla", b.Format)
+		}
+		if len(b.Fences) > Classes {
+			return nil, fmt.Errorf("lease book with %d fences: %w", len(b.Fences), shard.ErrCorrupt)
+		}
+		t.book.reign = b.Reign
+		copy(t.book.fences[:], b.Fences)
+	}
+	return t, nil
+}
+
+// State is all of the table, in an order that depends on its content alone.
+func (t *Table) State() *shardpb.LeaseState {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	s := &shardpb.LeaseState{Book: t.book.proto()}
+	for _, r := range t.records {
+		s.Records = append(s.Records, r.Proto())
+	}
+	for id, incarnation := range t.registered {
+		s.Registrations = append(s.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: incarnation})
+	}
+	slices.SortFunc(s.Records, func(a, b *shardpb.LeaseRecord) int { return cmp.Compare(a.Lease, b.Lease) })
+	slices.SortFunc(s.Registrations, func(a, b *shardpb.LeaseRegistration) int { return cmp.Compare(a.Lease, b.Lease) })
+	return s
+}
+
+// proto is nil for a book in which nothing was written.
+func (b *book) proto() *shardpb.LeaseBook {
+	if *b == (book{}) {
+		return nil
+	}
+	p := &shardpb.LeaseBook{Format: format, Reign: b.reign}
+	if b.fences != [Classes]uint64{} {
+		p.Fences = slices.Clone(b.fences[:])
+	}
+	return p
+}
+
+// Record returns the lease whose home the shard is; nil if there is none.
+func (t *Table) Record(id int64) *Record {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.records[id]
+}
+
+// Records lists the leases whose home the shard is, in no order.
+func (t *Table) Records() []*Record {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]*Record, 0, len(t.records))
+	for _, r := range t.records {
+		out = append(out, r)
+	}
+	return out
+}
+
+// Len is how many leases the shard is the home of.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.records)
+}
+
+// Reign is the last reign that began, 0 before the first.
+func (t *Table) Reign() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.book.reign
+}

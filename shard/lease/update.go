@@ -1,0 +1,151 @@
+package lease
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Update is a set of changes of a Table that nobody else sees before Commit (L5). Its
+// reads include its own changes. It belongs to the goroutine that changes the table.
+type Update struct {
+	t          *Table
+	records    map[int64]*Record // nil: dropped
+	registered map[int64]int64   // 0: not registered
+	book       *book             // nil: as it was
+}
+
+// Update begins one. It costs nothing until something is changed.
+func (t *Table) Update() Update { return Update{t: t} }
+
+// Record returns the lease whose home the shard is; nil if there is none.
+func (u *Update) Record(id int64) *Record {
+	// The table is changed by this goroutine alone: reading it needs no lock.
+	if r, ok := u.records[id]; ok {
+		return r
+	}
+	return u.t.records[id]
+}
+
+// Set keeps a record in place of the one before.
+func (u *Update) Set(r *Record) { put(&u.records, r.ID, r) }
+
+// Drop forgets a lease.
+func (u *Update) Drop(id int64) { put(&u.records, id, nil) }
+
+// Registered returns the incarnation of the lease that keys may be attached to; 0 if
+// there is none.
+func (u *Update) Registered(id int64) (incarnation int64) {
+	if i, ok := u.registered[id]; ok {
+		return i
+	}
+	return u.t.registered[id]
+}
+
+// Register lets keys of the shard be attached to the lease (L2).
+func (u *Update) Register(id, incarnation int64) { put(&u.registered, id, incarnation) }
+
+// Detach ends the registration, if any, and raises the fence (L6).
+func (u *Update) Detach(id int64) {
+	if u.Registered(id) != 0 {
+		put(&u.registered, id, 0)
+	}
+	u.write().fences[class(id)]++
+}
+
+// Fence is what REGISTER must bring back.
+func (u *Update) Fence(id int64) uint64 { return u.read().fences[class(id)] }
+
+// Reign is the last reign that began.
+func (u *Update) Reign() uint64 { return u.read().reign }
+
+// BeginReign begins the next reign and returns its number.
+func (u *Update) BeginReign() uint64 {
+	u.write().reign++
+	return u.book.reign
+}
+
+func (u *Update) read() *book {
+	if u.book != nil {
+		return u.book
+	}
+	return &u.t.book
+}
+
+func (u *Update) write() *book {
+	if u.book == nil {
+		b := u.t.book
+		u.book = &b
+	}
+	return u.book
+}
+
+func put[V any](m *map[int64]V, id int64, v V) {
+	if *m == nil {
+		*m = make(map[int64]V)
+	}
+	(*m)[id] = v
+}
+
+// Changes is what an Update comes to, to be stored: by ID, nothing twice.
+type Changes struct {
+	Records       []RecordChange
+	Registrations []*shardpb.LeaseRegistration // an incarnation of 0: none any more
+	Book          *shardpb.LeaseBook           // nil: as it was
+}
+
+// RecordChange is a lease's new record; nil: it was dropped.
+type RecordChange struct {
+	ID     int64
+	Record *Record
+}
+
+// Changes lists what the Update has changed.
+func (u *Update) Changes() Changes {
+	var c Changes
+	for _, id := range sortedKeys(u.records) {
+		c.Records = append(c.Records, RecordChange{ID: id, Record: u.records[id]})
+	}
+	for _, id := range sortedKeys(u.registered) {
+		c.Registrations = append(c.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: u.registered[id]})
+	}
+	if u.book != nil {
+		c.Book = u.book.proto()
+	}
+	return c
+}
+
+func sortedKeys[V any](m map[int64]V) []int64 {
+	if len(m) == 0 {
+		return nil // most Updates change nothing here
+	}
+	return slices.SortedFunc(maps.Keys(m), cmp.Compare[int64])
+}
+
+// Commit lets everybody see the changes (L5).
+func (u *Update) Commit() {
+	if u.records == nil && u.registered == nil && u.book == nil {
+		return
+	}
+	u.t.mu.Lock()
+	defer u.t.mu.Unlock()
+	for id, r := range u.records {
+		if r == nil {
+			delete(u.t.records, id)
+		} else {
+			u.t.records[id] = r
+		}
+	}
+	for id, incarnation := range u.registered {
+		if incarnation == 0 {
+			delete(u.t.registered, id)
+		} else {
+			u.t.registered[id] = incarnation
+		}
+	}
+	if u.book != nil {
+		u.t.book = *u.book
+	}
+}

@@ -1,0 +1,236 @@
+package replica
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+const (
+	// stepTime is how long a step is meant to take. Writes of the whole node wait for each
+	// other at the end of a commit, so a put can be held up by as much.
+	stepTime = time.Millisecond
+	// restShare is how many times as long as the step it rests: a node gives a twentieth of
+	// a processor to its garbage, in which versions go several times faster than puts can
+	// make them.
+	restShare = 19
+	// restMin and restMax bound the rest. At the upper one, with the smallest steps, it
+	// still keeps up with thousands of overwritten keys a second on a machine that is so
+	// busy that each step takes long.
+	restMin, restMax = time.Millisecond, 50 * time.Millisecond
+	// Versions that a step looks at: as many as stepTime turns out to be enough for.
+	stepVersionsMin, stepVersionsFirst, stepVersionsMax = 250, 500, 2000
+	// failurePause is how long it rests when the store failed. It may never mend, and
+	// each attempt is a line in the log.
+	failurePause = 30 * time.Second
+	// flushBytes is how much must be gone for it to be worth a flush of the memtable. As
+	// long as the removals are only there the disk gets nothing back.
+	flushBytes = 4 << 20
+)
+
+// collector removes the garbage of a node's replicas in the background (P6). It runs only
+// after a compaction; an idle node does nothing.
+type collector struct {
+	host   *Host
+	wake   chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	// Owned by run.
+	versions  int   // of the next step
+	unflushed int64 // bytes dropped since the last flush
+
+	mu struct {
+		sync.Mutex
+		progress chan struct{} // closed and replaced when a replica may have been done with
+	}
+}
+
+func newCollector(h *Host) *collector {
+	c := &collector{host: h, wake: make(chan struct{}, 1), versions: stepVersionsFirst}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.mu.progress = make(chan struct{})
+	return c
+}
+
+func (c *collector) start() { c.work.Go(c.run) }
+
+// close ends collecting and returns when it has ended.
+func (c *collector) close() {
+	c.cancel()
+	c.work.Wait()
+}
+
+// poke has it look for garbage. It never blocks.
+func (c *collector) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *collector) run() {
+	for c.ctx.Err() == nil {
+		waiting := c.waiting()
+		c.announce()
+		if len(waiting) == 0 {
+			c.flush()
+			select {
+			case <-c.wake:
+			case <-c.ctx.Done():
+			}
+			continue
+		}
+		for _, r := range waiting {
+			c.clean(r)
+		}
+	}
+}
+
+// waiting returns the replicas that have garbage, those furthest behind first.
+func (c *collector) waiting() []*Replica {
+	var list []*Replica
+	var compacted shard.Revision
+	c.host.Each(func(r *Replica) {
+		v := r.View()
+		compacted = max(compacted, v.Compacted)
+		if v.Compacted > r.Collected() {
+			list = append(list, r)
+		}
+	})
+	slices.SortFunc(list, func(a, b *Replica) int {
+		return cmp.Or(cmp.Compare(a.Collected(), b.Collected()), cmp.Compare(a.id, b.id))
+	})
+	m := c.host.cfg.Metrics
+	m.compacted.Set(float64(compacted))
+	m.shardsWaiting.Set(float64(len(list)))
+	m.lag.Set(lagOf(list))
+	return list
+}
+
+// lagOf is the history, in seconds, that the first of the list still holds too much.
+func lagOf(list []*Replica) float64 {
+	switch {
+	case len(list) == 0:
+		return 0
+	case list[0].Collected() == 0:
+		return -1
+	default:
+		return list[0].View().Compacted.Tick().Time().Sub(list[0].Collected().Tick().Time()).Seconds()
+	}
+}
+
+// clean does steps until the replica has no garbage of the compaction it began with, or
+// has to be left alone for now.
+func (c *collector) clean(r *Replica) {
+	m := c.host.cfg.Metrics
+	began := time.Now()
+	for c.ctx.Err() == nil {
+		started := time.Now()
+		step, err := r.machine.Collect(mvcc.CollectLimits{Versions: c.versions, Drops: c.versions})
+		took := time.Since(started)
+		if err != nil {
+			c.host.cfg.Logger.Error("cannot remove superseded versions; trying again later", "shard", r.id, "error", err)
+			c.rest(failurePause)
+			return
+		}
+		m.steps.Observe(float64(took) / float64(time.Millisecond))
+		m.looked.Add(float64(step.Versions))
+		m.dropped.Add(float64(step.Dropped))
+		m.droppedBytes.Add(float64(step.Bytes))
+		c.unflushed += step.Bytes
+		c.fit(step, took)
+		switch {
+		case !step.Ran: // a snapshot is coming in
+			c.rest(restMax)
+			return
+		case step.Done:
+			m.walks.Observe(float64(time.Since(began)) / float64(time.Millisecond))
+			m.lastWalk.SetToCurrentTime()
+			c.announce()
+		}
+		c.rest(min(max(restShare*took, restMin), restMax))
+		if step.Done {
+			return
+		}
+	}
+}
+
+// fit makes the next step as large as this one says fits into stepTime.
+func (c *collector) fit(step apply.Collection, took time.Duration) {
+	if !step.Ran || step.Done {
+		return // less than asked for: tells nothing
+	}
+	fits := c.versions * int(stepTime) / int(max(took, time.Microsecond))
+	// Half way there: one step that had to wait for a processor says little.
+	c.versions = min(max((c.versions+fits)/2, stepVersionsMin), stepVersionsMax)
+}
+
+func (c *collector) rest(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ctx.Done():
+	}
+}
+
+// flush has the disk learn of what is gone.
+func (c *collector) flush() {
+	if c.unflushed < flushBytes {
+		return
+	}
+	c.unflushed = 0
+	if err := c.host.cfg.Engine.Flush(); err != nil {
+		c.host.cfg.Logger.Error("cannot write out what was removed", "error", err)
+	}
+}
+
+// announce lets those who wait look again.
+func (c *collector) announce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.mu.progress)
+	c.mu.progress = make(chan struct{})
+}
+
+func (c *collector) progress() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.progress
+}
+
+// Collected is the revision up to which the replica has removed what compactions let go.
+func (r *Replica) Collected() shard.Revision { return r.machine.Collected() }
+
+// WaitCollected waits until every replica of this node has removed what a compaction at
+// the revision lets go.
+func (h *Host) WaitCollected(ctx context.Context, rev shard.Revision) error {
+	for {
+		progress := h.collector.progress() // before the look
+		behind := 0
+		h.Each(func(r *Replica) {
+			if r.Collected() < rev {
+				behind++
+			}
+		})
+		if behind == 0 {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d shards to remove what a compaction at %s lets go: %w", behind, rev, context.Cause(ctx))
+		case <-h.collector.ctx.Done():
+			return fmt.Errorf("wait for %d shards to remove what a compaction at %s lets go: %w", behind, rev, shard.ErrStopped)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// overwrite puts versions of the value to each of the keys.
+func (p *process) overwrite(keys, versions int, value func() []byte) {
+	p.t.Helper()
+	for range versions {
+		var work sync.WaitGroup
+		for k := range keys {
+			body, err := proto.Marshal(&pb.PutRequest{Key: fmt.Appendf(nil, "key%03d", k), Value: value()})
+			require.NoError(p.t, err)
+			work.Add(1)
+			p.replica.Propose(&shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 1, Body: body}, func(r shard.Result) {
+				if r.Err != nil {
+					p.t.Error(r.Err)
+				}
+				work.Done()
+			})
+		}
+		work.Wait()
+	}
+}
+
+// valueOf reads a counter or a gauge.
+func valueOf(t *testing.T, metric prometheus.Metric) float64 {
+	t.Helper()
+	var m dto.Metric
+	require.NoError(t, metric.Write(&m))
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+}
+
+func (p *process) compact() shard.Revision {
+	p.t.Helper()
+	rev := p.replica.View().Rev
+	require.NoError(p.t, p.propose(&shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: 1, Revision: int64(rev)}).Err)
+	return rev
+}
+
+// A compaction is followed, without anybody's doing, by the removal of what it lets go,
+// also when the process ends in the middle.
+func TestGarbageGoesByItself(t *testing.T) {
+	const keys, versions = 100, 30
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	p.startNew()
+	p.overwrite(keys, versions, func() []byte { return []byte("v") })
+	before := everything(t, p.replica)
+	rev := p.compact()
+	p.close()
+
+	p = openProcess(t, dir, 2, Knobs{})
+	defer func() { p.close() }()
+	p.start()
+	require.NoError(t, p.host.WaitCollected(t.Context(), rev))
+	require.Equal(t, before.Kvs, everything(t, p.replica).Kvs)
+	left, err := p.replica.machine.Collect(mvcc.CollectLimits{})
+	require.NoError(t, err)
+	require.False(t, left.Ran)
+	require.Eventually(t, func() bool { return valueOf(t, p.host.cfg.Metrics.shardsWaiting) == 0 }, patience, time.Millisecond)
+	require.EqualValues(t, rev, valueOf(t, p.host.cfg.Metrics.compacted))
+
+	p.overwrite(keys, versions, func() []byte { return []byte("w") })
+	rev = p.compact()
+	require.NoError(t, p.host.WaitCollected(t.Context(), rev))
+	require.GreaterOrEqual(t, valueOf(t, p.host.cfg.Metrics.dropped), float64(keys*(versions-1)))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, p.host.WaitCollected(ctx, rev+1), context.Canceled, "nobody compacted at that")
+	waited := make(chan error)
+	go func() { waited <- p.host.WaitCollected(t.Context(), rev+1) }()
+	p.host.collector.close()
+	require.ErrorIs(t, <-waited, shard.ErrStopped)
+}
+
+// What is removed leaves the disk although nothing else is written any more.
+func TestSpaceComesBack(t *testing.T) {
+	const keys, versions, valueBytes = 64, 160, 2 << 10
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	random := rand.NewChaCha8([32]byte{1}) // does not compress
+	p.overwrite(keys, versions, func() []byte {
+		v := make([]byte, valueBytes)
+		random.Read(v)
+		return v
+	})
+	require.NoError(t, p.engine.Flush())
+	size := func() int {
+		n, err := p.engine.SpanSize(shard.Everything())
+		require.NoError(t, err)
+		return int(n)
+	}
+	const all = keys * versions * valueBytes
+	require.Eventually(t, func() bool { return size() > all*9/10 }, patience, time.Millisecond)
+	p.compact()
+	require.Eventually(t, func() bool { return size() < all/10 }, patience, time.Millisecond, "of %d bytes, %d live", all, keys*valueBytes)
+}

@@ -1,0 +1,282 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/lease"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// reignPatience bounds how long a request waits for the reign of a new leader to begin:
+// a write to the log. Whoever asked may ask again.
+const reignPatience = time.Second
+
+// reigning is a leader's part of the leases at home here: how long they live. It begins
+// anew with each term, so that leases do not suffer from a time without a leader.
+//
+// What it says is true for a request that took a read barrier meanwhile and then found
+// that the reign is still the last one. Had another one begun before the request was
+// taken in, the barrier would have brought the entry that says so; if it begins later,
+// it gives every lease its whole time, which ends later than what we promise (L3).
+type reigning struct {
+	sync.Mutex
+	lessor *lease.Lessor // nil unless this replica began the last reign known here
+	term   uint64        // in which it did
+	start  *reignStart   // under way; nil: none
+}
+
+// reignStart is an attempt to begin a reign.
+type reignStart struct {
+	done chan struct{} // closed after err is set
+	err  error
+}
+
+// LeaseStatus is what a home tells about a lease.
+type LeaseStatus struct {
+	ID int64
+	// TTL is how long it still lives; it is negative when there is no such lease.
+	TTL time.Duration
+	// Granted is the whole TTL in seconds.
+	Granted int64
+	// Spans are where keys may be attached.
+	Spans []shard.Span
+}
+
+// KeepAlive renews a lease at its home and returns its TTL in seconds: 0 if there is no
+// such lease, or none any more. Only a leader answers; NotLeaderError and ErrUnavailable
+// promise nothing, and the caller asks again.
+func (r *Replica) KeepAlive(ctx context.Context, id int64) (ttl int64, err error) {
+	reign, err := r.reign(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("renew lease %x: %w", id, err)
+	}
+	r.reigning.Lock()
+	if l := r.reigning.lessor; l != nil && l.Reign() == reign {
+		l.Renew(id, r.host.now())
+	}
+	r.reigning.Unlock()
+	// The order is the protocol: renewed, then shown that it counted. See reigning.
+	status, err := r.statusAfterBarrier(ctx, reign, id)
+	if err != nil || status.TTL < 0 {
+		return 0, err
+	}
+	r.host.cfg.Metrics.leaseRenewals.Inc()
+	return status.Granted, nil
+}
+
+// LeaseStatus tells how long a lease still lives, at its home. Refusals are as for
+// KeepAlive.
+func (r *Replica) LeaseStatus(ctx context.Context, id int64) (LeaseStatus, error) {
+	reign, err := r.reign(ctx)
+	if err != nil {
+		return LeaseStatus{}, fmt.Errorf("look at lease %x: %w", id, err)
+	}
+	return r.statusAfterBarrier(ctx, reign, id)
+}
+
+func (r *Replica) statusAfterBarrier(ctx context.Context, reign uint64, id int64) (LeaseStatus, error) {
+	list, err := r.livingAfterBarrier(ctx, reign, func(view shard.View, l *lease.Lessor) ([]int64, error) {
+		if !view.Descriptor.Span.Contains(shard.HomeKey(id)) {
+			return nil, &shard.WrongShardError{Shard: r.id, Descriptors: []*shard.Descriptor{view.Descriptor}}
+		}
+		return []int64{id}, nil
+	})
+	if err != nil {
+		return LeaseStatus{}, fmt.Errorf("look at lease %x: %w", id, err)
+	}
+	if len(list) == 0 {
+		return LeaseStatus{ID: id, TTL: -1}, nil
+	}
+	return list[0], nil
+}
+
+// Leases lists the living leases whose home this shard is, those first that are the
+// first to expire. Refusals are as for KeepAlive.
+func (r *Replica) Leases(ctx context.Context) ([]LeaseStatus, error) {
+	reign, err := r.reign(ctx)
+	var list []LeaseStatus
+	if err == nil {
+		list, err = r.livingAfterBarrier(ctx, reign, func(_ shard.View, l *lease.Lessor) ([]int64, error) {
+			return l.Living(r.host.now()), nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	return list, nil
+}
+
+// livingAfterBarrier tells of the leases that ids names, leaving out those that do not
+// live, once it is certain that the reign counts.
+func (r *Replica) livingAfterBarrier(ctx context.Context, reign uint64, ids func(shard.View, *lease.Lessor) ([]int64, error)) ([]LeaseStatus, error) {
+	view, err := r.Barrier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.reigning.Lock()
+	defer r.reigning.Unlock()
+	table := r.machine.Leases()
+	l := r.reigning.lessor
+	if l == nil || l.Reign() != reign || table.Reign() != reign {
+		return nil, r.notReigning()
+	}
+	wanted, err := ids(view, l)
+	if err != nil {
+		return nil, err
+	}
+	var out []LeaseStatus
+	now := r.host.now()
+	for _, id := range wanted {
+		left, ok := l.Remaining(id, now)
+		// The table may be ahead of the lessor, which hears of an Update after it.
+		if rec := table.Record(id); ok && rec != nil && !rec.Revoking {
+			out = append(out, LeaseStatus{ID: id, TTL: left, Granted: rec.TTL, Spans: rec.Spans})
+		}
+	}
+	return out, nil
+}
+
+// LeaseKeys lists the keys of this shard that are attached to the lease, in order, as
+// applied here.
+func (r *Replica) LeaseKeys(id int64) ([][]byte, error) { return r.machine.LeaseKeys(id) }
+
+// DueLeases names leases that a leader is to revoke, limit at most, those first that
+// expired first. It does not wait: a leader that has not begun its reign begins it, and
+// names none.
+func (r *Replica) DueLeases(limit int) []lease.Due {
+	if !r.Leads() || r.machine.Leases().Len() == 0 {
+		return nil
+	}
+	if _, start := r.reignOrStart(); start != nil {
+		return nil
+	}
+	r.reigning.Lock()
+	defer r.reigning.Unlock()
+	if r.reigning.lessor == nil { // it ended just now
+		return nil
+	}
+	due := r.reigning.lessor.Due(r.host.now(), limit)
+	r.host.cfg.Metrics.leasesDue.Add(float64(len(due)))
+	return due
+}
+
+// reign returns the number of this leader's reign, and waits for it to begin.
+func (r *Replica) reign(ctx context.Context) (uint64, error) {
+	if !r.Leads() {
+		return 0, r.notReigning()
+	}
+	reign, start := r.reignOrStart()
+	if start == nil {
+		return reign, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, reignPatience, shard.ErrUnavailable)
+	defer cancel()
+	select {
+	case <-start.done:
+		if start.err != nil {
+			return 0, start.err
+		}
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for shard %d to measure leases: %w", r.id, context.Cause(ctx))
+	}
+	if reign, start = r.reignOrStart(); start != nil {
+		return 0, r.notReigning()
+	}
+	return reign, nil
+}
+
+// notReigning is certain: nothing was renewed.
+func (r *Replica) notReigning() error {
+	if !r.Leads() {
+		return &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}
+	}
+	return fmt.Errorf("shard %d measures leases anew: %w", r.id, shard.ErrUnavailable)
+}
+
+// reignOrStart returns the reign of this term, or the attempt to begin it.
+func (r *Replica) reignOrStart() (uint64, *reignStart) {
+	term := r.Term()
+	r.reigning.Lock()
+	l, start := r.reigning.lessor, r.reigning.start
+	if l != nil && r.reigning.term == term && l.Reign() == r.machine.Leases().Reign() {
+		r.reigning.Unlock()
+		return l.Reign(), nil
+	}
+	first := start == nil
+	if first {
+		start = &reignStart{done: make(chan struct{})}
+		r.reigning.start = start
+	}
+	r.reigning.Unlock()
+	if first {
+		r.proposeReign(func(res shard.Result) { r.beginReign(start, term, res) })
+	}
+	return 0, start
+}
+
+func (r *Replica) proposeReign(done func(shard.Result)) {
+	d := r.View().Descriptor
+	if d == nil {
+		done(shard.Result{Err: &shard.WrongShardError{Shard: r.id}})
+		return
+	}
+	r.Propose(&shardpb.Command{Kind: shardpb.Kind_LEASE_REIGN, Epoch: d.Epoch}, done)
+}
+
+// beginReign ends an attempt. Leases are measured from when REIGN was applied or later,
+// for their whole TTL and an election timeout: those who renew have to find the new
+// leader first.
+func (r *Replica) beginReign(start *reignStart, term uint64, res shard.Result) {
+	r.reigning.Lock()
+	defer r.reigning.Unlock()
+	r.reigning.start = nil
+	if start.err = certain(res.Err); start.err == nil {
+		reign := res.Response.(*shardpb.LeaseAnswer).Reign
+		raft := r.host.cfg.Raft
+		extend := time.Duration(raft.ElectionTicks) * raft.TickInterval
+		r.reigning.lessor = lease.Reign(reign, r.machine.Leases().Records(), r.host.now(), extend)
+		r.reigning.term = term
+	}
+	close(start.done)
+}
+
+// certain turns the unknown outcome of REIGN into one that the request which waited for
+// it may be repeated after: the request itself has changed nothing.
+func certain(err error) error {
+	if errors.Is(err, shard.ErrUnknownOutcome) {
+		return fmt.Errorf("begin to measure leases: %w", shard.ErrUnavailable)
+	}
+	return err
+}
+
+// noteLeases tells the lessor what an Update has changed, before anybody hears of its
+// results.
+func (r *Replica) noteLeases() {
+	changes := r.machine.LeaseChanges()
+	r.reigning.Lock()
+	defer r.reigning.Unlock()
+	l := r.reigning.lessor
+	if l == nil {
+		return
+	}
+	if l.Reign() != r.machine.Leases().Reign() { // another one's has begun
+		r.reigning.lessor = nil
+		return
+	}
+	now := r.host.now()
+	for _, c := range changes {
+		l.Changed(c.ID, c.Record, now)
+	}
+}
+
+// endReign is for when the leases were replaced as a whole.
+func (r *Replica) endReign() {
+	r.reigning.Lock()
+	defer r.reigning.Unlock()
+	r.reigning.lessor = nil
+}

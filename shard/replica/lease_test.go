@@ -1,0 +1,234 @@
+package replica
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+func body(m proto.Message) []byte {
+	data, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+func (p *process) lease(kind shardpb.Kind, c *shardpb.LeaseCommand) (*shardpb.LeaseAnswer, error) {
+	p.t.Helper()
+	r := p.propose(&shardpb.Command{Kind: kind, Epoch: 1, Body: body(c)})
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	return r.Response.(*shardpb.LeaseAnswer), nil
+}
+
+func (p *process) grant(id, ttl int64) {
+	p.t.Helper()
+	_, err := p.lease(shardpb.Kind_LEASE_GRANT, &shardpb.LeaseCommand{Lease: id, Ttl: ttl})
+	require.NoError(p.t, err)
+}
+
+func (p *process) putWithLease(key string, id int64) {
+	p.t.Helper()
+	r := p.propose(&shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 1, Body: body(&pb.PutRequest{Key: []byte(key), Lease: id})})
+	require.NoError(p.t, r.Err)
+}
+
+// left is the time to live; negative: none.
+func (p *process) left(id int64) time.Duration {
+	p.t.Helper()
+	s, err := p.replica.LeaseStatus(p.t.Context(), id)
+	require.NoError(p.t, err)
+	return s.TTL
+}
+
+func (p *process) keepAlive(id int64) int64 {
+	p.t.Helper()
+	ttl, err := p.replica.KeepAlive(p.t.Context(), id)
+	require.NoError(p.t, err)
+	return ttl
+}
+
+// A lease lives its TTL after each renewal, is then named to be revoked, and is not
+// renewed any more (L7).
+func TestLeaseLivesAndExpires(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	require.Empty(t, p.replica.DueLeases(9))
+	require.Zero(t, p.keepAlive(7), "there is no such lease")
+	require.Negative(t, p.left(7))
+	require.Zero(t, p.replica.machine.Leases().Len())
+
+	p.grant(7, 10)
+	p.grant(8, 20)
+	p.putWithLease("b", 7)
+	p.putWithLease("a", 7)
+	require.Equal(t, 10*time.Second, p.left(7))
+	p.clock.advance(6 * time.Second)
+	require.Equal(t, 4*time.Second, p.left(7))
+	require.Equal(t, int64(10), p.keepAlive(7))
+	require.Equal(t, 10*time.Second, p.left(7))
+
+	list, err := p.replica.Leases(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	require.Equal(t, []int64{7, 8}, []int64{list[0].ID, list[1].ID})
+	require.Equal(t, []shard.Span{shard.Everything()}, list[0].Spans)
+	keys, err := p.replica.LeaseKeys(7)
+	require.NoError(t, err)
+	require.Equal(t, [][]byte{[]byte("a"), []byte("b")}, keys)
+
+	p.clock.advance(10 * time.Second)
+	require.Zero(t, p.keepAlive(7))
+	due := p.replica.DueLeases(9)
+	require.Len(t, due, 1)
+	require.Equal(t, int64(7), due[0].ID)
+	require.Zero(t, p.keepAlive(7))
+	require.Empty(t, p.replica.DueLeases(9))
+	answer, err := p.lease(shardpb.Kind_LEASE_REVOKE, &shardpb.LeaseCommand{Lease: 7, Incarnation: due[0].Incarnation, Reign: due[0].Reign})
+	require.NoError(t, err)
+	require.True(t, answer.Gone)
+	require.Equal(t, "", p.get("a"))
+	require.Negative(t, p.left(7))
+
+	p.grant(7, 5)
+	require.Equal(t, int64(5), p.keepAlive(7), "another lease of the same ID")
+}
+
+// Whoever begins another reign makes void what was found and promised in the last (L3):
+// the expiry, and a renewal that was not acknowledged yet.
+func TestAnotherReignEndsThis(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	p.grant(7, 10)
+	reign, err := p.replica.reign(t.Context())
+	require.NoError(t, err)
+	p.clock.advance(11 * time.Second) // an election timeout is a tenth of a second here
+	due := p.replica.DueLeases(1)
+	require.Len(t, due, 1)
+	require.Equal(t, reign, due[0].Reign)
+
+	_, err = p.lease(shardpb.Kind_LEASE_REIGN, &shardpb.LeaseCommand{})
+	require.NoError(t, err)
+	_, err = p.lease(shardpb.Kind_LEASE_REVOKE, &shardpb.LeaseCommand{Lease: 7, Reign: due[0].Reign})
+	require.ErrorIs(t, err, shard.ErrLeaseRace)
+	_, err = p.replica.statusAfterBarrier(t.Context(), reign, 7)
+	require.ErrorIs(t, err, shard.ErrUnavailable)
+
+	require.Equal(t, int64(10), p.keepAlive(7), "in a reign of its own again")
+	require.Greater(t, p.replica.reigning.lessor.Reign(), reign+1)
+	require.Equal(t, 10*time.Second+100*time.Millisecond, p.left(7), "never earlier than it was (L8)")
+}
+
+// Another term begins another reign, in which leases get all of their time.
+func TestEachTermReigns(t *testing.T) {
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	p.startNew()
+	p.grant(7, 10)
+	reign, err := p.replica.reign(t.Context())
+	require.NoError(t, err)
+	p.clock.advance(9 * time.Second)
+	p.close()
+
+	p = openProcess(t, dir, 2, Knobs{})
+	defer func() { p.close() }()
+	p.start()
+	require.Equal(t, 10100*time.Millisecond, p.left(7))
+	require.Equal(t, reign+1, p.replica.machine.Leases().Reign())
+	p.replica.reigning.Lock()
+	p.replica.reigning.term--
+	p.replica.reigning.Unlock()
+	require.Equal(t, int64(10), p.keepAlive(7))
+	require.Equal(t, reign+2, p.replica.machine.Leases().Reign())
+}
+
+// A replica that does not lead tells nothing of how long leases live.
+func TestOnlyLeadersMeasure(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	p.grant(7, 1)
+	idle := &Replica{id: 99, replicaID: 1, host: p.host, machine: p.replica.machine}
+	_, err := idle.KeepAlive(t.Context(), 7)
+	var not *shard.NotLeaderError
+	require.ErrorAs(t, err, &not)
+	_, err = idle.LeaseStatus(t.Context(), 7)
+	require.ErrorAs(t, err, &not)
+	_, err = idle.Leases(t.Context())
+	require.ErrorAs(t, err, &not)
+	p.clock.advance(time.Hour)
+	require.Empty(t, idle.DueLeases(9))
+}
+
+// A leader of another home sends the question on.
+func TestLeaseOfAnotherHome(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.start()
+	_, err := p.replica.KeepAlive(t.Context(), 1)
+	var wrong *shard.WrongShardError
+	require.ErrorAs(t, err, &wrong, "not initialised")
+	d := shard.Descriptor{ID: testShard, Epoch: 1, Generation: 1, Span: shard.Span{Start: []byte("a"), End: []byte("b")}}
+	require.NoError(t, p.propose(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}).Err)
+	_, err = p.replica.KeepAlive(t.Context(), 1)
+	require.ErrorAs(t, err, &wrong)
+	require.Len(t, wrong.Descriptors, 1)
+}
+
+// Snapshots carry leases, registrations and fences, and rebuild the index of attached keys.
+func TestSnapshotBringsLeases(t *testing.T) {
+	from, sm := sender(t)
+	from.grant(7, 10)
+	from.grant(8, 10)
+	from.grant(9, 10)
+	for _, key := range []string{"a", "b", "c"} {
+		from.putWithLease(key, 7)
+	}
+	from.put("b", "detached")
+	from.putWithLease("d", 9)
+	_, err := from.lease(shardpb.Kind_LEASE_REVOKE, &shardpb.LeaseCommand{Lease: 9})
+	require.NoError(t, err)
+	want := from.replica.machine.Leases().State()
+	prepared, err := sm.PrepareSnapshot()
+	require.NoError(t, err)
+	from.grant(10, 10) // after the moment of the snapshot
+	from.putWithLease("e", 7)
+	var stream bytes.Buffer
+	require.NoError(t, sm.SaveSnapshot(prepared, &stream, nil))
+
+	to := openProcess(t, t.TempDir(), 2, Knobs{})
+	defer func() { to.close() }()
+	to.startNew()
+	for id := int64(7); id < 20; id++ { // a past of its own that must go
+		to.grant(id, 99)
+		to.putWithLease("e", id)
+		to.putWithLease("f", id)
+	}
+	got := &stateMachine{replica: to.replica}
+	require.NoError(t, got.RecoverFromSnapshot(&stream, nil))
+	check := func(r *Replica) {
+		require.True(t, proto.Equal(want, r.machine.Leases().State()))
+		for id := int64(7); id < 20; id++ {
+			keys, err := r.LeaseKeys(id)
+			require.NoError(t, err)
+			if id == 7 {
+				require.Equal(t, [][]byte{[]byte("a"), []byte("c")}, keys)
+			} else {
+				require.Empty(t, keys)
+			}
+		}
+	}
+	check(to.replica)
+	check(receiver(t, to, testReplica).replica) // as stored
+}

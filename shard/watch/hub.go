@@ -1,0 +1,232 @@
+package watch
+
+import (
+	"math"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+// History lists changes as mvcc.Events does, from the store. It fails with
+// shard.CompactedError when some of them may be gone, with shard.ErrUnavailable when it
+// cannot know (W5), and is called without the hub's lock.
+type History func(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error)
+
+// Hub is where one replica's changes meet those who watch them. Collect and Publish are
+// called by the replica's apply worker, everything else by anyone.
+type Hub struct {
+	id      shard.ID // immutable, like all up to mu
+	history History
+	metrics *Metrics
+
+	mu struct {
+		sync.Mutex
+		recent recent
+		// compacted and descriptor are those of the last Publish.
+		compacted  shard.Revision
+		descriptor *shard.Descriptor
+		// end is why there is nothing to watch any more; nil until then.
+		end error
+
+		subs  map[*Subscription]struct{}
+		index index
+		// prevs counts the subs that want previous values.
+		prevs int
+		// awaiting are the subs with an awaited floor; none of those is below lowest.
+		awaiting map[*Subscription]struct{}
+		lowest   shard.Revision
+	}
+
+	// woken is Publish's scratch: whom to call when the lock is free again.
+	woken []*Subscription
+}
+
+// New returns the hub of a replica that has applied what view says. Without metrics
+// nothing is counted.
+func New(id shard.ID, view shard.View, history History, metrics *Metrics) *Hub {
+	if metrics == nil {
+		metrics = NewMetrics(prometheus.NewRegistry())
+	}
+	h := &Hub{id: id, history: history, metrics: metrics}
+	h.mu.recent = nothingUpTo(view.Floor)
+	h.mu.compacted, h.mu.descriptor = view.Compacted, view.Descriptor
+	h.mu.subs = make(map[*Subscription]struct{})
+	h.mu.awaiting = make(map[*Subscription]struct{})
+	h.mu.index = newIndex()
+	return h
+}
+
+// Batch takes what one update of the replica changes.
+type Batch struct {
+	// PrevKV asks for what each change replaced.
+	PrevKV  bool
+	records []record
+}
+
+// Add takes the next change, with what it replaced if that is asked for and was there.
+// Both are shared with all who watch: nobody may change them from now on.
+func (b *Batch) Add(e *mvccpb.Event, prev *mvccpb.KeyValue) {
+	b.records = append(b.records, newRecord(e, prev))
+}
+
+// Collect returns what the next update is to put its changes in; nil when nobody
+// watches, and then there is nothing to put.
+func (h *Hub) Collect() *Batch {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.mu.subs) == 0 {
+		return nil
+	}
+	return &Batch{PrevKV: h.mu.prevs > 0}
+}
+
+// Publish tells that an update has been committed, with what it changed, and what the
+// replica has applied now. b comes from a Collect before that update. It is nil when the
+// changes were not collected, or came as a snapshot: whoever watches reads them from the
+// store then (W4).
+//
+// It is called when the store shows the changes and view is what a reader is judged by.
+func (h *Hub) Publish(b *Batch, view shard.View) {
+	for _, s := range h.publish(b, view) {
+		s.o.Ready() // without the lock: its holder may hold one of its own while it polls
+	}
+	clear(h.woken)
+}
+
+func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.woken = h.woken[:0]
+	if was := h.mu.descriptor; was != nil && view.Descriptor.Epoch != was.Epoch {
+		h.dismiss(view.Descriptor)
+	}
+	if b == nil || len(h.mu.subs) == 0 {
+		for s := range h.mu.subs {
+			h.disturb(s)
+		}
+		h.mu.recent = nothingUpTo(view.Floor)
+	} else {
+		h.match(b)
+		h.mu.recent.add(b, view.Floor)
+		h.metrics.events.Add(float64(len(b.records)))
+	}
+	h.mu.compacted, h.mu.descriptor = view.Compacted, view.Descriptor
+	h.wakeAwaiting()
+	return h.woken
+}
+
+// match disturbs the armed subscriptions that the changes concern.
+func (h *Hub) match(b *Batch) {
+	for i := range b.records {
+		rec := &b.records[i]
+		h.mu.index.each(rec.plain.Kv.Key, func(g *group) {
+			for j := len(g.armed) - 1; j >= 0; j-- { // from the end: disarm moves the last
+				if s := g.armed[j]; s.pos < rec.rev {
+					h.disturb(s)
+				}
+			}
+		})
+	}
+}
+
+// disturb takes an armed subscription out of the index, before the floor rises: up to
+// the floor it has been given everything.
+func (h *Hub) disturb(s *Subscription) {
+	if s.armed {
+		s.group.disarm(s)
+		s.pos = max(s.pos, h.mu.recent.floor)
+	}
+	h.wake(s)
+}
+
+// wake has ready called, unless it was and nobody has polled since.
+func (h *Hub) wake(s *Subscription) {
+	if s.tell() {
+		h.woken = append(h.woken, s)
+	}
+}
+
+// dismiss ends the subscriptions to keys that are not the descriptor's any more. It comes
+// before the floor rises: the new floor may have been reached after the keys were given
+// away, and then it says nothing about them (W2).
+func (h *Hub) dismiss(d *shard.Descriptor) {
+	for s := range h.mu.subs {
+		if !d.Span.ContainsSpan(s.o.Span) {
+			h.finish(s, wrongShard(h.id, d))
+			h.wake(s)
+		}
+	}
+}
+
+func wrongShard(id shard.ID, d *shard.Descriptor) error {
+	e := &shard.WrongShardError{Shard: id}
+	if d != nil {
+		e.Descriptors = []*shard.Descriptor{d}
+	}
+	return e
+}
+
+// wakeAwaiting wakes those who await the floor that there is now.
+func (h *Hub) wakeAwaiting() {
+	floor := h.mu.recent.floor
+	if len(h.mu.awaiting) == 0 || floor < h.mu.lowest {
+		return
+	}
+	h.mu.lowest = math.MaxInt64
+	for s := range h.mu.awaiting {
+		if floor >= s.await.first {
+			h.wake(s)
+		}
+		if floor >= s.await.last {
+			delete(h.mu.awaiting, s)
+		} else {
+			h.mu.lowest = min(h.mu.lowest, s.await.first)
+		}
+	}
+}
+
+// End ends all feeds, and those that would come: the replica closes.
+func (h *Hub) End(err error) {
+	h.mu.Lock()
+	h.mu.end = err
+	var woken []*Subscription
+	for s := range h.mu.subs {
+		h.finish(s, err)
+		if s.tell() {
+			woken = append(woken, s)
+		}
+	}
+	h.mu.Unlock()
+	for _, s := range woken {
+		s.o.Ready()
+	}
+}
+
+// finish ends a subscription with what its next Poll is to say. Only the first end
+// counts.
+func (h *Hub) finish(s *Subscription, err error) {
+	if s.end != nil {
+		return
+	}
+	s.end = err
+	floor := h.mu.recent.floor
+	if s.armed {
+		s.group.disarm(s)
+		s.pos = max(s.pos, floor)
+	}
+	s.last = min(s.pos, floor)
+	h.mu.index.leave(s.group)
+	delete(h.mu.subs, s)
+	delete(h.mu.awaiting, s)
+	if s.o.PrevKV {
+		h.mu.prevs--
+	}
+	if len(h.mu.subs) == 0 {
+		h.mu.recent = nothingUpTo(h.mu.recent.floor)
+	}
+	h.metrics.subscriptions.Dec()
+}

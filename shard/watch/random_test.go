@@ -1,0 +1,208 @@
+package watch
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "seed of the random test; 0 draws one")
+	stepsFlag = flag.Int("steps", 4000, "of the random test")
+)
+
+// subscriber is a feed and how far it has come.
+type subscriber struct {
+	*feed
+	through shard.Revision
+	// awaited is a floor for which ready has still to be called.
+	awaited shard.Revision
+	due     bool // ready was called, and it has not polled
+}
+
+// player does random things to a hub and a store, and holds each feed to what the store
+// says it should have been given.
+type player struct {
+	*world
+	*rand.Rand
+	feeds []*subscriber
+	large string // a value that fills the memory for events
+}
+
+func TestRandom(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("replay with: go test ./shard/watch -run TestRandom -seed=%d -steps=%d", seed, *stepsFlag)
+		}
+	})
+	p := &player{world: newWorld(t), Rand: rand.New(rand.NewPCG(seed, 0)), large: strings.Repeat("x", recentBytesMax)}
+	for range *stepsFlag {
+		p.step()
+		p.checkReady()
+	}
+	for len(p.feeds) > 0 { // all arrive in the end
+		f := p.feeds[0]
+		for f.through < p.view.Floor && len(p.feeds) > 0 && p.feeds[0] == f {
+			p.poll(f)
+		}
+		if len(p.feeds) > 0 && p.feeds[0] == f {
+			p.drop(f)
+		}
+	}
+	require.Empty(t, p.hub.mu.subs)
+	require.Empty(t, p.hub.mu.awaiting)
+	require.Empty(t, p.hub.mu.index.keys)
+	require.Empty(t, p.hub.mu.index.prefixes)
+	require.Empty(t, p.hub.mu.index.lengths)
+	require.Empty(t, p.hub.mu.index.ranges)
+}
+
+func (p *player) step() {
+	switch n := p.IntN(100); {
+	case n < 35:
+		p.update()
+	case n < 40:
+		p.closeTo(p.view.Floor + shard.Revision(p.IntN(10)))
+	case n < 41:
+		p.compact(p.view.Floor - shard.Revision(p.IntN(40)))
+	case n < 42: // a snapshot: history that nobody collected
+		p.changes()
+		p.view.Compacted = max(p.view.Compacted, p.view.Floor-shard.Revision(p.IntN(60)))
+		p.hub.Publish(nil, p.view)
+	case n < 43:
+		p.flood()
+	case n < 52:
+		p.begin()
+	case len(p.feeds) == 0:
+	case n < 55:
+		p.drop(p.any())
+	case n < 65:
+		p.await(p.any())
+	default:
+		p.poll(p.any())
+	}
+}
+
+func (p *player) any() *subscriber { return p.feeds[p.IntN(len(p.feeds))] }
+
+// update applies some commands at once. Sometimes others come in between, as they can.
+func (p *player) update() {
+	b := p.hub.Collect()
+	if p.IntN(8) == 0 {
+		p.begin()
+	}
+	if p.IntN(8) == 0 && len(p.feeds) > 0 {
+		p.drop(p.any())
+	}
+	p.publish(b, p.changes())
+}
+
+func (p *player) changes() (events []*mvccpb.Event) {
+	for range p.IntN(4) {
+		var list []string
+		for _, k := range p.Perm(6)[:1+p.IntN(4)] {
+			c := string([]byte{'a' + byte(k/2), 'a' + byte(k)})
+			if p.IntN(3) > 0 {
+				c += fmt.Sprintf("=%d", p.IntN(100))
+			}
+			list = append(list, c)
+		}
+		events = append(events, p.write(p.view.Floor+1+shard.Revision(p.IntN(5)), list...)...)
+	}
+	return events
+}
+
+// flood pushes everything out of memory.
+func (p *player) flood() {
+	p.put("y=" + p.large)
+	p.put("y")
+}
+
+func (p *player) begin() {
+	spans := []shard.Span{
+		key("aa"), key("ab"), key("cf"), prefix("a"), prefix("b"), prefix("ab"),
+		{Start: []byte("a"), End: []byte("z")}, {Start: []byte("ab"), End: []byte("be")}, {Start: []byte("b"), End: []byte("b")},
+	}
+	o := Options{
+		Span: spans[p.IntN(len(spans))], PrevKV: p.IntN(3) == 0,
+		From: max(1, p.view.Floor+shard.Revision(p.IntN(60))-50),
+	}
+	s := &subscriber{feed: p.subscribe(o)}
+	p.feeds = append(p.feeds, s)
+}
+
+func (p *player) drop(f *subscriber) {
+	f.Close()
+	f.Close()
+	p.forget(f)
+}
+
+func (p *player) forget(f *subscriber) {
+	for i, o := range p.feeds {
+		if o == f {
+			p.feeds[i] = p.feeds[len(p.feeds)-1]
+			p.feeds = p.feeds[:len(p.feeds)-1]
+			return
+		}
+	}
+}
+
+func (p *player) await(f *subscriber) {
+	f.awaited = p.view.Floor + shard.Revision(p.IntN(12)) - 3
+	f.Await(f.awaited)
+}
+
+// poll checks W1 and W2: what is given is what the store has between the last Through and
+// this one.
+func (p *player) poll(f *subscriber) {
+	f.due = false
+	limit := 1 + p.IntN(6)
+	got, err := f.Poll(limit)
+	if err != nil {
+		var compacted *shard.CompactedError
+		require.ErrorAs(p.t, err, &compacted)
+		require.Less(p.t, max(f.through+1, f.o.From), p.view.Compacted, "nothing it needs was compacted")
+		_, again := f.Poll(limit)
+		require.Equal(p.t, err, again, "an end is final")
+		p.forget(f)
+		return
+	}
+	require.GreaterOrEqual(p.t, got.Through, f.through)
+	require.LessOrEqual(p.t, got.Through, p.view.Floor)
+	want := p.between(f.o.Span, max(f.through, f.o.From-1), got.Through, f.o.PrevKV)
+	require.Len(p.t, got.Events, len(want))
+	for i, e := range got.Events {
+		require.True(p.t, proto.Equal(want[i], e), "%v instead of %v", e, want[i])
+	}
+	if n := len(got.Events); n > limit {
+		require.Equal(p.t, got.Events[limit-1].Kv.ModRevision, got.Events[n-1].Kv.ModRevision, "more than the limit, and not of one revision")
+	}
+	f.through = got.Through
+	if f.through >= f.awaited {
+		f.awaited = 0
+	}
+}
+
+// checkReady checks W6: whoever could be given something has been called.
+func (p *player) checkReady() {
+	for _, f := range p.feeds {
+		f.due = f.ready() || f.due
+		pending := len(p.between(f.o.Span, max(f.through, f.o.From-1), p.view.Floor, false)) > 0
+		if pending || f.awaited > 0 && f.awaited <= p.view.Floor {
+			require.True(p.t, f.due, "%s from %d: at %d of %d nobody called ready", f.o.Span, f.o.From, f.through, p.view.Floor)
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package watch
+
+import (
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+// Options say what to watch.
+type Options struct {
+	// Epoch is that of the map by which the shard was found (W8).
+	Epoch uint64
+	// Span lies in the shard's.
+	Span shard.Span
+	// From is the first revision wanted. It may lie in the future.
+	From shard.Revision
+	// PrevKV adds to each change what it replaced.
+	PrevKV bool
+	// Ready is called when there is something to Poll (W6). It must not block and must not
+	// call the subscription. Subscribe, Poll and Await may call it before they return: it
+	// must not take a lock that is held then.
+	Ready func()
+}
+
+// Subscription is a feed of the changes of a span. Poll is called by one goroutine at a
+// time.
+type Subscription struct {
+	hub *Hub
+	o   Options
+
+	// Guarded by hub.mu.
+	group *group
+	// pos: everything from o.From up to pos has been given. While armed that is true up to
+	// the hub's floor.
+	pos shard.Revision
+	// through is what Poll has told last, at least o.From-1.
+	through shard.Revision
+	// armed: in the index, at slot of its group.
+	armed bool
+	slot  int
+	// told: ready was called and Poll was not since.
+	told bool
+	// live: it has been armed, after it began or after it fell behind.
+	live bool
+	// await holds the lowest and the highest floor awaited.
+	await struct{ first, last shard.Revision }
+	// end is what Poll says for ever; nil while the subscription is under way. Before it,
+	// Poll tells last, if it has not told that much.
+	end  error
+	last shard.Revision
+}
+
+// Subscribe begins a feed. It is refused with WrongShardError (W8), or with what End was
+// told.
+func (h *Hub) Subscribe(o Options) (*Subscription, error) {
+	begin := max(0, o.From-1)
+	s := &Subscription{hub: h, o: o, pos: begin, through: begin}
+	h.mu.Lock()
+	if err := h.admit(&o); err != nil {
+		h.mu.Unlock()
+		return nil, err
+	}
+	s.group = h.mu.index.join(o.Span)
+	h.mu.subs[s] = struct{}{}
+	if o.PrevKV {
+		h.mu.prevs++
+	}
+	h.metrics.subscriptions.Inc()
+	if o.From < h.mu.compacted {
+		h.finish(s, &shard.CompactedError{Compacted: h.mu.compacted})
+	}
+	told := h.settle(s, s.pos < h.mu.recent.floor)
+	h.mu.Unlock()
+	if told {
+		o.Ready()
+	}
+	return s, nil
+}
+
+func (h *Hub) admit(o *Options) error {
+	d := h.mu.descriptor
+	switch {
+	case h.mu.end != nil:
+		return h.mu.end
+	case d == nil || d.Epoch != o.Epoch || !d.Span.ContainsSpan(o.Span):
+		return wrongShard(h.id, d)
+	}
+	return nil
+}
+
+// settle arms a subscription that has been given everything there is, and otherwise
+// reports whether ready has to be called: more says that it has not. The lock is held.
+func (h *Hub) settle(s *Subscription, more bool) (told bool) {
+	switch r := &h.mu.recent; {
+	case s.armed:
+		return false
+	case s.end == nil && !more && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
+		s.group.arm(s)
+		s.live = true
+		return false
+	default:
+		return s.tell()
+	}
+}
+
+// tell notes that ready is called; not again before a Poll.
+func (s *Subscription) tell() bool {
+	first := !s.told
+	s.told = true
+	return first
+}
+
+// Poll returns what there is now: at most limit changes and the rest of the last one's
+// revision. If that was not all, ready is called. It may read the store. An error is
+// final: shard.CompactedError, WrongShardError, ErrUnavailable, or what End was told.
+func (s *Subscription) Poll(limit int) (shard.Changes, error) {
+	pos, past, err := s.begin()
+	if err != nil {
+		return shard.Changes{}, err
+	}
+	out, err := s.take(pos, &past, max(1, limit))
+	if err != nil {
+		s.fail(err)
+		return s.Poll(limit) // tells how far it had come, or the end
+	}
+	if s.given(out.Through, out.Through < past.floor) {
+		s.o.Ready()
+	}
+	return out, nil
+}
+
+// begin returns where the subscription is, and the past as it is in memory. Of one that
+// has ended that is where it was: a feed that was idle for long has come far without being
+// asked, and whoever follows it has to begin there, or might ask for compacted history.
+func (s *Subscription) begin() (shard.Revision, recent, error) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.told = false
+	if s.end != nil {
+		if s.last > s.through {
+			return s.last, nothingUpTo(s.last), nil
+		}
+		return 0, recent{}, s.end
+	}
+	past := h.mu.recent
+	if s.armed {
+		s.pos = max(s.pos, past.floor)
+	} else if s.live && !past.covers(s.pos, s.o.PrevKV) {
+		s.live = false
+		h.metrics.fellBehind.Inc()
+	}
+	return s.pos, past, nil
+}
+
+// take gathers what is next, without the lock.
+func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out shard.Changes, err error) {
+	switch {
+	case pos >= past.floor:
+		out.Through = past.floor
+	case past.covers(pos, s.o.PrevKV):
+		out.Events, out.Through = past.list(s.o.Span, pos, s.o.PrevKV, limit)
+	default:
+		s.hub.metrics.historyReads.Inc()
+		o := mvcc.EventsOptions{Limit: limit, PrevKV: s.o.PrevKV}
+		out.Events, out.Through, err = s.hub.history(s.o.Span, pos, past.floor, o)
+	}
+	return out, err
+}
+
+// given notes how far Poll has come, and reports whether ready has to be called.
+func (s *Subscription) given(through shard.Revision, more bool) (told bool) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.pos, s.through = max(s.pos, through), max(s.through, through)
+	return h.settle(s, more)
+}
+
+// fail ends the subscription, as its history cannot be read.
+func (s *Subscription) fail(err error) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.finish(s, fmt.Errorf("watch shard %s from revision %s on: %w", h.id, s.pos+1, err))
+}
+
+// Await has ready called once Poll can return a Through of rev or above. Several may be
+// awaited; ready is called for each, and perhaps in between.
+func (s *Subscription) Await(rev shard.Revision) {
+	if s.awaits(rev) {
+		s.o.Ready()
+	}
+}
+
+// awaits reports whether ready has to be called at once.
+func (s *Subscription) awaits(rev shard.Revision) (told bool) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.end != nil || h.mu.recent.floor >= rev {
+		return s.tell()
+	}
+	if len(h.mu.awaiting) == 0 {
+		h.mu.lowest = rev
+	}
+	if _, more := h.mu.awaiting[s]; !more {
+		h.mu.awaiting[s] = struct{}{}
+		s.await.first, s.await.last = rev, rev
+	}
+	s.await.first, s.await.last = min(s.await.first, rev), max(s.await.last, rev)
+	h.mu.lowest = min(h.mu.lowest, rev)
+	return false
+}
+
+// Close ends the feed. ready may still be called by what runs already.
+func (s *Subscription) Close() {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.hub.finish(s, fmt.Errorf("watch of shard %s was closed: %w", s.hub.id, shard.ErrUnavailable))
+}
