@@ -58,6 +58,12 @@ func plant(c *node.Config, knob string) {
 	case "sync-lies":
 		c.Knobs.Replica.SyncWithoutFsync = true
 		c.RaftLogEntries = 50
+	case "new-leader-expires-leases":
+		c.Knobs.Replica.ForgetTTLs = true
+	case "unregistered-lease-accepted":
+		c.Knobs.Apply.AnyLease = true
+	case "fence-ignored":
+		c.Knobs.Apply.AnyFence = true
 	default:
 		panic("no bug of the name " + knob)
 	}
