@@ -152,9 +152,12 @@ func (n *Node) helloRequest() *routerpb.HelloRequest {
 	return req
 }
 
+// electionTicks is how many ticks a shard is without a leader before it looks for another.
+const electionTicks = 10
+
 func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{
 		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
-		TickInterval: n.cfg.TickInterval, ElectionTicks: 10, LogEntries: n.cfg.RaftLogEntries, FS: n.cfg.RaftFS,
+		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries, FS: n.cfg.RaftFS,
 	}
 }

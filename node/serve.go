@@ -14,13 +14,23 @@ import (
 
 // serveClients opens the client port: etcd's gRPC and HTTP on one address.
 func (n *Node) serveClients(context.Context) error {
-	api := etcdapi.New(n.cfg.etcdapi(), n.router, &cluster{node: n})
-	// The JSON gateway is a client of the same services, without a socket between.
-	loopback, err := etcdapi.StartLoopback(append(api.ServerOptions(), grpc.WaitForHandlers(true)), api.Register)
+	api := etcdapi.New(n.cfg.etcdapi(), n.router, n.router, &cluster{node: n})
+	// Lock and Election are clients of the other services, and the JSON gateway is one of
+	// all, without a socket between.
+	own, err := n.startLoopback(api, api.Register)
 	if err != nil {
-		return fmt.Errorf("start the gateway: %w", err)
+		return err
 	}
-	n.onClose(func() { loopback.Close() })
+	coordination := etcdapi.NewCoordination(own.Conn())
+	n.onClose(coordination.Close)
+	register := func(g *grpc.Server) {
+		api.Register(g)
+		coordination.Register(g)
+	}
+	loopback, err := n.startLoopback(api, register)
+	if err != nil {
+		return err
+	}
 	gateway, err := etcdapi.NewGateway(loopback.Conn())
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
@@ -32,7 +42,7 @@ func (n *Node) serveClients(context.Context) error {
 		return fmt.Errorf("divide the client port: %w", err)
 	}
 	server := newRPCServer(mux.Listener(0), append(api.ServerOptions(), transportOptions()...)...)
-	api.Register(server.Server)
+	register(server.Server)
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
 	n.servers.Go(func() { n.served("etcd HTTP", web.Serve(mux.Listener(1))) })
@@ -46,6 +56,15 @@ func (n *Node) serveClients(context.Context) error {
 		return nil
 	}
 	return n.serveAdmin(api.HTTPHandler(nil, metrics))
+}
+
+func (n *Node) startLoopback(api *etcdapi.Server, register func(*grpc.Server)) (*etcdapi.Loopback, error) {
+	loopback, err := etcdapi.StartLoopback(append(api.ServerOptions(), grpc.WaitForHandlers(true)), register)
+	if err != nil {
+		return nil, fmt.Errorf("start the node's own connection to its API: %w", err)
+	}
+	n.onClose(func() { loopback.Close() })
+	return loopback, nil
 }
 
 // transportOptions are for throughput: gRPC's buffers sized for many small requests.

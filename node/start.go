@@ -57,6 +57,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.startMeta,      // the table becomes known
 		n.startRouter,    // commands of the agent and of clients can be routed
 		n.startAgent,     // shards start
+		n.startKeeper,    // leases that expired while no node led end now
 		n.listenClients,  // a taken port shows before the wait below
 		n.waitForShards,  // D4
 		n.serveClients,   // ready
@@ -197,7 +198,8 @@ func (n *Node) startRouter(context.Context) error {
 	n.agent.cache = cache
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
-		Sender: &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
+		ElectionTimeout: electionTicks * n.cfg.TickInterval,
+		Sender:          &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
 	})
 	n.onClose(n.router.Close)
 	n.work.Go(func() { n.feed(cache) })
@@ -225,6 +227,12 @@ func (n *Node) startAgent(context.Context) error {
 	if n.cfg.HistoryRetention > 0 {
 		n.work.Go(func() { n.retain(n.ctx) })
 	}
+	return nil
+}
+
+func (n *Node) startKeeper(context.Context) error {
+	k := newKeeper(n)
+	n.work.Go(func() { k.run(n.ctx) })
 	return nil
 }
 

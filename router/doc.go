@@ -11,9 +11,9 @@
 //
 // Invariants:
 //
-//	T1  A write is sent again only after an answer that says nothing was applied. CLOSE
-//	    and COMPACT, which change nothing the second time, are sent again after any.
-//	    Whatever is neither an answer nor certain is shard.ErrUnknownOutcome.
+//	T1  A write is sent again only after an answer that says nothing was applied. CLOSE,
+//	    COMPACT and all steps of leases but the grant, which change nothing the second
+//	    time, are sent again after any. Whatever is neither an answer nor certain is shard.ErrUnknownOutcome.
 //	T2  A request to one shard carries the epoch it was routed by, so a stale map can
 //	    only cost a retry.
 //	T3  A read over several shards is an exact cut at one revision R: R is the largest
@@ -21,4 +21,8 @@
 //	    is closed to R before it is read.
 //	T4  Reads never mint revisions; an idle span answers the same revision again.
 //	T5  The shards a request was split into cover its span without overlap.
+//	T6  A key is attached to a lease only after the lease's record names the span of the
+//	    key's shard, and the shard was told so with the fence of its own refusal.
+//	T7  A lease is forgotten only after its record was marked and, later, every part of
+//	    every span in it was detached.
 package router

@@ -20,7 +20,8 @@ type Request struct {
 	// Grows says that the command can make the store larger: it is refused while space
 	// is short. Deletes and compactions never are.
 	Grows bool
-	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH, OP_TXN and OP_HASH.
+	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH, OP_TXN and OP_HASH, and the
+	// routerpb.LeaseQuery of the lease operations.
 	Message proto.Message
 	// Serializable skips the read barrier: the answer may be stale.
 	Serializable bool
@@ -35,12 +36,22 @@ type Request struct {
 	NoCount bool
 }
 
+// forLeader reports whether only the leader of the shard answers the request.
+func (r *Request) forLeader() bool {
+	switch r.Op {
+	case routerpb.Op_OP_WRITE, routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_LIST:
+		return true
+	}
+	return false
+}
+
 // Reply is a shard's answer.
 type Reply struct {
 	// The shard's view at the answer; Rev alone for OP_WRITE.
 	Rev, Floor, Compacted shard.Revision
 	// Message is the etcdserverpb response of the request's kind, without Header; of
-	// OP_HASH a routerpb.HashPart.
+	// OP_HASH a routerpb.HashPart, of the LEASE_ commands a shardpb.LeaseAnswer, of the lease
+	// operations a routerpb.LeaseStatus.
 	Message proto.Message
 }
 

@@ -35,11 +35,16 @@ func ambiguous(err error) bool {
 		return false
 	}
 	for _, refusal := range []error{
-		shard.ErrCompacted, shard.ErrFutureRevision, shard.ErrKeyNotFound, shard.ErrLeaseNotFound, shard.ErrNoSpace, shard.ErrCorrupt,
+		shard.ErrCompacted, shard.ErrFutureRevision, shard.ErrKeyNotFound, shard.ErrNoSpace, shard.ErrCorrupt,
+		shard.ErrLeaseNotFound, shard.ErrLeaseExists, shard.ErrLeaseRace,
 	} {
 		if errors.Is(err, refusal) {
 			return false
 		}
+	}
+	var unregistered *shard.UnregisteredLeaseError
+	if errors.As(err, &unregistered) {
+		return false
 	}
 	// etcd's own refusals carry their gRPC code. What gRPC says of a connection never
 	// comes here bare (Sender).

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -42,8 +43,11 @@ type Config struct {
 	Sender      Sender
 	Revisions   Revisions
 	Compactions Compactions
-	Logger      *slog.Logger
-	Knobs       Knobs
+	// ElectionTimeout is how long a shard may be without a leader before it looks for
+	// another. The shortest TTL of leases is made from it.
+	ElectionTimeout time.Duration
+	Logger          *slog.Logger
+	Knobs           Knobs
 }
 
 // Knobs break the invariants on purpose, so that tests can show that the checkers
@@ -113,7 +117,7 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 	req.Shard, req.Epoch = p.ID, p.Epoch
 	reply, err := r.cfg.Sender.Send(ctx, node, req)
 	if err == nil {
-		if req.Op == routerpb.Op_OP_WRITE && p.Leader != node {
+		if req.forLeader() && p.Leader != node {
 			r.cfg.Cache.SetLeader(p.ID, node)
 		}
 		return reply, nil
@@ -206,21 +210,37 @@ func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, er
 	return reply, err
 }
 
-func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Reply, error) {
+// writeOnce sends a command to the shard at p.
+func (r *Router) writeOnce(ctx context.Context, p Place, n int, req Request) (*Reply, error) {
 	req.Command.Epoch = p.Epoch
 	return r.send(ctx, p, r.writer(p, n), &req)
+}
+
+// again makes an unknown outcome a certain one, for a command that changes nothing the
+// second time and so may be sent again after any answer, T1 or not.
+func again(err error) error {
+	if !errors.Is(err, shard.ErrUnknownOutcome) {
+		return err
+	}
+	return fmt.Errorf("%w: %v", shard.ErrUnavailable, err)
 }
 
 // closeSpan makes the shards that own the span promise that no later write gets a
 // revision at or below floor.
 func (r *Router) closeSpan(ctx context.Context, span shard.Span, floor shard.Revision) error {
-	return r.markSpan(ctx, span, shardpb.Kind_CLOSE, floor)
+	return r.walk(ctx, span, func(p Place, n int, _ shard.Span) error {
+		_, err := r.writeOnce(ctx, p, n, mark(shardpb.Kind_CLOSE, floor))
+		return again(err)
+	})
 }
 
-// markSpan sends a command that carries only a revision to every shard of the span, in
-// key order: a shard may have split since its caller looked. Such a command changes
-// nothing the second time, so it may be sent again after any answer, T1 or not.
-func (r *Router) markSpan(ctx context.Context, span shard.Span, kind shardpb.Kind, rev shard.Revision) error {
+// visit does something with the part of a span that the shard at p owns, in the n-th
+// attempt. It is called again, with what is known then, for as long as its error is certain.
+type visit func(p Place, n int, part shard.Span) error
+
+// walk visits every part of the span, in key order: shards may have split since the
+// caller looked.
+func (r *Router) walk(ctx context.Context, span shard.Span, f visit) error {
 	for {
 		var rest []byte
 		err := r.retrying(ctx, func(n int) error {
@@ -228,13 +248,7 @@ func (r *Router) markSpan(ctx context.Context, span shard.Span, kind shardpb.Kin
 			if err != nil {
 				return err
 			}
-			_, err = r.writeTo(ctx, p, n, mark(kind, rev))
-			switch {
-			case errors.Is(err, shard.ErrUnknownOutcome):
-				return fmt.Errorf("%v of shard %d: %w: %v", kind, p.ID, shard.ErrUnavailable, err)
-			case kind == shardpb.Kind_COMPACT && errors.Is(err, shard.ErrCompacted):
-				// It was told already, by its own leader or by us.
-			case err != nil:
+			if err := f(p, n, span.Intersect(p.Span)); err != nil {
 				return err
 			}
 			rest = after(span, p.Span)
@@ -245,6 +259,39 @@ func (r *Router) markSpan(ctx context.Context, span shard.Span, kind shardpb.Kin
 		}
 		span.Start = rest
 	}
+}
+
+// everywhere visits every part of disjoint spans, all shards at the same time. No key is
+// in two parts (T5).
+func (r *Router) everywhere(ctx context.Context, spans []shard.Span, f visit) error {
+	var parts []shard.Span
+	err := r.retrying(ctx, func(int) error {
+		parts = parts[:0]
+		for _, span := range spans {
+			places, err := r.cfg.Cache.Cover(ctx, span)
+			if err != nil {
+				return err
+			}
+			for _, p := range places {
+				// One that was looked up later may reach back into the one before it.
+				if part := span.Intersect(p.Span); !part.Empty() {
+					parts = append(parts, part)
+				}
+				span.Start = p.Span.End
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() { errs[i] = r.walk(ctx, part, f) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // after is where the rest of a span starts behind the part that one shard owns, nil

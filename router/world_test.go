@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -53,6 +54,9 @@ type world struct {
 	minted    map[shard.Revision]bool
 	maps      []mapVersion // the placement table's history
 	compacted shard.Revision
+	leases    map[int64]*modelLease // the records, wherever their homes are
+	lives     []leaseLife
+	reign     uint64
 	clock     int // counts what happens, to tell before from after
 	sent      []sentRequest
 	examined  int // keys that fetches have looked at
@@ -65,6 +69,9 @@ type modelShard struct {
 	applied map[shard.NodeID]int
 	leader  shard.NodeID
 	gone    bool
+	// registered and fences are those of leases.
+	registered map[int64]int64
+	fences     map[int64]uint64
 }
 
 func (s *modelShard) now() shard.View { return s.history[len(s.history)-1] }
@@ -73,6 +80,7 @@ type version struct {
 	rev     shard.Revision
 	value   string
 	deleted bool
+	lease   attachment
 }
 
 type mapVersion struct {
@@ -114,7 +122,7 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 		t: t, seed: seed, nodes: []shard.NodeID{1, 2, 3}, began: time.Now(),
 		shards: make(map[shard.ID]*modelShard), lastID: shard.FirstDataID - 1,
 		versions: make(map[string][]version), minted: make(map[shard.Revision]bool),
-		skew: make(map[shard.NodeID]shard.Tick),
+		skew: make(map[shard.NodeID]shard.Tick), leases: make(map[int64]*modelLease), reign: 1,
 	}
 	start := ""
 	for i, end := range append(slices.Clone(splits), "") {
@@ -129,6 +137,7 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 		w.shards[d.ID] = &modelShard{
 			history: []shard.View{{Rev: shard.FirstRevision, Floor: shard.FirstRevision, Descriptor: d}},
 			applied: map[shard.NodeID]int{1: 0, 2: 0, 3: 0}, leader: w.nodes[i%len(w.nodes)],
+			registered: make(map[int64]int64), fences: make(map[int64]uint64),
 		}
 		start = end
 	}
@@ -141,7 +150,7 @@ func (w *world) newRouter(self shard.NodeID, knobs Knobs) (*Router, *seenRevisio
 	seen := &seenRevisions{}
 	return New(Config{
 		Self: self, Cache: NewCache(&directory{w: w, node: self}, 64), Sender: &sender{w: w, seen: seen},
-		Revisions: seen, Compactions: w, Knobs: knobs,
+		Revisions: seen, Compactions: w, ElectionTimeout: time.Second, Knobs: knobs,
 	}), seen
 }
 
@@ -264,7 +273,10 @@ func (w *world) split(key string) {
 	s.append(lv)
 	rv := v // the child keeps what its parent promised (R4)
 	rv.Descriptor = &right
-	child := &modelShard{history: []shard.View{rv}, applied: make(map[shard.NodeID]int), leader: s.leader}
+	child := &modelShard{
+		history: []shard.View{rv}, applied: make(map[shard.NodeID]int), leader: s.leader,
+		registered: make(map[int64]int64), fences: maps.Clone(s.fences),
+	}
 	for node, i := range s.applied {
 		child.applied[node] = 0
 		if i < before && node != s.leader {
@@ -292,6 +304,7 @@ func (w *world) merge(key string) {
 	lv.Rev, lv.Floor, lv.Compacted = max(lv.Rev, rv.Rev), max(lv.Floor, rv.Floor), max(lv.Compacted, rv.Compacted)
 	left.append(lv)
 	right.gone = true
+	left.joinLeases(right)
 	w.publish()
 }
 
@@ -332,9 +345,9 @@ func (w *world) cut(span shard.Span, at shard.Revision) []*mvccpb.KeyValue {
 			case v.deleted:
 				kv = nil
 			case kv == nil:
-				kv = &mvccpb.KeyValue{Key: []byte(key), CreateRevision: int64(v.rev), ModRevision: int64(v.rev), Version: 1, Value: []byte(v.value)}
+				kv = &mvccpb.KeyValue{Key: []byte(key), CreateRevision: int64(v.rev), ModRevision: int64(v.rev), Version: 1, Value: []byte(v.value), Lease: v.lease.id}
 			default:
-				kv = &mvccpb.KeyValue{Key: []byte(key), CreateRevision: kv.CreateRevision, ModRevision: int64(v.rev), Version: kv.Version + 1, Value: []byte(v.value)}
+				kv = &mvccpb.KeyValue{Key: []byte(key), CreateRevision: kv.CreateRevision, ModRevision: int64(v.rev), Version: kv.Version + 1, Value: []byte(v.value), Lease: v.lease.id}
 			}
 		}
 		if kv != nil {
@@ -400,7 +413,7 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *Request) (*Re
 	// What the answers of a lost message are.
 	lost := func(err error) error {
 		if isWrite {
-			w.locked(func() { markAmbiguous(op) })
+			w.locked(func() { markAmbiguous(op, req) })
 			return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)
 		}
 		return fmt.Errorf("%w: %w", shard.ErrUnavailable, err)
@@ -425,7 +438,7 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *Request) (*Re
 	w.mu.Unlock()
 	if fault {
 		if isWrite && rng.IntN(2) == 0 { // an error outside the vocabulary
-			w.locked(func() { markAmbiguous(op) })
+			w.locked(func() { markAmbiguous(op, req) })
 			return nil, errors.New("the reply does not decode")
 		}
 		return nil, lost(errors.New("stream ended"))
@@ -439,15 +452,18 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *Request) (*Re
 	return reply, err
 }
 
-func markAmbiguous(op *operation) {
-	if op != nil {
+// markAmbiguous remembers that a write may have been applied, unless applying it again
+// changes nothing.
+func markAmbiguous(op *operation, req *Request) {
+	if op != nil && body(req) {
 		op.ambiguous = true
 	}
 }
 
+// body reports whether a write must not be sent twice.
 func body(req *Request) bool {
 	k := req.Command.Kind
-	return k == shardpb.Kind_PUT || k == shardpb.Kind_DELETE_RANGE || k == shardpb.Kind_TXN
+	return k == shardpb.Kind_PUT || k == shardpb.Kind_DELETE_RANGE || k == shardpb.Kind_TXN || k == shardpb.Kind_LEASE_GRANT
 }
 
 func copyOf(req *Request) *Request {
@@ -464,7 +480,7 @@ func (s *sender) fault(op *operation, req *Request, rng *rand.Rand) error {
 		&shard.WrongShardError{Shard: req.Shard},
 	}
 	if req.Op == routerpb.Op_OP_WRITE && rng.IntN(4) == 0 {
-		s.w.locked(func() { markAmbiguous(op) })
+		s.w.locked(func() { markAmbiguous(op, req) })
 		return fmt.Errorf("timed out: %w", shard.ErrUnknownOutcome)
 	}
 	return certain[rng.IntN(len(certain))]
@@ -497,6 +513,7 @@ func (w *world) serve(op *operation, node shard.NodeID, req *Request, rng *rand.
 	if s == nil || s.gone || !slices.Contains(w.nodes, node) {
 		return nil, &shard.NoReplicaError{Shard: req.Shard}
 	}
+	defer w.checkLeases()
 	if req.Op == routerpb.Op_OP_WRITE {
 		return w.write(op, s, node, req)
 	}
@@ -525,8 +542,10 @@ func (w *world) write(op *operation, s *modelShard, node shard.NodeID, req *Requ
 		s.append(v)
 		return &Reply{Rev: v.Rev}, nil
 	}
-	stamp := shard.Tick(time.Since(w.began)/shard.TickUnit) + shard.Tick(w.clock) + 1000 + w.skew[node]
-	rev := shard.NextRevision(v.Floor, stamp, v.Descriptor.Slot)
+	rev := w.mint(v, node)
+	if isLeaseKind(req.Command.Kind) {
+		return w.writeLease(op, s, rev, req)
+	}
 	done := written{rev: rev}
 	span := v.Descriptor.Span
 	var message proto.Message
@@ -534,7 +553,11 @@ func (w *world) write(op *operation, s *modelShard, node shard.NodeID, req *Requ
 	case shardpb.Kind_PUT:
 		var put pb.PutRequest
 		must(proto.Unmarshal(req.Command.Body, &put))
-		w.put(span, put.Key, rev, string(put.Value))
+		attached, err := w.mayAttach(s, put.Lease)
+		if err != nil {
+			return nil, err
+		}
+		w.put(span, put.Key, rev, string(put.Value), attached)
 		message = &pb.PutResponse{}
 	case shardpb.Kind_DELETE_RANGE:
 		var del pb.DeleteRangeRequest
@@ -564,8 +587,15 @@ func (w *world) write(op *operation, s *modelShard, node shard.NodeID, req *Requ
 		must(proto.Unmarshal(req.Command.Body, &txn))
 		resp := &pb.TxnResponse{Succeeded: true}
 		for _, o := range txn.Success {
+			if _, err := w.mayAttach(s, o.GetRequestPut().Lease); err != nil {
+				return nil, err
+			}
+		}
+		for _, o := range txn.Success {
 			put := o.GetRequestPut()
-			w.put(span, put.Key, rev, string(put.Value))
+			attached, err := w.mayAttach(s, put.Lease)
+			must(err)
+			w.put(span, put.Key, rev, string(put.Value), attached)
 			resp.Responses = append(resp.Responses, &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}})
 		}
 		message = resp
@@ -579,11 +609,17 @@ func (w *world) write(op *operation, s *modelShard, node shard.NodeID, req *Requ
 	return &Reply{Rev: rev, Message: message}, nil
 }
 
-func (w *world) put(span shard.Span, key []byte, rev shard.Revision, value string) {
+// mint is the revision that the leader's next write of a shard gets.
+func (w *world) mint(v shard.View, node shard.NodeID) shard.Revision {
+	stamp := shard.Tick(time.Since(w.began)/shard.TickUnit) + shard.Tick(w.clock) + 1000 + w.skew[node]
+	return shard.NextRevision(v.Floor, stamp, v.Descriptor.Slot)
+}
+
+func (w *world) put(span shard.Span, key []byte, rev shard.Revision, value string, lease attachment) {
 	if !span.Contains(key) {
 		w.violation("T2: %v was asked to put %q", span, key)
 	}
-	w.versions[string(key)] = append(w.versions[string(key)], version{rev: rev, value: value})
+	w.versions[string(key)] = append(w.versions[string(key)], version{rev: rev, value: value, lease: lease})
 }
 
 func (w *world) commit(s *modelShard, v shard.View, rev shard.Revision) {
@@ -674,7 +710,10 @@ func (w *world) read(s *modelShard, node shard.NodeID, req *Request, rng *rand.R
 		}
 		reply.Message = resp
 	default:
-		panic(req.Op)
+		if req.forLeader() && s.leader != node {
+			return nil, &shard.NotLeaderError{Shard: req.Shard, Leader: s.leader}
+		}
+		reply.Message = w.readLease(v, req)
 	}
 	return reply, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -268,19 +267,13 @@ func (r *Router) compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 
 // compactAll tells every shard.
 func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
-	places, err := r.cfg.Cache.Cover(ctx, shard.Everything())
-	if err != nil {
-		return err
-	}
-	errs := make([]error, len(places))
-	var wg sync.WaitGroup
-	for i, p := range places {
-		wg.Go(func() {
-			errs[i] = r.markSpan(ctx, p.Span, shardpb.Kind_COMPACT, rev)
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return r.everywhere(ctx, []shard.Span{shard.Everything()}, func(p Place, n int, _ shard.Span) error {
+		_, err := r.writeOnce(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
+		if errors.Is(err, shard.ErrCompacted) {
+			return nil // it was told already, by its own leader or by us
+		}
+		return again(err)
+	})
 }
 
 // command makes the write of an etcd request. grows says that it puts something.

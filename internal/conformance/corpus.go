@@ -14,11 +14,16 @@ func Corpus() []Script {
 		freshStories(), putStories(), rangeStories(), deleteStories(),
 		compareStories(), txnStories(), nestedStories(), limitStories(), compactStories(), leaseStories(),
 	} {
-		for _, s := range group {
-			all = append(all, s.script)
-		}
+		all = append(all, scriptsOf(group)...)
 	}
 	return all
+}
+
+func scriptsOf(stories []*story) (scripts []Script) {
+	for _, s := range stories {
+		scripts = append(scripts, s.script)
+	}
+	return scripts
 }
 
 // freshStories show what a store says before its first compaction.

@@ -4,8 +4,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// leaseStories are all that grant leases, and each begins with that: what cannot
-// grant a lease cannot be told the rest.
+// leaseStories are all that grant leases.
 func leaseStories() []*story {
 	return []*story{leasePut(), leaseRange(), leaseDelete(), leaseCompare(), leaseLock()}
 }

@@ -13,14 +13,11 @@ type Difference struct {
 	Answer string
 	// Row is the title of the row in docs/ETCD.md that explains it.
 	Row string
-	// Last tells that the rest of the script makes no sense after this answer, so it
-	// is not asked.
-	Last bool
 }
 
 // Differences lists every known difference (C3).
 func Differences() []Difference {
-	return slices.Concat(revisionDifferences(), duplicateDifferences(), awaitingLeases())
+	return slices.Concat(revisionDifferences(), duplicateDifferences())
 }
 
 // revisionDifferences are about what was never compacted.
@@ -54,18 +51,6 @@ kvs{key:"a" create_revision:@12 mod_revision:@12 version:1 value:"2"}`
 		{Script: "txn/duplicates", Step: 23, Row: row, Answer: untouched},
 		{Script: "nested/duplicates", Step: 11, Row: row, Answer: duplicate},
 	}
-}
-
-// awaitingLeases are the scripts that cannot be told before leases exist: their first
-// question is refused. With the first lease that is granted this list must go.
-func awaitingLeases() []Difference {
-	var all []Difference
-	for _, script := range []string{"lease/put", "lease/range", "lease/delete", "lease/compare", "lease/lock"} {
-		all = append(all, Difference{Script: script, Step: 0, Last: true,
-			Row:    "LeaseGrant, LeaseRevoke, LeaseKeepAlive, LeaseTimeToLive, LeaseLeases",
-			Answer: "error Unimplemented: flotilla: Lease.LeaseGrant is not implemented"})
-	}
-	return all
 }
 
 // checkDifferences says which listed difference cannot be one (C3).

@@ -21,6 +21,13 @@ func TestFlotilla(t *testing.T) {
 	}
 }
 
+// TestFlotillaLeasesFarFromHome asks about leases where the scripts' keys are in one shard
+// and the homes of most leases in others, and where nobody can tell.
+func TestFlotillaLeasesFarFromHome(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "A,{"})
+	conformance.ReplayLeases(t, c.Node(2).ClientAddr(), conformance.Differences())
+}
+
 // outsider is a node that does not lead the only shard, if there is one.
 func outsider(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
 	t.Helper()

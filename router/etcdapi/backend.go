@@ -25,6 +25,18 @@ type KV interface {
 	HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error)
 }
 
+// Leases carries out requests about leases, on KV's terms.
+type Leases interface {
+	// Grant draws an ID when the request has none and raises a TTL below the minimum.
+	Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error)
+	// Revoke returns when all keys of the lease are deleted.
+	Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error)
+	// KeepAlive answers with TTL 0, and TimeToLive with -1, when there is no such lease.
+	KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error)
+	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
+	Leases(ctx context.Context, req *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
+}
+
 // Cluster tells what etcd's API says of a cluster and a member. To etcd's clients a
 // member is a node, and the Raft group is the meta group. Methods without a context
 // answer from memory and never wait.

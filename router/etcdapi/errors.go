@@ -14,6 +14,8 @@ import (
 // What clientv3 3.7 does with an error, which is what the mapping below is made for:
 //
 //	read (Range, MemberList, …)   tried again on code Unavailable, any text
+//	LeaseGrant, LeaseRevoke       as reads: a second lease harms nobody, and what was
+//	                              revoked is not found
 //	write (Put, Txn, …)           tried again on Unavailable with one of the texts
 //	                              "there is no address available" and
 //	                              "there is no connection available"
@@ -83,6 +85,8 @@ func translate(err error) error {
 		return rpctypes.ErrGRPCKeyNotFound
 	case errors.Is(err, shard.ErrLeaseNotFound):
 		return rpctypes.ErrGRPCLeaseNotFound
+	case errors.Is(err, shard.ErrLeaseExists):
+		return rpctypes.ErrGRPCLeaseExist
 	case errors.Is(err, shard.ErrNoSpace):
 		return rpctypes.ErrGRPCNoSpace
 	case errors.Is(err, shard.ErrCorrupt):

@@ -37,6 +37,7 @@ func mappings() []mapping {
 		same(shard.ErrFutureRevision, rpctypes.ErrGRPCFutureRev, false),
 		same(shard.ErrKeyNotFound, rpctypes.ErrGRPCKeyNotFound, false),
 		same(shard.ErrLeaseNotFound, rpctypes.ErrGRPCLeaseNotFound, false),
+		same(shard.ErrLeaseExists, rpctypes.ErrGRPCLeaseExist, false),
 		same(shard.ErrNoSpace, rpctypes.ErrGRPCNoSpace, false),
 		same(shard.ErrCorrupt, rpctypes.ErrGRPCCorrupt, false),
 		same(shard.ErrOverloaded, rpctypes.ErrGRPCRequestTooManyRequests, false),

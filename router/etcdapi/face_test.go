@@ -222,6 +222,7 @@ func (c *fakeCluster) ClearAlarm(_ context.Context, a *pb.AlarmMember) (bool, er
 // face is a Server on one loopback port for gRPC and HTTP, as a node serves it.
 type face struct {
 	kv       *fakeKV
+	leases   *fakeLeases
 	cluster  *fakeCluster
 	server   *Server
 	addr     string
@@ -232,8 +233,8 @@ type face struct {
 
 func newFace(t *testing.T) *face {
 	t.Helper()
-	f := &face{kv: newFakeKV(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
-	f.server = New(Config{Registerer: f.registry}, f.kv, f.cluster)
+	f := &face{kv: newFakeKV(), leases: newFakeLeases(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
+	f.server = New(Config{Registerer: f.registry}, f.kv, f.leases, f.cluster)
 
 	root, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -241,8 +242,15 @@ func newFace(t *testing.T) *face {
 	mux, err := portmux.New(root, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	require.NoError(t, err)
 	grpcServer := grpc.NewServer(f.server.ServerOptions()...)
-	f.server.Register(grpcServer)
-	loopback, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	own, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
+	require.NoError(t, err)
+	coordination := NewCoordination(own.Conn())
+	register := func(g *grpc.Server) {
+		f.server.Register(g)
+		coordination.Register(g)
+	}
+	register(grpcServer)
+	loopback, err := StartLoopback(f.server.ServerOptions(), register)
 	require.NoError(t, err)
 	gateway, err := NewGateway(loopback.Conn())
 	require.NoError(t, err)
@@ -261,6 +269,8 @@ func newFace(t *testing.T) *face {
 		require.NoError(t, f.client.Close())
 		require.NoError(t, loopback.Close())
 		grpcServer.Stop()
+		coordination.Close()
+		require.NoError(t, own.Close())
 		require.NoError(t, httpServer.Close())
 		if err := mux.Close(); !errors.Is(err, net.ErrClosed) {
 			require.NoError(t, err)

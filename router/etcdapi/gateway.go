@@ -31,33 +31,11 @@ func NewGateway(conn grpc.ClientConnInterface) (http.Handler, error) {
 		func() error { return gw.RegisterClusterHandlerClient(ctx, mux, pb.NewClusterClient(conn)) },
 		func() error { return gw.RegisterMaintenanceHandlerClient(ctx, mux, pb.NewMaintenanceClient(conn)) },
 		func() error { return gw.RegisterAuthHandlerClient(ctx, mux, pb.NewAuthClient(conn)) },
+		func() error { return routeCoordination(mux, conn) },
 	} {
 		if err := register(); err != nil {
 			return nil, fmt.Errorf("register a service with the JSON gateway: %w", err)
 		}
 	}
-	for path, rpc := range unroutedRPCs() {
-		refuse := func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-			_, marshaler := runtime.MarshalerForRequest(mux, r)
-			runtime.HTTPError(r.Context(), mux, marshaler, w, r, unimplemented(rpc))
-		}
-		if err := mux.HandlePath(http.MethodPost, path, refuse); err != nil {
-			return nil, fmt.Errorf("register %s with the JSON gateway: %w", path, err)
-		}
-	}
 	return mux, nil
-}
-
-// unroutedRPCs are etcd's paths whose generated routes are not in its API module, by
-// the RPC that is not implemented behind them (E4).
-func unroutedRPCs() map[string]string {
-	return map[string]string{
-		"/v3/lock/lock":         "Lock.Lock",
-		"/v3/lock/unlock":       "Lock.Unlock",
-		"/v3/election/campaign": "Election.Campaign",
-		"/v3/election/proclaim": "Election.Proclaim",
-		"/v3/election/leader":   "Election.Leader",
-		"/v3/election/observe":  "Election.Observe",
-		"/v3/election/resign":   "Election.Resign",
-	}
 }

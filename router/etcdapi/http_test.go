@@ -135,9 +135,6 @@ func TestGateway(t *testing.T) {
 	}{
 		{"/v3/kv/put", `{}`, 400, 3, "etcdserver: key is not provided"},
 		{"/v3/kv/put", `{"key":`, 400, 3, "unexpected EOF"},
-		{"/v3/lease/grant", `{"TTL":10}`, 501, 12, "flotilla: Lease.LeaseGrant is not implemented"},
-		{"/v3/lock/lock", `{"name":"Zm9v"}`, 501, 12, "flotilla: Lock.Lock is not implemented"},
-		{"/v3/election/campaign", `{}`, 501, 12, "flotilla: Election.Campaign is not implemented"},
 		{"/v3/auth/authenticate", `{}`, 501, 12, "flotilla: Auth.Authenticate is not implemented"},
 		{"/v3/nothing", `{}`, 404, 5, "Not Found"},
 	} {

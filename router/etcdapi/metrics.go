@@ -7,6 +7,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/flotilla-kv/flotilla/router/etcdapi/v3electionpb"
+	"github.com/flotilla-kv/flotilla/router/etcdapi/v3lockpb"
 )
 
 // rpcMetrics counts RPCs under the names that etcd's dashboards and alerts use.
@@ -51,6 +54,7 @@ func newRPCMetrics(reg prometheus.Registerer) *rpcMetrics {
 	for _, service := range []grpc.ServiceDesc{
 		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc,
 		pb.Maintenance_ServiceDesc, pb.Auth_ServiceDesc, healthpb.Health_ServiceDesc,
+		v3lockpb.Lock_ServiceDesc, v3electionpb.Election_ServiceDesc,
 	} {
 		for _, method := range service.Methods {
 			m.methods["/"+service.ServiceName+"/"+method.MethodName] = counters("unary", service.ServiceName, method.MethodName)

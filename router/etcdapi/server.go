@@ -15,17 +15,18 @@ import (
 type Server struct {
 	cfg     Config
 	kv      KV
+	leases  Leases
 	cluster Cluster
 	health  *health.Server
 	rpcs    *rpcMetrics
 	checks  *healthMetrics
 }
 
-// New returns a Server that carries requests out with kv and cluster.
-func New(cfg Config, kv KV, cluster Cluster) *Server {
+// New returns a Server that carries requests out with kv, leases and cluster.
+func New(cfg Config, kv KV, leases Leases, cluster Cluster) *Server {
 	cfg = cfg.withDefaults()
 	return &Server{
-		cfg: cfg, kv: kv, cluster: cluster,
+		cfg: cfg, kv: kv, leases: leases, cluster: cluster,
 		health: health.NewServer(), // service "" is SERVING
 		rpcs:   newRPCMetrics(cfg.Registerer),
 		checks: newHealthMetrics(cfg.Registerer),
@@ -35,6 +36,7 @@ func New(cfg Config, kv KV, cluster Cluster) *Server {
 // Register adds etcd's services to a gRPC server made with ServerOptions.
 func (s *Server) Register(g *grpc.Server) {
 	pb.RegisterKVServer(g, &kvServer{Server: s})
+	pb.RegisterLeaseServer(g, &leaseServer{Server: s})
 	pb.RegisterClusterServer(g, &clusterServer{Server: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})
 	healthpb.RegisterHealthServer(g, s.health)

@@ -102,7 +102,7 @@ func TestMemberList(t *testing.T) {
 }
 
 func TestErrorsOfTheCluster(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
+	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
 	_, err := (&clusterServer{Server: s}).MemberList(t.Context(), &pb.MemberListRequest{})
 	require.Equal(t, rpctypes.ErrGRPCNoLeader, err)
 	_, err = (&maintenanceServer{Server: s}).Status(t.Context(), &pb.StatusRequest{})
@@ -142,9 +142,10 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
 		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true,
 		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Cluster.MemberList": true,
+		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
 	}
 	conn := f.client.ActiveConnection()
-	names := map[string]string{"/v3lockpb.Lock/Lock": "Lock.Lock", "/v3electionpb.Election/Observe": "Election.Observe", "/no.such/Thing": "such.Thing"}
+	names := map[string]string{"/v3lockpb.Lock/TryLock": "Lock.TryLock", "/no.such/Thing": "such.Thing"}
 	for _, service := range []grpc.ServiceDesc{
 		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc, pb.Maintenance_ServiceDesc, pb.Auth_ServiceDesc,
 	} {
@@ -163,8 +164,6 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		requireStatus(t, status.Errorf(codes.Unimplemented, "flotilla: %s is not implemented", name), err)
 	}
 
-	_, err := f.client.Grant(ctx, 10)
-	require.ErrorContains(t, err, "flotilla: Lease.LeaseGrant is not implemented")
 	watched := <-f.client.Watch(ctx, "k")
 	require.ErrorContains(t, watched.Err(), "flotilla: Watch.Watch is not implemented")
 	snapshot, err := f.client.Snapshot(ctx)
@@ -192,7 +191,7 @@ func TestRequireLeader(t *testing.T) {
 }
 
 func TestClientAPIVersion(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{})
 	// gRPC's own client refuses to send such bytes.
 	with := func(version string) context.Context {
 		return metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version))
@@ -202,7 +201,7 @@ func TestClientAPIVersion(t *testing.T) {
 }
 
 func TestPanicsAreNotHidden(t *testing.T) {
-	s := New(Config{}, newFakeKV(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{})
 	require.Panics(t, func() {
 		_, _ = s.interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
 			panic("broken invariant")

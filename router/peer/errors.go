@@ -29,6 +29,8 @@ func plain() []struct {
 		{routerpb.Code_FUTURE_REVISION, shard.ErrFutureRevision},
 		{routerpb.Code_KEY_NOT_FOUND, shard.ErrKeyNotFound},
 		{routerpb.Code_LEASE_NOT_FOUND, shard.ErrLeaseNotFound},
+		{routerpb.Code_LEASE_EXISTS, shard.ErrLeaseExists},
+		{routerpb.Code_LEASE_RACE, shard.ErrLeaseRace},
 		{routerpb.Code_NO_SPACE, shard.ErrNoSpace},
 		{routerpb.Code_CORRUPT, shard.ErrCorrupt},
 	}
@@ -41,6 +43,7 @@ func encodeError(reply *routerpb.Reply, err error) {
 	var notLeader *shard.NotLeaderError
 	var noReplica *shard.NoReplicaError
 	var notClosed *shard.NotClosedError
+	var unregistered *shard.UnregisteredLeaseError
 	switch {
 	case errors.Is(err, shard.ErrUnknownOutcome):
 		// Before all else: what caused it is often an error that alone would be certain.
@@ -60,6 +63,10 @@ func encodeError(reply *routerpb.Reply, err error) {
 		return
 	case errors.As(err, &notClosed):
 		reply.Code, reply.Shard, reply.Floor = routerpb.Code_NOT_CLOSED, uint64(notClosed.Shard), int64(notClosed.Floor)
+		return
+	case errors.As(err, &unregistered):
+		reply.Code, reply.Shard = routerpb.Code_UNREGISTERED_LEASE, uint64(unregistered.Shard)
+		reply.Lease, reply.Fence = unregistered.Lease, unregistered.Fence
 		return
 	}
 	for _, p := range plain() {
@@ -108,6 +115,8 @@ func decodeError(reply *routerpb.Reply) error {
 		return status.Error(codes.Code(reply.Status), reply.Message)
 	case routerpb.Code_NOT_CLOSED:
 		return &shard.NotClosedError{Shard: shard.ID(reply.Shard), Floor: shard.Revision(reply.Floor)}
+	case routerpb.Code_UNREGISTERED_LEASE:
+		return &shard.UnregisteredLeaseError{Shard: shard.ID(reply.Shard), Lease: reply.Lease, Fence: reply.Fence}
 	}
 	for _, p := range plain() {
 		if p.code == reply.Code {

@@ -41,6 +41,8 @@ func decodeRequest(in *routerpb.Request) (*router.Request, error) {
 		req.Message = &pb.RangeRequest{}
 	case routerpb.Op_OP_TXN:
 		req.Message = &pb.TxnRequest{}
+	case routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		req.Message = &routerpb.LeaseQuery{}
 	case routerpb.Op_OP_PROBE:
 		return req, nil
 	default:
@@ -88,6 +90,8 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 		reply.Message = &routerpb.HashPart{}
 	case routerpb.Op_OP_TXN:
 		reply.Message = &pb.TxnResponse{}
+	case routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		reply.Message = &routerpb.LeaseStatus{}
 	case routerpb.Op_OP_WRITE:
 		switch req.Command.Kind {
 		case shardpb.Kind_PUT:
@@ -96,6 +100,9 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 			reply.Message = &pb.DeleteRangeResponse{}
 		case shardpb.Kind_TXN:
 			reply.Message = &pb.TxnResponse{}
+		case shardpb.Kind_LEASE_GRANT, shardpb.Kind_LEASE_ATTACH, shardpb.Kind_LEASE_REVOKE, shardpb.Kind_LEASE_FORGET,
+			shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
+			reply.Message = &shardpb.LeaseAnswer{}
 		}
 	}
 	if reply.Message != nil {

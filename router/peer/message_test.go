@@ -71,6 +71,11 @@ func TestRequestsRoundTrip(t *testing.T) {
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_TXN, Message: &pb.TxnRequest{}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_PROBE},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_HASH, Message: &pb.RangeRequest{Key: []byte("k")}, At: 7, Serializable: true, Closed: true},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_LEASE_DETACH, Body: []byte("b")}},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_KEEPALIVE, Message: &routerpb.LeaseQuery{Lease: -4}},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_TTL, Message: &routerpb.LeaseQuery{Lease: 4}},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_KEYS, Message: &routerpb.LeaseQuery{Lease: 4}},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_LIST, Message: &routerpb.LeaseQuery{}},
 	} {
 		out, err := encodeRequest(req)
 		require.NoError(t, err)
@@ -116,6 +121,17 @@ func TestRepliesRoundTrip(t *testing.T) {
 		{&router.Request{Op: routerpb.Op_OP_TXN}, &pb.TxnResponse{}},
 		{&router.Request{Op: routerpb.Op_OP_PROBE}, nil},
 		{&router.Request{Op: routerpb.Op_OP_HASH}, &routerpb.HashPart{Sum: 1 << 63, Next: []byte("k")}},
+		{write(shardpb.Kind_LEASE_GRANT), &shardpb.LeaseAnswer{Ttl: 3, Incarnation: 9}},
+		{write(shardpb.Kind_LEASE_ATTACH), &shardpb.LeaseAnswer{Incarnation: 9}},
+		{write(shardpb.Kind_LEASE_REVOKE), &shardpb.LeaseAnswer{Spans: []*shardpb.Span{{Start: []byte("a")}}, More: true, Deleted: 2}},
+		{write(shardpb.Kind_LEASE_FORGET), &shardpb.LeaseAnswer{}},
+		{write(shardpb.Kind_LEASE_REIGN), &shardpb.LeaseAnswer{Reign: 2}},
+		{write(shardpb.Kind_LEASE_REGISTER), &shardpb.LeaseAnswer{}},
+		{write(shardpb.Kind_LEASE_DETACH), &shardpb.LeaseAnswer{Deleted: 1}},
+		{&router.Request{Op: routerpb.Op_OP_LEASE_KEEPALIVE}, &routerpb.LeaseStatus{Ttl: 5}},
+		{&router.Request{Op: routerpb.Op_OP_LEASE_TTL}, &routerpb.LeaseStatus{Ttl: -1}},
+		{&router.Request{Op: routerpb.Op_OP_LEASE_KEYS}, &routerpb.LeaseStatus{Keys: [][]byte{[]byte("k")}}},
+		{&router.Request{Op: routerpb.Op_OP_LEASE_LIST}, &routerpb.LeaseStatus{Leases: []*routerpb.LeaseStatus{{Lease: 4}}}},
 	} {
 		in := &router.Reply{Rev: 5, Floor: 6, Compacted: 4, Message: c.message}
 		got, err := decodeReply(c.req, onWire(t, encodeReply(1, in, nil), &routerpb.Reply{}))
@@ -158,6 +174,7 @@ func TestErrorsRoundTrip(t *testing.T) {
 		&shard.NotLeaderError{Shard: 4, Leader: 2},
 		&shard.NoReplicaError{Shard: 4},
 		&shard.NotClosedError{Shard: 4, Floor: 77},
+		&shard.UnregisteredLeaseError{Shard: 4, Lease: -9, Fence: 8},
 	} {
 		got := trip(fmt.Errorf("while asking: %w", err))
 		require.IsType(t, err, got)
@@ -167,6 +184,8 @@ func TestErrorsRoundTrip(t *testing.T) {
 	require.ErrorAs(t, trip(wrong), &back)
 	require.Len(t, back.Descriptors, 2)
 	require.Equal(t, wrong.Descriptors[0], back.Descriptors[0])
+	unregistered := &shard.UnregisteredLeaseError{Shard: 4, Lease: -9, Fence: 8}
+	require.Equal(t, unregistered, trip(unregistered))
 
 	// etcd's own refusals keep code and text.
 	got := trip(fmt.Errorf("judged: %w", rpctypes.ErrGRPCDuplicateKey))

@@ -99,24 +99,27 @@ func (Op) EnumDescriptor() ([]byte, []int) {
 type Code int32
 
 const (
-	Code_OK              Code = 0
-	Code_WRONG_SHARD     Code = 1 // descriptors: what the node knows
-	Code_NOT_LEADER      Code = 2 // leader: hint
-	Code_NO_REPLICA      Code = 3
-	Code_UNAVAILABLE     Code = 4 // nothing was applied
-	Code_OVERLOADED      Code = 5 // nothing was applied
-	Code_UNKNOWN_OUTCOME Code = 6
-	Code_COMPACTED       Code = 7
-	Code_FUTURE_REVISION Code = 8
-	Code_KEY_NOT_FOUND   Code = 9
-	Code_LEASE_NOT_FOUND Code = 10
-	Code_NO_SPACE        Code = 11
-	Code_CORRUPT         Code = 12
-	Code_CLOCK_UNTRUSTED Code = 13
-	Code_STOPPED         Code = 14
-	Code_OTHER           Code = 15 // message
-	Code_STATUS          Code = 17 // a refusal with a gRPC code of its own (etcd's own errors): status, message
-	Code_NOT_CLOSED      Code = 16 // the shard must be closed to `at` first
+	Code_OK                 Code = 0
+	Code_WRONG_SHARD        Code = 1 // descriptors: what the node knows
+	Code_NOT_LEADER         Code = 2 // leader: hint
+	Code_NO_REPLICA         Code = 3
+	Code_UNAVAILABLE        Code = 4 // nothing was applied
+	Code_OVERLOADED         Code = 5 // nothing was applied
+	Code_UNKNOWN_OUTCOME    Code = 6
+	Code_COMPACTED          Code = 7
+	Code_FUTURE_REVISION    Code = 8
+	Code_KEY_NOT_FOUND      Code = 9
+	Code_LEASE_NOT_FOUND    Code = 10
+	Code_NO_SPACE           Code = 11
+	Code_CORRUPT            Code = 12
+	Code_CLOCK_UNTRUSTED    Code = 13
+	Code_STOPPED            Code = 14
+	Code_OTHER              Code = 15 // message
+	Code_STATUS             Code = 17 // a refusal with a gRPC code of its own (etcd's own errors): status, message
+	Code_NOT_CLOSED         Code = 16 // the shard must be closed to `at` first
+	Code_LEASE_EXISTS       Code = 18
+	Code_LEASE_RACE         Code = 19
+	Code_UNREGISTERED_LEASE Code = 20 // shard, lease, fence: what REGISTER must bring back
 )
 
 // Enum value maps for Code.
@@ -140,26 +143,32 @@ var (
 		15: "OTHER",
 		17: "STATUS",
 		16: "NOT_CLOSED",
+		18: "LEASE_EXISTS",
+		19: "LEASE_RACE",
+		20: "UNREGISTERED_LEASE",
 	}
 	Code_value = map[string]int32{
-		"OK":              0,
-		"WRONG_SHARD":     1,
-		"NOT_LEADER":      2,
-		"NO_REPLICA":      3,
-		"UNAVAILABLE":     4,
-		"OVERLOADED":      5,
-		"UNKNOWN_OUTCOME": 6,
-		"COMPACTED":       7,
-		"FUTURE_REVISION": 8,
-		"KEY_NOT_FOUND":   9,
-		"LEASE_NOT_FOUND": 10,
-		"NO_SPACE":        11,
-		"CORRUPT":         12,
-		"CLOCK_UNTRUSTED": 13,
-		"STOPPED":         14,
-		"OTHER":           15,
-		"STATUS":          17,
-		"NOT_CLOSED":      16,
+		"OK":                 0,
+		"WRONG_SHARD":        1,
+		"NOT_LEADER":         2,
+		"NO_REPLICA":         3,
+		"UNAVAILABLE":        4,
+		"OVERLOADED":         5,
+		"UNKNOWN_OUTCOME":    6,
+		"COMPACTED":          7,
+		"FUTURE_REVISION":    8,
+		"KEY_NOT_FOUND":      9,
+		"LEASE_NOT_FOUND":    10,
+		"NO_SPACE":           11,
+		"CORRUPT":            12,
+		"CLOCK_UNTRUSTED":    13,
+		"STOPPED":            14,
+		"OTHER":              15,
+		"STATUS":             17,
+		"NOT_CLOSED":         16,
+		"LEASE_EXISTS":       18,
+		"LEASE_RACE":         19,
+		"UNREGISTERED_LEASE": 20,
 	}
 )
 
@@ -406,6 +415,8 @@ type Reply struct {
 	Leader        uint64                 `protobuf:"varint,9,opt,name=leader,proto3" json:"leader,omitempty"`
 	Shard         uint64                 `protobuf:"varint,10,opt,name=shard,proto3" json:"shard,omitempty"`
 	Status        uint32                 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"` // STATUS: the gRPC code
+	Lease         int64                  `protobuf:"varint,12,opt,name=lease,proto3" json:"lease,omitempty"`
+	Fence         uint64                 `protobuf:"varint,13,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -513,6 +524,20 @@ func (x *Reply) GetShard() uint64 {
 func (x *Reply) GetStatus() uint32 {
 	if x != nil {
 		return x.Status
+	}
+	return 0
+}
+
+func (x *Reply) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *Reply) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
 	}
 	return 0
 }
@@ -1371,7 +1396,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	" \x01(\x03R\rtimeoutMillis\x12\x14\n" +
 	"\x05grows\x18\f \x01(\bR\x05grows\x12\x16\n" +
 	"\x06closed\x18\v \x01(\bR\x06closed\x12\x19\n" +
-	"\bno_count\x18\r \x01(\bR\anoCount\"\xca\x02\n" +
+	"\bno_count\x18\r \x01(\bR\anoCount\"\xf6\x02\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x18.flotilla.router.v1.CodeR\x04code\x12\x18\n" +
@@ -1384,7 +1409,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x06leader\x18\t \x01(\x04R\x06leader\x12\x14\n" +
 	"\x05shard\x18\n" +
 	" \x01(\x04R\x05shard\x12\x16\n" +
-	"\x06status\x18\v \x01(\rR\x06status\"\xbc\x01\n" +
+	"\x06status\x18\v \x01(\rR\x06status\x12\x14\n" +
+	"\x05lease\x18\f \x01(\x03R\x05lease\x12\x14\n" +
+	"\x05fence\x18\r \x01(\x04R\x05fence\"\xbc\x01\n" +
 	"\fHelloRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr\x12 \n" +
@@ -1462,7 +1489,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rOP_LEASE_KEYS\x10\b\x12\x11\n" +
 	"\rOP_LEASE_LIST\x10\t\x12\v\n" +
 	"\aOP_HASH\x10\n" +
-	"*\xa5\x02\n" +
+	"*\xdf\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vWRONG_SHARD\x10\x01\x12\x0e\n" +
@@ -1487,7 +1514,11 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x06STATUS\x10\x11\x12\x0e\n" +
 	"\n" +
-	"NOT_CLOSED\x10\x102\xe7\x03\n" +
+	"NOT_CLOSED\x10\x10\x12\x10\n" +
+	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
+	"\n" +
+	"LEASE_RACE\x10\x13\x12\x16\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xe7\x03\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +

@@ -1,0 +1,70 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// writeTo sends a command to the shard at p. If that refuses to attach a key to a lease
+// that it does not know, the lease is made known to it and the command sent again: the
+// refusal says that nothing was applied (T1).
+func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Reply, error) {
+	for {
+		reply, err := r.writeOnce(ctx, p, n, req)
+		var refused *shard.UnregisteredLeaseError
+		if !errors.As(err, &refused) {
+			return reply, err
+		}
+		if err := r.register(ctx, p, n, refused); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// register lets keys of the shard at p be attached to the lease that it refused. The order
+// is the protocol (T6): the home's record names the shard's span before the shard takes a
+// key, so whoever revokes the lease comes there; and the fence, which is older than what
+// the home said, tells whether he was there already.
+func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.UnregisteredLeaseError) error {
+	attached, err := r.attach(ctx, refused.Lease, p.Span)
+	if err != nil {
+		return err
+	}
+	cmd, err := command(shardpb.Kind_LEASE_REGISTER, &shardpb.LeaseCommand{
+		Lease: refused.Lease, Incarnation: attached.Incarnation, Fence: refused.Fence,
+	}, false)
+	if err != nil {
+		return err
+	}
+	_, err = r.writeOnce(ctx, p, n, cmd)
+	if errors.Is(err, shard.ErrLeaseRace) {
+		return fmt.Errorf("register lease %x: %w: %w", refused.Lease, shard.ErrUnavailable, err) // from the start
+	}
+	return again(err)
+}
+
+// attach adds the span to the lease's record.
+func (r *Router) attach(ctx context.Context, lease int64, span shard.Span) (*shardpb.LeaseAnswer, error) {
+	var answer *shardpb.LeaseAnswer
+	err := r.retrying(ctx, func(n int) error {
+		home, err := r.cfg.Cache.Lookup(ctx, shard.HomeKey(lease))
+		if err != nil {
+			return err
+		}
+		cmd, err := command(shardpb.Kind_LEASE_ATTACH, &shardpb.LeaseCommand{Lease: lease, Span: spanProto(span)}, false)
+		if err != nil {
+			return err
+		}
+		reply, err := r.writeOnce(ctx, home, n, cmd)
+		if err != nil {
+			return again(err)
+		}
+		answer = reply.Message.(*shardpb.LeaseAnswer)
+		return nil
+	})
+	return answer, err
+}
