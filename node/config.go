@@ -73,6 +73,9 @@ type Config struct {
 	// RaftLogEntries is how many applied entries a shard's log keeps at most, about.
 	// Default 4,000.
 	RaftLogEntries uint64
+	// WatchProgressInterval is how often a watch that wants to be told progress, and has
+	// no events, is told. Default 10 min.
+	WatchProgressInterval time.Duration
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
 
@@ -205,9 +208,15 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// electionTicks are those without a word from the leader after which another is elected.
+const electionTicks = 10
+
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.
 const requestBytesMax = 64 << 20
 
 func (c Config) etcdapi() etcdapi.Config {
-	return etcdapi.Config{Registerer: c.Registerer, Logger: c.Logger}
+	return etcdapi.Config{
+		Registerer: c.Registerer, Logger: c.Logger,
+		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
+	}
 }

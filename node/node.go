@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/router/watchmerge"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -40,6 +41,7 @@ type Node struct {
 	engine   *engine.Engine
 	host     *replica.Host
 	router   *router.Router
+	merger   *watchmerge.Merger
 	client   net.Listener
 	started  atomic.Bool // everything above is set: peers may call all of it
 
@@ -151,9 +153,6 @@ func (n *Node) helloRequest() *routerpb.HelloRequest {
 	}
 	return req
 }
-
-// electionTicks is how many ticks a shard is without a leader before it looks for another.
-const electionTicks = 10
 
 func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{

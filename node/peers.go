@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -82,7 +83,7 @@ func (p *peers) close() {
 // nodes over their stream.
 type sender struct {
 	self  shard.NodeID
-	exec  peer.Executor
+	exec  *exec.Executor
 	peers *peers
 	table *table
 }

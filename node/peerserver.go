@@ -38,6 +38,14 @@ func (s *peerServer) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, ro
 	return peer.Serve(stream, exec.New(s.node.host, s.node.watch.space), s.node.hlc)
 }
 
+// Subscribe implements routerpb.PeerServer.
+func (s *peerServer) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame]) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	return peer.ServeSubscribe(req, stream, exec.New(s.node.host, s.node.watch.space), s.node.hlc)
+}
+
 // Hello implements routerpb.PeerServer.
 func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*routerpb.HelloReply, error) {
 	n := s.node

@@ -14,7 +14,7 @@ import (
 
 // serveClients opens the client port: etcd's gRPC and HTTP on one address.
 func (n *Node) serveClients(context.Context) error {
-	api := etcdapi.New(n.cfg.etcdapi(), n.router, n.router, &cluster{node: n})
+	api := etcdapi.New(n.cfg.etcdapi(), n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
 	// Lock and Election are clients of the other services, and the JSON gateway is one of
 	// all, without a socket between.
 	own, err := n.startLoopback(api, api.Register)

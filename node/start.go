@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/router/watchmerge"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
@@ -196,12 +197,15 @@ func (n *Node) startMeta(context.Context) error {
 func (n *Node) startRouter(context.Context) error {
 	cache := router.NewCache(n.table, cachedDescriptors)
 	n.agent.cache = cache
+	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table}
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
-		Sender:          &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table},
+		Sender:          sender, Subscriber: sender,
 	})
 	n.onClose(n.router.Close)
+	n.merger = watchmerge.New(n.router)
+	n.onClose(n.merger.Close)
 	n.work.Go(func() { n.feed(cache) })
 	return nil
 }

@@ -321,7 +321,7 @@ func (r *Router) minted(ctx context.Context, rev shard.Revision) error {
 	if rev <= r.cfg.Revisions.Seen() || rev <= 0 {
 		return nil
 	}
-	latest, err := r.latest(ctx, shard.Everything())
+	latest, err := r.Latest(ctx, []shard.Span{shard.Everything()})
 	if err != nil {
 		return err
 	}
@@ -329,24 +329,4 @@ func (r *Router) minted(ctx context.Context, rev shard.Revision) error {
 		return shard.ErrFutureRevision
 	}
 	return nil
-}
-
-// latest is the largest revision of any shard that overlaps the span.
-func (r *Router) latest(ctx context.Context, span shard.Span) (shard.Revision, error) {
-	var latest shard.Revision
-	err := r.retrying(ctx, func(int) error {
-		places, err := r.cfg.Cache.Cover(ctx, span)
-		if err != nil {
-			return err
-		}
-		views, err := r.probe(ctx, places, false)
-		if err != nil {
-			return err
-		}
-		for _, v := range views {
-			latest = max(latest, v.Rev)
-		}
-		return nil
-	})
-	return latest, err
 }

@@ -41,6 +41,7 @@ type Config struct {
 	Self        shard.NodeID
 	Cache       *Cache
 	Sender      Sender
+	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
 	Compactions Compactions
 	// ElectionTimeout is how long a shard may be without a leader before it looks for

@@ -41,7 +41,7 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	span := shard.RequestSpan(req.Key, req.RangeEnd)
 	if span.Empty() {
 		// Nothing lies in it; the answer is still the revision of a shard.
-		rev, err := r.latest(ctx, shard.PointSpan(req.Key))
+		rev, err := r.Latest(ctx, []shard.Span{shard.PointSpan(req.Key)})
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // KV carries out validated requests and bounds the time of each itself. Requests stay
@@ -35,6 +37,31 @@ type Leases interface {
 	KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error)
 	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	Leases(ctx context.Context, req *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
+}
+
+// Watches opens watches.
+type Watches interface {
+	// Watch begins a watch of the span's changes from a revision on, and asks nobody
+	// anything. ready is called whenever Poll may have something that it did not have
+	// before. It may be called during any call of the watch, and must not block.
+	Watch(span shard.Span, from shard.Revision, prevKV bool, ready func()) Watch
+	// Settle returns the largest revision that the span has by now, once every later
+	// change of it is sure to have a higher one.
+	Settle(ctx context.Context, span shard.Span) (shard.Revision, error)
+	// Latest returns the largest revision that any of the spans has by now.
+	Latest(ctx context.Context, spans []shard.Span) (shard.Revision, error)
+}
+
+// Watch is a watch under way. It costs no goroutine, and what is not taken from it no
+// memory beyond a bound.
+type Watch interface {
+	// Poll returns what there is now: whole revisions, at most about max events. ready is
+	// called for the rest. An error ends the watch: a shard.CompactedError
+	// when history that was not given yet is gone.
+	Poll(max int) (shard.Changes, error)
+	// Await has the watch come to rev, and ready called when it has.
+	Await(rev shard.Revision)
+	Close()
 }
 
 // Cluster tells what etcd's API says of a cluster and a member. To etcd's clients a

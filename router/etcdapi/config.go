@@ -27,6 +27,12 @@ type Config struct {
 	KeepaliveInterval time.Duration
 	// KeepaliveTimeout is how long the answer to that ping may take. Default 20 s.
 	KeepaliveTimeout time.Duration
+	// WatchProgressInterval is how often a watch that wants to be told progress, and has
+	// no events, is told. Default 10 min, at least 100 ms.
+	WatchProgressInterval time.Duration
+	// LeaderTimeout is how long the cluster may be without a leader before the streams
+	// that require one end. Default 3 s: three election timeouts.
+	LeaderTimeout time.Duration
 
 	// Registerer takes the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
@@ -60,6 +66,13 @@ func (c Config) withDefaults() Config {
 	}
 	if c.KeepaliveTimeout == 0 {
 		c.KeepaliveTimeout = 20 * time.Second
+	}
+	if c.WatchProgressInterval == 0 {
+		c.WatchProgressInterval = 10 * time.Minute
+	}
+	c.WatchProgressInterval = max(c.WatchProgressInterval, 100*time.Millisecond)
+	if c.LeaderTimeout == 0 {
+		c.LeaderTimeout = 3 * time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -164,13 +164,20 @@ type fakeCluster struct {
 		leaderless bool
 		alarms     []*pb.AlarmMember
 	}
-	err error // immutable; what Members and Status answer
+	err     error        // immutable; what Members and Status answer
+	watches *fakeWatches // immutable; whose revision it has, if there are any
 }
 
 func (*fakeCluster) ClusterID() uint64 { return 0xC1 }
 func (*fakeCluster) MemberID() uint64  { return 0xA1 }
 func (*fakeCluster) RaftTerm() uint64  { return 7 }
-func (*fakeCluster) Revision() int64   { return 42 }
+
+func (c *fakeCluster) Revision() int64 {
+	if c.watches == nil {
+		return 42
+	}
+	return c.watches.latest()
+}
 
 func (c *fakeCluster) HasLeader() bool {
 	c.mu.Lock()
@@ -223,6 +230,7 @@ func (c *fakeCluster) ClearAlarm(_ context.Context, a *pb.AlarmMember) (bool, er
 type face struct {
 	kv       *fakeKV
 	leases   *fakeLeases
+	watches  *fakeWatches
 	cluster  *fakeCluster
 	server   *Server
 	addr     string
@@ -231,10 +239,16 @@ type face struct {
 	registry *prometheus.Registry
 }
 
-func newFace(t *testing.T) *face {
+func newFace(t *testing.T) *face { return newFaceOf(t, Config{}) }
+
+func newFaceOf(t *testing.T, cfg Config) *face {
 	t.Helper()
-	f := &face{kv: newFakeKV(), leases: newFakeLeases(), cluster: &fakeCluster{}, registry: prometheus.NewRegistry()}
-	f.server = New(Config{Registerer: f.registry}, f.kv, f.leases, f.cluster)
+	watches := newFakeWatches()
+	f := &face{
+		kv: newFakeKV(), watches: watches, leases: newFakeLeases(), cluster: &fakeCluster{watches: watches}, registry: prometheus.NewRegistry(),
+	}
+	cfg.Registerer = f.registry
+	f.server = New(cfg, f.kv, f.watches, f.leases, f.cluster)
 
 	root, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -1,6 +1,8 @@
 package etcdapi
 
 import (
+	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -9,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -151,9 +154,10 @@ func TestGateway(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, code, "a body without end is not read to the end")
 }
 
+// An error of a stream has the shape that etcd's gateway gives it.
 func TestGatewayStreams(t *testing.T) {
 	f := newFace(t)
-	code, body := f.do(t, http.MethodPost, "/v3/watch", `{"create_request":{"key":"Zm9v"}}`)
+	code, body := f.do(t, http.MethodPost, "/v3/lease/keepalive", `{"ID":"1"}`)
 	require.Equal(t, http.StatusNotImplemented, code)
 	var answer struct {
 		Error struct {
@@ -163,7 +167,31 @@ func TestGatewayStreams(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(body), &answer), body)
 	require.Equal(t, 12, answer.Error.GRPCCode, body)
-	require.Equal(t, "flotilla: Watch.Watch is not implemented", answer.Error.Message)
+	require.Equal(t, "flotilla: Lease.LeaseKeepAlive is not implemented", answer.Error.Message)
+}
+
+// As with curl: the request ends at once, the answers go on until the client leaves.
+func TestGatewayWatch(t *testing.T) {
+	f := newFace(t)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+f.addr+"/v3/watch", strings.NewReader(`{"create_request":{"key":"Zm9v","prev_kv":true}}`))
+	require.NoError(t, err)
+	resp, err := f.http.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	lines := bufio.NewScanner(resp.Body)
+	next := func() string {
+		require.True(t, lines.Scan(), lines.Err())
+		return strings.ReplaceAll(lines.Text(), " ", "")
+	}
+	const header = `"header":{"cluster_id":"193","member_id":"161","revision":"%d","raft_term":"7"}`
+	require.Equal(t, fmt.Sprintf(`{"result":{`+header+`,"created":true}}`, 42), next())
+	f.watches.put("bar", "foo")
+	require.Equal(t, fmt.Sprintf(`{"result":{`+header+`,"events":[{"kv":{"key":"Zm9v","mod_revision":"43","value":"YmFy"},"prev_kv":{"key":"Zm9v"}}]}}`, 43), next())
+	leave()
+	require.Eventually(t, func() bool { return f.watches.opened() == 0 }, 10*time.Second, time.Millisecond)
 }
 
 // twoEvents is a Watch service that answers everybody with two events.

@@ -40,8 +40,15 @@ func (s *Server) admit(ctx context.Context) error {
 	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
 		return rpctypes.ErrGRPCInvalidClientAPIVersion
 	}
-	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey); len(v) > 0 && v[0] == rpctypes.MetadataHasLeader && !s.cluster.HasLeader() {
+	if requiresLeader(ctx) && !s.cluster.HasLeader() {
 		return rpctypes.ErrGRPCNoLeader
 	}
 	return nil
+}
+
+// requiresLeader reports whether the client would rather have an error than wait for a
+// leader.
+func requiresLeader(ctx context.Context) bool {
+	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
 }

@@ -20,6 +20,7 @@ func (s *leaseServer) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest)
 	if err != nil {
 		return nil, writeError(err)
 	}
+	s.leased.granted.Inc()
 	s.fill(resp.Header)
 	return resp, nil
 }
@@ -29,6 +30,7 @@ func (s *leaseServer) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeReques
 	if err != nil {
 		return nil, writeError(err)
 	}
+	s.leased.revoked.Inc()
 	s.fill(resp.Header)
 	return resp, nil
 }
@@ -127,6 +129,9 @@ func (s *leaseServer) renew(ctx context.Context, req *pb.LeaseKeepAliveRequest) 
 	resp, err := s.leases.KeepAlive(ctx, req)
 	if err != nil {
 		return renewal{err: err}
+	}
+	if resp.TTL > 0 {
+		s.leased.renewed.Inc()
 	}
 	s.fill(resp.Header)
 	return renewal{resp: resp}

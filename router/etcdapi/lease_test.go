@@ -150,6 +150,10 @@ func TestLeasesThroughClientv3(t *testing.T) {
 	revoked, err := f.client.Revoke(ctx, granted.ID)
 	require.NoError(t, err)
 	require.EqualValues(t, 7, revoked.Header.RaftTerm)
+	_, metrics := f.get(t, "/metrics")
+	for _, name := range []string{"granted", "revoked", "renewed"} {
+		require.Contains(t, metrics, "etcd_debugging_lease_"+name+"_total 1\n")
+	}
 }
 
 // What is not there has a time of its own in two answers, and is an error in the others.

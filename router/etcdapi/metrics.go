@@ -123,3 +123,50 @@ func (m *healthMetrics) record(probe, check string, err error) {
 	m.state.WithLabelValues(probe, check).Set(state)
 	m.results.WithLabelValues(probe, check, result).Inc()
 }
+
+// leaseMetrics count what clients did with leases through this node, under etcd's names.
+type leaseMetrics struct {
+	granted, revoked, renewed prometheus.Counter
+}
+
+func newLeaseMetrics(reg prometheus.Registerer) *leaseMetrics {
+	f := promauto.With(reg)
+	return &leaseMetrics{
+		granted: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_lease_granted_total",
+			Help: "Leases that clients were granted through this node. Growing faster than leases end: somebody makes them and leaves them behind.",
+		}),
+		revoked: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_lease_revoked_total",
+			Help: "Leases that clients revoked through this node. Those that expired are in etcd_server_lease_expired_total.",
+		}),
+		renewed: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_lease_renewed_total",
+			Help: "Keepalives that found their lease, of clients of this node.",
+		}),
+	}
+}
+
+// watchMetrics tells of watches, under etcd's names.
+type watchMetrics struct {
+	streams, watches prometheus.Gauge
+	events           prometheus.Counter
+}
+
+func newWatchMetrics(reg prometheus.Registerer) *watchMetrics {
+	f := promauto.With(reg)
+	return &watchMetrics{
+		streams: f.NewGauge(prometheus.GaugeOpts{
+			Name: "etcd_debugging_mvcc_watch_stream_total",
+			Help: "Watch streams that are open on this node. A client has one for all its watches; many more than clients mean that clients leave them behind.",
+		}),
+		watches: f.NewGauge(prometheus.GaugeOpts{
+			Name: "etcd_debugging_mvcc_watcher_total",
+			Help: "Watches that are open on this node, on all streams.",
+		}),
+		events: f.NewCounter(prometheus.CounterOpts{
+			Name: "etcd_debugging_mvcc_events_total",
+			Help: "Events that this node has sent to watches.",
+		}),
+	}
+}

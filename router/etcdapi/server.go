@@ -13,29 +13,35 @@ import (
 
 // Server serves etcd's API. It may be registered with several gRPC servers.
 type Server struct {
-	cfg     Config
-	kv      KV
-	leases  Leases
-	cluster Cluster
-	health  *health.Server
-	rpcs    *rpcMetrics
-	checks  *healthMetrics
+	cfg      Config
+	kv       KV
+	watches  Watches
+	leases   Leases
+	cluster  Cluster
+	health   *health.Server
+	rpcs     *rpcMetrics
+	checks   *healthMetrics
+	watching *watchMetrics
+	leased   *leaseMetrics
 }
 
-// New returns a Server that carries requests out with kv, leases and cluster.
-func New(cfg Config, kv KV, leases Leases, cluster Cluster) *Server {
+// New returns a Server that carries requests out with kv, watches, leases and cluster.
+func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Server {
 	cfg = cfg.withDefaults()
 	return &Server{
-		cfg: cfg, kv: kv, leases: leases, cluster: cluster,
-		health: health.NewServer(), // service "" is SERVING
-		rpcs:   newRPCMetrics(cfg.Registerer),
-		checks: newHealthMetrics(cfg.Registerer),
+		cfg: cfg, kv: kv, watches: watches, leases: leases, cluster: cluster,
+		health:   health.NewServer(), // service "" is SERVING
+		rpcs:     newRPCMetrics(cfg.Registerer),
+		checks:   newHealthMetrics(cfg.Registerer),
+		watching: newWatchMetrics(cfg.Registerer),
+		leased:   newLeaseMetrics(cfg.Registerer),
 	}
 }
 
 // Register adds etcd's services to a gRPC server made with ServerOptions.
 func (s *Server) Register(g *grpc.Server) {
 	pb.RegisterKVServer(g, &kvServer{Server: s})
+	pb.RegisterWatchServer(g, &watchServer{Server: s})
 	pb.RegisterLeaseServer(g, &leaseServer{Server: s})
 	pb.RegisterClusterServer(g, &clusterServer{Server: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})

@@ -102,7 +102,7 @@ func TestMemberList(t *testing.T) {
 }
 
 func TestErrorsOfTheCluster(t *testing.T) {
-	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
+	s := New(Config{}, newFakeKV(), newFakeWatches(), newFakeLeases(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
 	_, err := (&clusterServer{Server: s}).MemberList(t.Context(), &pb.MemberListRequest{})
 	require.Equal(t, rpctypes.ErrGRPCNoLeader, err)
 	_, err = (&maintenanceServer{Server: s}).Status(t.Context(), &pb.StatusRequest{})
@@ -141,7 +141,7 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	served := map[string]bool{
 		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
 		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true,
-		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Cluster.MemberList": true,
+		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Cluster.MemberList": true, "Watch.Watch": true,
 		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
 	}
 	conn := f.client.ActiveConnection()
@@ -164,8 +164,6 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		requireStatus(t, status.Errorf(codes.Unimplemented, "flotilla: %s is not implemented", name), err)
 	}
 
-	watched := <-f.client.Watch(ctx, "k")
-	require.ErrorContains(t, watched.Err(), "flotilla: Watch.Watch is not implemented")
 	snapshot, err := f.client.Snapshot(ctx)
 	require.NoError(t, err)
 	_, err = snapshot.Read(make([]byte, 1))
@@ -191,7 +189,7 @@ func TestRequireLeader(t *testing.T) {
 }
 
 func TestClientAPIVersion(t *testing.T) {
-	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeWatches(), newFakeLeases(), &fakeCluster{})
 	// gRPC's own client refuses to send such bytes.
 	with := func(version string) context.Context {
 		return metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, version))
@@ -201,7 +199,7 @@ func TestClientAPIVersion(t *testing.T) {
 }
 
 func TestPanicsAreNotHidden(t *testing.T) {
-	s := New(Config{}, newFakeKV(), newFakeLeases(), &fakeCluster{})
+	s := New(Config{}, newFakeKV(), newFakeWatches(), newFakeLeases(), &fakeCluster{})
 	require.Panics(t, func() {
 		_, _ = s.interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
 			panic("broken invariant")

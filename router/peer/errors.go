@@ -44,6 +44,7 @@ func encodeError(reply *routerpb.Reply, err error) {
 	var noReplica *shard.NoReplicaError
 	var notClosed *shard.NotClosedError
 	var unregistered *shard.UnregisteredLeaseError
+	var compacted *shard.CompactedError
 	switch {
 	case errors.Is(err, shard.ErrUnknownOutcome):
 		// Before all else: what caused it is often an error that alone would be certain.
@@ -67,6 +68,9 @@ func encodeError(reply *routerpb.Reply, err error) {
 	case errors.As(err, &unregistered):
 		reply.Code, reply.Shard = routerpb.Code_UNREGISTERED_LEASE, uint64(unregistered.Shard)
 		reply.Lease, reply.Fence = unregistered.Lease, unregistered.Fence
+		return
+	case errors.As(err, &compacted):
+		reply.Code, reply.Compacted = routerpb.Code_COMPACTED, int64(compacted.Compacted)
 		return
 	}
 	for _, p := range plain() {
@@ -117,6 +121,10 @@ func decodeError(reply *routerpb.Reply) error {
 		return &shard.NotClosedError{Shard: shard.ID(reply.Shard), Floor: shard.Revision(reply.Floor)}
 	case routerpb.Code_UNREGISTERED_LEASE:
 		return &shard.UnregisteredLeaseError{Shard: shard.ID(reply.Shard), Lease: reply.Lease, Fence: reply.Fence}
+	case routerpb.Code_COMPACTED:
+		if reply.Compacted > 0 {
+			return &shard.CompactedError{Compacted: shard.Revision(reply.Compacted)}
+		}
 	}
 	for _, p := range plain() {
 		if p.code == reply.Code {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
@@ -66,7 +67,9 @@ func feed(t *testing.T, g *generator, log [][]*shardpb.Command, expected []strin
 	for next < len(log) {
 		first := next
 		if how.restart && g.oneIn(3) {
+			before := f.machine.Leases().State()
 			f.restart()
+			require.True(t, proto.Equal(before, f.machine.Leases().State()), "leases are stored as they are kept")
 			first = max(0, next-g.IntN(5))
 		}
 		last := min(len(log), next+1+g.IntN(how.group))

@@ -24,6 +24,9 @@ const (
 
 // storeLeases adds an Update's changes to its batch (A3).
 func (m *Machine) storeLeases(b *pebble.Batch, c lease.Changes) error {
+	if len(c.Records)+len(c.Registrations) == 0 && c.Book == nil {
+		return nil
+	}
 	kvs, err := leaseRecords(m.id, m.replica, c)
 	if err != nil {
 		return err
@@ -145,6 +148,9 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	}
 	if view.Descriptor == nil {
 		return fail(fmt.Errorf("without a descriptor: %w", shard.ErrCorrupt))
+	}
+	if _, err := lease.NewTable(leases); err != nil {
+		return fail(err)
 	}
 	changes := lease.Changes{Registrations: leases.GetRegistrations(), Book: leases.GetBook()}
 	for _, p := range leases.GetRecords() {

@@ -52,6 +52,8 @@ func TestInstall(t *testing.T) {
 		require.ErrorIs(t, err, shard.ErrUnavailable)
 		_, err = f.machine.ReadTxn(&pb.TxnRequest{Compare: []*pb.Compare{{Key: []byte("a")}}}, 0)
 		require.ErrorIs(t, err, shard.ErrUnavailable)
+		_, err = f.machine.HashSpan(shard.Everything(), 0, 1)
+		require.ErrorIs(t, err, shard.ErrUnavailable)
 		return nil
 	}))
 	require.Equal(t, sent, f.machine.View())

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,9 +126,54 @@ func TestAnotherReignEndsThis(t *testing.T) {
 	_, err = p.replica.statusAfterBarrier(t.Context(), reign, 7)
 	require.ErrorIs(t, err, shard.ErrUnavailable)
 
+	// The result of a REIGN can come after a later one was applied.
+	late := shard.Result{Response: &shardpb.LeaseAnswer{Reign: reign}}
+	p.replica.beginReign(&reignStart{done: make(chan struct{})}, p.replica.Term(), late)
+	_, err = p.replica.statusAfterBarrier(t.Context(), reign, 7)
+	require.ErrorIs(t, err, shard.ErrUnavailable)
+
 	require.Equal(t, int64(10), p.keepAlive(7), "in a reign of its own again")
 	require.Greater(t, p.replica.reigning.lessor.Reign(), reign+1)
 	require.Equal(t, 10*time.Second+100*time.Millisecond, p.left(7), "never earlier than it was (L8)")
+}
+
+// A leader that nobody asks begins to look for expired leases by itself.
+func TestLeasesExpireUnasked(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	p.grant(7, 10)
+	require.Empty(t, p.replica.DueLeases(9))
+	require.Eventually(t, func() bool {
+		p.clock.advance(11 * time.Second)
+		return len(p.replica.DueLeases(9)) == 1
+	}, patience, time.Millisecond)
+}
+
+// Every renewal takes a read barrier that began after it, and those that wait share one.
+func TestKeepAlivesShareBarriers(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	p.grant(7, 10)
+	require.Equal(t, int64(10), p.keepAlive(7))
+	before := p.rounds()
+	require.Equal(t, int64(10), p.keepAlive(7))
+	require.Greater(t, p.rounds(), before)
+
+	before = p.rounds()
+	const many = 500
+	var wg sync.WaitGroup
+	for range many {
+		wg.Go(func() {
+			ttl, err := p.replica.KeepAlive(t.Context(), 7)
+			if err != nil || ttl != 10 {
+				t.Errorf("renewed to %d: %v", ttl, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Less(t, p.rounds()-before, uint64(many/2))
 }
 
 // Another term begins another reign, in which leases get all of their time.

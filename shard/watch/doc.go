@@ -30,7 +30,7 @@
 //	    history below the compacted revision may be missing, and so may any while a
 //	    snapshot is being installed. The feed then ends with an error, not with a gap.
 //	W6  ready is called whenever Poll would have something that it did not have: a
-//	    change, the rest of one limited Poll, an awaited floor, an end.
+//	    change, what a limited Poll left, an awaited floor, an end.
 //	W7  A change looks the same from memory and from the store.
 //	W8  Whoever subscribes by an epoch that is not the hub's, or to keys the shard has
 //	    not or gives away later, is told with WrongShardError.

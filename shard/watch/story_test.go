@@ -20,7 +20,8 @@ import (
 //	close to=n, compact at=n
 //	flood                   a change so large that nothing else stays in memory
 //	snapshot k=v …          changes that come as a snapshot: nobody collected them
-//	span start=k end=k      the shard keeps these keys, under the next epoch
+//	span start=k end=k to=n the shard keeps these keys, under the next epoch, and after
+//	                        that, in the same update, its floor rises
 //	poll w [max=n], await w rev=n, cancel w, end
 //
 // After each command stand those whose ready it called.
@@ -69,7 +70,7 @@ func (s *story) step(d *datadriven.TestData) string {
 		later.Epoch++
 		later.Span = shard.Span{Start: []byte(value(d, "start")), End: []byte(value(d, "end"))}
 		s.view.Descriptor = &later
-		s.put()
+		s.closeTo(number(d, "to"))
 		return ""
 	case "poll":
 		got, err := s.feed(d).Poll(int(max(1, number(d, "max"))))

@@ -70,7 +70,7 @@ func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 	if o.From < h.mu.compacted {
 		h.finish(s, &shard.CompactedError{Compacted: h.mu.compacted})
 	}
-	told := h.settle(s, s.pos < h.mu.recent.floor)
+	told := h.settle(s)
 	h.mu.Unlock()
 	if told {
 		o.Ready()
@@ -89,13 +89,13 @@ func (h *Hub) admit(o *Options) error {
 	return nil
 }
 
-// settle arms a subscription that has been given everything there is, and otherwise
-// reports whether ready has to be called: more says that it has not. The lock is held.
-func (h *Hub) settle(s *Subscription, more bool) (told bool) {
+// settle arms a subscription for which nothing is left, as memory shows, and otherwise
+// reports whether ready has to be called. The lock is held.
+func (h *Hub) settle(s *Subscription) (told bool) {
 	switch r := &h.mu.recent; {
 	case s.armed:
 		return false
-	case s.end == nil && !more && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
+	case s.end == nil && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
 		s.group.arm(s)
 		s.live = true
 		return false
@@ -124,7 +124,7 @@ func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 		s.fail(err)
 		return s.Poll(limit) // tells how far it had come, or the end
 	}
-	if s.given(out.Through, out.Through < past.floor) {
+	if s.given(out.Through) {
 		s.o.Ready()
 	}
 	return out, nil
@@ -170,12 +170,12 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 }
 
 // given notes how far Poll has come, and reports whether ready has to be called.
-func (s *Subscription) given(through shard.Revision, more bool) (told bool) {
+func (s *Subscription) given(through shard.Revision) (told bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.pos, s.through = max(s.pos, through), max(s.through, through)
-	return h.settle(s, more)
+	return h.settle(s)
 }
 
 // fail ends the subscription, as its history cannot be read.

@@ -1,0 +1,366 @@
+package etcdapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// What etcd says of a creation that is refused, and has no value for in its API module.
+const (
+	reasonEmptyRange  = "mvcc: watcher range is empty"
+	reasonDuplicateID = "mvcc: duplicate watch ID provided on the WatchStream"
+)
+
+const (
+	// autoID in a creation asks for an ID; noID stands in answers that speak of no watch
+	// or of all.
+	autoID = 0
+	noID   = -1
+)
+
+// answersMax bounds what a client may ask on a stream without reading the answers.
+const answersMax = 1024
+
+// watchServer is etcd's Watch service.
+type watchServer struct {
+	pb.UnsafeWatchServer
+	*Server
+}
+
+// Watch serves one stream. Three goroutines share it: one receives, one sends, and this
+// one waits for the end, because the other two may be stuck with the client until the
+// stream is given up.
+func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	ws := newWatchStream(ctx, s.Server, stream)
+	go func() {
+		// A client that has nothing more to ask still wants its events.
+		if err := ws.receive(); !errors.Is(err, io.EOF) {
+			cancel(err)
+		}
+	}()
+	go func() { cancel(ws.run()) }()
+	if requiresLeader(ctx) {
+		ws.work.Go(func() { s.awaitLoss(ctx, cancel) })
+	}
+	<-ctx.Done()
+	ws.close()
+	switch err := context.Cause(ctx); {
+	case errors.Is(stream.Context().Err(), context.Canceled):
+		return rpctypes.ErrGRPCWatchCanceled
+	default:
+		return readError(stream.Context(), err)
+	}
+}
+
+// leaderChecks is how often the leader is looked for in Config.LeaderTimeout.
+const leaderChecks = 3
+
+// awaitLoss ends the stream when there was no leader for LeaderTimeout.
+func (s *Server) awaitLoss(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(s.cfg.LeaderTimeout / leaderChecks)
+	defer tick.Stop()
+	for missing := 0; missing < leaderChecks; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if missing++; s.cluster.HasLeader() {
+			missing = 0
+		}
+	}
+	end(rpctypes.ErrGRPCNoLeader)
+}
+
+// watchStream is one Watch RPC: its watches and what is to be sent.
+//
+// E6  What is sent comes in this order: created before all else of a watch, answers in
+// the order of the requests, a watch's events by revision, no event after canceled.
+// E7  A progress response promises, to each watch it speaks of, all up to its revision,
+// and is never below what the stream has said before: clients take it as where to resume.
+// E8  A client that does not read costs its stream only: nothing is polled for it, and
+// memory is bounded.
+type watchStream struct {
+	*Server
+	ctx  context.Context
+	grpc pb.Watch_WatchServer
+	kick chan struct{} // there is something to do for run
+	room chan struct{} // a token for each answer that waits
+	work sync.WaitGroup
+
+	progress progress // run's
+
+	// polling is held while a watch is polled. Once close has had it none is any more,
+	// though run may be stuck in sending.
+	polling sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		closed  bool
+		watches map[int64]*watch
+		nextID  int64
+		answers []*answer // in the order of the requests
+		ready   []*watch  // which may have something to send; each is in it once
+	}
+}
+
+// answer is what a request is answered, once it is done.
+type answer struct {
+	resp     *pb.WatchResponse // nil until done, and for a request of progress
+	done     bool              // guarded by watchStream.mu
+	begun    *watch            // the watch that resp announces
+	progress bool
+}
+
+// watch is one watch of a stream.
+type watch struct {
+	stream   *watchStream
+	id       int64
+	span     shard.Span
+	start    shard.Revision // set before the watch is announced
+	feed     Watch          // likewise
+	prevKV   bool
+	noPut    bool
+	noDelete bool
+	fragment bool
+	notify   bool
+
+	announced bool        // guarded by watchStream.mu: created has been sent
+	queued    bool        // guarded by watchStream.mu: in ready
+	gone      atomic.Bool // canceled, or ended by itself
+
+	// What follows is run's.
+
+	backlog []*mvccpb.Event // polled and not sent
+	through shard.Revision  // how far backlog reaches
+	sent    shard.Revision  // all up to it has been sent; below start-1: nothing yet
+	held    bool            // backlog waits for a requested progress
+	quiet   bool            // no events since the last tick of progress
+	promise shard.Revision  // progress is to be told once sent has reached it; 0: none
+}
+
+func newWatchStream(ctx context.Context, s *Server, stream pb.Watch_WatchServer) *watchStream {
+	ws := &watchStream{Server: s, ctx: ctx, grpc: stream, kick: make(chan struct{}, 1), room: make(chan struct{}, answersMax)}
+	ws.progress.found = make(chan shard.Revision, 1)
+	ws.mu.watches = make(map[int64]*watch)
+	s.watching.streams.Inc()
+	return ws
+}
+
+// close ends all watches and waits for what works for them.
+func (ws *watchStream) close() {
+	ws.polling.Lock() // and never unlocked: nothing is polled any more
+	ws.mu.Lock()
+	ws.mu.closed = true
+	watches := ws.mu.watches
+	ws.mu.watches = nil
+	ws.mu.Unlock()
+	for _, w := range watches {
+		ws.end(w)
+	}
+	ws.work.Wait()
+	ws.watching.streams.Dec()
+}
+
+// wake makes run look for something to do.
+func (ws *watchStream) wake() {
+	select {
+	case ws.kick <- struct{}{}:
+	default:
+	}
+}
+
+// receive takes requests until the stream ends.
+func (ws *watchStream) receive() error {
+	for {
+		req, err := ws.grpc.Recv()
+		if err != nil {
+			return err
+		}
+		if req.RequestUnion == nil {
+			continue // as etcd: it may be from a newer client
+		}
+		select {
+		case ws.room <- struct{}{}:
+		case <-ws.ctx.Done():
+			return ws.ctx.Err()
+		}
+		var a *answer
+		switch {
+		case req.GetCreateRequest() != nil:
+			a = ws.create(req.GetCreateRequest())
+		case req.GetCancelRequest() != nil:
+			a = ws.cancel(req.GetCancelRequest().WatchId)
+		case req.GetProgressRequest() != nil:
+			a = ws.answered(&answer{progress: true, done: true})
+		}
+		if a == nil {
+			<-ws.room
+			continue
+		}
+		ws.wake()
+	}
+}
+
+// create registers a watch, or refuses it, and returns the answer that will say so.
+func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
+	if len(req.Key) == 0 {
+		req.Key = []byte{0} // the smallest
+	}
+	w := &watch{
+		stream: ws, id: req.WatchId, span: shard.RequestSpan(req.Key, req.RangeEnd), start: shard.Revision(req.StartRevision),
+		prevKV: req.PrevKv, fragment: req.Fragment, notify: req.ProgressNotify, quiet: true,
+	}
+	for _, f := range req.Filters {
+		w.noPut = w.noPut || f == pb.WatchCreateRequest_NOPUT
+		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
+	}
+	a := &answer{begun: w}
+	ws.mu.Lock()
+	ws.mu.answers = append(ws.mu.answers, a)
+	reason := ws.admitWatch(w)
+	if reason != "" {
+		a.begun, a.done = nil, true
+		a.resp = &pb.WatchResponse{Header: ws.header(ws.cluster.Revision()), WatchId: noID, Created: true, Canceled: true, CancelReason: reason}
+	} else if w.start == 0 {
+		ws.work.Go(func() { ws.beginLatest(a) })
+	}
+	ws.mu.Unlock()
+	if reason == "" && w.start > 0 {
+		ws.begin(a, ws.cluster.Revision())
+	}
+	return a
+}
+
+// admitWatch gives the watch its ID and a place on the stream. It returns the reason not
+// to.
+func (ws *watchStream) admitWatch(w *watch) string {
+	switch {
+	case w.start < 0:
+		return rpctypes.ErrorDesc(rpctypes.ErrGRPCCompacted)
+	case w.span.Empty(), ws.mu.closed:
+		return reasonEmptyRange
+	case w.id == autoID:
+		for ws.mu.watches[ws.mu.nextID] != nil {
+			ws.mu.nextID++
+		}
+		w.id = ws.mu.nextID
+		ws.mu.nextID++
+	case ws.mu.watches[w.id] != nil:
+		return reasonDuplicateID
+	}
+	ws.mu.watches[w.id] = w
+	ws.watching.watches.Inc()
+	return ""
+}
+
+// beginLatest begins a watch of what comes from now on: after the largest revision that
+// its span has by now, which the answer tells. A client that loses the stream before the
+// first event can go on from there.
+func (ws *watchStream) beginLatest(a *answer) {
+	for {
+		latest, err := ws.watches.Settle(ws.ctx, a.begun.span)
+		if err == nil {
+			a.begun.start = latest + 1
+			ws.begin(a, int64(latest))
+			return
+		}
+		ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.begun.span, "error", err)
+		if !ws.pause() {
+			return
+		}
+	}
+}
+
+// pause waits before something is tried again; it returns false when the stream ends.
+func (ws *watchStream) pause() bool {
+	t := time.NewTimer(100 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ws.ctx.Done():
+		return false
+	}
+}
+
+// begin opens the feed of a watch whose start is known and completes the answer.
+func (ws *watchStream) begin(a *answer, revision int64) {
+	w := a.begun
+	feed := ws.watches.Watch(w.span, w.start, w.prevKV, w.ready)
+	ws.mu.Lock()
+	w.feed = feed
+	a.resp = &pb.WatchResponse{Header: ws.header(revision), WatchId: w.id, Created: true}
+	a.done = true
+	gone := w.gone.Load()
+	ws.mu.Unlock()
+	if gone { // canceled meanwhile
+		feed.Close()
+	}
+	ws.wake()
+}
+
+// cancel ends a watch. As etcd, it has no answer for an ID that there is not.
+func (ws *watchStream) cancel(id int64) *answer {
+	ws.mu.Lock()
+	w := ws.mu.watches[id]
+	delete(ws.mu.watches, id)
+	ws.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	ws.end(w)
+	return ws.answered(&answer{
+		resp: &pb.WatchResponse{Header: ws.header(ws.cluster.Revision()), WatchId: id, Canceled: true}, done: true,
+	})
+}
+
+// answered queues an answer behind those of earlier requests.
+func (ws *watchStream) answered(a *answer) *answer {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.mu.answers = append(ws.mu.answers, a)
+	return a
+}
+
+// end gives up what the watch holds, and reports whether nobody else has.
+func (ws *watchStream) end(w *watch) bool {
+	ws.mu.Lock()
+	first, feed := !w.gone.Swap(true), w.feed
+	ws.mu.Unlock()
+	if !first {
+		return false
+	}
+	ws.watching.watches.Dec()
+	if feed != nil {
+		feed.Close()
+	}
+	return true
+}
+
+// ready is called by the watch's feed. It queues the watch behind the others that are.
+func (w *watch) ready() {
+	ws := w.stream
+	ws.mu.Lock()
+	queue := w.announced && !w.queued && !w.gone.Load()
+	if queue {
+		w.queued = true
+		ws.mu.ready = append(ws.mu.ready, w)
+	}
+	ws.mu.Unlock()
+	if queue {
+		ws.wake()
+	}
+}

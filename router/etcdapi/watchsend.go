@@ -1,0 +1,255 @@
+package etcdapi
+
+import (
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+const (
+	// pollEvents is about how many events are taken from a watch in its turn.
+	pollEvents = 256
+	// responseBytes is about how large a response becomes, if revisions are small: what
+	// clients of gRPC take by default is 4 MiB.
+	responseBytes = 1 << 20
+)
+
+// run sends until the stream ends.
+func (ws *watchStream) run() error {
+	ticker := time.NewTicker(ws.progressInterval())
+	defer ticker.Stop()
+	timer := time.NewTimer(holdMax)
+	defer timer.Stop()
+	timer.Stop()
+	ws.progress.timer = timer
+	idle := make(chan struct{}) // never closed: to wait
+	busy := make(chan struct{}) // closed: to look and go on
+	close(busy)
+	for next := busy; ws.ctx.Err() == nil; {
+		select {
+		case <-ticker.C:
+			ws.tick()
+		case <-timer.C:
+			ws.holdTooLong()
+		case rev := <-ws.progress.found:
+			ws.aim(rev)
+		case <-ws.kick:
+		case <-ws.ctx.Done():
+		case <-next:
+		}
+		next = idle
+		worked, err := ws.step()
+		if err != nil {
+			return err
+		}
+		if worked {
+			next = busy
+		}
+	}
+	return nil
+}
+
+// step does one thing and reports whether there was one: answers first, then the watches
+// in turn.
+func (ws *watchStream) step() (worked bool, err error) {
+	ws.mu.Lock()
+	a, w := ws.nextAnswer(), (*watch)(nil)
+	if a == nil {
+		w = ws.nextReady()
+	}
+	ws.mu.Unlock()
+	switch {
+	case a != nil:
+		err = ws.reply(a)
+	case w != nil:
+		err = ws.serve(w)
+	}
+	if err != nil {
+		return false, err
+	}
+	return a != nil || w != nil, ws.tellProgress()
+}
+
+// nextReady takes the watch that has waited longest for its turn.
+func (ws *watchStream) nextReady() *watch {
+	if len(ws.mu.ready) == 0 {
+		return nil
+	}
+	w := ws.mu.ready[0]
+	ws.mu.ready[0] = nil
+	ws.mu.ready = ws.mu.ready[1:]
+	w.queued = false
+	return w
+}
+
+// nextAnswer takes the oldest answer, if it is done.
+func (ws *watchStream) nextAnswer() *answer {
+	if len(ws.mu.answers) == 0 || !ws.mu.answers[0].done {
+		return nil
+	}
+	a := ws.mu.answers[0]
+	ws.mu.answers[0] = nil
+	ws.mu.answers = ws.mu.answers[1:]
+	<-ws.room
+	return a
+}
+
+// reply sends an answer; from then on its watch is served.
+func (ws *watchStream) reply(a *answer) error {
+	if a.progress {
+		ws.progress.asked = true
+		return nil
+	}
+	if err := ws.grpc.Send(a.resp); err != nil {
+		return err
+	}
+	if w := a.begun; w != nil {
+		ws.mu.Lock()
+		w.announced = true
+		ws.mu.Unlock()
+		ws.joined(w)
+		w.ready()
+	}
+	return nil
+}
+
+// serve sends what the watch has, up to a bound, and queues it again behind the others if
+// there may be more.
+func (ws *watchStream) serve(w *watch) error {
+	if len(w.backlog) == 0 {
+		changes, err := ws.poll(w)
+		if err != nil {
+			return ws.ended(w, err)
+		}
+		w.backlog, w.through = changes.Events, changes.Through
+	}
+	events := ws.take(w)
+	if len(w.backlog) == 0 {
+		w.backlog = nil
+		w.sent = max(w.sent, w.through)
+	} else {
+		w.sent = max(w.sent, shard.Revision(w.backlog[0].Kv.ModRevision-1))
+	}
+	switch {
+	case len(w.backlog) == 0:
+	case len(events) > 0:
+		w.ready() // for the rest, behind the others
+	default:
+		ws.holdBack(w)
+	}
+	if events = w.filter(events); len(events) > 0 {
+		if err := ws.sendEvents(w, events); err != nil {
+			return err
+		}
+	}
+	return ws.keepPromise(w)
+}
+
+// poll asks the watch, unless it is gone or the stream is being closed.
+func (ws *watchStream) poll(w *watch) (shard.Changes, error) {
+	if !ws.polling.TryLock() {
+		return shard.Changes{}, shard.ErrStopped // close waits for nobody else
+	}
+	defer ws.polling.Unlock()
+	if w.gone.Load() {
+		return shard.Changes{}, nil
+	}
+	return w.feed.Poll(pollEvents)
+}
+
+// take removes the next response's events from the backlog: whole revisions.
+func (ws *watchStream) take(w *watch) []*mvccpb.Event {
+	if w.gone.Load() {
+		w.backlog = nil
+	}
+	limit := ws.progress.limit()
+	n, bytes := 0, 0
+	for n < len(w.backlog) && shard.Revision(w.backlog[n].Kv.ModRevision) <= limit && (n == 0 || bytes < responseBytes) {
+		for rev := w.backlog[n].Kv.ModRevision; n < len(w.backlog) && w.backlog[n].Kv.ModRevision == rev; n++ {
+			bytes += len(w.backlog[n].Kv.Key) + len(w.backlog[n].Kv.Value)
+			if prev := w.backlog[n].PrevKv; prev != nil {
+				bytes += len(prev.Key) + len(prev.Value)
+			}
+		}
+	}
+	events := w.backlog[:n:n]
+	w.backlog = w.backlog[n:]
+	return events
+}
+
+// filter leaves out what the client does not want. Events are shared: it copies.
+func (w *watch) filter(events []*mvccpb.Event) []*mvccpb.Event {
+	if !w.noPut && !w.noDelete {
+		return events
+	}
+	var kept []*mvccpb.Event
+	for _, e := range events {
+		if (e.Type == mvccpb.Event_PUT && !w.noPut) || (e.Type == mvccpb.Event_DELETE && !w.noDelete) {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+func (ws *watchStream) sendEvents(w *watch, events []*mvccpb.Event) error {
+	w.quiet = false
+	ws.progress.told = max(ws.progress.told, shard.Revision(events[len(events)-1].Kv.ModRevision))
+	ws.watching.events.Add(float64(len(events)))
+	resp := &pb.WatchResponse{Header: ws.header(int64(w.sent)), WatchId: w.id, Events: events}
+	if !w.fragment {
+		return ws.grpc.Send(resp)
+	}
+	for _, part := range fragments(resp, ws.cfg.MaxRequestBytes+messageOverheadBytes) {
+		if err := ws.grpc.Send(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fragments divides a response that is not smaller than limit into some that are, as far
+// as single events are. All but the last say that they are fragments.
+func fragments(resp *pb.WatchResponse, limit int) []*pb.WatchResponse {
+	if proto.Size(resp) < limit {
+		return []*pb.WatchResponse{resp}
+	}
+	var parts []*pb.WatchResponse
+	rest := resp.Events
+	for len(rest) > 0 {
+		part := &pb.WatchResponse{Header: resp.Header, WatchId: resp.WatchId, Fragment: true, Events: rest[:1]}
+		size := proto.Size(part)
+		for len(part.Events) < len(rest) {
+			// An event's own bytes, its length and its tag.
+			size += proto.Size(rest[len(part.Events)]) + 6
+			if size >= limit {
+				break
+			}
+			part.Events = rest[:len(part.Events)+1]
+		}
+		rest = rest[len(part.Events):]
+		parts = append(parts, part)
+	}
+	parts[len(parts)-1].Fragment = false
+	return parts
+}
+
+// ended tells the client that a watch is over because its history is gone. Any other error
+// ends the stream: its client opens another, here or elsewhere.
+func (ws *watchStream) ended(w *watch, err error) error {
+	var compacted *shard.CompactedError
+	if !errors.As(err, &compacted) {
+		return err
+	}
+	if !ws.end(w) {
+		return nil // canceled meanwhile
+	}
+	// As in etcd its ID stays taken, and a cancel of it is answered.
+	return ws.grpc.Send(&pb.WatchResponse{
+		Header: ws.header(0), WatchId: w.id, Canceled: true, CompactRevision: int64(compacted.Compacted),
+	})
+}

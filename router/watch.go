@@ -1,0 +1,103 @@
+package router
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// What package router/watchmerge builds watches from. Each is one step; which step
+// comes next, and when, is decided there.
+
+// Source is where a feed comes from.
+type Source struct {
+	Place
+	Node shard.NodeID
+}
+
+// Locate returns the place of the shard that owns key, as far as the cache knows.
+func (r *Router) Locate(ctx context.Context, key []byte) (Place, error) {
+	return r.cfg.Cache.Lookup(ctx, key)
+}
+
+// Subscribe opens a feed at a replica of the shard at p; attempts after the first go
+// round its replicas. sub needs no Shard and Epoch. An error is to be told to Lost.
+func (r *Router) Subscribe(ctx context.Context, p Place, attempt int, sub Subscription, ready func()) (Feed, Source, error) {
+	source := Source{Place: p, Node: r.reader(p, attempt)}
+	if source.Node == 0 {
+		return nil, source, fmt.Errorf("watch shard %d, which has no replicas: %w", p.ID, &shard.NoReplicaError{Shard: p.ID})
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	sub.Shard, sub.Epoch = p.ID, p.Epoch
+	feed, err := r.cfg.Subscriber.Subscribe(ctx, source.Node, &sub, ready)
+	return feed, source, err
+}
+
+// Lost learns what the error that ended a feed, or kept it from being opened, tells of
+// where shards are.
+func (r *Router) Lost(source Source, err error) { r.learn(source.Place, source.Node, err) }
+
+// CloseShard returns once what the shard at p owns is closed to floor. Callers at the
+// same time share what is written for it.
+func (r *Router) CloseShard(ctx context.Context, p Place, floor shard.Revision) error {
+	return r.closer.reach(ctx, p, floor)
+}
+
+// Settle returns the largest revision of the span after a read barrier, when the shards
+// that own it are closed to it: what comes later has a higher one.
+func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var settled shard.Revision
+	err := r.retrying(ctx, func(int) error {
+		c, err := r.cut(ctx, span, 0, false)
+		settled = c.at
+		return err
+	})
+	return settled, err
+}
+
+// Latest returns the largest revision of any shard that overlaps one of the spans, after
+// a read barrier. Every shard is asked once, however many spans lie in it.
+func (r *Router) Latest(ctx context.Context, spans []shard.Span) (shard.Revision, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var latest shard.Revision
+	err := r.retrying(ctx, func(int) error {
+		var places []Place
+		asked := make(map[shard.ID]bool)
+		for _, span := range spans {
+			over, err := r.cfg.Cache.Cover(ctx, span)
+			if err != nil {
+				return err
+			}
+			for _, p := range over {
+				if !asked[p.ID] {
+					asked[p.ID] = true
+					places = append(places, p)
+				}
+			}
+		}
+		views, err := r.probe(ctx, places, false)
+		if err != nil {
+			return err
+		}
+		for _, v := range views {
+			latest = max(latest, v.Rev)
+		}
+		return nil
+	})
+	return latest, err
+}
+
+// Pause waits before the attempt-th try of what has no deadline; the first needs no
+// waiting. It returns false when ctx ends first.
+func Pause(ctx context.Context, attempt int) bool {
+	if attempt == 0 {
+		return ctx.Err() == nil
+	}
+	b := backoff{next: min(backoffMin<<min(attempt-1, 10), backoffMax)}
+	return b.wait(ctx)
+}

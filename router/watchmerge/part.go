@@ -1,0 +1,160 @@
+package watchmerge
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// heldMax is how many events a part may have given that wait for other parts. Beyond it
+// the part is not asked for more: history keeps it.
+const heldMax = 1024
+
+// part is a piece of a watch's span that one feed serves. All but signalled is guarded by
+// Watch.mu.
+type part struct {
+	watch *Watch
+	span  shard.Span
+
+	feed    router.Feed   // nil while being opened
+	source  router.Source // where the feed comes from
+	through shard.Revision
+	held    []*mvccpb.Event
+	awaited shard.Revision // what the feed was asked to say
+	closing shard.Revision // what the shard was asked to close to
+	// attempt counts feeds that ended before they had anything new: replicas are asked in
+	// turn, ever slower.
+	attempt int
+
+	// signalled says that the feed has said ready since it was last asked.
+	signalled atomic.Bool
+}
+
+// signal is what the part's feed calls.
+func (p *part) signal() {
+	p.signalled.Store(true)
+	p.watch.ready()
+}
+
+// more reports whether a Poll could bring something on.
+func (p *part) more() bool {
+	return p.feed != nil && len(p.held) < heldMax && p.signalled.Load() // W7
+}
+
+// poll takes what the feed has. It returns an error that ends the watch.
+func (p *part) poll(max int) error {
+	if !p.more() {
+		return nil
+	}
+	p.signalled.Store(false)
+	got, err := p.feed.Poll(max)
+	if err != nil {
+		return p.lost(err)
+	}
+	p.held = append(p.held, got.Events...)
+	if got.Through > p.through { // else it is a replica behind the one before it
+		p.through, p.attempt = got.Through, 0
+	}
+	return nil
+}
+
+// hurry makes the part come to target, if it is behind and has nothing to give that would
+// bring it on.
+func (p *part) hurry(target shard.Revision) {
+	if p.through >= target || p.feed == nil || p.signalled.Load() {
+		return
+	}
+	if p.awaited < target {
+		p.awaited = target
+		p.feed.Await(target)
+	}
+	if p.closing < target {
+		p.closing = target
+		p.watch.merger.closeFor(p, p.source.Place, target)
+	}
+}
+
+// closeFailed lets Poll ask for a Close again.
+func (p *part) closeFailed() {
+	p.watch.mu.Lock()
+	p.closing = 0
+	p.watch.mu.Unlock()
+	p.watch.ready()
+}
+
+// drop closes the feed.
+func (p *part) drop() {
+	if p.feed != nil {
+		p.feed.Close()
+		p.feed = nil
+	}
+	p.awaited, p.closing = 0, 0
+}
+
+// lost goes on elsewhere after the feed ended with err, or returns why not.
+func (p *part) lost(err error) error {
+	if final(err) {
+		return fmt.Errorf("watch %s: %w", p.span, err)
+	}
+	p.watch.merger.router.Lost(p.source, err)
+	p.drop()
+	p.reopen()
+	return nil
+}
+
+// final reports whether no other replica could go on after err: they all have the same
+// history.
+func final(err error) bool { return errors.Is(err, shard.ErrCompacted) }
+
+// reopen finds a feed for the part, in the background.
+func (p *part) reopen() {
+	attempt := p.attempt
+	p.watch.merger.spawn(func() {
+		for router.Pause(p.watch.merger.ctx, attempt) && !p.open(attempt) {
+			attempt++
+		}
+		p.watch.ready() // there is a feed, or an end to tell
+	})
+}
+
+// open finds a feed for the part and reports whether there is no more to do. If several
+// shards own the part's span, the first keeps it and the rest becomes a part of its own.
+func (p *part) open(attempt int) bool {
+	w, r := p.watch, p.watch.merger.router
+	place, err := r.Locate(w.merger.ctx, p.span.Start) // Start never changes
+	w.mu.Lock()
+	if w.err != nil || err != nil {
+		defer w.mu.Unlock()
+		return w.err != nil
+	}
+	if end := place.Span.End; len(end) > 0 && (len(p.span.End) == 0 || bytes.Compare(end, p.span.End) < 0) {
+		w.split(p, end).reopen()
+	}
+	sub := router.Subscription{Span: p.span, From: max(w.from, p.through+1), PrevKV: w.prevKV}
+	w.mu.Unlock()
+
+	feed, source, err := r.Subscribe(w.merger.ctx, place, attempt, sub, p.signal)
+	if err != nil {
+		r.Lost(source, err)
+	}
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case err == nil && w.err != nil:
+		feed.Close()
+	case err == nil:
+		p.feed, p.source = feed, source
+		p.attempt = attempt + 1 // until it has given something
+		p.signalled.Store(true)
+	case final(err):
+		w.end(fmt.Errorf("watch %s: %w", p.span, err))
+	}
+	return err == nil || w.err != nil
+}
