@@ -34,7 +34,6 @@ func TestClusterKeepsItsPromises(t *testing.T) {
 	}
 	f.eachSeed(t, func(t *testing.T, cfg robustness.Config) {
 		cfg.ShardOf, cfg.PromptProgress = robustness.ShardOf, true
-		cfg.Workload.Watchers, cfg.Workload.Lessees = 0, 0 // MERGE: until flotilla serves them
 		requireClean(t, cfg, target.run(t, cfg))
 	})
 }
