@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -354,6 +355,7 @@ func TestManyWatchesThatAreNotRead(t *testing.T) {
 	const many = 10_000
 	stream, err := pb.NewWatchClient(c.Client(t, c.Node(1)).ActiveConnection()).Watch(t.Context())
 	require.NoError(t, err)
+	before := heap()
 	sent := make(chan error, 1)
 	go func() {
 		for i := range many {
@@ -372,6 +374,7 @@ func TestManyWatchesThatAreNotRead(t *testing.T) {
 		require.True(t, resp.Created)
 	}
 	require.NoError(t, <-sent)
+	t.Logf("%d bytes for each idle watch of a key", (heap()-before)/many)
 
 	client := c.Client(t, c.Node(1))
 	all, fromKey := everything()
@@ -392,6 +395,14 @@ func TestManyWatchesThatAreNotRead(t *testing.T) {
 	for id, n := range got {
 		require.Equal(t, 3, n, "watch %d", id)
 	}
+}
+
+// heap is how many bytes are in use.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // As with curl.
