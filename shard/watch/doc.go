@@ -19,7 +19,8 @@
 //
 //	W1  A subscription is given each revision at most once, whole, and in order.
 //	W2  What Poll has told to be Through has been given: every change of the span from
-//	    From to Through, and no other one will come. Through never falls.
+//	    From to Through, and no other one will come. Through never falls. A feed that ends
+//	    tells it once more before the error, so that another can follow right behind it.
 //	W3  Publish waits for no subscription and reads nothing. A subscription that is
 //	    not polled holds no memory but its own.
 //	W4  recent holds every change in (from, floor], or none is taken from it: what was
@@ -29,7 +30,7 @@
 //	    history below the compacted revision may be missing, and so may any while a
 //	    snapshot is being installed. The feed then ends with an error, not with a gap.
 //	W6  ready is called whenever Poll would have something that it did not have: a
-//	    change, the rest of one limited Poll, an awaited floor, an end.
+//	    change, what a limited Poll left, an awaited floor, an end.
 //	W7  A change looks the same from memory and from the store.
 //	W8  Whoever subscribes by an epoch that is not the hub's, or to keys the shard has
 //	    not or gives away later, is told with WrongShardError.

@@ -101,6 +101,9 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.woken = h.woken[:0]
+	if was := h.mu.descriptor; was != nil && view.Descriptor.Epoch != was.Epoch {
+		h.dismiss(view.Descriptor)
+	}
 	if b == nil || len(h.mu.subs) == 0 {
 		for s := range h.mu.subs {
 			h.disturb(s)
@@ -111,11 +114,7 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 		h.mu.recent.add(b, view.Floor)
 		h.metrics.events.Add(float64(len(b.records)))
 	}
-	h.mu.compacted = view.Compacted
-	if was := h.mu.descriptor; was == nil || view.Descriptor.Epoch != was.Epoch {
-		h.dismiss(view.Descriptor)
-	}
-	h.mu.descriptor = view.Descriptor
+	h.mu.compacted, h.mu.descriptor = view.Compacted, view.Descriptor
 	h.wakeAwaiting()
 	return h.woken
 }
@@ -151,10 +150,12 @@ func (h *Hub) wake(s *Subscription) {
 	}
 }
 
-// dismiss ends the subscriptions to keys that are not the descriptor's.
+// dismiss ends the subscriptions to keys that are not the descriptor's any more. It comes
+// before the floor rises: the new floor may have been reached after the keys were given
+// away, and then it says nothing about them (W2).
 func (h *Hub) dismiss(d *shard.Descriptor) {
 	for s := range h.mu.subs {
-		if d == nil || !d.Span.ContainsSpan(s.o.Span) {
+		if !d.Span.ContainsSpan(s.o.Span) {
 			h.finish(s, wrongShard(h.id, d))
 			h.wake(s)
 		}
@@ -212,9 +213,12 @@ func (h *Hub) finish(s *Subscription, err error) {
 		return
 	}
 	s.end = err
+	floor := h.mu.recent.floor
 	if s.armed {
 		s.group.disarm(s)
+		s.pos = max(s.pos, floor)
 	}
+	s.last = min(s.pos, floor)
 	h.mu.index.leave(s.group)
 	delete(h.mu.subs, s)
 	delete(h.mu.awaiting, s)

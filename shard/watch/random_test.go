@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +25,8 @@ var (
 type subscriber struct {
 	*feed
 	through shard.Revision
-	// awaited is a floor for which ready has still to be called.
-	awaited shard.Revision
+	// awaited are the floors for which ready has still to be called.
+	awaited []shard.Revision
 	due     bool // ready was called, and it has not polled
 }
 
@@ -161,8 +162,9 @@ func (p *player) forget(f *subscriber) {
 }
 
 func (p *player) await(f *subscriber) {
-	f.awaited = p.view.Floor + shard.Revision(p.IntN(12)) - 3
-	f.Await(f.awaited)
+	rev := p.view.Floor + shard.Revision(p.IntN(30)) - 3
+	f.awaited = append(f.awaited, rev)
+	f.Await(rev)
 }
 
 // poll checks W1 and W2: what is given is what the store has between the last Through and
@@ -176,7 +178,7 @@ func (p *player) poll(f *subscriber) {
 		require.ErrorAs(p.t, err, &compacted)
 		require.Less(p.t, max(f.through+1, f.o.From), p.view.Compacted, "nothing it needs was compacted")
 		_, again := f.Poll(limit)
-		require.Equal(p.t, err, again)
+		require.Equal(p.t, err, again, "an end is final")
 		p.forget(f)
 		return
 	}
@@ -191,9 +193,7 @@ func (p *player) poll(f *subscriber) {
 		require.Equal(p.t, got.Events[limit-1].Kv.ModRevision, got.Events[n-1].Kv.ModRevision, "more than the limit, and not of one revision")
 	}
 	f.through = got.Through
-	if f.through >= f.awaited {
-		f.awaited = 0
-	}
+	f.awaited = slices.DeleteFunc(f.awaited, func(rev shard.Revision) bool { return rev <= f.through })
 }
 
 // checkReady checks W6: whoever could be given something has been called.
@@ -201,7 +201,7 @@ func (p *player) checkReady() {
 	for _, f := range p.feeds {
 		f.due = f.ready() || f.due
 		pending := len(p.between(f.o.Span, max(f.through, f.o.From-1), p.view.Floor, false)) > 0
-		if pending || f.awaited > 0 && f.awaited <= p.view.Floor {
+		if pending || slices.ContainsFunc(f.awaited, func(rev shard.Revision) bool { return rev <= p.view.Floor }) {
 			require.True(p.t, f.due, "%s from %d: at %d of %d nobody called ready", f.o.Span, f.o.From, f.through, p.view.Floor)
 		}
 	}

@@ -34,6 +34,8 @@ type Subscription struct {
 	// pos: everything from o.From up to pos has been given. While armed that is true up to
 	// the hub's floor.
 	pos shard.Revision
+	// through is what Poll has told last, at least o.From-1.
+	through shard.Revision
 	// armed: in the index, at slot of its group.
 	armed bool
 	slot  int
@@ -43,14 +45,17 @@ type Subscription struct {
 	live bool
 	// await holds the lowest and the highest floor awaited.
 	await struct{ first, last shard.Revision }
-	// end is what Poll says for ever; nil while the subscription is under way.
-	end error
+	// end is what Poll says for ever; nil while the subscription is under way. Before it,
+	// Poll tells last, if it has not told that much.
+	end  error
+	last shard.Revision
 }
 
 // Subscribe begins a feed. It is refused with WrongShardError (W8), or with what End was
 // told.
 func (h *Hub) Subscribe(o Options) (*Subscription, error) {
-	s := &Subscription{hub: h, o: o, pos: max(0, o.From-1)}
+	begin := max(0, o.From-1)
+	s := &Subscription{hub: h, o: o, pos: begin, through: begin}
 	h.mu.Lock()
 	if err := h.admit(&o); err != nil {
 		h.mu.Unlock()
@@ -65,7 +70,7 @@ func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 	if o.From < h.mu.compacted {
 		h.finish(s, &shard.CompactedError{Compacted: h.mu.compacted})
 	}
-	told := h.settle(s, s.pos < h.mu.recent.floor)
+	told := h.settle(s)
 	h.mu.Unlock()
 	if told {
 		o.Ready()
@@ -84,13 +89,13 @@ func (h *Hub) admit(o *Options) error {
 	return nil
 }
 
-// settle arms a subscription that has been given everything there is, and otherwise
-// reports whether ready has to be called: more says that it has not. The lock is held.
-func (h *Hub) settle(s *Subscription, more bool) (told bool) {
+// settle arms a subscription for which nothing is left, as memory shows, and otherwise
+// reports whether ready has to be called. The lock is held.
+func (h *Hub) settle(s *Subscription) (told bool) {
 	switch r := &h.mu.recent; {
 	case s.armed:
 		return false
-	case s.end == nil && !more && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
+	case s.end == nil && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
 		s.group.arm(s)
 		s.live = true
 		return false
@@ -116,21 +121,27 @@ func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 	}
 	out, err := s.take(pos, &past, max(1, limit))
 	if err != nil {
-		return shard.Changes{}, s.fail(err)
+		s.fail(err)
+		return s.Poll(limit) // tells how far it had come, or the end
 	}
-	if s.given(out.Through, out.Through < past.floor) {
+	if s.given(out.Through) {
 		s.o.Ready()
 	}
 	return out, nil
 }
 
-// begin returns where the subscription is, and the past as it is in memory.
+// begin returns where the subscription is, and the past as it is in memory. Of one that
+// has ended that is where it was: a feed that was idle for long has come far without being
+// asked, and whoever follows it has to begin there, or might ask for compacted history.
 func (s *Subscription) begin() (shard.Revision, recent, error) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.told = false
 	if s.end != nil {
+		if s.last > s.through {
+			return s.last, nothingUpTo(s.last), nil
+		}
 		return 0, recent{}, s.end
 	}
 	past := h.mu.recent
@@ -159,21 +170,20 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 }
 
 // given notes how far Poll has come, and reports whether ready has to be called.
-func (s *Subscription) given(through shard.Revision, more bool) (told bool) {
+func (s *Subscription) given(through shard.Revision) (told bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.pos = max(s.pos, through)
-	return h.settle(s, more)
+	s.pos, s.through = max(s.pos, through), max(s.through, through)
+	return h.settle(s)
 }
 
-// fail ends the subscription, which has no more to tell than the error.
-func (s *Subscription) fail(err error) error {
+// fail ends the subscription, as its history cannot be read.
+func (s *Subscription) fail(err error) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.finish(s, fmt.Errorf("watch shard %s from revision %s on: %w", h.id, s.pos+1, err))
-	return s.end
 }
 
 // Await has ready called once Poll can return a Through of rev or above. Several may be

@@ -1,0 +1,242 @@
+package watch
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+// W3: changes are published while a feed reads the store. Publish would deadlock here if
+// it waited for that, and the feed is given what was published meanwhile, once.
+func TestPublishDuringACatchUp(t *testing.T) {
+	for _, meanwhile := range []struct {
+		name    string
+		changes func(w *world)
+	}{
+		{"a change", func(w *world) { w.put("b=2") }},
+		{"a change of another key", func(w *world) { w.put("c=2") }},
+		{"more than memory holds", func(w *world) { w.put("b=" + string(make([]byte, recentBytesMax))) }},
+		{"a snapshot", func(w *world) { w.write(w.view.Floor+1, "b=2"); w.hub.Publish(nil, w.view) }},
+		{"a closed floor", func(w *world) { w.closeTo(w.view.Floor + 10) }},
+	} {
+		t.Run(meanwhile.name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.put("b=1")
+			history := w.hub.history
+			w.hub.history = func(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
+				events, through, err := history(span, from, to, o)
+				meanwhile.changes(w)
+				w.hub.history = history
+				return events, through, err
+			}
+			f := w.subscribe(Options{Span: key("b"), From: first})
+			var got []*mvccpb.Event
+			for f.ready() {
+				c, err := f.Poll(10)
+				require.NoError(t, err)
+				got = append(got, c.Events...)
+			}
+			want := w.between(key("b"), first-1, w.view.Floor, false)
+			require.Len(t, got, len(want))
+			for i := range want {
+				require.Equal(t, want[i].Kv.ModRevision, got[i].Kv.ModRevision)
+			}
+			require.True(t, f.armed, "live again")
+		})
+	}
+}
+
+// W3: a subscription that is not polled is one number, and not in anybody's way. Memory
+// holds a bounded past, however large it comes.
+func TestUnpolledFeedsAreForgotten(t *testing.T) {
+	w := newWorld(t)
+	var feeds []*feed
+	for range 10 {
+		feeds = append(feeds, w.subscribe(Options{Span: prefix("b"), From: 2}))
+	}
+	for i := range 3 * recentEventsMax {
+		w.put(fmt.Sprintf("b=%d", i))
+	}
+	for _, f := range feeds {
+		require.Equal(t, 1, f.called)
+		require.Empty(t, f.group.armed)
+	}
+	require.Len(t, w.hub.mu.recent.records, recentEventsMax)
+	for range 20 {
+		w.put("b=" + string(make([]byte, recentBytesMax/8)))
+		require.LessOrEqual(t, w.hub.mu.recent.bytes, recentBytesMax)
+		// What the array still holds of what was dropped is bounded too.
+		require.LessOrEqual(t, w.hub.mu.recent.cut, recentBytesMax)
+	}
+	for _, f := range feeds {
+		f.Close()
+	}
+	require.Empty(t, w.hub.mu.recent.records, "nobody watches")
+	require.Nil(t, w.hub.Collect())
+}
+
+// All who watch share one copy of a change.
+func TestEventsAreShared(t *testing.T) {
+	w := newWorld(t)
+	a := w.subscribe(Options{Span: key("b"), From: 2, PrevKV: true})
+	b := w.subscribe(Options{Span: prefix("b"), From: 2, PrevKV: true})
+	w.put("b=1")
+	one, err := a.Poll(1)
+	require.NoError(t, err)
+	other, err := b.Poll(1)
+	require.NoError(t, err)
+	require.Same(t, one.Events[0], other.Events[0])
+}
+
+// W9: a change is looked up, not offered around.
+func TestIndexLooksUp(t *testing.T) {
+	x := newIndex()
+	for i := range 10_000 {
+		x.join(key(fmt.Sprintf("k%d", i)))
+		x.join(prefix(fmt.Sprintf("p%d/", i)))
+	}
+	asked := 0
+	x.each([]byte("k77"), func(*group) { asked++ })
+	x.each([]byte("p77/x"), func(*group) { asked++ })
+	x.each([]byte("other"), func(*group) { asked++ })
+	require.Equal(t, 2, asked)
+	require.Empty(t, x.ranges)
+}
+
+// The index finds exactly the groups whose span holds the key.
+func TestIndexFindsAll(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	word := func() []byte {
+		out := make([]byte, 1+r.IntN(3))
+		for i := range out {
+			out[i] = []byte{0, 'a', 'b', 0xfe, 0xff}[r.IntN(5)]
+		}
+		return out
+	}
+	x := newIndex()
+	members := make(map[*group]int)
+	for range 3000 {
+		if r.IntN(3) > 0 {
+			start := word()
+			spans := []shard.Span{shard.PointSpan(start), prefix(string(start)), {Start: start, End: word()}, {Start: start}, {End: start}, {}}
+			members[x.join(spans[r.IntN(len(spans))])]++
+		}
+		for g := range members {
+			x.leave(g)
+			if members[g]--; members[g] == 0 {
+				delete(members, g)
+			}
+			break
+		}
+		k, found := word(), make(map[*group]bool)
+		x.each(k, func(g *group) {
+			require.False(t, found[g], "found twice")
+			found[g] = true
+		})
+		for g := range members {
+			require.Equal(t, g.span.Contains(k), found[g], "%q in %s", k, g.span)
+			delete(found, g)
+		}
+		require.Empty(t, found, "nobody watches these")
+	}
+}
+
+// Feeds on goroutines of their own beside one that publishes; each is given all of its
+// span, in order, and the last of them knows that there is no more.
+func TestFeedsBesideAWriter(t *testing.T) {
+	const updates = 1500
+	var mu sync.Mutex // of the store, which knows no goroutines
+	w := newWorld(t)
+	history := w.hub.history
+	w.hub.history = func(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return history(span, from, to, o)
+	}
+	final := shard.Revision(2 + updates)
+	var feeds sync.WaitGroup
+	for i := range 8 {
+		ready := make(chan struct{}, 1)
+		span := []shard.Span{key("ba"), prefix("b"), {Start: []byte("a"), End: []byte("z")}, key("q")}[i%4]
+		s, err := w.hub.Subscribe(Options{Epoch: testEpoch, Span: span, From: 2, PrevKV: i%3 == 0, Ready: func() {
+			select {
+			case ready <- struct{}{}:
+			default:
+			}
+		}})
+		require.NoError(t, err)
+		s.Await(final)
+		feeds.Go(func() {
+			var got []*mvccpb.Event
+			through := shard.Revision(0)
+			for through < final {
+				<-ready
+				c, err := s.Poll(1 + i)
+				if err != nil {
+					t.Errorf("poll: %v", err)
+					return
+				}
+				got, through = append(got, c.Events...), c.Through
+			}
+			s.Close()
+			mu.Lock()
+			want := w.between(span, 1, final, i%3 == 0)
+			mu.Unlock()
+			if len(want) != len(got) {
+				t.Errorf("feed %d of %s was given %d of %d changes", i, span, len(got), len(want))
+				return
+			}
+			for j := range want {
+				if want[j].Kv.ModRevision != got[j].Kv.ModRevision || (want[j].PrevKv == nil) != (got[j].PrevKv == nil) {
+					t.Errorf("feed %d: %v instead of %v", i, got[j], want[j])
+					return
+				}
+			}
+		})
+	}
+	for n := range updates {
+		b := w.hub.Collect()
+		mu.Lock()
+		rev := w.view.Floor + 1
+		events := w.write(rev, fmt.Sprintf("b%c=%d", 'a'+n%3, n), fmt.Sprintf("c=%d", n))
+		mu.Unlock()
+		w.publish(b, events)
+	}
+	w.closeTo(final)
+	feeds.Wait()
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	w := newWorld(t)
+	w.hub.metrics = NewMetrics(reg)
+	values := func() map[string]float64 {
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		out := make(map[string]float64)
+		for _, f := range families {
+			m := f.Metric[0]
+			out[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+		return out
+	}
+	f := w.subscribe(Options{Span: key("b"), From: 2})
+	w.put("b=1")
+	w.put("b=" + string(make([]byte, recentBytesMax)))
+	f.poll(1)
+	f.poll(1)
+	require.Equal(t, map[string]float64{
+		"flotilla_watch_subscriptions": 1, "flotilla_watch_events_total": 2,
+		"flotilla_watch_history_reads_total": 2, "flotilla_watch_fell_behind_total": 1,
+	}, values())
+	f.Close()
+	require.Zero(t, values()["flotilla_watch_subscriptions"])
+}
