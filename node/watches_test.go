@@ -31,7 +31,7 @@ type watched struct {
 	last   int64
 }
 
-func watch(t *testing.T, ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) *watched {
+func watching(t *testing.T, ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) *watched {
 	t.Helper()
 	w := &watched{t: t, events: client.Watch(ctx, key, append(opts, clientv3.WithCreatedNotify())...)}
 	created := <-w.events
@@ -78,8 +78,8 @@ func TestWatchThroughEveryNode(t *testing.T) {
 	for _, n := range c.Nodes() {
 		client := c.Client(t, n)
 		watches = append(watches,
-			watch(t, t.Context(), client, all, fromKey, clientv3.WithPrevKV()),
-			watch(t, t.Context(), client, spread(3, "k")))
+			watching(t, t.Context(), client, all, fromKey, clientv3.WithPrevKV()),
+			watching(t, t.Context(), client, spread(3, "k")))
 	}
 	writer := c.Client(t)
 	const rounds = 5
@@ -130,10 +130,10 @@ func TestListThenWatch(t *testing.T) {
 			have[string(kv.Key)] = true
 		}
 		ctx, leave := context.WithCancel(t.Context())
-		watch := watch(t, ctx, client, all, fromKey, clientv3.WithRev(list.Header.Revision+1))
+		behind := watching(t, ctx, client, all, fromKey, clientv3.WithRev(list.Header.Revision+1))
 		seen := 0
 		for seen < 50 {
-			resp := <-watch.events
+			resp := <-behind.events
 			require.NoError(t, resp.Err())
 			for _, e := range resp.Events {
 				require.False(t, have[string(e.Kv.Key)], "%q was in the list and is an event after it", e.Kv.Key)
@@ -154,11 +154,11 @@ func TestWatchStartRevisions(t *testing.T) {
 	for i := range 16 {
 		revs = append(revs, put(t, client, spread(i, "k"), fmt.Sprint(i)))
 	}
-	require.Len(t, watch(t, t.Context(), client, all, fromKey, clientv3.WithRev(1)).take(16), 16)
-	require.Equal(t, revs[5], watch(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[5])).take(11)[0].Kv.ModRevision)
-	require.Equal(t, revs[6], watch(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[5]+1)).take(10)[0].Kv.ModRevision)
+	require.Len(t, watching(t, t.Context(), client, all, fromKey, clientv3.WithRev(1)).take(16), 16)
+	require.Equal(t, revs[5], watching(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[5])).take(11)[0].Kv.ModRevision)
+	require.Equal(t, revs[6], watching(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[5]+1)).take(10)[0].Kv.ModRevision)
 
-	future := watch(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[15]+1<<24)) // some 1.6 s ahead
+	future := watching(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[15]+1<<24)) // some 1.6 s ahead
 	for {
 		if rev := put(t, client, spread(0, "k"), "later"); rev >= revs[15]+1<<24 {
 			require.Equal(t, rev, future.take(1)[0].Kv.ModRevision)
@@ -176,7 +176,7 @@ func TestWatchStartRevisions(t *testing.T) {
 			require.EqualValues(t, revs[8], resp.CompactRevision)
 		}
 	}
-	require.Equal(t, revs[8], watch(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[8])).take(1)[0].Kv.ModRevision)
+	require.Equal(t, revs[8], watching(t, t.Context(), client, all, fromKey, clientv3.WithRev(revs[8])).take(1)[0].Kv.ModRevision)
 }
 
 // What a client can ask for besides.
@@ -185,8 +185,8 @@ func TestWatchOptions(t *testing.T) {
 		cfg.WatchProgressInterval = 100 * time.Millisecond
 	}})
 	client := c.Client(t)
-	puts := watch(t, t.Context(), client, "k", clientv3.WithPrefix(), clientv3.WithFilterDelete())
-	deletes := watch(t, t.Context(), client, "k", clientv3.WithPrefix(), clientv3.WithFilterPut())
+	puts := watching(t, t.Context(), client, "k", clientv3.WithPrefix(), clientv3.WithFilterDelete())
+	deletes := watching(t, t.Context(), client, "k", clientv3.WithPrefix(), clientv3.WithFilterPut())
 	notified := client.Watch(t.Context(), "other", clientv3.WithProgressNotify())
 	put(t, client, "k1", "1")
 	_, err := client.Delete(t.Context(), "k1")
@@ -203,7 +203,7 @@ func TestWatchOptions(t *testing.T) {
 	}
 
 	// A transaction larger than what one message may have comes in fragments.
-	fragments := watch(t, t.Context(), client, "big", clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithPrevKV())
+	fragments := watching(t, t.Context(), client, "big", clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithPrevKV())
 	value := strings.Repeat("v", 1<<20)
 	for i := range 4 {
 		put(t, client, fmt.Sprintf("big%d", i), value)
@@ -230,8 +230,8 @@ func TestWatchProgress(t *testing.T) {
 	client := c.Client(t, c.Node(1))
 	all, fromKey := everything()
 	ctx := clientv3.WithRequireLeader(t.Context())
-	w := watch(t, ctx, client, all, fromKey)
-	single := watch(t, ctx, client, spread(1, "k"))
+	w := watching(t, ctx, client, all, fromKey)
+	single := watching(t, ctx, client, spread(1, "k"))
 	progress := func(at int64) {
 		t.Helper()
 		require.NoError(t, client.RequestProgress(ctx))
@@ -259,7 +259,7 @@ func TestWatchProgress(t *testing.T) {
 	for range 20 {
 		progress(list.Header.Revision)
 		idle, leave := context.WithCancel(t.Context())
-		watch(t, idle, client, all, fromKey)
+		watching(t, idle, client, all, fromKey)
 		leave()
 	}
 	require.Equal(t, before, applied(c.Node(1)), "an idle cluster writes nothing")
@@ -378,7 +378,7 @@ func TestManyWatchesThatAreNotRead(t *testing.T) {
 
 	client := c.Client(t, c.Node(1))
 	all, fromKey := everything()
-	w := watch(t, t.Context(), client, all, fromKey)
+	w := watching(t, t.Context(), client, all, fromKey)
 	value := strings.Repeat("v", 10_000)
 	for i := range 24 {
 		put(t, client, spread(i, "k"), value) // 100 MB of events for those who do not read
