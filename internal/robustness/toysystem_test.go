@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/ports"
 )
 
 // toySystem serves one toyStore from several "nodes" of this process. A killed node
@@ -38,7 +40,10 @@ func newToySystem(t *testing.T, bug string) *toySystem {
 	for i := range nodes {
 		open := make(chan struct{})
 		close(open)
-		sys.nodes = append(sys.nodes, &toyNode{index: i, addr: "127.0.0.1:0", store: sys.store, gate: open})
+		port, err := ports.Lease() // it is listened on again after a kill
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, port.Release()) })
+		sys.nodes = append(sys.nodes, &toyNode{index: i, addr: port.Addr(), store: sys.store, gate: open})
 		require.NoError(t, sys.Start(i))
 		t.Cleanup(func() {
 			require.NoError(t, sys.Resume(i))
@@ -64,7 +69,7 @@ func (s *toySystem) Start(node int) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.addr, n.server = l.Addr().String(), grpc.NewServer()
+	n.server = grpc.NewServer()
 	pb.RegisterKVServer(n.server, n)
 	pb.RegisterWatchServer(n.server, n)
 	pb.RegisterLeaseServer(n.server, n)
