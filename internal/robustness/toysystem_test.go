@@ -35,7 +35,7 @@ type toyNode struct {
 
 func newToySystem(t *testing.T, bug string) *toySystem {
 	sys := &toySystem{store: newToyStore(bug)}
-	for i := range nodes {
+	for i := range replicas {
 		open := make(chan struct{})
 		close(open)
 		sys.nodes = append(sys.nodes, &toyNode{index: i, addr: "127.0.0.1:0", store: sys.store, gate: open})
