@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -375,4 +376,61 @@ func TestRevocationLeftBehind(t *testing.T) {
 		_, err := grantID(ctx, client, int64(id), 3600)
 		return err
 	})
+}
+
+// Whoever watches sees each key of a lease go once, whether it expired or was revoked, by
+// one node or by several at a time.
+func TestKeysOfALeaseGoOnce(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
+	client := c.Client(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	all, from := everything()
+	watch := client.Watch(clientv3.WithRequireLeader(ctx), all, from, clientv3.WithCreatedNotify(), clientv3.WithPrevKV())
+	created := <-watch
+	require.NoError(t, created.Err())
+
+	wanted := make(map[string]int)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		expires := i%2 == 0
+		ttl := int64(60)
+		if expires {
+			ttl = 2
+		}
+		id := grantLease(t, client, ttl)
+		for _, key := range attach(t, client, id, fmt.Sprint("watched/", i)) {
+			wanted[key] = 1
+		}
+		if expires {
+			continue
+		}
+		for _, n := range c.Nodes() { // all of them at the same time
+			one := c.Client(t, n)
+			wg.Go(func() {
+				if _, err := one.Revoke(t.Context(), id); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+					t.Errorf("revoke: %v", err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	keys := slices.Collect(maps.Keys(wanted))
+	untilGone(t, client, keys)
+	end := put(t, client, spread(0, "the end"), "")
+
+	got := make(map[string]int)
+	for last := int64(0); last < end; {
+		resp, ok := <-watch
+		require.True(t, ok)
+		require.NoError(t, resp.Err())
+		for _, e := range resp.Events {
+			last = e.Kv.ModRevision
+			if e.Type == clientv3.EventTypeDelete {
+				got[string(e.Kv.Key)]++
+				require.NotZero(t, e.PrevKv.Lease)
+			}
+		}
+	}
+	require.Equal(t, wanted, got)
 }

@@ -84,7 +84,7 @@ func route(mux *runtime.ServeMux, path, method string, serve func(ctx context.Co
 		in, out := runtime.MarshalerForRequest(mux, r)
 		ctx, err := runtime.AnnotateContext(r.Context(), mux, r, method, runtime.WithHTTPPathPattern(path))
 		if err == nil {
-			err = serve(ctx, in, out, w, r)
+			err = serve(runtime.NewServerMetadataContext(ctx, runtime.ServerMetadata{}), in, out, w, r)
 		}
 		if err != nil {
 			runtime.HTTPError(r.Context(), mux, out, w, r, err)

@@ -157,8 +157,9 @@ func TestGateway(t *testing.T) {
 // An error of a stream has the shape that etcd's gateway gives it.
 func TestGatewayStreams(t *testing.T) {
 	f := newFace(t)
+	f.leases.fail(shard.ErrUnavailable)
 	code, body := f.do(t, http.MethodPost, "/v3/lease/keepalive", `{"ID":"1"}`)
-	require.Equal(t, http.StatusNotImplemented, code)
+	require.Equal(t, http.StatusServiceUnavailable, code)
 	var answer struct {
 		Error struct {
 			GRPCCode int `json:"code"`
@@ -166,8 +167,8 @@ func TestGatewayStreams(t *testing.T) {
 		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(body), &answer), body)
-	require.Equal(t, 12, answer.Error.GRPCCode, body)
-	require.Equal(t, "flotilla: Lease.LeaseKeepAlive is not implemented", answer.Error.Message)
+	require.Equal(t, 14, answer.Error.GRPCCode, body)
+	require.Equal(t, "etcdserver: no leader", answer.Error.Message)
 }
 
 // As with curl: the request ends at once, the answers go on until the client leaves.
