@@ -109,7 +109,7 @@ func plantedBugs() []plantedBug {
 		},
 		{
 			knob: "fence-ignored", harm: "a shard registers a lease that was revoked while it asked whether there is one",
-			load: leases(), attack: stutter(), want: survives,
+			load: leases(), attack: robustness.Nemesis{}, want: survives,
 		},
 		{
 			knob: "detach-skipped", harm: "a revocation leaves out the first of the lease's spans",
@@ -179,15 +179,6 @@ func only(fault robustness.Fault, down robustness.Between) robustness.Nemesis {
 	n.Weights = map[robustness.Fault]int{fault: 1}
 	n.Gap = robustness.Between{Min: 300 * time.Millisecond, Max: 900 * time.Millisecond}
 	n.Down, n.Paused = down, robustness.Between{Min: 300 * time.Millisecond, Max: 1500 * time.Millisecond}
-	return n
-}
-
-// stutter pauses for less than anybody waits: what a node has begun goes on afterwards,
-// with what it knew before.
-func stutter() robustness.Nemesis {
-	n := only(robustness.Pause, robustness.Between{})
-	n.Gap = robustness.Between{Min: 50 * time.Millisecond, Max: 150 * time.Millisecond}
-	n.Paused = robustness.Between{Min: 50 * time.Millisecond, Max: 300 * time.Millisecond}
 	return n
 }
 
