@@ -1,7 +1,9 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,12 +171,12 @@ func (f *facts) checkAttached(leases map[int64]*leaseFacts) []Violation {
 
 func (c *cut) checkSurvivors(leases map[int64]*leaseFacts) []Violation {
 	var found []Violation
-	for _, key := range sortedKeys(c.kvs) {
-		kv := c.kvs[key]
+	for _, kv := range c.kvs {
 		if l := leases[kv.Lease]; l != nil && l.clearedBy != nil && l.cleared < c.op.Call {
 			found = append(found, Violation{DeadLeaseKey, fmt.Sprintf("%s is read after lease %d had ended, at %s", kv, l.id, seconds(l.cleared)), []Op{*l.clearedBy, *c.op}})
 		}
 	}
+	slices.SortFunc(found, func(a, b Violation) int { return cmp.Compare(a.Detail, b.Detail) }) // a map has no order
 	return found
 }
 

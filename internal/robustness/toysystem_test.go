@@ -37,7 +37,7 @@ type toyNode struct {
 
 func newToySystem(t *testing.T, bug string) *toySystem {
 	sys := &toySystem{store: newToyStore(bug)}
-	for i := range nodes {
+	for i := range replicas {
 		open := make(chan struct{})
 		close(open)
 		port, err := ports.Lease() // it is listened on again after a kill
