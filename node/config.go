@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
+	"github.com/flotilla-kv/flotilla/router/watchmerge"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
@@ -95,6 +96,7 @@ type Knobs struct {
 	Replica replica.Knobs
 	Router  router.Knobs
 	Apply   apply.Knobs
+	Watch   watchmerge.Knobs
 }
 
 func (c Config) withDefaults() Config {

@@ -52,7 +52,7 @@ func TestGarbageOnBothPorts(t *testing.T) {
 						conns = append(conns, conn) // left half open
 						continue
 					}
-					require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+					_ = conn.(*net.TCPConn).CloseWrite() // or it has by now
 					require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 					_, err = io.Copy(io.Discard, conn)
 					require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "%s keeps a connection that ended after %.40q", addr, bytes)

@@ -204,7 +204,7 @@ func (n *Node) startRouter(context.Context) error {
 		Sender:          sender, Subscriber: sender,
 	})
 	n.onClose(n.router.Close)
-	n.merger = watchmerge.New(n.router)
+	n.merger = watchmerge.New(n.router, n.cfg.Knobs.Watch)
 	n.onClose(n.merger.Close)
 	n.work.Go(func() { n.feed(cache) })
 	return nil

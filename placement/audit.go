@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Audit checks the invariants that one map can show, P1 to P7. It reads everything;
+// Audit checks the invariants that one map can show, P1 to P9. It reads everything;
 // Restore and Map.Apply call it before a map from outside is believed.
 func (m *Map) Audit() error {
 	if m.clusterID == 0 {
@@ -17,13 +18,13 @@ func (m *Map) Audit() error {
 		}
 		return nil
 	}
-	if m.version == 0 || m.settingsVersion > m.version {
-		return fmt.Errorf("P6: the map is at version %d, its settings at %d", m.version, m.settingsVersion)
+	if m.version == 0 || max(m.settingsVersion, m.operatorsVersion) > m.version {
+		return fmt.Errorf("P6: the map is at version %d, its settings at %d, its operators at %d", m.version, m.settingsVersion, m.operatorsVersion)
 	}
 	if m.compacted < 0 {
 		return fmt.Errorf("P7: the compacted revision is %d", m.compacted)
 	}
-	for _, check := range []func() error{m.auditSpans, m.auditShards, m.auditSlots, m.auditNodes, m.auditSettings} {
+	for _, check := range []func() error{m.auditSpans, m.auditShards, m.auditSlots, m.auditNodes, m.auditSettings, m.auditOperators} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -137,12 +138,74 @@ func (m *Map) auditSettings() error {
 		if i > 0 && m.settings[i-1].Name >= s.Name {
 			return fmt.Errorf("P8: setting %q follows %q", s.Name, m.settings[i-1].Name)
 		}
+		if s.Value == "" {
+			return fmt.Errorf("P8: setting %q is empty", s.Name)
+		}
 		if err := checkSetting(s.Name, s.Value); err != nil {
 			return fmt.Errorf("setting %q: %w", s.Name, err)
 		}
 	}
 	if m.ReplicationFactor() == 0 {
 		return fmt.Errorf("setting %q is missing", SettingReplicationFactor)
+	}
+	return nil
+}
+
+// auditOperators checks P9.
+func (m *Map) auditOperators() error {
+	held := make(map[shard.ID]bool)
+	for i, o := range m.operators {
+		if i > 0 && m.operators[i-1].Shard >= o.Shard {
+			return fmt.Errorf("P9: the operator of shard %s follows that of shard %s", o.Shard, m.operators[i-1].Shard)
+		}
+		if o.ID == 0 || o.ID > m.operatorsVersion {
+			return fmt.Errorf("P9: operator %d of shard %s is from the future of version %d", o.ID, o.Shard, m.operatorsVersion)
+		}
+		if o.Phase < placementpb.Phase_PREPARED || o.Phase > lastPhase(o.Kind) {
+			return fmt.Errorf("P9: operator %d, a %s, is in phase %s", o.ID, o.Kind, o.Phase)
+		}
+		if held[o.Shard] || held[o.With] {
+			return fmt.Errorf("P9: shard %s or %s is held by operator %d and by another", o.Shard, o.With, o.ID)
+		}
+		held[o.Shard] = true
+		if o.With != 0 {
+			held[o.With] = true
+		}
+		if err := m.auditOperator(o); err != nil {
+			return fmt.Errorf("P9: operator %d: %w", o.ID, err)
+		}
+	}
+	return nil
+}
+
+// auditOperator checks that the map still has what the operator began with.
+func (m *Map) auditOperator(o *Operator) error {
+	d := m.Shard(o.Shard)
+	if d == nil {
+		return fmt.Errorf("there is no shard %s", o.Shard)
+	}
+	switch o.Kind {
+	case placementpb.OperatorKind_MOVE:
+	case placementpb.OperatorKind_SPLIT:
+		c := o.Child
+		if c == nil || c.ID >= m.nextShard || m.Shard(c.ID) != nil {
+			return fmt.Errorf("the child of shard %s is not one that is to come", d.ID)
+		}
+		if !bytes.Equal(c.Span.Start, o.Key) || !bytes.Equal(c.Span.End, d.Span.End) || !d.Span.Contains(o.Key) ||
+			bytes.Equal(o.Key, d.Span.Start) || c.Epoch != d.Epoch+1 || c.Slot == d.Slot {
+			return fmt.Errorf("child %s, which owns %s at epoch %d with slot %d, does not come from shard %s, which owns %s at epoch %d with slot %d",
+				c.ID, c.Span, c.Epoch, c.Slot, d.ID, d.Span, d.Epoch, d.Slot)
+		}
+		if err := m.checkReplicas(c); err != nil {
+			return fmt.Errorf("child %s: %w", c.ID, err)
+		}
+	case placementpb.OperatorKind_MERGE:
+		right := m.rightOf(d)
+		if isRight := right != nil && right.ID == o.With; isRight != (o.Phase < placementpb.Phase_COMMITTED) {
+			return fmt.Errorf("it is %s and shard %s is (or is not) the right neighbour of shard %s", o.Phase, o.With, d.ID)
+		}
+	default:
+		return fmt.Errorf("this version knows no %s", o.Kind)
 	}
 	return nil
 }

@@ -53,6 +53,28 @@ func TestAuditSees(t *testing.T) {
 		{"label twice", "given twice", func(p *placementpb.Map) { p.Nodes[0].Labels = []*placementpb.Label{{Name: "a"}, {Name: "a"}} }},
 		{"label without a name", "no name", func(p *placementpb.Map) { p.Nodes[0].Labels = []*placementpb.Label{nil} }},
 		{"compacted below nothing", "P7", func(p *placementpb.Map) { p.Compacted = -1 }},
+		{"operators from the future", "P6", func(p *placementpb.Map) { p.Operators = &placementpb.Operators{Version: 2} }},
+		{"operator without content", "operator is missing", withOperator(func(o *placementpb.Operators) { o.Operators[0] = nil })},
+		{"operator from the future", "from the future", withOperator(func(o *placementpb.Operators) { o.Operators[0].OperatorId = 2 })},
+		{"operator in no phase", "in phase PHASE_UNKNOWN", withOperator(func(o *placementpb.Operators) { o.Operators[0].Phase = 0 })},
+		{"operator past its end", "in phase STARTED", withOperator(func(o *placementpb.Operators) {
+			o.Operators[0].Kind, o.Operators[0].Phase = placementpb.OperatorKind_MOVE, placementpb.Phase_STARTED
+		})},
+		{"operator of no kind", "knows no OPERATOR_UNKNOWN", withOperator(func(o *placementpb.Operators) { o.Operators[0].Kind = 0 })},
+		{"operator of no shard", "there is no shard 9", withOperator(func(o *placementpb.Operators) { o.Operators[0].ShardId = 9 })},
+		{"operators of one shard", "P9", withOperator(func(o *placementpb.Operators) { o.Operators = append(o.Operators, o.Operators[0]) })},
+		{"shard held twice", "and by another", withOperator(func(o *placementpb.Operators) {
+			o.Operators = append(o.Operators, &placementpb.Operator{OperatorId: 1, ShardId: 3, WithShardId: 2, Kind: placementpb.OperatorKind_MERGE, Phase: placementpb.Phase_PREPARED})
+		})},
+		{"split without a child", "not one that is to come", withOperator(func(o *placementpb.Operators) { o.Operators[0].Child = nil })},
+		{"child that is there", "not one that is to come", withOperator(func(o *placementpb.Operators) { o.Operators[0].Child.ShardId = 3 })},
+		{"child of other keys", "does not come from shard 2", withOperator(func(o *placementpb.Operators) { o.Operators[0].Child.Start = []byte("\x02") })},
+		{"child of another epoch", "does not come from shard 2", withOperator(func(o *placementpb.Operators) { o.Operators[0].Child.Epoch = 1 })},
+		{"child with its parent's slot", "does not come from shard 2", withOperator(func(o *placementpb.Operators) { o.Operators[0].Child.Slot = 0 })},
+		{"child without replicas", "no replica votes", withOperator(func(o *placementpb.Operators) { o.Operators[0].Child.Replicas = nil })},
+		{"merge with another", "right neighbour", withOperator(func(o *placementpb.Operators) {
+			o.Operators[0] = &placementpb.Operator{OperatorId: 1, ShardId: 2, WithShardId: 4, Kind: placementpb.OperatorKind_MERGE, Phase: placementpb.Phase_PREPARED}
+		})},
 		{"setting twice", "P8", func(p *placementpb.Map) {
 			p.Settings.Settings = append(p.Settings.Settings, p.Settings.Settings[0])
 		}},
@@ -65,6 +87,22 @@ func TestAuditSees(t *testing.T) {
 			_, err := MapOf(p)
 			require.ErrorContains(t, err, c.want)
 		})
+	}
+}
+
+// withOperator damages a map in which shard 2 is being split; there it is good.
+func withOperator(damage func(*placementpb.Operators)) func(*placementpb.Map) {
+	return func(p *placementpb.Map) {
+		child := (&shard.Descriptor{ID: 5, Epoch: 2, Generation: 1, Slot: 3, Replicas: []shard.Replica{{ID: 1, Node: 1}}, NextReplicaID: 2}).Proto()
+		child.Start, child.End = []byte("\x01"), p.Shards[0].Descriptor_.End
+		p.NextShardId = 6
+		p.Operators = &placementpb.Operators{Version: 1, Operators: []*placementpb.Operator{{
+			OperatorId: 1, ShardId: 2, Kind: placementpb.OperatorKind_SPLIT, Phase: placementpb.Phase_PREPARED, Key: []byte("\x01"), Child: child,
+		}}}
+		if _, err := MapOf(p); err != nil {
+			panic(err) // it is no test of the damage then
+		}
+		damage(p.Operators)
 	}
 }
 
@@ -92,6 +130,7 @@ func TestApplyWithoutContent(t *testing.T) {
 		{Body: &placementpb.Command_AddNode{}},
 		{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{}}},
 		{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{}}},
+		{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{}}},
 		{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{Descriptor_: &shardpb.Descriptor{
 			ShardId: uint64(shard.FirstDataID), Replicas: []*shardpb.Replica{nil},
 		}}}},

@@ -5,13 +5,15 @@
 //	                                   |               |
 //	                            Snapshot/Restore   UpdateSince --> Map.Apply on nodes
 //	                                                               without a meta replica
+//	Map + Load + Rules + now --Plan--> Steps and Reasons
 //
 // It decides and remembers; it does nothing. No goroutine, clock, lock or I/O is
-// in here: a Raft group feeds State, others carry Maps and updates around. It
-// refuses to learn what only the shards know (sizes, load, who leads now).
+// in here: a Raft group feeds State, others carry Maps and updates around. The table
+// refuses to learn what only the shards know (sizes, load, who leads now); Plan is told
+// it with every call, as values, and others carry its steps out.
 //
 // Invariants, numbered because code elsewhere cites them. Audit checks all that a
-// single map can show:
+// single map can show. Plan has rules of its own, L1 to L6, stated there.
 //
 //	P1  The spans of the shards are disjoint and cover the keyspace, in every map.
 //	P2  IDs of nodes, shards and replicas are never given twice: each is below its
@@ -27,6 +29,8 @@
 //	P7  The compacted revision never falls.
 //	P8  Equal logs give equal bytes: nothing here depends on anything but the
 //	    commands and their order.
+//	P9  A shard is held by one operator at most, and no replica of it changes but by
+//	    that one. What an operator reserved (IDs, a slot) nobody else is given.
 //
 // What if a controller acts on an old map? Changes of a shard compare its
 // generation; the loser gets CONFLICT and reads again (testdata/update_shard.txt).

@@ -49,6 +49,33 @@ func goldenCommands() []goldenCommand {
 	}
 }
 
+// operatorCommands holds one command of each kind about operators, applied after the
+// golden ones. They leave one operator of each kind in the map.
+func operatorCommands() []goldenCommand {
+	begin := func(o *placementpb.Operator, with uint64) *placementpb.Command {
+		return &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
+			ExpectedGeneration: 1, ExpectedWithGeneration: with, Operator: o,
+		}}}
+	}
+	split := &placementpb.Operator{ShardId: 4, Kind: placementpb.OperatorKind_SPLIT, Key: []byte("\xff\x01"), Why: "hot"}
+	return []goldenCommand{
+		{"begin_split", begin(split, 0)},
+		{"advance_operator", &placementpb.Command{Body: &placementpb.Command_AdvanceOperator{AdvanceOperator: &placementpb.AdvanceOperator{
+			ShardId: 4, OperatorId: 9, Phase: placementpb.Phase_STARTED}}}},
+		{"cancel_operator", &placementpb.Command{Body: &placementpb.Command_CancelOperator{CancelOperator: &placementpb.CancelOperator{ShardId: 4, OperatorId: 9}}}},
+		{"begin_split_again", begin(split, 0)},
+		{"begin_move_of_meta", begin(&placementpb.Operator{ShardId: 1, Kind: placementpb.OperatorKind_MOVE, FromNodeId: 2}, 0)},
+		{"update_shard_of_operator", &placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{
+			ExpectedGeneration: 1, OperatorId: 13,
+			Descriptor_: (&shard.Descriptor{ID: 1, Epoch: 1, Replicas: []shard.Replica{{ID: 1, Node: 1}}}).Proto(),
+		}}}},
+		{"finish_operator", &placementpb.Command{Body: &placementpb.Command_FinishOperator{FinishOperator: &placementpb.FinishOperator{ShardId: 1, OperatorId: 13}}}},
+		{"begin_merge", &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
+			ExpectedGeneration: 2, ExpectedWithGeneration: 1, Operator: &placementpb.Operator{ShardId: 2, WithShardId: 3, Kind: placementpb.OperatorKind_MERGE, Why: "small"},
+		}}}},
+	}
+}
+
 // TestGolden freezes the bytes of commands and of the snapshot they lead to. When it
 // fails, a log or snapshot written before the change can no longer be read the same
 // way: make a new format beside the old one and keep this file.
@@ -60,15 +87,20 @@ func TestGolden(t *testing.T) {
 		require.Equal(t, want[name], hex.EncodeToString(data), "bytes of %s; all so far:\n%s", name, &got)
 	}
 	s := NewState()
-	for _, c := range goldenCommands() {
-		entry, err := EncodeCommand(c.command)
-		require.NoError(t, err)
-		check(c.name, entry)
-		require.NoError(t, ResultError(s.ApplyEntry(entry)))
+	apply := func(commands []goldenCommand) {
+		for _, c := range commands {
+			entry, err := EncodeCommand(c.command)
+			require.NoError(t, err)
+			check(c.name, entry)
+			require.NoError(t, ResultError(s.ApplyEntry(entry)), c.name)
+		}
 	}
+	apply(goldenCommands())
 	check("snapshot", s.Snapshot())
+	apply(operatorCommands())
+	check("snapshot_with_operators", s.Snapshot())
 
-	old, err := hex.DecodeString(want["snapshot"])
+	old, err := hex.DecodeString(want["snapshot_with_operators"])
 	require.NoError(t, err)
 	restored := NewState()
 	require.NoError(t, restored.Restore(old))

@@ -32,6 +32,9 @@ type Map struct {
 
 	settings        []Setting // ascending by name
 	settingsVersion uint64
+
+	operators        []*Operator // ascending by shard
+	operatorsVersion uint64
 }
 
 // entry is a shard and the version of the map that last changed it.

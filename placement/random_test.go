@@ -148,7 +148,7 @@ func (r *randomRun) nodeID() shard.NodeID {
 }
 
 func (r *randomRun) command() *placementpb.Command {
-	switch r.rng.IntN(10) {
+	switch r.rng.IntN(16) {
 	case 0, 1:
 		n := testNode(fmt.Sprint("n", r.rng.IntN(12)), fmt.Sprint("disk", 1+r.rng.IntN(r.disks)))
 		if r.rng.IntN(2) == 0 {
@@ -165,6 +165,10 @@ func (r *randomRun) command() *placementpb.Command {
 	case 5:
 		c := &placementpb.SetSetting{Name: fmt.Sprint("s", r.rng.IntN(4)), Value: []string{"", "a", "b"}[r.rng.IntN(3)]}
 		return &placementpb.Command{Body: &placementpb.Command_SetSetting{SetSetting: c}}
+	case 10, 11, 12, 13, 14:
+		return r.operatorCommand()
+	case 15:
+		return r.overwritten(r.operatorCommand())
 	case 6:
 		return r.overwritten(&placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: r.updateShard()}})
 	default:
@@ -200,7 +204,35 @@ func (r *randomRun) updateShard() *placementpb.UpdateShard {
 	if _, stays := d.ReplicaOn(d.PreferredNode); !stays || r.rng.IntN(10) == 0 {
 		d.PreferredNode = 0
 	}
-	return &placementpb.UpdateShard{ExpectedGeneration: d.Generation - uint64(r.rng.IntN(10)/9), Descriptor_: d.Proto()}
+	c := &placementpb.UpdateShard{ExpectedGeneration: d.Generation - uint64(r.rng.IntN(10)/9), Descriptor_: d.Proto()}
+	if held := m.Operator(d.ID); held != nil && r.rng.IntN(4) > 0 {
+		c.OperatorId = held.ID
+	}
+	return c
+}
+
+// operatorCommand begins an operator, or goes on with one, mostly as a controller would.
+func (r *randomRun) operatorCommand() *placementpb.Command {
+	m := r.state.Map()
+	groups := slices.Collect(m.groups())
+	i := r.rng.IntN(len(groups))
+	d := groups[i]
+	if len(m.operators) > 0 && r.rng.IntN(3) > 0 {
+		o := m.operators[r.rng.IntN(len(m.operators))]
+		return []*placementpb.Command{
+			{Body: &placementpb.Command_CancelOperator{CancelOperator: &placementpb.CancelOperator{ShardId: uint64(o.Shard), OperatorId: o.ID}}},
+			{Body: &placementpb.Command_FinishOperator{FinishOperator: &placementpb.FinishOperator{ShardId: uint64(o.Shard), OperatorId: o.ID}}},
+			{Body: &placementpb.Command_AdvanceOperator{AdvanceOperator: &placementpb.AdvanceOperator{ShardId: uint64(o.Shard), OperatorId: o.ID, Phase: o.Phase + placementpb.Phase(r.rng.IntN(3))}}},
+		}[min(2, r.rng.IntN(6))]
+	}
+	c := &placementpb.BeginOperator{ExpectedGeneration: d.Generation, Operator: &placementpb.Operator{
+		ShardId: uint64(d.ID), Kind: placementpb.OperatorKind(r.rng.IntN(4)), FromNodeId: uint64(d.Replicas[0].Node), ToNodeId: uint64(r.nodeID()),
+		Key: append(slices.Clone(d.Span.Start), byte(r.rng.IntN(256))),
+	}}
+	if i+1 < len(groups) {
+		c.Operator.WithShardId, c.ExpectedWithGeneration = uint64(groups[i+1].ID), groups[i+1].Generation
+	}
+	return &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: c}}
 }
 
 // overwritten flips bytes of a command: what decodes is a command of arbitrary content.

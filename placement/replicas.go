@@ -30,6 +30,9 @@ func (m *Map) updateShard(c *placementpb.UpdateShard) (*Map, *placementpb.Result
 		return m, shardResult(old, refuse(placementpb.Code_CONFLICT,
 			"update shard %s: it was changed meanwhile, its generation is %d and not %d; read the map and decide again", old.ID, old.Generation, c.ExpectedGeneration))
 	}
+	if err := m.mayUpdate(old.ID, c.OperatorId); err != nil {
+		return m, shardResult(old, refuse(placementpb.Code_FAILED_PRECONDITION, "update shard %s: %v", old.ID, err))
+	}
 	if !wanted.Span.Equal(old.Span) || wanted.Epoch != old.Epoch || wanted.Slot != old.Slot {
 		return m, shardResult(old, invalid("update shard %s: it owns %s at epoch %d with slot %d; this command changes none of them",
 			old.ID, old.Span, old.Epoch, old.Slot))

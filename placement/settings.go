@@ -3,7 +3,6 @@ package placement
 import (
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
@@ -65,14 +64,11 @@ func checkSetting(name, value string) error {
 	if err := checkText("value", value, settingValueBytesMax); err != nil {
 		return err
 	}
-	if name == SettingReplicationFactor {
-		factor, err := strconv.Atoi(value)
-		if err != nil {
-			return fmt.Errorf("%q is not a number; it must be 1 to %d, and 3 survives the loss of one node", value, replicationFactorMax)
-		}
-		return checkReplicationFactor(factor)
+	if value == "" && name != SettingReplicationFactor {
+		return nil // removes the setting
 	}
-	return nil
+	scratch := DefaultRules()
+	return scratch.set(name, value)
 }
 
 func checkReplicationFactor(factor int) error {

@@ -106,6 +106,14 @@ func (m *Map) apply(c *placementpb.Command) (*Map, *placementpb.Result) {
 		return m.setSetting(c.GetSetSetting())
 	case c.GetUpdateShard() != nil:
 		return m.updateShard(c.GetUpdateShard())
+	case c.GetBeginOperator() != nil:
+		return m.beginOperator(c.GetBeginOperator())
+	case c.GetAdvanceOperator() != nil:
+		return m.advanceOperator(c.GetAdvanceOperator())
+	case c.GetFinishOperator() != nil:
+		return m.finishOperator(c.GetFinishOperator())
+	case c.GetCancelOperator() != nil:
+		return m.cancelOperator(c.GetCancelOperator())
 	}
 	return m, invalid("placement command has no body this version knows; upgrade every node before using newer features")
 }

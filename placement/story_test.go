@@ -17,7 +17,7 @@ import (
 // and a follower that is fed by updates must equal the state it follows.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		if strings.Contains(path, "golden") {
+		if strings.Contains(path, "golden") || strings.Contains(path, "plan") {
 			return
 		}
 		s := &story{state: NewState(), follower: &Map{}}
@@ -92,6 +92,17 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		return s.apply(&placementpb.Command{Body: &placementpb.Command_SetSetting{SetSetting: c}})
 	case "update-shard":
 		return s.apply(a.updateShard(m))
+	case "begin":
+		return s.apply(a.beginOperator())
+	case "advance":
+		c := &placementpb.AdvanceOperator{ShardId: uint64(a.number("id")), OperatorId: uint64(a.number("op")), Phase: placementpb.Phase(placementpb.Phase_value[a.text("to")])}
+		return s.apply(&placementpb.Command{Body: &placementpb.Command_AdvanceOperator{AdvanceOperator: c}})
+	case "finish":
+		c := &placementpb.FinishOperator{ShardId: uint64(a.number("id")), OperatorId: uint64(a.number("op"))}
+		return s.apply(&placementpb.Command{Body: &placementpb.Command_FinishOperator{FinishOperator: c}})
+	case "cancel":
+		c := &placementpb.CancelOperator{ShardId: uint64(a.number("id")), OperatorId: uint64(a.number("op"))}
+		return s.apply(&placementpb.Command{Body: &placementpb.Command_CancelOperator{CancelOperator: c}})
 	case "map":
 		return describe(m)
 	case "lookup":
@@ -130,6 +141,9 @@ func (s *story) apply(c *placementpb.Command) string {
 	if r.Compacted != 0 {
 		out += fmt.Sprintf(" compacted=%d", r.Compacted)
 	}
+	if r.OperatorId != 0 {
+		out += fmt.Sprintf(" operator=%d", r.OperatorId)
+	}
 	if err := ResultError(r); err != nil {
 		out += "\n" + err.Error()
 		if errors.Is(err, shard.ErrCompacted) {
@@ -158,19 +172,30 @@ func describe(m *Map) string {
 		out.WriteByte('\n')
 	}
 	for d := range m.groups() {
-		fmt.Fprintf(&out, "shard %d %s epoch=%d gen=%d slot=%d prefer=%d next-replica=%d:", d.ID, d.Span, d.Epoch, d.Generation, d.Slot, d.PreferredNode, d.NextReplicaID)
-		for _, r := range d.Replicas {
-			fmt.Fprintf(&out, " %d@n%d", r.ID, r.Node)
-			if r.Learner {
-				out.WriteString("(learner)")
-			}
+		describeShard(&out, d)
+	}
+	for _, o := range m.Operators() {
+		fmt.Fprintf(&out, "operator %d %s %s shard %d from=%d to=%d with=%d key=%q %s\n", o.ID, o.Kind, o.Phase, o.Shard, o.From, o.To, o.With, o.Key, o.Why)
+		if o.Child != nil {
+			out.WriteString("  to be: ")
+			describeShard(&out, o.Child)
 		}
-		out.WriteByte('\n')
 	}
 	for _, s := range m.Settings() {
 		fmt.Fprintf(&out, "setting %s=%s\n", s.Name, s.Value)
 	}
 	return out.String()
+}
+
+func describeShard(out *strings.Builder, d *shard.Descriptor) {
+	fmt.Fprintf(out, "shard %d %s epoch=%d gen=%d slot=%d prefer=%d next-replica=%d:", d.ID, d.Span, d.Epoch, d.Generation, d.Slot, d.PreferredNode, d.NextReplicaID)
+	for _, r := range d.Replicas {
+		fmt.Fprintf(out, " %d@n%d", r.ID, r.Node)
+		if r.Learner {
+			out.WriteString("(learner)")
+		}
+	}
+	out.WriteByte('\n')
 }
 
 // args reads the arguments of one command.
@@ -224,6 +249,16 @@ func (a args) updateShard(m *Map) *placementpb.Command {
 		d.Span.End = []byte(a.text("end"))
 	}
 	return &placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{
-		ExpectedGeneration: uint64(a.number("gen")), Descriptor_: d.Proto(),
+		ExpectedGeneration: uint64(a.number("gen")), Descriptor_: d.Proto(), OperatorId: uint64(a.number("op")),
+	}}}
+}
+
+func (a args) beginOperator() *placementpb.Command {
+	return &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
+		ExpectedGeneration: uint64(a.number("gen")), ExpectedWithGeneration: uint64(a.number("with-gen")),
+		Operator: &placementpb.Operator{
+			ShardId: uint64(a.number("id")), WithShardId: uint64(a.number("with")), Kind: placementpb.OperatorKind(placementpb.OperatorKind_value[a.text("kind")]),
+			FromNodeId: uint64(a.number("from")), ToNodeId: uint64(a.number("to")), Key: []byte(a.text("key")), Why: a.text("why"),
+		},
 	}}}
 }

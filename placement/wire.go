@@ -47,6 +47,12 @@ func (m *Map) protoSince(since uint64) *placementpb.Map {
 			p.Settings.Settings = append(p.Settings.Settings, &placementpb.Setting{Name: s.Name, Value: s.Value})
 		}
 	}
+	if m.operatorsVersion > since {
+		p.Operators = &placementpb.Operators{Version: m.operatorsVersion}
+		for _, o := range m.operators {
+			p.Operators.Operators = append(p.Operators.Operators, o.Proto())
+		}
+	}
 	return p
 }
 
@@ -99,6 +105,16 @@ func (m *Map) overlaid(p *placementpb.Map) (*Map, error) {
 	}
 	if p.Settings != nil {
 		next.settings, next.settingsVersion = settingsOf(p.Settings), p.Settings.Version
+	}
+	if p.Operators != nil {
+		next.operators, next.operatorsVersion = nil, p.Operators.Version
+		for _, po := range p.Operators.Operators {
+			o, err := operatorOf(po)
+			if err != nil {
+				return nil, fmt.Errorf("operator: %w", err)
+			}
+			next.operators = append(next.operators, o)
+		}
 	}
 	if err := next.Audit(); err != nil {
 		return nil, fmt.Errorf("audit placement map at version %d: %w", next.version, err)

@@ -92,6 +92,9 @@ func (v *revocation) mark(ctx context.Context) (spans []shard.Span, gone bool, e
 
 // detach deletes the keys in all shards that overlap the spans.
 func (v *revocation) detach(ctx context.Context, spans []shard.Span) error {
+	if v.router.cfg.Knobs.SkipDetach && len(spans) > 0 {
+		spans = spans[1:]
+	}
 	return v.router.everywhere(ctx, spans, func(p Place, n int, part shard.Span) error {
 		for {
 			answer, err := v.step(ctx, p, n, shardpb.Kind_LEASE_DETACH, &shardpb.LeaseCommand{Span: spanProto(part)})

@@ -56,6 +56,7 @@ type Config struct {
 type Knobs struct {
 	SkipClose    bool // against T3: takes what each shard has, unclosed
 	RetryUnknown bool // against T1
+	SkipDetach   bool // against T7: leaves out the first span where a lease's keys are
 }
 
 // Router routes requests. It is safe for concurrent use.

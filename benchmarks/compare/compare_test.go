@@ -44,6 +44,9 @@ func TestCostsArePerOperation(t *testing.T) {
 	require.InDelta(t, 1000, m.ClientCPUPerOp, 0)
 	require.InDelta(t, 0.1, m.OtherCPU, 1e-9)
 
+	held := costed(Measurement{Result: load.Result{Operations: 1000, Held: 4}}, start, end)
+	require.InDelta(t, 0.5, *held.Servers.RSSPerHeld, 0)
+
 	end.hasFsyncs = false
 	require.Nil(t, costed(Measurement{}, start, end).Servers.FsyncsPerOp)
 	require.Zero(t, costed(Measurement{}, start, end).Servers.CPUPerOp)

@@ -16,17 +16,16 @@ import (
 
 // Config says what to measure.
 type Config struct {
-	Systems    []System
-	Workloads  []load.Workload
-	Rounds     int
-	Nodes      int
-	Clients    int
-	Conns      int
-	Keys       int
-	ValueBytes int
-	WarmUp     time.Duration
-	Duration   time.Duration
-	Seed       uint64
+	Systems   []System
+	Workloads []load.Workload
+	Rounds    int
+	Nodes     int
+	Clients   int
+	Conns     int
+	WarmUp    time.Duration
+	Duration  time.Duration
+	Seed      uint64
+	load.Sizes
 	// Dir takes the data directories while they are needed.
 	Dir string
 }
@@ -68,6 +67,9 @@ type Cost struct {
 	WrittenBytesPerOp float64 `json:"written_bytes_per_op"`
 	// FsyncsPerOp is nil where the servers do not count them.
 	FsyncsPerOp *float64 `json:"fsyncs_per_op,omitempty"`
+	// RSSPerHeld is by how many bytes memory grew for each watcher or lease that the
+	// servers hold now and did not before; nil where there are none.
+	RSSPerHeld *float64 `json:"rss_bytes_per_held,omitempty"`
 }
 
 // Run measures everything and gives each measurement to done as it comes.
@@ -103,7 +105,7 @@ func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Log
 		return err
 	}
 	defer func() { err = errors.Join(err, load.Disconnect(conns)) }()
-	env, err := load.NewEnv(conns, c.Keys, c.ValueBytes, c.Seed)
+	env, err := load.NewEnv(conns, c.Sizes, c.Seed)
 	if err != nil {
 		return err
 	}
@@ -183,6 +185,10 @@ func costed(m Measurement, start, end counters) Measurement {
 	if start.hasFsyncs && end.hasFsyncs {
 		fsyncs := perOp(end.fsyncs - start.fsyncs)
 		m.Servers.FsyncsPerOp = &fsyncs
+	}
+	if m.Held > 0 {
+		grown := float64(end.servers.RSSBytes-start.servers.RSSBytes) / float64(m.Held)
+		m.Servers.RSSPerHeld = &grown
 	}
 	client := end.clientCPU - start.clientCPU
 	m.ClientCPUPerOp = perOp(float64(client.Microseconds()))

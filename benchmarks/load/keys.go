@@ -1,6 +1,9 @@
 package load
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // keyspace keeps the keys of different workloads apart.
 type keyspace uint64
@@ -8,7 +11,9 @@ type keyspace uint64
 const (
 	sharedKeys keyspace = iota + 1 // put, get, mixed
 	txnKeys
-	listGroups
+	watchKeys
+	catchUpKeys
+	listGroups // and those after it
 )
 
 const (
@@ -32,6 +37,9 @@ func (k keyspace) prefix(i int) string {
 	binary.BigEndian.PutUint64(b[:], mix(uint64(k)<<56|uint64(i)))
 	return string(b[:])
 }
+
+// under is the i-th key of the first prefix.
+func (k keyspace) under(i int) string { return fmt.Sprintf("%s/%06d", k.prefix(0), i) }
 
 // mix is the finaliser of splitmix64: a bijection that spreads close inputs apart.
 func mix(x uint64) uint64 {

@@ -8,15 +8,18 @@ import (
 )
 
 // list reads all keys under a prefix.
-type list struct{ keys, groups int }
+type list struct {
+	name         string
+	keys, groups int
+	clients      int // at most
+}
 
 // listClientsMax keeps the answers in flight within a few ten megabytes.
 const listClientsMax = 50
 
-func (w list) Name() string  { return fmt.Sprintf("range%d", w.keys) }
-func (w list) About() string { return fmt.Sprintf("list the %d keys of a prefix", w.keys) }
-
-func (w list) Clients(want int) int { return min(want, listClientsMax) }
+func (w list) Name() string         { return w.name }
+func (w list) About() string        { return fmt.Sprintf("list the %d keys of a prefix", w.keys) }
+func (w list) Clients(want int) int { return min(want, w.clients) }
 
 // space gives each size of list prefixes of its own.
 func (w list) space() keyspace { return listGroups + keyspace(w.keys) }

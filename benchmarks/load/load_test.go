@@ -52,13 +52,13 @@ func TestRecorderCountsByWindow(t *testing.T) {
 }
 
 func TestNamed(t *testing.T) {
-	got, err := Named([]string{"put1", "range"})
+	got, err := Named([]string{"put1", "list", "lease-grant"})
 	require.NoError(t, err)
 	var names []string
 	for _, w := range got {
 		names = append(names, w.Name())
 	}
-	require.Equal(t, []string{"put1", "range100", "range1000"}, names)
+	require.Equal(t, []string{"put1", "list-100", "list-1000", "list-100k", "lease-grant"}, names)
 	_, err = Named([]string{"delete"})
 	require.ErrorContains(t, err, `unknown workload "delete": know put, get`)
 	require.Equal(t, 1, got[0].Clients(1000))
@@ -77,7 +77,7 @@ func (f fake) Client(*Env, int) Operation        { return f.op }
 func TestRunMeasuresAClosedLoop(t *testing.T) {
 	const each = 5 * time.Millisecond
 	var marks []bool
-	got, err := Run(t.Context(), fake{func(ctx context.Context) error { pause(ctx, each); return nil }}, &Env{}, Plan{
+	got, err := Run(t.Context(), closed{looped: fake{func(ctx context.Context) error { pause(ctx, each); return nil }}}, &Env{}, Plan{
 		Clients: 4, WarmUp: 20 * time.Millisecond, Duration: 200 * time.Millisecond,
 		Mark: func(end bool) error { marks = append(marks, end); return nil },
 	})
@@ -92,15 +92,15 @@ func TestRunMeasuresAClosedLoop(t *testing.T) {
 
 func TestRunStopsWhenCountersFail(t *testing.T) {
 	broken := errors.New("no counters")
-	_, err := Run(t.Context(), fake{func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, &Env{}, Plan{
+	_, err := Run(t.Context(), closed{looped: fake{func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}}, &Env{}, Plan{
 		Clients: 2, Duration: time.Hour, Mark: func(bool) error { return broken },
 	})
 	require.ErrorIs(t, err, broken)
 }
 
 func TestEnvRefusesWhatItCannotDo(t *testing.T) {
-	_, err := NewEnv(nil, 0, 256, 1)
+	_, err := NewEnv(nil, Sizes{ValueBytes: 256}, 1)
 	require.ErrorContains(t, err, "at least 1 key")
-	_, err = NewEnv(nil, 1, noiseBytes, 1)
+	_, err = NewEnv(nil, Sizes{Keys: 1, ValueBytes: noiseBytes}, 1)
 	require.ErrorContains(t, err, "value of 1 to")
 }

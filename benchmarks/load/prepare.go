@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // preparersPerConn is how many writes a connection has under way while a keyspace
@@ -25,6 +27,17 @@ func (e *Env) fill(ctx context.Context) error {
 // write puts n keys, plainly: a transaction over many of them is not something
 // every system can do.
 func (e *Env) write(ctx context.Context, n int, key func(i int) string) error {
+	return e.each(ctx, n, func(ctx context.Context, conn *clientv3.Client, i int) error {
+		if _, err := conn.Put(ctx, key(i), e.value(e.random(i))); err != nil {
+			return fmt.Errorf("write key %d of %d: %w", i, n, err)
+		}
+		return nil
+	})
+}
+
+// each does something n times over all connections, a few at a time. It stops at the
+// first failure.
+func (e *Env) each(ctx context.Context, n int, do func(ctx context.Context, conn *clientv3.Client, i int) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -34,14 +47,12 @@ func (e *Env) write(ctx context.Context, n int, key func(i int) string) error {
 	)
 	for w := range failures {
 		wg.Go(func() {
-			r := e.random(w)
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= n {
 					return
 				}
-				if _, err := e.Conn(w).Put(ctx, key(i), e.value(r)); err != nil {
-					failures[w] = fmt.Errorf("write key %d of %d: %w", i, n, err)
+				if failures[w] = do(ctx, e.Conn(w), i); failures[w] != nil {
 					cancel()
 					return
 				}

@@ -104,6 +104,9 @@ type Result struct {
 	PerSecond  float64          `json:"per_second"`
 	Latency    Latency          `json:"latency_us"`
 	Errors     map[string]int64 `json:"errors,omitempty"`
+	// Held is how many watchers or leases the servers hold at the end of the window that
+	// they did not at its start.
+	Held int64 `json:"held,omitempty"`
 }
 
 // ErrorCount is the number of operations that failed.

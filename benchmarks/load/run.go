@@ -24,20 +24,24 @@ const operationTimeout = 10 * time.Second
 // away from the servers it measures.
 const failurePause = 10 * time.Millisecond
 
-// Run prepares the workload, warms up, and measures.
+// Run measures one workload.
 func Run(ctx context.Context, w Workload, e *Env, p Plan) (Result, error) {
-	if err := w.Prepare(ctx, e); err != nil {
-		return Result{}, fmt.Errorf("prepare %s: %w", w.Name(), err)
+	got, err := w.Measure(ctx, e, p)
+	if err != nil {
+		return Result{}, fmt.Errorf("measure %s: %w", w.Name(), err)
 	}
-	start := time.Now().Add(p.WarmUp)
-	win := window{start: start, end: start.Add(p.Duration)}
-	rec := newRecorder()
+	return got, nil
+}
+
+// runLoops warms up n clients and measures what they do.
+func runLoops(ctx context.Context, p Plan, n int, timeout time.Duration, client func(i int) Operation) (Result, error) {
+	win, rec := p.window(), newRecorder()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	for i := range w.Clients(p.Clients) {
-		op := w.Client(e, i)
-		wg.Go(func() { loop(ctx, op, i, win, rec) })
+	for i := range n {
+		op := client(i)
+		wg.Go(func() { loop(ctx, op, i, timeout, win, rec) })
 	}
 	err := mark(ctx, win, p.Mark)
 	if err != nil {
@@ -45,19 +49,39 @@ func Run(ctx context.Context, w Workload, e *Env, p Plan) (Result, error) {
 	}
 	wg.Wait()
 	if err != nil {
-		return Result{}, fmt.Errorf("run %s: %w", w.Name(), err)
+		return Result{}, err
 	}
 	return rec.result(win), nil
 }
 
+// runWhole measures work that takes as long as it takes: the window ends with it.
+func runWhole(p Plan, work func(win window, rec *recorder) error) (Result, error) {
+	if err := p.Mark(false); err != nil {
+		return Result{}, err
+	}
+	start := time.Now()
+	win, rec := window{start: start, end: start.Add(time.Hour)}, newRecorder()
+	if err := work(win, rec); err != nil {
+		return Result{}, err
+	}
+	win.end = time.Now()
+	return rec.result(win), p.Mark(true)
+}
+
+// window is the measured time of a plan that begins now.
+func (p Plan) window() window {
+	start := time.Now().Add(p.WarmUp)
+	return window{start: start, end: start.Add(p.Duration)}
+}
+
 // loop is one client: closed, until the window is over.
-func loop(ctx context.Context, op Operation, client int, win window, rec *recorder) {
+func loop(ctx context.Context, op Operation, client int, timeout time.Duration, win window, rec *recorder) {
 	for ctx.Err() == nil {
 		started := time.Now()
 		if !started.Before(win.end) {
 			return
 		}
-		one, cancel := context.WithTimeout(ctx, operationTimeout)
+		one, cancel := context.WithTimeout(ctx, timeout)
 		err := op(one)
 		cancel()
 		rec.add(client, win, started, time.Now(), err)

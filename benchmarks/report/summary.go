@@ -49,6 +49,8 @@ type Row struct {
 	RSSBytes     Spread `json:"rss_bytes"`
 	// Fsyncs is nil where not every server counted them.
 	Fsyncs *Spread `json:"fsyncs_per_op,omitempty"`
+	// RSSPerHeld is nil where nothing was there to stay.
+	RSSPerHeld *Spread `json:"rss_bytes_per_held,omitempty"`
 	// OtherCPU is the share of the machine that neither servers nor load used: what
 	// disturbed the measurement.
 	OtherCPU Spread `json:"other_cpu"`
@@ -106,14 +108,24 @@ func rowOf(of []compare.Measurement) Row {
 		RSSBytes:     spread(func(m compare.Measurement) float64 { return float64(m.Servers.RSSBytes) }),
 		OtherCPU:     spread(func(m compare.Measurement) float64 { return m.OtherCPU }),
 	}
-	counted := true
 	for _, m := range of {
 		row.Errors += m.ErrorCount()
-		counted = counted && m.Servers.FsyncsPerOp != nil
 	}
-	if counted {
-		s := spread(func(m compare.Measurement) float64 { return *m.Servers.FsyncsPerOp })
-		row.Fsyncs = &s
-	}
+	row.Fsyncs = spreadIfKnown(of, func(m compare.Measurement) *float64 { return m.Servers.FsyncsPerOp })
+	row.RSSPerHeld = spreadIfKnown(of, func(m compare.Measurement) *float64 { return m.Servers.RSSPerHeld })
 	return row
+}
+
+// spreadIfKnown is nil unless every round has the number.
+func spreadIfKnown(of []compare.Measurement, value func(compare.Measurement) *float64) *Spread {
+	var values []float64
+	for _, m := range of {
+		v := value(m)
+		if v == nil {
+			return nil
+		}
+		values = append(values, *v)
+	}
+	s := spreadOf(values)
+	return &s
 }

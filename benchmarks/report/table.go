@@ -14,10 +14,10 @@ func Table(rows []Row) table.Writer {
 	t.AppendHeader(table.Row{
 		"workload", "system", "clients", "ops/s (min–max)", "ratio",
 		"p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms",
-		"server CPU µs/op", "client CPU µs/op", "KiB written/op", "fsyncs/op", "RSS MiB", "other CPU %", "errors",
+		"server CPU µs/op", "client CPU µs/op", "KiB written/op", "fsyncs/op", "RSS MiB", "KiB/held", "other CPU %", "errors",
 	})
 	var right []table.ColumnConfig
-	for n := 3; n <= 17; n++ {
+	for n := 3; n <= 18; n++ {
 		right = append(right, table.ColumnConfig{Number: n, Align: text.AlignRight, AlignHeader: text.AlignRight})
 	}
 	t.SetColumnConfigs(right)
@@ -27,15 +27,23 @@ func Table(rows []Row) table.Writer {
 		}
 		t.AppendRow(table.Row{
 			r.Workload, r.System, r.Clients,
-			fmt.Sprintf("%.0f (%.0f–%.0f)", r.PerSecond.Median, r.PerSecond.Min, r.PerSecond.Max),
+			perSecond(r.PerSecond),
 			ratio(r.Ratio),
 			ms(r.P50), ms(r.P90), ms(r.P99), ms(r.P999), ms(Spread{Median: r.Max.Max}),
 			fmt.Sprintf("%.0f", r.CPUPerOp.Median), fmt.Sprintf("%.0f", r.ClientPerOp.Median),
-			fmt.Sprintf("%.2f", r.WrittenPerOp.Median/1024), fsyncs(r.Fsyncs),
-			fmt.Sprintf("%.0f", r.RSSBytes.Median/(1<<20)), fmt.Sprintf("%.0f", 100*r.OtherCPU.Max), r.Errors,
+			fmt.Sprintf("%.2f", r.WrittenPerOp.Median/1024), known(r.Fsyncs, "%.3f", 1),
+			fmt.Sprintf("%.0f", r.RSSBytes.Median/(1<<20)), known(r.RSSPerHeld, "%.2f", 1.0/1024), fmt.Sprintf("%.0f", 100*r.OtherCPU.Max), r.Errors,
 		})
 	}
 	return t
+}
+
+func perSecond(s Spread) string {
+	format := "%.0f (%.0f–%.0f)"
+	if s.Median < 10 {
+		format = "%.2f (%.2f–%.2f)"
+	}
+	return fmt.Sprintf(format, s.Median, s.Min, s.Max)
 }
 
 func ms(s Spread) string { return fmt.Sprintf("%.2f", s.Median/1000) }
@@ -47,9 +55,10 @@ func ratio(v float64) string {
 	return fmt.Sprintf("%.2fx", v)
 }
 
-func fsyncs(s *Spread) string {
+// known is a median in another unit, or a dash.
+func known(s *Spread, format string, unit float64) string {
 	if s == nil {
 		return "–"
 	}
-	return fmt.Sprintf("%.3f", s.Median)
+	return fmt.Sprintf(format, s.Median*unit)
 }

@@ -12,6 +12,14 @@ type Options struct {
 	// ShardOf names the shard of a key, when the layout did not change. It makes H5
 	// sharper. Without it only keys of one transaction are known to be together.
 	ShardOf func(key string) string
+	// PromptProgress says that an answer to a request for progress reaches every revision
+	// that anybody had been told of the span before (H9). The real etcd tells how far the
+	// node has come.
+	PromptProgress bool
+	// Healed is when faults had ended and all nodes served again, LateBy how long after its
+	// time to live a lease may still be there then (H11). Without LateBy that is measured,
+	// not judged.
+	Healed, LateBy time.Duration
 	// Timeout bounds the search for a linearization of one group. Default 30 s.
 	Timeout time.Duration
 }
@@ -19,24 +27,17 @@ type Options struct {
 const timeoutDefault = 30 * time.Second
 
 // Check judges a history of a store that was empty when it began.
-func Check(ops []Op, opt Options) Report {
-	r := Report{Seed: opt.Seed, Total: len(ops)}
-	for i := range ops {
-		switch ops[i].Outcome {
-		case Unknown:
-			r.Unknown++
-		case Refused:
-			r.Refused++
-		}
-	}
-	f, found := gather(ops)
+func Check(h History, opt Options) Report {
+	r := count(h)
+	r.Seed = opt.Seed
+	f, found := gather(h)
 	r.Violations = found
 	if r.Has(UnusableHistory) || r.Has(MalformedResponse) {
 		return r // nothing that follows could be trusted
 	}
 	scopeOf := opt.ShardOf
 	if scopeOf == nil {
-		scopeOf = groupKeys(ops, f.keys).root
+		scopeOf = groupKeys(h.Ops, f.keys).root
 	}
 	timeout := opt.Timeout
 	if timeout == 0 {
@@ -46,9 +47,34 @@ func Check(ops []Op, opt Options) Report {
 	r.Violations = append(r.Violations, f.checkUnique()...)
 	r.Violations = append(r.Violations, f.checkOrder(scopeOf)...)
 	r.Violations = append(r.Violations, f.checkChains()...)
+	r.Violations = append(r.Violations, f.checkWatches(opt.PromptProgress)...)
+	r.Violations = append(r.Violations, f.checkLeases(opt, &r)...)
 	lin, undecided := f.checkLinearizable(timeout)
 	r.Violations = append(r.Violations, lin...)
 	r.Undecided = undecided
+	return r
+}
+
+func count(h History) Report {
+	r := Report{Total: len(h.Ops), Watches: len(h.Watches)}
+	for i := range h.Ops {
+		switch h.Ops[i].Outcome {
+		case Unknown:
+			r.Unknown++
+		case Refused:
+			r.Refused++
+		}
+	}
+	for i := range h.Watches {
+		for _, resp := range h.Watches[i].Responses {
+			r.Events += len(resp.Events)
+		}
+	}
+	for _, op := range h.Leases {
+		if op.Kind == Grant {
+			r.Leases++
+		}
+	}
 	return r
 }
 

@@ -243,10 +243,10 @@ func TestRecorderKeepsWhatNeverReturnedAsUnknown(t *testing.T) {
 	first.OK(won(10))
 	third.Unknown(errors.New("deadline exceeded"))
 
-	ops := rec.Ops()
+	ops := rec.History().Ops
 	require.Equal(t, []Outcome{OK, Unknown, Unknown}, []Outcome{ops[0].Outcome, ops[1].Outcome, ops[2].Outcome})
 	require.Greater(t, ops[1].Return, ops[2].Return)
 
 	second.Refused(errors.New("no"))
-	require.Equal(t, Refused, rec.Ops()[1].Outcome)
+	require.Equal(t, Refused, rec.History().Ops[1].Outcome)
 }

@@ -5,7 +5,7 @@
 // talks to no store and starts no process. The checks are pure: the same history
 // gives the same report.
 //
-//	clients --Invoke/Return--> Recorder --Ops--> Check --> Report (violations, readable)
+//	clients --Invoke/Return--> Recorder --History--> Check --> Report (violations, readable)
 //
 // What a store is held to, numbered because violations cite it:
 //
@@ -21,6 +21,31 @@
 //	H5  Revisions never run backwards: what a request reports is at least what a
 //	    request inside its span reported before it began, and a write is above it.
 //	H6  A write is applied at most once, and never after it was refused.
+//
+// Of watches:
+//
+//	H7  The events of a watch come in the order of their revisions, none twice, and all
+//	    of one revision in one response (or in its fragments).
+//	H8  A watch from revision R is given exactly what happened from R on: between R and
+//	    what it was last told nothing is missing that anybody knows of, and nothing comes
+//	    from before. So a list and the events since are what a later list shows.
+//	H9  After progress R no event <= R follows, and all were given. Where it is promised
+//	    (Options.PromptProgress), progress on request reaches every revision anybody had
+//	    been told of the span.
+//	H10 Events are what was asked for, and true: their values, versions and previous values
+//	    are those of reads and of every other watch, and somebody made the change.
+//
+// Of leases:
+//
+//	H11 A lease that nobody asked to revoke is there until its time to live has passed since
+//	    the last acknowledged renewal was sent, and not much longer than that after faults
+//	    have ended (Options.LateBy).
+//	H12 When a lease is gone, every key of it is deleted, once; it is neither renewed nor
+//	    attached to any more.
+//
+// What happened is known from everybody together: answers, reads, and watches. What
+// ends a lease answers nobody; its deletions are known from watches, so a run ends with
+// watches of everything since the first revision, through every node.
 //
 // A write whose outcome is not known may have been applied once, at any time after
 // it began, also after everything else. Its effects become facts as soon as one

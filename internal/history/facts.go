@@ -11,7 +11,8 @@ import (
 // facts is what a history proves: which writes were applied, at which revision, and
 // which may have been. Every check reads it and none changes it.
 type facts struct {
-	ops []Op
+	History
+	ops []Op // of History
 	// keys are all keys of the history, sorted.
 	keys []string
 	// effects are the proven changes of each key, by revision.
@@ -24,6 +25,13 @@ type facts struct {
 	revisions map[int]int64
 	// proofs has the earliest time by which an unacknowledged write was seen.
 	proofs map[int]time.Duration
+	// endings are the deletions that watches have shown and no request is known to have
+	// made: leases that ended, and deletes of unknown outcome.
+	endings []*ending
+	// timeline has all effects, by revision.
+	timeline []change
+	// leased are the keys that some request attaches to a lease.
+	leased map[string]bool
 }
 
 // effect is a change of one key that certainly happened.
@@ -32,6 +40,17 @@ type effect struct {
 	rev int64
 	// put is false for a deletion.
 	put bool
+	// sure says that something changed, so that there must be an event: an
+	// unacknowledged delete may have found nothing.
+	sure bool
+	// lease is what a put attaches the key to.
+	lease int64
+}
+
+// change is an effect and its key.
+type change struct {
+	key string
+	effect
 }
 
 // sighting is one existing key as one operation saw it.
@@ -50,18 +69,22 @@ type maybe struct {
 type cell struct{ key, value string }
 
 // gather derives the facts, and reports what contradicts itself on the way.
-func gather(ops []Op) (*facts, []Violation) {
+func gather(h History) (*facts, []Violation) {
 	f := &facts{
-		ops: ops, effects: make(map[string][]effect), sightings: make(map[string][]sighting),
+		History: h, ops: h.Ops, effects: make(map[string][]effect), sightings: make(map[string][]sighting),
 		maybes: make(map[string][]maybe), revisions: make(map[int]int64), proofs: make(map[int]time.Duration),
+		leased: make(map[string]bool),
 	}
 	writers, found := f.collectWriters()
 	if len(found) > 0 {
 		return f, found
 	}
 	f.collectSightings()
+	seen := f.collectEvents()
 	found = append(found, f.resolve(writers)...)
 	f.collectEffects()
+	found = append(found, f.collectEndings(seen)...)
+	f.collectTimeline()
 	f.collectKeys()
 	return f, found
 }
@@ -84,6 +107,9 @@ func (f *facts) collectWriters() (map[cell]*Op, []Violation) {
 					found = append(found, Violation{UnusableHistory, fmt.Sprintf("%q=%q is written twice; values must be unique", a.Key, a.Value), []Op{*other, *op}})
 				}
 				writers[c] = op
+				if a.Lease != 0 {
+					f.leased[a.Key] = true
+				}
 			}
 		}
 	}
@@ -169,14 +195,15 @@ func (f *facts) collectEffects() {
 		case proven && op.Outcome == OK:
 			for j, a := range op.Request.branch(op.Response.Succeeded) {
 				if a.Kind == ActionPut || a.Kind == ActionDelete && op.Response.Results[j].Deleted {
-					f.effects[a.Key] = append(f.effects[a.Key], effect{op, rev, a.Kind == ActionPut})
+					f.addEffect(a.Key, effect{op: op, rev: rev, put: a.Kind == ActionPut, sure: true, lease: a.Lease})
 				}
 			}
 		case proven:
 			// Whether or not there was something to delete, the key is absent after rev.
 			for _, a := range f.provenBranch(op) {
 				if a.Kind != ActionGet {
-					f.effects[a.Key] = append(f.effects[a.Key], effect{op, rev, a.Kind == ActionPut})
+					put := a.Kind == ActionPut
+					f.addEffect(a.Key, effect{op: op, rev: rev, put: put, sure: put, lease: a.Lease})
 				}
 			}
 		case op.Outcome == Unknown && op.Request.mayWrite():
@@ -187,6 +214,8 @@ func (f *facts) collectEffects() {
 		slices.SortStableFunc(list, func(a, b effect) int { return cmp.Compare(a.rev, b.rev) })
 	}
 }
+
+func (f *facts) addEffect(key string, e effect) { f.effects[key] = append(f.effects[key], e) }
 
 // provenBranch is the branch of an unacknowledged write whose value was seen.
 func (f *facts) provenBranch(op *Op) []Action {
@@ -233,6 +262,9 @@ func (f *facts) collectKeys() {
 			all[k] = true
 		}
 	}
+	for k := range f.effects {
+		all[k] = true
+	}
 	f.keys = sortedKeys(all)
 }
 
@@ -246,9 +278,10 @@ func (f *facts) lastAt(key string, rev int64) (effect, bool) {
 	return list[i-1], true
 }
 
-// maybeDeleted reports whether an unproven delete of key could have run before end.
+// maybeDeleted reports whether an unproven delete of key could have run before end. The
+// end of a lease is one that no request tells of.
 func (f *facts) maybeDeleted(key string, end time.Duration) bool {
-	return slices.ContainsFunc(f.maybes[key], func(m maybe) bool { return m.deletes && m.op.Call < end })
+	return f.leased[key] || f.requestedDelete(key, end)
 }
 
 // maybePuts counts the unproven puts of key that could have run before end.

@@ -137,7 +137,7 @@ func (s *step) applyTxn(g *groupState, index map[string]int) (*groupState, bool)
 			next.set(g, k, kv)
 		case ActionPut:
 			wrote = true
-			next.set(g, k, is.overwrite(a.Value, s.rev))
+			next.set(g, k, is.overwrite(a, s.rev))
 		case ActionDelete:
 			if told && s.op.Response.Results[i].Deleted != (is.Version > 0) {
 				return g, false
@@ -171,8 +171,8 @@ func (c Compare) holds(kv KV) bool {
 	return kv.Mod == c.Mod
 }
 
-func (kv KV) overwrite(value string, rev int64) KV {
-	out := KV{Key: kv.Key, Value: value, Create: kv.Create, Mod: rev, Version: kv.Version + 1}
+func (kv KV) overwrite(a Action, rev int64) KV {
+	out := KV{Key: kv.Key, Value: a.Value, Create: kv.Create, Mod: rev, Version: kv.Version + 1, Lease: a.Lease}
 	if kv.Version == 0 {
 		out.Create = rev
 	}

@@ -44,6 +44,9 @@ type Op struct {
 	Err      string
 	// Final marks reads made after all clients had stopped and all faults were healed.
 	Final bool
+	// Told is set for what stands among operations without being one, an event of a
+	// watch for example: it is how that is quoted.
+	Told string
 }
 
 // wrote reports whether an acknowledged operation changed something.
@@ -66,6 +69,9 @@ func (o *Op) wellFormed() bool {
 }
 
 func (o Op) String() string {
+	if o.Told != "" {
+		return o.Told
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "#%d client %d [%s, %s] %s -> ", o.ID, o.Client, seconds(o.Call), seconds(o.Return), o.Request)
 	switch {
@@ -101,5 +107,8 @@ func (o *Op) results() string {
 	}
 	return " {" + strings.Join(parts, ", ") + "}"
 }
+
+// quote makes a watch, a response of one, or a lease call quotable among operations.
+func quote(of fmt.Stringer) Op { return Op{Told: of.String()} }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.6fs", d.Seconds()) }

@@ -3,6 +3,7 @@ package history
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Anomaly names a way in which a store can be wrong.
@@ -25,6 +26,24 @@ const (
 	VersionMismatch     Anomaly = "version mismatch"            // H1, H6
 	ValueFromNowhere    Anomaly = "value nobody wrote"          // H1
 	MalformedResponse   Anomaly = "malformed response"
+	UnorderedEvents     Anomaly = "events out of order"           // H7
+	DuplicateEvent      Anomaly = "duplicate event"               // H7
+	SplitRevision       Anomaly = "revision split over responses" // H7
+	LostEvent           Anomaly = "lost event"                    // H8
+	EventBeforeStart    Anomaly = "event before the start"        // H8
+	StateMismatch       Anomaly = "list and watch disagree"       // H8
+	WrongCompaction     Anomaly = "wrongly called compacted"      // H8
+	EarlyProgress       Anomaly = "early progress"                // H9
+	ShortProgress       Anomaly = "progress falls short"          // H9
+	UnwantedEvent       Anomaly = "unwanted event"                // H10
+	WrongPrevKV         Anomaly = "wrong previous value"          // H10
+	EventFromNowhere    Anomaly = "event of nobody's doing"       // H10
+	DoubleDelete        Anomaly = "deleted twice"                 // H10, H12
+	EarlyExpiry         Anomaly = "early expiry"                  // H11
+	LateExpiry          Anomaly = "late expiry"                   // H11
+	DeadLeaseRenewed    Anomaly = "dead lease renewed"            // H12
+	DeadLeaseAccepted   Anomaly = "put to a dead lease"           // H12
+	DeadLeaseKey        Anomaly = "key of a dead lease"           // H12
 	// UnusableHistory is a mistake of the harness, not of the store.
 	UnusableHistory Anomaly = "unusable history"
 )
@@ -50,7 +69,11 @@ type Report struct {
 	Seed int64
 	// Total, Unknown and Refused count operations.
 	Total, Unknown, Refused int
-	Violations              []Violation
+	// Watches, Events and Leases count what was watched, delivered and granted.
+	Watches, Events, Leases int
+	// LatestExpiry is the longest a lease was there after it should have ended.
+	LatestExpiry time.Duration
+	Violations   []Violation
 	// Undecided names key groups whose check ran out of time. They are not green.
 	Undecided []string
 }
@@ -78,8 +101,8 @@ const (
 
 func (r Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d operations (%d unknown, %d refused), %d violations, %d groups undecided",
-		r.Seed, r.Total, r.Unknown, r.Refused, len(r.Violations), len(r.Undecided))
+	fmt.Fprintf(&b, "seed %d: %d operations (%d unknown, %d refused), %d events of %d watches, %d leases (the latest ended %s late); %d violations, %d groups undecided",
+		r.Seed, r.Total, r.Unknown, r.Refused, r.Events, r.Watches, r.Leases, r.LatestExpiry.Round(time.Millisecond), len(r.Violations), len(r.Undecided))
 	counts := make(map[Anomaly]int)
 	for _, v := range r.Violations {
 		if counts[v.Anomaly]++; counts[v.Anomaly] <= violationsShownMax {

@@ -10,13 +10,19 @@ type KV struct {
 	Key, Value  string
 	Create, Mod int64
 	Version     int64
+	// Lease is the lease the key is attached to, 0 for none.
+	Lease int64
 }
 
 func (kv KV) String() string {
 	if kv.Version == 0 {
 		return fmt.Sprintf("%q absent", kv.Key)
 	}
-	return fmt.Sprintf("%q=%q mod=%d create=%d version=%d", kv.Key, kv.Value, kv.Mod, kv.Create, kv.Version)
+	text := fmt.Sprintf("%q=%q mod=%d create=%d version=%d", kv.Key, kv.Value, kv.Mod, kv.Create, kv.Version)
+	if kv.Lease != 0 {
+		text += fmt.Sprintf(" lease=%d", kv.Lease)
+	}
+	return text
 }
 
 // Request is what a client asked: a Read, or else a transaction. A plain put or
@@ -59,6 +65,8 @@ const (
 type Action struct {
 	Kind       ActionKind
 	Key, Value string
+	// Lease is what a put attaches the key to, 0 for nothing.
+	Lease int64
 }
 
 // Response is what a completed request was told.
@@ -84,6 +92,11 @@ type Result struct {
 // Put asks to write one key.
 func Put(key, value string) Request {
 	return Request{Then: []Action{{Kind: ActionPut, Key: key, Value: value}}}
+}
+
+// Attach asks to write one key and to attach it to a lease.
+func Attach(key, value string, lease int64) Request {
+	return Request{Then: []Action{{Kind: ActionPut, Key: key, Value: value, Lease: lease}}}
 }
 
 // Delete asks to delete one key.
@@ -205,7 +218,11 @@ func (c Compare) String() string {
 func (a Action) String() string {
 	switch a.Kind {
 	case ActionPut:
-		return fmt.Sprintf("put %q=%q", a.Key, a.Value)
+		text := fmt.Sprintf("put %q=%q", a.Key, a.Value)
+		if a.Lease != 0 {
+			text += fmt.Sprintf(" lease=%d", a.Lease)
+		}
+		return text
 	case ActionDelete:
 		return fmt.Sprintf("delete %q", a.Key)
 	default:

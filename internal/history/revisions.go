@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// checkUnique decides H4 over keys: no two transactions share a revision.
+// checkUnique decides H4 over keys: no two transactions share a revision. What ends
+// leases may delete keys of several at once.
 func (f *facts) checkUnique() []Violation {
 	var found []Violation
 	owner := make(map[int64]*Op)
@@ -21,6 +22,11 @@ func (f *facts) checkUnique() []Violation {
 			continue
 		}
 		owner[rev] = op
+	}
+	for _, e := range f.endings {
+		if other := owner[e.rev]; other != nil {
+			found = append(found, Violation{DuplicateRevision, fmt.Sprintf("a transaction and a deletion that is not its own have revision %d", e.rev), []Op{*other, e.op}})
+		}
 	}
 	return found
 }

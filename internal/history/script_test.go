@@ -75,9 +75,70 @@ func wonBoth(rev int64) Response {
 	return Response{Revision: rev, Succeeded: true, Results: make([]Result, 2)}
 }
 
-func number(ops []Op) []Op {
+// number makes a history of operations.
+func number(ops []Op) History {
 	for i := range ops {
 		ops[i].ID = i
 	}
-	return ops
+	return History{Ops: ops}
+}
+
+// attach is an acknowledged put that attaches its key to a lease.
+func attach(client, call, ret int, key, value string, lease, rev int64) Op {
+	return did(client, call, ret, Attach(key, value, lease), Response{Revision: rev, Succeeded: true, Results: make([]Result, 1)})
+}
+
+func leasedKV(key, value string, create, mod, version, lease int64) KV {
+	kv := kv(key, value, create, mod, version)
+	kv.Lease = lease
+	return kv
+}
+
+// watch is a watch of everything from a revision on, with previous values.
+func watch(from int64, responses ...WatchResponse) Watch {
+	return Watch{Of: Read{Key: "a", End: "\x00"}, From: from, PrevKV: true, Responses: responses}
+}
+
+// created, events, progress and answered are responses of a watch, at a millisecond.
+func created(at int, rev int64) WatchResponse {
+	return WatchResponse{At: ms(at), Revision: rev, Created: true}
+}
+
+func events(at int, rev int64, list ...Event) WatchResponse {
+	return WatchResponse{At: ms(at), Revision: rev, Events: list}
+}
+
+func progress(at int, rev int64) WatchResponse { return WatchResponse{At: ms(at), Revision: rev} }
+
+func answered(at int, rev int64) WatchResponse {
+	return WatchResponse{At: ms(at), Revision: rev, Requested: true}
+}
+
+func fragment(resp WatchResponse) WatchResponse {
+	resp.Fragment = true
+	return resp
+}
+
+func born(kv KV) Event { return Event{Put: true, KV: kv} }
+
+func changed(prev, kv KV) Event { return Event{Put: true, KV: kv, Prev: prev} }
+
+func gone(prev KV, rev int64) Event { return Event{KV: KV{Key: prev.Key, Mod: rev}, Prev: prev} }
+
+// granted, renewed, revoked and missing are calls about lease 7; times to live are in
+// milliseconds too.
+func granted(call, ret, ttl int) LeaseOp {
+	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: Grant, Lease: 7, Outcome: OK, TTL: ms(ttl)}
+}
+
+func renewed(call, ret, ttl int) LeaseOp {
+	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: Renew, Lease: 7, Outcome: OK, TTL: ms(ttl)}
+}
+
+func revoked(call, ret int) LeaseOp {
+	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: Revoke, Lease: 7, Outcome: OK}
+}
+
+func missing(kind LeaseCall, call, ret int) LeaseOp {
+	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: kind, Lease: 7, Outcome: OK, Gone: true}
 }

@@ -92,7 +92,7 @@ func plain(req history.Request) (history.Action, bool) {
 func performPlain(ctx context.Context, kv clientv3.KV, a history.Action) (history.Response, error) {
 	out := history.Response{Succeeded: true, Results: make([]history.Result, 1)}
 	if a.Kind == history.ActionPut {
-		resp, err := kv.Put(ctx, a.Key, a.Value)
+		resp, err := kv.Put(ctx, a.Key, a.Value, clientv3.WithLease(clientv3.LeaseID(a.Lease)))
 		if err != nil {
 			return history.Response{}, err
 		}
@@ -124,7 +124,7 @@ func ops(in []history.Action) []clientv3.Op {
 	for _, a := range in {
 		switch a.Kind {
 		case history.ActionPut:
-			out = append(out, clientv3.OpPut(a.Key, a.Value))
+			out = append(out, clientv3.OpPut(a.Key, a.Value, clientv3.WithLease(clientv3.LeaseID(a.Lease))))
 		case history.ActionDelete:
 			out = append(out, clientv3.OpDelete(a.Key))
 		default:
@@ -137,7 +137,7 @@ func ops(in []history.Action) []clientv3.Op {
 func seenKV(kv *mvccpb.KeyValue) history.KV {
 	return history.KV{
 		Key: string(kv.Key), Value: string(kv.Value),
-		Create: kv.CreateRevision, Mod: kv.ModRevision, Version: kv.Version,
+		Create: kv.CreateRevision, Mod: kv.ModRevision, Version: kv.Version, Lease: kv.Lease,
 	}
 }
 

@@ -60,6 +60,8 @@ func (a Attack) begin(ctx context.Context, sys System) error {
 	case Reshape:
 		// A reshape under faults may fail, like any request; that is no finding.
 		_ = sys.Reshape(ctx, a.Key)
+	case Transfer:
+		_ = sys.Transfer(ctx, a.Node) // likewise
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package robustness
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ShardCount is into how many equal parts the workload spreads its keys, by the first
 // byte; flotilla is started with one shard for each.
@@ -13,12 +16,14 @@ type Keyspace struct {
 	// Groups share a prefix, so that each lies in one shard: transactions touch the
 	// keys of one group together.
 	Groups [][]string
+	// Leased are attached to leases, all by the same clients.
+	Leased []string
 }
 
 const keysPerGroup = 3
 
-// NewKeyspace spreads single keys and groups evenly over the keyspace.
-func NewKeyspace(singles, groups int) Keyspace {
+// NewKeyspace spreads single keys, groups and leased keys evenly over the keyspace.
+func NewKeyspace(singles, groups, leased int) Keyspace {
 	var ks Keyspace
 	for i := range singles {
 		ks.Singles = append(ks.Singles, fmt.Sprintf("%skey-%02d", leadByte(i, singles), i))
@@ -30,20 +35,26 @@ func NewKeyspace(singles, groups int) Keyspace {
 		}
 		ks.Groups = append(ks.Groups, group)
 	}
+	for i := range leased {
+		ks.Leased = append(ks.Leased, fmt.Sprintf("%sleased-%02d", leadByte(i, leased), i))
+	}
 	return ks
 }
 
 // leadByte is the first byte of the i-th of n parts, somewhat inside of it.
 func leadByte(i, n int) string { return string([]byte{byte(256*i/n + 64/max(n, 4))}) }
 
-// All returns every key.
-func (ks Keyspace) All() []string {
-	out := append([]string(nil), ks.Singles...)
+// Plain returns every key that no lease is attached to.
+func (ks Keyspace) Plain() []string {
+	out := slices.Clone(ks.Singles)
 	for _, g := range ks.Groups {
 		out = append(out, g...)
 	}
 	return out
 }
+
+// All returns every key.
+func (ks Keyspace) All() []string { return append(ks.Plain(), ks.Leased...) }
 
 // ShardOf names the initial shard of a key.
 func ShardOf(key string) string { return fmt.Sprint(int(key[0]) * ShardCount / 256) }

@@ -17,6 +17,8 @@ const (
 	Pause   Fault = "pause"
 	KillAll Fault = "kill all"
 	Reshape Fault = "reshape"
+	// Transfer makes a node the leader of what it can.
+	Transfer Fault = "transfer leadership to"
 )
 
 // Nemesis says which faults a run has.
@@ -54,7 +56,7 @@ func DefaultNemesis() Nemesis {
 type Attack struct {
 	Fault     Fault
 	At, Lasts time.Duration
-	// Node is hit by Kill and Pause, Key by Reshape.
+	// Node is hit by Kill, Pause and Transfer, Key by Reshape.
 	Node int
 	Key  string
 }
@@ -63,6 +65,8 @@ func (a Attack) String() string {
 	switch a.Fault {
 	case Reshape:
 		return fmt.Sprintf("%6.3fs reshape at %q", a.At.Seconds(), a.Key)
+	case Transfer:
+		return fmt.Sprintf("%6.3fs %s node %d", a.At.Seconds(), a.Fault, a.Node+1)
 	case KillAll:
 		return fmt.Sprintf("%6.3fs kill all for %.3fs", a.At.Seconds(), a.Lasts.Seconds())
 	default:
@@ -99,7 +103,7 @@ func (n Nemesis) Plan(rng *rand.Rand, nodes int, keys []string, duration time.Du
 }
 
 // faults lists the faults in a fixed order: a map has none, and the seed must decide.
-func (n Nemesis) faults() []Fault { return []Fault{Kill, Pause, KillAll, Reshape} }
+func (n Nemesis) faults() []Fault { return []Fault{Kill, Pause, KillAll, Reshape, Transfer} }
 
 func (n Nemesis) draw(rng *rand.Rand, total, nodes int, keys []string) Attack {
 	a := Attack{Node: rng.IntN(nodes), Key: keys[rng.IntN(len(keys))]}
@@ -120,9 +124,12 @@ func (n Nemesis) draw(rng *rand.Rand, total, nodes int, keys []string) Attack {
 	return a
 }
 
+// stops reports whether a node does not serve during the fault.
+func (f Fault) stops() bool { return f != Reshape && f != Transfer }
+
 // collides reports whether two attacks would hit one node at the same time.
 func (a Attack) collides(b Attack) bool {
-	if a.Fault == Reshape || b.Fault == Reshape || a.At > b.At+b.Lasts || b.At > a.At+a.Lasts {
+	if !a.Fault.stops() || !b.Fault.stops() || a.At > b.At+b.Lasts || b.At > a.At+a.Lasts {
 		return false
 	}
 	return a.Node == b.Node || a.Fault == KillAll || b.Fault == KillAll

@@ -22,6 +22,7 @@ func nodeEntry(knobs []string) func(args []string) int {
 		defer stop()
 		return cmd.RunAdjusted(ctx, args, os.Stdout, os.Stderr, func(c *node.Config) {
 			c.Clock = skewed(c.Name)
+			c.WatchProgressInterval = 300 * time.Millisecond // the default is longer than any run
 			for _, knob := range knobs {
 				plant(c, knob)
 			}
@@ -58,6 +59,22 @@ func plant(c *node.Config, knob string) {
 	case "sync-lies":
 		c.Knobs.Replica.SyncWithoutFsync = true
 		c.RaftLogEntries = 50
+	case "new-leader-expires-leases":
+		c.Knobs.Replica.ForgetTTLs = true
+	case "unregistered-lease-accepted":
+		c.Knobs.Apply.AnyLease = true
+	case "fence-ignored":
+		c.Knobs.Apply.AnyFence = true
+	case "detach-skipped":
+		c.Knobs.Router.SkipDetach = true
+	case "event-lost-when-reopened":
+		c.Knobs.Watch.Reopen = shard.Tick(300 * time.Millisecond / shard.TickUnit).Revision()
+	case "event-again-when-reopened":
+		c.Knobs.Watch.Reopen = -1
+	case "progress-of-the-fastest":
+		c.Knobs.Watch.FastestThrough = true
+	case "events-released-at-once":
+		c.Knobs.Watch.Unmerged = true
 	default:
 		panic("no bug of the name " + knob)
 	}

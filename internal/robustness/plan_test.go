@@ -25,14 +25,14 @@ func TestThePlanNeverAsksForMoreThanAllowed(t *testing.T) {
 	for maxDown := 1; maxDown <= 2; maxDown++ {
 		for seed := range uint64(50) {
 			n := DefaultNemesis()
-			n.MaxDown, n.Weights[Reshape] = maxDown, 1
+			n.MaxDown, n.Weights[Reshape], n.Weights[Transfer] = maxDown, 1, 1
 			plan := planOf(n, seed)
 			require.NotEmpty(t, plan)
 			for _, a := range plan {
 				require.LessOrEqual(t, a.At+a.Lasts, time.Minute)
 				down := 0
 				for _, b := range plan {
-					if b.Fault != Reshape && b.At <= a.At && a.At < b.At+b.Lasts {
+					if b.Fault.stops() && b.At <= a.At && a.At < b.At+b.Lasts {
 						down++
 					}
 				}
@@ -92,7 +92,7 @@ func TestKeysCoverAllShardsAndGroupsStayTogether(t *testing.T) {
 			require.Equal(t, ShardOf(g[0]), ShardOf(k))
 		}
 	}
-	require.Len(t, ks.All(), len(ks.Singles)+keysPerGroup*len(ks.Groups))
+	require.Len(t, ks.All(), len(ks.Singles)+keysPerGroup*len(ks.Groups)+len(ks.Leased))
 }
 
 func TestReadBackWalksTheWholePast(t *testing.T) {

@@ -45,6 +45,7 @@ func (b plantedBug) config(seed int64) robustness.Config {
 func plantedBugs() []plantedBug {
 	lost := []history.Anomaly{history.LostWrite, history.StaleRead, history.TornCut, history.NotLinearizable}
 	twice := []history.Anomaly{history.DoubleApply, history.TwoRevisions, history.ChangedPast, history.VersionMismatch}
+	survives := []history.Anomaly{history.DeadLeaseKey, history.DeadLeaseAccepted}
 	return []plantedBug{
 		{
 			knob: "ack-before-commit", harm: "a leader answers before a majority has the write",
@@ -95,13 +96,62 @@ func plantedBugs() []plantedBug {
 			knob: "sync-lies", harm: "the log is compacted up to what was applied but not synced",
 			load: writes(1500), attack: only(robustness.KillAll, soon()), want: append(lost, twice...), orDown: true,
 		},
+		{
+			knob: "new-leader-expires-leases", harm: "a new leader takes all leases for expired that it has not seen renewed",
+			load: leases(), attack: only(robustness.Kill, soon()), want: []history.Anomaly{history.EarlyExpiry},
+		},
+		{
+			knob: "unregistered-lease-accepted", harm: "a shard attaches keys to a lease without asking whether there is one",
+			load: leases(), attack: robustness.Nemesis{}, want: survives,
+		},
+		{
+			knob: "fence-ignored", harm: "a shard registers a lease that was revoked while it asked whether there is one",
+			load: leases(), attack: robustness.Nemesis{}, want: survives,
+		},
+		{
+			knob: "detach-skipped", harm: "a revocation leaves out the first of the lease's spans",
+			load: leases(), attack: robustness.Nemesis{}, want: survives,
+		},
+		{
+			knob: "event-lost-when-reopened", harm: "a feed that ended is opened again a little too far",
+			load: watches(), attack: only(robustness.Kill, soon()),
+			want: []history.Anomaly{history.LostEvent, history.WrongPrevKV, history.StateMismatch},
+		},
+		{
+			knob: "event-again-when-reopened", harm: "a feed that ended is opened again where it ended, not behind it",
+			load: watches(), attack: only(robustness.Kill, soon()),
+			want: []history.Anomaly{history.DuplicateEvent, history.EventBeforeStart, history.EarlyProgress},
+		},
+		{
+			knob: "progress-of-the-fastest", harm: "progress is told when the first shard has come there, not the last",
+			load: watches(), attack: robustness.Nemesis{}, want: []history.Anomaly{history.EarlyProgress, history.LostEvent},
+		},
+		{
+			knob: "events-released-at-once", harm: "a watch of several shards does not wait for those that are behind",
+			load: watches(), attack: robustness.Nemesis{}, want: []history.Anomaly{history.UnorderedEvents, history.EarlyProgress},
+		},
 	}
+}
+
+// leases and watches are few requests and many of those who are called so. Leases end
+// after the shortest time there is, and are mostly revoked while keys are attached.
+func leases() robustness.Workload {
+	load := mixed(200)
+	load.Lessees, load.Watchers = 16, 2
+	load.LeaseTTL = robustness.Between{Min: 2 * time.Second}
+	return load
+}
+
+func watches() robustness.Workload {
+	load := mixed(800)
+	load.Watchers = 16
+	return load
 }
 
 // mixed asks for everything; writes and cuts ask mostly for what they are called by.
 func mixed(rate float64) robustness.Workload {
 	load := robustness.DefaultWorkload()
-	load.Rate = rate
+	load.Rate, load.Watchers, load.Lessees = rate, 0, 0
 	return load
 }
 

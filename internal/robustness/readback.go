@@ -18,7 +18,7 @@ import (
 // revision by revision: that finds lost writes, and it settles most writes whose
 // outcome was unknown. It returns what could not be read until the context ended.
 func readBack(ctx context.Context, rec *history.Recorder, conns connections, nodes int, keys []string, timeout time.Duration) []string {
-	past := knownRevisions(rec.Ops())
+	past := knownRevisions(rec.History().Ops)
 	var (
 		mu    sync.Mutex
 		stuck []string

@@ -20,6 +20,9 @@ type Config struct {
 	Nemesis  Nemesis
 	// ShardOf names the shard of a key for history.Check; nil when shards may change.
 	ShardOf func(key string) string
+	// PromptProgress and LateBy are for history.Check.
+	PromptProgress bool
+	LateBy         time.Duration
 	// Patience bounds recovery and read-back together, after the faults are healed.
 	// Default 30 s.
 	Patience time.Duration
@@ -27,20 +30,24 @@ type Config struct {
 
 const patienceDefault = 30 * time.Second
 
+// lateByDefault is two election timeouts and the pacing of expiry, with room for a
+// machine that has other things to do.
+const lateByDefault = 10 * time.Second
+
 // DefaultConfig is the run that every change has to pass. A longer run works on more
 // keys: what the checks cost grows much faster than a key's history.
 func DefaultConfig(seed int64, duration time.Duration) Config {
 	load := DefaultWorkload()
 	if n := int(duration / (8 * time.Second)); n > 1 {
-		load.Keys = NewKeyspace(n*len(load.Keys.Singles), n*len(load.Keys.Groups))
+		load.Keys = NewKeyspace(n*len(load.Keys.Singles), n*len(load.Keys.Groups), n*len(load.Keys.Leased))
 	}
-	return Config{Seed: seed, Duration: duration, Workload: load, Nemesis: DefaultNemesis()}
+	return Config{Seed: seed, Duration: duration, Workload: load, Nemesis: DefaultNemesis(), LateBy: lateByDefault}
 }
 
 // Result is what a run found.
 type Result struct {
-	Report history.Report
-	Ops    []history.Op
+	Report  history.Report
+	History history.History
 	// Attacks are the faults that were planned.
 	Attacks []Attack
 	// Problems are crashes, and what could not be read at the end (B4).
@@ -70,7 +77,8 @@ func (r Result) String() string {
 // what clients were told. An error means that there is no verdict.
 func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	nodes := len(sys.Endpoints())
-	conns, err := connect(sys.Endpoints(), max(cfg.Workload.Clients, 2*nodes))
+	names := sys.Endpoints()
+	conns, err := connect(names, max(cfg.Workload.Clients, 2*nodes))
 	if err != nil {
 		return Result{}, err
 	}
@@ -83,19 +91,22 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	defer stopLoad()
 	attacked := make(chan error, 1)
 	go func() { attacked <- execute(loadCtx, sys, plan) }()
-	drive(loadCtx, rec, conns, cfg.Seed, cfg.Workload)
+	drive(loadCtx, rec, conns, names, cfg.Seed, cfg.Workload)
 	if err := <-attacked; err != nil {
 		return Result{}, fmt.Errorf("seed %d: %w", cfg.Seed, err)
 	}
 
 	res := Result{Attacks: plan}
-	res.LongestPause = longestPause(rec.Ops())
-	res.Problems = settle(ctx, sys, rec, conns, cfg)
+	res.LongestPause = longestPause(rec.History().Ops)
+	healed := time.Duration(0)
+	res.Problems = settle(ctx, sys, rec, conns, cfg, func() { healed = time.Since(began) })
 	if err := conns.close(); err != nil {
 		return Result{}, err
 	}
-	res.Ops = rec.Ops()
-	res.Report = history.Check(res.Ops, history.Options{Seed: cfg.Seed, ShardOf: cfg.ShardOf, Timeout: max(30*time.Second, 2*cfg.Duration)})
+	res.History = rec.History()
+	res.Report = history.Check(res.History, history.Options{
+		Seed: cfg.Seed, ShardOf: cfg.ShardOf, PromptProgress: cfg.PromptProgress, Healed: healed, LateBy: cfg.LateBy, Timeout: max(30*time.Second, 2*cfg.Duration),
+	})
 	return res, nil
 }
 
@@ -103,8 +114,9 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 // numbered from 0.
 const planStream = 1 << 32
 
-// settle waits for the nodes, reads everything back and returns what went wrong.
-func settle(ctx context.Context, sys System, rec *history.Recorder, conns connections, cfg Config) []string {
+// settle waits for the nodes and says that they are healed, reads everything back and
+// returns what went wrong.
+func settle(ctx context.Context, sys System, rec *history.Recorder, conns connections, cfg Config, healed func()) []string {
 	patience := cfg.Patience
 	if patience == 0 {
 		patience = patienceDefault
@@ -115,9 +127,27 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 	if err := sys.WaitReady(ctx); err != nil {
 		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
 	} else {
-		problems = readBack(ctx, rec, conns, len(sys.Endpoints()), cfg.Workload.Keys.All(), cfg.Workload.Timeout)
+		healed()
+		problems = conclude(ctx, patience, sys.Endpoints(), rec, conns, cfg.Workload)
 	}
 	return append(problems, sys.Crashes()...)
+}
+
+// conclude asks for all that the verdict needs, once leases have ended and nothing
+// changes any more.
+func conclude(ctx context.Context, patience time.Duration, names []string, rec *history.Recorder, conns connections, load Workload) []string {
+	f := &finish{rec: rec, nodes: conns.single(len(names)), names: names, timeout: load.Timeout}
+	var problems []string
+	if load.Lessees > 0 {
+		// Leases that do not end must not keep the rest from being read.
+		some, cancel := context.WithTimeout(ctx, patience/2)
+		problems = append(problems, f.awaitLeases(some)...)
+		cancel()
+	}
+	if load.Watchers > 0 {
+		problems = append(problems, f.watchAll(ctx)...)
+	}
+	return append(problems, readBack(ctx, rec, conns, len(names), load.Keys.All(), load.Timeout)...)
 }
 
 // longestPause is the longest time between two acknowledged writes.

@@ -24,6 +24,8 @@ type System interface {
 	// Reshape changes the shards while they serve, at key: whatever makes the map of
 	// every router stale. A store without shards does nothing.
 	Reshape(ctx context.Context, key string) error
+	// Transfer makes the node the leader of what it can, without stopping anything.
+	Transfer(ctx context.Context, node int) error
 	// Crashes describes every time a node ended on its own.
 	Crashes() []string
 }
@@ -32,16 +34,20 @@ type System interface {
 // through any of the endpoints.
 type ReshapeFunc func(ctx context.Context, endpoints []string, key string) error
 
+// TransferFunc makes a node the leader, through any of the endpoints.
+type TransferFunc func(ctx context.Context, endpoints []string, node int) error
+
 // Processes is a System of operating-system processes.
 type Processes struct {
-	cluster *proccluster.Cluster
-	reshape ReshapeFunc
+	cluster  *proccluster.Cluster
+	reshape  ReshapeFunc
+	transfer TransferFunc
 }
 
 // NewProcesses makes a System of a started cluster. A nil reshape says that the store
-// has no shards to change.
-func NewProcesses(c *proccluster.Cluster, reshape ReshapeFunc) *Processes {
-	return &Processes{cluster: c, reshape: reshape}
+// has no shards to change, a nil transfer that it takes no orders about leaders.
+func NewProcesses(c *proccluster.Cluster, reshape ReshapeFunc, transfer TransferFunc) *Processes {
+	return &Processes{cluster: c, reshape: reshape, transfer: transfer}
 }
 
 // Endpoints implements System.
@@ -70,6 +76,14 @@ func (p *Processes) Reshape(ctx context.Context, key string) error {
 	return p.reshape(ctx, p.Endpoints(), key)
 }
 
+// Transfer implements System.
+func (p *Processes) Transfer(ctx context.Context, node int) error {
+	if p.transfer == nil {
+		return nil
+	}
+	return p.transfer(ctx, p.Endpoints(), node)
+}
+
 // Crashes implements System.
 func (p *Processes) Crashes() []string { return p.cluster.Crashes() }
 
@@ -85,19 +99,5 @@ func FlotillaArgs(node proccluster.Spec, all []proccluster.Spec) []string {
 		"--client-addr", node.ClientAddr, "--peer-addr", node.PeerAddr,
 		"--join", strings.Join(join, ","), "--bootstrap-expect", fmt.Sprint(len(all)),
 		"--initial-splits", fmt.Sprintf("uniform:%d", ShardCount),
-	}
-}
-
-// EtcdArgs are the arguments of a node of the real etcd.
-func EtcdArgs(node proccluster.Spec, all []proccluster.Spec) []string {
-	var members []string
-	for _, n := range all {
-		members = append(members, n.Name+"=http://"+n.PeerAddr)
-	}
-	return []string{
-		"--name", node.Name, "--data-dir", node.DataDir,
-		"--listen-client-urls", "http://" + node.ClientAddr, "--advertise-client-urls", "http://" + node.ClientAddr,
-		"--listen-peer-urls", "http://" + node.PeerAddr, "--initial-advertise-peer-urls", "http://" + node.PeerAddr,
-		"--initial-cluster", strings.Join(members, ","), "--initial-cluster-state", "new",
 	}
 }

@@ -18,14 +18,32 @@ func toyConfig(seed int64) robustness.Config {
 	cfg.Nemesis.Gap = robustness.Between{Min: 50 * time.Millisecond, Max: 150 * time.Millisecond}
 	cfg.Nemesis.Down = robustness.Between{Max: 100 * time.Millisecond}
 	cfg.Nemesis.Paused = robustness.Between{Min: 50 * time.Millisecond, Max: 250 * time.Millisecond}
-	cfg.ShardOf = robustness.ShardOf
+	cfg.Workload.Watchers, cfg.Workload.Lessees = 0, 0
+	cfg.ShardOf, cfg.PromptProgress = robustness.ShardOf, true
+	return cfg
+}
+
+// watched adds clients that watch.
+func watched(cfg robustness.Config) robustness.Config {
+	cfg.Workload.Watchers = 6
+	return cfg
+}
+
+// leased adds clients that hold leases. One lives for a second at least, and its end
+// belongs to the run.
+func leased(cfg robustness.Config) robustness.Config {
+	cfg.Duration, cfg.Patience = 2*time.Second, 6*time.Second
+	cfg.Workload.Rate, cfg.Workload.Lessees = 500, 4
+	cfg.Workload.LeaseTTL = robustness.Between{Min: time.Second}
 	return cfg
 }
 
 func TestACorrectStoreRaisesNoAlarm(t *testing.T) {
-	res, err := robustness.Run(t.Context(), newToySystem(t, ""), toyConfig(1))
+	res, err := robustness.Run(t.Context(), newToySystem(t, ""), leased(watched(toyConfig(1))))
 	require.NoError(t, err)
 	require.True(t, res.Clean(), res.String())
+	require.NotZero(t, res.Report.Events)
+	require.NotZero(t, res.Report.Leases)
 	require.Greater(t, res.Report.Total, 300)
 	require.NotZero(t, res.Report.Unknown, "the faults were too gentle to leave a write in doubt")
 }
@@ -43,10 +61,45 @@ func TestBugsOfAToyStoreAreFound(t *testing.T) {
 		"shared slots":        {history.DuplicateRevision},
 		"two revisions":       {history.TwoRevisions},
 	} {
+		t.Run(bug, func(t *testing.T) { requireFound(t, bug, toyConfig(1), want) })
+	}
+}
+
+func TestWatchBugsOfAToyStoreAreFound(t *testing.T) {
+	for bug, want := range map[string][]history.Anomaly{
+		"lost event":                {history.LostEvent},
+		"duplicate event":           {history.DuplicateEvent},
+		"released before the floor": {history.LostEvent, history.UnorderedEvents},
+		"early progress":            {history.EarlyProgress},
+		"short progress":            {history.ShortProgress, history.RevisionRegression},
+		"split revision":            {history.SplitRevision},
+		"before the start":          {history.EventBeforeStart},
+		"no previous value":         {history.WrongPrevKV},
+	} {
 		t.Run(bug, func(t *testing.T) {
-			res, err := robustness.Run(t.Context(), newToySystem(t, bug), toyConfig(1))
-			require.NoError(t, err)
-			require.True(t, slices.ContainsFunc(want, res.Report.Has), "wanted one of %q in\n%s", want, res)
+			t.Parallel()
+			requireFound(t, bug, watched(toyConfig(1)), want)
 		})
 	}
+}
+
+func TestLeaseBugsOfAToyStoreAreFound(t *testing.T) {
+	for bug, want := range map[string][]history.Anomaly{
+		"early expiry":        {history.EarlyExpiry},
+		"put to a dead lease": {history.DeadLeaseAccepted},
+		"key of a dead lease": {history.DeadLeaseKey},
+		"deleted twice":       {history.DoubleDelete},
+	} {
+		t.Run(bug, func(t *testing.T) {
+			t.Parallel()
+			requireFound(t, bug, leased(watched(toyConfig(1))), want)
+		})
+	}
+}
+
+func requireFound(t *testing.T, bug string, cfg robustness.Config, want []history.Anomaly) {
+	t.Helper()
+	res, err := robustness.Run(t.Context(), newToySystem(t, bug), cfg)
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(want, res.Report.Has), "wanted one of %q in\n%s", want, res)
 }

@@ -22,6 +22,11 @@ type toyStore struct {
 	ticks  shard.Tick
 	writes int
 	shards [robustness.ShardCount]toyShard
+	// log has every change, in the order of their making.
+	log []toyChange
+	// changed is closed at every change, and made anew.
+	changed chan struct{}
+	leases  map[int64]*toyLease
 }
 
 type toyShard struct {
@@ -42,7 +47,7 @@ const bugEvery = 20
 const clockSkew = 400
 
 func newToyStore(bug string) *toyStore {
-	s := &toyStore{bug: bug, ticks: 10 * clockSkew}
+	s := &toyStore{bug: bug, ticks: 10 * clockSkew, changed: make(chan struct{}), leases: make(map[int64]*toyLease)}
 	for i := range s.shards {
 		s.shards[i] = toyShard{rev: shard.FirstRevision, floor: shard.FirstRevision, keys: make(map[string][]toyVersion)}
 	}
@@ -135,6 +140,9 @@ func (s *toyStore) write(ops []*pb.RequestOp, stamp shard.Tick) (shard.Revision,
 	rev := s.mint(sh, stamp)
 	var out []*pb.ResponseOp
 	wrote := false
+	if !s.leasesLive(ops) {
+		return 0, nil, rpctypes.ErrGRPCLeaseNotFound
+	}
 	for i, op := range ops {
 		switch r := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
@@ -146,11 +154,11 @@ func (s *toyStore) write(ops []*pb.RequestOp, stamp shard.Tick) (shard.Revision,
 		case *pb.RequestOp_RequestPut:
 			wrote = true
 			if s.bug != "half a batch" || i == 0 || s.writes%2 == 0 {
-				sh.put(r.RequestPut, rev)
+				s.put(sh, r.RequestPut, rev)
 			}
 			out = append(out, &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}})
 		case *pb.RequestOp_RequestDeleteRange:
-			n := sh.del(r.RequestDeleteRange.Key, rev)
+			n := s.del(sh, r.RequestDeleteRange.Key, rev)
 			wrote = wrote || n > 0
 			out = append(out, &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: &pb.DeleteRangeResponse{Deleted: n}}})
 		}
@@ -173,21 +181,25 @@ func (s *toyStore) mint(sh *toyShard, stamp shard.Tick) shard.Revision {
 	return shard.NextRevision(sh.floor, stamp, slot)
 }
 
-func (sh *toyShard) put(r *pb.PutRequest, rev shard.Revision) {
-	kv := &mvccpb.KeyValue{Key: r.Key, Value: r.Value, CreateRevision: int64(rev), ModRevision: int64(rev), Version: 1}
+func (s *toyStore) put(sh *toyShard, r *pb.PutRequest, rev shard.Revision) {
+	kv := &mvccpb.KeyValue{Key: r.Key, Value: r.Value, CreateRevision: int64(rev), ModRevision: int64(rev), Version: 1, Lease: r.Lease}
 	versions := sh.keys[string(r.Key)]
-	if was := toyAt(versions, sh.rev); was != nil {
+	was := toyAt(versions, sh.rev)
+	if was != nil {
 		kv.CreateRevision, kv.Version = was.CreateRevision, was.Version+1
 	}
 	sh.keys[string(r.Key)] = append(versions, toyVersion{rev, kv})
+	s.logChange(rev, &mvccpb.Event{Type: mvccpb.PUT, Kv: kv, PrevKv: was})
 }
 
-func (sh *toyShard) del(key []byte, rev shard.Revision) int64 {
+func (s *toyStore) del(sh *toyShard, key []byte, rev shard.Revision) int64 {
 	versions := sh.keys[string(key)]
-	if toyAt(versions, sh.rev) == nil {
+	was := toyAt(versions, sh.rev)
+	if was == nil {
 		return 0
 	}
 	sh.keys[string(key)] = append(versions, toyVersion{rev, nil})
+	s.logChange(rev, &mvccpb.Event{Type: mvccpb.DELETE, Kv: &mvccpb.KeyValue{Key: key, ModRevision: int64(rev)}, PrevKv: was})
 	return 1
 }
 
@@ -207,6 +219,7 @@ func (s *toyStore) txn(node int, r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ticks++
+	s.expire()
 	branch, succeeded := r.Success, true
 	for _, c := range r.Compare {
 		kv := toyAt(s.shardOf(c.Key).keys[string(c.Key)], s.shardOf(c.Key).rev)

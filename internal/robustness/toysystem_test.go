@@ -22,6 +22,8 @@ type toySystem struct {
 
 type toyNode struct {
 	pb.UnimplementedKVServer
+	pb.UnimplementedWatchServer
+	pb.UnimplementedLeaseServer
 	index int
 	addr  string
 	store *toyStore
@@ -64,6 +66,8 @@ func (s *toySystem) Start(node int) error {
 	defer n.mu.Unlock()
 	n.addr, n.server = l.Addr().String(), grpc.NewServer()
 	pb.RegisterKVServer(n.server, n)
+	pb.RegisterWatchServer(n.server, n)
+	pb.RegisterLeaseServer(n.server, n)
 	server := n.server
 	go func() { _ = server.Serve(l) }() // ends with Kill, which is what stops it
 	return nil
@@ -102,6 +106,8 @@ func (s *toySystem) WaitReady(context.Context) error { return nil }
 
 func (s *toySystem) Reshape(context.Context, string) error { return nil }
 
+func (s *toySystem) Transfer(context.Context, int) error { return nil }
+
 func (s *toySystem) Crashes() []string { return nil }
 
 // pass waits while the node is paused.
@@ -116,6 +122,7 @@ func (n *toyNode) Range(_ context.Context, r *pb.RangeRequest) (*pb.RangeRespons
 	n.pass()
 	n.store.mu.Lock()
 	defer n.store.mu.Unlock()
+	n.store.expire()
 	return n.store.read(r)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -44,48 +45,97 @@ func (c connections) close() error {
 }
 
 // drive lets all clients work until the context ends, and waits for their last answers.
-func drive(ctx context.Context, rec *history.Recorder, conns connections, seed int64, load Workload) {
+func drive(ctx context.Context, rec *history.Recorder, conns connections, names []string, seed int64, load Workload) {
 	var wg sync.WaitGroup
-	pace := time.Duration(float64(time.Second) * float64(len(conns)) / load.Rate)
-	for i, cli := range conns {
+	told := &toldRevisions{}
+	work := session{rec: rec, told: told, timeout: load.Timeout}
+	pace := time.Duration(float64(time.Second) * float64(load.Clients) / load.Rate)
+	for i := range load.Clients {
 		wg.Go(func() {
-			s := &session{client: i, kv: cli, rec: rec, gen: newGenerator(i, seed, load), timeout: load.Timeout}
+			t := &trader{session: work.as(i, conns), gen: newGenerator(i, seed, load)}
 			// Clients begin spread over one interval, not in step.
-			s.run(ctx, pace*time.Duration(i)/time.Duration(len(conns)), pace)
+			t.run(ctx, pace*time.Duration(i)/time.Duration(load.Clients), pace)
 		})
+	}
+	client := load.Clients
+	for range load.Watchers {
+		w := &watcher{session: work.as(client, conns), cli: conns.of(client), nodes: conns.single(len(names)), names: names, rng: chance(seed, client), told: told, keys: load.Keys}
+		wg.Go(func() { w.run(ctx) })
+		client++
+	}
+	for range load.Lessees {
+		s := work.as(client, conns)
+		l := &lessee{
+			session: s, ttl: load.LeaseTTL, rng: chance(seed, client), keys: load.Keys.Leased,
+			leases: leaseCaller{client: client, conn: conns.of(client).ActiveConnection(), rec: rec, timeout: load.Timeout},
+		}
+		wg.Go(func() { l.run(ctx) })
+		client++
 	}
 	wg.Wait()
 }
 
-// session is one client at work: one request at a time.
+// chance is one client's own.
+func chance(seed int64, client int) *rand.Rand {
+	return rand.New(rand.NewPCG(uint64(seed), uint64(client)))
+}
+
+// of is the connection that a client uses.
+func (c connections) of(client int) *clientv3.Client { return c[client%len(c)] }
+
+// single are the connections to one node each.
+func (c connections) single(nodes int) connections {
+	var out connections
+	for node := range nodes {
+		out = append(out, c[2*node])
+	}
+	return out
+}
+
+// session is one client at work: it asks, and records.
 type session struct {
 	client  int
 	kv      clientv3.KV
 	rec     *history.Recorder
-	gen     *generator
+	told    *toldRevisions
 	timeout time.Duration
 }
 
-// run asks every pace, or later when the store is slower. It does not catch up.
-func (s *session) run(ctx context.Context, delay, pace time.Duration) {
-	for wait(ctx, delay) == nil {
-		began := time.Now()
-		s.one(ctx)
-		delay = max(0, pace-time.Since(began))
-	}
+// as is the session of a client with a number.
+func (s session) as(client int, conns connections) session {
+	s.client, s.kv = client, conns.of(client)
+	return s
 }
 
-// one makes one request. It runs to its own timeout even when the traffic ends
+// ask makes one request. It runs to its own timeout even when the traffic ends
 // meanwhile: an outcome given up needlessly is one more unknown.
-func (s *session) one(ctx context.Context) {
+func (s *session) ask(ctx context.Context, req history.Request) (history.Response, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 	defer cancel()
-	req := s.gen.next()
 	inv := s.rec.Invoke(s.client, req)
 	resp, err := perform(ctx, s.kv, req)
 	end(inv, resp, err)
 	if err == nil {
-		s.gen.observe(req, resp)
+		s.told.note(resp.Revision)
+	}
+	return resp, err
+}
+
+// trader reads and writes, one request at a time.
+type trader struct {
+	session
+	gen *generator
+}
+
+// run asks every pace, or later when the store is slower. It does not catch up.
+func (t *trader) run(ctx context.Context, delay, pace time.Duration) {
+	for wait(ctx, delay) == nil {
+		began := time.Now()
+		req := t.gen.next()
+		if resp, err := t.ask(ctx, req); err == nil {
+			t.gen.observe(req, resp)
+		}
+		delay = max(0, pace-time.Since(began))
 	}
 }
 

@@ -19,6 +19,10 @@ type Workload struct {
 	Timeout time.Duration
 	Keys    Keyspace
 	Mix     Mix
+	// Watchers and Lessees are how many clients watch, and hold leases, besides.
+	Watchers, Lessees int
+	// LeaseTTL is what leases are granted for, in whole seconds.
+	LeaseTTL Between
 }
 
 // Mix holds the weight of each kind of request.
@@ -39,7 +43,11 @@ func DefaultMix() Mix {
 
 // DefaultWorkload is sized for two cores and for histories that are judged in seconds.
 func DefaultWorkload() Workload {
-	return Workload{Clients: 16, Rate: 800, Timeout: 400 * time.Millisecond, Keys: NewKeyspace(16, 4), Mix: DefaultMix()}
+	return Workload{
+		Clients: 16, Rate: 800, Timeout: 400 * time.Millisecond, Keys: NewKeyspace(16, 4, 8), Mix: DefaultMix(),
+		// etcd grants no less than two seconds at its default election timeout.
+		Watchers: 8, Lessees: 4, LeaseTTL: Between{2 * time.Second, 4 * time.Second},
+	}
 }
 
 // generator decides what one client asks next. It is pure: the same seed and the same
@@ -93,7 +101,7 @@ func (g *generator) next() history.Request {
 }
 
 func (g *generator) key() string {
-	all := g.load.Keys.All()
+	all := g.load.Keys.Plain()
 	return all[g.rng.IntN(len(all))]
 }
 

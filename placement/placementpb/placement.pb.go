@@ -78,6 +78,115 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{0}
 }
 
+// OperatorKind says what an operator does to its shard.
+type OperatorKind int32
+
+const (
+	OperatorKind_OPERATOR_UNKNOWN OperatorKind = 0
+	OperatorKind_MOVE             OperatorKind = 1 // a replica to to_node (0: none), then the one on from_node (0: none) away
+	OperatorKind_SPLIT            OperatorKind = 2 // the keys from key on become a shard of their own
+	OperatorKind_MERGE            OperatorKind = 3 // the keys of with_shard_id, the right neighbour, come to the shard
+)
+
+// Enum value maps for OperatorKind.
+var (
+	OperatorKind_name = map[int32]string{
+		0: "OPERATOR_UNKNOWN",
+		1: "MOVE",
+		2: "SPLIT",
+		3: "MERGE",
+	}
+	OperatorKind_value = map[string]int32{
+		"OPERATOR_UNKNOWN": 0,
+		"MOVE":             1,
+		"SPLIT":            2,
+		"MERGE":            3,
+	}
+)
+
+func (x OperatorKind) Enum() *OperatorKind {
+	p := new(OperatorKind)
+	*p = x
+	return p
+}
+
+func (x OperatorKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperatorKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_placement_placementpb_placement_proto_enumTypes[1].Descriptor()
+}
+
+func (OperatorKind) Type() protoreflect.EnumType {
+	return &file_placement_placementpb_placement_proto_enumTypes[1]
+}
+
+func (x OperatorKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperatorKind.Descriptor instead.
+func (OperatorKind) EnumDescriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{1}
+}
+
+// Phase says how far an operator is: what the next controller has to go on with.
+type Phase int32
+
+const (
+	Phase_PHASE_UNKNOWN Phase = 0
+	Phase_PREPARED      Phase = 1 // the shard is held; nothing has happened to it
+	Phase_STARTED       Phase = 2 // SPLIT: the child's replicas run, empty. MERGE: the neighbour refuses writes, its content is copied
+	Phase_COMMITTED     Phase = 3 // no way back. SPLIT: the parent may have given the keys up. MERGE: the map gives the keys to the shard
+	Phase_SEEDED        Phase = 4 // SPLIT: the child owns its keys
+)
+
+// Enum value maps for Phase.
+var (
+	Phase_name = map[int32]string{
+		0: "PHASE_UNKNOWN",
+		1: "PREPARED",
+		2: "STARTED",
+		3: "COMMITTED",
+		4: "SEEDED",
+	}
+	Phase_value = map[string]int32{
+		"PHASE_UNKNOWN": 0,
+		"PREPARED":      1,
+		"STARTED":       2,
+		"COMMITTED":     3,
+		"SEEDED":        4,
+	}
+)
+
+func (x Phase) Enum() *Phase {
+	p := new(Phase)
+	*p = x
+	return p
+}
+
+func (x Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_placement_placementpb_placement_proto_enumTypes[2].Descriptor()
+}
+
+func (Phase) Type() protoreflect.EnumType {
+	return &file_placement_placementpb_placement_proto_enumTypes[2]
+}
+
+func (x Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Phase.Descriptor instead.
+func (Phase) EnumDescriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{2}
+}
+
 // Code says how a command ended. Only OK may have changed the map.
 type Code int32
 
@@ -127,11 +236,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_placement_placementpb_placement_proto_enumTypes[1].Descriptor()
+	return file_placement_placementpb_placement_proto_enumTypes[3].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_placement_placementpb_placement_proto_enumTypes[1]
+	return &file_placement_placementpb_placement_proto_enumTypes[3]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -140,7 +249,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{1}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{3}
 }
 
 type Label struct {
@@ -469,6 +578,175 @@ func (x *Settings) GetVersion() uint64 {
 	return 0
 }
 
+// Operator is a change of a shard that takes more than one command. It holds the shard.
+type Operator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OperatorId    uint64                 `protobuf:"varint,1,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"` // Map.version when it began
+	ShardId       uint64                 `protobuf:"varint,2,opt,name=shard_id,json=shardId,proto3" json:"shard_id,omitempty"`
+	WithShardId   uint64                 `protobuf:"varint,3,opt,name=with_shard_id,json=withShardId,proto3" json:"with_shard_id,omitempty"`
+	Kind          OperatorKind           `protobuf:"varint,4,opt,name=kind,proto3,enum=flotilla.placement.v1.OperatorKind" json:"kind,omitempty"`
+	Phase         Phase                  `protobuf:"varint,5,opt,name=phase,proto3,enum=flotilla.placement.v1.Phase" json:"phase,omitempty"`
+	Why           string                 `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
+	FromNodeId    uint64                 `protobuf:"varint,7,opt,name=from_node_id,json=fromNodeId,proto3" json:"from_node_id,omitempty"`
+	ToNodeId      uint64                 `protobuf:"varint,8,opt,name=to_node_id,json=toNodeId,proto3" json:"to_node_id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,9,opt,name=key,proto3" json:"key,omitempty"`
+	Child         *shardpb.Descriptor    `protobuf:"bytes,10,opt,name=child,proto3" json:"child,omitempty"` // SPLIT: the new shard as it will be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operator) Reset() {
+	*x = Operator{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operator) ProtoMessage() {}
+
+func (x *Operator) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operator.ProtoReflect.Descriptor instead.
+func (*Operator) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Operator) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
+func (x *Operator) GetShardId() uint64 {
+	if x != nil {
+		return x.ShardId
+	}
+	return 0
+}
+
+func (x *Operator) GetWithShardId() uint64 {
+	if x != nil {
+		return x.WithShardId
+	}
+	return 0
+}
+
+func (x *Operator) GetKind() OperatorKind {
+	if x != nil {
+		return x.Kind
+	}
+	return OperatorKind_OPERATOR_UNKNOWN
+}
+
+func (x *Operator) GetPhase() Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Phase_PHASE_UNKNOWN
+}
+
+func (x *Operator) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Operator) GetFromNodeId() uint64 {
+	if x != nil {
+		return x.FromNodeId
+	}
+	return 0
+}
+
+func (x *Operator) GetToNodeId() uint64 {
+	if x != nil {
+		return x.ToNodeId
+	}
+	return 0
+}
+
+func (x *Operator) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Operator) GetChild() *shardpb.Descriptor {
+	if x != nil {
+		return x.Child
+	}
+	return nil
+}
+
+type Operators struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operators     []*Operator            `protobuf:"bytes,1,rep,name=operators,proto3" json:"operators,omitempty"` // ascending by shard ID
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`    // Map.version of the last change of any of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operators) Reset() {
+	*x = Operators{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operators) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operators) ProtoMessage() {}
+
+func (x *Operators) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operators.ProtoReflect.Descriptor instead.
+func (*Operators) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Operators) GetOperators() []*Operator {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+func (x *Operators) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Map is the placement table: the snapshot of the meta group's state machine.
 type Map struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -482,13 +760,14 @@ type Map struct {
 	NextNodeId    uint64                 `protobuf:"varint,8,opt,name=next_node_id,json=nextNodeId,proto3" json:"next_node_id,omitempty"`
 	NextShardId   uint64                 `protobuf:"varint,9,opt,name=next_shard_id,json=nextShardId,proto3" json:"next_shard_id,omitempty"`
 	Settings      *Settings              `protobuf:"bytes,10,opt,name=settings,proto3" json:"settings,omitempty"`
+	Operators     *Operators             `protobuf:"bytes,11,opt,name=operators,proto3" json:"operators,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[5]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +779,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[5]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +792,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{5}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Map) GetFormat() uint32 {
@@ -586,12 +865,19 @@ func (x *Map) GetSettings() *Settings {
 	return nil
 }
 
+func (x *Map) GetOperators() *Operators {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
 // Update brings a copy of the map up to map.version.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// since 0: map is whole. Otherwise map.nodes and map.shards hold only what
-	// changed after since, map.meta and map.settings are unset when they did not
-	// change, and a shard that is not listed is gone if a listed one overlaps it.
+	// changed after since, map.meta, map.settings and map.operators are unset when they
+	// did not change, and a shard that is not listed is gone if a listed one overlaps it.
 	Since         uint64 `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
 	Map           *Map   `protobuf:"bytes,2,opt,name=map,proto3" json:"map,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -600,7 +886,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[6]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +898,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[6]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +911,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{6}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Update) GetSince() uint64 {
@@ -655,6 +941,10 @@ type Command struct {
 	//	*Command_RecordCompaction
 	//	*Command_SetSetting
 	//	*Command_UpdateShard
+	//	*Command_BeginOperator
+	//	*Command_AdvanceOperator
+	//	*Command_FinishOperator
+	//	*Command_CancelOperator
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -662,7 +952,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +964,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +977,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{7}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Command) GetFormat() uint32 {
@@ -767,6 +1057,42 @@ func (x *Command) GetUpdateShard() *UpdateShard {
 	return nil
 }
 
+func (x *Command) GetBeginOperator() *BeginOperator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BeginOperator); ok {
+			return x.BeginOperator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAdvanceOperator() *AdvanceOperator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AdvanceOperator); ok {
+			return x.AdvanceOperator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFinishOperator() *FinishOperator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_FinishOperator); ok {
+			return x.FinishOperator
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelOperator() *CancelOperator {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CancelOperator); ok {
+			return x.CancelOperator
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -799,6 +1125,22 @@ type Command_UpdateShard struct {
 	UpdateShard *UpdateShard `protobuf:"bytes,8,opt,name=update_shard,json=updateShard,proto3,oneof"`
 }
 
+type Command_BeginOperator struct {
+	BeginOperator *BeginOperator `protobuf:"bytes,9,opt,name=begin_operator,json=beginOperator,proto3,oneof"`
+}
+
+type Command_AdvanceOperator struct {
+	AdvanceOperator *AdvanceOperator `protobuf:"bytes,10,opt,name=advance_operator,json=advanceOperator,proto3,oneof"`
+}
+
+type Command_FinishOperator struct {
+	FinishOperator *FinishOperator `protobuf:"bytes,11,opt,name=finish_operator,json=finishOperator,proto3,oneof"`
+}
+
+type Command_CancelOperator struct {
+	CancelOperator *CancelOperator `protobuf:"bytes,12,opt,name=cancel_operator,json=cancelOperator,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_AddNode) isCommand_Body() {}
@@ -812,6 +1154,14 @@ func (*Command_RecordCompaction) isCommand_Body() {}
 func (*Command_SetSetting) isCommand_Body() {}
 
 func (*Command_UpdateShard) isCommand_Body() {}
+
+func (*Command_BeginOperator) isCommand_Body() {}
+
+func (*Command_AdvanceOperator) isCommand_Body() {}
+
+func (*Command_FinishOperator) isCommand_Body() {}
+
+func (*Command_CancelOperator) isCommand_Body() {}
 
 // InitCluster makes the cluster: its first nodes, and shards that cover the keyspace.
 type InitCluster struct {
@@ -828,7 +1178,7 @@ type InitCluster struct {
 
 func (x *InitCluster) Reset() {
 	*x = InitCluster{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +1190,7 @@ func (x *InitCluster) String() string {
 func (*InitCluster) ProtoMessage() {}
 
 func (x *InitCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +1203,7 @@ func (x *InitCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitCluster.ProtoReflect.Descriptor instead.
 func (*InitCluster) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{8}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InitCluster) GetClusterId() uint64 {
@@ -901,7 +1251,7 @@ type AddNode struct {
 
 func (x *AddNode) Reset() {
 	*x = AddNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1263,7 @@ func (x *AddNode) String() string {
 func (*AddNode) ProtoMessage() {}
 
 func (x *AddNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1276,7 @@ func (x *AddNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNode.ProtoReflect.Descriptor instead.
 func (*AddNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{9}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AddNode) GetNode() *Node {
@@ -949,7 +1299,7 @@ type Advertised struct {
 
 func (x *Advertised) Reset() {
 	*x = Advertised{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1311,7 @@ func (x *Advertised) String() string {
 func (*Advertised) ProtoMessage() {}
 
 func (x *Advertised) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1324,7 @@ func (x *Advertised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Advertised.ProtoReflect.Descriptor instead.
 func (*Advertised) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Advertised) GetPeerAddr() string {
@@ -1014,7 +1364,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1376,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1389,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Labels) GetLabels() []*Label {
@@ -1063,7 +1413,7 @@ type UpdateNode struct {
 
 func (x *UpdateNode) Reset() {
 	*x = UpdateNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1425,7 @@ func (x *UpdateNode) String() string {
 func (*UpdateNode) ProtoMessage() {}
 
 func (x *UpdateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1438,7 @@ func (x *UpdateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNode.ProtoReflect.Descriptor instead.
 func (*UpdateNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateNode) GetNodeId() uint64 {
@@ -1136,7 +1486,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1498,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1511,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveNode) GetNodeId() uint64 {
@@ -1181,7 +1531,7 @@ type RecordCompaction struct {
 
 func (x *RecordCompaction) Reset() {
 	*x = RecordCompaction{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1543,7 @@ func (x *RecordCompaction) String() string {
 func (*RecordCompaction) ProtoMessage() {}
 
 func (x *RecordCompaction) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1556,7 @@ func (x *RecordCompaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordCompaction.ProtoReflect.Descriptor instead.
 func (*RecordCompaction) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RecordCompaction) GetRevision() int64 {
@@ -1227,7 +1577,7 @@ type SetSetting struct {
 
 func (x *SetSetting) Reset() {
 	*x = SetSetting{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1589,7 @@ func (x *SetSetting) String() string {
 func (*SetSetting) ProtoMessage() {}
 
 func (x *SetSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1602,7 @@ func (x *SetSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSetting.ProtoReflect.Descriptor instead.
 func (*SetSetting) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetSetting) GetName() string {
@@ -1276,13 +1626,14 @@ type UpdateShard struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
 	Descriptor_        *shardpb.Descriptor    `protobuf:"bytes,2,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	OperatorId         uint64                 `protobuf:"varint,3,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"` // of the MOVE that holds the shard; 0 when none does
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *UpdateShard) Reset() {
 	*x = UpdateShard{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1645,7 @@ func (x *UpdateShard) String() string {
 func (*UpdateShard) ProtoMessage() {}
 
 func (x *UpdateShard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1658,7 @@ func (x *UpdateShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateShard.ProtoReflect.Descriptor instead.
 func (*UpdateShard) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{16}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateShard) GetExpectedGeneration() uint64 {
@@ -1324,22 +1675,260 @@ func (x *UpdateShard) GetDescriptor_() *shardpb.Descriptor {
 	return nil
 }
 
+func (x *UpdateShard) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
+// BeginOperator holds a shard for an operator, if the generation still is as expected.
+// operator_id, phase and child are set by apply.
+type BeginOperator struct {
+	state                  protoimpl.MessageState `protogen:"open.v1"`
+	ExpectedGeneration     uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	ExpectedWithGeneration uint64                 `protobuf:"varint,2,opt,name=expected_with_generation,json=expectedWithGeneration,proto3" json:"expected_with_generation,omitempty"` // MERGE: the neighbour's
+	Operator               *Operator              `protobuf:"bytes,3,opt,name=operator,proto3" json:"operator,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *BeginOperator) Reset() {
+	*x = BeginOperator{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginOperator) ProtoMessage() {}
+
+func (x *BeginOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginOperator.ProtoReflect.Descriptor instead.
+func (*BeginOperator) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BeginOperator) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *BeginOperator) GetExpectedWithGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedWithGeneration
+	}
+	return 0
+}
+
+func (x *BeginOperator) GetOperator() *Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+// AdvanceOperator takes an operator from phase to the next one.
+type AdvanceOperator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShardId       uint64                 `protobuf:"varint,1,opt,name=shard_id,json=shardId,proto3" json:"shard_id,omitempty"`
+	OperatorId    uint64                 `protobuf:"varint,2,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
+	Phase         Phase                  `protobuf:"varint,3,opt,name=phase,proto3,enum=flotilla.placement.v1.Phase" json:"phase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvanceOperator) Reset() {
+	*x = AdvanceOperator{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvanceOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvanceOperator) ProtoMessage() {}
+
+func (x *AdvanceOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvanceOperator.ProtoReflect.Descriptor instead.
+func (*AdvanceOperator) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AdvanceOperator) GetShardId() uint64 {
+	if x != nil {
+		return x.ShardId
+	}
+	return 0
+}
+
+func (x *AdvanceOperator) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
+func (x *AdvanceOperator) GetPhase() Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Phase_PHASE_UNKNOWN
+}
+
+// FinishOperator ends an operator that has done its work. For SPLIT the map gives the
+// child its keys.
+type FinishOperator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShardId       uint64                 `protobuf:"varint,1,opt,name=shard_id,json=shardId,proto3" json:"shard_id,omitempty"`
+	OperatorId    uint64                 `protobuf:"varint,2,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishOperator) Reset() {
+	*x = FinishOperator{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishOperator) ProtoMessage() {}
+
+func (x *FinishOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishOperator.ProtoReflect.Descriptor instead.
+func (*FinishOperator) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *FinishOperator) GetShardId() uint64 {
+	if x != nil {
+		return x.ShardId
+	}
+	return 0
+}
+
+func (x *FinishOperator) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
+// CancelOperator ends an operator that can still be undone.
+type CancelOperator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShardId       uint64                 `protobuf:"varint,1,opt,name=shard_id,json=shardId,proto3" json:"shard_id,omitempty"`
+	OperatorId    uint64                 `protobuf:"varint,2,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelOperator) Reset() {
+	*x = CancelOperator{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelOperator) ProtoMessage() {}
+
+func (x *CancelOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelOperator.ProtoReflect.Descriptor instead.
+func (*CancelOperator) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CancelOperator) GetShardId() uint64 {
+	if x != nil {
+		return x.ShardId
+	}
+	return 0
+}
+
+func (x *CancelOperator) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
 // Result is what applying one command gave.
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=flotilla.placement.v1.Code" json:"code,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`              // for people, names the fix; empty when OK
-	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`             // Map.version after the command
-	NodeId        uint64                 `protobuf:"varint,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // AddNode: the node's ID
-	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`       // UpdateShard: the shard's generation now, also on CONFLICT
-	Compacted     int64                  `protobuf:"varint,6,opt,name=compacted,proto3" json:"compacted,omitempty"`         // RecordCompaction: the compacted revision now
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`                          // for people, names the fix; empty when OK
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`                         // Map.version after the command
+	NodeId        uint64                 `protobuf:"varint,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`             // AddNode: the node's ID
+	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                   // UpdateShard: the shard's generation now, also on CONFLICT
+	Compacted     int64                  `protobuf:"varint,6,opt,name=compacted,proto3" json:"compacted,omitempty"`                     // RecordCompaction: the compacted revision now
+	OperatorId    uint64                 `protobuf:"varint,7,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"` // BeginOperator: the operator that holds the shard
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1940,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1953,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{17}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Result) GetCode() Code {
@@ -1409,6 +1998,13 @@ func (x *Result) GetCompacted() int64 {
 	return 0
 }
 
+func (x *Result) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
 var File_placement_placementpb_placement_proto protoreflect.FileDescriptor
 
 const file_placement_placementpb_placement_proto_rawDesc = "" +
@@ -1441,7 +2037,25 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"`\n" +
 	"\bSettings\x12:\n" +
 	"\bsettings\x18\x01 \x03(\v2\x1e.flotilla.placement.v1.SettingR\bsettings\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\"\x92\x03\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xf0\x02\n" +
+	"\bOperator\x12\x1f\n" +
+	"\voperator_id\x18\x01 \x01(\x04R\n" +
+	"operatorId\x12\x19\n" +
+	"\bshard_id\x18\x02 \x01(\x04R\ashardId\x12\"\n" +
+	"\rwith_shard_id\x18\x03 \x01(\x04R\vwithShardId\x127\n" +
+	"\x04kind\x18\x04 \x01(\x0e2#.flotilla.placement.v1.OperatorKindR\x04kind\x122\n" +
+	"\x05phase\x18\x05 \x01(\x0e2\x1c.flotilla.placement.v1.PhaseR\x05phase\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\x12 \n" +
+	"\ffrom_node_id\x18\a \x01(\x04R\n" +
+	"fromNodeId\x12\x1c\n" +
+	"\n" +
+	"to_node_id\x18\b \x01(\x04R\btoNodeId\x12\x10\n" +
+	"\x03key\x18\t \x01(\fR\x03key\x123\n" +
+	"\x05child\x18\n" +
+	" \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"d\n" +
+	"\tOperators\x12=\n" +
+	"\toperators\x18\x01 \x03(\v2\x1f.flotilla.placement.v1.OperatorR\toperators\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xd2\x03\n" +
 	"\x03Map\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1d\n" +
@@ -1455,10 +2069,11 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"nextNodeId\x12\"\n" +
 	"\rnext_shard_id\x18\t \x01(\x04R\vnextShardId\x12;\n" +
 	"\bsettings\x18\n" +
-	" \x01(\v2\x1f.flotilla.placement.v1.SettingsR\bsettings\"L\n" +
+	" \x01(\v2\x1f.flotilla.placement.v1.SettingsR\bsettings\x12>\n" +
+	"\toperators\x18\v \x01(\v2 .flotilla.placement.v1.OperatorsR\toperators\"L\n" +
 	"\x06Update\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x04R\x05since\x12,\n" +
-	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\xa2\x04\n" +
+	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\xea\x06\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12G\n" +
 	"\finit_cluster\x18\x02 \x01(\v2\".flotilla.placement.v1.InitClusterH\x00R\vinitCluster\x12;\n" +
@@ -1470,7 +2085,12 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x11record_compaction\x18\x06 \x01(\v2'.flotilla.placement.v1.RecordCompactionH\x00R\x10recordCompaction\x12D\n" +
 	"\vset_setting\x18\a \x01(\v2!.flotilla.placement.v1.SetSettingH\x00R\n" +
 	"setSetting\x12G\n" +
-	"\fupdate_shard\x18\b \x01(\v2\".flotilla.placement.v1.UpdateShardH\x00R\vupdateShardB\x06\n" +
+	"\fupdate_shard\x18\b \x01(\v2\".flotilla.placement.v1.UpdateShardH\x00R\vupdateShard\x12M\n" +
+	"\x0ebegin_operator\x18\t \x01(\v2$.flotilla.placement.v1.BeginOperatorH\x00R\rbeginOperator\x12S\n" +
+	"\x10advance_operator\x18\n" +
+	" \x01(\v2&.flotilla.placement.v1.AdvanceOperatorH\x00R\x0fadvanceOperator\x12P\n" +
+	"\x0ffinish_operator\x18\v \x01(\v2%.flotilla.placement.v1.FinishOperatorH\x00R\x0efinishOperator\x12P\n" +
+	"\x0fcancel_operator\x18\f \x01(\v2%.flotilla.placement.v1.CancelOperatorH\x00R\x0ecancelOperatorB\x06\n" +
 	"\x04body\"\xe0\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -1509,12 +2129,31 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\n" +
 	"SetSetting\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"}\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x9e\x01\n" +
 	"\vUpdateShard\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12=\n" +
 	"\n" +
 	"descriptor\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
-	"descriptor\"\xc4\x01\n" +
+	"descriptor\x12\x1f\n" +
+	"\voperator_id\x18\x03 \x01(\x04R\n" +
+	"operatorId\"\xb7\x01\n" +
+	"\rBeginOperator\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x128\n" +
+	"\x18expected_with_generation\x18\x02 \x01(\x04R\x16expectedWithGeneration\x12;\n" +
+	"\boperator\x18\x03 \x01(\v2\x1f.flotilla.placement.v1.OperatorR\boperator\"\x81\x01\n" +
+	"\x0fAdvanceOperator\x12\x19\n" +
+	"\bshard_id\x18\x01 \x01(\x04R\ashardId\x12\x1f\n" +
+	"\voperator_id\x18\x02 \x01(\x04R\n" +
+	"operatorId\x122\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x1c.flotilla.placement.v1.PhaseR\x05phase\"L\n" +
+	"\x0eFinishOperator\x12\x19\n" +
+	"\bshard_id\x18\x01 \x01(\x04R\ashardId\x12\x1f\n" +
+	"\voperator_id\x18\x02 \x01(\x04R\n" +
+	"operatorId\"L\n" +
+	"\x0eCancelOperator\x12\x19\n" +
+	"\bshard_id\x18\x01 \x01(\x04R\ashardId\x12\x1f\n" +
+	"\voperator_id\x18\x02 \x01(\x04R\n" +
+	"operatorId\"\xe5\x01\n" +
 	"\x06Result\x12/\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1b.flotilla.placement.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -1523,14 +2162,28 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x1c\n" +
-	"\tcompacted\x18\x06 \x01(\x03R\tcompacted*Z\n" +
+	"\tcompacted\x18\x06 \x01(\x03R\tcompacted\x12\x1f\n" +
+	"\voperator_id\x18\a \x01(\x04R\n" +
+	"operatorId*Z\n" +
 	"\tNodeState\x12\x11\n" +
 	"\rSTATE_UNKNOWN\x10\x00\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\f\n" +
 	"\bDRAINING\x10\x02\x12\x13\n" +
 	"\x0fDECOMMISSIONING\x10\x03\x12\v\n" +
-	"\aREMOVED\x10\x04*\x8f\x01\n" +
+	"\aREMOVED\x10\x04*D\n" +
+	"\fOperatorKind\x12\x14\n" +
+	"\x10OPERATOR_UNKNOWN\x10\x00\x12\b\n" +
+	"\x04MOVE\x10\x01\x12\t\n" +
+	"\x05SPLIT\x10\x02\x12\t\n" +
+	"\x05MERGE\x10\x03*P\n" +
+	"\x05Phase\x12\x11\n" +
+	"\rPHASE_UNKNOWN\x10\x00\x12\f\n" +
+	"\bPREPARED\x10\x01\x12\v\n" +
+	"\aSTARTED\x10\x02\x12\r\n" +
+	"\tCOMMITTED\x10\x03\x12\n" +
+	"\n" +
+	"\x06SEEDED\x10\x04*\x8f\x01\n" +
 	"\x04Code\x12\x10\n" +
 	"\fCODE_UNKNOWN\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\x14\n" +
@@ -1553,62 +2206,81 @@ func file_placement_placementpb_placement_proto_rawDescGZIP() []byte {
 	return file_placement_placementpb_placement_proto_rawDescData
 }
 
-var file_placement_placementpb_placement_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_placement_placementpb_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_placement_placementpb_placement_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_placement_placementpb_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_placement_placementpb_placement_proto_goTypes = []any{
 	(NodeState)(0),             // 0: flotilla.placement.v1.NodeState
-	(Code)(0),                  // 1: flotilla.placement.v1.Code
-	(*Label)(nil),              // 2: flotilla.placement.v1.Label
-	(*Node)(nil),               // 3: flotilla.placement.v1.Node
-	(*Shard)(nil),              // 4: flotilla.placement.v1.Shard
-	(*Setting)(nil),            // 5: flotilla.placement.v1.Setting
-	(*Settings)(nil),           // 6: flotilla.placement.v1.Settings
-	(*Map)(nil),                // 7: flotilla.placement.v1.Map
-	(*Update)(nil),             // 8: flotilla.placement.v1.Update
-	(*Command)(nil),            // 9: flotilla.placement.v1.Command
-	(*InitCluster)(nil),        // 10: flotilla.placement.v1.InitCluster
-	(*AddNode)(nil),            // 11: flotilla.placement.v1.AddNode
-	(*Advertised)(nil),         // 12: flotilla.placement.v1.Advertised
-	(*Labels)(nil),             // 13: flotilla.placement.v1.Labels
-	(*UpdateNode)(nil),         // 14: flotilla.placement.v1.UpdateNode
-	(*RemoveNode)(nil),         // 15: flotilla.placement.v1.RemoveNode
-	(*RecordCompaction)(nil),   // 16: flotilla.placement.v1.RecordCompaction
-	(*SetSetting)(nil),         // 17: flotilla.placement.v1.SetSetting
-	(*UpdateShard)(nil),        // 18: flotilla.placement.v1.UpdateShard
-	(*Result)(nil),             // 19: flotilla.placement.v1.Result
-	(*shardpb.Descriptor)(nil), // 20: flotilla.shard.v1.Descriptor
+	(OperatorKind)(0),          // 1: flotilla.placement.v1.OperatorKind
+	(Phase)(0),                 // 2: flotilla.placement.v1.Phase
+	(Code)(0),                  // 3: flotilla.placement.v1.Code
+	(*Label)(nil),              // 4: flotilla.placement.v1.Label
+	(*Node)(nil),               // 5: flotilla.placement.v1.Node
+	(*Shard)(nil),              // 6: flotilla.placement.v1.Shard
+	(*Setting)(nil),            // 7: flotilla.placement.v1.Setting
+	(*Settings)(nil),           // 8: flotilla.placement.v1.Settings
+	(*Operator)(nil),           // 9: flotilla.placement.v1.Operator
+	(*Operators)(nil),          // 10: flotilla.placement.v1.Operators
+	(*Map)(nil),                // 11: flotilla.placement.v1.Map
+	(*Update)(nil),             // 12: flotilla.placement.v1.Update
+	(*Command)(nil),            // 13: flotilla.placement.v1.Command
+	(*InitCluster)(nil),        // 14: flotilla.placement.v1.InitCluster
+	(*AddNode)(nil),            // 15: flotilla.placement.v1.AddNode
+	(*Advertised)(nil),         // 16: flotilla.placement.v1.Advertised
+	(*Labels)(nil),             // 17: flotilla.placement.v1.Labels
+	(*UpdateNode)(nil),         // 18: flotilla.placement.v1.UpdateNode
+	(*RemoveNode)(nil),         // 19: flotilla.placement.v1.RemoveNode
+	(*RecordCompaction)(nil),   // 20: flotilla.placement.v1.RecordCompaction
+	(*SetSetting)(nil),         // 21: flotilla.placement.v1.SetSetting
+	(*UpdateShard)(nil),        // 22: flotilla.placement.v1.UpdateShard
+	(*BeginOperator)(nil),      // 23: flotilla.placement.v1.BeginOperator
+	(*AdvanceOperator)(nil),    // 24: flotilla.placement.v1.AdvanceOperator
+	(*FinishOperator)(nil),     // 25: flotilla.placement.v1.FinishOperator
+	(*CancelOperator)(nil),     // 26: flotilla.placement.v1.CancelOperator
+	(*Result)(nil),             // 27: flotilla.placement.v1.Result
+	(*shardpb.Descriptor)(nil), // 28: flotilla.shard.v1.Descriptor
 }
 var file_placement_placementpb_placement_proto_depIdxs = []int32{
-	2,  // 0: flotilla.placement.v1.Node.labels:type_name -> flotilla.placement.v1.Label
+	4,  // 0: flotilla.placement.v1.Node.labels:type_name -> flotilla.placement.v1.Label
 	0,  // 1: flotilla.placement.v1.Node.state:type_name -> flotilla.placement.v1.NodeState
-	20, // 2: flotilla.placement.v1.Shard.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	5,  // 3: flotilla.placement.v1.Settings.settings:type_name -> flotilla.placement.v1.Setting
-	3,  // 4: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
-	4,  // 5: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
-	4,  // 6: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
-	6,  // 7: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
-	7,  // 8: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
-	10, // 9: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
-	11, // 10: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
-	14, // 11: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
-	15, // 12: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
-	16, // 13: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
-	17, // 14: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
-	18, // 15: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
-	3,  // 16: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
-	20, // 17: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
-	3,  // 18: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
-	2,  // 19: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
-	12, // 20: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
-	13, // 21: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
-	0,  // 22: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
-	20, // 23: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	1,  // 24: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 2: flotilla.placement.v1.Shard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	7,  // 3: flotilla.placement.v1.Settings.settings:type_name -> flotilla.placement.v1.Setting
+	1,  // 4: flotilla.placement.v1.Operator.kind:type_name -> flotilla.placement.v1.OperatorKind
+	2,  // 5: flotilla.placement.v1.Operator.phase:type_name -> flotilla.placement.v1.Phase
+	28, // 6: flotilla.placement.v1.Operator.child:type_name -> flotilla.shard.v1.Descriptor
+	9,  // 7: flotilla.placement.v1.Operators.operators:type_name -> flotilla.placement.v1.Operator
+	5,  // 8: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
+	6,  // 9: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
+	6,  // 10: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
+	8,  // 11: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
+	10, // 12: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
+	11, // 13: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
+	14, // 14: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
+	15, // 15: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
+	18, // 16: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
+	19, // 17: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
+	20, // 18: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
+	21, // 19: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
+	22, // 20: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
+	23, // 21: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
+	24, // 22: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
+	25, // 23: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
+	26, // 24: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
+	5,  // 25: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
+	28, // 26: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
+	5,  // 27: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
+	4,  // 28: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
+	16, // 29: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
+	17, // 30: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
+	0,  // 31: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
+	28, // 32: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	9,  // 33: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
+	2,  // 34: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
+	3,  // 35: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_placement_placementpb_placement_proto_init() }
@@ -1616,7 +2288,7 @@ func file_placement_placementpb_placement_proto_init() {
 	if File_placement_placementpb_placement_proto != nil {
 		return
 	}
-	file_placement_placementpb_placement_proto_msgTypes[7].OneofWrappers = []any{
+	file_placement_placementpb_placement_proto_msgTypes[9].OneofWrappers = []any{
 		(*Command_InitCluster)(nil),
 		(*Command_AddNode)(nil),
 		(*Command_UpdateNode)(nil),
@@ -1624,14 +2296,18 @@ func file_placement_placementpb_placement_proto_init() {
 		(*Command_RecordCompaction)(nil),
 		(*Command_SetSetting)(nil),
 		(*Command_UpdateShard)(nil),
+		(*Command_BeginOperator)(nil),
+		(*Command_AdvanceOperator)(nil),
+		(*Command_FinishOperator)(nil),
+		(*Command_CancelOperator)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_placementpb_placement_proto_rawDesc), len(file_placement_placementpb_placement_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   18,
+			NumEnums:      4,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -137,6 +137,9 @@ func (p *part) open(attempt int) bool {
 		w.split(p, end).reopen()
 	}
 	sub := router.Subscription{Span: p.span, From: max(w.from, p.through+1), PrevKV: w.prevKV}
+	if p.through > 0 {
+		sub.From += w.merger.knobs.Reopen
+	}
 	w.mu.Unlock()
 
 	feed, source, err := r.Subscribe(w.merger.ctx, place, attempt, sub, p.signal)

@@ -16,6 +16,7 @@ const pace = 5 * time.Millisecond
 // Merger opens watches and closes shards for them. It is safe for concurrent use.
 type Merger struct {
 	router *router.Router
+	knobs  Knobs
 
 	// ctx ends with Close; work is what opens parts and closes shards.
 	ctx    context.Context
@@ -30,8 +31,8 @@ type Merger struct {
 }
 
 // New returns a Merger. It works until Close.
-func New(r *router.Router) *Merger {
-	m := &Merger{router: r}
+func New(r *router.Router, k Knobs) *Merger {
+	m := &Merger{router: r, knobs: k}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.mu.closings = make(map[shard.ID]*closing)
 	return m

@@ -71,7 +71,7 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 // merger returns a Merger on node 1.
 func (w *world) merger() (*Merger, *router.Router) {
 	r := router.New(router.Config{Self: 1, Cache: router.NewCache(w, 64), Sender: w, Subscriber: w, Revisions: w})
-	m := New(r)
+	m := New(r, Knobs{})
 	w.t.Cleanup(func() {
 		m.Close()
 		r.Close()

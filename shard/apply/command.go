@@ -90,7 +90,7 @@ func (r *run) updateDescriptor(cmd *shardpb.Command) error {
 	if !d.Span.Equal(mine.Span) || d.Epoch != mine.Epoch || d.Slot != mine.Slot {
 		return wrongShard(r.id, mine)
 	}
-	// A change that lets the span grow would have to end all registrations of leases (L2).
+	// A change that let the span grow would have to make all registrations of leases void (L2).
 	if d.Generation > mine.Generation {
 		r.view.Descriptor = d
 	}

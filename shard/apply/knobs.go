@@ -11,6 +11,10 @@ type Knobs struct {
 	OneSlot bool
 	// AnyEpoch carries out what was routed by another map (against A7).
 	AnyEpoch bool
+	// AnyLease attaches keys to leases that are not registered or not there (against L1).
+	AnyLease bool
+	// AnyFence registers a lease although keys were detached meanwhile (against L6).
+	AnyFence bool
 	// Now replaces the stamps of commands by the replica's own clock (against A1).
 	Now func() shard.Tick
 }

@@ -14,6 +14,7 @@ func (l leases) mayAttach(id int64) error {
 	}
 	r := l.run
 	switch {
+	case r.knobs.AnyLease:
 	case r.isHome(id):
 		if rec := r.leases.Record(id); rec == nil || rec.Revoking {
 			return refuse(shard.ErrLeaseNotFound)

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 var mvccAll = listing.FetchOptions{}
@@ -152,10 +154,29 @@ func TestStateRecordBytes(t *testing.T) {
 		"1a08021201611a01622001280730033a0608011009180140024809", hex.EncodeToString(state))
 }
 
-// BenchmarkPuts applies entries of 64 puts over 10,000 keys, with nobody waiting.
+// BenchmarkPuts applies entries of 64 puts over 10,000 keys, with nobody waiting, and with
+// nobody or one feed watching, which is asked after each entry.
 func BenchmarkPuts(b *testing.B) {
+	b.Run("unwatched", func(b *testing.B) { benchmarkPuts(b, func(*fixture) func() { return func() {} }) })
+	for _, prevKV := range []bool{false, true} {
+		b.Run(fmt.Sprintf("watched/prev=%v", prevKV), func(b *testing.B) {
+			benchmarkPuts(b, func(f *fixture) func() {
+				w := f.watch(watch.Options{Span: shard.Everything(), From: f.machine.View().Floor + 1, PrevKV: prevKV})
+				return func() {
+					if _, err := w.Poll(1000); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// benchmarkPuts calls what prepare returns after each entry.
+func benchmarkPuts(b *testing.B, prepare func(f *fixture) func()) {
 	f := newFixture(b)
 	f.apply(initCommand(shard.Everything()))
+	after := prepare(f)
 	g := &generator{Rand: randomOf(1), t: b}
 	value := make([]byte, 256)
 	var entries [][]byte
@@ -174,6 +195,7 @@ func BenchmarkPuts(b *testing.B) {
 		if err := f.machine.Update(e, nil); err != nil {
 			b.Fatal(err)
 		}
+		after()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/put")
 }

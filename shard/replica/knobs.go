@@ -20,6 +20,8 @@ type Knobs struct {
 	DropBatchTail bool
 	// SyncWithoutFsync lets the Raft log go before the engine is durable.
 	SyncWithoutFsync bool
+	// ForgetTTLs has leases expire when a reign begins (against L3).
+	ForgetTTLs bool
 	// ForgetSpanTail leaves the end of the span out of snapshots.
 	ForgetSpanTail bool
 }

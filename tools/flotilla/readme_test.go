@@ -49,6 +49,7 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	require.NotZero(t, r.done["curl"])
 	require.NotZero(t, r.done["flotilla"])
+	require.NotZero(t, r.done["flotilla client"])
 	if *etcdctlFlag == "" {
 		t.Logf("%d etcdctl commands were read but not run; -etcdctl=build runs them", r.done["etcdctl"])
 	}
@@ -129,11 +130,14 @@ func (r *reader) run(c command) {
 	case len(c.words) > 3 && slices.Equal(c.words[:3], []string{"go", "run", "./tools/flotilla"}):
 		name, rest = "flotilla", c.words[3:]
 		r.flotilla(c, rest)
-	case program == "./flotilla":
+	case program == "./flotilla" && rest[0] == "start":
 		r.flotilla(c, rest)
+	case program == "./flotilla":
+		name = "flotilla client"
+		r.client(c, rest)
 	case program == "export":
 		key, value, _ := strings.Cut(rest[0], "=")
-		if r.base == 0 || strings.HasPrefix(key, "FLOTILLA_") {
+		if r.base == 0 || strings.HasPrefix(key, "FLOTILLA_") && key != "FLOTILLA_ENDPOINTS" {
 			r.newCluster()
 		}
 		r.t.Setenv(key, r.moved(value))
@@ -204,6 +208,16 @@ func (r *reader) flotilla(c command, args []string) {
 		out.code = cmd.Run(ctx, args, out, out)
 		close(out.ended)
 	})
+}
+
+// client runs a client command to its end.
+func (r *reader) client(c command, args []string) {
+	r.t.Helper()
+	r.waitReady()
+	var out bytes.Buffer
+	require.Zero(r.t, cmd.Run(r.t.Context(), args, &out, &out), "%s\n%s", c.text, &out)
+	require.NotEmpty(r.t, c.want, "%s: the README must say what it answers", c.text)
+	require.Contains(r.t, out.String(), c.want, c.text)
 }
 
 // waitReady returns when every node that was started serves.

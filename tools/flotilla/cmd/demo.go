@@ -30,8 +30,8 @@ func newDemo() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Run a three-node cluster on this machine",
-		Long: `Run a three-node cluster in one process on loopback, ready for etcdctl and
-curl. Its data goes with it when it ends, unless --data-dir is given.`,
+		Long: `Run a three-node cluster in one process on loopback, ready for flotilla get,
+etcdctl and curl. Its data goes with it when it ends, unless --data-dir is given.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if port < 1 || port > demoPortMax {
@@ -138,8 +138,8 @@ func printDemo(c *cobra.Command, nodes []*node.Node) {
 	out := c.OutOrStdout()
 	fmt.Fprintf(out, "Flotilla demo: %d nodes, %d shards\n\n", len(nodes), len(nodes[0].Map().Shards()))
 	fmt.Fprintf(out, "  export ETCDCTL_ENDPOINTS=%s\n", strings.Join(endpoints, ","))
-	fmt.Fprintf(out, "  etcdctl put greeting hello\n")
-	fmt.Fprintf(out, "  etcdctl get greeting\n")
+	fmt.Fprintf(out, "  flotilla put greeting hello    # or etcdctl\n")
+	fmt.Fprintf(out, "  flotilla get greeting\n")
 	fmt.Fprintf(out, "  curl http://%s/v3/kv/range -d '{\"key\":\"Z3JlZXRpbmc=\"}'\n\n", endpoints[0])
 	fmt.Fprintln(out, "ready to serve client requests; stop with Ctrl-C")
 }

@@ -11,10 +11,13 @@ import (
 	"github.com/flotilla-kv/flotilla/node"
 )
 
-// Exit codes that scripts can rely on.
+// Exit codes that scripts can rely on. lock and watch pass the code of the command that
+// they run.
 const (
-	exitOK     = 0
-	exitFailed = 1
+	exitOK          = 0
+	exitFailed      = 1 // refused, wrong, or not found to be well: nothing was changed
+	exitUnavailable = 2 // no node answered: nothing was changed
+	exitUnknown     = 3 // a change was asked for and no answer came: it may have been made
 )
 
 // Run executes the command line and returns the exit code. Cancelling ctx asks a
@@ -30,20 +33,53 @@ func RunAdjusted(ctx context.Context, args []string, stdout, stderr io.Writer, a
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
+	err := root.ExecuteContext(ctx)
+	if err != nil {
 		fmt.Fprintln(stderr, "flotilla:", err)
-		return exitFailed
 	}
-	return exitOK
+	return exitCode(err)
 }
 
 func newRoot(adjust func(*node.Config)) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "flotilla",
-		Short:         "An etcd-compatible key-value store that scales writes out",
+		Use:   "flotilla",
+		Short: "An etcd-compatible key-value store that scales writes out",
+		Long: `An etcd-compatible key-value store that scales writes out.
+
+Client commands work as etcdctl's of the same names, also against etcd. Their global
+flags can be given as FLOTILLA_NAME, or as ETCDCTL_NAME as for etcdctl.
+
+Exit codes: 0 done, 1 refused or failed, 2 no node answered, 3 a change was asked for
+and no answer came, so it may have been made. lock and watch pass the exit code of the
+command that they run.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newStart(adjust), newDemo(), newVersion())
+	client := &clientFlags{}
+	client.register(root.PersistentFlags())
+	for _, group := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"server", "Nodes:", []*cobra.Command{newStart(adjust), newDemo()}},
+		{"client", "Clients:", []*cobra.Command{
+			newGet(client), newPut(client), newDel(client), newTxn(client), newWatch(client), newCompaction(client),
+			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
+		}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newVersion())
+	complete(root, "output", formatSimple, formatTable, formatJSON, formatYAML)
 	return root
+}
+
+// complete offers a flag's values to the shell.
+func complete(c *cobra.Command, flag string, values ...string) {
+	// It fails only for a flag that does not exist.
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -28,12 +28,12 @@ func applySettings(c *cobra.Command, file string) error {
 		}
 	}
 	for name := range values {
-		if c.Flags().Lookup(name) == nil {
+		if c.LocalFlags().Lookup(name) == nil {
 			return fmt.Errorf("--config %s: %q is not a setting; see flotilla %s --help", file, name, c.Name())
 		}
 	}
 	var errs []error
-	c.Flags().VisitAll(func(f *pflag.Flag) {
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed || f.Name == "config" || f.Name == "help" {
 			return
 		}

@@ -1,0 +1,43 @@
+package load
+
+import (
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+)
+
+// The flag package wants its variables before the tests run; nothing else changes it.
+var endpointsFlag = flag.String("endpoints", "", "run the workloads on these servers instead of a cluster")
+
+// TestWorkloads runs every workload for a moment: each must get its answers, and no
+// errors.
+func TestWorkloads(t *testing.T) {
+	workloads := []Workload{closed{looped: list{name: "list", keys: 20, groups: 2, clients: 2}}}
+	for _, w := range Workloads() {
+		if !strings.HasPrefix(w.Name(), "list-") {
+			workloads = append(workloads, w)
+		}
+	}
+	endpoints := strings.Split(*endpointsFlag, ",")
+	if *endpointsFlag == "" {
+		endpoints = testcluster.Start(t, testcluster.Options{Splits: "uniform:4"}).Endpoints()
+	}
+	conns, err := Connect(t.Context(), endpoints, 4)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, Disconnect(conns)) })
+	e, err := NewEnv(conns, Sizes{Keys: 50, ValueBytes: 64, WatchRate: 50, IdleWatchers: 20, CatchUp: 100, Leases: 10}, 1)
+	require.NoError(t, err)
+	for _, w := range workloads {
+		t.Run(w.Name(), func(t *testing.T) {
+			got, err := Run(t.Context(), w, e, Plan{Clients: 4, Duration: 300 * time.Millisecond, Mark: func(bool) error { return nil }})
+			require.NoError(t, err)
+			require.Empty(t, got.Errors)
+			require.Positive(t, got.Latency.Max, "something began in the window and ended well")
+		})
+	}
+}

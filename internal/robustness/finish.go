@@ -1,0 +1,123 @@
+package robustness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/internal/history"
+)
+
+// finish is what is asked when load and faults have ended, so that the history says how
+// everything came out.
+type finish struct {
+	rec     *history.Recorder
+	nodes   connections
+	names   []string
+	timeout time.Duration
+}
+
+// finishClient is the number under which the finish is recorded.
+const finishClient = 0
+
+// everything is the span of all keys.
+func everything() history.Request { return history.Range("\x00", "\x00", 0) }
+
+// awaitLeases waits until no key is attached to a lease any more, for nobody renews, and
+// then until every lease is gone. What is left when the context ends it returns.
+func (f *finish) awaitLeases(ctx context.Context) []string {
+	r := f.reader()
+	for attached := true; attached; {
+		resp, err := r.get(ctx, everything())
+		attached = err != nil || slices.ContainsFunc(resp.KVs, func(kv history.KV) bool { return kv.Lease != 0 })
+		if attached && wait(ctx, leasePoll) != nil {
+			return []string{"keys are still attached to leases, long after these were last renewed"}
+		}
+	}
+	left := f.granted()
+	for node := 0; ; node = (node + 1) % len(f.nodes) {
+		c := leaseCaller{client: finishClient, conn: f.nodes[node].ActiveConnection(), rec: f.rec, timeout: f.timeout}
+		left = slices.DeleteFunc(left, func(id int64) bool { return c.ask(ctx, id, true) })
+		if len(left) == 0 {
+			return nil
+		}
+		if wait(ctx, leasePoll) != nil {
+			return []string{fmt.Sprintf("leases %d are still there, long after they were last renewed", left)}
+		}
+	}
+}
+
+// granted are the leases that may exist.
+func (f *finish) granted() []int64 {
+	var ids []int64
+	for _, op := range f.rec.History().Leases {
+		if op.Kind == history.Grant && op.Outcome != history.Refused {
+			ids = append(ids, op.Lease)
+		}
+	}
+	return ids
+}
+
+func (f *finish) reader() *reader {
+	return &reader{session: session{client: finishClient, kv: f.nodes[0], rec: f.rec, timeout: f.timeout}}
+}
+
+const (
+	leasePoll    = 200 * time.Millisecond
+	progressPoll = 100 * time.Millisecond
+)
+
+// watchAll watches everything since the first revision through every node, up to what a
+// read of everything shows now. From that is known what nobody was told: what writes of
+// unknown outcome did, and what leases deleted when they ended.
+func (f *finish) watchAll(ctx context.Context) []string {
+	now, err := f.reader().get(ctx, everything())
+	if err != nil {
+		return []string{fmt.Sprintf("everything cannot be read after the faults: %v", err)}
+	}
+	problems := make([]string, len(f.nodes))
+	var wg sync.WaitGroup
+	for i := range f.nodes {
+		wg.Go(func() {
+			want := history.Watch{Of: *everything().Read, From: 1, PrevKV: true, Client: finishClient, Node: f.names[i], Final: true}
+			if err := f.watchUpTo(ctx, i, want, now.Revision); err != nil {
+				problems[i] = fmt.Sprintf("a watch from the first revision through node %d has not come to revision %d: %v", i+1, now.Revision, err)
+			}
+		})
+	}
+	wg.Wait()
+	return slices.DeleteFunc(problems, func(p string) bool { return p == "" })
+}
+
+func (f *finish) watchUpTo(ctx context.Context, node int, want history.Watch, rev int64) error {
+	for {
+		s, err := openStream(ctx, f.nodes[node].ActiveConnection(), f.rec, []history.Watch{want}, nil)
+		if err == nil {
+			err = s.waitUpTo(ctx, rev)
+			s.close()
+		}
+		if err == nil {
+			return nil
+		}
+		if wait(ctx, retryPause) != nil {
+			return err
+		}
+	}
+}
+
+// waitUpTo asks for progress until all up to rev was given. The real etcd does not answer
+// while a watch is behind, so it is asked again and again.
+func (s *stream) waitUpTo(ctx context.Context, rev int64) error {
+	for !s.reached(rev) {
+		s.mu.Lock()
+		s.request()
+		s.mu.Unlock()
+		if !s.linger(ctx, progressPoll) {
+			return errors.Join(errors.New("the stream ended"), ctx.Err())
+		}
+	}
+	return nil
+}

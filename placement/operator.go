@@ -1,0 +1,396 @@
+package placement
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// operatorsMax bounds the changes that go on at once: the map carries all of them.
+const operatorsMax = 1024
+
+// Operator is a change of a shard that takes more than one command. While it lasts it
+// holds the shard (P9), and what it has reached is in the map, so that whoever leads
+// the meta group next goes on from there. It is immutable.
+type Operator struct {
+	// ID is the version of the map that began it, so none is given twice.
+	ID    uint64
+	Shard shard.ID
+	Kind  placementpb.OperatorKind
+	Phase placementpb.Phase
+	// Why is for people.
+	Why string
+
+	// From and To are a MOVE's nodes; either may be 0.
+	From, To shard.NodeID
+	// Key and Child are a SPLIT's: the child as it will be in the map.
+	Key   []byte
+	Child *shard.Descriptor
+	// With is a MERGE's right neighbour, which is held as well.
+	With shard.ID
+}
+
+// Operators returns what is going on, ascending by shard.
+func (m *Map) Operators() []*Operator { return slices.Clip(m.operators) }
+
+// Operator returns the operator that holds a shard, or nil.
+func (m *Map) Operator(id shard.ID) *Operator {
+	i := slices.IndexFunc(m.operators, func(o *Operator) bool { return o.Shard == id || o.With == id })
+	if i < 0 {
+		return nil
+	}
+	return m.operators[i]
+}
+
+// beginOperator holds a shard. It reserves what the operator will need: a SPLIT gets
+// its child's ID, slot and replica IDs, so that whoever goes on makes the same child.
+func (m *Map) beginOperator(c *placementpb.BeginOperator) (*Map, *placementpb.Result) {
+	asked, err := operatorOf(c.Operator)
+	if err != nil {
+		return m, invalid("begin an operator: %v", err)
+	}
+	o := asked.intent()
+	d := m.Shard(o.Shard)
+	if d == nil {
+		return m, refuse(placementpb.Code_NOT_FOUND, "begin %s of shard %s: there is no such shard", o.Kind, o.Shard)
+	}
+	if held := m.Operator(o.Shard); held != nil && held.wants(o) { // a retry
+		return m, operatorResult(held)
+	}
+	for _, id := range []shard.ID{o.Shard, o.With} {
+		if held := m.Operator(id); id != 0 && held != nil {
+			return m, refuse(placementpb.Code_FAILED_PRECONDITION, "begin %s of shard %s: shard %s is held by operator %d (%s, %s); wait for it or cancel it",
+				o.Kind, o.Shard, id, held.ID, held.Kind, held.Phase)
+		}
+	}
+	if c.ExpectedGeneration != d.Generation {
+		return m, conflict(o, d, c.ExpectedGeneration)
+	}
+	if len(m.operators) >= operatorsMax {
+		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "begin %s of shard %s: %d operators are going on, which is the most; wait for some", o.Kind, o.Shard, operatorsMax)
+	}
+	next := m.edit()
+	o.ID, o.Phase = next.version, placementpb.Phase_PREPARED
+	switch o.Kind {
+	case placementpb.OperatorKind_MOVE:
+		err = m.checkMove(o, d)
+	case placementpb.OperatorKind_SPLIT:
+		err = next.prepareSplit(o, d)
+	case placementpb.OperatorKind_MERGE:
+		if with := m.Shard(o.With); with != nil && with.Generation != c.ExpectedWithGeneration {
+			return m, conflict(o, with, c.ExpectedWithGeneration)
+		}
+		err = m.checkMerge(o, d)
+	default:
+		return m, invalid("begin an operator: this version knows no %s", o.Kind)
+	}
+	if err != nil {
+		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "begin %s of shard %s: %v", o.Kind, o.Shard, err)
+	}
+	next.putOperator(o)
+	return next, operatorResult(o)
+}
+
+func conflict(o *Operator, d *shard.Descriptor, expected uint64) *placementpb.Result {
+	return shardResult(d, refuse(placementpb.Code_CONFLICT,
+		"begin %s of shard %s: shard %s was changed meanwhile, its generation is %d and not %d; read the map and decide again", o.Kind, o.Shard, d.ID, d.Generation, expected))
+}
+
+func operatorResult(o *Operator) *placementpb.Result {
+	r := ok()
+	r.OperatorId = o.ID
+	return r
+}
+
+// intent is what an operator is to do, without what apply sets and what other kinds need.
+func (o *Operator) intent() *Operator {
+	intent := &Operator{Shard: o.Shard, Kind: o.Kind, Why: o.Why}
+	switch o.Kind {
+	case placementpb.OperatorKind_MOVE:
+		intent.From, intent.To = o.From, o.To
+	case placementpb.OperatorKind_SPLIT:
+		intent.Key = o.Key
+	case placementpb.OperatorKind_MERGE:
+		intent.With = o.With
+	}
+	return intent
+}
+
+// step is the planner's word for the operator.
+func (o *Operator) step() Step {
+	s := Step{Shard: o.Shard, From: o.From, To: o.To, Key: o.Key, With: o.With, Why: o.Why}
+	switch {
+	case o.Kind == placementpb.OperatorKind_SPLIT:
+		s.Kind = Split
+	case o.Kind == placementpb.OperatorKind_MERGE:
+		s.Kind = Merge
+	case o.From == 0:
+		s.Kind = AddReplica
+	case o.To == 0:
+		s.Kind = RemoveReplica
+	default:
+		s.Kind = MoveReplica
+	}
+	return s
+}
+
+// wants reports whether two operators are to do the same.
+func (o *Operator) wants(p *Operator) bool {
+	return o.Kind == p.Kind && o.Shard == p.Shard && o.From == p.From && o.To == p.To && bytes.Equal(o.Key, p.Key) && o.With == p.With
+}
+
+func (m *Map) checkMove(o *Operator, d *shard.Descriptor) error {
+	if o.From == o.To {
+		return fmt.Errorf("it is from node %s to node %s; name two nodes, or one and 0", o.From, o.To)
+	}
+	if _, has := d.ReplicaOn(o.From); o.From != 0 && !has {
+		return fmt.Errorf("node %s has no replica of it", o.From)
+	}
+	if o.To == 0 {
+		return nil
+	}
+	n := m.Node(o.To)
+	if n == nil || n.State != Active {
+		return fmt.Errorf("node %s is not active and takes no replica", o.To)
+	}
+	if r, has := d.ReplicaOn(o.To); has && !r.Learner {
+		return fmt.Errorf("node %q has a replica already", n.Name)
+	}
+	return nil
+}
+
+// prepareSplit makes the child as it will be. Its replicas are where the parent's are,
+// under IDs of their own.
+func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
+	switch {
+	case d.ID == shard.MetaID:
+		return errors.New("the meta group has no keys to divide")
+	case len(o.Key) > splitKeyBytesMax:
+		return fmt.Errorf("the key has %d bytes, at most %d are allowed; a prefix of it will do", len(o.Key), splitKeyBytesMax)
+	case !d.Span.Contains(o.Key) || bytes.Equal(o.Key, d.Span.Start):
+		return fmt.Errorf("the key %q is not inside its span %s", o.Key, d.Span)
+	case slices.ContainsFunc(d.Replicas, func(r shard.Replica) bool { return r.Learner }):
+		return errors.New("it has a learner; wait until all its replicas vote")
+	}
+	o.Child = &shard.Descriptor{
+		ID: m.nextShard, Span: shard.Span{Start: o.Key, End: d.Span.End}, Epoch: d.Epoch + 1, Generation: 1,
+		Slot: m.freeSlot(d), PreferredNode: d.PreferredNode,
+	}
+	for i, r := range d.Replicas {
+		o.Child.Replicas = append(o.Child.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: r.Node})
+	}
+	o.Child.NextReplicaID = nextReplicaID(o.Child.Replicas, 0)
+	m.nextShard++
+	return nil
+}
+
+// freeSlot returns the slot for a child right of d. Slots promised to other children
+// are taken.
+func (m *Map) freeSlot(d *shard.Descriptor) shard.Slot {
+	var use slotUse
+	for _, other := range m.byStart {
+		use[other.Slot]++
+	}
+	for _, o := range m.operators {
+		if o.Child != nil {
+			use[o.Child.Slot]++
+		}
+	}
+	neighbours := []shard.Slot{d.Slot}
+	if right := m.rightOf(d); right != nil {
+		neighbours = append(neighbours, right.Slot)
+	}
+	return use.take(neighbours...)
+}
+
+// rightOf returns the shard that begins where d ends, or nil.
+func (m *Map) rightOf(d *shard.Descriptor) *shard.Descriptor {
+	if len(d.Span.End) == 0 {
+		return nil
+	}
+	return m.Lookup(d.Span.End)
+}
+
+func (m *Map) checkMerge(o *Operator, d *shard.Descriptor) error {
+	if right := m.rightOf(d); d.ID == shard.MetaID || right == nil || right.ID != o.With {
+		return fmt.Errorf("shard %s is not its right neighbour", o.With)
+	}
+	// A shard keeps its slot for life, so two that would become neighbours must differ.
+	if err := m.merged(o).auditSlots(); err != nil {
+		return fmt.Errorf("slots would not tell shards apart any more: %w", err)
+	}
+	return nil
+}
+
+// merged returns the map with the neighbour's keys given to the shard, at an epoch above
+// that of both: whoever compares descriptors of overlapping spans sees which is newer.
+func (m *Map) merged(o *Operator) *Map {
+	next := m.edit()
+	d, with := *m.Shard(o.Shard), m.Shard(o.With)
+	d.Span.End = with.Span.End
+	d.Epoch = max(d.Epoch, with.Epoch) + 1
+	d.Generation++
+	next.putShards([]entry{{desc: &d, version: next.version}})
+	return next
+}
+
+// held finds an operator for a command that goes on with it.
+func (m *Map) held(what string, id shard.ID, operator uint64) (*Operator, *placementpb.Result) {
+	if o := m.Operator(id); o != nil && o.Shard == id && o.ID == operator {
+		return o, nil
+	}
+	return nil, refuse(placementpb.Code_NOT_FOUND, "%s operator %d: it does not hold shard %s, so it has ended; read the map", what, operator, id)
+}
+
+// lastPhase is the phase from which an operator is finished.
+func lastPhase(kind placementpb.OperatorKind) placementpb.Phase {
+	switch kind {
+	case placementpb.OperatorKind_SPLIT:
+		return placementpb.Phase_SEEDED
+	case placementpb.OperatorKind_MERGE:
+		return placementpb.Phase_COMMITTED
+	default:
+		return placementpb.Phase_PREPARED
+	}
+}
+
+// advanceOperator takes an operator to its next phase; the phase it is in already is a
+// retry. A MERGE gives the keys away when it becomes COMMITTED: from then on the
+// neighbour must not serve, and the shard may.
+func (m *Map) advanceOperator(c *placementpb.AdvanceOperator) (*Map, *placementpb.Result) {
+	o, refused := m.held("advance", shard.ID(c.ShardId), c.OperatorId)
+	switch {
+	case refused != nil:
+		return m, refused
+	case c.Phase == o.Phase:
+		return m, operatorResult(o)
+	case c.Phase != o.Phase+1:
+		return m, refuse(placementpb.Code_CONFLICT, "advance operator %d to %s: it is %s; read the map and go on from there", o.ID, c.Phase, o.Phase)
+	case c.Phase > lastPhase(o.Kind):
+		return m, invalid("advance operator %d to %s: a %s has no such phase; finish it", o.ID, c.Phase, o.Kind)
+	}
+	next := m.edit()
+	if o.Kind == placementpb.OperatorKind_MERGE && c.Phase == placementpb.Phase_COMMITTED {
+		if err := m.checkMerge(o, m.Shard(o.Shard)); err != nil {
+			return m, refuse(placementpb.Code_FAILED_PRECONDITION, "advance operator %d to %s: %v; cancel it", o.ID, c.Phase, err)
+		}
+		next = m.merged(o)
+	}
+	advanced := *o
+	advanced.Phase = c.Phase
+	next.putOperator(&advanced)
+	return next, operatorResult(o)
+}
+
+// finishOperator lets the shard go. A SPLIT's child is in the map from now on.
+func (m *Map) finishOperator(c *placementpb.FinishOperator) (*Map, *placementpb.Result) {
+	o, refused := m.held("finish", shard.ID(c.ShardId), c.OperatorId)
+	if refused != nil {
+		return m, refused
+	}
+	if o.Phase != lastPhase(o.Kind) {
+		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "finish operator %d: it is %s; a %s is finished from %s", o.ID, o.Phase, o.Kind, lastPhase(o.Kind))
+	}
+	d := m.Shard(o.Shard)
+	next := m.edit()
+	switch o.Kind {
+	case placementpb.OperatorKind_MOVE:
+		_, stays := d.ReplicaOn(o.From)
+		if r, has := d.ReplicaOn(o.To); o.From != 0 && stays || o.To != 0 && (!has || r.Learner) {
+			return m, refuse(placementpb.Code_FAILED_PRECONDITION, "finish operator %d: the replica of shard %s is not moved from node %s to node %s yet; cancel it to leave it as it is",
+				o.ID, o.Shard, o.From, o.To)
+		}
+	case placementpb.OperatorKind_SPLIT:
+		left := *d
+		left.Span.End = o.Key
+		left.Epoch++
+		left.Generation++
+		next.putShards([]entry{{desc: &left, version: next.version}, {desc: o.Child, version: next.version}})
+	}
+	next.dropOperator(o)
+	return next, operatorResult(o)
+}
+
+// cancelOperator lets the shard go as it is. Replicas of a child that never came to be
+// are known by their shard's ID, which is in no map and will never be.
+func (m *Map) cancelOperator(c *placementpb.CancelOperator) (*Map, *placementpb.Result) {
+	o, refused := m.held("cancel", shard.ID(c.ShardId), c.OperatorId)
+	if refused != nil {
+		return m, refused
+	}
+	if o.Phase >= placementpb.Phase_COMMITTED {
+		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "cancel operator %d: the %s is %s and can only be brought to its end", o.ID, o.Kind, o.Phase)
+	}
+	next := m.edit()
+	next.dropOperator(o)
+	return next, operatorResult(o)
+}
+
+// mayUpdate refuses a change of replicas behind an operator's back.
+func (m *Map) mayUpdate(id shard.ID, operator uint64) error {
+	held := m.Operator(id)
+	switch {
+	case held == nil && operator == 0:
+		return nil
+	case held == nil:
+		return fmt.Errorf("operator %d has ended", operator)
+	case held.ID != operator || held.Kind != placementpb.OperatorKind_MOVE:
+		return fmt.Errorf("it is held by operator %d (%s, %s)", held.ID, held.Kind, held.Phase)
+	default:
+		return nil
+	}
+}
+
+func (m *Map) putOperator(o *Operator) {
+	m.operators = merge(m.operators, []*Operator{o}, func(p *Operator) bool { return p.ID == o.ID }, compareOperators)
+	m.operatorsVersion = m.version
+}
+
+func (m *Map) dropOperator(o *Operator) {
+	var kept []*Operator
+	for _, p := range m.operators {
+		if p.ID != o.ID {
+			kept = append(kept, p)
+		}
+	}
+	m.operators = kept
+	m.operatorsVersion = m.version
+}
+
+func compareOperators(a, b *Operator) int { return cmp.Compare(a.Shard, b.Shard) }
+
+// Proto converts the operator to its wire form.
+func (o *Operator) Proto() *placementpb.Operator {
+	p := &placementpb.Operator{
+		OperatorId: o.ID, ShardId: uint64(o.Shard), WithShardId: uint64(o.With), Kind: o.Kind, Phase: o.Phase, Why: o.Why,
+		FromNodeId: uint64(o.From), ToNodeId: uint64(o.To), Key: o.Key,
+	}
+	if o.Child != nil {
+		p.Child = o.Child.Proto()
+	}
+	return p
+}
+
+// operatorOf converts an operator from its wire form. It copies everything.
+func operatorOf(p *placementpb.Operator) (*Operator, error) {
+	if p == nil {
+		return nil, errors.New("the operator is missing")
+	}
+	o := &Operator{
+		ID: p.OperatorId, Shard: shard.ID(p.ShardId), With: shard.ID(p.WithShardId), Kind: p.Kind, Phase: p.Phase, Why: p.Why,
+		From: shard.NodeID(p.FromNodeId), To: shard.NodeID(p.ToNodeId), Key: bytes.Clone(p.Key),
+	}
+	if p.Child != nil {
+		child, err := descriptorOf(p.Child)
+		if err != nil {
+			return nil, fmt.Errorf("child: %w", err)
+		}
+		o.Child = child
+	}
+	return o, checkText("reason", o.Why, settingValueBytesMax)
+}

@@ -1,0 +1,201 @@
+package placement
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// leftMin is the least share that both halves of a split must have: below it the
+// larger half is as good as the whole.
+const leftMin = 0.2
+
+// pressure is how near a shard is to being split: 1 is the threshold.
+type pressure struct {
+	size, load float64
+}
+
+func (p *planner) pressure(bytes int64, writes, writeBytes float64) pressure {
+	return pressure{
+		size: float64(bytes) / float64(p.rules.SplitBytes),
+		load: max(writes/p.rules.SplitWrites, writeBytes/float64(p.rules.SplitWriteBytes)),
+	}
+}
+
+func (a pressure) most() float64 { return max(a.size, a.load) }
+
+// split cuts shards that are too large or too busy, the worst first.
+func (p *planner) split() {
+	var over []*planGroup
+	var nearest *planGroup
+	press := func(g *planGroup) pressure { return p.pressure(g.load.Bytes, g.load.Writes, g.load.WriteBytes) }
+	for i := range p.groups {
+		g := &p.groups[i]
+		if g.meta() || !g.fresh {
+			continue
+		}
+		if press(g).most() > 1 {
+			over = append(over, g)
+		}
+		if nearest == nil || press(g).most() > press(nearest).most() {
+			nearest = g
+		}
+	}
+	slices.SortStableFunc(over, func(a, b *planGroup) int { return -cmp.Compare(press(a).most(), press(b).most()) })
+	for _, g := range over {
+		if g.busy {
+			continue
+		}
+		if why := p.splitOne(g, press(g)); why != "" {
+			p.leave(RuleSplit, g.d.ID, why)
+		}
+	}
+	if len(over) == 0 && nearest != nil {
+		p.note(RuleSplit, "no shard reaches %s, %.0f writes/s or %s/s; shard %s is nearest, at %.0f %%", bytesText(float64(p.rules.SplitBytes)),
+			p.rules.SplitWrites, bytesText(float64(p.rules.SplitWriteBytes)), nearest.d.ID, 100*press(nearest).most())
+	}
+}
+
+// splitOne plans the split, or says why there is none.
+func (p *planner) splitOne(g *planGroup, press pressure) (why string) {
+	what := fmt.Sprintf("%s, %.0f writes/s and %s/s", bytesText(float64(g.load.Bytes)), g.load.Writes, bytesText(g.load.WriteBytes))
+	switch {
+	case g.locked != "":
+		return what + " would be split, but locked: " + g.locked
+	case p.reshapes >= p.rules.ReshapesMax:
+		return fmt.Sprintf("waiting: at most %d splits and merges at once", p.rules.ReshapesMax)
+	case !g.settled:
+		return fmt.Sprintf("split or merged less than %s ago; the figures are not believed yet", p.rules.Settle)
+	}
+	if why := p.unready(g); why != "" {
+		return what + " would be split, but " + why
+	}
+	point, divides, unit := g.load.Balance, "load", "the writes"
+	if press.size > press.load {
+		point, divides, unit = g.load.Middle, "bytes", "the bytes"
+	}
+	switch {
+	case len(point.Key) == 0:
+		return fmt.Sprintf("%s: too much, but no key is known that divides its %s", what, divides)
+	case !g.d.Span.Contains(point.Key) || bytes.Equal(point.Key, g.d.Span.Start):
+		return fmt.Sprintf("%s: too much, but the key suggested, %q, is not inside its span", what, point.Key)
+	case point.Left < leftMin || point.Left > 1-leftMin:
+		return fmt.Sprintf("%s: too much, but its best key, %q, leaves %.0f %% of %s on one side, so a split would not help",
+			what, point.Key, 100*max(point.Left, 1-point.Left), unit)
+	}
+	p.do(g, Step{Kind: Split, Key: bytes.Clone(point.Key), Rule: RuleSplit,
+		Why: fmt.Sprintf("%s; the limits are %s, %.0f writes/s and %s/s", what, bytesText(float64(p.rules.SplitBytes)),
+			p.rules.SplitWrites, bytesText(float64(p.rules.SplitWriteBytes))),
+		Effect: fmt.Sprintf("two shards with %.0f %% and %.0f %% of %s", 100*point.Left, 100*(1-point.Left), unit)})
+	return ""
+}
+
+// unready says why a shard's replicas are in no state to be split or merged: one that
+// is down or behind would need a copy of everything afterwards.
+func (p *planner) unready(g *planGroup) string {
+	if len(g.learners) > 0 {
+		return "it has a learner"
+	}
+	for _, v := range g.voters {
+		n := &p.nodes[v]
+		if n.condition != up {
+			return fmt.Sprintf("%s is %s", n.Name, p.conditionText(n))
+		}
+		if v == g.leader {
+			continue
+		}
+		behind, known := g.load.Behind[n.ID]
+		if !known {
+			return "it is not known how far its replica on " + n.Name + " is"
+		}
+		if behind > p.rules.LagMax {
+			return fmt.Sprintf("its replica on %s is %d entries behind, at most %d are allowed", n.Name, behind, p.rules.LagMax)
+		}
+	}
+	return ""
+}
+
+// merge joins small neighbours, but leaves every node a shard to lead.
+func (p *planner) merge() {
+	if p.rules.MergeBelow == 0 {
+		p.note(RuleMerge, "merging is off (merge-below is 0)")
+		return
+	}
+	shards := p.groups
+	if len(shards) > 0 && shards[0].meta() {
+		shards = shards[1:]
+	}
+	remaining, small := len(shards), 0
+	for i := 1; i < len(shards); i++ {
+		left, right := &shards[i-1], &shards[i]
+		if !p.small(left, right) {
+			continue
+		}
+		small++
+		if why := p.mergeObstacle(left, right, remaining); why != "" {
+			p.leave(RuleMerge, right.d.ID, why)
+			continue
+		}
+		right.busy = true
+		p.do(left, Step{Kind: Merge, With: right.d.ID, Rule: RuleMerge, Bytes: right.load.Bytes,
+			Why: fmt.Sprintf("together they have %s and at most %.0f writes/s; below %.0f %% of what is split they are merged",
+				bytesText(float64(left.load.Bytes+right.load.Bytes)), left.load.PeakWrites+right.load.PeakWrites, 100*p.rules.MergeBelow),
+			Effect: fmt.Sprintf("shard %s owns %s", left.d.ID, shard.Span{Start: left.d.Span.Start, End: right.d.Span.End})})
+		remaining--
+	}
+	if small == 0 {
+		p.note(RuleMerge, "no two neighbours are below %.0f %% of what is split", 100*p.rules.MergeBelow)
+	}
+}
+
+// small reports whether two neighbours are so far from a split that they can be one.
+func (p *planner) small(left, right *planGroup) bool {
+	if left.busy || right.busy || !left.fresh || !right.fresh {
+		return false
+	}
+	a, b := left.load, right.load
+	now := p.pressure(a.Bytes+b.Bytes, a.Writes+b.Writes, a.WriteBytes+b.WriteBytes)
+	peak := p.pressure(0, a.PeakWrites+b.PeakWrites, a.PeakWriteBytes+b.PeakWriteBytes)
+	return max(now.most(), peak.most()) < p.rules.MergeBelow
+}
+
+func (p *planner) mergeObstacle(left, right *planGroup, remaining int) string {
+	active := 0
+	for i := range p.nodes {
+		if p.nodes[i].State == Active {
+			active++
+		}
+	}
+	if reason, pinned := p.rules.Pinned[string(right.d.Span.Start)]; pinned {
+		return "small, but where it begins is pinned: " + reason
+	}
+	if remaining <= active {
+		return fmt.Sprintf("small, but there are %d shards for %d nodes to lead", remaining, active)
+	}
+	for _, g := range []*planGroup{left, right} {
+		since := g.load.SpanSince
+		switch {
+		case g.locked != "":
+			return fmt.Sprintf("small, but shard %s is locked: %s", g.d.ID, g.locked)
+		case since.IsZero():
+			return "small, but it is not known since when it has its span"
+		case p.now.Sub(since) < p.rules.MergeWait:
+			return fmt.Sprintf("small, but it or its neighbour was split or merged less than %s ago", p.rules.MergeWait)
+		}
+		if why := p.unready(g); why != "" {
+			return "small, but " + why
+		}
+	}
+	for _, v := range left.voters {
+		if !slices.Contains(right.voters, v) && !p.fits(&p.nodes[v], right.bytes) {
+			return "small, but " + p.nodes[v].Name + " would have too little disk left"
+		}
+	}
+	if p.reshapes >= p.rules.ReshapesMax {
+		return fmt.Sprintf("waiting: at most %d splits and merges at once", p.rules.ReshapesMax)
+	}
+	return ""
+}

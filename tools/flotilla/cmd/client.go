@@ -1,0 +1,166 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/connectivity"
+)
+
+// clientFlags are what all client commands share. They are flags of the root, so that
+// they may also stand before the command, as with etcdctl.
+type clientFlags struct {
+	endpoints                   []string
+	dialTimeout, commandTimeout time.Duration
+	output, writeOut            string
+	hex                         bool
+}
+
+func (f *clientFlags) register(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&f.endpoints, "endpoints", []string{"127.0.0.1:2379"}, "client addresses of nodes, any of which will do")
+	flags.DurationVar(&f.dialTimeout, "dial-timeout", 2*time.Second, "how long to wait for a node to accept the connection")
+	flags.DurationVar(&f.commandTimeout, "command-timeout", 5*time.Second, "how long to wait for an answer")
+	flags.StringVarP(&f.output, "output", "o", "", "simple, table, json or yaml (default: what reads best)")
+	flags.StringVarP(&f.writeOut, "write-out", "w", "", "etcdctl's name for --output")
+	flags.BoolVar(&f.hex, "hex", false, "print keys and values as hexadecimal digits")
+}
+
+// fromEnvironment gives the flags that are not on the command line their values from
+// FLOTILLA_NAME, or from the variable that etcdctl reads.
+func (f *clientFlags) fromEnvironment(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed {
+			return
+		}
+		for _, name := range []string{envName(flag.Name), strings.Replace(envName(flag.Name), "FLOTILLA", "ETCDCTL", 1)} {
+			if value := os.Getenv(name); value != "" {
+				if err := flags.Set(flag.Name, value); err != nil {
+					errs = append(errs, fmt.Errorf("%s from %s: %w", flag.Name, name, err))
+				}
+				return
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// session is a command's connection to a cluster and its way to print.
+type session struct {
+	*clientv3.Client
+	printer
+	timeout time.Duration
+	// ctx ends when the command is asked to stop.
+	ctx context.Context
+}
+
+// connected runs do over a connection to the cluster. The command prints in one of the
+// given formats; the first is its default.
+func (f *clientFlags) connected(c *cobra.Command, formats []string, do func(*session) error) error {
+	p, err := f.prepare(c, formats)
+	if err != nil {
+		return err
+	}
+	return f.with(c.Context(), p, do)
+}
+
+// prepare completes the flags and returns what the command prints with.
+func (f *clientFlags) prepare(c *cobra.Command, formats []string) (printer, error) {
+	if err := f.fromEnvironment(c.InheritedFlags()); err != nil {
+		return printer{}, err
+	}
+	return f.newPrinter(c, formats)
+}
+
+// with runs do over a connection, which is closed afterwards.
+func (f *clientFlags) with(ctx context.Context, p printer, do func(*session) error) (err error) {
+	client, err := f.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreCanceled(client.Close())) }()
+	return do(&session{Client: client, printer: p, timeout: f.commandTimeout, ctx: ctx})
+}
+
+// dial connects, and waits until a node has accepted the connection: so that a command
+// which fails here certainly did nothing.
+func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: f.endpoints, DialTimeout: f.dialTimeout,
+		Logger: zap.NewNop(), // it would log every retry; what fails for good is reported once
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--endpoints %s: %w", strings.Join(f.endpoints, ","), err)
+	}
+	dialing, cancel := context.WithTimeout(ctx, f.dialTimeout)
+	defer cancel()
+	conn := client.ActiveConnection()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		conn.Connect() // a connection that has nothing to do goes idle by itself
+		if !conn.WaitForStateChange(dialing, state) {
+			return nil, errors.Join(f.unreachable(ctx), ignoreCanceled(client.Close()))
+		}
+	}
+	return client, nil
+}
+
+// unreachable tells for each endpoint why there is no connection to it.
+func (f *clientFlags) unreachable(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var causes []string
+	for _, e := range f.endpoints {
+		causes = append(causes, e+" "+connectFailure(e))
+	}
+	return &failure{exitUnavailable, fmt.Errorf("no endpoint answered within %s: %s; is the cluster running? flotilla demo starts one",
+		f.dialTimeout, strings.Join(causes, ", "))}
+}
+
+// connectFailure tries once more, by hand: gRPC keeps its reasons to itself.
+func connectFailure(endpoint string) string {
+	const patience = 500 * time.Millisecond
+	address := strings.TrimPrefix(strings.TrimPrefix(endpoint, "http://"), "https://")
+	conn, err := net.DialTimeout("tcp", address, patience)
+	var timeout net.Error
+	switch {
+	case err == nil:
+		_ = conn.Close() // nothing was sent
+		return "accepts connections but does not speak gRPC"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refuses connections"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "does not react"
+	}
+	return fmt.Sprintf("cannot be reached (%v)", err)
+}
+
+// ignoreCanceled drops the error by which a client tells that it was closed.
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// read makes a request that changes nothing.
+func (s *session) read(request func(context.Context) error) error { return s.call(request, false) }
+
+// write makes a request whose outcome may stay unknown.
+func (s *session) write(request func(context.Context) error) error { return s.call(request, true) }
+
+func (s *session) call(request func(context.Context) error, writes bool) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
+	defer cancel()
+	return explain(request(ctx), s.timeout, writes)
+}

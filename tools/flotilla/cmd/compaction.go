@@ -1,0 +1,41 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func newCompaction(client *clientFlags) *cobra.Command {
+	var physical bool
+	c := &cobra.Command{
+		Use:   "compaction REVISION",
+		Short: "Give up the history before a revision",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			rev, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil {
+				return fmt.Errorf("revision %q: want a number, as flotilla get KEY -o json shows it", args[0])
+			}
+			var opts []clientv3.CompactOption
+			if physical {
+				opts = append(opts, clientv3.WithCompactPhysical())
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				var resp *clientv3.CompactResponse
+				if err := s.write(func(ctx context.Context) (err error) {
+					resp, err = s.Compact(ctx, rev, opts...)
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{message: resp, simple: func() { s.linef("compacted revision %d", rev) }})
+			})
+		},
+	}
+	c.Flags().BoolVar(&physical, "physical", false, "wait until the old versions are removed")
+	return c
+}

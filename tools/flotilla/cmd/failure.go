@@ -1,0 +1,89 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// failure is an error with the exit code that scripts tell it by.
+type failure struct {
+	code  int
+	cause error
+}
+
+func (f *failure) Error() string { return f.cause.Error() }
+func (f *failure) Unwrap() error { return f.cause }
+
+// exitCode is the code for what a command returned.
+func exitCode(err error) int {
+	var f *failure
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &f):
+		return f.code
+	}
+	return exitFailed
+}
+
+// explain turns what a request returned into one line that says what happened and what
+// can be done about it.
+func explain(err error, timeout time.Duration, writes bool) error {
+	if err == nil {
+		return nil
+	}
+	code, text := describe(err)
+	switch code {
+	case codes.DeadlineExceeded:
+		text = fmt.Sprintf("no answer within %s (--command-timeout)", timeout)
+	case codes.Unimplemented:
+		return fmt.Errorf("this cluster does not offer it: %s", text)
+	case codes.Unavailable, codes.Canceled:
+	default:
+		return fmt.Errorf("%s%s", text, advice(err))
+	}
+	if writes {
+		return &failure{exitUnknown, fmt.Errorf("%s; the change may have been made or not: read before you try again", text)}
+	}
+	if code == codes.Canceled {
+		return &failure{exitFailed, errors.New(text)}
+	}
+	return &failure{exitUnavailable, fmt.Errorf("%s; see flotilla endpoint health --cluster", text)}
+}
+
+// describe returns an error's code, and its text without gRPC's framing, on one line.
+func describe(err error) (codes.Code, string) {
+	code, text := status.Code(err), status.Convert(err).Message()
+	var etcd rpctypes.EtcdError
+	switch {
+	case errors.As(err, &etcd):
+		code, text = etcd.Code(), etcd.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
+	case errors.Is(err, context.Canceled):
+		code, text = codes.Canceled, "interrupted"
+	}
+	return code, strings.TrimPrefix(strings.Join(strings.Fields(text), " "), "flotilla: ") // every error begins so
+}
+
+// advice is what to do about an error whose text does not tell.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return "; the history before that is gone, use a later --rev or none"
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return "; nothing has that revision yet, flotilla get KEY -o json shows the current one"
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		return "; it has expired or was revoked, flotilla lease list shows the others"
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return "; make room on the nodes' disks, flotilla del still works"
+	}
+	return ""
+}

@@ -1,0 +1,82 @@
+package cmd_test
+
+import (
+	"bytes"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/tools/flotilla/cmd"
+)
+
+// serve listens and answers every call with what handle returns.
+func serve(t *testing.T, handle func(grpc.ServerStream) error) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return handle(stream) }))
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Stop()
+		require.NoError(t, <-served)
+	})
+	return l.Addr().String()
+}
+
+// A read that is not answered did nothing; a write may have been made.
+func TestExitCodesTellWhetherAnythingWasChanged(t *testing.T) {
+	silent := serve(t, func(s grpc.ServerStream) error {
+		<-s.Context().Done()
+		return s.Context().Err()
+	})
+	failing := serve(t, func(grpc.ServerStream) error { return status.Error(codes.Unavailable, "etcdserver:\nnot now") })
+	bare := serve(t, func(grpc.ServerStream) error { return status.Error(codes.Unimplemented, "unknown method") })
+	for _, c := range []struct {
+		name, endpoint, command string
+		code                    int
+		words                   []string
+	}{
+		{"a read without answer", silent, "get a", 2, []string{"no answer within 200ms (--command-timeout)"}},
+		{"a put without answer", silent, "put a 1", 3, []string{"no answer within 200ms", "may have been made or not"}},
+		{"a deletion without answer", silent, "del a", 3, []string{"may have been made or not"}},
+		{"a lease without answer", silent, "lease grant 10", 3, []string{"may have been made or not"}},
+		{"a lock without answer", silent, "lock a true", 3, []string{"may have been made or not"}},
+		{"a put that failed somewhere", failing, "put a 1", 3, []string{"etcdserver: not now; the change may have been made or not"}},
+		{"what is not served", bare, "lease list", 1, []string{"this cluster does not offer it"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			args := append([]string{"--endpoints", c.endpoint, "--dial-timeout", "10s", "--command-timeout", "200ms"}, strings.Fields(c.command)...)
+			require.Equal(t, c.code, cmd.Run(t.Context(), args, &out, &out), &out)
+			for _, w := range c.words {
+				require.Contains(t, out.String(), w)
+			}
+			require.Equal(t, 1, strings.Count(out.String(), "\n"), "one line: %s", &out)
+		})
+	}
+}
+
+// Something listens, but it is no node.
+func TestAnotherProtocolIsTold(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			_ = conn.Close()
+		}
+	}()
+	var out bytes.Buffer
+	require.Equal(t, 2, cmd.Run(t.Context(), []string{"--endpoints", l.Addr().String(), "--dial-timeout", "200ms", "put", "a", "1"}, &out, &out))
+	require.Contains(t, out.String(), "accepts connections but does not speak gRPC")
+}

@@ -1,0 +1,217 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func newLease(client *clientFlags) *cobra.Command {
+	c := &cobra.Command{Use: "lease", Short: "Grant, revoke, renew and look at leases"}
+	c.AddCommand(newLeaseGrant(client), newLeaseRevoke(client), newLeaseTimeToLive(client), newLeaseList(client), newLeaseKeepAlive(client))
+	return c
+}
+
+// parseLease reads a lease's ID as it is printed.
+func parseLease(text string) (clientv3.LeaseID, error) {
+	id, err := strconv.ParseInt(text, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("lease %q: want its ID in hexadecimal, as flotilla lease list prints it", text)
+	}
+	return clientv3.LeaseID(id), nil
+}
+
+func newLeaseGrant(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "grant TTL",
+		Short: "Make a lease of so many seconds",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ttl, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil {
+				return fmt.Errorf("TTL %q: want a number of seconds", args[0])
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				resp, err := s.grant(ttl)
+				if err != nil {
+					return err
+				}
+				return s.print(answer{message: resp, simple: func() {
+					s.linef("lease %016x granted with TTL(%ds)", resp.ID, resp.TTL)
+				}})
+			})
+		},
+	}
+}
+
+func (s *session) grant(ttl int64) (resp *clientv3.LeaseGrantResponse, err error) {
+	err = s.write(func(ctx context.Context) (err error) {
+		resp, err = s.Grant(ctx, ttl)
+		return err
+	})
+	return resp, err
+}
+
+func newLeaseRevoke(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke LEASE",
+		Short: "End a lease and delete its keys",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := parseLease(args[0])
+			if err != nil {
+				return err
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				var resp *clientv3.LeaseRevokeResponse
+				if err := s.write(func(ctx context.Context) (err error) {
+					resp, err = s.Revoke(ctx, id)
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{message: resp, simple: func() { s.linef("lease %016x revoked", id) }})
+			})
+		},
+	}
+}
+
+func newLeaseTimeToLive(client *clientFlags) *cobra.Command {
+	var keys bool
+	c := &cobra.Command{
+		Use:   "timetolive LEASE",
+		Short: "Tell how long a lease has left",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := parseLease(args[0])
+			if err != nil {
+				return err
+			}
+			var opts []clientv3.LeaseOption
+			if keys {
+				opts = append(opts, clientv3.WithAttachedKeys())
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				var resp *clientv3.LeaseTimeToLiveResponse
+				if err := s.read(func(ctx context.Context) (err error) {
+					resp, err = s.TimeToLive(ctx, id, opts...)
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{message: resp, simple: func() { s.line(s.timeToLive(resp, keys)) }})
+			})
+		},
+	}
+	c.Flags().BoolVar(&keys, "keys", false, "also print its keys")
+	return c
+}
+
+func (p printer) timeToLive(resp *clientv3.LeaseTimeToLiveResponse, keys bool) string {
+	if resp.GrantedTTL == 0 {
+		return fmt.Sprintf("lease %016x already expired", resp.ID)
+	}
+	text := fmt.Sprintf("lease %016x granted with TTL(%ds), remaining(%ds)", resp.ID, resp.GrantedTTL, resp.TTL)
+	if keys {
+		var names []string
+		for _, k := range resp.Keys {
+			names = append(names, p.bytes(k))
+		}
+		text += fmt.Sprintf(", attached keys([%s])", strings.Join(names, " "))
+	}
+	return text
+}
+
+func newLeaseList(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all leases",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, linesOrTable(), func(s *session) error {
+				var resp *clientv3.LeaseLeasesResponse
+				if err := s.read(func(ctx context.Context) (err error) {
+					resp, err = s.Leases(ctx)
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{
+					message: resp,
+					simple: func() {
+						s.linef("found %d leases", len(resp.Leases))
+						for _, l := range resp.Leases {
+							s.line(leaseName(int64(l.ID)))
+						}
+					},
+					table: func() table.Writer {
+						t := newTable("lease")
+						for _, l := range resp.Leases {
+							t.AppendRow(table.Row{leaseName(int64(l.ID))})
+						}
+						return t
+					},
+				})
+			})
+		},
+	}
+}
+
+func newLeaseKeepAlive(client *clientFlags) *cobra.Command {
+	var once bool
+	c := &cobra.Command{
+		Use:   "keep-alive LEASE",
+		Short: "Renew a lease until interrupted",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := parseLease(args[0])
+			if err != nil {
+				return err
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				if once {
+					return s.renew(id)
+				}
+				return s.keepAlive(id)
+			})
+		},
+	}
+	c.Flags().BoolVar(&once, "once", false, "renew it once and end")
+	return c
+}
+
+func (s *session) renew(id clientv3.LeaseID) error {
+	var resp *clientv3.LeaseKeepAliveResponse
+	if err := s.read(func(ctx context.Context) (err error) {
+		resp, err = s.KeepAliveOnce(ctx, id)
+		return err
+	}); err != nil {
+		return err
+	}
+	return s.print(s.keptAlive(resp))
+}
+
+func (s *session) keepAlive(id clientv3.LeaseID) error {
+	renewals, err := s.KeepAlive(s.ctx, id)
+	if err != nil {
+		return explain(err, s.timeout, false)
+	}
+	for resp := range renewals {
+		if err := s.print(s.keptAlive(resp)); err != nil {
+			return err
+		}
+	}
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("lease %016x expired or was revoked", id)
+}
+
+func (s *session) keptAlive(resp *clientv3.LeaseKeepAliveResponse) answer {
+	return answer{message: resp, simple: func() { s.linef("lease %016x keepalived with TTL(%d)", resp.ID, resp.TTL) }}
+}
