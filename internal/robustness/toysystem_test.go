@@ -41,7 +41,7 @@ func newToySystem(t *testing.T, bug string) *toySystem {
 	for i := range replicas {
 		open := make(chan struct{})
 		close(open)
-		port, err := ports.Lease() // one that no other system takes while the node is down
+		port, err := ports.Lease() // it is listened on again after a kill
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, port.Release()) })
 		sys.nodes = append(sys.nodes, &toyNode{index: i, addr: port.Addr(), store: sys.store, gate: open})
