@@ -32,6 +32,7 @@ type toyNode struct {
 
 	mu     sync.Mutex
 	server *grpc.Server
+	socket net.Listener
 	gate   chan struct{} // closed while the node is not paused
 }
 
@@ -69,7 +70,7 @@ func (s *toySystem) Start(node int) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.server = grpc.NewServer()
+	n.server, n.socket = grpc.NewServer(), l
 	pb.RegisterKVServer(n.server, n)
 	pb.RegisterWatchServer(n.server, n)
 	pb.RegisterLeaseServer(n.server, n)
@@ -81,9 +82,10 @@ func (s *toySystem) Start(node int) error {
 func (s *toySystem) Kill(node int) error {
 	n := s.nodes[node]
 	n.mu.Lock()
-	server := n.server
+	server, socket := n.server, n.socket
 	n.mu.Unlock()
 	server.Stop()
+	_ = socket.Close() // most likely it is; not if the server was stopped before it began
 	return nil
 }
 
