@@ -25,4 +25,6 @@
 //	    before the first start; a later start without its Raft log is refused.
 //	P6  Garbage is collected on a goroutine of its own, one shard at a time, in steps of
 //	    bounded work, between which it rests several times as long as they took.
+//	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
+//	    nothing that comes after it.
 package replica

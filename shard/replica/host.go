@@ -95,6 +95,9 @@ func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
 func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
 	h.leaders.Store(shard.ID(info.ShardID), info)
 	h.cfg.Metrics.leaderChanges.Inc()
+	if r, ok := h.Replica(shard.ID(info.ShardID)); ok {
+		r.proposer.leaderChanged()
+	}
 	select {
 	case h.changed <- struct{}{}:
 	default:
