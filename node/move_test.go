@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
+	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -278,9 +281,247 @@ func TestMoveGoesOnAfterStops(t *testing.T) {
 				requireMoved(t, up, d.ID, from, to)
 				requireHolds(t, nodeOf(t, c, from), d.ID)
 				requireHolds(t, nodeOf(t, c, to), d.ID, d.NextReplicaID)
+				requireSameMembers(t, c, d.ID)
 				requireValue(t, client, "k", fmt.Sprint(count))
 				count++
 			})
 		}
 	}
+}
+
+// A move to a node that does not come back is cancelled while nothing has a vote yet;
+// after that it cannot be, whoever asks.
+func TestMoveIsCancelled(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	first, fourth := c.Node(1), c.Node(4)
+	d, target := theShard(first), id(fourth)
+	from := d.Replicas[2].Node
+	begin := func(from, to shard.NodeID) uint64 {
+		operator, err := first.Inside().Move(t.Context(), d.ID, from, to, "a test")
+		require.NoError(t, err)
+		return operator
+	}
+	stop.before(node.MoveSteps()[2])
+	operator := begin(from, target)
+	stop.await(t, c)
+	fourth.Stop()
+	close(stop.resume)
+	require.NoError(t, first.Inside().CancelOperator(t.Context(), d.ID, operator))
+	put(t, c.Client(t, first), "k", "v")
+	// What is left of it goes by another move.
+	begin(target, 0)
+	requireMoved(t, first, d.ID, target, 0)
+	require.Len(t, theShard(first).Replicas, 3)
+	fourth.Start(t)
+	requireHolds(t, fourth, d.ID)
+
+	stop.before(node.MoveSteps()[4]) // it is started, and there is no vote yet
+	operator = begin(from, target)
+	stop.await(t, c)
+	require.ErrorContains(t, first.Inside().CancelOperator(t.Context(), d.ID, operator), "can only be brought to its end")
+	close(stop.resume)
+	requireMoved(t, first, d.ID, from, target)
+	requireValue(t, c.Client(t, fourth), "k", "v")
+}
+
+// O2: a replica gets its vote when it has applied what was acknowledged before.
+func TestLearnerVotesWhenItHasCaughtUp(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	first, fourth := c.Node(1), c.Node(4)
+	d := theShard(first)
+	stop.before(node.MoveSteps()[2])
+	_, err := first.Inside().Move(t.Context(), d.ID, 0, id(fourth), "a replica more")
+	require.NoError(t, err)
+	stop.await(t, c)
+	for _, n := range others(c, fourth) {
+		c.Network().Delay(n.Name, fourth.Name, 300*time.Millisecond)
+	}
+	resumed := stop.resume
+	rev := put(t, c.Client(t, first), "k", "v")
+	stop.before(node.MoveSteps()[4])
+	close(resumed)
+	stop.await(t, c)
+	r, ok := fourth.Inside().Host().Replica(d.ID)
+	require.True(t, ok)
+	require.GreaterOrEqual(t, int64(r.View().Rev), rev)
+	c.Network().Heal()
+	close(stop.resume)
+	requireMoved(t, first, d.ID, 0, id(fourth))
+	require.Len(t, theShard(first).Replicas, 4)
+}
+
+// metaLeader is the node that leads the meta group: there the controller works.
+func metaLeader(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
+	t.Helper()
+	var leader shard.ReplicaID
+	testcluster.Until(t, "a leader of the meta group", func() bool {
+		leader, _ = c.Node(1).Inside().Host().Leader(shard.MetaID)
+		return leader != 0
+	})
+	return nodeOf(t, c, shard.NodeID(leader)) // the founders' order gives both IDs
+}
+
+// O4: a replica does not leave while those that stay could not go on without it.
+func TestReplicaStaysWhileItIsNeeded(t *testing.T) {
+	stop := newInterruption()
+	c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at }})
+	d := theShard(c.Node(1))
+	leader := leaderOf(t, c, c.Node(1), "")
+	followers := others(c, leader)
+	if followers[1] == metaLeader(t, c) { // it must go on
+		slices.Reverse(followers)
+	}
+	leaving, down := followers[0], followers[1]
+	from := id(leaving)
+	stop.before(node.MoveSteps()[7])
+	_, err := leader.Inside().Move(t.Context(), d.ID, from, 0, "one less")
+	require.NoError(t, err)
+	controller := stop.await(t, c)
+	down.Stop()
+	close(stop.resume)
+	testcluster.Until(t, "the move to wait", func() bool {
+		return controller.Logged("of the 2 replicas that would stay 1 answer")
+	})
+	put(t, c.Client(t, leader), "k", "v") // the one that is to leave still counts
+	down.Start(t)
+	requireMoved(t, leader, d.ID, from, 0)
+	requireSameMembers(t, c, d.ID)
+	requireValue(t, c.Client(t, leaving), "k", "v")
+}
+
+// requireSameMembers compares the group with the table.
+func requireSameMembers(t *testing.T, c *testcluster.Cluster, id shard.ID) {
+	t.Helper()
+	m := c.Node(1).Inside().Map()
+	voters, learners := map[uint64]string{}, map[uint64]string{}
+	for _, r := range m.Shard(id).Replicas {
+		if r.Learner {
+			learners[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+		} else {
+			voters[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+		}
+	}
+	holder := nodeOf(t, c, m.Shard(id).Replicas[0].Node).Inside().Host().NodeHost()
+	testcluster.Eventually(t, "the members of the group", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		got, err := holder.SyncGetShardMembership(ctx, uint64(id))
+		if err != nil {
+			return err
+		}
+		require.Equal(t, voters, got.Nodes)
+		require.Equal(t, learners, got.NonVotings)
+		return nil
+	})
+}
+
+// O1: a controller that was held up before a step goes on while another has finished the
+// move, and has begun the next one. It changes nothing any more.
+func TestTwoControllers(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	put(t, c.Client(t), "k", "v")
+	for _, step := range node.MoveSteps() {
+		t.Run(step, func(t *testing.T) {
+			d := theShard(c.Node(1))
+			from, to := d.PreferredNode, shard.NodeID(0)
+			for _, n := range c.Nodes() {
+				if _, has := d.ReplicaOn(id(n)); !has {
+					to = id(n)
+				}
+			}
+			stop.before(step)
+			held := stop.resume
+			_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, to, "there")
+			require.NoError(t, err)
+			controller := stop.await(t, c)
+			testcluster.Until(t, "another node to lead the meta group", func() bool {
+				// A founder's meta replica has its node's ID. One that leads already stays.
+				next := uint64(id(controller))%3 + 1
+				_ = controller.Inside().Host().NodeHost().RequestLeaderTransfer(uint64(shard.MetaID), next)
+				return metaLeader(t, c) != controller
+			})
+			requireMoved(t, c.Node(1), d.ID, from, to)
+			_, err = c.Node(1).Inside().Move(t.Context(), d.ID, to, from, "and back")
+			require.NoError(t, err)
+			close(held)
+			requireMoved(t, c.Node(1), d.ID, to, from)
+			requireSameMembers(t, c, d.ID)
+			requireHolds(t, nodeOf(t, c, to), d.ID)
+			requireHolds(t, nodeOf(t, c, from), d.ID, d.NextReplicaID+1)
+			requireValue(t, c.Client(t), "k", "v")
+		})
+	}
+}
+
+// All nodes restart after replicas have moved: each finds the table of before in its log
+// first, and none starts a replica that was taken from it.
+func TestMovedReplicasDoNotComeBack(t *testing.T) {
+	c := moveCluster(t, nil)
+	first, fourth := c.Node(1), c.Node(4)
+	d := theShard(first)
+	put(t, c.Client(t), "k", "v")
+	for _, r := range d.Replicas[:2] { // a majority of the first members
+		to := id(fourth)
+		if r.ID == d.Replicas[1].ID {
+			to = d.Replicas[0].Node
+		}
+		_, err := first.Inside().Move(t.Context(), d.ID, r.Node, to, "a test")
+		require.NoError(t, err)
+		requireMoved(t, first, d.ID, r.Node, to)
+	}
+	now := theShard(first)
+	for range 2 {
+		c.StopAll()
+		c.StartAll(t)
+		for _, n := range c.Nodes() {
+			requireValue(t, c.Client(t, n), "k", "v")
+			if r, has := now.ReplicaOn(id(n)); has {
+				requireHolds(t, n, d.ID, r.ID)
+			} else {
+				requireHolds(t, n, d.ID)
+			}
+		}
+	}
+}
+
+// O5: a founder that never came up takes part in a group whose members have changed since:
+// it joins, and does not found a group of its own.
+func TestFounderThatComesLate(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 4, Splits: "uniform:4"})
+	first, late := c.Node(1), c.Node(4) // the fourth has no part in the meta group
+	m := first.Inside().Map()
+	d := m.OnNode(id(late))[0]
+	to := m.Nodes()[slices.IndexFunc(m.Nodes(), func(n *placement.Node) bool { _, has := d.ReplicaOn(n.ID); return !has })].ID
+	from := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != id(late) })].Node
+	// As if it had said hello to the others, and nothing more.
+	c.StopAll()
+	dir := late.Config().DataDir
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "store")))
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "raft")))
+	replaceIn(t, identityOf(late), `"stored": true`, `"stored": false`)
+	started := make(chan error, 3)
+	for _, n := range others(c, late) {
+		go func() { started <- n.Run(t.Context()) }()
+	}
+	for range 3 {
+		require.NoError(t, <-started)
+	}
+
+	key := string(d.Span.Start) + "k"
+	put(t, c.Client(t, first), key, "v")
+	_, err := first.Inside().Move(t.Context(), d.ID, 0, to, "a replica more")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, 0, to)
+	late.Start(t)
+	r, ok := late.Inside().Host().Replica(d.ID)
+	require.True(t, ok)
+	testcluster.Eventually(t, "the late founder to have what the others have", r.CatchUp)
+	requireSameMembers(t, c, d.ID)
+	_, err = first.Inside().Move(t.Context(), d.ID, from, 0, "one less")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, from, 0)
+	requireValue(t, c.Client(t, late), key, "v")
 }
