@@ -456,6 +456,24 @@ func TestTwoControllers(t *testing.T) {
 	}
 }
 
+// A replica moves away from a node that is down. When the node comes back it has nothing of
+// it any more.
+func TestMoveFromANodeThatIsDown(t *testing.T) {
+	c := moveCluster(t, nil)
+	d := theShard(c.Node(1))
+	down, fourth := c.Node(3), c.Node(4)
+	from, to := id(down), id(fourth)
+	put(t, c.Client(t), "k", "v")
+	down.Stop()
+	_, err := fourth.Inside().Move(t.Context(), d.ID, from, to, "it is down")
+	require.NoError(t, err)
+	requireMoved(t, fourth, d.ID, from, to)
+	requireSameMembers(t, c, d.ID)
+	down.Start(t)
+	requireHolds(t, down, d.ID)
+	requireValue(t, c.Client(t, down), "k", "v")
+}
+
 // All nodes restart after replicas have moved: each finds the table of before in its log
 // first, and none starts a replica that was taken from it.
 func TestMovedReplicasDoNotComeBack(t *testing.T) {
