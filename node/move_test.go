@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -472,6 +475,83 @@ func TestMoveFromANodeThatIsDown(t *testing.T) {
 	down.Start(t)
 	requireHolds(t, down, d.ID)
 	requireValue(t, c.Client(t, down), "k", "v")
+
+	// Here a new replica is to come before the old one is removed.
+	fourth.Stop()
+	first := c.Node(1)
+	_, err = first.Inside().Move(t.Context(), d.ID, to, 0, "it is down")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, to, 0)
+	put(t, c.Client(t, first), "k", "later")
+	_, err = first.Inside().Move(t.Context(), d.ID, 0, to, "it comes back")
+	require.NoError(t, err)
+	testcluster.Until(t, "the table to have the learner", func() bool { return len(theShard(first).Replicas) == 3 })
+	fourth.Start(t)
+	requireMoved(t, first, d.ID, 0, to)
+	requireHolds(t, fourth, d.ID, d.NextReplicaID+1)
+	requireValue(t, c.Client(t, fourth), "k", "later")
+}
+
+// requireSending waits until some node has begun to send a snapshot.
+func requireSending(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	testcluster.Eventually(t, "a snapshot to be sent", func(context.Context) error {
+		for _, n := range c.Nodes() {
+			for _, line := range strings.Split(metricsOf(t, n), "\n") {
+				sent, is := strings.CutPrefix(line, "flotilla_shard_snapshot_sent_bytes_total ")
+				if is && sent != "0" {
+					return nil
+				}
+			}
+		}
+		return errors.New("none is")
+	})
+}
+
+func metricsOf(t *testing.T, n *testcluster.Node) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.ClientAddr()+"/metrics", nil)
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
+// A snapshot on its way ends with its sender or its receiver, at once, and is sent again.
+func TestMoveGoesOnAfterASnapshotWasCutOff(t *testing.T) {
+	stop := newInterruption()
+	crawl := func(_ string, cfg *node.Config) {
+		// The log alone does not do, and all of it would take minutes.
+		cfg.RaftLogEntries, cfg.SnapshotRate, cfg.Knobs.Operator = 100, 10<<10, stop.at
+	}
+	c := moveCluster(t, crawl)
+	first, fourth := c.Node(1), c.Node(4)
+	value := strings.Repeat("v", 8<<10)
+	for i := range 150 {
+		put(t, c.Client(t, first), fmt.Sprintf("k/%03d", i), value)
+	}
+	d := theShard(first)
+	from := id(leaderOf(t, c, first, ""))
+	stop.before(node.MoveSteps()[2]) // the group has the learner
+	_, err := first.Inside().Move(t.Context(), d.ID, from, id(fourth), "a test")
+	require.NoError(t, err)
+	stop.await(t, c)
+	close(stop.resume)
+	requireSending(t, c)
+	fourth.Restart(t)
+	for _, n := range c.Nodes() {
+		n.Edit(func(cfg *node.Config) { cfg.SnapshotRate = 0 })
+	}
+	c.StopAll()
+	c.StartAll(t)
+	requireMoved(t, first, d.ID, from, c.Node(4).Inside().ID())
+	requireSameMembers(t, c, d.ID)
+	got, err := c.Client(t, fourth).Get(t.Context(), "k/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	require.NoError(t, err)
+	require.EqualValues(t, 150, got.Count)
 }
 
 // All nodes restart after replicas have moved: each finds the table of before in its log

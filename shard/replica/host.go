@@ -73,7 +73,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate}}
+	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
 	h.collector = newCollector(h)
 	if err := h.loadHeld(); err != nil {
 		return nil, err

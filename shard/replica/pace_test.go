@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
@@ -14,7 +16,7 @@ import (
 // All writers of a pace share its rate; a pause is not made up for.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pace{rate: 1000}
+		p := &pace{rate: 1000, sent: prometheus.NewCounter(prometheus.CounterOpts{})}
 		var a, b bytes.Buffer
 		began := time.Now()
 		write := func(w *bytes.Buffer) {
@@ -36,6 +38,14 @@ func TestPace(t *testing.T) {
 		close(stop)
 		_, err := p.writer(&a, stop).Write(nil)
 		require.ErrorIs(t, err, mvcc.ErrSnapshotStopped)
-		require.Same(t, &a, (&pace{}).writer(&a, nil), "no bound")
+		var sent dto.Metric
+		require.NoError(t, p.sent.Write(&sent))
+		require.Equal(t, 2500., sent.GetCounter().GetValue())
+
+		p.rate = 0 // no bound
+		began = time.Now()
+		write(&b)
+		write(&b)
+		require.Zero(t, time.Since(began))
 	})
 }
