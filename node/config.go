@@ -74,6 +74,9 @@ type Config struct {
 	// RaftLogEntries is how many applied entries a shard's log keeps at most, about.
 	// Default 4,000.
 	RaftLogEntries uint64
+	// SnapshotRate bounds the bytes a second that the node sends of whole shards to replicas
+	// that are new or were away for long. Default 64 MiB.
+	SnapshotRate int64
 	// WatchProgressInterval is how often a watch that wants to be told progress, and has
 	// no events, is told. Default 10 min.
 	WatchProgressInterval time.Duration
@@ -100,6 +103,9 @@ type Knobs struct {
 	Router  router.Knobs
 	Apply   apply.Knobs
 	Watch   watchmerge.Knobs
+	// Operator is called before each step that this node takes of an operator, with the
+	// node's name and the step's. Its error ends the attempt, as a crash there would.
+	Operator func(ctx context.Context, node, step string) error
 }
 
 func (c Config) withDefaults() Config {
@@ -134,6 +140,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ProposalTimeout == 0 {
 		c.ProposalTimeout = 5 * time.Second
+	}
+	if c.SnapshotRate == 0 {
+		c.SnapshotRate = 64 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
