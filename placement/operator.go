@@ -179,7 +179,7 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	}
 	o.Child = &shard.Descriptor{
 		ID: m.nextShard, Span: shard.Span{Start: o.Key, End: d.Span.End}, Epoch: d.Epoch + 1, Generation: 1,
-		Slot: m.freeSlot(d), PreferredNode: d.PreferredNode,
+		Slot: m.freeSlot(d), PreferredNode: d.PreferredNode, Parent: d.ID,
 	}
 	for i, r := range d.Replicas {
 		o.Child.Replicas = append(o.Child.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: r.Node})

@@ -88,6 +88,10 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 		done(shard.Result{Err: &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}})
 		return
 	}
+	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
+		done(shard.Result{Err: view.Absent(r.id)})
+		return
+	}
 	r.proposer.submit(cmd, done)
 }
 
