@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -14,8 +15,9 @@ import (
 )
 
 // agent brings this node's replicas in line with the placement table: it starts those
-// the table gives the node, and where one leads, it tells the group what the table
-// says (INIT, UPDATE, COMPACT). Every step may be repeated.
+// the table gives the node, removes those it has taken away (janitor.go), and where one
+// leads, it tells the group what the table says (INIT, UPDATE, COMPACT). Every step may
+// be repeated.
 type agent struct {
 	node  *Node
 	cache *router.Cache // set before run
@@ -47,24 +49,30 @@ func (a *agent) run(ctx context.Context) {
 	defer steps.Wait()
 	tick := time.NewTicker(agentInterval)
 	defer tick.Stop()
+	do := func(id shard.ID, step func(context.Context)) {
+		if step == nil || !a.begin(id) {
+			return
+		}
+		steps.Go(func() {
+			defer a.end(id)
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			defer func() { <-slots }()
+			step(ctx)
+		})
+	}
 	for {
 		m, changed := a.node.table.next()
 		a.initialise(ctx, m, &steps)
+		leaving := a.leaving(m)
+		for _, r := range leaving {
+			do(r.Shard, func(ctx context.Context) { a.remove(ctx, r, m) })
+		}
 		for _, d := range m.OnNode(a.node.self.NodeID) {
-			step := a.next(d, m)
-			if step == nil || !a.begin(d.ID) {
-				continue
-			}
-			steps.Go(func() {
-				defer a.end(d.ID)
-				select {
-				case slots <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				defer func() { <-slots }()
-				step(ctx)
-			})
+			do(d.ID, a.next(d, m, leaving))
 		}
 		select {
 		case <-changed:
@@ -92,12 +100,14 @@ func (a *agent) initialise(ctx context.Context, m *placement.Map, steps *sync.Wa
 }
 
 // next returns what is to be done for the shard, nil for nothing.
-func (a *agent) next(d *shard.Descriptor, m *placement.Map) func(context.Context) {
+func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []replica.Held) func(context.Context) {
 	r, running := a.node.host.Replica(d.ID)
-	if !running {
+	switch {
+	case !running && a.inTheWay(d, leaving):
+		return nil
+	case !running:
 		return func(context.Context) { a.start(d, m) }
-	}
-	if !r.Leads() {
+	case !r.Leads():
 		return nil
 	}
 	view := r.View()
@@ -156,22 +166,31 @@ func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
 	return a.node.watch.steady(preferred)
 }
 
+// start starts the node's replica. In a shard whose descriptor is still its first one it
+// may be one of those that found the group; later the group was founded (O5), and whoever
+// did not start until then joins.
 func (a *agent) start(d *shard.Descriptor, m *placement.Map) {
 	own, _ := d.ReplicaOn(a.node.self.NodeID)
-	members := make(map[shard.ReplicaID]string)
-	for _, r := range d.Replicas {
-		n := m.Node(r.Node)
-		if n == nil {
-			return
-		}
-		members[r.ID] = n.PeerAddr
-	}
-	err := a.node.host.Start(d.ID, own.ID, members, d.PreferredNode == a.node.self.NodeID)
-	if err != nil {
+	if err := a.startReplica(d, own, m); errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable) {
+		// The table is about to take it away, or a newer one has; or it is just stopping.
+		a.node.log.Debug("not starting a replica", "shard", d.ID, "replica", own.ID, "error", err)
+		return
+	} else if err != nil {
 		a.node.fail(err)
 		return
 	}
 	a.poke()
+}
+
+func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placement.Map) error {
+	if d.Generation > 1 {
+		return a.node.host.Join(d.ID, own.ID, own.Learner)
+	}
+	members := make(map[shard.ReplicaID]string)
+	for _, r := range d.Replicas {
+		members[r.ID] = m.Node(r.Node).PeerAddr
+	}
+	return a.node.host.Start(d.ID, own.ID, members, d.PreferredNode == a.node.self.NodeID)
 }
 
 // tell proposes a command and waits for its outcome; a failure is tried again by the
@@ -224,7 +243,9 @@ func (a *agent) missing() string {
 	for _, d := range m.OnNode(a.node.self.NodeID) {
 		leader, _ := a.node.host.Leader(d.ID)
 		r, running := a.node.host.Replica(d.ID)
+		own, _ := d.ReplicaOn(a.node.self.NodeID)
 		switch {
+		case own.Learner: // nobody is sent to it
 		case !running:
 			return fmt.Sprintf("shard %s to start", d.ID)
 		case leader == 0:

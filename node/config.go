@@ -74,6 +74,9 @@ type Config struct {
 	// RaftLogEntries is how many applied entries a shard's log keeps at most, about.
 	// Default 4,000.
 	RaftLogEntries uint64
+	// SnapshotRate bounds the bytes a second that the node sends of whole shards to replicas
+	// that are new or were away for long. Default 64 MiB.
+	SnapshotRate int64
 	// WatchProgressInterval is how often a watch that wants to be told progress, and has
 	// no events, is told. Default 10 min.
 	WatchProgressInterval time.Duration
@@ -97,6 +100,9 @@ type Knobs struct {
 	Router  router.Knobs
 	Apply   apply.Knobs
 	Watch   watchmerge.Knobs
+	// Operator is called before each step that this node takes of an operator, with the
+	// node's name and the step's. Its error ends the attempt, as a crash there would.
+	Operator func(ctx context.Context, node, step string) error
 }
 
 func (c Config) withDefaults() Config {
@@ -128,6 +134,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RaftLogEntries == 0 {
 		c.RaftLogEntries = 4_000
+	}
+	if c.SnapshotRate == 0 {
+		c.SnapshotRate = 64 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

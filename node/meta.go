@@ -92,7 +92,7 @@ func (m *meta) start(host *replica.Host, self *Membership) error {
 		return nil
 	}
 	m.member, m.own = true, own
-	cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), 0)
+	cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), 0, false)
 	cfg.SnapshotEntries, cfg.CompactionOverhead = 1000, 100
 	return host.StartOnce(shard.MetaID, own, members, func(initial map[uint64]string) error {
 		err := host.NodeHost().StartConcurrentReplica(initial, false, func(uint64, uint64) statemachine.IConcurrentStateMachine {

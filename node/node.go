@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -25,12 +26,13 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
-	hlc   *hlc.Hybrid
-	table *table
-	peers *peers
-	meta  *meta
-	watch *watch
-	agent *agent
+	hlc     *hlc.Hybrid
+	table   *table
+	peers   *peers
+	meta    *meta
+	watch   *watch
+	agent   *agent
+	control *controller
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -76,6 +78,7 @@ func New(cfg Config) (*Node, error) {
 	n.meta = &meta{node: n}
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
+	n.control = newController(n)
 	return n, nil
 }
 
@@ -87,6 +90,9 @@ func (n *Node) ClientAddr() string { return n.cfg.ClientAddr }
 
 // Map is the node's copy of the placement table.
 func (n *Node) Map() *placement.Map { return n.table.Map() }
+
+// ID is the node's ID in its cluster, once it is started.
+func (n *Node) ID() shard.NodeID { return n.self.NodeID }
 
 // Router is the node's way to all shards.
 func (n *Node) Router() *router.Router { return n.router }

@@ -47,19 +47,15 @@ func (r *retention) note(agreed time.Time, seen shard.Revision) {
 	}
 }
 
-// due returns the revision to compact at, if it is time to.
+// due returns the revision to compact at, if it is time to. It forgets what was compacted.
 func (r *retention) due(agreed time.Time, compacted shard.Revision) (shard.Revision, bool) {
+	r.written = slices.DeleteFunc(r.written, func(rev shard.Revision) bool { return rev <= compacted })
 	horizon := shard.TickAt(agreed.Add(-r.keep - r.margin)).Revision()
 	old, _ := slices.BinarySearch(r.written, horizon+1)
-	if old == 0 || r.written[old-1] <= compacted {
+	if old == 0 {
 		return 0, false
 	}
 	return r.written[old-1], true
-}
-
-// forget drops what was compacted.
-func (r *retention) forget(compacted shard.Revision) {
-	r.written = slices.DeleteFunc(r.written, func(rev shard.Revision) bool { return rev <= compacted })
 }
 
 // retain compacts from time to time while this node leads the meta group, until ctx ends.
@@ -77,10 +73,8 @@ func (n *Node) retain(ctx context.Context) {
 		if !ok {
 			continue
 		}
-		compacted := n.meta.Compacted()
 		r.note(agreed, n.hlc.Seen())
-		r.forget(compacted)
-		rev, due := r.due(agreed, compacted)
+		rev, due := r.due(agreed, n.meta.Compacted())
 		if !due || !n.meta.leads() || n.hlc.Distrusted() != "" {
 			continue
 		}

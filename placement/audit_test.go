@@ -57,8 +57,8 @@ func TestAuditSees(t *testing.T) {
 		{"operator without content", "operator is missing", withOperator(func(o *placementpb.Operators) { o.Operators[0] = nil })},
 		{"operator from the future", "from the future", withOperator(func(o *placementpb.Operators) { o.Operators[0].OperatorId = 2 })},
 		{"operator in no phase", "in phase PHASE_UNKNOWN", withOperator(func(o *placementpb.Operators) { o.Operators[0].Phase = 0 })},
-		{"operator past its end", "in phase STARTED", withOperator(func(o *placementpb.Operators) {
-			o.Operators[0].Kind, o.Operators[0].Phase = placementpb.OperatorKind_MOVE, placementpb.Phase_STARTED
+		{"operator past its end", "in phase COMMITTED", withOperator(func(o *placementpb.Operators) {
+			o.Operators[0].Kind, o.Operators[0].Phase = placementpb.OperatorKind_MOVE, placementpb.Phase_COMMITTED
 		})},
 		{"operator of no kind", "knows no OPERATOR_UNKNOWN", withOperator(func(o *placementpb.Operators) { o.Operators[0].Kind = 0 })},
 		{"operator of no shard", "there is no shard 9", withOperator(func(o *placementpb.Operators) { o.Operators[0].ShardId = 9 })},

@@ -131,6 +131,16 @@ func (m *Map) liveNode(match func(*Node) bool) *Node {
 	return nil
 }
 
+// Gone reports whether a replica was given out and has been taken away since. An older
+// map may not know it yet, but none that says so is ever wrong: IDs do not come back (P2).
+func (m *Map) Gone(id shard.ID, replica shard.ReplicaID) bool {
+	if d := m.Shard(id); d != nil {
+		return replica < d.NextReplicaID && d.NodeOf(replica) == 0
+	}
+	named := func(o *Operator) bool { return o.With == id || o.Child != nil && o.Child.ID == id }
+	return id != shard.MetaID && id < m.nextShard && !slices.ContainsFunc(m.operators, named)
+}
+
 // OnNode returns the groups that have a replica on the node: the meta group first,
 // when the map tracks it, then shards in key order.
 func (m *Map) OnNode(id shard.NodeID) []*shard.Descriptor {

@@ -152,7 +152,7 @@ func (m *Map) checkMove(o *Operator, d *shard.Descriptor) error {
 		return fmt.Errorf("node %s has no replica of it", o.From)
 	}
 	if o.To == 0 {
-		return nil
+		return leavesVoter(o, d)
 	}
 	n := m.Node(o.To)
 	if n == nil || n.State != Active {
@@ -160,6 +160,14 @@ func (m *Map) checkMove(o *Operator, d *shard.Descriptor) error {
 	}
 	if r, has := d.ReplicaOn(o.To); has && !r.Learner {
 		return fmt.Errorf("node %q has a replica already", n.Name)
+	}
+	return nil
+}
+
+// leavesVoter refuses to take the last vote away: the move could never end.
+func leavesVoter(o *Operator, d *shard.Descriptor) error {
+	if !slices.ContainsFunc(d.Replicas, func(r shard.Replica) bool { return !r.Learner && r.Node != o.From }) {
+		return fmt.Errorf("the replica on node %s is the only one that votes; add another one first", o.From)
 	}
 	return nil
 }
@@ -247,7 +255,8 @@ func (m *Map) held(what string, id shard.ID, operator uint64) (*Operator, *place
 	return nil, refuse(placementpb.Code_NOT_FOUND, "%s operator %d: it does not hold shard %s, so it has ended; read the map", what, operator, id)
 }
 
-// lastPhase is the phase from which an operator is finished.
+// lastPhase is the phase from which an operator is finished. A MOVE can be finished from
+// any: the descriptor says whether it is done.
 func lastPhase(kind placementpb.OperatorKind) placementpb.Phase {
 	switch kind {
 	case placementpb.OperatorKind_SPLIT:
@@ -255,8 +264,17 @@ func lastPhase(kind placementpb.OperatorKind) placementpb.Phase {
 	case placementpb.OperatorKind_MERGE:
 		return placementpb.Phase_COMMITTED
 	default:
-		return placementpb.Phase_PREPARED
+		return placementpb.Phase_STARTED
 	}
+}
+
+// committed reports whether an operator can only be brought to its end. From STARTED on a
+// MOVE changes who votes: cancelled in the middle, the table and the group could differ.
+func (o *Operator) committed() bool {
+	if o.Kind == placementpb.OperatorKind_MOVE {
+		return o.Phase >= placementpb.Phase_STARTED
+	}
+	return o.Phase >= placementpb.Phase_COMMITTED
 }
 
 // advanceOperator takes an operator to its next phase; the phase it is in already is a
@@ -293,7 +311,7 @@ func (m *Map) finishOperator(c *placementpb.FinishOperator) (*Map, *placementpb.
 	if refused != nil {
 		return m, refused
 	}
-	if o.Phase != lastPhase(o.Kind) {
+	if o.Kind != placementpb.OperatorKind_MOVE && o.Phase != lastPhase(o.Kind) {
 		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "finish operator %d: it is %s; a %s is finished from %s", o.ID, o.Phase, o.Kind, lastPhase(o.Kind))
 	}
 	d := m.Shard(o.Shard)
@@ -323,7 +341,7 @@ func (m *Map) cancelOperator(c *placementpb.CancelOperator) (*Map, *placementpb.
 	if refused != nil {
 		return m, refused
 	}
-	if o.Phase >= placementpb.Phase_COMMITTED {
+	if o.committed() {
 		return m, refuse(placementpb.Code_FAILED_PRECONDITION, "cancel operator %d: the %s is %s and can only be brought to its end", o.ID, o.Kind, o.Phase)
 	}
 	next := m.edit()

@@ -137,7 +137,7 @@ type Phase int32
 const (
 	Phase_PHASE_UNKNOWN Phase = 0
 	Phase_PREPARED      Phase = 1 // the shard is held; nothing has happened to it
-	Phase_STARTED       Phase = 2 // SPLIT: the child's replicas run, empty. MERGE: the neighbour refuses writes, its content is copied
+	Phase_STARTED       Phase = 2 // MOVE: no way back, who votes may have changed. SPLIT: the child's replicas run, empty. MERGE: the neighbour refuses writes, its content is copied
 	Phase_COMMITTED     Phase = 3 // no way back. SPLIT: the parent may have given the keys up. MERGE: the map gives the keys to the shard
 	Phase_SEEDED        Phase = 4 // SPLIT: the child owns its keys
 )

@@ -1373,6 +1373,414 @@ func (x *LeaseStatus) GetLeases() []*LeaseStatus {
 	return nil
 }
 
+type ReportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shards        []uint64               `protobuf:"varint,1,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReportRequest) GetShards() []uint64 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+type ReportReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      []*ReplicaReport       `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportReply) Reset() {
+	*x = ReportReply{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportReply) ProtoMessage() {}
+
+func (x *ReportReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
+func (*ReportReply) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReportReply) GetReplicas() []*ReplicaReport {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type ReplicaReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Replica       uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"` // index in the group's log
+	Leader        uint64                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`   // replica ID, as far as the node knows; 0: none
+	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the descriptor applied; 0: not initialised
+	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor applied
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaReport) Reset() {
+	*x = ReplicaReport{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaReport) ProtoMessage() {}
+
+func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
+func (*ReplicaReport) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReplicaReport) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// DirectRequest is an order to the node's replica of a shard. Members change at the
+// leader only.
+type DirectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Types that are valid to be assigned to Order:
+	//
+	//	*DirectRequest_AddLearner
+	//	*DirectRequest_CatchUp
+	//	*DirectRequest_Promote
+	//	*DirectRequest_Transfer
+	//	*DirectRequest_Remove
+	Order         isDirectRequest_Order `protobuf_oneof:"order"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectRequest) Reset() {
+	*x = DirectRequest{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectRequest) ProtoMessage() {}
+
+func (x *DirectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectRequest.ProtoReflect.Descriptor instead.
+func (*DirectRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DirectRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *DirectRequest) GetOrder() isDirectRequest_Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetAddLearner() *Member {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_AddLearner); ok {
+			return x.AddLearner
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetCatchUp() *Member {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_CatchUp); ok {
+			return x.CatchUp
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetPromote() *Member {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Promote); ok {
+			return x.Promote
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetTransfer() *Member {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Transfer); ok {
+			return x.Transfer
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetRemove() *Member {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+type isDirectRequest_Order interface {
+	isDirectRequest_Order()
+}
+
+type DirectRequest_AddLearner struct {
+	AddLearner *Member `protobuf:"bytes,2,opt,name=add_learner,json=addLearner,proto3,oneof"` // replica, peer_addr: receives the log from now on, without a vote
+}
+
+type DirectRequest_CatchUp struct {
+	CatchUp *Member `protobuf:"bytes,3,opt,name=catch_up,json=catchUp,proto3,oneof"` // replica: this node's; returns when it has applied all that is committed
+}
+
+type DirectRequest_Promote struct {
+	Promote *Member `protobuf:"bytes,4,opt,name=promote,proto3,oneof"` // replica, peer_addr: votes from now on
+}
+
+type DirectRequest_Transfer struct {
+	Transfer *Member `protobuf:"bytes,5,opt,name=transfer,proto3,oneof"` // replica: is asked to lead
+}
+
+type DirectRequest_Remove struct {
+	Remove *Member `protobuf:"bytes,6,opt,name=remove,proto3,oneof"` // replica: is no member from now on, and never again
+}
+
+func (*DirectRequest_AddLearner) isDirectRequest_Order() {}
+
+func (*DirectRequest_CatchUp) isDirectRequest_Order() {}
+
+func (*DirectRequest_Promote) isDirectRequest_Order() {}
+
+func (*DirectRequest_Transfer) isDirectRequest_Order() {}
+
+func (*DirectRequest_Remove) isDirectRequest_Order() {}
+
+type DirectReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectReply) Reset() {
+	*x = DirectReply{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectReply) ProtoMessage() {}
+
+func (x *DirectReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectReply.ProtoReflect.Descriptor instead.
+func (*DirectReply) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
+}
+
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	PeerAddr      string                 `protobuf:"bytes,2,opt,name=peer_addr,json=peerAddr,proto3" json:"peer_addr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Member) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Member) GetPeerAddr() string {
+	if x != nil {
+		return x.PeerAddr
+	}
+	return ""
+}
+
 var File_router_routerpb_peer_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_peer_proto_rawDesc = "" +
@@ -1474,7 +1882,34 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"grantedTtl\x12-\n" +
 	"\x05spans\x18\x04 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
 	"\x04keys\x18\x05 \x03(\fR\x04keys\x127\n" +
-	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases*\xb5\x01\n" +
+	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases\"'\n" +
+	"\rReportRequest\x12\x16\n" +
+	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
+	"\vReportReply\x12=\n" +
+	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xbb\x01\n" +
+	"\rReplicaReport\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\x04R\x06leader\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12\x1e\n" +
+	"\n" +
+	"generation\x18\a \x01(\x04R\n" +
+	"generation\"\xce\x02\n" +
+	"\rDirectRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
+	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
+	"addLearner\x127\n" +
+	"\bcatch_up\x18\x03 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\acatchUp\x126\n" +
+	"\apromote\x18\x04 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\apromote\x128\n" +
+	"\btransfer\x18\x05 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\btransfer\x124\n" +
+	"\x06remove\x18\x06 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\x06removeB\a\n" +
+	"\x05order\"\r\n" +
+	"\vDirectReply\"?\n" +
+	"\x06Member\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
+	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr*\xb5\x01\n" +
 	"\x02Op\x12\x0e\n" +
 	"\n" +
 	"OP_UNKNOWN\x10\x00\x12\f\n" +
@@ -1518,14 +1953,16 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\xe7\x03\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\x83\x05\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
-	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01B1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
+	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12L\n" +
+	"\x06Report\x12!.flotilla.router.v1.ReportRequest\x1a\x1f.flotilla.router.v1.ReportReply\x12L\n" +
+	"\x06Direct\x12!.flotilla.router.v1.DirectRequest\x1a\x1f.flotilla.router.v1.DirectReplyB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
 
 var (
 	file_router_routerpb_peer_proto_rawDescOnce sync.Once
@@ -1540,7 +1977,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -1560,37 +1997,53 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*HashPart)(nil),           // 15: flotilla.router.v1.HashPart
 	(*LeaseQuery)(nil),         // 16: flotilla.router.v1.LeaseQuery
 	(*LeaseStatus)(nil),        // 17: flotilla.router.v1.LeaseStatus
-	(*shardpb.Command)(nil),    // 18: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 19: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 20: flotilla.shard.v1.Span
+	(*ReportRequest)(nil),      // 18: flotilla.router.v1.ReportRequest
+	(*ReportReply)(nil),        // 19: flotilla.router.v1.ReportReply
+	(*ReplicaReport)(nil),      // 20: flotilla.router.v1.ReplicaReport
+	(*DirectRequest)(nil),      // 21: flotilla.router.v1.DirectRequest
+	(*DirectReply)(nil),        // 22: flotilla.router.v1.DirectReply
+	(*Member)(nil),             // 23: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 24: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 25: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 26: flotilla.shard.v1.Span
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	18, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	24, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	19, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	25, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	20, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	26, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
-	2,  // 9: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	13, // 10: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 11: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	7,  // 12: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 13: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 14: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	2,  // 15: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 16: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 17: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	8,  // 18: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 19: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 20: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	20, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
+	23, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	23, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	23, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	23, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	23, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	2,  // 15: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	13, // 16: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 17: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	7,  // 18: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 19: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 20: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	18, // 21: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	21, // 22: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 23: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 24: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 25: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	8,  // 26: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 27: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 28: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	19, // 29: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	22, // 30: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -1598,13 +2051,20 @@ func file_router_routerpb_peer_proto_init() {
 	if File_router_routerpb_peer_proto != nil {
 		return
 	}
+	file_router_routerpb_peer_proto_msgTypes[19].OneofWrappers = []any{
+		(*DirectRequest_AddLearner)(nil),
+		(*DirectRequest_CatchUp)(nil),
+		(*DirectRequest_Promote)(nil),
+		(*DirectRequest_Transfer)(nil),
+		(*DirectRequest_Remove)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,8 @@ const (
 	Peer_Join_FullMethodName        = "/flotilla.router.v1.Peer/Join"
 	Peer_ProposeMeta_FullMethodName = "/flotilla.router.v1.Peer/ProposeMeta"
 	Peer_FollowMap_FullMethodName   = "/flotilla.router.v1.Peer/FollowMap"
+	Peer_Report_FullMethodName      = "/flotilla.router.v1.Peer/Report"
+	Peer_Direct_FullMethodName      = "/flotilla.router.v1.Peer/Direct"
 )
 
 // PeerClient is the client API for Peer service.
@@ -46,6 +48,12 @@ type PeerClient interface {
 	ProposeMeta(ctx context.Context, in *ProposeMetaRequest, opts ...grpc.CallOption) (*ProposeMetaReply, error)
 	// FollowMap streams the placement table: a full one first, then changes.
 	FollowMap(ctx context.Context, in *FollowMapRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MapUpdate], error)
+	// Report tells which replicas the node runs and how far they are.
+	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportReply, error)
+	// Direct has the node do something with its replica of a shard. Whoever leads the meta
+	// group asks for it, to bring an operator of the placement table on its way. Every order
+	// may be repeated.
+	Direct(ctx context.Context, in *DirectRequest, opts ...grpc.CallOption) (*DirectReply, error)
 }
 
 type peerClient struct {
@@ -137,6 +145,26 @@ func (c *peerClient) FollowMap(ctx context.Context, in *FollowMapRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FollowMapClient = grpc.ServerStreamingClient[MapUpdate]
 
+func (c *peerClient) Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportReply)
+	err := c.cc.Invoke(ctx, Peer_Report_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Direct(ctx context.Context, in *DirectRequest, opts ...grpc.CallOption) (*DirectReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DirectReply)
+	err := c.cc.Invoke(ctx, Peer_Direct_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -156,6 +184,12 @@ type PeerServer interface {
 	ProposeMeta(context.Context, *ProposeMetaRequest) (*ProposeMetaReply, error)
 	// FollowMap streams the placement table: a full one first, then changes.
 	FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error
+	// Report tells which replicas the node runs and how far they are.
+	Report(context.Context, *ReportRequest) (*ReportReply, error)
+	// Direct has the node do something with its replica of a shard. Whoever leads the meta
+	// group asks for it, to bring an operator of the placement table on its way. Every order
+	// may be repeated.
+	Direct(context.Context, *DirectRequest) (*DirectReply, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -183,6 +217,12 @@ func (UnimplementedPeerServer) ProposeMeta(context.Context, *ProposeMetaRequest)
 }
 func (UnimplementedPeerServer) FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error {
 	return status.Error(codes.Unimplemented, "method FollowMap not implemented")
+}
+func (UnimplementedPeerServer) Report(context.Context, *ReportRequest) (*ReportReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Report not implemented")
+}
+func (UnimplementedPeerServer) Direct(context.Context, *DirectRequest) (*DirectReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Direct not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -288,6 +328,42 @@ func _Peer_FollowMap_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FollowMapServer = grpc.ServerStreamingServer[MapUpdate]
 
+func _Peer_Report_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Report(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Report_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Report(ctx, req.(*ReportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Direct_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DirectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Direct(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Direct_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Direct(ctx, req.(*DirectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -306,6 +382,14 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProposeMeta",
 			Handler:    _Peer_ProposeMeta_Handler,
+		},
+		{
+			MethodName: "Report",
+			Handler:    _Peer_Report_Handler,
+		},
+		{
+			MethodName: "Direct",
+			Handler:    _Peer_Direct_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

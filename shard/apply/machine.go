@@ -40,7 +40,8 @@ type Machine struct {
 	view atomic.Pointer[shard.View]
 	// leases is what was last committed about leases; never nil. Reload replaces it.
 	leases atomic.Pointer[lease.Table]
-	// installing is set while the span's data may be newer than view.
+	// installing is set while the span's data may be newer than view, and when the machine
+	// was closed: then the data may be removed.
 	installing atomic.Bool
 	// hub is told of every view after it was stored. Open makes it.
 	hub *watch.Hub
@@ -94,6 +95,7 @@ func (m *Machine) Close() {
 	m.garbage.Lock() // whoever comes next may replace the data
 	defer m.garbage.Unlock()
 	m.garbage.closed = true
+	m.installing.Store(true) // for ever: see settled
 }
 
 // Reload takes over the state that the engine holds now. Use Install when the

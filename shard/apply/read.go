@@ -164,11 +164,11 @@ func (s snapshot) stillReadable(at shard.Revision) error {
 }
 
 // settled returns the view, after a read, that the read is to be judged by. While
-// data is being replaced there is none. The order matters: Install publishes the new
+// data is being replaced, or may be removed, there is none. The order matters: Install publishes the new
 // view before it says that it has ended.
 func (m *Machine) settled() (shard.View, error) {
 	if m.installing.Load() {
-		return shard.View{}, fmt.Errorf("read shard %s during the installation of a snapshot: %w", m.id, shard.ErrUnavailable)
+		return shard.View{}, fmt.Errorf("read shard %s while its data is being replaced or removed: %w", m.id, shard.ErrUnavailable)
 	}
 	return m.View(), nil
 }

@@ -70,11 +70,21 @@ func (e *Engine) locals(lower, upper []byte) (out []LocalRecord, err error) {
 	return out, nil
 }
 
-// DeleteReplica removes every local record of the replica, durably. The data of its
-// span stays: what becomes of it depends on who owns the span now (see Replace).
-func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID) error {
+// DeleteReplica removes every local record of the replica and sets the given ones in
+// their place, durably and in one step. The data of its span stays: what becomes of it
+// depends on who owns the span now (see Replace).
+func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...KV) (err error) {
 	prefix := replicaPrefix(id, replica)
-	if err := e.db.DeleteRange(append(slices.Clone(prefix), sentinel), after(prefix), pebble.Sync); err != nil {
+	b := e.db.NewBatch()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	err = b.DeleteRange(append(slices.Clone(prefix), sentinel), after(prefix), nil)
+	for _, kv := range instead {
+		err = errors.Join(err, b.Set(kv.Key, kv.Value, nil))
+	}
+	if err == nil {
+		err = b.Commit(pebble.Sync)
+	}
+	if err != nil {
 		return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)
 	}
 	return nil

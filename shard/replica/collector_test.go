@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -113,4 +114,37 @@ func TestSpaceComesBack(t *testing.T) {
 	require.Eventually(t, func() bool { return size() > all*9/10 }, patience, time.Millisecond)
 	p.compact()
 	require.Eventually(t, func() bool { return size() < all/10 }, patience, time.Millisecond, "of %d bytes, %d live", all, keys*valueBytes)
+}
+
+// A snapshot that is being sent keeps the history that was readable when it was prepared,
+// whatever is compacted and removed meanwhile.
+func TestSnapshotKeepsWhatIsCollectedMeanwhile(t *testing.T) {
+	const keys = 5
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	p.overwrite(keys, 10, func() []byte { return []byte("old") })
+	old := p.replica.View().Rev
+	p.overwrite(keys, 10, func() []byte { return []byte("new") })
+	sm := &stateMachine{replica: p.replica}
+	prepared, err := sm.PrepareSnapshot()
+	require.NoError(t, err)
+	require.NoError(t, p.host.WaitCollected(t.Context(), p.compact()))
+	require.NoError(t, p.engine.Flush())
+	_, err = p.replica.Range(&pb.RangeRequest{Key: []byte("key000")}, old)
+	require.ErrorIs(t, err, shard.ErrCompacted)
+	var stream bytes.Buffer
+	require.NoError(t, sm.SaveSnapshot(prepared, &stream, nil))
+
+	to := openProcess(t, t.TempDir(), 2, Knobs{})
+	defer func() { to.close() }()
+	got := receiver(t, to, 5)
+	require.NoError(t, got.RecoverFromSnapshot(&stream, nil))
+	for k := range keys {
+		resp, err := got.replica.Range(&pb.RangeRequest{Key: fmt.Appendf(nil, "key%03d", k)}, old)
+		require.NoError(t, err)
+		require.Len(t, resp.Kvs, 1)
+		require.Equal(t, "old", string(resp.Kvs[0].Value))
+		require.EqualValues(t, 10, resp.Kvs[0].Version)
+	}
 }

@@ -16,11 +16,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
-	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
-
-// recordKind is the kind of the engine's local record that holds a ReplicaRecord.
-const recordKind byte = 2
 
 // HostConfig is what a Host works with.
 type HostConfig struct {
@@ -38,8 +34,11 @@ type HostConfig struct {
 	// Clock measures leases. Only the differences of its readings count, and they must be
 	// monotonic. Default: the machine's.
 	Clock clock.Clock
-	Apply apply.Options // Watches comes from Metrics
-	Knobs Knobs
+	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
+	// replicas that join or were away for long, over all of them. 0 is no bound.
+	SnapshotRate int64
+	Apply        apply.Options // Watches comes from Metrics
+	Knobs        Knobs
 }
 
 // Host runs the replicas of one node. It is safe for concurrent use.
@@ -49,10 +48,19 @@ type Host struct {
 	barriers *barriers
 
 	collector *collector
+	pace      pace
 
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
 	changed  chan struct{}
+
+	held struct {
+		sync.Mutex
+		replicas map[Held]struct{}
+	}
+	// ended are replicas that stopped while the host went on, shard.ID -> shard.ReplicaID:
+	// their group has dismissed them, or they are being removed.
+	ended sync.Map
 
 	// sequence numbers the batches of all replicas: a replica that is stopped and started
 	// again, or comes back under a new ID, meets its own batches in the log (P1).
@@ -65,8 +73,11 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}, 1)}
+	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate}}
 	h.collector = newCollector(h)
+	if err := h.loadHeld(); err != nil {
+		return nil, err
+	}
 	adoptRaftLog(cfg.Logger)
 	nh, err := OpenNodeHost(cfg.Raft, h)
 	if err != nil {
@@ -137,8 +148,23 @@ func (h *Host) Each(f func(*Replica)) {
 // and must be the same on all of them. preferred makes this member campaign first
 // when the group is new.
 func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, preferred bool) error {
+	return h.start(id, replicaID, birth{members: members}, preferred)
+}
+
+// Join starts this node's replica of the shard, which exists already: anew, with nothing,
+// or again. It receives everything from the group's leader as soon as that knows of it.
+// learner says that the group takes it without a vote at first; it matters at the first
+// start only.
+func (h *Host) Join(id shard.ID, replicaID shard.ReplicaID, learner bool) error {
+	return h.start(id, replicaID, birth{join: true, learner: learner}, false)
+}
+
+func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred bool) error {
 	if _, ok := h.replicas.Load(id); ok {
 		return nil
+	}
+	if was, ok := h.ended.Load(id); ok && was == replicaID {
+		return fmt.Errorf("start shard %d replica %d, which has stopped: %w", id, replicaID, ErrRemoved)
 	}
 	machine, err := apply.Open(h.cfg.Engine, id, replicaID, h.cfg.Apply)
 	if err != nil {
@@ -147,7 +173,7 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 	// The log may have nothing left to replay that would say it.
 	h.cfg.Source.Observe(machine.View().Rev)
 	r := newReplica(h, id, replicaID, machine)
-	start := func(initial map[uint64]string) error {
+	start := func(initial map[uint64]string, join, learner bool) error {
 		first := uint64(0)
 		if len(initial) > 0 && preferred {
 			first = firstElectionTicks
@@ -155,74 +181,22 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 		// The replica must be found before the log replays into it.
 		h.replicas.Store(id, r)
 		h.collector.poke() // a walk may have been interrupted
-		err := h.nh.StartOnDiskReplica(initial, false, func(uint64, uint64) statemachine.IOnDiskStateMachine {
+		err := h.nh.StartOnDiskReplica(initial, join, func(uint64, uint64) statemachine.IOnDiskStateMachine {
 			return &stateMachine{replica: r}
-		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), first))
+		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), first, learner))
 		if err != nil {
-			h.replicas.Delete(id)
-			return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, err)
+			h.replicas.CompareAndDelete(id, r)
+			return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, notYet(err))
 		}
 		return nil
 	}
-	return h.StartOnce(id, replicaID, members, start)
+	return h.startOnce(id, replicaID, b, start)
 }
 
-// StartOnce calls start so that the replica is started empty at most once in its
-// life (P5): with its group's first members the first time, with none afterwards.
-func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, start func(initial map[uint64]string) error) error {
-	raw, err := h.cfg.Engine.Local(id, replicaID, recordKind)
-	if err != nil {
-		return fmt.Errorf("read the record of shard %d replica %d: %w", id, replicaID, err)
+// notYet marks a start that failed only because the last run has not ended yet.
+func notYet(err error) error {
+	if errors.Is(err, dragonboat.ErrShardAlreadyExist) {
+		return fmt.Errorf("%w: %w", shard.ErrUnavailable, err)
 	}
-	var record shardpb.ReplicaRecord
-	if err := record.UnmarshalVT(raw); err != nil {
-		return fmt.Errorf("decode the record of shard %d replica %d: %w: %w", id, replicaID, shard.ErrCorrupt, err)
-	}
-	hasLog := h.nh.HasNodeInfo(uint64(id), uint64(replicaID))
-	switch {
-	case hasLog && record.Phase == shardpb.ReplicaRecord_NONE:
-		return fmt.Errorf("shard %d replica %d has a Raft log but its data is gone; its node must be removed from the cluster and join again with an empty data directory: %w", id, replicaID, shard.ErrCorrupt)
-	case !hasLog && record.Phase == shardpb.ReplicaRecord_STARTED:
-		return fmt.Errorf("shard %d replica %d has data but its Raft log is gone (or the host name changed); its node must be removed from the cluster and join again with an empty data directory: %w", id, replicaID, shard.ErrCorrupt)
-	}
-	save := func(phase shardpb.ReplicaRecord_Phase) error {
-		data, err := (&shardpb.ReplicaRecord{Format: 1, Phase: phase}).MarshalVT()
-		if err != nil {
-			return fmt.Errorf("encode the record of shard %d: %w", id, err)
-		}
-		b := h.cfg.Engine.NewBatch()
-		err = errors.Join(b.Set(engine.LocalKey(id, replicaID, recordKind), data, nil), h.cfg.Engine.Commit(b), b.Close(), h.cfg.Engine.Sync())
-		if err != nil {
-			return fmt.Errorf("write the record of shard %d: %w", id, err)
-		}
-		return nil
-	}
-	if hasLog {
-		if err := start(nil); err != nil {
-			return err
-		}
-		if record.Phase == shardpb.ReplicaRecord_STARTED {
-			return nil
-		}
-		// A crash had come between the two; without this, a log lost later would not be
-		// noticed.
-		return save(shardpb.ReplicaRecord_STARTED)
-	}
-	if len(members) == 0 { // dragonboat would end the process
-		return fmt.Errorf("start shard %d replica %d anew: the group's first members are not known", id, replicaID)
-	}
-	// A crash between STARTING and STARTED leaves it open whether the replica ever
-	// ran; it is then started anew, which is wrong only if its log was also lost within
-	// these milliseconds.
-	if err := save(shardpb.ReplicaRecord_STARTING); err != nil {
-		return err
-	}
-	initial := make(map[uint64]string, len(members))
-	for replica, addr := range members {
-		initial[uint64(replica)] = addr
-	}
-	if err := start(initial); err != nil {
-		return err
-	}
-	return save(shardpb.ReplicaRecord_STARTED)
+	return err
 }

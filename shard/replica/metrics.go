@@ -81,7 +81,7 @@ func (m *Metrics) registerCollection(reg prometheus.Registerer) {
 	})
 	m.steps = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
-		Help: "Time of one step of removing superseded versions; the sum is all the time spent. Steps are meant to take about 2 ms: longer ones mean a busy machine or a slow disk.",
+		Help: "Time of one step of removing superseded versions; the sum is all the time spent. Steps are meant to take about 1 ms: longer ones mean a busy machine or a slow disk.",
 		// 0.25 ms to 1 s
 		Buckets: prometheus.ExponentialBuckets(0.25, 2, 13),
 	})

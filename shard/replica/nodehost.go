@@ -74,8 +74,10 @@ func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 
 // GroupConfig returns how one group's replica takes part in Raft. firstElection,
 // when not 0, shortens the election timeout in ticks of a replica's first start, so
-// that the preferred node leads from the beginning.
-func (c RaftConfig) GroupConfig(shardID, replicaID uint64, firstElection uint64) config.Config {
+// that the preferred node leads from the beginning. learner is set for ever for a
+// replica that joined as one, whether it votes by now or not: its log has to replay from
+// the time when it did not.
+func (c RaftConfig) GroupConfig(shardID, replicaID, firstElection uint64, learner bool) config.Config {
 	election := c.ElectionTicks
 	if firstElection != 0 {
 		election = firstElection
@@ -86,6 +88,7 @@ func (c RaftConfig) GroupConfig(shardID, replicaID uint64, firstElection uint64)
 		CheckQuorum:         true,
 		PreVote:             true,
 		ElectionRTT:         election,
+		IsNonVoting:         learner,
 		HeartbeatRTT:        1,
 		OrderedConfigChange: true,
 		// Snapshots of the state machine are only metadata (its data is in the engine);

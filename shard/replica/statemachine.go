@@ -94,7 +94,8 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	}, nil
 }
 
-// SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile.
+// SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile. What is saved is
+// always sent: the replica's own snapshots are metadata.
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
@@ -106,7 +107,7 @@ func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struc
 	if s.replica.host.cfg.Knobs.ForgetSpanTail {
 		data = forgetful{data}
 	}
-	if err := mvcc.WriteSnapshot(w, data, img.view.Descriptor.Span, state, stop); err != nil {
+	if err := mvcc.WriteSnapshot(s.replica.host.pace.writer(w, stop), data, img.view.Descriptor.Span, state, stop); err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, stoppedForRaft(err))
 	}
 	return nil
@@ -141,6 +142,8 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 // Close implements IOnDiskStateMachine.
 func (s *stateMachine) Close() error {
 	s.replica.machine.Close()
+	s.replica.host.ended.Store(s.replica.id, s.replica.replicaID)
+	s.replica.host.leaders.Delete(s.replica.id) // whoever comes next under another ID hears anew
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
 	s.replica.host.collector.poke() // whoever waits for this replica need not any more
 	return nil

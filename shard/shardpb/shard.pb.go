@@ -118,6 +118,8 @@ const (
 	ReplicaRecord_NONE     ReplicaRecord_Phase = 0
 	ReplicaRecord_STARTING ReplicaRecord_Phase = 1 // the first start may or may not have happened
 	ReplicaRecord_STARTED  ReplicaRecord_Phase = 2 // has a Raft log; without it the replica must not run again
+	ReplicaRecord_REMOVING ReplicaRecord_Phase = 3 // must not run again; its log and data may still be there
+	ReplicaRecord_REMOVED  ReplicaRecord_Phase = 4 // must not run again; nothing else of it is left
 )
 
 // Enum value maps for ReplicaRecord_Phase.
@@ -126,11 +128,15 @@ var (
 		0: "NONE",
 		1: "STARTING",
 		2: "STARTED",
+		3: "REMOVING",
+		4: "REMOVED",
 	}
 	ReplicaRecord_Phase_value = map[string]int32{
 		"NONE":     0,
 		"STARTING": 1,
 		"STARTED":  2,
+		"REMOVING": 3,
+		"REMOVED":  4,
 	}
 )
 
@@ -1330,15 +1336,17 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"descriptor\x125\n" +
 	"\x06leases\x18\a \x01(\v2\x1d.flotilla.shard.v1.LeaseStateR\x06leases\x123\n" +
 	"\x05child\x18\b \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x12\x1a\n" +
-	"\bpoisoned\x18\t \x01(\bR\bpoisoned\"\xad\x01\n" +
+	"\bpoisoned\x18\t \x01(\bR\bpoisoned\"\xc8\x01\n" +
 	"\rReplicaRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12<\n" +
 	"\x05phase\x18\x02 \x01(\x0e2&.flotilla.shard.v1.ReplicaRecord.PhaseR\x05phase\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\",\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"G\n" +
 	"\x05Phase\x12\b\n" +
 	"\x04NONE\x10\x00\x12\f\n" +
 	"\bSTARTING\x10\x01\x12\v\n" +
-	"\aSTARTED\x10\x02\"n\n" +
+	"\aSTARTED\x10\x02\x12\f\n" +
+	"\bREMOVING\x10\x03\x12\v\n" +
+	"\aREMOVED\x10\x04\"n\n" +
 	"\n" +
 	"Collection\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +

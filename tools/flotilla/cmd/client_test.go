@@ -98,11 +98,9 @@ func masked(text string) string {
 // TestClientStories runs shell scripts on a cluster of three nodes and four shards.
 func TestClientStories(t *testing.T) {
 	sh := newShell(t)
-	stories := []string{"testdata/client", "testdata/streams/lease.txt"}
+	stories := []string{"testdata/client", "testdata/streams"}
 	if *endpointsFlag != "" {
-		// Watches need another server as yet; what is told of the cluster itself is
-		// Flotilla's.
-		stories = []string{"testdata/streams"}
+		stories = stories[1:] // what is told of the cluster itself is Flotilla's
 	}
 	for _, story := range stories {
 		datadriven.Walk(t, story, func(t *testing.T, path string) {

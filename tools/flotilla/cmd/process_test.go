@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,9 +113,24 @@ func requireListening(t *testing.T, addr string) {
 	}, 10*time.Second, 10*time.Millisecond, "%s is not listened on", addr)
 }
 
+// demoPort is a port for a demo, all of whose ports are free and none is among those
+// that the system gives to connections, which come and go at any time.
+func demoPort(t *testing.T) int {
+	t.Helper()
+	for {
+		port := 1100 + rand.IntN(1600)
+		if !slices.ContainsFunc([]int{0, 1, 20_000, 20_001, 30_000, 30_001}, func(offset int) bool {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+offset))
+			return err != nil || l.Close() != nil
+		}) {
+			return port
+		}
+	}
+}
+
 func TestDemo(t *testing.T) {
 	temp := t.TempDir()
-	p := start(t, []string{"TMPDIR=" + temp}, "demo", "--port", fmt.Sprint(lease(t).Number()))
+	p := start(t, []string{"TMPDIR=" + temp}, "demo", "--port", fmt.Sprint(demoPort(t)))
 	p.waitFor(t, "ready to serve client requests")
 	p.requireEnd(t, syscall.SIGINT)
 	requireCalm(t, p.stderr.String())
@@ -132,7 +149,7 @@ func requireCalm(t *testing.T, log string) {
 }
 
 func TestDemoOnATakenPort(t *testing.T) {
-	port := lease(t).Number()
+	port := demoPort(t)
 	for _, offset := range []int{0, 1, 20_000, 30_001} {
 		addr := fmt.Sprintf("127.0.0.1:%d", port+offset)
 		l, err := net.Listen("tcp", addr)

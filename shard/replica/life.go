@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// recordKind is the kind of the engine's local record that holds a ReplicaRecord.
+const recordKind byte = 2
+
+// ErrRemoved: the replica was removed from this node and does not come back (P5).
+var ErrRemoved = errors.New("replica was removed")
+
+// birth is how a replica starts the first time in its life: with the other first members
+// of its group, or with nothing in a group that exists.
+type birth struct {
+	members map[shard.ReplicaID]string
+	join    bool
+	learner bool // joins without a vote
+}
+
+// Held names a replica of which the node has something: a log, data, a record.
+type Held struct {
+	Shard   shard.ID
+	Replica shard.ReplicaID
+}
+
+// Held lists the replicas that were started on the node and not removed from it.
+func (h *Host) Held() []Held {
+	h.held.Lock()
+	defer h.held.Unlock()
+	out := make([]Held, 0, len(h.held.replicas))
+	for r := range h.held.replicas {
+		out = append(out, r)
+	}
+	return out
+}
+
+// loadHeld reads from the engine what the node has.
+func (h *Host) loadHeld() error {
+	h.held.replicas = make(map[Held]struct{})
+	locals, err := h.cfg.Engine.Locals()
+	if err != nil {
+		return fmt.Errorf("list the node's replicas: %w", err)
+	}
+	for _, l := range locals {
+		if l.Kind != recordKind {
+			continue
+		}
+		record, err := decodeRecord(l.Shard, l.Replica, l.Value)
+		if err != nil {
+			return err
+		}
+		if record.Phase != shardpb.ReplicaRecord_REMOVED {
+			h.held.replicas[Held{l.Shard, l.Replica}] = struct{}{}
+		}
+	}
+	return nil
+}
+
+func (h *Host) record(id shard.ID, replicaID shard.ReplicaID) (*shardpb.ReplicaRecord, error) {
+	raw, err := h.cfg.Engine.Local(id, replicaID, recordKind)
+	if err != nil {
+		return nil, fmt.Errorf("read the record of shard %d replica %d: %w", id, replicaID, err)
+	}
+	return decodeRecord(id, replicaID, raw)
+}
+
+func decodeRecord(id shard.ID, replicaID shard.ReplicaID, raw []byte) (*shardpb.ReplicaRecord, error) {
+	record := &shardpb.ReplicaRecord{}
+	if err := record.UnmarshalVT(raw); err != nil {
+		return nil, fmt.Errorf("decode the record of shard %d replica %d: %w: %w", id, replicaID, shard.ErrCorrupt, err)
+	}
+	return record, nil
+}
+
+func encodeRecord(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase, learner bool) (engine.KV, error) {
+	data, err := (&shardpb.ReplicaRecord{Format: 1, Phase: phase, Learner: learner}).MarshalVT()
+	if err != nil {
+		return engine.KV{}, fmt.Errorf("encode the record of shard %d replica %d: %w", id, replicaID, err)
+	}
+	return engine.KV{Key: engine.LocalKey(id, replicaID, recordKind), Value: data}, nil
+}
+
+// saveRecord makes the record durable before it returns.
+func (h *Host) saveRecord(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase, learner bool) error {
+	kv, err := encodeRecord(id, replicaID, phase, learner)
+	if err != nil {
+		return err
+	}
+	b := h.cfg.Engine.NewBatch()
+	err = errors.Join(b.Set(kv.Key, kv.Value, nil), h.cfg.Engine.Commit(b), b.Close(), h.cfg.Engine.Sync())
+	if err != nil {
+		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
+	}
+	h.held.Lock()
+	defer h.held.Unlock()
+	h.held.replicas[Held{id, replicaID}] = struct{}{}
+	return nil
+}
+
+// StartOnce calls start so that the replica is started empty at most once in its
+// life (P5): with its group's first members the first time, with none afterwards.
+func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, start func(initial map[uint64]string) error) error {
+	return h.startOnce(id, replicaID, birth{members: members}, func(initial map[uint64]string, _, _ bool) error { return start(initial) })
+}
+
+func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start func(initial map[uint64]string, join, learner bool) error) error {
+	record, err := h.record(id, replicaID)
+	if err != nil {
+		return err
+	}
+	hasLog := h.nh.HasNodeInfo(uint64(id), uint64(replicaID))
+	switch {
+	case record.Phase >= shardpb.ReplicaRecord_REMOVING:
+		return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, ErrRemoved)
+	case hasLog && record.Phase == shardpb.ReplicaRecord_NONE:
+		return fmt.Errorf("shard %d replica %d has a Raft log but its data is gone; its node must be removed from the cluster and join again with an empty data directory: %w", id, replicaID, shard.ErrCorrupt)
+	case !hasLog && record.Phase == shardpb.ReplicaRecord_STARTED:
+		return fmt.Errorf("shard %d replica %d has data but its Raft log is gone (or the host name changed); its node must be removed from the cluster and join again with an empty data directory: %w", id, replicaID, shard.ErrCorrupt)
+	}
+	if hasLog {
+		if err := start(nil, false, record.Learner); err != nil {
+			return err
+		}
+		if record.Phase == shardpb.ReplicaRecord_STARTED {
+			return nil
+		}
+		// A crash had come between the two; without this, a log lost later would not be
+		// noticed.
+		return h.saveRecord(id, replicaID, shardpb.ReplicaRecord_STARTED, record.Learner)
+	}
+	if len(b.members) == 0 && !b.join { // dragonboat would end the process
+		return fmt.Errorf("start shard %d replica %d anew: the group's first members are not known", id, replicaID)
+	}
+	// A crash between STARTING and STARTED leaves it open whether the replica ever
+	// ran; it is then started anew, which is wrong only if its log was also lost within
+	// these milliseconds.
+	if err := h.saveRecord(id, replicaID, shardpb.ReplicaRecord_STARTING, b.learner); err != nil {
+		return err
+	}
+	initial := make(map[uint64]string, len(b.members))
+	for replica, addr := range b.members {
+		initial[uint64(replica)] = addr
+	}
+	if err := start(initial, b.join, b.learner); err != nil {
+		return err
+	}
+	return h.saveRecord(id, replicaID, shardpb.ReplicaRecord_STARTED, b.learner)
+}

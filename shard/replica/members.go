@@ -1,0 +1,107 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/lni/dragonboat/v4"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// AddLearner makes the replica, which is to run at the address, receive the group's log
+// without a vote. Like Promote and Dismiss it is for the group's leader, and does nothing
+// when it was done already.
+func (r *Replica) AddLearner(ctx context.Context, id shard.ReplicaID, addr string) error {
+	return r.change(ctx, "add a learner", id, func(m *dragonboat.Membership) (done bool, err error) {
+		_, learns := m.NonVotings[uint64(id)]
+		_, votes := m.Nodes[uint64(id)]
+		if _, gone := m.Removed[uint64(id)]; gone {
+			return false, ErrRemoved
+		}
+		return learns || votes, nil
+	}, func(ctx context.Context, order uint64) error {
+		return r.host.nh.SyncRequestAddNonVoting(ctx, uint64(r.id), uint64(id), addr, order)
+	})
+}
+
+// Promote gives a learner a vote.
+func (r *Replica) Promote(ctx context.Context, id shard.ReplicaID, addr string) error {
+	return r.change(ctx, "promote", id, func(m *dragonboat.Membership) (done bool, err error) {
+		_, learns := m.NonVotings[uint64(id)]
+		_, votes := m.Nodes[uint64(id)]
+		if !learns && !votes {
+			return false, errors.New("it is no learner")
+		}
+		return votes, nil
+	}, func(ctx context.Context, order uint64) error {
+		return r.host.nh.SyncRequestAddReplica(ctx, uint64(r.id), uint64(id), addr, order)
+	})
+}
+
+// Dismiss ends a replica's membership for ever. A leader does not dismiss itself: it
+// could not tell the others what it has committed.
+func (r *Replica) Dismiss(ctx context.Context, id shard.ReplicaID) error {
+	if id == r.replicaID {
+		return fmt.Errorf("dismiss replica %d of shard %d: it is this node's, which leads", id, r.id)
+	}
+	return r.change(ctx, "dismiss", id, func(m *dragonboat.Membership) (done bool, err error) {
+		_, gone := m.Removed[uint64(id)]
+		return gone, nil
+	}, func(ctx context.Context, order uint64) error {
+		return r.host.nh.SyncRequestDeleteReplica(ctx, uint64(r.id), uint64(id), order)
+	})
+}
+
+// change makes one change of the group's members, in the order of what was decided on:
+// if another came between the look and the change, it is refused and looked at again.
+// ctx must have a deadline.
+func (r *Replica) change(ctx context.Context, what string, id shard.ReplicaID, done func(*dragonboat.Membership) (bool, error), request func(ctx context.Context, order uint64) error) error {
+	fail := func(err error) error { return fmt.Errorf("%s: shard %d replica %d: %w", what, r.id, id, err) }
+	var refused *uint64
+	for {
+		m, err := r.host.nh.SyncGetShardMembership(ctx, uint64(r.id))
+		if err != nil {
+			return fail(fmt.Errorf("read who the members are: %w", err))
+		}
+		already, err := done(m)
+		if err != nil {
+			return fail(err)
+		}
+		if already {
+			return nil
+		}
+		if refused != nil && *refused == m.ConfigChangeID {
+			return fail(fmt.Errorf("the group refuses it as it is: voters %v, learners %v", m.Nodes, m.NonVotings))
+		}
+		err = request(ctx, m.ConfigChangeID)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, dragonboat.ErrRejected) {
+			return fail(err) // whether it was done is seen by the next call
+		}
+		refused = &m.ConfigChangeID
+	}
+}
+
+// CatchUp returns when the replica has applied all that was committed before the call.
+func (r *Replica) CatchUp(ctx context.Context) error {
+	view, err := r.Barrier(ctx)
+	if err != nil {
+		return err
+	}
+	if view.Descriptor == nil {
+		return fmt.Errorf("shard %d replica %d has not received the shard yet: %w", r.id, r.replicaID, shard.ErrUnavailable)
+	}
+	return nil
+}
+
+// Yield asks the group to let another replica lead. It does not wait.
+func (r *Replica) Yield(to shard.ReplicaID) error {
+	if err := r.host.nh.RequestLeaderTransfer(uint64(r.id), uint64(to)); err != nil {
+		return fmt.Errorf("let replica %d of shard %d lead: %w", to, r.id, err)
+	}
+	return nil
+}

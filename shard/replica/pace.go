@@ -1,0 +1,59 @@
+package replica
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+)
+
+// pace spreads what is written through it over time, all its writers together: whoever
+// sends whole shards leaves the disk and the network to the requests.
+type pace struct {
+	rate int64 // bytes a second; 0 is no bound
+
+	mu   sync.Mutex
+	free time.Time // when everything taken so far will have had its time
+}
+
+// take reserves the time of n bytes and returns how long to wait until it begins.
+func (p *pace) take(n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.free.Before(now) {
+		p.free = now
+	}
+	wait := p.free.Sub(now)
+	p.free = p.free.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
+	return wait
+}
+
+// writer writes to w at the pace until stop is closed.
+func (p *pace) writer(w io.Writer, stop <-chan struct{}) io.Writer {
+	if p.rate <= 0 {
+		return w
+	}
+	return &pacedWriter{pace: p, w: w, stop: stop}
+}
+
+type pacedWriter struct {
+	pace *pace
+	w    io.Writer
+	stop <-chan struct{}
+}
+
+// Write implements io.Writer.
+func (p *pacedWriter) Write(data []byte) (int, error) {
+	if wait := p.pace.take(len(data)); wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-p.stop:
+			return 0, mvcc.ErrSnapshotStopped
+		}
+	}
+	return p.w.Write(data)
+}

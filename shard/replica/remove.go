@@ -1,0 +1,111 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// unloadTimeout bounds how long a removal waits for the replica's workers to let go.
+const unloadTimeout = 10 * time.Second
+
+// Remove takes a replica off the node for ever: it is stopped, and its Raft log, its
+// records and the data of its span are removed, but for keys in keep, which others on
+// the node own. Only a replica that is no member of its group any more may be removed.
+//
+// The order is the protocol: that it never starts again is durable (1) before its log
+// goes (2), and which data is its own is known until the data is gone (3). So a crash
+// anywhere leaves a replica that is held, does not start, and can be removed again.
+func (h *Host) Remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID, keep []shard.Span) error {
+	if err := h.remove(ctx, id, replicaID, keep); err != nil {
+		return fmt.Errorf("remove shard %d replica %d from the node: %w", id, replicaID, err)
+	}
+	h.held.Lock()
+	defer h.held.Unlock()
+	delete(h.held.replicas, Held{id, replicaID})
+	return nil
+}
+
+func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID, keep []shard.Span) error {
+	record, err := h.record(id, replicaID)
+	if err != nil {
+		return err
+	}
+	switch record.Phase {
+	case shardpb.ReplicaRecord_NONE, shardpb.ReplicaRecord_REMOVED:
+		return nil
+	case shardpb.ReplicaRecord_REMOVING:
+	default:
+		if err := h.saveRecord(id, replicaID, shardpb.ReplicaRecord_REMOVING, record.Learner); err != nil { // 1
+			return err
+		}
+	}
+	err = h.nh.StopReplica(uint64(id), uint64(replicaID))
+	if err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
+		return fmt.Errorf("stop it: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
+	defer cancel()
+	if err := h.nh.SyncRemoveData(ctx, uint64(id), uint64(replicaID)); err != nil { // 2
+		return fmt.Errorf("remove its log: %w", err)
+	}
+	span, any, err := h.SpanOf(Held{id, replicaID})
+	if err != nil {
+		return err
+	}
+	if any {
+		for _, s := range without(span, keep) {
+			if err := h.cfg.Engine.Replace(s, nil); err != nil { // 3
+				return err
+			}
+		}
+	}
+	gone, err := encodeRecord(id, replicaID, shardpb.ReplicaRecord_REMOVED, record.Learner)
+	if err != nil {
+		return err
+	}
+	return h.cfg.Engine.DeleteReplica(id, replicaID, gone)
+}
+
+// SpanOf returns the keys of which a replica may have data; false when it has none.
+func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
+	raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, apply.StateKind)
+	if err != nil || raw == nil {
+		return shard.Span{}, false, err
+	}
+	view, err := apply.UnmarshalState(raw)
+	if err != nil || view.Descriptor == nil {
+		return shard.Span{}, false, err
+	}
+	return view.Descriptor.Span, true, nil
+}
+
+// without returns what is left of a span when the keys of others are taken out.
+func without(span shard.Span, others []shard.Span) []shard.Span {
+	left := []shard.Span{span}
+	for _, o := range others {
+		var next []shard.Span
+		for _, s := range left {
+			cut := s.Intersect(o)
+			if cut.Empty() {
+				next = append(next, s)
+				continue
+			}
+			if before := (shard.Span{Start: s.Start, End: cut.Start}); len(cut.Start) > 0 && !before.Empty() {
+				next = append(next, before)
+			}
+			if len(cut.End) > 0 && !(shard.Span{Start: cut.End, End: s.End}).Empty() {
+				next = append(next, shard.Span{Start: cut.End, End: s.End})
+			}
+		}
+		left = next
+	}
+	return left
+}
