@@ -197,6 +197,15 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
+// Rest is what a SPLIT leaves of its shard.
+func (o *Operator) Rest(d *shard.Descriptor) *shard.Descriptor {
+	rest := *d
+	rest.Span.End = o.Key
+	rest.Epoch++
+	rest.Generation++
+	return &rest
+}
+
 // freeSlot returns the slot for a child right of d. Slots promised to other children
 // are taken.
 func (m *Map) freeSlot(d *shard.Descriptor) shard.Slot {
@@ -324,11 +333,7 @@ func (m *Map) finishOperator(c *placementpb.FinishOperator) (*Map, *placementpb.
 				o.ID, o.Shard, o.From, o.To)
 		}
 	case placementpb.OperatorKind_SPLIT:
-		left := *d
-		left.Span.End = o.Key
-		left.Epoch++
-		left.Generation++
-		next.putShards([]entry{{desc: &left, version: next.version}, {desc: o.Child, version: next.version}})
+		next.putShards([]entry{{desc: o.Rest(d), version: next.version}, {desc: o.Child, version: next.version}})
 	}
 	next.dropOperator(o)
 	return next, operatorResult(o)

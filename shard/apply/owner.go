@@ -28,15 +28,15 @@ func (m *Machine) replaces(span shard.Span) shard.Span {
 	return span
 }
 
-// ownerOf is another shard with a replica on this node that has keys of the span, 0 for
-// none. What the engine holds counts: a replica need not run to have keys.
+// ownerOf is another shard with a replica on this node that has keys of the span, or a
+// seed for them; 0 for none. What the engine holds counts: a replica need not run to have keys.
 func (m *Machine) ownerOf(span shard.Span) (shard.ID, error) {
 	locals, err := m.engine.Locals()
 	if err != nil {
 		return 0, err
 	}
 	for _, l := range locals {
-		if l.Kind != StateKind || l.Shard == m.id {
+		if l.Kind != StateKind && l.Kind != SeedKind || l.Shard == m.id {
 			continue
 		}
 		view, err := UnmarshalState(l.Value)
