@@ -246,6 +246,7 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := r.Split(ctx, rest, child); err != nil {
 		return err
 	}
+	gave := time.Now()
 	if err := n.control.step(ctx, stepSecure); err != nil {
 		return err
 	}
@@ -260,7 +261,7 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := n.control.step(ctx, stepBegin); err != nil {
 		return err
 	}
-	return until(ctx, func() error {
+	err := until(ctx, func() error {
 		leader, _ := n.host.Leader(child.ID)
 		if leader == 0 {
 			return fmt.Errorf("shard %s has no leader: %w", child.ID, shard.ErrUnavailable)
@@ -269,6 +270,10 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 			Shard: uint64(child.ID), Order: &routerpb.DirectRequest_Initialise{Initialise: child.Proto()},
 		})
 	})
+	if err == nil {
+		n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start), "pause", time.Since(gave))
+	}
+	return err
 }
 
 // Split begins to split the shard of a key there: the key and those after it become a

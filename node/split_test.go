@@ -205,8 +205,7 @@ func TestSplitUnderLoad(t *testing.T) {
 	for _, watcher := range watchers {
 		watcher.requireSaw(t, w)
 	}
-	for _, n := range c.Nodes() {
-		n.Inside().Host().Each(func(r *replica.Replica) { require.True(t, r.Weaned() || r.View().Descriptor.Parent == 0) })
-	}
+	requireWeaned(t, c)
+	requireSame(t, c)
 }
 
