@@ -175,7 +175,7 @@ func TestSplitWithAMemberDown(t *testing.T) {
 // durable yet delays the child, which then begins with the others. When it is back it has
 // what they have.
 func TestSplitLosesAMember(t *testing.T) {
-	for _, step := range []string{"the seeds are made durable", "the child begins", "the child's logs are cut behind INIT"} {
+	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the child's logs are cut behind INIT"} {
 		t.Run(step, func(t *testing.T) {
 			c, g := startGated(t)
 			client := c.Client(t)
