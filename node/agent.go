@@ -114,7 +114,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []replica.He
 		return func(ctx context.Context) { a.start(ctx, d, m) }
 	}
 	view := r.View()
-	if view.Descriptor != nil && d.Parent != 0 && !r.Weaned() {
+	if view.Descriptor != nil && !r.Weaned() {
 		return func(ctx context.Context) { a.wean(ctx, r) }
 	}
 	if !r.Leads() {

@@ -54,8 +54,7 @@ func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Rep
 	return view.Poisoned || view.Descriptor != nil && !view.Descriptor.Span.Overlaps(d.Span)
 }
 
-// wean cuts the log of a replica behind INIT, where the split that made the shard ended
-// without it.
+// wean cuts the log of a replica behind a split that ended without it.
 func (a *agent) wean(ctx context.Context, r *replica.Replica) {
 	ctx, cancel := context.WithTimeout(ctx, weanTimeout)
 	defer cancel()

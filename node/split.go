@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 //	STARTED    all are still well
 //	COMMITTED  the parent's leader gives the keys away, its nodes make their seeds
 //	           durable, the child's leader writes INIT
-//	SEEDED     the child's logs begin after INIT; the table gets both shards
+//	SEEDED     the logs of both are cut behind the split; the table gets both shards
 //
 // What happens from the parent's split to the child's INIT, while nobody serves the keys,
 // is driven by the node of the parent's leader (Node.divide).
@@ -38,7 +39,7 @@ const (
 	stepSecure = "the seeds are made durable"
 	stepBegin  = "the child begins"
 	stepSeeded = "the table hears that the child serves"
-	stepWean   = "the child's logs are cut behind INIT"
+	stepWean   = "the logs are cut behind the split"
 	stepSettle = "the split is finished"
 )
 
@@ -167,22 +168,42 @@ func (s *splitter) divide(ctx context.Context, m *placement.Map, o *placement.Op
 	return s.advance(ctx, o, placementpb.Phase_SEEDED)
 }
 
-// settle ends the operator when no log of the child tells of INIT any more, but for those
-// of a few nodes that are down.
+// settle ends the operator when no log goes back to before the split, but for those of a
+// few nodes that are down. Whoever joins one of the shards later gets its data.
 func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	if err := s.step(ctx, stepWean); err != nil {
 		return err
 	}
-	weaned := s.everyReplica(ctx, o.Child, weanPatience, func(ctx context.Context, r shard.Replica) error {
-		return s.order(ctx, m, r.Node, &routerpb.DirectRequest{Shard: uint64(o.Child.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{}}})
-	})
-	if err := weaned.majority(o.Child); err != nil {
-		return err
+	for _, d := range []*shard.Descriptor{o.Rest(m.Shard(o.Shard)), o.Child} {
+		if err := s.arrive(ctx, m, d); err != nil {
+			return err
+		}
+		weaned := s.everyReplica(ctx, d, weanPatience, func(ctx context.Context, r shard.Replica) error {
+			return s.order(ctx, m, r.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{}}})
+		})
+		if err := weaned.majority(d); err != nil {
+			return err
+		}
 	}
 	if err := s.step(ctx, stepSettle); err != nil {
 		return err
 	}
 	return s.finish(ctx, o)
+}
+
+// arrive waits, not for long, until all replicas that answer have applied the split: one
+// that has not when the logs are cut would have to be sent all the data.
+func (s *splitter) arrive(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
+	for began := time.Now(); time.Since(began) < weanPatience; {
+		behind := slices.ContainsFunc(s.reports(ctx, m, d), func(r report) bool { return r.Epoch < d.Epoch && !r.Poisoned })
+		if !behind {
+			return nil
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tally is what came of asking every replica.

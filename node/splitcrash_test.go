@@ -175,7 +175,7 @@ func TestSplitWithAMemberDown(t *testing.T) {
 // durable yet delays the child, which then begins with the others. When it is back it has
 // what they have.
 func TestSplitLosesAMember(t *testing.T) {
-	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the child's logs are cut behind INIT"} {
+	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the logs are cut behind the split"} {
 		t.Run(step, func(t *testing.T) {
 			c, g := startGated(t)
 			client := c.Client(t)
@@ -208,14 +208,14 @@ func TestSplitLosesAMember(t *testing.T) {
 	}
 }
 
-// requireWeaned waits until no log speaks of an INIT that needs a seed.
+// requireWeaned waits until no log goes back to before a split.
 func requireWeaned(t *testing.T, c *testcluster.Cluster) {
 	t.Helper()
 	for _, n := range c.Nodes() {
-		testcluster.Until(t, "the logs to be cut behind INIT", func() bool {
+		testcluster.Until(t, "the logs to be cut behind the splits", func() bool {
 			all := true
 			n.Inside().Host().Each(func(r *replica.Replica) {
-				all = all && (r.Weaned() || r.View().Descriptor.Parent == 0)
+				all = all && r.Weaned()
 			})
 			return all
 		})

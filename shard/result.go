@@ -36,6 +36,10 @@ type View struct {
 	// Poisoned replicas were told to begin without their data. They have no Descriptor,
 	// apply nothing and serve nothing until they are replaced.
 	Poisoned bool
+	// Since is the Raft index of the split, or of the INIT after one, that gave the shard
+	// the keys it has; 0 for none. Nobody may begin with a log that goes back to it: what
+	// is before speaks of keys that are another shard's by now.
+	Since uint64
 }
 
 // WrongShard refuses what was routed by another map than this replica's.

@@ -1744,7 +1744,7 @@ type DirectRequest_Initialise struct {
 }
 
 type DirectRequest_Wean struct {
-	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after INIT
+	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split
 }
 
 func (*DirectRequest_AddLearner) isDirectRequest_Order() {}

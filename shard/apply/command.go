@@ -79,6 +79,12 @@ func (r *run) initialise(cmd *shardpb.Command) error {
 	if d.Parent != 0 {
 		return r.begin()
 	}
+	if owner, err := r.ownerOf(d.Span); err != nil {
+		return err
+	} else if owner != 0 { // a log that goes back too far: A10
+		r.view.Poisoned = true
+		return absent(r.id, r.view)
+	}
 	r.view.Descriptor = d
 	r.view.Rev, r.view.Floor = shard.FirstRevision, shard.FirstRevision
 	return nil

@@ -36,5 +36,6 @@
 //	    with its seed or a snapshot, or not at all: INIT without a seed poisons the replica
 //	    for good. So two shards never write one key, and no replica begins without data that
 //	    the others have.
-//	A10 A snapshot replaces no key that another shard's replica on the node has.
+//	A10 No snapshot and no INIT gives a replica keys that another shard's replica on the
+//	    node has.
 package apply

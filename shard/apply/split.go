@@ -51,7 +51,7 @@ func (r *run) split(cmd *shardpb.Command) error {
 		leases: r.leases.Shared(),
 	})
 	r.leases.Keep(left.Span)
-	r.view.Descriptor, r.view.Child = left, child
+	r.view.Descriptor, r.view.Child, r.view.Since = left, child, r.index
 	return nil
 }
 
@@ -69,7 +69,7 @@ func (r *run) begin() error {
 	}
 	applied := r.view.Applied
 	r.view = s.view
-	r.view.Applied = applied
+	r.view.Applied, r.view.Since = applied, r.index
 	r.begun = s
 	r.leases = s.table.Update()
 	return nil

@@ -26,7 +26,7 @@ func marshalState(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	s := shardpb.ReplicaState{
 		Format: stateFormat, AppliedIndex: v.Applied,
 		Revision: int64(v.Rev), Floor: int64(v.Floor), Compacted: int64(v.Compacted), Leases: leases,
-		Poisoned: v.Poisoned,
+		Poisoned: v.Poisoned, Since: v.Since,
 	}
 	if v.Descriptor != nil {
 		s.Descriptor_ = v.Descriptor.Proto()
@@ -60,7 +60,7 @@ func unmarshalState(data []byte) (shard.View, *shardpb.LeaseState, error) {
 	}
 	v := shard.View{
 		Applied: s.AppliedIndex, Rev: shard.Revision(s.Revision),
-		Floor: shard.Revision(s.Floor), Compacted: shard.Revision(s.Compacted), Poisoned: s.Poisoned,
+		Floor: shard.Revision(s.Floor), Compacted: shard.Revision(s.Compacted), Poisoned: s.Poisoned, Since: s.Since,
 	}
 	if s.Descriptor_ != nil {
 		v.Descriptor = shard.DescriptorOf(s.Descriptor_)

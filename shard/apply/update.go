@@ -50,7 +50,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	reader := m.engine.NewReader()
 	r := &run{
 		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
-		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, seed: m.loadSeed,
+		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, seed: m.loadSeed, ownerOf: m.ownerOf,
 	}
 	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
@@ -104,6 +104,7 @@ type run struct {
 	id    shard.ID
 	knobs Knobs
 	view  shard.View
+	index uint64 // of the entry
 	w     *mvcc.Writer
 	// events is what those who watch will be told.
 	events events
@@ -112,6 +113,8 @@ type run struct {
 	attached attached
 	// seed reads what the parent has left for this replica; nil when it has left nothing.
 	seed func() (*taken, error)
+	// ownerOf finds who else on the node has keys of a span.
+	ownerOf func(shard.Span) (shard.ID, error)
 	// splits are the seeds of the SPLITs carried out, begun the one that INIT has taken.
 	splits []seed
 	begun  *taken
@@ -124,6 +127,7 @@ func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) erro
 		if e.Index <= r.view.Applied {
 			continue
 		}
+		r.index = e.Index
 		if err := r.apply(e, wanted); err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}

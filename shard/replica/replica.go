@@ -27,8 +27,8 @@ type Replica struct {
 	barrier   barrier
 	reigning  reigning
 
-	// weaned is set once the log was seen to begin after INIT.
-	weaned atomic.Bool
+	// weaned is the last View.Since that the log was seen to begin after.
+	weaned atomic.Uint64
 
 	views struct {
 		sync.Mutex

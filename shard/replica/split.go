@@ -78,27 +78,34 @@ func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error
 // weanPause is between two looks at whether the log was cut.
 const weanPause = 5 * time.Millisecond
 
-// Weaned reports whether the log was seen to begin after INIT, in this process.
-func (r *Replica) Weaned() bool { return r.weaned.Load() }
+// Weaned reports whether the log was seen to begin after the last split.
+func (r *Replica) Weaned() bool { return r.weaned.Load() >= r.View().Since }
 
-// Wean cuts the log of a shard that was split off behind INIT, and returns when it is
-// cut. A replica that joins then gets the shard's data; a log from the beginning would
-// tell it to begin with a seed that it has not got.
+// Wean cuts the log behind what a split has changed here, and returns when it is cut. A
+// replica that joins then gets the shard's data. A log from the beginning would have it
+// write keys that have been given away, which another replica of its node may have, or
+// begin with a seed that it has not got. What came after is kept: replicas that are a
+// little behind go on from it.
 func (r *Replica) Wean(ctx context.Context) error {
 	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
-	if view := r.View(); view.Descriptor == nil {
-		return fail(view.Absent(r.id))
-	}
 	for {
+		view := r.View()
+		if view.Descriptor == nil {
+			return fail(view.Absent(r.id))
+		}
 		first, err := r.logBegins(ctx)
 		if err != nil {
 			return fail(err)
 		}
-		if first > 1 {
-			r.weaned.Store(true)
+		if first > view.Since {
+			r.weaned.Store(view.Since)
 			return nil
 		}
-		_, err = r.host.nh.SyncRequestSnapshot(ctx, uint64(r.id), dragonboat.SnapshotOption{OverrideCompactionOverhead: true})
+		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
+		if view.Applied > view.Since { // otherwise no overhead says the same
+			cut.CompactionIndex = view.Since
+		}
+		_, err = r.host.nh.SyncRequestSnapshot(ctx, uint64(r.id), cut)
 		if err != nil && !errors.Is(err, dragonboat.ErrRejected) { // rejected: one was just made
 			return fail(err)
 		}

@@ -1018,6 +1018,7 @@ type ReplicaState struct {
 	Leases        *LeaseState            `protobuf:"bytes,7,opt,name=leases,proto3" json:"leases,omitempty"`         // in snapshots and seeds; the store has records of their own
 	Child         *Descriptor            `protobuf:"bytes,8,opt,name=child,proto3" json:"child,omitempty"`           // the shard that was split off from this one last
 	Poisoned      bool                   `protobuf:"varint,9,opt,name=poisoned,proto3" json:"poisoned,omitempty"`    // the replica was told to begin without its data and never serves
+	Since         uint64                 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`         // index of the entry by which a split gave the shard its keys; 0: none did
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1113,6 +1114,13 @@ func (x *ReplicaState) GetPoisoned() bool {
 		return x.Poisoned
 	}
 	return false
+}
+
+func (x *ReplicaState) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 // ReplicaRecord is what a node remembers about a replica it was told to hold. It
@@ -1324,7 +1332,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x126\n" +
 	"\bcommands\x18\x04 \x03(\v2\x1a.flotilla.shard.v1.CommandR\bcommands\x12 \n" +
-	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xe2\x02\n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xf8\x02\n" +
 	"\fReplicaState\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1a\n" +
@@ -1336,7 +1344,9 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"descriptor\x125\n" +
 	"\x06leases\x18\a \x01(\v2\x1d.flotilla.shard.v1.LeaseStateR\x06leases\x123\n" +
 	"\x05child\x18\b \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x12\x1a\n" +
-	"\bpoisoned\x18\t \x01(\bR\bpoisoned\"\xc8\x01\n" +
+	"\bpoisoned\x18\t \x01(\bR\bpoisoned\x12\x14\n" +
+	"\x05since\x18\n" +
+	" \x01(\x04R\x05since\"\xc8\x01\n" +
 	"\rReplicaRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12<\n" +
 	"\x05phase\x18\x02 \x01(\x0e2&.flotilla.shard.v1.ReplicaRecord.PhaseR\x05phase\x12\x18\n" +
