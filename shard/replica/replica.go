@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -26,14 +27,17 @@ type Replica struct {
 	barrier   barrier
 	reigning  reigning
 
-	floors struct {
+	// weaned is the last View.Since that the log was seen to begin after.
+	weaned atomic.Uint64
+
+	views struct {
 		sync.Mutex
-		waiters []floorWaiter
+		waiters []viewWaiter
 	}
 }
 
-type floorWaiter struct {
-	floor   shard.Revision
+type viewWaiter struct {
+	wanted  func(shard.View) bool
 	reached chan struct{}
 }
 
@@ -89,6 +93,10 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 		done(shard.Result{Err: err})
 		return
 	}
+	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
+		done(shard.Result{Err: view.Absent(r.id)})
+		return
+	}
 	r.proposer.submit(cmd, done)
 }
 
@@ -115,34 +123,42 @@ func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
 // WaitFloor waits until this replica has applied a floor of at least the given
 // revision: from then on everything at or below it is final here.
 func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
-	if r.View().Floor >= floor {
+	if err := r.waitView(ctx, func(v shard.View) bool { return v.Floor >= floor }); err != nil {
+		return fmt.Errorf("wait for shard %d to close revision %d: %w", r.id, floor, err)
+	}
+	return nil
+}
+
+// waitView waits until the replica has applied what is wanted.
+func (r *Replica) waitView(ctx context.Context, wanted func(shard.View) bool) error {
+	if wanted(r.View()) {
 		return nil
 	}
-	w := floorWaiter{floor: floor, reached: make(chan struct{})}
-	r.floors.Lock()
-	r.floors.waiters = append(r.floors.waiters, w)
-	r.floors.Unlock()
-	r.wakeFloorWaiters() // the floor may have come between the look and the append
+	w := viewWaiter{wanted: wanted, reached: make(chan struct{})}
+	r.views.Lock()
+	r.views.waiters = append(r.views.waiters, w)
+	r.views.Unlock()
+	r.wakeWaiters() // it may have come between the look and the append
 	select {
 	case <-w.reached:
 		return nil
 	case <-ctx.Done():
-		r.floors.Lock()
-		r.floors.waiters = slices.DeleteFunc(r.floors.waiters, func(o floorWaiter) bool { return o.reached == w.reached })
-		r.floors.Unlock()
-		return fmt.Errorf("wait for shard %d to close revision %d: %w", r.id, floor, context.Cause(ctx))
+		r.views.Lock()
+		r.views.waiters = slices.DeleteFunc(r.views.waiters, func(o viewWaiter) bool { return o.reached == w.reached })
+		r.views.Unlock()
+		return context.Cause(ctx)
 	}
 }
 
-func (r *Replica) wakeFloorWaiters() {
-	r.floors.Lock()
-	defer r.floors.Unlock()
-	if len(r.floors.waiters) == 0 {
+func (r *Replica) wakeWaiters() {
+	r.views.Lock()
+	defer r.views.Unlock()
+	if len(r.views.waiters) == 0 {
 		return
 	}
-	floor := r.View().Floor
-	r.floors.waiters = slices.DeleteFunc(r.floors.waiters, func(w floorWaiter) bool {
-		if w.floor > floor {
+	view := r.View()
+	r.views.waiters = slices.DeleteFunc(r.views.waiters, func(w viewWaiter) bool {
+		if !w.wanted(view) {
 			return false
 		}
 		close(w.reached)
