@@ -31,6 +31,7 @@ type Node struct {
 	meta  *meta
 	watch *watch
 	agent *agent
+	loads *loads
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -76,6 +77,7 @@ func New(cfg Config) (*Node, error) {
 	n.meta = &meta{node: n}
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
+	n.loads = newLoads(n)
 	return n, nil
 }
 

@@ -168,7 +168,7 @@ func (n *Node) checkClock(ctx context.Context) error {
 func (n *Node) openRaft(context.Context) (err error) {
 	raft := n.raftConfig()
 	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
-	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer}
+	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: 5 * time.Second,
@@ -228,6 +228,7 @@ func (n *Node) feed(cache *router.Cache) {
 func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
+	n.work.Go(func() { n.loads.run(n.ctx) })
 	if n.cfg.HistoryRetention > 0 {
 		n.work.Go(func() { n.retain(n.ctx) })
 	}

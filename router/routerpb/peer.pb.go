@@ -1377,7 +1377,7 @@ var File_router_routerpb_peer_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1arouter/routerpb/peer.proto\x12\x12flotilla.router.v1\x1a\x19shard/shardpb/shard.proto\"\xa0\x01\n" +
+	"\x1arouter/routerpb/peer.proto\x12\x12flotilla.router.v1\x1a\x1arouter/routerpb/load.proto\x1a\x19shard/shardpb/shard.proto\"\xa0\x01\n" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
@@ -1518,11 +1518,12 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\xe7\x03\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xaf\x04\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
+	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
 	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01B1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
@@ -1563,6 +1564,8 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*shardpb.Command)(nil),    // 18: flotilla.shard.v1.Command
 	(*shardpb.Descriptor)(nil), // 19: flotilla.shard.v1.Descriptor
 	(*shardpb.Span)(nil),       // 20: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 21: flotilla.router.v1.LoadRequest
+	(*LoadReply)(nil),          // 22: flotilla.router.v1.LoadReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
@@ -1577,17 +1580,19 @@ var file_router_routerpb_peer_proto_depIdxs = []int32{
 	2,  // 9: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
 	13, // 10: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 11: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	7,  // 12: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 13: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 14: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	2,  // 15: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 16: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 17: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	8,  // 18: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 19: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 20: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
+	21, // 12: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	7,  // 13: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 14: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 15: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	2,  // 16: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 17: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 18: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	22, // 19: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	8,  // 20: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 21: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 22: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1598,6 +1603,7 @@ func file_router_routerpb_peer_proto_init() {
 	if File_router_routerpb_peer_proto != nil {
 		return
 	}
+	file_router_routerpb_load_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -134,8 +132,12 @@ func TestWhereWritesDivide(t *testing.T) {
 	}{
 		{"two halves", func(r *rand.Rand) string { return []string{"a", "b"}[r.IntN(2)] }, "b", 0.5},
 		{"one key", func(*rand.Rand) string { return "a" }, "", 0},
-		{"a hot key at the end", func(r *rand.Rand) string { return []string{"a", "z", "z", "z", "z", "z", "z", "z", "z", "z"}[r.IntN(10)] }, "z", 0.1},
-		{"a hot key at the beginning", func(r *rand.Rand) string { return []string{"a", "a", "a", "a", "a", "a", "a", "a", "a", "z"}[r.IntN(10)] }, "z", 0.9},
+		{"a hot key at the end", func(r *rand.Rand) string {
+			return []string{"a", "z", "z", "z", "z", "z", "z", "z", "z", "z"}[r.IntN(10)]
+		}, "z", 0.1},
+		{"a hot key at the beginning", func(r *rand.Rand) string {
+			return []string{"a", "a", "a", "a", "a", "a", "a", "a", "a", "z"}[r.IntN(10)]
+		}, "z", 0.9},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -153,7 +155,8 @@ func TestWhereWritesDivide(t *testing.T) {
 		s.Pace(100)
 		write(&s, 20_000, func(int) string { return fmt.Sprintf("%04d", random.IntN(10_000)) })
 		p := s.Point()
-		require.True(t, shard.Span{Start: []byte("3500"), End: []byte("6500")}.Contains(p.Key), "%s", p.Key)
+		require.Greater(t, string(p.Key), "3500")
+		require.Less(t, string(p.Key), "6500")
 		require.InDelta(t, 0.5, p.Left, 0.02)
 	})
 	t.Run("too few", func(t *testing.T) {

@@ -52,6 +52,7 @@ type proposer struct {
 	sequence *atomic.Uint64
 	knobs    Knobs
 	view     func() shard.View
+	meter    *meter
 
 	mu struct {
 		sync.Mutex
@@ -108,6 +109,7 @@ func (p *proposer) drain() {
 		if p.knobs != (Knobs{}) {
 			batch = p.sabotage(batch)
 		}
+		p.meter.wrote(batch)
 		p.round(p.launch(batch), batch)
 	}
 }
