@@ -61,7 +61,7 @@ func (h *Host) Measure(now time.Time, peaks time.Duration) {
 	var due []*Replica
 	h.Each(func(r *Replica) {
 		r.measure(now, peaks)
-		if sized := r.meter.sized(); now.Sub(sized) >= sizeEvery {
+		if r.View().Descriptor != nil && now.Sub(r.meter.sized()) >= sizeEvery {
 			due = append(due, r)
 		}
 	})
@@ -208,12 +208,10 @@ func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	}
 }
 
-// size estimates what the replica has on disk. The meter is not held up by it.
+// size estimates what the replica, which has a descriptor, has on disk. The meter is not
+// held up by it.
 func (r *Replica) size(now time.Time) error {
 	d := r.View().Descriptor
-	if d == nil {
-		return nil
-	}
 	m := &r.meter
 	m.mu.Lock()
 	middle, middleBytes := m.mu.middle, m.mu.middleBytes
