@@ -52,8 +52,8 @@ func TestMoveAfterSplit(t *testing.T) {
 	key := spread(4, "")
 	splitAt(t, c.Node(1), key)
 	for _, k := range []string{key, "a"} {
-		d := shardOf(c.Node(1), k)
-		move(t, c.Node(1), d.ID, d.Replicas[0].Node, idOf(fourth))
+		d := c.Node(1).Inside().Map().Lookup([]byte(k))
+		requireMoved(t, c.Node(1), d.ID, d.Replicas[0].Node, nodeID(fourth))
 	}
 	splitAt(t, fourth, spread(2, ""))
 	w.requireKept(t, client)
