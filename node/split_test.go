@@ -208,4 +208,3 @@ func TestSplitUnderLoad(t *testing.T) {
 	requireWeaned(t, c)
 	requireSame(t, c)
 }
-
