@@ -169,7 +169,9 @@ func TestLockService(t *testing.T) {
 	require.Equal(t, held.Key, again.Key, "who holds it has it")
 
 	waiting := make(chan string, 1)
-	go func() { waiting <- postJSON(t, c.Node(2), "/v3/lock/lock", map[string]any{"name": name, "lease": int64(second)}) }()
+	go func() {
+		waiting <- postJSON(t, c.Node(2), "/v3/lock/lock", map[string]any{"name": name, "lease": int64(second)})
+	}()
 	testcluster.Eventually(t, "the second to wait", func(ctx context.Context) error {
 		resp, err := client.Get(ctx, "locks/service/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err == nil && resp.Count != 2 {

@@ -26,12 +26,13 @@ const (
 	keeperFlights = 64
 	// keeperPatience bounds each, so that a shard that does not answer holds up the others
 	// for no longer.
-	keeperPatience = 3 * time.Second
+	keeperPatience = time.Second
 )
 
 // keeper ends the leases that have expired, of all shards that this node leads, and
 // finishes revocations that whoever began them has left. It keeps no books: a shard's
-// leader knows what is due, and names it again some seconds after an attempt that failed.
+// leader knows what is due, and names it again a second after an attempt that failed: what
+// was done of it is not done again.
 type keeper struct {
 	due    func(limit int) []lease.Due
 	expire func(ctx context.Context, id, incarnation int64, reign uint64) error
@@ -64,7 +65,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// What could not be begun now is not asked for: it would not be named again soon.
+		// What could not be begun now is not asked for: it would not be named again at once.
 		due := k.due(min(keeperBurst, cap(flights)-len(flights)))
 		for _, d := range due {
 			flights <- struct{}{}

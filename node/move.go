@@ -239,31 +239,3 @@ func (v *mover) update(ctx context.Context, step string, o *placement.Operator, 
 	}}})
 	return err
 }
-
-// Move begins to move a shard's replica from a node to another; either may be 0: only a
-// replica more, or one less. It returns the operator's ID once the move is recorded. From
-// then on it goes on by itself.
-func (n *Node) Move(ctx context.Context, id shard.ID, from, to shard.NodeID, why string) (uint64, error) {
-	d := n.table.Map().Shard(id)
-	if d == nil {
-		return 0, fmt.Errorf("move a replica of shard %s: there is no such shard", id)
-	}
-	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
-		ExpectedGeneration: d.Generation,
-		Operator: &placementpb.Operator{
-			ShardId: uint64(id), Kind: placementpb.OperatorKind_MOVE, FromNodeId: uint64(from), ToNodeId: uint64(to), Why: why,
-		},
-	}}})
-	if err != nil {
-		return 0, err
-	}
-	return result.OperatorId, nil
-}
-
-// CancelOperator ends an operator that can still be undone.
-func (n *Node) CancelOperator(ctx context.Context, id shard.ID, operator uint64) error {
-	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_CancelOperator{
-		CancelOperator: &placementpb.CancelOperator{ShardId: uint64(id), OperatorId: operator},
-	}})
-	return err
-}

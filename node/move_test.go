@@ -2,35 +2,57 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/node"
+	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// shardOf is the shard of a key, as the node's table has it.
-func shardOf(n *testcluster.Node, key string) *shard.Descriptor {
-	return n.Inside().Map().Lookup([]byte(key))
-}
-
-// idOf is the node's ID.
-func idOf(n *testcluster.Node) shard.NodeID { return n.Inside().ID() }
-
-// move begins a move and waits until it has ended.
-func move(t *testing.T, through *testcluster.Node, id shard.ID, from, to shard.NodeID) {
+// moveCluster is four nodes, of which the last one has no replica at first.
+func moveCluster(t *testing.T, edit func(name string, cfg *node.Config)) *testcluster.Cluster {
 	t.Helper()
-	_, err := through.Inside().Move(t.Context(), id, from, to, "a test")
-	require.NoError(t, err)
-	waitMoved(t, through, id, from, to)
+	c := testcluster.Start(t, testcluster.Options{Edit: edit})
+	c.Add().Start(t)
+	return c
 }
 
-func waitMoved(t *testing.T, through *testcluster.Node, id shard.ID, from, to shard.NodeID) {
+// theShard is the cluster's only shard, as the node's table has it.
+func theShard(n *testcluster.Node) *shard.Descriptor { return n.Inside().Map().Lookup(nil) }
+
+func id(n *testcluster.Node) shard.NodeID { return n.Inside().ID() }
+
+// nodeOf is the place of the node with the ID.
+func nodeOf(t *testing.T, c *testcluster.Cluster, id shard.NodeID) *testcluster.Node {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		if in := n.Inside(); in != nil && in.Map().Node(id).Name == n.Name {
+			return n
+		}
+	}
+	t.Fatalf("node %s does not run", id)
+	return nil
+}
+
+// requireMoved waits until the move has ended, as the node's table says.
+func requireMoved(t *testing.T, at *testcluster.Node, id shard.ID, from, to shard.NodeID) {
 	t.Helper()
 	testcluster.Eventually(t, "the move to end", func(context.Context) error {
-		m := through.Inside().Map()
+		m := at.Inside().Map()
 		d := m.Shard(id)
 		_, stays := d.ReplicaOn(from)
 		r, has := d.ReplicaOn(to)
@@ -41,17 +63,563 @@ func waitMoved(t *testing.T, through *testcluster.Node, id shard.ID, from, to sh
 	})
 }
 
-func TestMove(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
-	fourth := c.Add()
-	fourth.Start(t)
+// requireHolds waits until the node has exactly the replicas that the table gives it.
+func requireHolds(t *testing.T, n *testcluster.Node, id shard.ID, want ...shard.ReplicaID) {
+	t.Helper()
+	testcluster.Eventually(t, n.Name+" to hold its replicas", func(context.Context) error {
+		var got []shard.ReplicaID
+		for _, r := range n.Inside().Host().Held() {
+			if r.Shard == id {
+				got = append(got, r.Replica)
+			}
+		}
+		if _, runs := n.Inside().Host().Replica(id); runs != (len(want) > 0) || !slices.Equal(got, want) {
+			return fmt.Errorf("it holds %v of shard %d, and one runs: %v", got, id, runs)
+		}
+		return nil
+	})
+}
+
+// A replica moves while clients write, watch and keep leases alive; then the one that
+// leads. No request fails, nothing is lost.
+func TestMoveUnderLoad(t *testing.T) {
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.RaftLogEntries = 100 }) // a joiner needs a snapshot
+	first, fourth := c.Node(1), c.Node(4)
 	client := c.Client(t)
-	for i := range 4 {
-		put(t, client, spread(2*i, "k"), "v")
+	lease, err := client.Grant(t.Context(), 3600)
+	require.NoError(t, err)
+	_, err = client.Put(t.Context(), "leased", "v", clientv3.WithLease(lease.ID))
+	require.NoError(t, err)
+	for i := range 300 {
+		put(t, client, fmt.Sprintf("old/%03d", i), "v")
 	}
-	d := shardOf(c.Node(1), spread(0, "k"))
-	move(t, c.Node(1), d.ID, d.Replicas[1].Node, idOf(fourth))
-	for i := range 4 {
-		requireValue(t, client, spread(2*i, "k"), "v")
+	load := startLoad(t, c)
+	d := theShard(first)
+	leader := id(leaderOf(t, c, first, ""))
+	victim := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != leader })].Node
+
+	_, err = first.Inside().Move(t.Context(), d.ID, victim, id(fourth), "a follower")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, victim, id(fourth))
+	requireHolds(t, nodeOf(t, c, victim), d.ID)
+	requireHolds(t, fourth, d.ID, d.NextReplicaID)
+
+	_, err = first.Inside().Move(t.Context(), d.ID, leader, victim, "the leader")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, leader, victim)
+	requireHolds(t, nodeOf(t, c, leader), d.ID)
+	requireHolds(t, nodeOf(t, c, victim), d.ID, d.NextReplicaID+1)
+
+	load.stop(t)
+	for _, n := range c.Nodes() {
+		through := c.Client(t, n)
+		load.requireAll(t, through)
+		old, err := through.Get(t.Context(), "old/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		require.NoError(t, err)
+		require.EqualValues(t, 300, old.Count)
+		ttl, err := through.TimeToLive(t.Context(), lease.ID, clientv3.WithAttachedKeys())
+		require.NoError(t, err)
+		require.Equal(t, [][]byte{[]byte("leased")}, ttl.Keys)
 	}
+	_, err = client.Revoke(t.Context(), lease.ID)
+	require.NoError(t, err)
+	got, err := client.Get(t.Context(), "leased")
+	require.NoError(t, err)
+	require.Empty(t, got.Kvs)
+}
+
+// load is writers, one through each node, that count up in a key of their own, and
+// somebody who watches them.
+type load struct {
+	cancel  context.CancelFunc
+	writers sync.WaitGroup
+	keys    []string
+	last    []int // acknowledged, by writer
+	errs    []error
+	watch   clientv3.WatchChan
+}
+
+func startLoad(t *testing.T, c *testcluster.Cluster) *load {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{cancel: cancel, last: make([]int, len(c.Nodes())), errs: make([]error, len(c.Nodes()))}
+	created := c.Client(t).Watch(t.Context(), "load/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	require.True(t, (<-created).Created)
+	l.watch = created
+	for i, n := range c.Nodes() {
+		key := fmt.Sprintf("load/%d", i)
+		l.keys = append(l.keys, key)
+		client := c.Client(t, n)
+		l.writers.Go(func() {
+			for ctx.Err() == nil {
+				// Not ctx: whether the last put was acknowledged would be left open.
+				if _, err := client.Put(t.Context(), key, fmt.Sprint(l.last[i]+1)); err != nil {
+					l.errs[i] = err
+					return
+				}
+				l.last[i]++
+			}
+		})
+	}
+	return l
+}
+
+// stop ends the writers. None of their puts may have failed.
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	l.cancel()
+	l.writers.Wait()
+	require.NoError(t, errors.Join(l.errs...))
+	// Every put was seen, once, in order.
+	seen := make(map[string]int)
+	patience := time.After(20 * time.Second)
+	for i, key := range l.keys {
+		require.Positive(t, l.last[i])
+		for seen[key] < l.last[i] {
+			select {
+			case resp := <-l.watch:
+				require.NoError(t, resp.Err())
+				for _, e := range resp.Events {
+					require.Equal(t, fmt.Sprint(seen[string(e.Kv.Key)]+1), string(e.Kv.Value), "of %s", e.Kv.Key)
+					seen[string(e.Kv.Key)]++
+				}
+			case <-patience:
+				t.Fatalf("the watch saw %v of %v", seen, l.last)
+			}
+		}
+	}
+}
+
+// requireAll finds what was written last.
+func (l *load) requireAll(t *testing.T, client *clientv3.Client) {
+	t.Helper()
+	for i, key := range l.keys {
+		requireValue(t, client, key, fmt.Sprint(l.last[i]))
+	}
+}
+
+// interruption stops the controller before a step of an operator.
+type interruption struct {
+	mu      sync.Mutex
+	step    string
+	reached chan string // the node's name
+	resume  chan struct{}
+}
+
+func newInterruption() *interruption { return &interruption{reached: make(chan string, 1)} }
+
+// before arms it for one time.
+func (i *interruption) before(step string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.step, i.resume = step, make(chan struct{})
+}
+
+// at is node.Knobs.Operator.
+func (i *interruption) at(ctx context.Context, name, step string) error {
+	i.mu.Lock()
+	hit := step == i.step
+	if hit {
+		i.step = ""
+	}
+	resume := i.resume
+	i.mu.Unlock()
+	if !hit {
+		return nil
+	}
+	i.reached <- name
+	select {
+	case <-resume:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// await returns the node whose controller has stopped there.
+func (i *interruption) await(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
+	t.Helper()
+	select {
+	case name := <-i.reached:
+		return c.Nodes()[slices.IndexFunc(c.Nodes(), func(n *testcluster.Node) bool { return n.Name == name })]
+	case <-time.After(20 * time.Second):
+		t.Fatal("the step was never reached")
+		return nil
+	}
+}
+
+// Whoever stops, before whichever step: the move comes to its end, no acknowledged write is
+// lost, and a node that was down keeps nothing that was taken from it.
+func TestMoveGoesOnAfterStops(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	client := c.Client(t)
+	ids := make([]shard.NodeID, 4)
+	for i, n := range c.Nodes() {
+		ids[i] = id(n)
+	}
+	count := 0
+	for _, who := range []string{"controller", "source", "target"} {
+		for _, step := range node.MoveSteps() {
+			t.Run(who+" before "+step, func(t *testing.T) {
+				d := theShard(c.Node(1))
+				to := ids[slices.IndexFunc(ids, func(n shard.NodeID) bool { _, has := d.ReplicaOn(n); return !has })]
+				from := id(leaderOf(t, c, nodeOf(t, c, d.Replicas[0].Node), ""))
+				if d.PreferredNode != from {
+					from = d.PreferredNode // so that no step is left out
+				}
+				if from == 0 {
+					from = d.Replicas[0].Node
+				}
+				stop.before(step)
+				_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, to, "a test")
+				require.NoError(t, err)
+				controller := stop.await(t, c)
+				down := map[string]*testcluster.Node{"controller": controller, "source": nodeOf(t, c, from), "target": nodeOf(t, c, to)}[who]
+				down.Stop()
+				close(stop.resume)
+				up := others(c, down)[0]
+				put(t, c.Client(t, up), "k", fmt.Sprint(count))
+				down.Start(t)
+				requireMoved(t, up, d.ID, from, to)
+				requireHolds(t, nodeOf(t, c, from), d.ID)
+				requireHolds(t, nodeOf(t, c, to), d.ID, d.NextReplicaID)
+				requireSameMembers(t, c, d.ID)
+				requireValue(t, client, "k", fmt.Sprint(count))
+				count++
+			})
+		}
+	}
+}
+
+// A move to a node that does not come back is cancelled while nothing has a vote yet;
+// after that it cannot be, whoever asks.
+func TestMoveIsCancelled(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	first, fourth := c.Node(1), c.Node(4)
+	d, target := theShard(first), id(fourth)
+	from := d.Replicas[2].Node
+	begin := func(from, to shard.NodeID) uint64 {
+		operator, err := first.Inside().Move(t.Context(), d.ID, from, to, "a test")
+		require.NoError(t, err)
+		return operator
+	}
+	stop.before(node.MoveSteps()[2])
+	operator := begin(from, target)
+	stop.await(t, c)
+	fourth.Stop()
+	close(stop.resume)
+	require.NoError(t, first.Inside().CancelOperator(t.Context(), d.ID, operator))
+	put(t, c.Client(t, first), "k", "v")
+	// What is left of it goes by another move.
+	begin(target, 0)
+	requireMoved(t, first, d.ID, target, 0)
+	require.Len(t, theShard(first).Replicas, 3)
+	fourth.Start(t)
+	requireHolds(t, fourth, d.ID)
+
+	stop.before(node.MoveSteps()[4]) // it is started, and there is no vote yet
+	operator = begin(from, target)
+	stop.await(t, c)
+	require.ErrorContains(t, first.Inside().CancelOperator(t.Context(), d.ID, operator), "can only be brought to its end")
+	close(stop.resume)
+	requireMoved(t, first, d.ID, from, target)
+	requireValue(t, c.Client(t, fourth), "k", "v")
+}
+
+// O2: a replica gets its vote when it has applied what was acknowledged before.
+func TestLearnerVotesWhenItHasCaughtUp(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	first, fourth := c.Node(1), c.Node(4)
+	d := theShard(first)
+	stop.before(node.MoveSteps()[2])
+	_, err := first.Inside().Move(t.Context(), d.ID, 0, id(fourth), "a replica more")
+	require.NoError(t, err)
+	stop.await(t, c)
+	for _, n := range others(c, fourth) {
+		c.Network().Delay(n.Name, fourth.Name, 300*time.Millisecond)
+	}
+	resumed := stop.resume
+	rev := put(t, c.Client(t, first), "k", "v")
+	stop.before(node.MoveSteps()[4])
+	close(resumed)
+	stop.await(t, c)
+	r, ok := fourth.Inside().Host().Replica(d.ID)
+	require.True(t, ok)
+	require.GreaterOrEqual(t, int64(r.View().Rev), rev)
+	c.Network().Heal()
+	close(stop.resume)
+	requireMoved(t, first, d.ID, 0, id(fourth))
+	require.Len(t, theShard(first).Replicas, 4)
+}
+
+// metaLeader is the node that leads the meta group: there the controller works.
+func metaLeader(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
+	t.Helper()
+	var leader shard.ReplicaID
+	testcluster.Until(t, "a leader of the meta group", func() bool {
+		leader, _ = c.Node(1).Inside().Host().Leader(shard.MetaID)
+		return leader != 0
+	})
+	return nodeOf(t, c, shard.NodeID(leader)) // the founders' order gives both IDs
+}
+
+// O4: a replica does not leave while those that stay could not go on without it.
+func TestReplicaStaysWhileItIsNeeded(t *testing.T) {
+	stop := newInterruption()
+	c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at }})
+	d := theShard(c.Node(1))
+	leader := leaderOf(t, c, c.Node(1), "")
+	followers := others(c, leader)
+	if followers[1] == metaLeader(t, c) { // it must go on
+		slices.Reverse(followers)
+	}
+	leaving, down := followers[0], followers[1]
+	from := id(leaving)
+	stop.before(node.MoveSteps()[7])
+	_, err := leader.Inside().Move(t.Context(), d.ID, from, 0, "one less")
+	require.NoError(t, err)
+	controller := stop.await(t, c)
+	down.Stop()
+	close(stop.resume)
+	testcluster.Until(t, "the move to wait", func() bool {
+		return controller.Logged("of the 2 replicas that would stay 1 answer")
+	})
+	put(t, c.Client(t, leader), "k", "v") // the one that is to leave still counts
+	down.Start(t)
+	requireMoved(t, leader, d.ID, from, 0)
+	requireSameMembers(t, c, d.ID)
+	requireValue(t, c.Client(t, leaving), "k", "v")
+}
+
+// requireSameMembers compares the group with the table.
+func requireSameMembers(t *testing.T, c *testcluster.Cluster, id shard.ID) {
+	t.Helper()
+	m := c.Node(1).Inside().Map()
+	voters, learners := map[uint64]string{}, map[uint64]string{}
+	for _, r := range m.Shard(id).Replicas {
+		if r.Learner {
+			learners[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+		} else {
+			voters[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+		}
+	}
+	holder := nodeOf(t, c, m.Shard(id).Replicas[0].Node).Inside().Host().NodeHost()
+	testcluster.Eventually(t, "the members of the group", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		got, err := holder.SyncGetShardMembership(ctx, uint64(id))
+		if err != nil {
+			return err
+		}
+		require.Equal(t, voters, got.Nodes)
+		require.Equal(t, learners, got.NonVotings)
+		return nil
+	})
+}
+
+// O1: a controller that was held up before a step goes on while another has finished the
+// move, and has begun the next one. It changes nothing any more.
+func TestTwoControllers(t *testing.T) {
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	put(t, c.Client(t), "k", "v")
+	for _, step := range node.MoveSteps() {
+		t.Run(step, func(t *testing.T) {
+			d := theShard(c.Node(1))
+			from, to := d.PreferredNode, shard.NodeID(0)
+			for _, n := range c.Nodes() {
+				if _, has := d.ReplicaOn(id(n)); !has {
+					to = id(n)
+				}
+			}
+			stop.before(step)
+			held := stop.resume
+			_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, to, "there")
+			require.NoError(t, err)
+			controller := stop.await(t, c)
+			testcluster.Until(t, "another node to lead the meta group", func() bool {
+				// A founder's meta replica has its node's ID. One that leads already stays.
+				next := uint64(id(controller))%3 + 1
+				_ = controller.Inside().Host().NodeHost().RequestLeaderTransfer(uint64(shard.MetaID), next)
+				return metaLeader(t, c) != controller
+			})
+			requireMoved(t, c.Node(1), d.ID, from, to)
+			_, err = c.Node(1).Inside().Move(t.Context(), d.ID, to, from, "and back")
+			require.NoError(t, err)
+			close(held)
+			requireMoved(t, c.Node(1), d.ID, to, from)
+			requireSameMembers(t, c, d.ID)
+			requireHolds(t, nodeOf(t, c, to), d.ID)
+			requireHolds(t, nodeOf(t, c, from), d.ID, d.NextReplicaID+1)
+			requireValue(t, c.Client(t), "k", "v")
+		})
+	}
+}
+
+// A replica moves away from a node that is down. When the node comes back it has nothing of
+// it any more.
+func TestMoveFromANodeThatIsDown(t *testing.T) {
+	c := moveCluster(t, nil)
+	d := theShard(c.Node(1))
+	down, fourth := c.Node(3), c.Node(4)
+	from, to := id(down), id(fourth)
+	put(t, c.Client(t), "k", "v")
+	down.Stop()
+	_, err := fourth.Inside().Move(t.Context(), d.ID, from, to, "it is down")
+	require.NoError(t, err)
+	requireMoved(t, fourth, d.ID, from, to)
+	requireSameMembers(t, c, d.ID)
+	down.Start(t)
+	requireHolds(t, down, d.ID)
+	requireValue(t, c.Client(t, down), "k", "v")
+
+	// Here a new replica is to come before the old one is removed.
+	fourth.Stop()
+	first := c.Node(1)
+	_, err = first.Inside().Move(t.Context(), d.ID, to, 0, "it is down")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, to, 0)
+	put(t, c.Client(t, first), "k", "later")
+	_, err = first.Inside().Move(t.Context(), d.ID, 0, to, "it comes back")
+	require.NoError(t, err)
+	testcluster.Until(t, "the table to have the learner", func() bool { return len(theShard(first).Replicas) == 3 })
+	fourth.Start(t)
+	requireMoved(t, first, d.ID, 0, to)
+	requireHolds(t, fourth, d.ID, d.NextReplicaID+1)
+	requireValue(t, c.Client(t, fourth), "k", "later")
+}
+
+// requireSending waits until some node has begun to send a snapshot.
+func requireSending(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	testcluster.Eventually(t, "a snapshot to be sent", func(context.Context) error {
+		for _, n := range c.Nodes() {
+			for _, line := range strings.Split(metricsOf(t, n), "\n") {
+				sent, is := strings.CutPrefix(line, "flotilla_shard_snapshot_sent_bytes_total ")
+				if is && sent != "0" {
+					return nil
+				}
+			}
+		}
+		return errors.New("none is")
+	})
+}
+
+func metricsOf(t *testing.T, n *testcluster.Node) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.ClientAddr()+"/metrics", nil)
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return string(body)
+}
+
+// A snapshot on its way ends with its sender or its receiver, at once, and is sent again.
+func TestMoveGoesOnAfterASnapshotWasCutOff(t *testing.T) {
+	stop := newInterruption()
+	crawl := func(_ string, cfg *node.Config) {
+		// The log alone does not do, and all of it would take minutes.
+		cfg.RaftLogEntries, cfg.SnapshotRate, cfg.Knobs.Operator = 100, 10<<10, stop.at
+	}
+	c := moveCluster(t, crawl)
+	first, fourth := c.Node(1), c.Node(4)
+	value := strings.Repeat("v", 8<<10)
+	for i := range 150 {
+		put(t, c.Client(t, first), fmt.Sprintf("k/%03d", i), value)
+	}
+	d := theShard(first)
+	from := id(leaderOf(t, c, first, ""))
+	stop.before(node.MoveSteps()[2]) // the group has the learner
+	_, err := first.Inside().Move(t.Context(), d.ID, from, id(fourth), "a test")
+	require.NoError(t, err)
+	stop.await(t, c)
+	close(stop.resume)
+	requireSending(t, c)
+	fourth.Restart(t)
+	for _, n := range c.Nodes() {
+		n.Edit(func(cfg *node.Config) { cfg.SnapshotRate = 0 })
+	}
+	c.StopAll()
+	c.StartAll(t)
+	requireMoved(t, first, d.ID, from, c.Node(4).Inside().ID())
+	requireSameMembers(t, c, d.ID)
+	got, err := c.Client(t, fourth).Get(t.Context(), "k/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	require.NoError(t, err)
+	require.EqualValues(t, 150, got.Count)
+}
+
+// All nodes restart after replicas have moved: each finds the table of before in its log
+// first, and none starts a replica that was taken from it.
+func TestMovedReplicasDoNotComeBack(t *testing.T) {
+	c := moveCluster(t, nil)
+	first, fourth := c.Node(1), c.Node(4)
+	d := theShard(first)
+	put(t, c.Client(t), "k", "v")
+	for _, r := range d.Replicas[:2] { // a majority of the first members
+		to := id(fourth)
+		if r.ID == d.Replicas[1].ID {
+			to = d.Replicas[0].Node
+		}
+		_, err := first.Inside().Move(t.Context(), d.ID, r.Node, to, "a test")
+		require.NoError(t, err)
+		requireMoved(t, first, d.ID, r.Node, to)
+	}
+	now := theShard(first)
+	for range 2 {
+		c.StopAll()
+		c.StartAll(t)
+		for _, n := range c.Nodes() {
+			requireValue(t, c.Client(t, n), "k", "v")
+			if r, has := now.ReplicaOn(id(n)); has {
+				requireHolds(t, n, d.ID, r.ID)
+			} else {
+				requireHolds(t, n, d.ID)
+			}
+		}
+	}
+}
+
+// O5: a founder that never came up takes part in a group whose members have changed since:
+// it joins, and does not found a group of its own.
+func TestFounderThatComesLate(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 4, Splits: "uniform:4"})
+	first, late := c.Node(1), c.Node(4) // the fourth has no part in the meta group
+	m := first.Inside().Map()
+	d := m.OnNode(id(late))[0]
+	to := m.Nodes()[slices.IndexFunc(m.Nodes(), func(n *placement.Node) bool { _, has := d.ReplicaOn(n.ID); return !has })].ID
+	from := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != id(late) })].Node
+	// As if it had said hello to the others, and nothing more.
+	c.StopAll()
+	dir := late.Config().DataDir
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "store")))
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "raft")))
+	replaceIn(t, identityOf(late), `"stored": true`, `"stored": false`)
+	started := make(chan error, 3)
+	for _, n := range others(c, late) {
+		go func() { started <- n.Run(t.Context()) }()
+	}
+	for range 3 {
+		require.NoError(t, <-started)
+	}
+
+	key := string(d.Span.Start) + "k"
+	put(t, c.Client(t, first), key, "v")
+	_, err := first.Inside().Move(t.Context(), d.ID, 0, to, "a replica more")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, 0, to)
+	late.Start(t)
+	r, ok := late.Inside().Host().Replica(d.ID)
+	require.True(t, ok)
+	testcluster.Eventually(t, "the late founder to have what the others have", r.CatchUp)
+	requireSameMembers(t, c, d.ID)
+	_, err = first.Inside().Move(t.Context(), d.ID, from, 0, "one less")
+	require.NoError(t, err)
+	requireMoved(t, first, d.ID, from, 0)
+	requireValue(t, c.Client(t, late), key, "v")
 }

@@ -86,6 +86,7 @@ func (n *Node) serveAdmin(handler http.Handler) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
 	handleProfiles(mux)
+	n.handlePlacement(mux)
 	server := etcdapi.NewHTTPServer(mux, n.log)
 	n.servers.Go(func() { n.served("admin HTTP", server.Serve(l)) })
 	n.onClose(func() { server.Close() })

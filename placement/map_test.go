@@ -197,3 +197,45 @@ func BenchmarkMap(b *testing.B) {
 		})
 	}
 }
+
+// A replica is gone when its ID was given and is not in the map, and in no map from then
+// on does it come back. One that is still to come is not gone.
+func TestGone(t *testing.T) {
+	s := NewState()
+	apply := func(c *placementpb.Command) {
+		t.Helper()
+		require.NoError(t, ResultError(s.Apply(c)))
+	}
+	init := &placementpb.InitCluster{ClusterId: 1, ReplicationFactor: 3}
+	for i := range 4 {
+		n := testNode(fmt.Sprint("n", i), fmt.Sprint("disk", i))
+		n.NodeId = uint64(i + 1)
+		init.Nodes = append(init.Nodes, n)
+	}
+	apply(&placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: init}})
+	first := s.Map()
+	d := first.Shards()[0]
+	require.False(t, first.Gone(shard.MetaID, 1), "the map does not track it")
+	for id := range shard.ReplicaID(5) {
+		require.False(t, id > 0 && first.Gone(d.ID, id), "replica %d is there or still to come", id)
+	}
+
+	moved := *d
+	moved.Replicas = append(slices.Clone(d.Replicas[:2]), shard.Replica{ID: 4, Node: 4})
+	moved.PreferredNode = 0
+	apply(&placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{ExpectedGeneration: 1, Descriptor_: moved.Proto()}}})
+	require.True(t, s.Map().Gone(d.ID, 3))
+	require.False(t, s.Map().Gone(d.ID, 4))
+	require.False(t, first.Gone(d.ID, 4), "an older map does not know it yet")
+	require.False(t, s.Map().Gone(d.ID, 5))
+
+	child := d.ID + 1
+	require.False(t, s.Map().Gone(child, 1), "still to come")
+	apply(&placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
+		ExpectedGeneration: 2, Operator: &placementpb.Operator{ShardId: uint64(d.ID), Kind: placementpb.OperatorKind_SPLIT, Key: []byte("m")},
+	}}})
+	require.False(t, s.Map().Gone(child, 1), "an operator is making it")
+	o := s.Map().Operator(d.ID)
+	apply(&placementpb.Command{Body: &placementpb.Command_CancelOperator{CancelOperator: &placementpb.CancelOperator{ShardId: uint64(d.ID), OperatorId: o.ID}}})
+	require.True(t, s.Map().Gone(child, 1))
+}

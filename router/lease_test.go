@@ -232,7 +232,7 @@ func (w *world) revokeNow(id int64) {
 	w.mark(id, record)
 	for _, s := range w.shards {
 		for more := !s.gone; more; {
-			_, more = w.detach(nil, s, w.mint(s.now(), s.leader), id, s.now().Descriptor.Span)
+			_, more = w.detach(nil, s, w.mint(s.now(), s.leader), id, record.incarnation, s.now().Descriptor.Span)
 		}
 	}
 	delete(w.leases, id)

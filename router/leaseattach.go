@@ -40,6 +40,9 @@ func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.Un
 	if err != nil {
 		return err
 	}
+	if r.cfg.Knobs.SlowRegister {
+		Pause(ctx, 5)
+	}
 	_, err = r.writeOnce(ctx, p, n, cmd)
 	if errors.Is(err, shard.ErrLeaseRace) {
 		return fmt.Errorf("register lease %x: %w: %w", refused.Lease, shard.ErrUnavailable, err) // from the start

@@ -39,9 +39,13 @@ func isLeaseKind(k shardpb.Kind) bool {
 	return k >= shardpb.Kind_LEASE_GRANT && k <= shardpb.Kind_LEASE_DETACH
 }
 
-// joinLeases is what a merge makes of two shards' knowledge.
+// joinLeases is what a merge makes of two shards' knowledge. Nobody may attach by it, but
+// a late DETACH of an older lease must still do nothing.
 func (s *modelShard) joinLeases(other *modelShard) {
 	clear(s.registered)
+	for lease, incarnation := range other.newest {
+		s.newest[lease] = max(s.newest[lease], incarnation)
+	}
 	for lease, fence := range other.fences {
 		s.fences[lease] = max(s.fences[lease], fence)
 	}
@@ -61,6 +65,7 @@ func (w *world) mayAttach(s *modelShard, lease int64) (attachment, error) {
 			return attachment{}, shard.ErrLeaseNotFound
 		}
 		record.add(s.now().Descriptor.Span)
+		s.newest[lease] = record.incarnation
 		return attachment{lease, record.incarnation}, nil
 	}
 	incarnation, ok := s.registered[lease]
@@ -106,7 +111,7 @@ func (w *world) writeLease(op *operation, s *modelShard, rev shard.Revision, req
 		if cmd.Fence != s.fences[cmd.Lease] {
 			return nil, shard.ErrLeaseRace
 		}
-		s.registered[cmd.Lease] = cmd.Incarnation
+		s.registered[cmd.Lease], s.newest[cmd.Lease] = cmd.Incarnation, cmd.Incarnation
 	case shardpb.Kind_LEASE_REVOKE:
 		switch {
 		case record == nil:
@@ -123,17 +128,17 @@ func (w *world) writeLease(op *operation, s *modelShard, rev shard.Revision, req
 			}
 			break
 		}
-		answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, span)
+		answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, record.incarnation, span)
 		if answer.Gone = !answer.More; answer.Gone {
 			delete(w.leases, cmd.Lease)
 		}
 	case shardpb.Kind_LEASE_DETACH:
-		if s.registered[cmd.Lease] <= cmd.Incarnation {
+		if s.newest[cmd.Lease] <= cmd.Incarnation {
 			part := shard.Span{Start: cmd.Span.Start, End: cmd.Span.End}
 			if !s.now().Descriptor.Span.ContainsSpan(part) {
 				w.violation("T5: %v was asked to detach %v", s.now().Descriptor, part)
 			}
-			answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, part)
+			answer.Deleted, answer.More = w.detach(op, s, rev, cmd.Lease, cmd.Incarnation, part)
 		}
 	case shardpb.Kind_LEASE_FORGET:
 		switch {
@@ -161,8 +166,9 @@ func (w *world) mark(lease int64, record *modelLease) {
 }
 
 // detach deletes some keys of the lease, raises the fence and takes the registration away.
-func (w *world) detach(op *operation, s *modelShard, rev shard.Revision, lease int64, span shard.Span) (deleted int64, more bool) {
+func (w *world) detach(op *operation, s *modelShard, rev shard.Revision, lease, incarnation int64, span shard.Span) (deleted int64, more bool) {
 	delete(s.registered, lease)
+	delete(s.newest, lease)
 	s.fences[lease]++
 	for _, key := range slices.Sorted(maps.Keys(w.versions)) {
 		last := w.versions[key][len(w.versions[key])-1]
@@ -171,6 +177,9 @@ func (w *world) detach(op *operation, s *modelShard, rev shard.Revision, lease i
 		}
 		if more = deleted == detachedMax; more {
 			break
+		}
+		if record := w.leases[lease]; record != nil && !record.revoking && record.incarnation != incarnation {
+			w.violation("L3: key %q of lease %v, which lives, is deleted by the revocation of %d", key, last.lease, incarnation)
 		}
 		w.versions[key] = append(w.versions[key], version{rev: rev, deleted: true})
 		deleted++

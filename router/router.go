@@ -57,6 +57,7 @@ type Knobs struct {
 	SkipClose    bool // against T3: takes what each shard has, unclosed
 	RetryUnknown bool // against T1
 	SkipDetach   bool // against T7: leaves out the first span where a lease's keys are
+	SlowRegister bool // breaks nothing: leaves time for a revocation between the steps of T6
 }
 
 // Router routes requests. It is safe for concurrent use.

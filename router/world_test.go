@@ -69,9 +69,10 @@ type modelShard struct {
 	applied map[shard.NodeID]int
 	leader  shard.NodeID
 	gone    bool
-	// registered and fences are those of leases.
-	registered map[int64]int64
-	fences     map[int64]uint64
+	// registered and fences are those of leases. From before a merge only newest is known:
+	// the newest lease of an ID that keys were attached to.
+	registered, newest map[int64]int64
+	fences             map[int64]uint64
 }
 
 func (s *modelShard) now() shard.View { return s.history[len(s.history)-1] }
@@ -137,7 +138,7 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 		w.shards[d.ID] = &modelShard{
 			history: []shard.View{{Rev: shard.FirstRevision, Floor: shard.FirstRevision, Descriptor: d}},
 			applied: map[shard.NodeID]int{1: 0, 2: 0, 3: 0}, leader: w.nodes[i%len(w.nodes)],
-			registered: make(map[int64]int64), fences: make(map[int64]uint64),
+			registered: make(map[int64]int64), newest: make(map[int64]int64), fences: make(map[int64]uint64),
 		}
 		start = end
 	}
@@ -275,7 +276,7 @@ func (w *world) split(key string) {
 	rv.Descriptor = &right
 	child := &modelShard{
 		history: []shard.View{rv}, applied: make(map[shard.NodeID]int), leader: s.leader,
-		registered: make(map[int64]int64), fences: maps.Clone(s.fences),
+		registered: maps.Clone(s.registered), newest: maps.Clone(s.newest), fences: maps.Clone(s.fences),
 	}
 	for node, i := range s.applied {
 		child.applied[node] = 0

@@ -15,7 +15,7 @@ import (
 const requestsMin = 800
 
 func TestCorpusIsRecorded(t *testing.T) {
-	files := map[string]bool{"testdata/README.md": true}
+	files := map[string]bool{"testdata/README.md": true, "testdata/watch/stream.txt": true}
 	requests := 0
 	for _, script := range Corpus() {
 		exchanges, err := load(script)

@@ -5,6 +5,7 @@ package conformance_test
 import (
 	"flag"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,21 @@ func TestEtcd(t *testing.T) {
 			conformance.Replay(t, start(t, nodes), nil)
 		})
 	}
+}
+
+// TestEtcdWatches records, or replays, what an etcd sends over a watch stream. A server
+// that is given must not have the script's keys.
+func TestEtcdWatches(t *testing.T) {
+	at := *endpoint
+	if at == "" {
+		at = start(t, 1)
+	}
+	got, err := conformance.Watches(t.Context(), at)
+	require.NoError(t, err)
+	if *record {
+		require.NoError(t, os.WriteFile(watchRecording, []byte(got), 0o644))
+	}
+	requireWatches(t, got)
 }
 
 // start returns the address of the last node of a fresh etcd.

@@ -62,6 +62,7 @@ func parseRef(v int64) (r Ref, distance int, ok bool) {
 func isRevision(fd protoreflect.FieldDescriptor) bool {
 	switch fd.Name() {
 	case "revision", "create_revision", "mod_revision",
+		"start_revision", "compact_revision",
 		"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision":
 		return true
 	}

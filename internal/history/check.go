@@ -48,7 +48,7 @@ func Check(h History, opt Options) Report {
 	r.Violations = append(r.Violations, f.checkOrder(scopeOf)...)
 	r.Violations = append(r.Violations, f.checkChains()...)
 	r.Violations = append(r.Violations, f.checkWatches(opt.PromptProgress)...)
-	r.Violations = append(r.Violations, f.checkLeases(opt, &r)...)
+	r.Violations = append(r.Violations, f.checkLeases(opt, scopeOf, &r)...)
 	lin, undecided := f.checkLinearizable(timeout)
 	r.Violations = append(r.Violations, lin...)
 	r.Undecided = undecided

@@ -46,6 +46,7 @@ func (f *facts) checkComplete(d *delivery) {
 		}
 		if _, ok := d.given[place{c.key, c.rev}]; !ok {
 			d.lost(c)
+			return // one is enough to find the others
 		}
 	}
 }
@@ -66,12 +67,7 @@ func (d *delivery) lost(c change) {
 	if c.put {
 		what = "put"
 	}
-	if d.told[LostEvent] {
-		return
-	}
-	d.report(LostEvent, fmt.Sprintf("the %s of %q at %d was not given, but later ones or progress were", what, c.key, c.rev), passed)
-	v := &d.found[len(d.found)-1]
-	v.Ops = append([]Op{*c.op}, v.Ops...)
+	d.reportWith([]Op{*c.op}, LostEvent, fmt.Sprintf("the %s of %q at %d was not given, but later ones or progress were", what, c.key, c.rev), passed)
 }
 
 // checkPrevValues decides the part of H10 that the history tells: nothing changed the key
@@ -123,9 +119,8 @@ func (f *facts) checkAssembled(d *delivery, lists []*cut) {
 	catchUp := func(to int64) {
 		for len(lists) > 0 && lists[0].at < to {
 			if !maps.Equal(state, lists[0].kvs) {
-				d.report(StateMismatch, fmt.Sprintf("the list at %d with the events up to %d is {%s}", base.at, lists[0].at, stateText(state)))
-				v := &d.found[len(d.found)-1]
-				v.Ops = append(v.Ops, *base.op, *lists[0].op)
+				d.reportWith([]Op{*base.op, *lists[0].op}, StateMismatch,
+					fmt.Sprintf("the list at %d with the events up to %d is {%s}", base.at, lists[0].at, stateText(state)))
 			}
 			lists = lists[1:]
 		}
@@ -214,10 +209,8 @@ func (d *delivery) checkPrompt(index *toldIndex) {
 			return
 		}
 		if op, ok := index.before(d.w.span(), asked); ok && op.Response.Revision > d.w.Responses[i].Revision {
-			d.report(ShortProgress, fmt.Sprintf("progress %d was told on request, but %d was known of the span before",
+			d.reportWith([]Op{*op}, ShortProgress, fmt.Sprintf("progress %d was told on request, but %d was known of the span before",
 				d.w.Responses[i].Revision, op.Response.Revision), i)
-			v := &d.found[len(d.found)-1]
-			v.Ops = append([]Op{*op}, v.Ops...)
 		}
 		i++
 	}

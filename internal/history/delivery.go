@@ -50,11 +50,16 @@ func checkDelivery(w *Watch) *delivery {
 // report adds a violation, one of each kind for each watch: a watch that has gone wrong
 // once goes on being wrong. It quotes the watch and some of its responses.
 func (d *delivery) report(a Anomaly, detail string, responses ...int) {
+	d.reportWith(nil, a, detail, responses...)
+}
+
+// reportWith also quotes operations, first.
+func (d *delivery) reportWith(ops []Op, a Anomaly, detail string, responses ...int) {
 	if d.told[a] {
 		return
 	}
 	d.told[a] = true
-	ops := []Op{quote(d.w)}
+	ops = append(ops, quote(d.w))
 	for _, i := range responses {
 		if i >= 0 {
 			ops = append(ops, quote(d.w.Responses[i]))

@@ -40,8 +40,9 @@
 //	H11 A lease that nobody asked to revoke is there until its time to live has passed since
 //	    the last acknowledged renewal was sent, and not much longer than that after faults
 //	    have ended (Options.LateBy).
-//	H12 When a lease is gone, every key of it is deleted, once; it is neither renewed nor
-//	    attached to any more.
+//	H12 When a lease is gone, every key of it is deleted, once, and it is not renewed any
+//	    more. No key is attached to it after a revocation was acknowledged, nor in a shard
+//	    that has begun to delete its keys.
 //
 // What happened is known from everybody together: answers, reads, and watches. What
 // ends a lease answers nobody; its deletions are known from watches, so a run ends with

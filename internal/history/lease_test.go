@@ -62,6 +62,11 @@ func TestCorrectLeasesAreClean(t *testing.T) {
 			[]Op{refused(1, 6, 10, Attach("a", "1", 7), notFound), get(1, 20, 21, "a", 1)},
 			[]Watch{finally(created(0, 1))}, []LeaseOp{granted(0, 1, 100), revoked(5, 12)},
 		},
+		"a revocation comes to one shard after the other": {
+			append(attached(), attach(1, 12, 13, "m", "2", 7, 21), get(1, 40, 41, "m", 30)),
+			[]Watch{finally(created(0, 1), events(6, 11, born(ka), born(km)), events(10, 20, gone(ka, 20)), events(14, 21, changed(km, km2())), events(20, 22, gone(km2(), 22)))},
+			[]LeaseOp{granted(0, 1, 100), {Kind: Revoke, Lease: 7, Call: ms(8), Return: ms(18)}},
+		},
 		"a renewal that nobody acknowledged promises nothing": {
 			attached(), []Watch{finally(created(0, 1), events(6, 11, born(ka), born(km)), events(110, 20, gone(ka, 20), gone(km, 20)))},
 			[]LeaseOp{granted(0, 1, 100), {Kind: Renew, Lease: 7, Call: ms(50), Return: ms(60)}},
@@ -81,6 +86,7 @@ func TestCorrectLeasesAreClean(t *testing.T) {
 const notFound = "etcdserver: requested lease not found"
 
 func a2at12() KV { return kv("a", "2", 10, 12, 2) }
+func km2() KV    { return leasedKV("m", "2", 11, 21, 2, 7) }
 func on8() KV    { return leasedKV("a", "1", 10, 10, 1, 8) }
 func on7() KV    { return leasedKV("a", "2", 10, 12, 2, 7) }
 

@@ -1,7 +1,9 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,11 +29,27 @@ type leaseFacts struct {
 	// cleared is when an acknowledged revocation had returned, by which its keys are gone.
 	cleared   time.Duration
 	clearedBy *Op
+	// detached has, for each scope, the earliest time by which one of its keys was seen to be
+	// deleted: a revocation goes from shard to shard, and until it has come to one, that
+	// may still attach what it will delete.
+	detached map[string]seenAt
+}
+
+// seenAt is a time and what shows it.
+type seenAt struct {
+	at time.Duration
+	by *Op
 }
 
 func (l *leaseFacts) die(at time.Duration, by Op) {
 	if l.deadBy == nil || at < l.dead {
 		l.dead, l.deadBy = at, &by
+	}
+}
+
+func (l *leaseFacts) detach(scope string, s seenAt) {
+	if was, known := l.detached[scope]; !known || s.at < was.at {
+		l.detached[scope] = s
 	}
 }
 
@@ -42,13 +60,13 @@ func (l *leaseFacts) clear(at time.Duration, by Op) {
 }
 
 // checkLeases decides H11 and H12.
-func (f *facts) checkLeases(opt Options, r *Report) []Violation {
+func (f *facts) checkLeases(opt Options, scopeOf func(key string) string, r *Report) []Violation {
 	leases := make(map[int64]*leaseFacts)
 	for i := range f.Leases {
 		op := &f.Leases[i]
 		l := leases[op.Lease]
 		if l == nil {
-			l = &leaseFacts{id: op.Lease}
+			l = &leaseFacts{id: op.Lease, detached: make(map[string]seenAt)}
 			leases[op.Lease] = l
 		}
 		l.learn(op)
@@ -57,6 +75,7 @@ func (f *facts) checkLeases(opt Options, r *Report) []Violation {
 		// Who deleted the key is certain only when no request may have done it.
 		if l := leases[e.lease]; l != nil && !f.requestedDelete(e.key, e.op.Return) && f.maybePuts(e.key, e.op.Return) == 0 {
 			l.die(e.op.Return, e.op)
+			l.detach(scopeOf(e.key), seenAt{e.op.Return, &e.op})
 		}
 	}
 	f.refusedPuts(leases)
@@ -70,7 +89,7 @@ func (f *facts) checkLeases(opt Options, r *Report) []Violation {
 		}
 	}
 	found = append(found, checkRenewals(f.Leases, leases)...)
-	return append(found, f.checkAttached(leases)...)
+	return append(found, f.checkAttached(leases, scopeOf)...)
 }
 
 func (l *leaseFacts) learn(op *LeaseOp) {
@@ -148,7 +167,7 @@ func checkRenewals(ops []LeaseOp, leases map[int64]*leaseFacts) []Violation {
 
 // checkAttached decides H12 for keys: none is attached to a lease that is gone, and none
 // survives the lease.
-func (f *facts) checkAttached(leases map[int64]*leaseFacts) []Violation {
+func (f *facts) checkAttached(leases map[int64]*leaseFacts, scopeOf func(key string) string) []Violation {
 	var found []Violation
 	for i := range f.ops {
 		op := &f.ops[i]
@@ -156,8 +175,16 @@ func (f *facts) checkAttached(leases map[int64]*leaseFacts) []Violation {
 			continue
 		}
 		for _, a := range op.Request.branch(op.Response.Succeeded) {
-			if l := leases[a.Lease]; a.Kind == ActionPut && l != nil && l.deadBy != nil && l.dead < op.Call {
-				found = append(found, Violation{DeadLeaseAccepted, fmt.Sprintf("lease %d was gone at %s", l.id, seconds(l.dead)), []Op{*l.deadBy, *op}})
+			l := leases[a.Lease]
+			if a.Kind != ActionPut || l == nil {
+				continue
+			}
+			ended, known := l.detached[scopeOf(a.Key)]
+			if l.clearedBy != nil && (!known || l.cleared < ended.at) {
+				ended, known = seenAt{l.cleared, l.clearedBy}, true
+			}
+			if known && ended.at < op.Call {
+				found = append(found, Violation{DeadLeaseAccepted, fmt.Sprintf("lease %d was gone from there at %s", l.id, seconds(ended.at)), []Op{*ended.by, *op}})
 			}
 		}
 		if c, ok := cutOf(op); ok && c.now {
@@ -169,12 +196,12 @@ func (f *facts) checkAttached(leases map[int64]*leaseFacts) []Violation {
 
 func (c *cut) checkSurvivors(leases map[int64]*leaseFacts) []Violation {
 	var found []Violation
-	for _, key := range sortedKeys(c.kvs) {
-		kv := c.kvs[key]
+	for _, kv := range c.kvs {
 		if l := leases[kv.Lease]; l != nil && l.clearedBy != nil && l.cleared < c.op.Call {
 			found = append(found, Violation{DeadLeaseKey, fmt.Sprintf("%s is read after lease %d had ended, at %s", kv, l.id, seconds(l.cleared)), []Op{*l.clearedBy, *c.op}})
 		}
 	}
+	slices.SortFunc(found, func(a, b Violation) int { return cmp.Compare(a.Detail, b.Detail) }) // a map has no order
 	return found
 }
 

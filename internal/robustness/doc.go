@@ -7,7 +7,12 @@
 //
 //	seed --> generators --> clients --etcd API--> System <-- attacks <-- plan <-- seed
 //	              \____________ history.Recorder ___________/
-//	load and faults end -> heal -> read everything back, at every revision -> Check
+//	load and faults end -> heal -> leases end -> watch everything from the first revision
+//	  -> read everything back, at every revision -> Check
+//
+// Clients are traders, which read and write; watchers, which watch what they and others
+// change in all the ways in which that is done; and lessees, which hold leases and let
+// them go in all the ways in which that happens.
 //
 // Rules:
 //

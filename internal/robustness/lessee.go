@@ -72,6 +72,7 @@ func (l *lessee) revoke(ctx context.Context, id int64) {
 		req := history.Attach(l.key(), l.value(), id)
 		racing.Go(func() { _, _ = l.ask(ctx, req) })
 	}
+	_ = wait(ctx, between(l.rng, 0, 10*time.Millisecond))
 	l.leases.revoke(ctx, id)
 	racing.Wait()
 	l.attach(ctx, id, 1)

@@ -65,6 +65,7 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Apply.AnyLease = true
 	case "fence-ignored":
 		c.Knobs.Apply.AnyFence = true
+		c.Knobs.Router.SlowRegister = true
 	case "detach-skipped":
 		c.Knobs.Router.SkipDetach = true
 	case "event-lost-when-reopened":

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/ports"
 )
 
 // toySystem serves one toyStore from several "nodes" of this process. A killed node
@@ -30,15 +32,19 @@ type toyNode struct {
 
 	mu     sync.Mutex
 	server *grpc.Server
+	socket net.Listener
 	gate   chan struct{} // closed while the node is not paused
 }
 
 func newToySystem(t *testing.T, bug string) *toySystem {
 	sys := &toySystem{store: newToyStore(bug)}
-	for i := range nodes {
+	for i := range replicas {
 		open := make(chan struct{})
 		close(open)
-		sys.nodes = append(sys.nodes, &toyNode{index: i, addr: "127.0.0.1:0", store: sys.store, gate: open})
+		port, err := ports.Lease() // it is listened on again after a kill
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, port.Release()) })
+		sys.nodes = append(sys.nodes, &toyNode{index: i, addr: port.Addr(), store: sys.store, gate: open})
 		require.NoError(t, sys.Start(i))
 		t.Cleanup(func() {
 			require.NoError(t, sys.Resume(i))
@@ -64,7 +70,7 @@ func (s *toySystem) Start(node int) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.addr, n.server = l.Addr().String(), grpc.NewServer()
+	n.server, n.socket = grpc.NewServer(), l
 	pb.RegisterKVServer(n.server, n)
 	pb.RegisterWatchServer(n.server, n)
 	pb.RegisterLeaseServer(n.server, n)
@@ -76,9 +82,10 @@ func (s *toySystem) Start(node int) error {
 func (s *toySystem) Kill(node int) error {
 	n := s.nodes[node]
 	n.mu.Lock()
-	server := n.server
+	server, socket := n.server, n.socket
 	n.mu.Unlock()
 	server.Stop()
+	_ = socket.Close() // most likely it is; not if the server was stopped before it began
 	return nil
 }
 

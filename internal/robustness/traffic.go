@@ -67,7 +67,8 @@ func drive(ctx context.Context, rec *history.Recorder, conns connections, names 
 		s := work.as(client, conns)
 		l := &lessee{
 			session: s, ttl: load.LeaseTTL, rng: chance(seed, client), keys: load.Keys.Leased,
-			leases: leaseCaller{client: client, conn: conns.of(client).ActiveConnection(), rec: rec, timeout: load.Timeout},
+			// Through another connection: what a lessee does at once meets at the shards.
+			leases: leaseCaller{client: client, conn: conns.of(client + 1).ActiveConnection(), rec: rec, timeout: load.Timeout},
 		}
 		wg.Go(func() { l.run(ctx) })
 		client++

@@ -231,14 +231,16 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 	ws.mu.Lock()
 	ws.mu.answers = append(ws.mu.answers, a)
 	reason := ws.admitWatch(w)
-	if reason != "" {
+	known := w.start > 0
+	switch {
+	case reason != "":
 		a.begun, a.done = nil, true
 		a.resp = &pb.WatchResponse{Header: ws.header(ws.cluster.Revision()), WatchId: noID, Created: true, Canceled: true, CancelReason: reason}
-	} else if w.start == 0 {
-		ws.work.Go(func() { ws.beginLatest(a) })
+	case !known:
+		ws.work.Go(func() { ws.beginLatest(a) }) // before close waits
 	}
 	ws.mu.Unlock()
-	if reason == "" && w.start > 0 {
+	if reason == "" && known {
 		ws.begin(a, ws.cluster.Revision())
 	}
 	return a

@@ -22,9 +22,10 @@ type fakeWatches struct {
 		open      map[*fakeWatch]bool
 		awaited   []shard.Revision
 		polls     int
-		fails     error // what Poll says
-		unsettled error // what Settle and Latest say
-		asked     int   // calls of Latest
+		fails     error          // what Poll says
+		unsettled error          // what Settle and Latest say
+		asked     int            // calls of Latest
+		known     shard.Revision // what Latest says; 0: rev
 	}
 }
 
@@ -89,6 +90,9 @@ func (f *fakeWatches) Latest(context.Context, []shard.Span) (shard.Revision, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mu.asked++
+	if f.mu.known != 0 {
+		return f.mu.known, f.mu.unsettled
+	}
 	return f.mu.rev, f.mu.unsettled
 }
 

@@ -1,6 +1,9 @@
 // Package peer carries routed requests between nodes (and from native clients) over
 // one gRPC stream per pair, whatever the number of shards.
 //
+// Feeds of changes have a stream each, so that the flow control of one that is not read
+// holds back no other.
+//
 // Batching is by back-pressure: what comes while a frame is being sent goes into the
 // next one. Nothing lingers, and frames grow with load, up to a bound.
 //
@@ -13,4 +16,6 @@
 //	    stamps below what caused the request.
 //	N3  A node that is down costs the callers of that node only; a slow reader of replies
 //	    holds back only its own stream, in bounded memory.
+//	N4  A feed of another node keeps revisions whole and in order, and its end keeps its
+//	    meaning. How far it has come is told without being asked for.
 package peer

@@ -15,8 +15,10 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/flotilla-kv/flotilla/router"
@@ -56,10 +58,11 @@ func (f *fakeExecutor) Read(ctx context.Context, req *router.Request) (*router.R
 	return &router.Reply{Rev: shard.Revision(req.Shard)}, nil
 }
 
-// exchange is a node that serves Exchange and nothing else.
+// exchange is a node that serves Exchange and Subscribe and nothing else.
 type exchange struct {
 	routerpb.UnimplementedPeerServer
 	exec      Executor
+	from      *fakePublisher // nil while the node is starting
 	revisions *seen
 	streams   atomic.Int32
 }
@@ -67,6 +70,13 @@ type exchange struct {
 func (e *exchange) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
 	e.streams.Add(1)
 	return Serve(stream, e.exec, e.revisions)
+}
+
+func (e *exchange) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame]) error {
+	if e.from == nil {
+		return status.Error(codes.Unavailable, "node is starting")
+	}
+	return ServeSubscribe(req, stream, e.from, e.revisions)
 }
 
 // pair is a client and the node that it talks to.

@@ -32,7 +32,7 @@ func TestOneShardPassesThrough(t *testing.T) {
 		c.take(64)
 		require.Equal(t, "a1 a2 a3 ", c.keys())
 		require.Equal(t, last, c.through)
-		require.Zero(t, w.closes)
+		require.Zero(t, w.closed())
 	})
 }
 
@@ -47,14 +47,14 @@ func TestAnIdleShardIsClosedForABusyOne(t *testing.T) {
 		synctest.Wait()
 		c.take(64)
 		time.Sleep(time.Hour)
-		require.Zero(t, w.closes, "an idle cluster writes nothing")
+		require.Zero(t, w.closed(), "an idle cluster writes nothing")
 		last := w.put("a")
 		c.until(last)
 		require.Equal(t, "a ", c.keys())
-		require.Equal(t, 1, w.closes)
+		require.Equal(t, 1, w.closed())
 		time.Sleep(time.Hour)
 		c.take(64)
-		require.Equal(t, 1, w.closes)
+		require.Equal(t, 1, w.closed())
 
 		// Progress that was told to a reader is reached by a Close, and only the first time.
 		settled, err := r.Settle(context.Background(), shard.Everything())
@@ -64,7 +64,7 @@ func TestAnIdleShardIsClosedForABusyOne(t *testing.T) {
 			c.watch.Await(settled)
 			c.until(settled)
 		}
-		require.Equal(t, 1, w.closes)
+		require.Equal(t, 1, w.closed())
 	})
 }
 
@@ -89,10 +89,8 @@ func TestClosesArePacedAndShared(t *testing.T) {
 			time.Sleep(100 * time.Microsecond)
 		}
 		time.Sleep(time.Second)
-		w.mu.Lock()
-		require.LessOrEqual(t, w.closes, 25, "one each 5 ms in 100 ms")
-		require.GreaterOrEqual(t, w.closes, 10)
-		w.mu.Unlock()
+		require.LessOrEqual(t, w.closed(), 25, "one each 5 ms in 100 ms")
+		require.GreaterOrEqual(t, w.closed(), 10)
 		for _, c := range clients {
 			close(c.kick)
 		}
@@ -382,12 +380,12 @@ func random(t *testing.T, seed uint64) {
 		require.Equal(t, w.changes(c.span, c.from, last), transactions(c.events), "watch of %v from %d", c.span, c.from)
 	}
 	time.Sleep(time.Minute) // what was asked for has happened
-	closes := w.closes
+	closes := w.closed()
 	time.Sleep(time.Minute)
 	for _, c := range clients {
 		c.take(64)
 	}
-	require.Equal(t, closes, w.closes, "nobody waits for anything (W8)")
+	require.Equal(t, closes, w.closed(), "nobody waits for anything (W8)")
 	m.Close()
 	r.Close()
 }

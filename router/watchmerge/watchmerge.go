@@ -57,7 +57,8 @@ func (m *Merger) spawn(f func()) {
 	}
 }
 
-// closing is the closing of one shard: one Close at a time, with a pause behind it.
+// closing is the closing of one shard: one Close at a time, with a pause behind it. It is
+// guarded by Merger.mu.
 type closing struct {
 	place   router.Place
 	floor   shard.Revision
@@ -76,7 +77,7 @@ func (m *Merger) closeFor(p *part, place router.Place, floor shard.Revision) {
 	if c == nil {
 		c = &closing{place: place}
 		m.mu.closings[place.ID] = c
-		m.work.Go(func() { m.closeShard(c) })
+		m.work.Go(func() { m.closeShard(place.ID, c) })
 	}
 	if place.Epoch >= c.place.Epoch {
 		c.place = place
@@ -86,8 +87,7 @@ func (m *Merger) closeFor(p *part, place router.Place, floor shard.Revision) {
 }
 
 // closeShard closes a shard as long as somebody asks.
-func (m *Merger) closeShard(c *closing) {
-	id := c.place.ID
+func (m *Merger) closeShard(id shard.ID, c *closing) {
 	for failures := 0; ; {
 		m.mu.Lock()
 		if len(c.waiting) == 0 {

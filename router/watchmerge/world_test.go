@@ -36,7 +36,7 @@ type world struct {
 	compacted shard.Revision
 	feeds     map[*modelFeed]bool
 	opened    int // feeds, since the test began
-	closes    int // proposals for the sake of reads and watches
+	closes    int
 	frozen    bool
 	refuse    error // what Subscribe answers
 }
@@ -84,6 +84,13 @@ func (w *world) Seen() shard.Revision {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.latest()
+}
+
+// closed is how many proposals were made for the sake of reads and watches.
+func (w *world) closed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closes
 }
 
 func (w *world) latest() shard.Revision {

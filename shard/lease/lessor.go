@@ -9,7 +9,7 @@ import (
 
 // takeOver is how long a revocation may take before the leader asks for it again: whoever
 // began it may be gone.
-const takeOver = 5 * time.Second
+const takeOver = time.Second
 
 // Lessor measures how long the leases of a shard live, during one reign of one leader.
 // Times are readings of one clock that never jumps. It is for one goroutine at a time.

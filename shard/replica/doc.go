@@ -21,8 +21,11 @@
 //	    before it asked: it waits for a ReadIndex round that started after it came.
 //	P4  Update, the event listeners and Sync never wait for another shard: their
 //	    workers are shared by all of them.
-//	P5  A replica starts empty at most once in its life. The fact is recorded, synced,
-//	    before the first start; a later start without its Raft log is refused.
+//	P5  A replica starts empty at most once in its life, whether it founds its group or
+//	    joins it. The fact is recorded, synced, before the first start; a later start
+//	    without its Raft log is refused, and so is any after its removal from the node.
 //	P6  Garbage is collected on a goroutine of its own, one shard at a time, in steps of
 //	    bounded work, between which it rests several times as long as they took.
+//	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
+//	    nothing that comes after it.
 package replica

@@ -73,7 +73,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate}}
+	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
 	h.collector = newCollector(h)
 	if err := h.loadHeld(); err != nil {
 		return nil, err
@@ -106,6 +106,9 @@ func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
 func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
 	h.leaders.Store(shard.ID(info.ShardID), info)
 	h.cfg.Metrics.leaderChanges.Inc()
+	if r, ok := h.Replica(shard.ID(info.ShardID)); ok {
+		r.proposer.leaderChanged()
+	}
 	select {
 	case h.changed <- struct{}{}:
 	default:

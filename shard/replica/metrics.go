@@ -15,6 +15,7 @@ type Metrics struct {
 	watches       *watch.Metrics
 	leaseRenewals prometheus.Counter
 	leasesDue     prometheus.Counter
+	sent          prometheus.Counter
 
 	// Collecting garbage, under etcd's names where it has them.
 	dropped       prometheus.Counter
@@ -60,8 +61,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "flotilla_shard_leases_due_total",
 			Help: "Leases this node found expired and set out to revoke, repeated attempts included. Bursts: clients are gone, or cannot reach the leaders in time.",
 		}),
+		sent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_snapshot_sent_bytes_total",
+			Help: "Bytes of whole shards sent to replicas on other nodes. Rising without moves: replicas fall so far behind that the log does not do; look for slow or restarting nodes.",
+		}),
 	}
-	reg.MustRegister(m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	reg.MustRegister(m.sent, m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
 	m.registerCollection(reg)
 	return m
 }

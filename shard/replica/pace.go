@@ -5,13 +5,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
 // pace spreads what is written through it over time, all its writers together: whoever
 // sends whole shards leaves the disk and the network to the requests.
 type pace struct {
-	rate int64 // bytes a second; 0 is no bound
+	rate int64              // bytes a second; 0 is no bound
+	sent prometheus.Counter // what was written, in bytes
 
 	mu   sync.Mutex
 	free time.Time // when everything taken so far will have had its time
@@ -19,6 +22,9 @@ type pace struct {
 
 // take reserves the time of n bytes and returns how long to wait until it begins.
 func (p *pace) take(n int) time.Duration {
+	if p.rate <= 0 {
+		return 0
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -32,9 +38,6 @@ func (p *pace) take(n int) time.Duration {
 
 // writer writes to w at the pace until stop is closed.
 func (p *pace) writer(w io.Writer, stop <-chan struct{}) io.Writer {
-	if p.rate <= 0 {
-		return w
-	}
 	return &pacedWriter{pace: p, w: w, stop: stop}
 }
 
@@ -55,5 +58,7 @@ func (p *pacedWriter) Write(data []byte) (int, error) {
 			return 0, mvcc.ErrSnapshotStopped
 		}
 	}
-	return p.w.Write(data)
+	n, err := p.w.Write(data)
+	p.pace.sent.Add(float64(n))
+	return n, err
 }

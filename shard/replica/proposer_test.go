@@ -164,6 +164,7 @@ func TestSequencesAreNeverUsedTwice(t *testing.T) {
 	first.proposer.take(used)
 	require.NoError(t, p.host.NodeHost().StopReplica(uint64(testShard), uint64(testReplica)))
 	require.Eventually(t, func() bool { _, ok := p.host.Replica(testShard); return !ok }, patience, time.Millisecond)
+	require.ErrorIs(t, p.host.Start(testShard, testReplica, nil, false), ErrRemoved)
 	p.host.ended.Delete(testShard) // as if the group had not dismissed it
 	p.start()
 	require.NotSame(t, first, p.replica)

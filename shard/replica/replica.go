@@ -47,6 +47,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View,
+		refused: r.notLeading, leaders: make(chan struct{}, 1),
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.barrier = barrier{group: h.barriers, shardID: id}
@@ -88,8 +89,8 @@ func (r *Replica) Term() uint64 {
 // goroutine, with its outcome (P2). done must not block. Only a leader takes
 // commands; anyone else answers NotLeaderError at once.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
-	if !r.Leads() {
-		done(shard.Result{Err: &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}})
+	if err := r.notLeading(); err != nil {
+		done(shard.Result{Err: err})
 		return
 	}
 	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
@@ -97,6 +98,14 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 		return
 	}
 	r.proposer.submit(cmd, done)
+}
+
+// notLeading is nil while this replica leads, as far as it knows.
+func (r *Replica) notLeading() error {
+	if r.Leads() {
+		return nil
+	}
+	return &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}
 }
 
 // Barrier waits until the replica has applied every write that was acknowledged

@@ -1,0 +1,178 @@
+package replica
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// P5 holds for a replica that joins: without its log it does not start again. It stays
+// the learner that it began as, whatever is asked for later.
+func TestJoinerStartsOnce(t *testing.T) {
+	const joiner shard.ReplicaID = 4
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	require.NoError(t, p.host.Join(testShard, joiner, true))
+	p.close()
+
+	p = openProcess(t, dir, 2, Knobs{})
+	require.Equal(t, []Held{{testShard, joiner}}, p.host.Held())
+	require.NoError(t, p.host.Join(testShard, joiner, false))
+	record, err := p.host.record(testShard, joiner)
+	require.NoError(t, err)
+	require.True(t, record.Learner)
+	require.Equal(t, shardpb.ReplicaRecord_STARTED, record.Phase)
+	r, ok := p.host.Replica(testShard)
+	require.True(t, ok)
+	require.ErrorIs(t, r.CatchUp(t.Context()), shard.ErrUnavailable, "nobody knows of it")
+	p.close()
+
+	require.NoError(t, os.RemoveAll(raftDir(dir)))
+	p = openProcess(t, dir, 3, Knobs{})
+	defer func() { p.close() }()
+	require.ErrorIs(t, p.host.Join(testShard, joiner, true), shard.ErrCorrupt)
+}
+
+// keys lists what the store has of the whole keyspace.
+func (p *process) keys() (keys []string) {
+	p.t.Helper()
+	lower, upper := engine.DataSpanBounds(shard.Everything())
+	it, err := p.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	require.NoError(p.t, err)
+	defer it.Close()
+	for it.First(); it.Valid(); it.Next() {
+		key, _, ok := engine.DecodeDataKey(it.Key())
+		require.True(p.t, ok)
+		keys = append(keys, string(key))
+	}
+	return keys
+}
+
+func (p *process) remove(keep ...shard.Span) {
+	p.t.Helper()
+	require.NoError(p.t, p.host.Remove(p.t.Context(), testShard, testReplica, keep))
+	require.Empty(p.t, p.host.Held())
+}
+
+// What is removed is gone with its data, but for keys that others own; it does not come
+// back, and another replica of the shard may come.
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	p.startNew()
+	for _, key := range []string{"a", "m", "z"} {
+		p.put(key, "1")
+	}
+	removed := p.replica
+	p.remove(shard.Span{Start: []byte("m"), End: []byte("n")})
+	require.Equal(t, []string{"m"}, p.keys())
+	_, err := removed.Range(&pb.RangeRequest{Key: []byte("a")}, 0)
+	require.ErrorIs(t, err, shard.ErrUnavailable, "a read that was under way does not take it for an empty shard")
+	p.remove() // again
+
+	founding := map[shard.ReplicaID]string{testReplica: "n7:1"}
+	require.ErrorIs(t, p.host.Start(testShard, testReplica, founding, true), ErrRemoved)
+	p.close()
+	p = openProcess(t, dir, 2, Knobs{})
+	defer func() { p.close() }()
+	require.Empty(t, p.host.Held())
+	require.ErrorIs(t, p.host.Start(testShard, testReplica, founding, true), ErrRemoved)
+	require.NoError(t, p.host.Join(testShard, testReplica+1, true))
+	r, ok := p.host.Replica(testShard)
+	require.True(t, ok)
+	require.Nil(t, r.View().Descriptor)
+}
+
+// A crash in the middle of a removal leaves a replica that does not start and can be
+// removed.
+func TestRemovalIsCompletedAfterACrash(t *testing.T) {
+	for name, crash := range map[string]func(p *process){
+		"before its log went": func(*process) {},
+		"after its log went": func(p *process) {
+			require.NoError(p.t, p.host.nh.StopReplica(uint64(testShard), uint64(testReplica)))
+			ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+			defer cancel()
+			require.NoError(p.t, p.host.nh.SyncRemoveData(ctx, uint64(testShard), uint64(testReplica)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			p := openProcess(t, dir, 1, Knobs{})
+			p.startNew()
+			p.put("a", "1")
+			require.NoError(t, p.host.saveRecord(testShard, testReplica, shardpb.ReplicaRecord_REMOVING, false))
+			crash(p)
+			p.close()
+
+			p = openProcess(t, dir, 2, Knobs{})
+			defer func() { p.close() }()
+			require.Equal(t, []Held{{testShard, testReplica}}, p.host.Held())
+			require.ErrorIs(t, p.host.Start(testShard, testReplica, nil, false), ErrRemoved)
+			p.remove()
+			require.Empty(t, p.keys())
+		})
+	}
+}
+
+func TestWithout(t *testing.T) {
+	span := func(start, end string) shard.Span { return shard.Span{Start: []byte(start), End: []byte(end)} }
+	for _, c := range []struct {
+		of     shard.Span
+		others []shard.Span
+		want   []shard.Span
+	}{
+		{span("", ""), nil, []shard.Span{span("", "")}},
+		{span("", ""), []shard.Span{span("", "")}, nil},
+		{span("", ""), []shard.Span{span("", "c")}, []shard.Span{span("c", "")}},
+		{span("", ""), []shard.Span{span("c", "")}, []shard.Span{span("", "c")}},
+		{span("b", "y"), []shard.Span{span("c", "d"), span("k", "l")}, []shard.Span{span("b", "c"), span("d", "k"), span("l", "y")}},
+		{span("b", "y"), []shard.Span{span("a", "c"), span("b", "d"), span("x", "")}, []shard.Span{span("d", "x")}},
+		{span("b", "y"), []shard.Span{span("y", ""), span("", "b")}, []shard.Span{span("b", "y")}},
+	} {
+		var want, got []string
+		for _, s := range c.want {
+			want = append(want, s.String())
+		}
+		for _, s := range without(c.of, c.others) {
+			got = append(got, s.String())
+		}
+		require.Equal(t, want, got, "%s without %v", c.of, c.others)
+	}
+}
+
+// Changes of members may be repeated. What the group refuses is said, not tried for ever.
+func TestMembers(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for range 2 {
+		require.NoError(t, p.replica.AddLearner(ctx, 2, "n8:1"))
+	}
+	require.ErrorContains(t, p.replica.Promote(ctx, 3, "n9:1"), "it is no learner")
+	require.ErrorContains(t, p.replica.Promote(ctx, 2, "n9:1"), "refuses it as it is")
+	for range 2 {
+		require.NoError(t, p.replica.Dismiss(ctx, 2))
+	}
+	require.ErrorIs(t, p.replica.AddLearner(ctx, 2, "n8:1"), ErrRemoved)
+	require.NoError(t, p.replica.Dismiss(ctx, 3), "one that never came cannot come any more")
+	require.ErrorIs(t, p.replica.AddLearner(ctx, 3, "n9:1"), ErrRemoved)
+	require.ErrorContains(t, p.replica.Dismiss(ctx, testReplica), "which leads")
+	p.put("a", "1")
+
+	require.NoError(t, p.replica.AddLearner(ctx, 4, "n8:1"))
+	require.NoError(t, p.replica.Promote(ctx, 4, "n8:1"))
+	short, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	require.Error(t, p.replica.Promote(short, 4, "n8:1"), "half of the voters cannot tell")
+}
