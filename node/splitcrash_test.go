@@ -103,8 +103,8 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 	c, g := startGated(t)
 	audit(t, c)
 	client := c.Client(t)
-	w := startWriters(t, 3, client)
 	watch := watchEverything(t, client)
+	w := startWriters(t, 3, client)
 	for i, step := range node.SplitSteps() {
 		for j, who := range []string{"the node that takes it", "another"} {
 			t.Logf("restart of %s before %q", who, step)
