@@ -2,7 +2,6 @@ package replica
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -29,7 +28,8 @@ type Load struct {
 	Epoch, Generation uint64
 
 	// Bytes and Versions are what the replica has on this node's disk, as estimated at
-	// Sized; zero when it was not yet. Middle is where the bytes divide.
+	// Sized; zero when it was not yet. Middle is where the bytes divide. Versions and Middle
+	// are looked at again only when Bytes has changed by a tenth.
 	Bytes, Versions int64
 	Sized           time.Time
 	Middle          load.Point
@@ -50,9 +50,10 @@ const (
 	sizeEvery = 20 * time.Second
 	// sizesMax bounds the estimates of one Measure: each is some lookups in the store.
 	sizesMax = 16
-	// middleChange is the share by which a shard must have grown or shrunk for its middle
-	// to be looked for again.
-	middleChange = 0.1
+	// contentChange is the share by which a shard must have grown or shrunk for its versions
+	// to be counted and its middle to be looked for again. That takes a millisecond or two
+	// when it is large, which its size alone does not.
+	contentChange = 0.1
 )
 
 // Measure has all replicas take a reading. It is to be called about once a second, by
@@ -105,10 +106,22 @@ type reading struct {
 	writes, writeBytes         load.Rate
 	peakWrites, peakWriteBytes load.Peak
 
-	sized           time.Time
+	sized   time.Time
+	bytes   int64
+	content content
+}
+
+// content is what was found in a replica when it was looked at closely.
+type content struct {
 	bytes, versions int64
 	middle          load.Point
-	middleBytes     int64 // what bytes was when middle was found
+}
+
+// fits reports whether what was found is still about right.
+func (c content) fits(d *shard.Descriptor, bytes int64) bool {
+	inside := c.middle.Key == nil || d.Span.Contains(c.middle.Key) // it was not split
+	change := max(bytes, c.bytes) - min(bytes, c.bytes)
+	return inside && float64(change) <= contentChange*float64(c.bytes)
 }
 
 // wrote counts the writes among commands that are being proposed.
@@ -214,26 +227,30 @@ func (r *Replica) size(now time.Time) error {
 	d := r.View().Descriptor
 	m := &r.meter
 	m.mu.Lock()
-	middle, middleBytes := m.mu.middle, m.mu.middleBytes
+	found := m.mu.content
 	m.mu.sized = now // also when it fails: the others have their turn
 	m.mu.Unlock()
 	size, err := r.host.cfg.Engine.SpanSize(d.Span)
 	bytes := int64(size)
-	versions, errVersions := r.host.cfg.Engine.SpanVersions(d.Span)
-	err = errors.Join(err, errVersions)
-	change := max(bytes, middleBytes) - min(bytes, middleBytes)
-	outside := middle.Key != nil && !d.Span.Contains(middle.Key) // it was split
-	if err == nil && (outside || float64(change) > middleChange*float64(middleBytes)) {
-		middle.Key, middle.Left, err = r.host.cfg.Engine.SpanMiddle(d.Span)
-		middleBytes = bytes
+	if err == nil && !found.fits(d, bytes) {
+		found, err = r.lookInside(d.Span, bytes)
 	}
 	if err != nil {
 		return fmt.Errorf("shard %s: %w", r.id, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.mu.bytes, m.mu.versions, m.mu.middle, m.mu.middleBytes = bytes, versions, middle, middleBytes
+	m.mu.bytes, m.mu.content = bytes, found
 	return nil
+}
+
+func (r *Replica) lookInside(span shard.Span, bytes int64) (found content, err error) {
+	found.bytes = bytes
+	if found.versions, err = r.host.cfg.Engine.SpanVersions(span); err != nil {
+		return found, err
+	}
+	found.middle.Key, found.middle.Left, err = r.host.cfg.Engine.SpanMiddle(span)
+	return found, err
 }
 
 func (r *Replica) load() Load {
@@ -247,7 +264,7 @@ func (r *Replica) load() Load {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	q := &m.mu.reading
-	out.Bytes, out.Versions, out.Sized, out.Middle = q.bytes, q.versions, q.sized, q.middle
+	out.Bytes, out.Versions, out.Sized, out.Middle = q.bytes, q.content.versions, q.sized, q.content.middle
 	out.Reads, out.Since = q.reads.PerSecond(), q.since
 	out.Writes, out.WriteBytes = q.writes.PerSecond(), q.writeBytes.PerSecond()
 	out.PeakWrites, out.PeakWriteBytes = max(q.peakWrites.Highest(), out.Writes), max(q.peakWriteBytes.Highest(), out.WriteBytes)
