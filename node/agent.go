@@ -75,6 +75,11 @@ func (a *agent) run(ctx context.Context) {
 		for _, d := range m.OnNode(a.node.self.NodeID) {
 			do(d.ID, a.next(d, m, leaving))
 		}
+		for _, o := range m.Operators() {
+			if c := o.Child; c != nil {
+				do(c.ID, a.nextChild(c, m))
+			}
+		}
 		select {
 		case <-changed:
 		case <-a.node.host.LeadersChanged():
@@ -107,12 +112,18 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 	case !running && slices.ContainsFunc(leaving, func(l leftover) bool { return l.blocks(d) }):
 		return nil
 	case !running:
-		return func(context.Context) { a.start(d, m) }
-	case !r.Leads():
-		return nil
+		return func(ctx context.Context) { a.start(ctx, d, m) }
 	}
 	view := r.View()
+	if view.Descriptor != nil && !r.Weaned() {
+		return func(ctx context.Context) { a.wean(ctx, r) }
+	}
+	if !r.Leads() {
+		return nil
+	}
 	switch {
+	case view.Poisoned:
+		return func(context.Context) { a.handOver(d) }
 	case a.node.hlc.Distrusted() != "":
 		return func(context.Context) { a.handOver(d) }
 	case view.Descriptor == nil:
@@ -170,8 +181,11 @@ func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
 // start starts the node's replica. In a shard whose descriptor is still its first one it
 // may be one of those that found the group; later the group was founded (O5), and whoever
 // did not start until then joins.
-func (a *agent) start(d *shard.Descriptor, m *placement.Map) {
+func (a *agent) start(ctx context.Context, d *shard.Descriptor, m *placement.Map) {
 	own, _ := d.ReplicaOn(a.node.self.NodeID)
+	if !a.mayBegin(ctx, d, own) {
+		return
+	}
 	if err := a.startReplica(d, own, m); errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable) {
 		// The table is about to take it away, or a newer one has; or it is just stopping.
 		a.node.log.Debug("not starting a replica", "shard", d.ID, "replica", own.ID, "error", err)
@@ -191,7 +205,9 @@ func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placemen
 	for _, r := range d.Replicas {
 		members[r.ID] = m.Node(r.Node).PeerAddr
 	}
-	return a.node.host.Start(d.ID, own.ID, members, d.PreferredNode == a.node.self.NodeID)
+	parent, ok := a.node.host.Replica(d.Parent)
+	first := d.PreferredNode == a.node.self.NodeID || ok && parent.Leads() // for a split both should be led here
+	return a.node.host.Start(d.ID, own.ID, members, first)
 }
 
 // tell proposes a command and waits for its outcome; a failure is tried again by the
@@ -251,6 +267,7 @@ func (a *agent) missing() string {
 			return fmt.Sprintf("shard %s to start", d.ID)
 		case leader == 0:
 			return fmt.Sprintf("a leader of shard %s", d.ID)
+		case r.View().Poisoned: // it waits to be replaced
 		case r.View().Descriptor == nil:
 			return fmt.Sprintf("shard %s to be initialised", d.ID)
 		}

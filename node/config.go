@@ -90,8 +90,11 @@ type Config struct {
 	Clock      clock.Clock
 	FS         vfs.FS
 	RaftFS     raftconfig.IFS
-	Dial       func(ctx context.Context, addr string) (net.Conn, error)
-	Knobs      Knobs
+	// ProposalTimeout is how long a write may be without an outcome before that is
+	// reported as unknown. Default 5 s.
+	ProposalTimeout time.Duration
+	Dial            func(ctx context.Context, addr string) (net.Conn, error)
+	Knobs           Knobs
 }
 
 // Knobs break invariants on purpose, so that tests can show that the checkers notice.
@@ -134,6 +137,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RaftLogEntries == 0 {
 		c.RaftLogEntries = 4_000
+	}
+	if c.ProposalTimeout == 0 {
+		c.ProposalTimeout = 5 * time.Second
 	}
 	if c.SnapshotRate == 0 {
 		c.SnapshotRate = 64 << 20

@@ -64,7 +64,9 @@ const (
 
 func newController(n *Node) *controller {
 	c := &controller{node: n}
-	c.runners = map[placementpb.OperatorKind]runner{placementpb.OperatorKind_MOVE: &mover{c}}
+	c.runners = map[placementpb.OperatorKind]runner{
+		placementpb.OperatorKind_MOVE: &mover{c}, placementpb.OperatorKind_SPLIT: &splitter{c},
+	}
 	c.mu.running = make(map[uint64]bool)
 	return c
 }

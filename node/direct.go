@@ -23,6 +23,7 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		told := &routerpb.ReplicaReport{
 			Shard: uint64(r.ID()), Replica: uint64(r.ReplicaID()), Applied: view.Applied, Leader: uint64(leader), Term: term,
 		}
+		told.Poisoned = view.Poisoned
 		if d := view.Descriptor; d != nil {
 			told.Epoch, told.Generation = d.Epoch, d.Generation
 		}
@@ -50,18 +51,23 @@ func (s *peerServer) Direct(ctx context.Context, req *routerpb.DirectRequest) (*
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
-	if err := obey(ctx, r, req); err != nil {
+	if err := s.obey(ctx, r, req); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &routerpb.DirectReply{}, nil
 }
 
-func obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest) error {
-	if o, ok := req.Order.(*routerpb.DirectRequest_CatchUp); ok {
+func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest) error {
+	switch o := req.Order.(type) {
+	case *routerpb.DirectRequest_CatchUp:
 		if r.ReplicaID() != shard.ReplicaID(o.CatchUp.Replica) {
 			return status.Errorf(codes.FailedPrecondition, "shard %s runs as replica %d here, not as %d", r.ID(), r.ReplicaID(), o.CatchUp.Replica)
 		}
 		return r.CatchUp(ctx)
+	case *routerpb.DirectRequest_SecureSeed:
+		return r.SecureSeed(ctx, shard.DescriptorOf(o.SecureSeed))
+	case *routerpb.DirectRequest_Wean:
+		return r.Wean(ctx)
 	}
 	if !r.Leads() {
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}
@@ -75,6 +81,10 @@ func obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest) 
 		return r.Yield(shard.ReplicaID(o.Transfer.Replica))
 	case *routerpb.DirectRequest_Remove:
 		return r.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
+	case *routerpb.DirectRequest_Split:
+		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
+	case *routerpb.DirectRequest_Initialise:
+		return r.Initialise(ctx, shard.DescriptorOf(o.Initialise))
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}

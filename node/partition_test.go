@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/node"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // cuts are ways to lose the network around a node.
@@ -161,4 +163,39 @@ func TestStartIsGivenUp(t *testing.T) {
 	}
 	c.StartAll(t)
 	put(t, c.Client(t), "k", "v")
+}
+
+// A write that was lost with a leadership holds up nobody once the node leads again.
+func TestLostProposalsHoldUpNobody(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{})
+	for _, n := range c.Nodes() {
+		n.Edit(func(cfg *node.Config) { cfg.ProposalTimeout = time.Hour })
+	}
+	c.StartAll(t)
+	const key = "k"
+	lonely := leaderOf(t, c, c.Node(1), key)
+	rest := others(c, lonely)
+	cutOff := c.Client(t, lonely)
+	put(t, cutOff, key, "before")
+
+	c.Network().Isolate(lonely.Name, rest[0].Name, rest[1].Name)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	_, err := cutOff.Put(ctx, key, "lost")
+	cancel()
+	require.Error(t, err)
+	put(t, c.Client(t, rest[0]), key, "after")
+	c.Network().Heal()
+
+	// Leadership comes back, by itself or because it is asked for.
+	testcluster.Until(t, "a write through the node as the leader", func() bool {
+		if leader := leaderOf(t, c, rest[0], key); leader != lonely {
+			r, _ := leader.Inside().Host().Replica(shard.FirstDataID)
+			r.TransferTo(nodeID(lonely))
+			return false
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		_, err := cutOff.Put(ctx, key, "again")
+		return err == nil
+	})
 }

@@ -187,7 +187,7 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	}
 	o.Child = &shard.Descriptor{
 		ID: m.nextShard, Span: shard.Span{Start: o.Key, End: d.Span.End}, Epoch: d.Epoch + 1, Generation: 1,
-		Slot: m.freeSlot(d), PreferredNode: d.PreferredNode,
+		Slot: m.freeSlot(d), PreferredNode: d.PreferredNode, Parent: d.ID,
 	}
 	for i, r := range d.Replicas {
 		o.Child.Replicas = append(o.Child.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: r.Node})
@@ -195,6 +195,15 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	o.Child.NextReplicaID = nextReplicaID(o.Child.Replicas, 0)
 	m.nextShard++
 	return nil
+}
+
+// Rest is what a SPLIT leaves of its shard.
+func (o *Operator) Rest(d *shard.Descriptor) *shard.Descriptor {
+	rest := *d
+	rest.Span.End = o.Key
+	rest.Epoch++
+	rest.Generation++
+	return &rest
 }
 
 // freeSlot returns the slot for a child right of d. Slots promised to other children
@@ -324,11 +333,7 @@ func (m *Map) finishOperator(c *placementpb.FinishOperator) (*Map, *placementpb.
 				o.ID, o.Shard, o.From, o.To)
 		}
 	case placementpb.OperatorKind_SPLIT:
-		left := *d
-		left.Span.End = o.Key
-		left.Epoch++
-		left.Generation++
-		next.putShards([]entry{{desc: &left, version: next.version}, {desc: o.Child, version: next.version}})
+		next.putShards([]entry{{desc: o.Rest(d), version: next.version}, {desc: o.Child, version: next.version}})
 	}
 	next.dropOperator(o)
 	return next, operatorResult(o)

@@ -23,6 +23,7 @@ func (m *Map) updateShard(c *placementpb.UpdateShard) (*Map, *placementpb.Result
 	}
 	wanted.Generation = c.ExpectedGeneration + 1
 	wanted.NextReplicaID = nextReplicaID(wanted.Replicas, old.NextReplicaID)
+	wanted.Parent = old.Parent
 	if sameDescriptor(old, wanted) { // a retry of the change that was made last
 		return m, shardResult(old, ok())
 	}

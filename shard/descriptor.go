@@ -24,6 +24,9 @@ type Descriptor struct {
 	NextReplicaID ReplicaID
 	// PreferredNode is where the leader should sit; 0 means anywhere.
 	PreferredNode NodeID
+	// Parent is the shard this one was split off from, 0 for a cluster's first ones. The
+	// replicas of a shard with a parent begin with what the parent left them.
+	Parent ID
 }
 
 // Replica is one member of a shard's Raft group.
@@ -58,7 +61,7 @@ func (d *Descriptor) Proto() *shardpb.Descriptor {
 	p := &shardpb.Descriptor{
 		ShardId: uint64(d.ID), Start: d.Span.Start, End: d.Span.End, Epoch: d.Epoch,
 		Slot: uint32(d.Slot), Generation: d.Generation, NextReplicaId: uint64(d.NextReplicaID),
-		PreferredNode: uint64(d.PreferredNode),
+		PreferredNode: uint64(d.PreferredNode), ParentShardId: uint64(d.Parent),
 	}
 	for _, r := range d.Replicas {
 		p.Replicas = append(p.Replicas, &shardpb.Replica{ReplicaId: uint64(r.ID), NodeId: uint64(r.Node), Learner: r.Learner})
@@ -72,6 +75,7 @@ func DescriptorOf(p *shardpb.Descriptor) *Descriptor {
 		ID: ID(p.ShardId), Span: Span{Start: bytes.Clone(p.Start), End: bytes.Clone(p.End)},
 		Epoch: p.Epoch, Slot: Slot(p.Slot), Generation: p.Generation,
 		NextReplicaID: ReplicaID(p.NextReplicaId), PreferredNode: NodeID(p.PreferredNode),
+		Parent: ID(p.ParentShardId),
 	}
 	for _, r := range p.Replicas {
 		d.Replicas = append(d.Replicas, Replica{ID: ReplicaID(r.ReplicaId), Node: NodeID(r.NodeId), Learner: r.Learner})

@@ -1,6 +1,10 @@
 package shard
 
-import "google.golang.org/protobuf/proto"
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+)
 
 // Result is what applying one command gave.
 type Result struct {
@@ -26,4 +30,33 @@ type View struct {
 	Compacted Revision
 	// Descriptor is nil until the shard's INIT command was applied.
 	Descriptor *Descriptor
+	// Child is the shard that was split off from this one last. The map may not know it
+	// yet, so whoever asks here for its keys is told of it.
+	Child *Descriptor
+	// Poisoned replicas were told to begin without their data. They have no Descriptor,
+	// apply nothing and serve nothing until they are replaced.
+	Poisoned bool
+	// Since is the Raft index of the split, or of the INIT after one, that gave the shard
+	// the keys it has; 0 for none. Nobody may begin with a log that goes back to it: what
+	// is before speaks of keys that are another shard's by now.
+	Since uint64
+}
+
+// WrongShard refuses what was routed by another map than this replica's.
+func (v View) WrongShard(id ID) error {
+	e := &WrongShardError{Shard: id}
+	for _, d := range []*Descriptor{v.Descriptor, v.Child} {
+		if d != nil {
+			e.Descriptors = append(e.Descriptors, d)
+		}
+	}
+	return e
+}
+
+// Absent refuses everything that asks a replica without a Descriptor.
+func (v View) Absent(id ID) error {
+	if v.Poisoned {
+		return &NoReplicaError{Shard: id}
+	}
+	return fmt.Errorf("shard %s waits to be initialised: %w", id, ErrUnavailable)
 }

@@ -162,11 +162,10 @@ func owns(v shard.View, epoch uint64) bool {
 }
 
 func wrongShard(id shard.ID, v shard.View) error {
-	e := &shard.WrongShardError{Shard: id}
-	if v.Descriptor != nil {
-		e.Descriptors = []*shard.Descriptor{v.Descriptor}
+	if v.Descriptor == nil {
+		return v.Absent(id)
 	}
-	return e
+	return v.WrongShard(id)
 }
 
 func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {

@@ -1470,6 +1470,7 @@ type ReplicaReport struct {
 	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the descriptor applied; 0: not initialised
 	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor applied
+	Poisoned      bool                   `protobuf:"varint,8,opt,name=poisoned,proto3" json:"poisoned,omitempty"`     // it was told to begin without its data and has to be replaced
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1553,6 +1554,13 @@ func (x *ReplicaReport) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *ReplicaReport) GetPoisoned() bool {
+	if x != nil {
+		return x.Poisoned
+	}
+	return false
+}
+
 // DirectRequest is an order to the node's replica of a shard. Members change at the
 // leader only.
 type DirectRequest struct {
@@ -1565,6 +1573,10 @@ type DirectRequest struct {
 	//	*DirectRequest_Promote
 	//	*DirectRequest_Transfer
 	//	*DirectRequest_Remove
+	//	*DirectRequest_Split
+	//	*DirectRequest_SecureSeed
+	//	*DirectRequest_Initialise
+	//	*DirectRequest_Wean
 	Order         isDirectRequest_Order `protobuf_oneof:"order"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1659,6 +1671,42 @@ func (x *DirectRequest) GetRemove() *Member {
 	return nil
 }
 
+func (x *DirectRequest) GetSplit() *Split {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetSecureSeed() *shardpb.Descriptor {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_SecureSeed); ok {
+			return x.SecureSeed
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetInitialise() *shardpb.Descriptor {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Initialise); ok {
+			return x.Initialise
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetWean() *Wean {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Wean); ok {
+			return x.Wean
+		}
+	}
+	return nil
+}
+
 type isDirectRequest_Order interface {
 	isDirectRequest_Order()
 }
@@ -1683,6 +1731,22 @@ type DirectRequest_Remove struct {
 	Remove *Member `protobuf:"bytes,6,opt,name=remove,proto3,oneof"` // replica: is no member from now on, and never again
 }
 
+type DirectRequest_Split struct {
+	Split *Split `protobuf:"bytes,7,opt,name=split,proto3,oneof"` // at the leader: gives keys away, and sees to it that the child serves them
+}
+
+type DirectRequest_SecureSeed struct {
+	SecureSeed *shardpb.Descriptor `protobuf:"bytes,8,opt,name=secure_seed,json=secureSeed,proto3,oneof"` // the child: returns when this node's seed of it is durable
+}
+
+type DirectRequest_Initialise struct {
+	Initialise *shardpb.Descriptor `protobuf:"bytes,9,opt,name=initialise,proto3,oneof"` // at the leader: the shard's first descriptor
+}
+
+type DirectRequest_Wean struct {
+	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split
+}
+
 func (*DirectRequest_AddLearner) isDirectRequest_Order() {}
 
 func (*DirectRequest_CatchUp) isDirectRequest_Order() {}
@@ -1692,6 +1756,14 @@ func (*DirectRequest_Promote) isDirectRequest_Order() {}
 func (*DirectRequest_Transfer) isDirectRequest_Order() {}
 
 func (*DirectRequest_Remove) isDirectRequest_Order() {}
+
+func (*DirectRequest_Split) isDirectRequest_Order() {}
+
+func (*DirectRequest_SecureSeed) isDirectRequest_Order() {}
+
+func (*DirectRequest_Initialise) isDirectRequest_Order() {}
+
+func (*DirectRequest_Wean) isDirectRequest_Order() {}
 
 type DirectReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1729,6 +1801,94 @@ func (*DirectReply) Descriptor() ([]byte, []int) {
 	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
 }
 
+type Split struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Descriptor_   *shardpb.Descriptor    `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // what the shard keeps
+	Child         *shardpb.Descriptor    `protobuf:"bytes,2,opt,name=child,proto3" json:"child,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Split) Reset() {
+	*x = Split{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Split) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Split) ProtoMessage() {}
+
+func (x *Split) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Split.ProtoReflect.Descriptor instead.
+func (*Split) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Split) GetDescriptor_() *shardpb.Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Split) GetChild() *shardpb.Descriptor {
+	if x != nil {
+		return x.Child
+	}
+	return nil
+}
+
+type Wean struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wean) Reset() {
+	*x = Wean{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wean) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wean) ProtoMessage() {}
+
+func (x *Wean) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wean.ProtoReflect.Descriptor instead.
+func (*Wean) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -1739,7 +1899,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1911,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1924,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -1785,7 +1945,7 @@ var File_router_routerpb_peer_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1arouter/routerpb/peer.proto\x12\x12flotilla.router.v1\x1a\x19shard/shardpb/shard.proto\"\xa0\x01\n" +
+	"\x1arouter/routerpb/peer.proto\x12\x12flotilla.router.v1\x1a\x1arouter/routerpb/load.proto\x1a\x19shard/shardpb/shard.proto\"\xa0\x01\n" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
@@ -1886,7 +2046,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
 	"\vReportReply\x12=\n" +
-	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xbb\x01\n" +
+	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xd7\x01\n" +
 	"\rReplicaReport\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
@@ -1896,7 +2056,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12\x1e\n" +
 	"\n" +
 	"generation\x18\a \x01(\x04R\n" +
-	"generation\"\xce\x02\n" +
+	"generation\x12\x1a\n" +
+	"\bpoisoned\x18\b \x01(\bR\bpoisoned\"\xb4\x04\n" +
 	"\rDirectRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
 	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
@@ -1904,9 +2065,23 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\bcatch_up\x18\x03 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\acatchUp\x126\n" +
 	"\apromote\x18\x04 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\apromote\x128\n" +
 	"\btransfer\x18\x05 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\btransfer\x124\n" +
-	"\x06remove\x18\x06 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\x06removeB\a\n" +
+	"\x06remove\x18\x06 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\x06remove\x121\n" +
+	"\x05split\x18\a \x01(\v2\x19.flotilla.router.v1.SplitH\x00R\x05split\x12@\n" +
+	"\vsecure_seed\x18\b \x01(\v2\x1d.flotilla.shard.v1.DescriptorH\x00R\n" +
+	"secureSeed\x12?\n" +
+	"\n" +
+	"initialise\x18\t \x01(\v2\x1d.flotilla.shard.v1.DescriptorH\x00R\n" +
+	"initialise\x12.\n" +
+	"\x04wean\x18\n" +
+	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04weanB\a\n" +
 	"\x05order\"\r\n" +
-	"\vDirectReply\"?\n" +
+	"\vDirectReply\"{\n" +
+	"\x05Split\x12=\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
+	"descriptor\x123\n" +
+	"\x05child\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"\x06\n" +
+	"\x04Wean\"?\n" +
 	"\x06Member\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr*\xb5\x01\n" +
@@ -1953,11 +2128,12 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\x83\x05\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xcb\x05\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
+	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
 	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12L\n" +
@@ -1977,7 +2153,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2002,48 +2178,60 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*ReplicaReport)(nil),      // 20: flotilla.router.v1.ReplicaReport
 	(*DirectRequest)(nil),      // 21: flotilla.router.v1.DirectRequest
 	(*DirectReply)(nil),        // 22: flotilla.router.v1.DirectReply
-	(*Member)(nil),             // 23: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 24: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 25: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 26: flotilla.shard.v1.Span
+	(*Split)(nil),              // 23: flotilla.router.v1.Split
+	(*Wean)(nil),               // 24: flotilla.router.v1.Wean
+	(*Member)(nil),             // 25: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 26: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 27: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 28: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 29: flotilla.router.v1.LoadRequest
+	(*LoadReply)(nil),          // 30: flotilla.router.v1.LoadReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	24, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	26, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	25, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	27, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	26, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	28, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	20, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
-	23, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	23, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	23, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	23, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	23, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	2,  // 15: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	13, // 16: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 17: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	7,  // 18: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 19: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 20: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	18, // 21: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	21, // 22: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 23: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 24: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 25: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	8,  // 26: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 27: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 28: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	19, // 29: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	22, // 30: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	25, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	25, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	25, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	25, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	25, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	23, // 15: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	27, // 16: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	27, // 17: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	24, // 18: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	27, // 19: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	27, // 20: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 21: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	13, // 22: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 23: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	29, // 24: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	7,  // 25: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 26: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 27: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	18, // 28: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	21, // 29: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 30: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 31: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 32: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	30, // 33: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	8,  // 34: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 35: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 36: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	19, // 37: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	22, // 38: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	30, // [30:39] is the sub-list for method output_type
+	21, // [21:30] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -2051,12 +2239,17 @@ func file_router_routerpb_peer_proto_init() {
 	if File_router_routerpb_peer_proto != nil {
 		return
 	}
+	file_router_routerpb_load_proto_init()
 	file_router_routerpb_peer_proto_msgTypes[19].OneofWrappers = []any{
 		(*DirectRequest_AddLearner)(nil),
 		(*DirectRequest_CatchUp)(nil),
 		(*DirectRequest_Promote)(nil),
 		(*DirectRequest_Transfer)(nil),
 		(*DirectRequest_Remove)(nil),
+		(*DirectRequest_Split)(nil),
+		(*DirectRequest_SecureSeed)(nil),
+		(*DirectRequest_Initialise)(nil),
+		(*DirectRequest_Wean)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2064,7 +2257,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

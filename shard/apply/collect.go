@@ -79,7 +79,7 @@ func (m *Machine) collect(view shard.View, limits mvcc.CollectLimits) (step Coll
 	if next.Next = out.Next; out.Next == nil {
 		next.Collected, next.Target = next.Target, 0
 	}
-	if err := m.setCollection(b, &next); err != nil {
+	if err := setCollection(b, m.id, m.replica, &next); err != nil {
 		return Collection{}, err
 	}
 	if err := m.engine.Commit(b); err != nil {
@@ -89,12 +89,12 @@ func (m *Machine) collect(view shard.View, limits mvcc.CollectLimits) (step Coll
 	return Collection{Ran: true, Done: out.Next == nil, Versions: out.Versions, Dropped: out.Dropped, Bytes: out.Bytes}, nil
 }
 
-func (m *Machine) setCollection(b *pebble.Batch, c *shardpb.Collection) error {
+func setCollection(b *pebble.Batch, id shard.ID, replica shard.ReplicaID, c *shardpb.Collection) error {
 	data, err := c.MarshalVT()
 	if err != nil {
 		return fmt.Errorf("encode collection record: %w", err)
 	}
-	if err := b.Set(engine.LocalKey(m.id, m.replica, CollectionKind), data, nil); err != nil {
+	if err := b.Set(engine.LocalKey(id, replica, CollectionKind), data, nil); err != nil {
 		return fmt.Errorf("write collection record: %w", err)
 	}
 	return nil

@@ -42,13 +42,13 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 	}
 	d := r.view.Descriptor
 	if d == nil {
-		return nil, wrongShard(r.id, nil)
+		return nil, absent(r.id, r.view)
 	}
 	if cmd.Kind == shardpb.Kind_UPDATE {
 		return nil, r.updateDescriptor(cmd)
 	}
 	if cmd.Epoch != d.Epoch && !r.knobs.AnyEpoch { // A7
-		return nil, wrongShard(r.id, d)
+		return nil, wrongShard(r.id, r.view)
 	}
 	switch cmd.Kind {
 	case shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN,
@@ -59,6 +59,8 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 		return nil, r.closeFloor(cmd)
 	case shardpb.Kind_COMPACT:
 		return nil, r.compact(cmd)
+	case shardpb.Kind_SPLIT:
+		return nil, r.split(cmd)
 	default:
 		return nil, malformed("command kind %d", cmd.Kind)
 	}
@@ -67,12 +69,21 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 // initialise gives the shard its first descriptor. Several proposers may send it:
 // the first one counts.
 func (r *run) initialise(cmd *shardpb.Command) error {
-	if r.view.Descriptor != nil {
+	if r.view.Descriptor != nil || r.view.Poisoned {
 		return nil
 	}
 	d, err := r.descriptor(cmd)
 	if err != nil {
 		return err
+	}
+	if d.Parent != 0 {
+		return r.begin()
+	}
+	if owner, err := r.ownerOf(d.Span); err != nil {
+		return err
+	} else if owner != 0 { // a log that goes back too far: A10
+		r.view.Poisoned = true
+		return absent(r.id, r.view)
 	}
 	r.view.Descriptor = d
 	r.view.Rev, r.view.Floor = shard.FirstRevision, shard.FirstRevision
@@ -88,7 +99,7 @@ func (r *run) updateDescriptor(cmd *shardpb.Command) error {
 	}
 	mine := r.view.Descriptor
 	if !d.Span.Equal(mine.Span) || d.Epoch != mine.Epoch || d.Slot != mine.Slot {
-		return wrongShard(r.id, mine)
+		return wrongShard(r.id, r.view)
 	}
 	// A change that let the span grow would have to make all registrations of leases void (L2).
 	if d.Generation > mine.Generation {
@@ -98,12 +109,17 @@ func (r *run) updateDescriptor(cmd *shardpb.Command) error {
 }
 
 func (r *run) descriptor(cmd *shardpb.Command) (*shard.Descriptor, error) {
-	p := cmd.Descriptor_
+	d, err := descriptorOf(cmd, cmd.Descriptor_)
+	if err == nil && d.ID != r.id {
+		return nil, malformed("%s of shard %s sent to shard %s", cmd.Kind, d.ID, r.id)
+	}
+	return d, err
+}
+
+func descriptorOf(cmd *shardpb.Command, p *shardpb.Descriptor) (*shard.Descriptor, error) {
 	switch {
 	case p == nil:
 		return nil, malformed("%s without a descriptor", cmd.Kind)
-	case shard.ID(p.ShardId) != r.id:
-		return nil, malformed("%s of shard %d sent to shard %s", cmd.Kind, p.ShardId, r.id)
 	case p.Slot > uint32(^shard.Slot(0)):
 		return nil, malformed("%s with slot %d", cmd.Kind, p.Slot)
 	}

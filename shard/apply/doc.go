@@ -13,7 +13,8 @@
 //
 // Invariants:
 //
-//	A1  Deterministic: the state after entry i is a function of entries 1..i. How
+//	A1  Deterministic: the state after entry i is a function of entries 1..i, and for a
+//	    shard that was split off, of its seed. How
 //	    they were grouped into Update calls, what was asked for as results, what
 //	    the clock said and what was restarted makes no difference.
 //	A2  Total: every byte string in the log gives a state. What cannot be carried
@@ -31,4 +32,10 @@
 //	A8  Collect removes what no reader at or above the compacted revision can meet, and
 //	    only from data that it has seen in the same step. Restarted anywhere it goes on,
 //	    and what it says is collected has no garbage left.
+//	A9  A SPLIT gives keys away and leaves the child its seed in one batch. A child begins
+//	    with its seed or a snapshot, or not at all: INIT without a seed poisons the replica
+//	    for good. So two shards never write one key, and no replica begins without data that
+//	    the others have.
+//	A10 No snapshot and no INIT gives a replica keys that another shard's replica on the
+//	    node has.
 package apply

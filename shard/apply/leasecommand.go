@@ -35,7 +35,7 @@ func (w *writing) lease(cmd *shardpb.Command) (proto.Message, error) {
 		return w.leaseDetach(&req)
 	}
 	if !w.isHome(req.Lease) {
-		return nil, wrongShard(w.id, w.view.Descriptor)
+		return nil, wrongShard(w.id, w.view)
 	}
 	rec := w.leases.Record(req.Lease)
 	switch cmd.Kind {
@@ -145,7 +145,7 @@ func (w *writing) leaseDetach(req *shardpb.LeaseCommand) (proto.Message, error) 
 		return nil, err
 	}
 	if !w.view.Descriptor.Span.ContainsSpan(span) {
-		return nil, wrongShard(w.id, w.view.Descriptor)
+		return nil, wrongShard(w.id, w.view)
 	}
 	answer := &shardpb.LeaseAnswer{}
 	if req.Incarnation < w.leases.Registered(req.Lease) {

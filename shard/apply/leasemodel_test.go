@@ -80,7 +80,7 @@ func (m *model) mayAttach(id int64) error {
 		}
 		return nil
 	case m.leases.registered[id] == 0:
-		return &shard.UnregisteredLeaseError{Shard: testShard, Lease: id, Fence: m.leases.fences[classOf(id)]}
+		return &shard.UnregisteredLeaseError{Shard: m.id, Lease: id, Fence: m.leases.fences[classOf(id)]}
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (m *model) lease(cmd *shardpb.Command) (proto.Message, error) {
 		if ok {
 			return nil, shard.ErrLeaseExists
 		}
-		m.floor = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), testSlot)
+		m.floor = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), m.slot)
 		l.records[id] = modelLease{ttl: req.Ttl, incarnation: int64(m.floor)}
 		return &shardpb.LeaseAnswer{Ttl: req.Ttl, Incarnation: int64(m.floor)}, nil
 	case shardpb.Kind_LEASE_ATTACH:
@@ -181,7 +181,7 @@ func (m *model) detach(id int64, span shard.Span, cmd *shardpb.Command) (deleted
 	delete(m.leases.registered, id)
 	m.leases.fences[classOf(id)]++
 	w := &modelTxn{model: m, before: m.now.kvs, kvs: maps.Clone(m.now.kvs)}
-	w.rev = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), testSlot)
+	w.rev = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), m.slot)
 	for _, key := range m.attached(id, span) {
 		delete(w.kvs, string(key))
 		w.writes++

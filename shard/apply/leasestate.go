@@ -86,11 +86,8 @@ func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
 	if d == nil {
 		return lease.NewTable(&s)
 	}
-	if err := m.eachLeaseRecord(d.Span, func(value []byte) error {
-		var r shardpb.LeaseRecord
-		s.Records = append(s.Records, &r)
-		return r.UnmarshalVT(value)
-	}); err != nil {
+	var err error
+	if s.Records, err = m.leaseRecordsIn(d.Span); err != nil {
 		return nil, err
 	}
 	registrations, err := m.engine.LocalsOf(m.id, m.replica, registrationKind)
@@ -117,23 +114,26 @@ func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
 	return lease.NewTable(&s)
 }
 
-func (m *Machine) eachLeaseRecord(span shard.Span, each func(value []byte) error) (err error) {
+// leaseRecordsIn reads the leases whose home keys lie in the span.
+func (m *Machine) leaseRecordsIn(span shard.Span) (out []*shardpb.LeaseRecord, err error) {
 	lower, upper := engine.LeaseSpanBounds(span)
 	it, err := m.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for valid := it.First(); valid; valid = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := each(value); err != nil {
-			return fmt.Errorf("decode lease record %x: %w: %w", it.Key(), shard.ErrCorrupt, err)
+		var r shardpb.LeaseRecord
+		if err := r.UnmarshalVT(value); err != nil {
+			return nil, fmt.Errorf("decode lease record %x: %w: %w", it.Key(), shard.ErrCorrupt, err)
 		}
+		out = append(out, &r)
 	}
-	return it.Error()
+	return out, it.Error()
 }
 
 // Received turns a snapshot's state into the span it is of and the records that its
@@ -151,6 +151,10 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	}
 	if _, err := lease.NewTable(leases); err != nil {
 		return fail(err)
+	}
+	span := m.replaces(view.Descriptor.Span)
+	if owner, err := m.ownerOf(span); owner != 0 || err != nil {
+		return fail(errors.Join(err, &ownedError{span: span, owner: owner, applied: view.Applied}))
 	}
 	changes := lease.Changes{Registrations: leases.GetRegistrations(), Book: leases.GetBook()}
 	for _, p := range leases.GetRecords() {
@@ -177,6 +181,7 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	values := map[string][]byte{
 		string(engine.LocalKey(m.id, m.replica, leaseBookKind)):  nil,
 		string(engine.LocalKey(m.id, m.replica, CollectionKind)): nil,
+		string(engine.LocalKey(m.id, m.replica, SeedKind)):       nil,
 	}
 	for _, r := range before {
 		values[string(engine.LocalKey(m.id, m.replica, registrationKind, r.Suffix...))] = nil
@@ -189,5 +194,5 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	for key, value := range values {
 		kvs = append(kvs, engine.KV{Key: []byte(key), Value: value})
 	}
-	return view.Descriptor.Span, kvs, nil
+	return span, kvs, nil
 }

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -19,6 +20,8 @@ type Options struct {
 	Headers *mvcc.HeaderBudget
 	// Watches count what those do who watch, for all machines of a node together.
 	Watches *watch.Metrics
+	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
+	Node shard.NodeID
 	// Knobs are for tests.
 	Knobs Knobs
 }
@@ -145,7 +148,11 @@ func (m *Machine) install(replace func() error) error {
 	defer m.garbage.Unlock()
 	m.installing.Store(true)
 	defer m.installing.Store(false) // after Reload: see settled
-	if err := replace(); err != nil {
+	err := replace()
+	if owned, ok := errors.AsType[*ownedError](err); ok {
+		err = m.poison(owned)
+	}
+	if err != nil {
 		return fmt.Errorf("install snapshot of shard %s replica %d: %w", m.id, m.replica, err)
 	}
 	return m.Reload()

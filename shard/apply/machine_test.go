@@ -23,17 +23,24 @@ const (
 	testEpoch   uint64          = 1
 )
 
-// fixture is a machine on a store in memory, and the log that feeds it.
+// fixture is a machine on a store in memory, and the log that feeds it. It is the node's
+// replica of a shard, which has the number of the node.
 type fixture struct {
 	t       testing.TB
 	fs      vfs.FS
+	node    shard.NodeID
 	engine  *engine.Engine
+	id      shard.ID
 	machine *apply.Machine
 	index   uint64
+	// aside are the node's other machines: see turn.
+	aside map[shard.ID]*apply.Machine
 }
 
-func newFixture(t testing.TB) *fixture {
-	f := &fixture{t: t, fs: vfs.NewMem()}
+func newFixture(t testing.TB) *fixture { return newNode(t, 1, vfs.NewMem()) }
+
+func newNode(t testing.TB, node shard.NodeID, fs vfs.FS) *fixture {
+	f := &fixture{t: t, fs: fs, node: node, id: testShard, aside: make(map[shard.ID]*apply.Machine)}
 	f.open()
 	t.Cleanup(func() { require.NoError(t, f.engine.Close()) })
 	return f
@@ -43,9 +50,26 @@ func (f *fixture) open() {
 	var err error
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
+	clear(f.aside)
+	f.machine = f.openMachine(f.id)
+	f.index = f.machine.View().Applied
+}
+
+func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
-	f.machine, err = apply.Open(f.engine, testShard, testReplica, apply.Options{Headers: mvcc.NewHeaderBudget(0, 8)})
+	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{Headers: mvcc.NewHeaderBudget(0, 8), Node: f.node})
 	require.NoError(f.t, err)
+	return m
+}
+
+// turn takes the node's machine of another shard to hand.
+func (f *fixture) turn(id shard.ID) {
+	f.aside[f.id] = f.machine
+	f.id, f.machine = id, f.aside[id]
+	if f.machine == nil {
+		f.machine = f.openMachine(id)
+	}
+	f.index = f.machine.View().Applied
 }
 
 // restart closes the store in good order and opens everything anew.

@@ -27,6 +27,9 @@ type model struct {
 	now                   state
 	history               []state // one per revision, in order
 	rev, floor, compacted shard.Revision
+	id                    shard.ID
+	epoch                 uint64
+	slot                  shard.Slot
 	span                  shard.Span
 	leases                leaseModel
 }
@@ -44,11 +47,11 @@ func (m *model) apply(cmd *shardpb.Command) shard.Result {
 func (m *model) command(cmd *shardpb.Command) (proto.Message, error) {
 	if cmd.Kind == shardpb.Kind_INIT {
 		d := shard.DescriptorOf(cmd.Descriptor_)
-		*m = model{rev: 1, floor: 1, span: d.Span, now: state{rev: 1, kvs: map[string]*mvccpb.KeyValue{}}, leases: newLeaseModel()}
+		*m = model{rev: 1, floor: 1, id: d.ID, epoch: d.Epoch, slot: d.Slot, span: d.Span, now: state{rev: 1, kvs: map[string]*mvccpb.KeyValue{}}, leases: newLeaseModel()}
 		m.history = []state{m.now}
 		return nil, nil
 	}
-	if cmd.Epoch != testEpoch {
+	if cmd.Epoch != m.epoch {
 		return nil, &shard.WrongShardError{}
 	}
 	switch cmd.Kind {
@@ -88,7 +91,7 @@ func (m *model) write(cmd *shardpb.Command) (proto.Message, error) {
 		return nil, &shard.WrongShardError{}
 	}
 	w := &modelTxn{model: m, before: m.now.kvs, kvs: maps.Clone(m.now.kvs)}
-	w.rev = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), testSlot)
+	w.rev = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), m.slot)
 	resp := w.run(op)
 	if w.err != nil {
 		return nil, w.err

@@ -37,7 +37,7 @@ func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o listing.FetchO
 		return listing.Fetched{}, unmarked(err)
 	}
 	if !span.Empty() && !s.view.Descriptor.Span.ContainsSpan(span) {
-		return listing.Fetched{}, unmarked(wrongShard(m.id, s.view.Descriptor))
+		return listing.Fetched{}, s.view.WrongShard(m.id)
 	}
 	f, err := s.Fetch(span, s.at, o)
 	return f, unmarked(err)
@@ -51,7 +51,7 @@ func (m *Machine) HashSpan(span shard.Span, at shard.Revision, bytesMax int) (mv
 		return mvcc.Hashed{}, unmarked(err)
 	}
 	if !s.view.Descriptor.Span.ContainsSpan(span) {
-		return mvcc.Hashed{}, unmarked(wrongShard(m.id, s.view.Descriptor))
+		return mvcc.Hashed{}, s.view.WrongShard(m.id)
 	}
 	h, err := mvcc.Hash(m.engine.NewReader(), span, s.at, bytesMax)
 	if err != nil {
@@ -74,7 +74,7 @@ func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 		return nil, err
 	}
 	if !holdsTxn(s.view.Descriptor.Span, req) {
-		return nil, wrongShard(m.id, s.view.Descriptor)
+		return nil, wrongShard(m.id, s.view)
 	}
 	p, err := judge{source: s, view: s.view}.plan(req)
 	if err != nil {
@@ -117,7 +117,7 @@ type snapshot struct {
 func (m *Machine) snapshot(at shard.Revision) (snapshot, error) {
 	view := m.View()
 	if view.Descriptor == nil {
-		return snapshot{}, wrongShard(m.id, nil)
+		return snapshot{}, absent(m.id, view)
 	}
 	s := snapshot{m: m, at: at, view: view, latest: at <= 0}
 	if s.latest {
@@ -155,6 +155,10 @@ func (s snapshot) stillReadable(at shard.Revision) error {
 	now, err := s.m.settled()
 	if err != nil {
 		return err
+	}
+	if now.Descriptor == nil || now.Descriptor.Epoch != s.view.Descriptor.Epoch {
+		// What was given away since may have been compacted by its new owner.
+		return wrongShard(s.m.id, now)
 	}
 	return readable(at, now)
 }

@@ -33,10 +33,7 @@ func asRefusal(err error) (error, bool) {
 }
 
 // wrongShard refuses a command or read that was routed by another map than ours.
-func wrongShard(id shard.ID, d *shard.Descriptor) error {
-	e := &shard.WrongShardError{Shard: id}
-	if d != nil {
-		e.Descriptors = []*shard.Descriptor{d}
-	}
-	return refuse(e)
-}
+func wrongShard(id shard.ID, v shard.View) error { return refuse(v.WrongShard(id)) }
+
+// absent refuses what came to a replica that has no descriptor.
+func absent(id shard.ID, v shard.View) error { return refuse(v.Absent(id)) }

@@ -26,9 +26,13 @@ func marshalState(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	s := shardpb.ReplicaState{
 		Format: stateFormat, AppliedIndex: v.Applied,
 		Revision: int64(v.Rev), Floor: int64(v.Floor), Compacted: int64(v.Compacted), Leases: leases,
+		Poisoned: v.Poisoned, Since: v.Since,
 	}
 	if v.Descriptor != nil {
 		s.Descriptor_ = v.Descriptor.Proto()
+	}
+	if v.Child != nil {
+		s.Child = v.Child.Proto()
 	}
 	data, err := s.MarshalVT()
 	if err != nil {
@@ -56,10 +60,13 @@ func unmarshalState(data []byte) (shard.View, *shardpb.LeaseState, error) {
 	}
 	v := shard.View{
 		Applied: s.AppliedIndex, Rev: shard.Revision(s.Revision),
-		Floor: shard.Revision(s.Floor), Compacted: shard.Revision(s.Compacted),
+		Floor: shard.Revision(s.Floor), Compacted: shard.Revision(s.Compacted), Poisoned: s.Poisoned, Since: s.Since,
 	}
 	if s.Descriptor_ != nil {
 		v.Descriptor = shard.DescriptorOf(s.Descriptor_)
+	}
+	if s.Child != nil {
+		v.Child = shard.DescriptorOf(s.Child)
 	}
 	if v.Compacted > v.Rev || v.Rev > v.Floor { // A5
 		return fail("compacted %d, revision %d, floor %d out of order: %w", v.Compacted, v.Rev, v.Floor, shard.ErrCorrupt)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -37,12 +38,19 @@ import (
 //	attached lease=         the keys attached to a lease
 //	fill lease= keys=       puts so many keys with the lease
 //	replay                  the last entry once more
+//	split at=m [child=3] [slot=8] [left-end=] [child-end=] [child-epoch=] [generation=] [parent=]
+//	                        the child has replica n on node n, for nodes 1 and 2
+//	init child              of the child of the last split
+//	seed, stored            what a split has left for the child here; all versions of the node
+//	snapshot, receive       from the machine at hand; by the machine at hand
+//	shard id=3, node n=2    takes another machine to hand; the shard stays, where it is another node's
+//	sync, crash             restart with what was synced
 //	restart, view
 //
 // Every write takes [stamp=tick] and [epoch=]. The end "\0" is written ∞.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
-		s := &story{fixture: newFixture(t)}
+		s := newStory(t)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			s.t = t
 			return s.step(d)
@@ -52,12 +60,22 @@ func TestStories(t *testing.T) {
 
 type story struct {
 	*fixture
-	last apply.Entry
+	nodes map[int64]*fixture
+	last  apply.Entry
+	child *shard.Descriptor
+	sent  []byte // a snapshot
+}
+
+func newStory(t *testing.T) *story {
+	f := newNode(t, 1, vfs.NewCrashableMem())
+	return &story{fixture: f, nodes: map[int64]*fixture{1: f}}
 }
 
 func (s *story) step(d *datadriven.TestData) string {
 	a := args{d}
 	switch d.Cmd {
+	case "split", "seed", "stored", "snapshot", "receive", "shard", "node", "sync", "crash":
+		return s.splitStep(a)
 	case "init", "update":
 		return s.write(a, s.descriptorCommand(a))
 	case "put":
@@ -126,6 +144,9 @@ func (s *story) write(a args, cmd *shardpb.Command) string {
 }
 
 func (s *story) descriptorCommand(a args) *shardpb.Command {
+	if a.HasArg("child") {
+		return &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: s.child.Proto()}
+	}
 	cmd := initCommand(shard.Span{Start: a.bytes("start"), End: a.bytes("end")})
 	if a.Cmd == "update" {
 		cmd.Kind = shardpb.Kind_UPDATE
@@ -151,6 +172,9 @@ func (s *story) txnRequest(d *datadriven.TestData) *pb.TxnRequest {
 func (s *story) view() string {
 	v := s.machine.View()
 	out := fmt.Sprintf("applied=%d rev=%s floor=%s compacted=%s", v.Applied, rev(int64(v.Rev)), rev(int64(v.Floor)), rev(int64(v.Compacted)))
+	if v.Poisoned {
+		out += " poisoned"
+	}
 	if d := v.Descriptor; d != nil {
 		out += fmt.Sprintf(" %s epoch=%d generation=%d", d.Span, d.Epoch, d.Generation)
 	}
@@ -229,7 +253,7 @@ func outcome(resp proto.Message, err error) string {
 	if wrong, ok := errors.AsType[*shard.WrongShardError](err); ok {
 		out := "error: " + err.Error()
 		for _, d := range wrong.Descriptors {
-			out += fmt.Sprintf(" (it has %s at epoch %d)", d.Span, d.Epoch)
+			out += fmt.Sprintf(" (shard %s has %s at epoch %d)", d.ID, d.Span, d.Epoch)
 		}
 		return out
 	}

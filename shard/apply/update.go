@@ -50,7 +50,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	reader := m.engine.NewReader()
 	r := &run{
 		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
-		leases: m.Leases().Update(), attached: attached{r: reader, b: b},
+		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, seed: m.loadSeed, ownerOf: m.ownerOf,
 	}
 	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
@@ -62,6 +62,14 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	}
 	if r.view.Applied == before {
 		return nil
+	}
+	if r.reshaped() {
+		// The collector must not go on in keys that are not the replica's any more (A8).
+		m.garbage.Lock()
+		defer m.garbage.Unlock()
+		if err := m.storeReshaped(b, r); err != nil {
+			return err
+		}
 	}
 	state, err := MarshalState(r.view)
 	if err != nil {
@@ -80,6 +88,10 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	r.w.Finish()
 	r.leases.Commit()
 	m.leaseChanges = changes.Records
+	for _, id := range changes.Left {
+		m.leaseChanges = append(m.leaseChanges, lease.RecordChange{ID: id})
+	}
+	m.adoptReshaped(r)
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
 	m.hub.Publish(r.events.batch, view)
@@ -92,12 +104,20 @@ type run struct {
 	id    shard.ID
 	knobs Knobs
 	view  shard.View
+	index uint64 // of the entry
 	w     *mvcc.Writer
 	// events is what those who watch will be told.
 	events events
 	// leases and attached keep what was done to leases and to the keys attached to them.
 	leases   lease.Update
 	attached attached
+	// seed reads what the parent has left for this replica; nil when it has left nothing.
+	seed func() (*taken, error)
+	// ownerOf finds who else on the node has keys of a span.
+	ownerOf func(shard.Span) (shard.ID, error)
+	// splits are the seeds of the SPLITs carried out, begun the one that INIT has taken.
+	splits []seed
+	begun  *taken
 }
 
 func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
@@ -107,6 +127,7 @@ func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) erro
 		if e.Index <= r.view.Applied {
 			continue
 		}
+		r.index = e.Index
 		if err := r.apply(e, wanted); err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}

@@ -62,6 +62,9 @@ func (m *Machine) history(span shard.Span, from, to shard.Revision, o mvcc.Event
 	if err != nil {
 		return nil, 0, err
 	}
+	if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(span) { // as snapshot.stillReadable
+		return nil, 0, view.WrongShard(m.id)
+	}
 	if from+1 < view.Compacted {
 		return nil, 0, &shard.CompactedError{Compacted: view.Compacted}
 	}

@@ -259,3 +259,54 @@ func TestCloseEndsWatches(t *testing.T) {
 	_, err := f.machine.Subscribe(watch.Options{Epoch: testEpoch, Span: shard.Everything(), From: 1, Ready: func() {}})
 	require.ErrorIs(t, err, shard.ErrStopped)
 }
+
+// A split ends the feeds of the keys that it gives away, after all that came before it,
+// and tells of both shards. The others go on; the child takes up where the feed ended.
+func TestSplitEndsFeeds(t *testing.T) {
+	f := newFixture(t)
+	f.apply(initCommand(shard.Everything()))
+	stays := f.watch(watch.Options{Span: shard.Span{End: []byte("m")}, From: 1})
+	goes := f.watch(watch.Options{Span: shard.Span{Start: []byte("p")}, From: 1})
+	both := f.watch(watch.Options{From: 1})
+	f.put("a", "1")
+	f.put("p", "1")
+	split := splitCommand(f.machine.View().Descriptor, testChild, 8, "m")
+	put := func(key, value string, epoch uint64) *shardpb.Command {
+		cmd := command(t, shardpb.Kind_PUT, 0, &pb.PutRequest{Key: []byte(key), Value: []byte(value)})
+		cmd.Epoch = epoch
+		return cmd
+	}
+	for _, r := range f.apply(put("p", "2", testEpoch), split, put("a", "2", testEpoch+1)) {
+		require.NoError(t, r.Err)
+	}
+	require.NoError(t, stays.poll())
+	require.Len(t, stays.got, 2)
+	for _, w := range []*watcher{goes, both} {
+		var wrong *shard.WrongShardError
+		require.ErrorAs(t, w.poll(), &wrong)
+		require.Len(t, wrong.Descriptors, 2)
+		require.True(t, wrong.Descriptors[0].Span.Equal(shard.Span{End: []byte("m")}))
+		require.Equal(t, testChild, wrong.Descriptors[1].ID)
+	}
+	_, err := f.machine.Subscribe(watch.Options{Epoch: testEpoch, Span: goes.o.Span, From: 1, Ready: func() {}})
+	var wrong *shard.WrongShardError
+	require.ErrorAs(t, err, &wrong)
+	require.Len(t, wrong.Descriptors, 2)
+
+	f.turn(testChild)
+	_, err = f.machine.Subscribe(watch.Options{Epoch: testEpoch + 1, Span: goes.o.Span, From: 1, Ready: func() {}})
+	require.ErrorIs(t, err, shard.ErrUnavailable, "before INIT")
+	f.apply(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: split.Child})
+	f.apply(put("p", "3", testEpoch+1))
+	follows := &watcher{onReady: func() {}}
+	follows.Subscription, err = f.machine.Subscribe(watch.Options{
+		Epoch: testEpoch + 1, Span: goes.o.Span, From: goes.through + 1, Ready: func() { follows.called++ },
+	})
+	require.NoError(t, err)
+	require.NoError(t, follows.poll())
+	var values []string
+	for _, e := range append(goes.got, follows.got...) {
+		values = append(values, string(e.Kv.Value))
+	}
+	require.Equal(t, []string{"1", "2", "3"}, values)
+}

@@ -67,7 +67,7 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 			return nil, err
 		}
 		if !holds(d.Span, req.Key, nil) {
-			return nil, wrongShard(w.id, d)
+			return nil, wrongShard(w.id, w.view)
 		}
 		if err := w.judge().put(&req); err != nil {
 			return nil, err
@@ -79,7 +79,7 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 			return nil, err
 		}
 		if !holds(d.Span, req.Key, req.RangeEnd) {
-			return nil, wrongShard(w.id, d)
+			return nil, wrongShard(w.id, w.view)
 		}
 		return w.deleteRange(&req)
 	case shardpb.Kind_TXN:
@@ -88,7 +88,7 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 			return nil, err
 		}
 		if !holdsTxn(d.Span, &req) {
-			return nil, wrongShard(w.id, d)
+			return nil, wrongShard(w.id, w.view)
 		}
 		p, err := w.judge().plan(&req)
 		if err != nil {

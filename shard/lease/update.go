@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -15,6 +16,7 @@ type Update struct {
 	records    map[int64]*Record // nil: dropped
 	registered map[int64]int64   // 0: not registered
 	book       *book             // nil: as it was
+	kept       *shard.Span       // nil: as it was
 }
 
 // Update begins one. It costs nothing until something is changed.
@@ -22,6 +24,9 @@ func (t *Table) Update() Update { return Update{t: t} }
 
 // Record returns the lease whose home the shard is; nil if there is none.
 func (u *Update) Record(id int64) *Record {
+	if u.left(id) {
+		return nil
+	}
 	// The table is changed by this goroutine alone: reading it needs no lock.
 	if r, ok := u.records[id]; ok {
 		return r
@@ -67,6 +72,25 @@ func (u *Update) BeginReign() uint64 {
 	return u.book.reign
 }
 
+// Keep makes the shard the home of those leases alone whose home keys lie in the span. The
+// others leave with their keys, as they are.
+func (u *Update) Keep(span shard.Span) { u.kept = &span }
+
+func (u *Update) left(id int64) bool { return u.kept != nil && !u.kept.Contains(shard.HomeKey(id)) }
+
+// Shared is what both have when a shard becomes two, all but the records.
+func (u *Update) Shared() *shardpb.LeaseState {
+	s := &shardpb.LeaseState{Book: u.read().proto()}
+	all := maps.Clone(u.t.registered)
+	maps.Copy(all, u.registered)
+	for _, id := range sortedKeys(all) {
+		if all[id] != 0 {
+			s.Registrations = append(s.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: all[id]})
+		}
+	}
+	return s
+}
+
 func (u *Update) read() *book {
 	if u.book != nil {
 		return u.book
@@ -94,6 +118,9 @@ type Changes struct {
 	Records       []RecordChange
 	Registrations []*shardpb.LeaseRegistration // an incarnation of 0: none any more
 	Book          *shardpb.LeaseBook           // nil: as it was
+	// Left are the leases that are not at home any more. Their records stay where they are
+	// and are their new home's.
+	Left []int64
 }
 
 // RecordChange is a lease's new record; nil: it was dropped.
@@ -114,6 +141,13 @@ func (u *Update) Changes() Changes {
 	if u.book != nil {
 		c.Book = u.book.proto()
 	}
+	if u.kept != nil {
+		for _, id := range sortedKeys(u.t.records) {
+			if u.left(id) {
+				c.Left = append(c.Left, id)
+			}
+		}
+	}
 	return c
 }
 
@@ -126,7 +160,7 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 
 // Commit lets everybody see the changes (L5).
 func (u *Update) Commit() {
-	if u.records == nil && u.registered == nil && u.book == nil {
+	if u.records == nil && u.registered == nil && u.book == nil && u.kept == nil {
 		return
 	}
 	u.t.mu.Lock()
@@ -137,6 +171,9 @@ func (u *Update) Commit() {
 		} else {
 			u.t.records[id] = r
 		}
+	}
+	if u.kept != nil {
+		maps.DeleteFunc(u.t.records, func(id int64, _ *Record) bool { return u.left(id) })
 	}
 	for id, incarnation := range u.registered {
 		if incarnation == 0 {

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // HeaderCache remembers the latest headers of a shard's keys, so that a put need not
@@ -58,6 +60,18 @@ func (c *HeaderCache) Purge() {
 	c.lru.Purge()
 	c.budget.left.Add(int64(c.taken))
 	c.taken = 0
+}
+
+// Keep forgets what it remembers of other keys than the span's.
+func (c *HeaderCache) Keep(span shard.Span) {
+	for _, key := range c.lru.Keys() {
+		if !span.Contains([]byte(key)) {
+			c.lru.Remove(key)
+		}
+	}
+	used := min(c.taken, max(0, c.lru.Len()-c.budget.own))
+	c.budget.left.Add(int64(c.taken - used))
+	c.taken = used
 }
 
 // Len is the number of headers remembered.

@@ -155,7 +155,7 @@ func ReadSnapshot(r io.Reader, sink SnapshotSink, stop <-chan struct{}) error {
 }
 
 // Restore replaces the data of a span by a snapshot. finish gets the snapshot's state
-// and returns the span it takes the data for, which must be the snapshot's, and records
+// and returns the span whose data goes, the snapshot's or a wider one, and records
 // to set in the same atomic step. When Restore fails nothing has changed.
 func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(state []byte) (shard.Span, []engine.KV, error)) error {
 	s, err := openSnapshot(r)
@@ -166,7 +166,7 @@ func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(st
 	if err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
-	if !span.Equal(s.span) {
+	if !span.ContainsSpan(s.span) {
 		return fmt.Errorf("restore snapshot: it holds %s, its state speaks of %s: %w", s.span, span, shard.ErrCorrupt)
 	}
 	build := func(w *engine.SSTWriter) error { return s.versions((&restoring{w: w}).version, stop) }

@@ -165,7 +165,7 @@ func TestRestore(t *testing.T) {
 	cut := stream.Bytes()[:stream.Len()-1]
 	require.ErrorIs(t, Restore(to, bytes.NewReader(cut), nil, finish), shard.ErrCorrupt)
 	require.ErrorIs(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, func([]byte) (shard.Span, []engine.KV, error) {
-		return shard.Everything(), nil, nil
+		return shard.PointSpan([]byte("a")), nil, nil
 	}), shard.ErrCorrupt, "another span")
 	refused := errors.New("not mine")
 	require.ErrorIs(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, func([]byte) (shard.Span, []engine.KV, error) {
@@ -183,6 +183,14 @@ func TestRestore(t *testing.T) {
 	state, err := to.Local(2, 1, 0)
 	require.NoError(t, err)
 	require.Equal(t, "state", string(state))
+
+	// What the receiver had beyond the snapshot's span goes when it says so.
+	require.NoError(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, func([]byte) (shard.Span, []engine.KV, error) {
+		return shard.Everything(), nil, nil
+	}))
+	f, err = Fetch(to.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
+	require.NoError(t, err)
+	require.Len(t, f.KVs, 1)
 }
 
 func restored(t *testing.T, e *engine.Engine) string {

@@ -100,9 +100,9 @@ func TestWaitFloor(t *testing.T) {
 	require.Equal(t, rev, p.replica.View().Rev, "a Close mints nothing")
 	cancel(&gone)
 	wg.Wait()
-	p.replica.floors.Lock() // the apply worker may still be looking
-	waiting := len(p.replica.floors.waiters)
-	p.replica.floors.Unlock()
+	p.replica.views.Lock() // the apply worker may still be looking
+	waiting := len(p.replica.views.waiters)
+	p.replica.views.Unlock()
 	require.Zero(t, waiting)
 	require.Greater(t, p.put("a", "2"), rev+1000)
 }

@@ -26,4 +26,6 @@
 //	    without its Raft log is refused, and so is any after its removal from the node.
 //	P6  Garbage is collected on a goroutine of its own, one shard at a time, in steps of
 //	    bounded work, between which it rests several times as long as they took.
+//	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
+//	    nothing that comes after it.
 package replica

@@ -37,7 +37,7 @@ type HostConfig struct {
 	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
 	// replicas that join or were away for long, over all of them. 0 is no bound.
 	SnapshotRate int64
-	Apply        apply.Options // Watches comes from Metrics
+	Apply        apply.Options // Watches and Node come from the Host
 	Knobs        Knobs
 }
 
@@ -69,7 +69,7 @@ type Host struct {
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
 func OpenHost(cfg HostConfig) (*Host, error) {
-	cfg.Apply.Watches = cfg.Metrics.watches
+	cfg.Apply.Watches, cfg.Apply.Node = cfg.Metrics.watches, cfg.Node
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
@@ -106,6 +106,9 @@ func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
 func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
 	h.leaders.Store(shard.ID(info.ShardID), info)
 	h.cfg.Metrics.leaderChanges.Inc()
+	if r, ok := h.Replica(shard.ID(info.ShardID)); ok {
+		r.proposer.leaderChanged()
+	}
 	select {
 	case h.changed <- struct{}{}:
 	default:

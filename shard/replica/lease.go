@@ -82,7 +82,7 @@ func (r *Replica) LeaseStatus(ctx context.Context, id int64) (LeaseStatus, error
 func (r *Replica) statusAfterBarrier(ctx context.Context, reign uint64, id int64) (LeaseStatus, error) {
 	list, err := r.livingAfterBarrier(ctx, reign, func(view shard.View, l *lease.Lessor) ([]int64, error) {
 		if !view.Descriptor.Span.Contains(shard.HomeKey(id)) {
-			return nil, &shard.WrongShardError{Shard: r.id, Descriptors: []*shard.Descriptor{view.Descriptor}}
+			return nil, view.WrongShard(r.id)
 		}
 		return []int64{id}, nil
 	})
@@ -220,12 +220,12 @@ func (r *Replica) reignOrStart() (uint64, *reignStart) {
 }
 
 func (r *Replica) proposeReign(done func(shard.Result)) {
-	d := r.View().Descriptor
-	if d == nil {
-		done(shard.Result{Err: &shard.WrongShardError{Shard: r.id}})
+	view := r.View()
+	if view.Descriptor == nil {
+		done(shard.Result{Err: view.Absent(r.id)})
 		return
 	}
-	r.Propose(&shardpb.Command{Kind: shardpb.Kind_LEASE_REIGN, Epoch: d.Epoch}, done)
+	r.Propose(&shardpb.Command{Kind: shardpb.Kind_LEASE_REIGN, Epoch: view.Descriptor.Epoch}, done)
 }
 
 // beginReign ends an attempt. Leases are measured from when REIGN was applied or later,

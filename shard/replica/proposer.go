@@ -18,6 +18,10 @@ const (
 	batchCommandsMax = 512
 	// batchBytesMax bounds a log entry; a single larger command still goes alone.
 	batchBytesMax = 1 << 20
+	// lostPatience is how long a proposal waits for its outcome after its proposer has
+	// ceased to lead. What was or will be committed is mostly applied by then; what was
+	// lost with the leadership would hold up all that comes after it (P7).
+	lostPatience = 500 * time.Millisecond
 	// queueCommandsMax and queueBytesMax bound what may wait: about half a second of a
 	// busy shard.
 	queueCommandsMax = 16 << 10
@@ -52,6 +56,11 @@ type proposer struct {
 	sequence *atomic.Uint64
 	knobs    Knobs
 	view     func() shard.View
+	// refused is nil while this replica leads, and otherwise says who does.
+	refused func() error
+	// leaders receives, coalesced, when the group's leader has changed.
+	leaders chan struct{}
+	meter   *meter
 
 	mu struct {
 		sync.Mutex
@@ -108,6 +117,7 @@ func (p *proposer) drain() {
 		if p.knobs != (Knobs{}) {
 			batch = p.sabotage(batch)
 		}
+		p.meter.wrote(batch)
 		p.round(p.launch(batch), batch)
 	}
 }
@@ -121,8 +131,22 @@ func (p *proposer) launch(batch []pending) uint64 {
 	return sequence
 }
 
+// leaderChanged never blocks: it runs on a worker shared by all groups (P4).
+func (p *proposer) leaderChanged() {
+	select {
+	case p.leaders <- struct{}{}:
+	default:
+	}
+}
+
 // round proposes one batch and returns when its outcome is known or given up on.
 func (p *proposer) round(sequence uint64, batch []pending) {
+	// What came while this replica led must not be proposed by a follower: Raft would send
+	// it on, and not say when it is lost.
+	if err := p.refused(); err != nil {
+		p.fail(sequence, err)
+		return
+	}
 	stamp, err := p.source.Stamp()
 	if err != nil {
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w", p.shardID, err))
@@ -146,7 +170,11 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))
 		return
 	}
-	result := <-rs.ResultC()
+	result, ok := p.await(rs)
+	if !ok {
+		p.fail(sequence, fmt.Errorf("shard %d lost its leader: %w", p.shardID, shard.ErrUnknownOutcome))
+		return // rs is not released: its result may still come
+	}
 	switch {
 	case result.Completed():
 		p.metrics.proposals.Observe(time.Since(started).Seconds())
@@ -160,6 +188,23 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	}
 	rs.Release()
+}
+
+// await returns the proposal's result; ok is false when it is given up on.
+func (p *proposer) await(rs *dragonboat.RequestState) (result dragonboat.RequestResult, ok bool) {
+	var lost <-chan time.Time
+	for {
+		select {
+		case result := <-rs.ResultC():
+			return result, true
+		case <-p.leaders:
+			if lost == nil && p.refused() != nil {
+				lost = time.After(lostPatience)
+			}
+		case <-lost:
+			return dragonboat.RequestResult{}, false
+		}
+	}
 }
 
 // refusal classifies an error of NodeHost.Propose; all of them are certain.

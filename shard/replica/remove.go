@@ -76,15 +76,23 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 
 // SpanOf returns the keys of which a replica may have data; false when it has none.
 func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
-	raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, apply.StateKind)
-	if err != nil || raw == nil {
-		return shard.Span{}, false, err
+	for _, kind := range []byte{apply.StateKind, apply.SeedKind} {
+		raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, kind)
+		if err != nil {
+			return shard.Span{}, false, err
+		}
+		if raw == nil {
+			continue
+		}
+		view, err := apply.UnmarshalState(raw)
+		if err != nil {
+			return shard.Span{}, false, err
+		}
+		if view.Descriptor != nil {
+			return view.Descriptor.Span, true, nil
+		}
 	}
-	view, err := apply.UnmarshalState(raw)
-	if err != nil || view.Descriptor == nil {
-		return shard.Span{}, false, err
-	}
-	return view.Descriptor.Span, true, nil
+	return shard.Span{}, false, nil
 }
 
 // without returns what is left of a span when the keys of others are taken out.

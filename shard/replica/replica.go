@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -25,15 +26,19 @@ type Replica struct {
 	proposer  proposer
 	barrier   barrier
 	reigning  reigning
+	meter     meter
 
-	floors struct {
+	// weaned is the last View.Since that the log was seen to begin after.
+	weaned atomic.Uint64
+
+	views struct {
 		sync.Mutex
-		waiters []floorWaiter
+		waiters []viewWaiter
 	}
 }
 
-type floorWaiter struct {
-	floor   shard.Revision
+type viewWaiter struct {
+	wanted  func(shard.View) bool
 	reached chan struct{}
 }
 
@@ -42,7 +47,8 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
-		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View,
+		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
+		refused: r.notLeading, leaders: make(chan struct{}, 1),
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.barrier = barrier{group: h.barriers, shardID: id}
@@ -84,11 +90,23 @@ func (r *Replica) Term() uint64 {
 // goroutine, with its outcome (P2). done must not block. Only a leader takes
 // commands; anyone else answers NotLeaderError at once.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
-	if !r.Leads() {
-		done(shard.Result{Err: &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}})
+	if err := r.notLeading(); err != nil {
+		done(shard.Result{Err: err})
+		return
+	}
+	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
+		done(shard.Result{Err: view.Absent(r.id)})
 		return
 	}
 	r.proposer.submit(cmd, done)
+}
+
+// notLeading is nil while this replica leads, as far as it knows.
+func (r *Replica) notLeading() error {
+	if r.Leads() {
+		return nil
+	}
+	return &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}
 }
 
 // Barrier waits until the replica has applied every write that was acknowledged
@@ -106,34 +124,42 @@ func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
 // WaitFloor waits until this replica has applied a floor of at least the given
 // revision: from then on everything at or below it is final here.
 func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
-	if r.View().Floor >= floor {
+	if err := r.waitView(ctx, func(v shard.View) bool { return v.Floor >= floor }); err != nil {
+		return fmt.Errorf("wait for shard %d to close revision %d: %w", r.id, floor, err)
+	}
+	return nil
+}
+
+// waitView waits until the replica has applied what is wanted.
+func (r *Replica) waitView(ctx context.Context, wanted func(shard.View) bool) error {
+	if wanted(r.View()) {
 		return nil
 	}
-	w := floorWaiter{floor: floor, reached: make(chan struct{})}
-	r.floors.Lock()
-	r.floors.waiters = append(r.floors.waiters, w)
-	r.floors.Unlock()
-	r.wakeFloorWaiters() // the floor may have come between the look and the append
+	w := viewWaiter{wanted: wanted, reached: make(chan struct{})}
+	r.views.Lock()
+	r.views.waiters = append(r.views.waiters, w)
+	r.views.Unlock()
+	r.wakeWaiters() // it may have come between the look and the append
 	select {
 	case <-w.reached:
 		return nil
 	case <-ctx.Done():
-		r.floors.Lock()
-		r.floors.waiters = slices.DeleteFunc(r.floors.waiters, func(o floorWaiter) bool { return o.reached == w.reached })
-		r.floors.Unlock()
-		return fmt.Errorf("wait for shard %d to close revision %d: %w", r.id, floor, context.Cause(ctx))
+		r.views.Lock()
+		r.views.waiters = slices.DeleteFunc(r.views.waiters, func(o viewWaiter) bool { return o.reached == w.reached })
+		r.views.Unlock()
+		return context.Cause(ctx)
 	}
 }
 
-func (r *Replica) wakeFloorWaiters() {
-	r.floors.Lock()
-	defer r.floors.Unlock()
-	if len(r.floors.waiters) == 0 {
+func (r *Replica) wakeWaiters() {
+	r.views.Lock()
+	defer r.views.Unlock()
+	if len(r.views.waiters) == 0 {
 		return
 	}
-	floor := r.View().Floor
-	r.floors.waiters = slices.DeleteFunc(r.floors.waiters, func(w floorWaiter) bool {
-		if w.floor > floor {
+	view := r.View()
+	r.views.waiters = slices.DeleteFunc(r.views.waiters, func(w viewWaiter) bool {
+		if !w.wanted(view) {
 			return false
 		}
 		close(w.reached)
@@ -144,11 +170,13 @@ func (r *Replica) wakeFloorWaiters() {
 // Range reads at a revision that the caller knows to be applied here; 0 is the
 // latest applied.
 func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
+	r.meter.reads.Add(1)
 	return r.machine.Range(req, at)
 }
 
 // Fetch reads one shard's part of a wider range; see listing.
 func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
+	r.meter.reads.Add(1)
 	return r.machine.FetchSpan(span, at, o)
 }
 
@@ -159,6 +187,7 @@ func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.H
 
 // ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied.
 func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+	r.meter.reads.Add(1)
 	return r.machine.ReadTxn(req, at)
 }
 

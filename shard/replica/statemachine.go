@@ -52,7 +52,7 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		}
 		s.entries[i] = apply.Entry{} // keep nothing alive
 	}
-	r.wakeFloorWaiters()
+	r.wakeWaiters()
 	return entries, nil
 }
 
@@ -135,7 +135,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 	r.endReign()
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.host.collector.poke()
-	r.wakeFloorWaiters()
+	r.wakeWaiters()
 	return nil
 }
 

@@ -104,8 +104,7 @@ func TestFeedsAndSnapshots(t *testing.T) {
 		require.NoError(t, got.RecoverFromSnapshot(bytes.NewReader(stream.Bytes()), nil))
 	}
 	_, err := got.replica.Subscribe(watch.Options{Epoch: 1, From: 1, Ready: func() {}})
-	var wrong *shard.WrongShardError
-	require.ErrorAs(t, err, &wrong, "it does not know its shard yet")
+	require.ErrorIs(t, err, shard.ErrUnavailable, "it does not know its shard yet")
 
 	send()
 	f := &follower{t: t, through: got.replica.View().Floor}

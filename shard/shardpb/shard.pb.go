@@ -42,6 +42,7 @@ const (
 	Kind_LEASE_REIGN    Kind = 12 // (home) a new leader begins to judge expiry
 	Kind_LEASE_REGISTER Kind = 13 // lease, incarnation, fence: keys may be attached in this shard
 	Kind_LEASE_DETACH   Kind = 14 // lease, incarnation, span: delete the attached keys, unregister
+	Kind_SPLIT          Kind = 15 // descriptor: the shard's next one; child: the new shard that gets the keys from its end on
 )
 
 // Enum value maps for Kind.
@@ -62,6 +63,7 @@ var (
 		12: "LEASE_REIGN",
 		13: "LEASE_REGISTER",
 		14: "LEASE_DETACH",
+		15: "SPLIT",
 	}
 	Kind_value = map[string]int32{
 		"UNKNOWN":        0,
@@ -79,6 +81,7 @@ var (
 		"LEASE_REIGN":    12,
 		"LEASE_REGISTER": 13,
 		"LEASE_DETACH":   14,
+		"SPLIT":          15,
 	}
 )
 
@@ -176,6 +179,7 @@ type Descriptor struct {
 	Replicas      []*Replica             `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	NextReplicaId uint64                 `protobuf:"varint,8,opt,name=next_replica_id,json=nextReplicaId,proto3" json:"next_replica_id,omitempty"`
 	PreferredNode uint64                 `protobuf:"varint,9,opt,name=preferred_node,json=preferredNode,proto3" json:"preferred_node,omitempty"`
+	ParentShardId uint64                 `protobuf:"varint,10,opt,name=parent_shard_id,json=parentShardId,proto3" json:"parent_shard_id,omitempty"` // the shard it was split off from; 0: one of the cluster's first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,6 +277,13 @@ func (x *Descriptor) GetPreferredNode() uint64 {
 	return 0
 }
 
+func (x *Descriptor) GetParentShardId() uint64 {
+	if x != nil {
+		return x.ParentShardId
+	}
+	return 0
+}
+
 type Replica struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ReplicaId     uint64                 `protobuf:"varint,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
@@ -342,6 +353,7 @@ type Command struct {
 	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
 	Revision      int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	Descriptor_   *Descriptor            `protobuf:"bytes,6,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Child         *Descriptor            `protobuf:"bytes,7,opt,name=child,proto3" json:"child,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +426,13 @@ func (x *Command) GetRevision() int64 {
 func (x *Command) GetDescriptor_() *Descriptor {
 	if x != nil {
 		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Command) GetChild() *Descriptor {
+	if x != nil {
+		return x.Child
 	}
 	return nil
 }
@@ -986,7 +1005,8 @@ func (x *Batch) GetIncarnation() uint64 {
 	return 0
 }
 
-// ReplicaState is what a replica persists about itself with every applied batch.
+// ReplicaState is what a replica persists about itself with every applied batch. It is
+// also the seed that a SPLIT leaves for a replica of the child: what that begins with.
 type ReplicaState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // 1
@@ -995,7 +1015,10 @@ type ReplicaState struct {
 	Floor         int64                  `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`
 	Compacted     int64                  `protobuf:"varint,5,opt,name=compacted,proto3" json:"compacted,omitempty"`
 	Descriptor_   *Descriptor            `protobuf:"bytes,6,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // unset until INIT
-	Leases        *LeaseState            `protobuf:"bytes,7,opt,name=leases,proto3" json:"leases,omitempty"`         // in snapshots alone; the store has records of their own
+	Leases        *LeaseState            `protobuf:"bytes,7,opt,name=leases,proto3" json:"leases,omitempty"`         // in snapshots and seeds; the store has records of their own
+	Child         *Descriptor            `protobuf:"bytes,8,opt,name=child,proto3" json:"child,omitempty"`           // the shard that was split off from this one last
+	Poisoned      bool                   `protobuf:"varint,9,opt,name=poisoned,proto3" json:"poisoned,omitempty"`    // the replica was told to begin without its data and never serves
+	Since         uint64                 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`         // index of the entry by which a split gave the shard its keys; 0: none did
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1077,6 +1100,27 @@ func (x *ReplicaState) GetLeases() *LeaseState {
 		return x.Leases
 	}
 	return nil
+}
+
+func (x *ReplicaState) GetChild() *Descriptor {
+	if x != nil {
+		return x.Child
+	}
+	return nil
+}
+
+func (x *ReplicaState) GetPoisoned() bool {
+	if x != nil {
+		return x.Poisoned
+	}
+	return false
+}
+
+func (x *ReplicaState) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 // ReplicaRecord is what a node remembers about a replica it was told to hold. It
@@ -1215,7 +1259,7 @@ var File_shard_shardpb_shard_proto protoreflect.FileDescriptor
 
 const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\n" +
-	"\x19shard/shardpb/shard.proto\x12\x11flotilla.shard.v1\"\xa0\x02\n" +
+	"\x19shard/shardpb/shard.proto\x12\x11flotilla.shard.v1\"\xc8\x02\n" +
 	"\n" +
 	"Descriptor\x12\x19\n" +
 	"\bshard_id\x18\x01 \x01(\x04R\ashardId\x12\x14\n" +
@@ -1228,12 +1272,14 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"generation\x126\n" +
 	"\breplicas\x18\a \x03(\v2\x1a.flotilla.shard.v1.ReplicaR\breplicas\x12&\n" +
 	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\x12%\n" +
-	"\x0epreferred_node\x18\t \x01(\x04R\rpreferredNode\"[\n" +
+	"\x0epreferred_node\x18\t \x01(\x04R\rpreferredNode\x12&\n" +
+	"\x0fparent_shard_id\x18\n" +
+	" \x01(\x04R\rparentShardId\"[\n" +
 	"\aReplica\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\"\xd1\x01\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"\x86\x02\n" +
 	"\aCommand\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.flotilla.shard.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1242,7 +1288,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x03R\brevision\x12=\n" +
 	"\n" +
 	"descriptor\x18\x06 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
-	"descriptor\".\n" +
+	"descriptor\x123\n" +
+	"\x05child\x18\a \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xb1\x01\n" +
@@ -1285,7 +1332,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x126\n" +
 	"\bcommands\x18\x04 \x03(\v2\x1a.flotilla.shard.v1.CommandR\bcommands\x12 \n" +
-	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\x91\x02\n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xf8\x02\n" +
 	"\fReplicaState\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1a\n" +
@@ -1295,7 +1342,11 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\n" +
 	"descriptor\x18\x06 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
 	"descriptor\x125\n" +
-	"\x06leases\x18\a \x01(\v2\x1d.flotilla.shard.v1.LeaseStateR\x06leases\"\xc8\x01\n" +
+	"\x06leases\x18\a \x01(\v2\x1d.flotilla.shard.v1.LeaseStateR\x06leases\x123\n" +
+	"\x05child\x18\b \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x12\x1a\n" +
+	"\bpoisoned\x18\t \x01(\bR\bpoisoned\x12\x14\n" +
+	"\x05since\x18\n" +
+	" \x01(\x04R\x05since\"\xc8\x01\n" +
 	"\rReplicaRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12<\n" +
 	"\x05phase\x18\x02 \x01(\x0e2&.flotilla.shard.v1.ReplicaRecord.PhaseR\x05phase\x12\x18\n" +
@@ -1311,7 +1362,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
 	"\tcollected\x18\x02 \x01(\x03R\tcollected\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12\x12\n" +
-	"\x04next\x18\x04 \x01(\fR\x04next*\xe3\x01\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next*\xee\x01\n" +
 	"\x04Kind\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\x10\n" +
@@ -1329,7 +1380,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\fLEASE_FORGET\x10\v\x12\x0f\n" +
 	"\vLEASE_REIGN\x10\f\x12\x12\n" +
 	"\x0eLEASE_REGISTER\x10\r\x12\x10\n" +
-	"\fLEASE_DETACH\x10\x0eB/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
+	"\fLEASE_DETACH\x10\x0e\x12\t\n" +
+	"\x05SPLIT\x10\x0fB/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
 
 var (
 	file_shard_shardpb_shard_proto_rawDescOnce sync.Once
@@ -1367,21 +1419,23 @@ var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
 	0,  // 1: flotilla.shard.v1.Command.kind:type_name -> flotilla.shard.v1.Kind
 	2,  // 2: flotilla.shard.v1.Command.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	5,  // 3: flotilla.shard.v1.LeaseCommand.span:type_name -> flotilla.shard.v1.Span
-	5,  // 4: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
-	5,  // 5: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
-	10, // 6: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
-	8,  // 7: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
-	9,  // 8: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
-	4,  // 9: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
-	2,  // 10: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	11, // 11: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
-	1,  // 12: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	2,  // 3: flotilla.shard.v1.Command.child:type_name -> flotilla.shard.v1.Descriptor
+	5,  // 4: flotilla.shard.v1.LeaseCommand.span:type_name -> flotilla.shard.v1.Span
+	5,  // 5: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
+	5,  // 6: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
+	10, // 7: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
+	8,  // 8: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
+	9,  // 9: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
+	4,  // 10: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
+	2,  // 11: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	11, // 12: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
+	2,  // 13: flotilla.shard.v1.ReplicaState.child:type_name -> flotilla.shard.v1.Descriptor
+	1,  // 14: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_shard_shardpb_shard_proto_init() }

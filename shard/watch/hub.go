@@ -26,9 +26,8 @@ type Hub struct {
 	mu struct {
 		sync.Mutex
 		recent recent
-		// compacted and descriptor are those of the last Publish.
-		compacted  shard.Revision
-		descriptor *shard.Descriptor
+		// view is that of the last Publish.
+		view shard.View
 		// end is why there is nothing to watch any more; nil until then.
 		end error
 
@@ -53,7 +52,7 @@ func New(id shard.ID, view shard.View, history History, metrics *Metrics) *Hub {
 	}
 	h := &Hub{id: id, history: history, metrics: metrics}
 	h.mu.recent = nothingUpTo(view.Floor)
-	h.mu.compacted, h.mu.descriptor = view.Compacted, view.Descriptor
+	h.mu.view = view
 	h.mu.subs = make(map[*Subscription]struct{})
 	h.mu.awaiting = make(map[*Subscription]struct{})
 	h.mu.index = newIndex()
@@ -101,8 +100,8 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.woken = h.woken[:0]
-	if was := h.mu.descriptor; was != nil && view.Descriptor.Epoch != was.Epoch {
-		h.dismiss(view.Descriptor)
+	if was := h.mu.view.Descriptor; was != nil && (view.Descriptor == nil || view.Descriptor.Epoch != was.Epoch) {
+		h.dismiss(view)
 	}
 	if b == nil || len(h.mu.subs) == 0 {
 		for s := range h.mu.subs {
@@ -114,7 +113,7 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 		h.mu.recent.add(b, view.Floor)
 		h.metrics.events.Add(float64(len(b.records)))
 	}
-	h.mu.compacted, h.mu.descriptor = view.Compacted, view.Descriptor
+	h.mu.view = view
 	h.wakeAwaiting()
 	return h.woken
 }
@@ -150,24 +149,16 @@ func (h *Hub) wake(s *Subscription) {
 	}
 }
 
-// dismiss ends the subscriptions to keys that are not the descriptor's any more. It comes
+// dismiss ends the subscriptions to keys that are not the shard's any more. It comes
 // before the floor rises: the new floor may have been reached after the keys were given
 // away, and then it says nothing about them (W2).
-func (h *Hub) dismiss(d *shard.Descriptor) {
+func (h *Hub) dismiss(view shard.View) {
 	for s := range h.mu.subs {
-		if !d.Span.ContainsSpan(s.o.Span) {
-			h.finish(s, wrongShard(h.id, d))
+		if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(s.o.Span) {
+			h.finish(s, view.WrongShard(h.id))
 			h.wake(s)
 		}
 	}
-}
-
-func wrongShard(id shard.ID, d *shard.Descriptor) error {
-	e := &shard.WrongShardError{Shard: id}
-	if d != nil {
-		e.Descriptors = []*shard.Descriptor{d}
-	}
-	return e
 }
 
 // wakeAwaiting wakes those who await the floor that there is now.

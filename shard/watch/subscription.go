@@ -67,8 +67,8 @@ func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 		h.mu.prevs++
 	}
 	h.metrics.subscriptions.Inc()
-	if o.From < h.mu.compacted {
-		h.finish(s, &shard.CompactedError{Compacted: h.mu.compacted})
+	if o.From < h.mu.view.Compacted {
+		h.finish(s, &shard.CompactedError{Compacted: h.mu.view.Compacted})
 	}
 	told := h.settle(s)
 	h.mu.Unlock()
@@ -79,12 +79,14 @@ func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 }
 
 func (h *Hub) admit(o *Options) error {
-	d := h.mu.descriptor
+	d := h.mu.view.Descriptor
 	switch {
 	case h.mu.end != nil:
 		return h.mu.end
-	case d == nil || d.Epoch != o.Epoch || !d.Span.ContainsSpan(o.Span):
-		return wrongShard(h.id, d)
+	case d == nil:
+		return h.mu.view.Absent(h.id)
+	case d.Epoch != o.Epoch || !d.Span.ContainsSpan(o.Span):
+		return h.mu.view.WrongShard(h.id)
 	}
 	return nil
 }

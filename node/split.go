@@ -1,0 +1,317 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// splitter carries out SPLITs (docs/decisions/0011-splits.md):
+//
+//	PREPARED   the child's replicas start, empty, where the parent's are; one leads
+//	STARTED    all are still well
+//	COMMITTED  the parent's leader gives the keys away, its nodes make their seeds
+//	           durable, the child's leader writes INIT
+//	SEEDED     the logs of both are cut behind the split; the table gets both shards
+//
+// What happens from the parent's split to the child's INIT, while nobody serves the keys,
+// is driven by the node of the parent's leader (Node.divide).
+type splitter struct{ *controller }
+
+// SplitSteps are the steps of a SPLIT, as Knobs.Operator gets them.
+func SplitSteps() []string {
+	return []string{stepGrow, stepCommit, stepDivide, stepSecure, stepBegin, stepSeeded, stepWean, stepSettle}
+}
+
+const (
+	stepGrow   = "the child's replicas are started"
+	stepCommit = "the split is committed"
+	stepDivide = "the parent gives the keys away"
+	stepSecure = "the seeds are made durable"
+	stepBegin  = "the child begins"
+	stepSeeded = "the table hears that the child serves"
+	stepWean   = "the logs are cut behind the split"
+	stepSettle = "the split is finished"
+)
+
+const (
+	// splitPatience is how long a split waits for all replicas before it is cancelled.
+	splitPatience = 30 * time.Second
+	// splitLagMax is how many entries the replicas of the parent may be apart.
+	splitLagMax = 1000
+	// leadPatience is how long the child may take to be led where the parent is.
+	leadPatience = time.Second
+	// seedPatience is how long the child waits for a seed that does not come. Then those that
+	// have one begin, if they are a majority, and the replica without one has to be replaced.
+	seedPatience = 2 * time.Second
+	// dividePause is between two attempts while nobody serves the keys.
+	dividePause = 2 * time.Millisecond
+	// weanPatience is how long a split waits for the logs of nodes that do not answer. They
+	// cut them when they are back (agent).
+	weanPatience = 5 * time.Second
+)
+
+// run implements runner.
+func (s *splitter) run(ctx context.Context, o *placement.Operator) error {
+	began := time.Now()
+	for {
+		m, now, err := s.look(ctx, o)
+		if err != nil || now == nil {
+			return err
+		}
+		switch now.Phase {
+		case placementpb.Phase_PREPARED:
+			err = s.prepare(ctx, m, now, began, stepGrow, placementpb.Phase_STARTED)
+		case placementpb.Phase_STARTED:
+			err = s.prepare(ctx, m, now, began, stepCommit, placementpb.Phase_COMMITTED)
+		case placementpb.Phase_COMMITTED:
+			err = s.divide(ctx, m, now)
+		default:
+			err = s.settle(ctx, m, now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// prepare takes the operator to the next phase once all replicas of both shards are well,
+// and gives it up when that takes too long. It returns for each look.
+func (s *splitter) prepare(ctx context.Context, m *placement.Map, o *placement.Operator, began time.Time, step string, to placementpb.Phase) error {
+	err := s.ready(ctx, m, o, time.Since(began) < leadPatience)
+	switch {
+	case err == nil:
+		if err := s.step(ctx, step); err != nil {
+			return err
+		}
+		return s.advance(ctx, o, to)
+	case time.Since(began) > splitPatience:
+		s.node.log.Warn("giving up a split", "operator", o.ID, "shard", o.Shard, "error", err)
+		return s.node.CancelOperator(ctx, o.Shard, o.ID)
+	}
+	return rest(ctx)
+}
+
+// ready says what is missing. together asks for both shards to be led by one node, so
+// that no message has to travel between them.
+func (s *splitter) ready(ctx context.Context, m *placement.Map, o *placement.Operator, together bool) error {
+	parent := m.Shard(o.Shard)
+	reports := s.reports(ctx, m, parent)
+	leader, err := well(parent, reports)
+	if err != nil {
+		return err
+	}
+	least, most := reports[0].Applied, reports[0].Applied
+	for _, r := range reports {
+		least, most = min(least, r.Applied), max(most, r.Applied)
+	}
+	if most-least > splitLagMax {
+		return fmt.Errorf("the replicas of shard %s are %d entries apart", parent.ID, most-least)
+	}
+	childLeader, err := well(o.Child, s.reports(ctx, m, o.Child))
+	if err != nil || childLeader.Node == leader.Node || !together {
+		return err
+	}
+	heir, _ := o.Child.ReplicaOn(leader.Node)
+	err = s.order(ctx, m, childLeader.Node, &routerpb.DirectRequest{
+		Shard: uint64(o.Child.ID), Order: &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(heir.ID)}},
+	})
+	return errors.Join(fmt.Errorf("shard %s is led elsewhere than shard %s", o.Child.ID, parent.ID), err)
+}
+
+// well returns the leader of a shard whose replicas all answer and follow it.
+func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
+	leader, err := leaderOf(reports)
+	if err != nil {
+		return shard.Replica{}, fmt.Errorf("shard %s: %w", d.ID, err)
+	}
+	following := 0
+	for _, r := range reports {
+		if r.Leader == uint64(leader.ID) && !r.Poisoned {
+			following++
+		}
+	}
+	if following < len(d.Replicas) {
+		return shard.Replica{}, fmt.Errorf("of the %d replicas of shard %s %d are well: %w", len(d.Replicas), d.ID, following, shard.ErrUnavailable)
+	}
+	return leader, nil
+}
+
+// divide has the parent's leader do what there is no way back from. Whatever was done of
+// it before is passed over.
+func (s *splitter) divide(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+	parent := m.Shard(o.Shard)
+	leader, err := leaderOf(s.reports(ctx, m, parent))
+	if err == nil {
+		err = s.order(ctx, m, leader.Node, &routerpb.DirectRequest{
+			Shard: uint64(o.Shard), Order: &routerpb.DirectRequest_Split{Split: &routerpb.Split{
+				Descriptor_: o.Rest(parent).Proto(), Child: o.Child.Proto(),
+			}},
+		})
+	}
+	if err != nil {
+		s.node.log.Info("a split goes on", "operator", o.ID, "shard", o.Shard, "error", err)
+		return rest(ctx)
+	}
+	if err := s.step(ctx, stepSeeded); err != nil {
+		return err
+	}
+	return s.advance(ctx, o, placementpb.Phase_SEEDED)
+}
+
+// settle ends the operator when no log goes back to before the split, but for those of a
+// few nodes that are down. Whoever joins one of the shards later gets its data.
+func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+	if err := s.step(ctx, stepWean); err != nil {
+		return err
+	}
+	for _, d := range []*shard.Descriptor{o.Rest(m.Shard(o.Shard)), o.Child} {
+		if err := s.arrive(ctx, m, d); err != nil {
+			return err
+		}
+		weaned := s.everyReplica(ctx, d, weanPatience, func(ctx context.Context, r shard.Replica) error {
+			return s.order(ctx, m, r.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{}}})
+		})
+		if err := weaned.majority(d); err != nil {
+			return err
+		}
+	}
+	if err := s.step(ctx, stepSettle); err != nil {
+		return err
+	}
+	return s.finish(ctx, o)
+}
+
+// arrive waits, not for long, until all replicas that answer have applied the split: one
+// that has not when the logs are cut would have to be sent all the data.
+func (s *splitter) arrive(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
+	for began := time.Now(); time.Since(began) < weanPatience; {
+		behind := slices.ContainsFunc(s.reports(ctx, m, d), func(r report) bool { return r.Epoch < d.Epoch && !r.Poisoned })
+		if !behind {
+			return nil
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tally is what came of asking every replica.
+type tally struct {
+	done int
+	errs []error
+}
+
+// majority fails unless most did what they were asked for.
+func (t tally) majority(d *shard.Descriptor) error {
+	if t.done > len(d.Replicas)/2 {
+		return nil
+	}
+	return fmt.Errorf("%d of the %d replicas of shard %s: %w", t.done, len(d.Replicas), d.ID, errors.Join(t.errs...))
+}
+
+// everyReplica asks all nodes of a shard at the same time, again and again until it has
+// been done or patience ends.
+func (c *controller) everyReplica(ctx context.Context, d *shard.Descriptor, patience time.Duration, ask func(context.Context, shard.Replica) error) tally {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	errs := make([]error, len(d.Replicas))
+	var asking sync.WaitGroup
+	for i, r := range d.Replicas {
+		asking.Go(func() { errs[i] = until(ctx, func() error { return ask(ctx, r) }) })
+	}
+	asking.Wait()
+	var t tally
+	for _, err := range errs {
+		if err == nil {
+			t.done++
+		} else {
+			t.errs = append(t.errs, err)
+		}
+	}
+	return t
+}
+
+// until repeats what fails. The error is the last one.
+func until(ctx context.Context, attempt func() error) error {
+	for {
+		err := attempt()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(dividePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// divide splits a shard that this node leads and brings the child to serve. In between
+// nobody serves the child's keys, so every step follows at once on the one before.
+func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shard.Descriptor) error {
+	m := n.table.Map()
+	if err := n.control.step(ctx, stepDivide); err != nil {
+		return err
+	}
+	if err := r.Split(ctx, rest, child); err != nil {
+		return err
+	}
+	gave := time.Now()
+	if err := n.control.step(ctx, stepSecure); err != nil {
+		return err
+	}
+	secured := n.control.everyReplica(ctx, child, seedPatience, func(ctx context.Context, to shard.Replica) error {
+		return n.control.order(ctx, m, to.Node, &routerpb.DirectRequest{
+			Shard: uint64(rest.ID), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: child.Proto()},
+		})
+	})
+	if err := secured.majority(child); err != nil {
+		return err
+	}
+	if err := n.control.step(ctx, stepBegin); err != nil {
+		return err
+	}
+	err := until(ctx, func() error {
+		leader, _ := n.host.Leader(child.ID)
+		if leader == 0 {
+			return fmt.Errorf("shard %s has no leader: %w", child.ID, shard.ErrUnavailable)
+		}
+		return n.control.order(ctx, m, child.NodeOf(leader), &routerpb.DirectRequest{
+			Shard: uint64(child.ID), Order: &routerpb.DirectRequest_Initialise{Initialise: child.Proto()},
+		})
+	})
+	if err == nil {
+		n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start), "pause", time.Since(gave))
+	}
+	return err
+}
+
+// Split begins to split the shard of a key there: the key and those after it become a
+// shard of their own. It returns the operator's ID once the split is recorded. From then
+// on it goes on by itself. It is refused while a replica of the shard does not answer.
+func (n *Node) Split(ctx context.Context, key []byte, why string) (uint64, error) {
+	m := n.table.Map()
+	d := m.Lookup(key)
+	if _, err := well(d, n.control.reports(ctx, m, d)); err != nil {
+		return 0, fmt.Errorf("split shard %s at %q: all its replicas have to answer: %w", d.ID, key, err)
+	}
+	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
+		ExpectedGeneration: d.Generation,
+		Operator:           &placementpb.Operator{ShardId: uint64(d.ID), Kind: placementpb.OperatorKind_SPLIT, Key: key, Why: why},
+	}}})
+	if err != nil {
+		return 0, err
+	}
+	return result.OperatorId, nil
+}

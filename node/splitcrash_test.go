@@ -1,0 +1,223 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/node"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// gate stops an operator once before a step.
+type gate struct {
+	mu      sync.Mutex
+	step    string      // "": nowhere
+	reached chan string // the node that is there
+	open    chan struct{}
+}
+
+// stopAt arms the gate.
+func (g *gate) stopAt(step string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.step, g.reached, g.open = step, make(chan string, 1), make(chan struct{})
+}
+
+// at is the knob. It returns when the gate opens, or with the node that waits there.
+func (g *gate) at(ctx context.Context, node, step string) error {
+	g.mu.Lock()
+	if g.step != step {
+		g.mu.Unlock()
+		return nil
+	}
+	g.step = ""
+	reached, open := g.reached, g.open
+	g.mu.Unlock()
+	reached <- node
+	select {
+	case <-open:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// wait returns the node that has come to the gate.
+func (g *gate) wait(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
+	t.Helper()
+	select {
+	case name := <-g.reached:
+		for _, n := range c.Nodes() {
+			if n.Name == name {
+				return n
+			}
+		}
+	case <-t.Context().Done():
+	}
+	t.Fatal("nobody came to the gate")
+	return nil
+}
+
+func startGated(t *testing.T) (*testcluster.Cluster, *gate) {
+	g := &gate{}
+	c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Operator = g.at }})
+	return c, g
+}
+
+// requireSame checks that all replicas of every shard hold the same, and that none is
+// poisoned.
+func requireSame(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	testcluster.Eventually(t, "the replicas to agree", func(context.Context) error {
+		sums := make(map[shard.ID]string)
+		for _, n := range c.Nodes() {
+			for _, d := range n.Inside().Map().OnNode(nodeID(n)) {
+				r, ok := n.Inside().Host().Replica(d.ID)
+				if !ok || r.View().Descriptor == nil {
+					return fmt.Errorf("%s: shard %s does not run, or poisoned: %t", n.Name, d.ID, ok && r.View().Poisoned)
+				}
+				sum, err := r.Hash(d.Span, 0, 1<<30)
+				if err != nil {
+					return err
+				}
+				told := fmt.Sprint(r.View().Rev, sum)
+				if other, ok := sums[d.ID]; ok && other != told {
+					return fmt.Errorf("%s: shard %s has %s and elsewhere %s", n.Name, d.ID, told, other)
+				}
+				sums[d.ID] = told
+			}
+		}
+		return nil
+	})
+}
+
+// A split goes on wherever a node is restarted: the one that takes the step, or another.
+// What was acknowledged is kept, and watches go on.
+func TestSplitSurvivesRestarts(t *testing.T) {
+	c, g := startGated(t)
+	audit(t, c)
+	client := c.Client(t)
+	watch := watchEverything(t, client)
+	w := startWriters(t, 3, client)
+	for i, step := range node.SplitSteps() {
+		for j, who := range []string{"the node that takes it", "another"} {
+			t.Logf("restart of %s before %q", who, step)
+			before := w.count()
+			key := spread(i, string([]byte{byte(j * 128)}))
+			g.stopAt(step)
+			beginSplit(t, c.Node(1), key)
+			n := g.wait(t, c)
+			if j == 1 {
+				for _, other := range c.Nodes() {
+					if other != n {
+						n = other
+						break
+					}
+				}
+			}
+			n.Restart(t)
+			close(g.open)
+			waitSplit(t, c.Node(1), key)
+			testcluster.Until(t, "the writers to go on", func() bool { return w.count() > before+20 })
+		}
+	}
+	w.requireKept(t, client)
+	watch.requireSaw(t, w)
+	requireSame(t, c)
+}
+
+// A split does not begin while a replica is down, and can be cancelled as long as the
+// keys are where they were: nothing is left of the child.
+func TestSplitWithAMemberDown(t *testing.T) {
+	c, g := startGated(t)
+	client := c.Client(t, c.Node(1), c.Node(2))
+	put(t, client, "k", "v")
+	c.Node(3).Stop()
+	testcluster.Eventually(t, "the split to be refused", func(ctx context.Context) error {
+		_, err := c.Node(1).Inside().Split(ctx, []byte("m"), "a test")
+		if err == nil {
+			return fmt.Errorf("it began")
+		}
+		require.ErrorContains(t, err, "all its replicas have to answer")
+		return nil
+	})
+	c.Node(3).Start(t)
+
+	g.stopAt("the split is committed")
+	beginSplit(t, c.Node(1), "m")
+	g.wait(t, c)
+	op := c.Node(1).Inside().Map().Operators()[0]
+	require.NoError(t, c.Node(1).Inside().CancelOperator(t.Context(), op.Shard, op.ID))
+	close(g.open)
+	for _, n := range c.Nodes() {
+		testcluster.Until(t, "the child's replica to be removed", func() bool {
+			for _, h := range n.Inside().Host().Held() {
+				if h.Shard == op.Child.ID {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	splitAt(t, c.Node(1), "m")
+	requireValue(t, client, "k", "v")
+	put(t, client, "z", "v")
+	requireSame(t, c)
+}
+
+// A member that dies when the parent has given the keys away and the seeds are not
+// durable yet delays the child, which then begins with the others. When it is back it has
+// what they have.
+func TestSplitLosesAMember(t *testing.T) {
+	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the logs are cut behind the split"} {
+		t.Run(step, func(t *testing.T) {
+			c, g := startGated(t)
+			client := c.Client(t)
+			w := startWriters(t, 3, client)
+			g.stopAt(step)
+			beginSplit(t, c.Node(1), "m")
+			at := g.wait(t, c)
+			var victim *testcluster.Node
+			for _, n := range c.Nodes() {
+				if n != at {
+					victim = n
+				}
+			}
+			victim.Stop()
+			close(g.open)
+			var up []*testcluster.Node
+			for _, n := range c.Nodes() {
+				if n != victim {
+					up = append(up, n)
+				}
+			}
+			waitSplit(t, up[0], "m")
+			put(t, c.Client(t, up...), "z", "v")
+			victim.Start(t)
+			testcluster.Until(t, "the writers to go on", func() bool { return w.count() > 20 })
+			w.requireKept(t, client)
+			requireSame(t, c)
+			requireWeaned(t, c)
+		})
+	}
+}
+
+// requireWeaned waits until no log goes back to before a split.
+func requireWeaned(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		testcluster.Until(t, "the logs to be cut behind the splits", func() bool {
+			all := true
+			n.Inside().Host().Each(func(r *replica.Replica) {
+				all = all && r.Weaned()
+			})
+			return all
+		})
+	}
+}

@@ -1,0 +1,137 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Split gives keys away: rest is what the shard keeps. It is for the group's leader, and
+// does nothing when it was done already. After an error it may have been done.
+func (r *Replica) Split(ctx context.Context, rest, child *shard.Descriptor) error {
+	gave := func() bool { c := r.View().Child; return c != nil && c.ID == child.ID }
+	if gave() {
+		return nil
+	}
+	err := r.do(ctx, &shardpb.Command{Kind: shardpb.Kind_SPLIT, Epoch: rest.Epoch - 1, Descriptor_: rest.Proto(), Child: child.Proto()})
+	if err != nil && !gave() {
+		return fmt.Errorf("split shard %s at %q: %w", r.id, child.Span.Start, err)
+	}
+	return nil
+}
+
+// Initialise gives the shard its first descriptor, if it has none.
+func (r *Replica) Initialise(ctx context.Context, d *shard.Descriptor) error {
+	if r.View().Descriptor != nil {
+		return nil
+	}
+	if err := r.do(ctx, &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}); err != nil {
+		return fmt.Errorf("initialise shard %s: %w", r.id, err)
+	}
+	return nil
+}
+
+// do proposes a command and waits for its outcome.
+func (r *Replica) do(ctx context.Context, cmd *shardpb.Command) error {
+	done := make(chan shard.Result, 1)
+	r.Propose(cmd, func(res shard.Result) { done <- res })
+	select {
+	case res := <-done:
+		return res.Err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx))
+	}
+}
+
+// SecureSeed returns when this replica has applied the split that the child comes from
+// and what it left for the node's replica of the child is durable: from then on that can
+// begin, whatever happens to the node.
+func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error {
+	fail := func(err error) error { return fmt.Errorf("seed of shard %s: %w", child.ID, err) }
+	own, here := child.ReplicaOn(r.host.cfg.Node)
+	if !here {
+		return fail(errors.New("this node has no replica of it"))
+	}
+	if err := r.waitView(ctx, func(v shard.View) bool { return v.Descriptor != nil && v.Descriptor.Epoch >= child.Epoch }); err != nil {
+		return fail(fmt.Errorf("wait for shard %s to be split: %w", r.id, err))
+	}
+	seed, err := r.host.cfg.Engine.Local(child.ID, own.ID, apply.SeedKind)
+	if err != nil {
+		return fail(err)
+	}
+	if began, running := r.host.Replica(child.ID); seed == nil && (!running || began.View().Descriptor == nil) {
+		return fail(errors.New("there is none: a snapshot took the replica past the split"))
+	}
+	if err := r.host.cfg.Engine.Sync(); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// weanPause is between two looks at whether the log was cut.
+const weanPause = 5 * time.Millisecond
+
+// Weaned reports whether the log was seen to begin after the last split.
+func (r *Replica) Weaned() bool { return r.weaned.Load() >= r.View().Since }
+
+// Wean cuts the log behind what a split has changed here, and returns when it is cut. A
+// replica that joins then gets the shard's data. A log from the beginning would have it
+// write keys that have been given away, which another replica of its node may have, or
+// begin with a seed that it has not got. What came after is kept: replicas that are a
+// little behind go on from it.
+func (r *Replica) Wean(ctx context.Context) error {
+	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
+	for {
+		view := r.View()
+		if view.Descriptor == nil {
+			return fail(view.Absent(r.id))
+		}
+		first, err := r.logBegins(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		if first > view.Since {
+			r.weaned.Store(view.Since)
+			return nil
+		}
+		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
+		if view.Applied > view.Since { // otherwise no overhead says the same
+			cut.CompactionIndex = view.Since
+		}
+		_, err = r.host.nh.SyncRequestSnapshot(ctx, uint64(r.id), cut)
+		if err != nil && !errors.Is(err, dragonboat.ErrRejected) { // rejected: one was just made
+			return fail(err)
+		}
+		select {
+		case <-time.After(weanPause):
+		case <-ctx.Done():
+			return fail(context.Cause(ctx))
+		}
+	}
+}
+
+// logBegins is the first index that the replica's log holds.
+func (r *Replica) logBegins(ctx context.Context) (uint64, error) {
+	q, err := r.host.nh.QueryRaftLog(uint64(r.id), 1, 2, 1)
+	if err != nil {
+		return 0, fmt.Errorf("look at the log: %w", err)
+	}
+	defer q.Release()
+	select {
+	case result := <-q.ResultC():
+		if !result.Completed() && !result.RequestOutOfRange() {
+			return 0, fmt.Errorf("look at the log: %w", shard.ErrUnavailable)
+		}
+		_, held := result.RaftLogs()
+		return held.FirstIndex, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
