@@ -32,6 +32,8 @@ import (
 //	    while it leads.
 //	O5  A shard's descriptor changes only after the group had a leader. So a descriptor of
 //	    a later generation than the first says that the group was founded.
+//	O6  What a node removes is out of its group and out of the table for good: no older
+//	    copy of the table takes away what is there, or brings back what is gone.
 type controller struct {
 	node    *Node
 	runners map[placementpb.OperatorKind]runner
