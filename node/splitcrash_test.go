@@ -77,7 +77,7 @@ func requireSame(t *testing.T, c *testcluster.Cluster) {
 	testcluster.Eventually(t, "the replicas to agree", func(context.Context) error {
 		sums := make(map[shard.ID]string)
 		for _, n := range c.Nodes() {
-			for _, d := range n.Inside().Map().OnNode(nodeID(n)) {
+			for _, d := range n.Inside().Map().OnNode(id(n)) {
 				r, ok := n.Inside().Host().Replica(d.ID)
 				if !ok || r.View().Descriptor == nil {
 					return fmt.Errorf("%s: shard %s does not run, or poisoned: %t", n.Name, d.ID, ok && r.View().Poisoned)

@@ -53,7 +53,9 @@ func TestMoveAfterSplit(t *testing.T) {
 	splitAt(t, c.Node(1), key)
 	for _, k := range []string{key, "a"} {
 		d := c.Node(1).Inside().Map().Lookup([]byte(k))
-		requireMoved(t, c.Node(1), d.ID, d.Replicas[0].Node, nodeID(fourth))
+		_, err := c.Node(1).Inside().Move(t.Context(), d.ID, d.Replicas[0].Node, id(fourth), "a test")
+		require.NoError(t, err)
+		requireMoved(t, c.Node(1), d.ID, d.Replicas[0].Node, id(fourth))
 	}
 	splitAt(t, fourth, spread(2, ""))
 	w.requireKept(t, client)
