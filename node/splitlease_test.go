@@ -52,8 +52,11 @@ func TestMoveAfterSplit(t *testing.T) {
 	key := spread(4, "")
 	splitAt(t, c.Node(1), key)
 	for _, k := range []string{key, "a"} {
-		d := shardOf(c.Node(1), k)
-		move(t, c.Node(1), d.ID, d.Replicas[0].Node, idOf(fourth))
+		d := c.Node(1).Inside().Map().Lookup([]byte(k))
+		from := d.Replicas[0].Node
+		_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, id(fourth), "a test")
+		require.NoError(t, err)
+		requireMoved(t, c.Node(1), d.ID, from, id(fourth))
 	}
 	splitAt(t, fourth, spread(2, ""))
 	w.requireKept(t, client)
