@@ -33,6 +33,25 @@ func (n *Node) Move(ctx context.Context, id shard.ID, from, to shard.NodeID, why
 	return result.OperatorId, nil
 }
 
+// Split begins to split the shard of a key there: the key and those after it become a
+// shard of their own. It returns the operator's ID once the split is recorded. From then
+// on it goes on by itself. It is refused while a replica of the shard does not answer.
+func (n *Node) Split(ctx context.Context, key []byte, why string) (uint64, error) {
+	m := n.table.Map()
+	d := m.Lookup(key)
+	if _, err := well(d, n.control.reports(ctx, m, d)); err != nil {
+		return 0, fmt.Errorf("split shard %s at %q: all its replicas have to answer: %w", d.ID, key, err)
+	}
+	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
+		ExpectedGeneration: d.Generation,
+		Operator:           &placementpb.Operator{ShardId: uint64(d.ID), Kind: placementpb.OperatorKind_SPLIT, Key: key, Why: why},
+	}}})
+	if err != nil {
+		return 0, err
+	}
+	return result.OperatorId, nil
+}
+
 // CancelOperator ends an operator that can still be undone.
 func (n *Node) CancelOperator(ctx context.Context, id shard.ID, operator uint64) error {
 	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_CancelOperator{
@@ -46,6 +65,13 @@ func (n *Node) handlePlacement(mux *http.ServeMux) {
 	mux.HandleFunc("GET /shards", func(w http.ResponseWriter, _ *http.Request) { writeShards(w, n.table.Map()) })
 	mux.HandleFunc("POST /move", func(w http.ResponseWriter, r *http.Request) {
 		operator, err := n.moveAsked(r)
+		if err == nil {
+			_, err = fmt.Fprintf(w, "operator %d\n", operator)
+		}
+		answer(w, err)
+	})
+	mux.HandleFunc("POST /split", func(w http.ResponseWriter, r *http.Request) {
+		operator, err := n.Split(r.Context(), []byte(r.FormValue("key")), askedFor())
 		if err == nil {
 			_, err = fmt.Fprintf(w, "operator %d\n", operator)
 		}
@@ -77,7 +103,13 @@ func writeShards(w http.ResponseWriter, m *placement.Map) {
 			}
 		}
 		if o := m.Operator(d.ID); o != nil {
-			fmt.Fprintf(w, "; operator %d: %s %s from %s to %s, %s", o.ID, o.Kind, o.Phase, name(o.From), name(o.To), o.Why)
+			fmt.Fprintf(w, "; operator %d: %s %s", o.ID, o.Kind, o.Phase)
+			if o.Child != nil {
+				fmt.Fprintf(w, " at %q into shard %s", o.Key, o.Child.ID)
+			} else {
+				fmt.Fprintf(w, " from %s to %s", name(o.From), name(o.To))
+			}
+			fmt.Fprintf(w, ", %s", o.Why)
 		}
 		fmt.Fprintln(w)
 	}
@@ -101,8 +133,11 @@ func (n *Node) moveAsked(r *http.Request) (uint64, error) {
 		}
 		nodes[i] = found.ID
 	}
-	return n.Move(r.Context(), shard.ID(id), nodes[0], nodes[1], "asked for at "+time.Now().UTC().Format(time.RFC3339))
+	return n.Move(r.Context(), shard.ID(id), nodes[0], nodes[1], askedFor())
 }
+
+// askedFor is the reason of an operator that nothing but a person asks for.
+func askedFor() string { return "asked for at " + time.Now().UTC().Format(time.RFC3339) }
 
 func number(r *http.Request, what string) (uint64, error) {
 	n, err := strconv.ParseUint(r.FormValue(what), 10, 64)

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,8 +15,8 @@ import (
 	"github.com/flotilla-kv/flotilla/node"
 )
 
-// The admin port shows the shards, and takes moves, by the names of nodes.
-func TestMoveByTheAdminPort(t *testing.T) {
+// The admin port shows the shards, and takes moves, by the names of nodes, and splits.
+func TestOperatorsByTheAdminPort(t *testing.T) {
 	admin := testcluster.Lease(t)
 	c := moveCluster(t, func(name string, cfg *node.Config) {
 		if name == "n1" {
@@ -44,6 +45,7 @@ func TestMoveByTheAdminPort(t *testing.T) {
 		fmt.Sprintf("/cancel?shard=%d&operator=77", d.ID): "has ended",
 		fmt.Sprintf("/cancel?shard=%d&operator=no", d.ID): "want a number",
 		fmt.Sprintf("/move?shard=%d&from=n1&to=n1", d.ID): "name two nodes",
+		"/split":                                          "is not inside its span",
 	} {
 		code, said := ask(http.MethodPost, path)
 		require.Equal(t, http.StatusConflict, code, path)
@@ -54,6 +56,18 @@ func TestMoveByTheAdminPort(t *testing.T) {
 	require.True(t, strings.HasPrefix(said, "operator "), said)
 	testcluster.Eventually(t, "the shards to show it", func(context.Context) error {
 		if _, shards := ask(http.MethodGet, "/shards"); !strings.Contains(shards, ": 1@n1 3@n3 4@n4\n") {
+			return fmt.Errorf("they are %s", shards)
+		}
+		return nil
+	})
+	testcluster.Eventually(t, "a split to begin", func(context.Context) error {
+		if code, said := ask(http.MethodPost, "/split?key=%6d"); code != http.StatusOK {
+			return errors.New(said)
+		}
+		return nil
+	})
+	testcluster.Eventually(t, "the shards to show it", func(context.Context) error {
+		if _, shards := ask(http.MethodGet, "/shards"); !strings.Contains(shards, `["m", ∞) epoch 2`) {
 			return fmt.Errorf("they are %s", shards)
 		}
 		return nil

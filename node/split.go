@@ -296,22 +296,3 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	}
 	return err
 }
-
-// Split begins to split the shard of a key there: the key and those after it become a
-// shard of their own. It returns the operator's ID once the split is recorded. From then
-// on it goes on by itself. It is refused while a replica of the shard does not answer.
-func (n *Node) Split(ctx context.Context, key []byte, why string) (uint64, error) {
-	m := n.table.Map()
-	d := m.Lookup(key)
-	if _, err := well(d, n.control.reports(ctx, m, d)); err != nil {
-		return 0, fmt.Errorf("split shard %s at %q: all its replicas have to answer: %w", d.ID, key, err)
-	}
-	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
-		ExpectedGeneration: d.Generation,
-		Operator:           &placementpb.Operator{ShardId: uint64(d.ID), Kind: placementpb.OperatorKind_SPLIT, Key: key, Why: why},
-	}}})
-	if err != nil {
-		return 0, err
-	}
-	return result.OperatorId, nil
-}

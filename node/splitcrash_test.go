@@ -3,7 +3,6 @@ package node_test
 import (
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,58 +13,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// gate stops an operator once before a step.
-type gate struct {
-	mu      sync.Mutex
-	step    string      // "": nowhere
-	reached chan string // the node that is there
-	open    chan struct{}
-}
-
-// stopAt arms the gate.
-func (g *gate) stopAt(step string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.step, g.reached, g.open = step, make(chan string, 1), make(chan struct{})
-}
-
-// at is the knob. It returns when the gate opens, or with the node that waits there.
-func (g *gate) at(ctx context.Context, node, step string) error {
-	g.mu.Lock()
-	if g.step != step {
-		g.mu.Unlock()
-		return nil
-	}
-	g.step = ""
-	reached, open := g.reached, g.open
-	g.mu.Unlock()
-	reached <- node
-	select {
-	case <-open:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// wait returns the node that has come to the gate.
-func (g *gate) wait(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
-	t.Helper()
-	select {
-	case name := <-g.reached:
-		for _, n := range c.Nodes() {
-			if n.Name == name {
-				return n
-			}
-		}
-	case <-t.Context().Done():
-	}
-	t.Fatal("nobody came to the gate")
-	return nil
-}
-
-func startGated(t *testing.T) (*testcluster.Cluster, *gate) {
-	g := &gate{}
+func startGated(t *testing.T) (*testcluster.Cluster, *interruption) {
+	g := newInterruption()
 	c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Operator = g.at }})
 	return c, g
 }
@@ -110,9 +59,9 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 			t.Logf("restart of %s before %q", who, step)
 			before := w.count()
 			key := spread(i, string([]byte{byte(j * 128)}))
-			g.stopAt(step)
+			g.before(step)
 			beginSplit(t, c.Node(1), key)
-			n := g.wait(t, c)
+			n := g.await(t, c)
 			if j == 1 {
 				for _, other := range c.Nodes() {
 					if other != n {
@@ -122,7 +71,7 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 				}
 			}
 			n.Restart(t)
-			close(g.open)
+			close(g.resume)
 			waitSplit(t, c.Node(1), key)
 			testcluster.Until(t, "the writers to go on", func() bool { return w.count() > before+20 })
 		}
@@ -149,12 +98,12 @@ func TestSplitWithAMemberDown(t *testing.T) {
 	})
 	c.Node(3).Start(t)
 
-	g.stopAt("the split is committed")
+	g.before("the split is committed")
 	beginSplit(t, c.Node(1), "m")
-	g.wait(t, c)
+	g.await(t, c)
 	op := c.Node(1).Inside().Map().Operators()[0]
 	require.NoError(t, c.Node(1).Inside().CancelOperator(t.Context(), op.Shard, op.ID))
-	close(g.open)
+	close(g.resume)
 	for _, n := range c.Nodes() {
 		testcluster.Until(t, "the child's replica to be removed", func() bool {
 			for _, h := range n.Inside().Host().Held() {
@@ -180,9 +129,9 @@ func TestSplitLosesAMember(t *testing.T) {
 			c, g := startGated(t)
 			client := c.Client(t)
 			w := startWriters(t, 3, client)
-			g.stopAt(step)
+			g.before(step)
 			beginSplit(t, c.Node(1), "m")
-			at := g.wait(t, c)
+			at := g.await(t, c)
 			var victim *testcluster.Node
 			for _, n := range c.Nodes() {
 				if n != at {
@@ -190,7 +139,7 @@ func TestSplitLosesAMember(t *testing.T) {
 				}
 			}
 			victim.Stop()
-			close(g.open)
+			close(g.resume)
 			var up []*testcluster.Node
 			for _, n := range c.Nodes() {
 				if n != victim {

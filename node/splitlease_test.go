@@ -53,9 +53,10 @@ func TestMoveAfterSplit(t *testing.T) {
 	splitAt(t, c.Node(1), key)
 	for _, k := range []string{key, "a"} {
 		d := c.Node(1).Inside().Map().Lookup([]byte(k))
-		_, err := c.Node(1).Inside().Move(t.Context(), d.ID, d.Replicas[0].Node, id(fourth), "a test")
+		from := d.Replicas[0].Node
+		_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, id(fourth), "a test")
 		require.NoError(t, err)
-		requireMoved(t, c.Node(1), d.ID, d.Replicas[0].Node, id(fourth))
+		requireMoved(t, c.Node(1), d.ID, from, id(fourth))
 	}
 	splitAt(t, fourth, spread(2, ""))
 	w.requireKept(t, client)

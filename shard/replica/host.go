@@ -176,6 +176,7 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred 
 	// The log may have nothing left to replay that would say it.
 	h.cfg.Source.Observe(machine.View().Rev)
 	r := newReplica(h, id, replicaID, machine)
+	r.reportPoison()
 	start := func(initial map[uint64]string, join, learner bool) error {
 		first := uint64(0)
 		if len(initial) > 0 && preferred {

@@ -37,12 +37,15 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries = append(s.entries, apply.Entry{Index: entries[i].Index, Data: entries[i].Cmd})
 	}
 	r := s.replica
-	compacted := r.View().Compacted
+	before := r.View()
 	if err := r.machine.Update(s.entries, r.proposed); err != nil {
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
 	}
-	if r.View().Compacted > compacted {
+	if r.View().Compacted > before.Compacted {
 		r.host.collector.poke()
+	}
+	if !before.Poisoned {
+		r.reportPoison()
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.noteLeases() // before deliver: who was granted a lease may renew it at once
@@ -133,6 +136,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
 	r.endReign()
+	r.reportPoison()
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.host.collector.poke()
 	r.wakeWaiters()
