@@ -24,6 +24,8 @@ type metaMachine struct {
 	state   *placement.State
 	publish func(*placement.Map)
 	applied *atomic.Uint64
+	// current is the state's map: Lookup runs beside Update.
+	current atomic.Pointer[placement.Map]
 }
 
 var _ statemachine.IConcurrentStateMachine = (*metaMachine)(nil)
@@ -38,12 +40,18 @@ func (m *metaMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry
 		entries[i].Result = statemachine.Result{Data: data}
 		m.applied.Store(entries[i].Index)
 	}
-	m.publish(m.state.Map())
+	m.show()
 	return entries, nil
 }
 
+// show lets everybody see what was applied.
+func (m *metaMachine) show() {
+	m.current.Store(m.state.Map())
+	m.publish(m.state.Map())
+}
+
 // Lookup implements IConcurrentStateMachine: whatever is asked, the answer is the map.
-func (m *metaMachine) Lookup(any) (any, error) { return m.state.Map(), nil }
+func (m *metaMachine) Lookup(any) (any, error) { return m.current.Load(), nil }
 
 // PrepareSnapshot implements IConcurrentStateMachine.
 func (m *metaMachine) PrepareSnapshot() (any, error) { return m.state.Snapshot(), nil }
@@ -63,7 +71,7 @@ func (m *metaMachine) RecoverFromSnapshot(r io.Reader, _ []statemachine.Snapshot
 	if err := m.state.Restore(data); err != nil {
 		return err
 	}
-	m.publish(m.state.Map())
+	m.show()
 	return nil
 }
 
@@ -96,7 +104,9 @@ func (m *meta) start(host *replica.Host, self *Membership) error {
 	cfg.SnapshotEntries, cfg.CompactionOverhead = 1000, 100
 	return host.StartOnce(shard.MetaID, own, members, func(initial map[uint64]string) error {
 		err := host.NodeHost().StartConcurrentReplica(initial, false, func(uint64, uint64) statemachine.IConcurrentStateMachine {
-			return &metaMachine{state: placement.NewState(), publish: m.node.table.publish, applied: &m.applied}
+			machine := &metaMachine{state: placement.NewState(), publish: m.node.table.publish, applied: &m.applied}
+			machine.show()
+			return machine
 		}, cfg)
 		if err != nil {
 			return fmt.Errorf("start the meta group: %w", err)

@@ -170,3 +170,52 @@ func requireWeaned(t *testing.T, c *testcluster.Cluster) {
 		})
 	}
 }
+
+// A member that is cut off while the others split has a child that runs and a parent that
+// does not know yet. Whichever of the two hears of it first: the replica has what the
+// others have, or serves nothing and can be replaced.
+func TestSplitBehindACut(t *testing.T) {
+	c, g := startGated(t)
+	fourth := c.Add()
+	fourth.Start(t)
+	g.before("the parent gives the keys away")
+	beginSplit(t, c.Node(1), "m")
+	at := g.await(t, c)
+	d := c.Node(1).Inside().Map().Lookup(nil)
+	var victim *testcluster.Node
+	for _, r := range d.Replicas {
+		if n := nodeOf(t, c, r.Node); n != at && n != metaLeader(t, c) {
+			victim = n
+		}
+	}
+	var others []string
+	for _, n := range c.Nodes() {
+		if n != victim {
+			others = append(others, n.Name)
+		}
+	}
+	c.Network().Isolate(victim.Name, others...)
+	close(g.resume)
+	waitSplit(t, at, "m")
+	client := c.Client(t, at)
+	for i := range 50 {
+		put(t, client, fmt.Sprintf("p%d", i), "v")
+		put(t, client, fmt.Sprintf("a%d", i), "v")
+	}
+	c.Network().Heal()
+	child := at.Inside().Map().Lookup([]byte("m"))
+	var poisoned bool
+	testcluster.Until(t, "the replica to begin, or not", func() bool {
+		r, ok := victim.Inside().Host().Replica(child.ID)
+		poisoned = ok && r.View().Poisoned
+		return ok && (poisoned || r.View().Descriptor != nil)
+	})
+	t.Logf("poisoned: %t", poisoned)
+	if poisoned {
+		_, err := at.Inside().Move(t.Context(), child.ID, id(victim), id(fourth), "a test")
+		require.NoError(t, err)
+		requireMoved(t, at, child.ID, id(victim), id(fourth))
+	}
+	requireSame(t, c)
+	requireValue(t, client, "p49", "v")
+}
