@@ -45,7 +45,7 @@ func TestOperatorsByTheAdminPort(t *testing.T) {
 		fmt.Sprintf("/cancel?shard=%d&operator=77", d.ID): "has ended",
 		fmt.Sprintf("/cancel?shard=%d&operator=no", d.ID): "want a number",
 		fmt.Sprintf("/move?shard=%d&from=n1&to=n1", d.ID): "name two nodes",
-		"/split":                                          "is not inside its span",
+		"/split": "is not inside its span",
 	} {
 		code, said := ask(http.MethodPost, path)
 		require.Equal(t, http.StatusConflict, code, path)
