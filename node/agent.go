@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -105,10 +106,10 @@ func (a *agent) initialise(ctx context.Context, m *placement.Map, steps *sync.Wa
 }
 
 // next returns what is to be done for the shard, nil for nothing.
-func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []replica.Held) func(context.Context) {
+func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) func(context.Context) {
 	r, running := a.node.host.Replica(d.ID)
 	switch {
-	case !running && a.inTheWay(d, leaving):
+	case !running && slices.ContainsFunc(leaving, func(l leftover) bool { return l.blocks(d) }):
 		return nil
 	case !running:
 		return func(ctx context.Context) { a.start(ctx, d, m) }

@@ -32,13 +32,16 @@ import (
 //	    while it leads.
 //	O5  A shard's descriptor changes only after the group had a leader. So a descriptor of
 //	    a later generation than the first says that the group was founded.
+//	O6  What a node removes is out of its group and out of the table for good: no older
+//	    copy of the table takes away what is there, or brings back what is gone.
 type controller struct {
 	node    *Node
 	runners map[placementpb.OperatorKind]runner
 
 	mu struct {
 		sync.Mutex
-		running map[uint64]bool // operators, by ID
+		running map[uint64]bool   // operators, by ID
+		waits   map[uint64]string // what was said last of those that wait
 	}
 }
 
@@ -50,8 +53,9 @@ type runner interface {
 }
 
 const (
-	// controllerPause is how long an operator rests after an attempt that failed.
-	controllerPause = time.Second
+	// controllerPause is how long an operator rests after an attempt that failed, and until
+	// another node takes it up after a change of leaders.
+	controllerPause = 300 * time.Millisecond
 	// controllerPoll is how long a runner that waits for something pauses between looks.
 	controllerPoll = 20 * time.Millisecond
 	// controllerAttempts bounds how many operators are worked on at a time.
@@ -65,7 +69,7 @@ func newController(n *Node) *controller {
 	c.runners = map[placementpb.OperatorKind]runner{
 		placementpb.OperatorKind_MOVE: &mover{c}, placementpb.OperatorKind_SPLIT: &splitter{c},
 	}
-	c.mu.running = make(map[uint64]bool)
+	c.mu.running, c.mu.waits = make(map[uint64]bool), make(map[uint64]string)
 	return c
 }
 
@@ -90,14 +94,14 @@ func (c *controller) run(ctx context.Context) {
 					return
 				}
 				defer func() { <-slots }()
-				if err := r.run(ctx, o); err != nil && ctx.Err() == nil {
-					c.node.log.Info("operator waits", "operator", o.ID, "kind", o.Kind, "shard", o.Shard, "error", err)
-				}
+				c.say(o, r.run(ctx, o))
 			})
 		}
 		var pause <-chan time.Time
 		if len(operators) > 0 {
 			pause = time.After(controllerPause)
+		} else {
+			c.forget()
 		}
 		select {
 		case <-changed:
@@ -122,6 +126,26 @@ func (c *controller) end(o *placement.Operator) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.mu.running, o.ID)
+}
+
+// say logs why an operator waits, once as long as it is the same.
+func (c *controller) say(o *placement.Operator, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil, errors.Is(err, errDeposed), errors.Is(err, context.Canceled):
+		delete(c.mu.waits, o.ID)
+	case c.mu.waits[o.ID] != err.Error():
+		c.mu.waits[o.ID] = err.Error()
+		c.node.log.Info("operator waits", "operator", o.ID, "kind", o.Kind, "shard", o.Shard, "error", err)
+	}
+}
+
+// forget drops what was said, when no operator is left.
+func (c *controller) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.mu.waits)
 }
 
 // errDeposed ends an attempt on a node that no longer leads the meta group.

@@ -2,31 +2,45 @@ package node
 
 import (
 	"context"
-	"slices"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// leaving returns the replicas on this node that the table has taken away; a node that was
-// down finds them when it starts. A replica that an old copy of the table does not list
-// yet is not among them (Map.Gone).
-func (a *agent) leaving(m *placement.Map) []replica.Held {
-	return slices.DeleteFunc(a.node.host.Held(), func(r replica.Held) bool { return !m.Gone(r.Shard, r.Replica) })
+// leftover is a replica on this node that the table has taken away.
+type leftover struct {
+	replica.Held
+	data shard.Span // the keys of which it may have data
+	any  bool       // it may have some
 }
 
-// inTheWay reports whether a replica must wait until others are removed from the node: one
-// of its own shard, of which only one can run, or data where its own is to come.
-func (a *agent) inTheWay(d *shard.Descriptor, leaving []replica.Held) bool {
-	return slices.ContainsFunc(leaving, func(r replica.Held) bool {
+// leaving returns what the table has taken away from this node; a node that was down finds
+// it when it starts. A replica that an old copy of the table does not list yet is not
+// among them (O6).
+func (a *agent) leaving(m *placement.Map) []leftover {
+	var out []leftover
+	for _, r := range a.node.host.Held() {
+		if !m.Gone(r.Shard, r.Replica) {
+			continue
+		}
 		span, any, err := a.node.host.SpanOf(r)
-		return r.Shard == d.ID || err != nil || any && span.Overlaps(d.Span)
-	})
+		if err != nil { // then it may be anything; removing it fails, and says so
+			span, any = shard.Everything(), true
+		}
+		out = append(out, leftover{r, span, any})
+	}
+	return out
+}
+
+// blocks reports whether a replica of d must not start before this one is removed: of one
+// shard only one can run, and data of the old must not be taken for data of the new.
+func (l leftover) blocks(d *shard.Descriptor) bool {
+	return l.Shard == d.ID || l.any && l.data.Overlaps(d.Span)
 }
 
 // remove takes a replica off the node. What fails is tried again.
-func (a *agent) remove(ctx context.Context, r replica.Held, m *placement.Map) {
+func (a *agent) remove(ctx context.Context, r leftover, m *placement.Map) {
 	owned, err := a.owned(m)
 	if err == nil {
 		err = a.node.host.Remove(ctx, r.Shard, r.Replica, owned)

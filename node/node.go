@@ -33,6 +33,7 @@ type Node struct {
 	watch   *watch
 	agent   *agent
 	control *controller
+	loads   *loads
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -79,6 +80,7 @@ func New(cfg Config) (*Node, error) {
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
 	n.control = newController(n)
+	n.loads = newLoads(n)
 	return n, nil
 }
 

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -54,6 +55,14 @@ func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*rout
 		ClockUnixMicros: n.cfg.Clock.Now().UnixMicro(), Join: n.cfg.Join, BootstrapExpect: uint32(n.cfg.BootstrapExpect),
 		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.watch.ownDiskLow(),
 	}, nil
+}
+
+// Load implements routerpb.PeerServer.
+func (s *peerServer) Load(context.Context, *routerpb.LoadRequest) (*routerpb.LoadReply, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	return s.node.loads.own(time.Now()), nil
 }
 
 // Join implements routerpb.PeerServer.

@@ -9,10 +9,12 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
+	"github.com/flotilla-kv/flotilla/router/adminapi"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 )
 
-// serveClients opens the client port: etcd's gRPC and HTTP on one address.
+// serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
+// one address.
 func (n *Node) serveClients(context.Context) error {
 	api := etcdapi.New(n.cfg.etcdapi(), n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
 	// Lock and Election are clients of the other services, and the JSON gateway is one of
@@ -23,9 +25,11 @@ func (n *Node) serveClients(context.Context) error {
 	}
 	coordination := etcdapi.NewCoordination(own.Conn())
 	n.onClose(coordination.Close)
+	admin := adminapi.New(n.loads)
 	register := func(g *grpc.Server) {
 		api.Register(g)
 		coordination.Register(g)
+		admin.Register(g)
 	}
 	loopback, err := n.startLoopback(api, register)
 	if err != nil {

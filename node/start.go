@@ -168,7 +168,7 @@ func (n *Node) checkClock(ctx context.Context) error {
 func (n *Node) openRaft(context.Context) (err error) {
 	raft := n.raftConfig()
 	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
-	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer}
+	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate,
@@ -229,6 +229,7 @@ func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
 	n.work.Go(func() { n.control.run(n.ctx) })
+	n.work.Go(func() { n.loads.run(n.ctx) })
 	if n.cfg.HistoryRetention > 0 {
 		n.work.Go(func() { n.retain(n.ctx) })
 	}

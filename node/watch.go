@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -28,6 +30,7 @@ type watch struct {
 		sync.Mutex
 		peers   map[shard.NodeID]peerHealth
 		diskLow bool
+		disk    vfs.DiskUsage // at the last look
 	}
 }
 
@@ -247,6 +250,7 @@ func (w *watch) lookAtDisk() {
 	free := int64(usage.AvailBytes)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.mu.disk = usage
 	switch limit := w.node.cfg.MinFreeDisk; {
 	case free < limit && !w.mu.diskLow:
 		w.mu.diskLow = true
@@ -255,6 +259,14 @@ func (w *watch) lookAtDisk() {
 		w.mu.diskLow = false
 		w.node.log.Info("disk has room again", "free_bytes", free)
 	}
+}
+
+// ownDisk is the size of this node's disk and what is free of it; 0 when that could not
+// be told yet.
+func (w *watch) ownDisk() (total, free int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return int64(w.mu.disk.TotalBytes), int64(w.mu.disk.AvailBytes)
 }
 
 // ownDiskLow reports whether this node's disk is nearly full.

@@ -49,7 +49,8 @@ type ShardLoad struct {
 
 	// Middle divides the bytes, Balance the writes.
 	Middle, Balance SplitPoint
-	// SpanSince is when the shard's span last changed; zero is unknown.
+	// SpanSince is since when the figures speak of the span that the shard has: it changed
+	// then, or its leader began to measure. Zero is unknown.
 	SpanSince time.Time
 	// Behind is how many log entries each replica has yet to apply, by node. A replica
 	// that is not listed is unknown.

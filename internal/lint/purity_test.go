@@ -9,7 +9,7 @@ import (
 // pure packages compute: the same arguments give the same result, whoever calls, when
 // and on how many goroutines. Their tests need no world.
 func pure() []string {
-	return []string{"shard", "shard/listing", "txn", "placement"}
+	return []string{"shard", "shard/listing", "shard/load", "txn", "placement"}
 }
 
 // deterministic packages may hold state and use the store they are given, but what

@@ -1945,7 +1945,7 @@ var File_router_routerpb_peer_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1arouter/routerpb/peer.proto\x12\x12flotilla.router.v1\x1a\x19shard/shardpb/shard.proto\"\xa0\x01\n" +
+	"\x1arouter/routerpb/peer.proto\x12\x12flotilla.router.v1\x1a\x1arouter/routerpb/load.proto\x1a\x19shard/shardpb/shard.proto\"\xa0\x01\n" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
@@ -2128,11 +2128,12 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\x83\x05\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xcb\x05\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
+	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
 	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12L\n" +
@@ -2183,6 +2184,8 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*shardpb.Command)(nil),    // 26: flotilla.shard.v1.Command
 	(*shardpb.Descriptor)(nil), // 27: flotilla.shard.v1.Descriptor
 	(*shardpb.Span)(nil),       // 28: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 29: flotilla.router.v1.LoadRequest
+	(*LoadReply)(nil),          // 30: flotilla.router.v1.LoadReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
@@ -2209,21 +2212,23 @@ var file_router_routerpb_peer_proto_depIdxs = []int32{
 	2,  // 21: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
 	13, // 22: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 23: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	7,  // 24: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 25: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 26: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	18, // 27: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	21, // 28: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 29: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 30: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 31: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	8,  // 32: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 33: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 34: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	19, // 35: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	22, // 36: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
+	29, // 24: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	7,  // 25: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 26: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 27: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	18, // 28: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	21, // 29: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 30: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 31: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 32: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	30, // 33: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	8,  // 34: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 35: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 36: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	19, // 37: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	22, // 38: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	30, // [30:39] is the sub-list for method output_type
+	21, // [21:30] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2234,6 +2239,7 @@ func file_router_routerpb_peer_proto_init() {
 	if File_router_routerpb_peer_proto != nil {
 		return
 	}
+	file_router_routerpb_load_proto_init()
 	file_router_routerpb_peer_proto_msgTypes[19].OneofWrappers = []any{
 		(*DirectRequest_AddLearner)(nil),
 		(*DirectRequest_CatchUp)(nil),

@@ -22,6 +22,7 @@ const (
 	Peer_Exchange_FullMethodName    = "/flotilla.router.v1.Peer/Exchange"
 	Peer_Subscribe_FullMethodName   = "/flotilla.router.v1.Peer/Subscribe"
 	Peer_Hello_FullMethodName       = "/flotilla.router.v1.Peer/Hello"
+	Peer_Load_FullMethodName        = "/flotilla.router.v1.Peer/Load"
 	Peer_Join_FullMethodName        = "/flotilla.router.v1.Peer/Join"
 	Peer_ProposeMeta_FullMethodName = "/flotilla.router.v1.Peer/ProposeMeta"
 	Peer_FollowMap_FullMethodName   = "/flotilla.router.v1.Peer/FollowMap"
@@ -42,6 +43,8 @@ type PeerClient interface {
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangesFrame], error)
 	// Hello introduces a node: bootstrap, identity and clock checks.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
+	// Load tells how much the node and its replicas have to do and to keep.
+	Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadReply, error)
 	// Join asks for membership of a running cluster.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error)
 	// ProposeMeta forwards a placement command to a node of the meta group.
@@ -100,6 +103,16 @@ func (c *peerClient) Hello(ctx context.Context, in *HelloRequest, opts ...grpc.C
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(HelloReply)
 	err := c.cc.Invoke(ctx, Peer_Hello_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LoadReply)
+	err := c.cc.Invoke(ctx, Peer_Load_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +191,8 @@ type PeerServer interface {
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[ChangesFrame]) error
 	// Hello introduces a node: bootstrap, identity and clock checks.
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
+	// Load tells how much the node and its replicas have to do and to keep.
+	Load(context.Context, *LoadRequest) (*LoadReply, error)
 	// Join asks for membership of a running cluster.
 	Join(context.Context, *JoinRequest) (*JoinReply, error)
 	// ProposeMeta forwards a placement command to a node of the meta group.
@@ -208,6 +223,9 @@ func (UnimplementedPeerServer) Subscribe(*SubscribeRequest, grpc.ServerStreaming
 }
 func (UnimplementedPeerServer) Hello(context.Context, *HelloRequest) (*HelloReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hello not implemented")
+}
+func (UnimplementedPeerServer) Load(context.Context, *LoadRequest) (*LoadReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Load not implemented")
 }
 func (UnimplementedPeerServer) Join(context.Context, *JoinRequest) (*JoinReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
@@ -277,6 +295,24 @@ func _Peer_Hello_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServer).Hello(ctx, req.(*HelloRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Load_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LoadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Load(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Load_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Load(ctx, req.(*LoadRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -374,6 +410,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Hello",
 			Handler:    _Peer_Hello_Handler,
+		},
+		{
+			MethodName: "Load",
+			Handler:    _Peer_Load_Handler,
 		},
 		{
 			MethodName: "Join",

@@ -138,19 +138,5 @@ func (e *Engine) NewView(span shard.Span) *View {
 	return &View{e.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{{Start: lower, End: upper}})}
 }
 
-// SpanSize estimates the bytes the span takes on disk. What is only in memory counts
-// nothing.
-func (e *Engine) SpanSize(span shard.Span) (uint64, error) {
-	if span.Empty() {
-		return 0, nil
-	}
-	lower, upper := DataSpanBounds(span)
-	n, err := e.db.EstimateDiskUsage(lower, upper)
-	if err != nil {
-		return 0, fmt.Errorf("estimate size of %s: %w", span, err)
-	}
-	return n, nil
-}
-
 // Metrics returns Pebble's own.
 func (e *Engine) Metrics() *pebble.Metrics { return e.db.Metrics() }

@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/config"
@@ -24,6 +25,8 @@ type Factory struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
+	// Synced, which must not block, is told how long each sync took.
+	Synced func(took time.Duration)
 }
 
 var _ config.LogDBFactory = (*Factory)(nil)
@@ -38,7 +41,8 @@ func (f *Factory) Create(_ config.NodeHostConfig, busy config.LogDBCallback, fol
 	if fs == nil {
 		fs = vfs.Default
 	}
-	return Open(fs.PathJoin(folders[0], "log"), Options{FS: fs, Logger: f.Logger, Registerer: f.Registerer, Busy: func(yes bool) {
-		busy(config.LogDBInfo{Busy: yes})
-	}})
+	return Open(fs.PathJoin(folders[0], "log"), Options{
+		FS: fs, Logger: f.Logger, Registerer: f.Registerer, Synced: f.Synced,
+		Busy: func(yes bool) { busy(config.LogDBInfo{Busy: yes}) },
+	})
 }

@@ -19,6 +19,7 @@ import (
 type Log struct {
 	db      *pebble.DB
 	metrics *metrics
+	synced  func(took time.Duration)
 
 	// known remembers, of each replica, what a write must be compared with.
 	known struct {
@@ -44,11 +45,14 @@ func Open(folder string, o Options) (*Log, error) {
 	if o.Busy == nil {
 		o.Busy = func(bool) {}
 	}
+	if o.Synced == nil {
+		o.Synced = func(time.Duration) {}
+	}
 	db, err := pebble.Open(folder, o.pebble())
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log in %s: %w", folder, err)
 	}
-	l := &Log{db: db, metrics: newMetrics(o.Registerer)}
+	l := &Log{db: db, metrics: newMetrics(o.Registerer), synced: o.Synced}
 	l.known.replicas = make(map[raftio.NodeInfo]known)
 	return l, nil
 }
@@ -182,7 +186,9 @@ func (l *Log) commit(b *pebble.Batch, durable bool) error {
 	if err := b.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("write the Raft log: %w", err)
 	}
-	l.metrics.syncs.Observe(time.Since(began).Seconds())
+	took := time.Since(began)
+	l.metrics.syncs.Observe(took.Seconds())
+	l.synced(took)
 	return nil
 }
 

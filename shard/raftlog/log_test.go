@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/raftio"
@@ -281,4 +282,19 @@ func TestKeyBytes(t *testing.T) {
 	require.Equal(t, "0000000000000102"+"0000000000000003"+"02", fmt.Sprintf("%x", recordKey(0x102, 3, kindState)))
 	require.Equal(t, "0000000000000102"+"0000000000000003"+"04"+"0000000000000405", fmt.Sprintf("%x", entryKey(0x102, 3, 0x405)))
 	require.Equal(t, []byte{1, 2, 3, 4}, []byte{kindBootstrap, kindState, kindSnapshot, kindEntry})
+}
+
+// Who wants to know how slow the disk is hears of what Raft waits for, and of nothing else.
+func TestSyncsAreTold(t *testing.T) {
+	syncs := 0
+	l, err := Open(dir, Options{FS: vfs.NewMem(), Synced: func(took time.Duration) {
+		syncs++
+		require.GreaterOrEqual(t, took, time.Duration(0))
+	}})
+	require.NoError(t, err)
+	save(t, l, update(1, 1, raftpb.State{Term: 1, Vote: 1, Commit: 1}, entries(1, 1, 3)...))
+	require.Equal(t, 1, syncs)
+	save(t, l, update(1, 1, raftpb.State{Term: 1, Vote: 1, Commit: 3})) // not synced
+	require.Equal(t, 1, syncs)
+	require.NoError(t, l.Close())
 }

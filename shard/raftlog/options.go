@@ -3,6 +3,7 @@ package raftlog
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,6 +17,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Busy, which must not block, is told when writes begin or cease to wait.
 	Busy func(bool)
+	// Synced, which must not block, is told how long each sync took.
+	Synced func(took time.Duration)
 }
 
 const (

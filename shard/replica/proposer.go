@@ -60,6 +60,7 @@ type proposer struct {
 	refused func() error
 	// leaders receives, coalesced, when the group's leader has changed.
 	leaders chan struct{}
+	meter   *meter
 
 	mu struct {
 		sync.Mutex
@@ -116,6 +117,7 @@ func (p *proposer) drain() {
 		if p.knobs != (Knobs{}) {
 			batch = p.sabotage(batch)
 		}
+		p.meter.wrote(batch)
 		p.round(p.launch(batch), batch)
 	}
 }

@@ -26,6 +26,7 @@ type Replica struct {
 	proposer  proposer
 	barrier   barrier
 	reigning  reigning
+	meter     meter
 
 	// weaned is the last View.Since that the log was seen to begin after.
 	weaned atomic.Uint64
@@ -46,7 +47,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
-		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View,
+		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1),
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
@@ -169,11 +170,13 @@ func (r *Replica) wakeWaiters() {
 // Range reads at a revision that the caller knows to be applied here; 0 is the
 // latest applied.
 func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
+	r.meter.reads.Add(1)
 	return r.machine.Range(req, at)
 }
 
 // Fetch reads one shard's part of a wider range; see listing.
 func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
+	r.meter.reads.Add(1)
 	return r.machine.FetchSpan(span, at, o)
 }
 
@@ -184,6 +187,7 @@ func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.H
 
 // ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied.
 func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+	r.meter.reads.Add(1)
 	return r.machine.ReadTxn(req, at)
 }
 

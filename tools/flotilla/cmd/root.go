@@ -47,7 +47,8 @@ func newRoot(adjust func(*node.Config)) *cobra.Command {
 		Long: `An etcd-compatible key-value store that scales writes out.
 
 Client commands work as etcdctl's of the same names, also against etcd. Their global
-flags can be given as FLOTILLA_NAME, or as ETCDCTL_NAME as for etcdctl.
+flags can be given as FLOTILLA_NAME, or as ETCDCTL_NAME as for etcdctl. Those under
+Cluster are Flotilla's own.
 
 Exit codes: 0 done, 1 refused or failed, 2 no node answered, 3 a change was asked for
 and no answer came, so it may have been made. lock and watch pass the exit code of the
@@ -66,6 +67,7 @@ command that they run.`,
 			newGet(client), newPut(client), newDel(client), newTxn(client), newWatch(client), newCompaction(client),
 			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
 		}},
+		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newRebalance(client), newTop(client)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {

@@ -1,0 +1,38 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/router/adminapi"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Look implements adminapi.Cluster. The map is this node's copy, so that it answers also
+// when the meta group does not.
+func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
+	m := l.node.table.Map()
+	if m.ClusterID() == 0 {
+		return nil, fmt.Errorf("the placement table is not known yet: %w", shard.ErrUnavailable)
+	}
+	heard := l.collect(ctx, m)
+	v := &adminapi.View{
+		Map: m, Load: assemble(m, heard, l.since), Distrusted: make(map[shard.NodeID]string),
+		Terms: make(map[shard.ID]uint64), Sizes: make(map[shard.ID]map[shard.NodeID]int64), Now: time.Now(),
+	}
+	for id, h := range heard {
+		if h.ClockDistrusted != "" {
+			v.Distrusted[id] = h.ClockDistrusted
+		}
+		for _, r := range h.Replicas {
+			of := shard.ID(r.Shard)
+			if v.Sizes[of] == nil {
+				v.Sizes[of] = make(map[shard.NodeID]int64)
+			}
+			v.Sizes[of][id] = r.Bytes
+			v.Terms[of] = max(v.Terms[of], r.Term)
+		}
+	}
+	return v, nil
+}

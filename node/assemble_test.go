@@ -1,0 +1,72 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// threeNodes is the map of nodes 1 to 3 with the shards 2 and 3, cut at "m".
+func threeNodes(t *testing.T) *placement.Map {
+	t.Helper()
+	init := &placementpb.InitCluster{ClusterId: 9, ReplicationFactor: 3, SplitKeys: [][]byte{[]byte("m")}}
+	for i, name := range []string{"n1", "n2", "n3"} {
+		init.Nodes = append(init.Nodes, &placementpb.Node{NodeId: uint64(i + 1), Name: name, PeerAddr: name + ":1", Incarnation: []byte(name)})
+	}
+	s := placement.NewState()
+	require.NoError(t, placement.ResultError(s.Apply(&placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: init}})))
+	return s.Map()
+}
+
+// What nodes said, now or before, becomes one load: the leader of the latest term speaks
+// for its shard, what was not said is missing, and what is old has its time.
+func TestAssemblingALoad(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	before := now.Add(-time.Minute)
+	m := threeNodes(t)
+	load := assemble(m, map[shard.NodeID]heardLoad{
+		1: {&routerpb.LoadReply{DiskTotal: 100, DiskFree: 40, FsyncMicros: 1500, Replicas: []*routerpb.ReplicaLoad{
+			{
+				Shard: 2, Replica: 1, Leader: 1, Term: 5, Applied: 1000, Bytes: 7, Versions: 8, Reads: 1,
+				Measures: true, MeasuredMillis: 30_000, Writes: 10, WriteBytes: 100, PeakWrites: 20, PeakWriteBytes: 200,
+				Middle: &routerpb.SplitPoint{Key: []byte("c"), Left: 0.4}, Balance: &routerpb.SplitPoint{Key: []byte("d"), Left: 0.6},
+			},
+			{Shard: 3, Replica: 1, Leader: 2, Term: 4, Applied: 50, Reads: 2},
+			{Shard: 8, Replica: 1, Leader: 1, Term: 4, Measures: true}, // of no map
+		}}, now},
+		2: {&routerpb.LoadReply{ClockDistrusted: "it is slow", Replicas: []*routerpb.ReplicaLoad{
+			{Shard: 2, Replica: 2, Leader: 2, Term: 4, Applied: 900, Measures: true, Writes: 99}, // led before
+			{Shard: 3, Replica: 2, Leader: 3, Term: 4, Applied: 60},
+		}}, before},
+		7: {&routerpb.LoadReply{}, now}, // of no map
+	}, before)
+
+	require.Equal(t, &placement.Load{
+		Since: before,
+		Nodes: map[shard.NodeID]placement.NodeLoad{
+			1: {Heard: now, DiskTotal: 100, DiskFree: 40, Fsync: 1500 * time.Microsecond},
+			2: {Heard: before, ClockOff: true},
+		},
+		Shards: map[shard.ID]placement.ShardLoad{2: {
+			Heard: now, Leader: 1, Bytes: 7, Keys: 8, Reads: 1,
+			Writes: 10, WriteBytes: 100, PeakWrites: 20, PeakWriteBytes: 200,
+			Middle: placement.SplitPoint{Key: []byte("c"), Left: 0.4}, Balance: placement.SplitPoint{Key: []byte("d"), Left: 0.6},
+			SpanSince: now.Add(-30 * time.Second), Behind: map[shard.NodeID]uint64{1: 0, 2: 100},
+		}},
+	}, load, "nobody leads shard 3 by its own account, and node 3 said nothing")
+
+	// Node 3 says that it leads shard 3. A follower that was asked later is not behind.
+	load = assemble(m, map[shard.NodeID]heardLoad{
+		1: {&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{{Shard: 3, Replica: 1, Leader: 3, Term: 4, Applied: 70, Reads: 2}}}, now},
+		3: {&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{{Shard: 3, Replica: 3, Leader: 3, Term: 4, Applied: 60, Measures: true, Reads: 3}}}, before},
+	}, before)
+	require.Equal(t, placement.ShardLoad{
+		Heard: before, Leader: 3, Reads: 5, SpanSince: before, Behind: map[shard.NodeID]uint64{1: 0, 3: 0},
+	}, load.Shards[3])
+}

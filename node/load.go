@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/load"
+)
+
+const (
+	// loadInterval is how often this node measures itself.
+	loadInterval = time.Second
+	// loadPatience is how long the others may take to tell of theirs. Who is late keeps
+	// what it said before.
+	loadPatience = time.Second
+)
+
+// loads measures this node's load and collects everybody's. Times are intervals: no
+// business of the clock that may be wrong.
+type loads struct {
+	node *Node
+	// since is when this node began to collect.
+	since time.Time
+
+	fsync struct {
+		sync.Mutex
+		load.Latency
+	}
+	mu struct {
+		sync.Mutex
+		heard map[shard.NodeID]heardLoad
+	}
+}
+
+// heardLoad is what a node said last.
+type heardLoad struct {
+	*routerpb.LoadReply
+	at time.Time
+}
+
+func newLoads(n *Node) *loads {
+	l := &loads{node: n, since: time.Now()}
+	l.mu.heard = make(map[shard.NodeID]heardLoad)
+	return l
+}
+
+// run measures until ctx ends.
+func (l *loads) run(ctx context.Context) {
+	tick := time.NewTicker(loadInterval)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		l.node.host.Measure(now, l.node.table.Map().Rules().MergeWait)
+		l.fsync.Lock()
+		l.fsync.Turn(now)
+		l.fsync.Unlock()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// synced counts a sync of the Raft log.
+func (l *loads) synced(took time.Duration) {
+	l.fsync.Lock()
+	defer l.fsync.Unlock()
+	l.fsync.Observe(took)
+}
+
+// own is what this node says of itself.
+func (l *loads) own(now time.Time) *routerpb.LoadReply {
+	reply := &routerpb.LoadReply{ClockDistrusted: l.node.hlc.Distrusted()}
+	reply.DiskTotal, reply.DiskFree = l.node.watch.ownDisk()
+	l.fsync.Lock()
+	reply.FsyncMicros = l.fsync.Slow().Microseconds()
+	l.fsync.Unlock()
+	for _, r := range l.node.host.Loads() {
+		p := &routerpb.ReplicaLoad{
+			Shard: uint64(r.Shard), Replica: uint64(r.Replica), Leader: uint64(r.Leader), Term: r.Term, Applied: r.Applied,
+			Epoch: r.Epoch, Generation: r.Generation, Bytes: r.Bytes, Versions: r.Versions, Middle: pointProto(r.Middle), Reads: r.Reads,
+		}
+		if !r.Since.IsZero() {
+			p.Measures, p.MeasuredMillis = true, now.Sub(r.Since).Milliseconds()
+			p.Writes, p.WriteBytes, p.PeakWrites, p.PeakWriteBytes = r.Writes, r.WriteBytes, r.PeakWrites, r.PeakWriteBytes
+			p.Balance = pointProto(r.Balance)
+		}
+		reply.Replicas = append(reply.Replicas, p)
+	}
+	return reply
+}
+
+func pointProto(p load.Point) *routerpb.SplitPoint {
+	return &routerpb.SplitPoint{Key: p.Key, Left: p.Left}
+}
+
+// collect asks all nodes of the map and returns what each said last, now or before.
+func (l *loads) collect(ctx context.Context, m *placement.Map) map[shard.NodeID]heardLoad {
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
+	var asking sync.WaitGroup
+	for _, n := range m.Nodes() {
+		asking.Go(func() {
+			if n.ID == l.node.self.NodeID {
+				l.hear(n.ID, l.own(time.Now()))
+				return
+			}
+			reply, err := routerpb.NewPeerClient(l.node.peers.at(n.PeerAddr).Conn()).Load(ctx, &routerpb.LoadRequest{})
+			if err != nil { // its age tells
+				l.node.log.Debug("asking a node for its load", "node", n.Name, "error", err)
+				return
+			}
+			l.hear(n.ID, reply)
+		})
+	}
+	asking.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.mu.heard, func(id shard.NodeID, _ heardLoad) bool {
+		n := m.Node(id)
+		return n == nil || n.State == placement.Removed
+	})
+	return maps.Clone(l.mu.heard)
+}
+
+func (l *loads) hear(id shard.NodeID, reply *routerpb.LoadReply) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.heard[id] = heardLoad{reply, time.Now()}
+}
+
+// assemble makes the planner's load of what nodes said. What nobody said is missing in
+// it, and what is old says so by its time.
+func assemble(m *placement.Map, heard map[shard.NodeID]heardLoad, since time.Time) *placement.Load {
+	out := &placement.Load{Since: since, Nodes: make(map[shard.NodeID]placement.NodeLoad), Shards: make(map[shard.ID]placement.ShardLoad)}
+	said := make(map[shard.ID][]saidLoad)
+	for _, n := range m.Nodes() {
+		h, ok := heard[n.ID]
+		if !ok {
+			continue
+		}
+		out.Nodes[n.ID] = placement.NodeLoad{
+			Heard: h.at, DiskTotal: h.DiskTotal, DiskFree: h.DiskFree,
+			Fsync: time.Duration(h.FsyncMicros) * time.Microsecond, ClockOff: h.ClockDistrusted != "",
+		}
+		for _, r := range h.Replicas {
+			said[shard.ID(r.Shard)] = append(said[shard.ID(r.Shard)], saidLoad{r, n.ID, h.at})
+		}
+	}
+	for id, replicas := range said {
+		if s, known := shardLoad(replicas); known && m.Shard(id) != nil {
+			out.Shards[id] = s
+		}
+	}
+	return out
+}
+
+// saidLoad is what a node said of one of its replicas.
+type saidLoad struct {
+	*routerpb.ReplicaLoad
+	node shard.NodeID
+	at   time.Time
+}
+
+// shardLoad is what the leader said, and what the others add to it. There is none without
+// a leader: one of the replicas that took itself for it, in the latest term.
+func shardLoad(replicas []saidLoad) (out placement.ShardLoad, known bool) {
+	var leader saidLoad
+	for _, r := range replicas {
+		if r.Leader == r.Replica && r.Measures && (!known || r.Term > leader.Term) {
+			leader, known = r, true
+		}
+	}
+	if !known {
+		return out, false
+	}
+	out = placement.ShardLoad{
+		Heard: leader.at, Leader: leader.node, Bytes: leader.Bytes, Keys: leader.Versions,
+		Writes: leader.Writes, WriteBytes: leader.WriteBytes, PeakWrites: leader.PeakWrites, PeakWriteBytes: leader.PeakWriteBytes,
+		Middle: splitPoint(leader.Middle), Balance: splitPoint(leader.Balance),
+		SpanSince: leader.at.Add(-time.Duration(leader.MeasuredMillis) * time.Millisecond),
+		Behind:    make(map[shard.NodeID]uint64),
+	}
+	for _, r := range replicas {
+		out.Reads += r.Reads
+		// Not asked at the same moment, a follower may even be ahead.
+		out.Behind[r.node] = leader.Applied - min(r.Applied, leader.Applied)
+	}
+	return out, true
+}
+
+func splitPoint(p *routerpb.SplitPoint) placement.SplitPoint {
+	return placement.SplitPoint{Key: p.GetKey(), Left: p.GetLeft()}
+}

@@ -1,0 +1,86 @@
+package adminapi
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Server serves the Admin service.
+type Server struct {
+	adminpb.UnimplementedAdminServer
+	cluster Cluster
+}
+
+// New returns a Server of what the cluster tells.
+func New(cluster Cluster) *Server { return &Server{cluster: cluster} }
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) { adminpb.RegisterAdminServer(g, s) }
+
+func (s *Server) look(ctx context.Context) (*View, error) {
+	v, err := s.cluster.Look(ctx)
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "flotilla: look at the cluster: %v", err)
+	}
+	return v, nil
+}
+
+// Nodes implements adminpb.AdminServer.
+func (s *Server) Nodes(ctx context.Context, _ *adminpb.NodesRequest) (*adminpb.NodesReply, error) {
+	v, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &adminpb.NodesReply{}
+	for _, n := range v.Map.Nodes() {
+		reply.Nodes = append(reply.Nodes, v.node(n))
+	}
+	return reply, nil
+}
+
+// Shards implements adminpb.AdminServer.
+func (s *Server) Shards(ctx context.Context, req *adminpb.ShardsRequest) (*adminpb.ShardsReply, error) {
+	v, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &adminpb.ShardsReply{}
+	span := shard.Span{Start: req.Span.GetStart(), End: req.Span.GetEnd()}
+	for _, d := range v.Map.Overlapping(span) {
+		if req.Id == 0 || d.ID == shard.ID(req.Id) {
+			reply.Shards = append(reply.Shards, v.shard(d))
+		}
+	}
+	if req.Id != 0 && len(reply.Shards) == 0 {
+		return nil, status.Errorf(codes.NotFound, "flotilla: shard %d is not in the placement table, or owns no key of the span asked for", req.Id)
+	}
+	return reply, nil
+}
+
+// Plan implements adminpb.AdminServer.
+func (s *Server) Plan(ctx context.Context, _ *adminpb.PlanRequest) (*adminpb.PlanReply, error) {
+	v, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	decision := placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now)
+	reply := &adminpb.PlanReply{}
+	for _, step := range decision.Steps {
+		reply.Steps = append(reply.Steps, v.step(step))
+	}
+	for _, r := range decision.Reasons {
+		reason := &adminpb.Reason{Rule: string(r.Rule), Text: r.Text}
+		for _, id := range r.Shards {
+			reason.Shards = append(reason.Shards, uint64(id))
+		}
+		reply.Reasons = append(reply.Reasons, reason)
+	}
+	return reply, nil
+}

@@ -1,0 +1,54 @@
+package cmd
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// unknown stands for a figure that nobody has told.
+const unknown = "-"
+
+// rateText is a rate per second with as many digits as say something.
+func rateText(perSecond float64) string {
+	if perSecond < 10 {
+		return fmt.Sprintf("%.1f", perSecond)
+	}
+	return fmt.Sprintf("%.0f", perSecond)
+}
+
+// ageText is how long ago something was.
+func ageText(millis int64) string {
+	if millis < 0 {
+		return unknown
+	}
+	d := time.Duration(millis) * time.Millisecond
+	if d < 10*time.Second {
+		return d.Round(100*time.Millisecond).String() + " ago"
+	}
+	return d.Round(time.Second).String() + " ago"
+}
+
+// microsText is what something takes.
+func microsText(micros int64) string {
+	if micros == 0 {
+		return unknown
+	}
+	return fmt.Sprintf("%.1fms", float64(micros)/1000)
+}
+
+// quoted is a key as one word, whatever is in it.
+func (p printer) quoted(key []byte) string {
+	if p.hex {
+		return p.bytes(key)
+	}
+	return strconv.Quote(string(key))
+}
+
+// spanEnd is where a shard ends.
+func (p printer) spanEnd(key []byte) string {
+	if len(key) == 0 {
+		return "∞"
+	}
+	return p.quoted(key)
+}

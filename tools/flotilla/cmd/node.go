@@ -1,0 +1,82 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+)
+
+func newNode(client *clientFlags) *cobra.Command {
+	c := &cobra.Command{Use: "node", Short: "Look at the nodes and how loaded they are"}
+	c.AddCommand(newNodeList(client))
+	return c
+}
+
+func newNodeList(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the nodes with their load, disk, clock and when they were heard of",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, tableOrLines(), func(s *session) error {
+				reply, err := s.nodes()
+				if err != nil {
+					return err
+				}
+				return s.print(answer{
+					message: reply,
+					simple: func() {
+						for _, n := range reply.Nodes {
+							s.line(strings.Join(nodeFields(n), ", "))
+						}
+					},
+					table: func() table.Writer { return nodeTable(reply) },
+				})
+			})
+		},
+	}
+}
+
+// admin is Flotilla's own service, on the connection of the others.
+func (s *session) admin() adminpb.AdminClient { return adminpb.NewAdminClient(s.ActiveConnection()) }
+
+func (s *session) nodes() (reply *adminpb.NodesReply, err error) {
+	err = s.read(func(ctx context.Context) (err error) {
+		reply, err = s.admin().Nodes(ctx, &adminpb.NodesRequest{})
+		return err
+	})
+	return reply, err
+}
+
+func nodeTable(reply *adminpb.NodesReply) table.Writer {
+	t := newTable("name", "id", "state", "leads", "replicas", "writes/s", "disk free", "fsync", "clock", "heard", "client addrs")
+	for _, n := range reply.Nodes {
+		t.AppendRow(newRow(nodeFields(n)))
+	}
+	return t
+}
+
+func nodeFields(n *adminpb.Node) []string {
+	fields := []string{n.Name, fmt.Sprintf("%x", n.Id), n.State, fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas)}
+	if n.HeardMillis < 0 {
+		return append(fields, unknown, unknown, unknown, unknown, "never", strings.Join(n.ClientUrls, ","))
+	}
+	clock := "ok"
+	if n.ClockDistrusted != "" {
+		clock = n.ClockDistrusted
+	}
+	return append(fields, rateText(n.Writes), diskText(n), microsText(n.FsyncMicros), clock, ageText(n.HeardMillis), strings.Join(n.ClientUrls, ","))
+}
+
+func diskText(n *adminpb.Node) string {
+	if n.DiskTotal == 0 {
+		return unknown
+	}
+	return fmt.Sprintf("%s (%d%%)", byteSize(n.DiskFree), n.DiskFree*100/n.DiskTotal)
+}

@@ -1,0 +1,111 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+func newRebalance(client *clientFlags) *cobra.Command {
+	c := &cobra.Command{Use: "rebalance", Short: "Look at what the balancer would do"}
+	c.AddCommand(newRebalancePlan(client))
+	return c
+}
+
+func newRebalancePlan(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "plan",
+		Short: "Print what would be changed now and why, and why nothing else; nothing is changed",
+		Long: `Print what would be changed now and why, and why nothing else; nothing is changed.
+
+The plan is made by the node that answers, of the load that all nodes tell it. It is
+made anew each time, so after a step the rest may look different.
+
+Exit codes: 0 the plan is printed, whether there is something to do or not (.steps of
+the JSON tells), 1 failed, 2 no node answered.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, linesOrTable(), func(s *session) error {
+				reply, err := s.plan()
+				if err != nil {
+					return err
+				}
+				return s.print(answer{
+					message: reply,
+					simple:  func() { s.printPlan(reply) },
+					table: func() table.Writer {
+						t := newTable("rule", "what", "why")
+						for _, step := range reply.Steps {
+							t.AppendRow(newRow([]string{step.Rule, s.stepText(step), step.Why}))
+						}
+						for _, r := range reply.Reasons {
+							t.AppendRow(newRow([]string{r.Rule, "nothing else", reasonText(r)}))
+						}
+						return t
+					},
+				})
+			})
+		},
+	}
+}
+
+func (s *session) plan() (reply *adminpb.PlanReply, err error) {
+	err = s.read(func(ctx context.Context) (err error) {
+		reply, err = s.admin().Plan(ctx, &adminpb.PlanRequest{})
+		return err
+	})
+	return reply, err
+}
+
+func (p printer) printPlan(reply *adminpb.PlanReply) {
+	if len(reply.Steps) == 0 {
+		p.line("nothing to do")
+	}
+	for i, step := range reply.Steps {
+		p.linef("%d. %s", i+1, p.stepText(step))
+		p.linef("   why:    %s: %s", step.Rule, step.Why)
+		p.linef("   effect: %s", step.Effect)
+	}
+	for _, r := range reply.Reasons {
+		p.linef("- %s: %s", r.Rule, reasonText(r))
+	}
+}
+
+// stepText says what a step does.
+func (p printer) stepText(s *adminpb.Step) string {
+	copied := ""
+	if s.Bytes > 0 {
+		copied = ", copying " + byteSize(s.Bytes)
+	}
+	switch s.Kind {
+	case placement.AddReplica.String():
+		return fmt.Sprintf("add a replica of shard %d on %s%s", s.Shard, s.To, copied)
+	case placement.RemoveReplica.String():
+		return fmt.Sprintf("remove the replica of shard %d on %s", s.Shard, s.From)
+	case placement.MoveReplica.String():
+		return fmt.Sprintf("move a replica of shard %d from %s to %s%s", s.Shard, s.From, s.To, copied)
+	case placement.TransferLeader.String():
+		return fmt.Sprintf("let %s lead shard %d in place of %s", s.To, s.Shard, s.From)
+	case placement.Split.String():
+		return fmt.Sprintf("split shard %d at %s", s.Shard, p.quoted(s.Key))
+	case placement.Merge.String():
+		return fmt.Sprintf("merge shard %d into shard %d", s.With, s.Shard)
+	}
+	return fmt.Sprintf("%s shard %d", s.Kind, s.Shard) // of a later version
+}
+
+// reasonText is a reason as the planner words it, without its rule.
+func reasonText(r *adminpb.Reason) string {
+	reason := placement.Reason{Rule: placement.Rule(r.Rule), Text: r.Text}
+	for _, id := range r.Shards {
+		reason.Shards = append(reason.Shards, shard.ID(id))
+	}
+	return strings.TrimPrefix(reason.String(), r.Rule+": ")
+}
