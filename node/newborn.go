@@ -13,13 +13,17 @@ import (
 // weanTimeout bounds one attempt to cut a log.
 const weanTimeout = 5 * time.Second
 
-// nextChild starts this node's replica of a shard that is being split off.
+// nextChild returns what is to be done for a shard that is being split off, nil for
+// nothing: to start this node's replica, and not to let one lead that serves nothing.
 func (a *agent) nextChild(child *shard.Descriptor, m *placement.Map) func(context.Context) {
-	_, here := child.ReplicaOn(a.node.self.NodeID)
-	if _, running := a.node.host.Replica(child.ID); running || !here {
-		return nil
+	r, running := a.node.host.Replica(child.ID)
+	if _, here := child.ReplicaOn(a.node.self.NodeID); !running && here {
+		return func(ctx context.Context) { a.start(ctx, child, m) }
 	}
-	return func(ctx context.Context) { a.start(ctx, child, m) }
+	if running && r.View().Poisoned && r.Leads() {
+		return func(context.Context) { a.handOver(child) }
+	}
+	return nil
 }
 
 // mayBegin reports whether a replica may start now. One of a shard that was split off and

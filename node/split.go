@@ -208,16 +208,16 @@ func (s *splitter) arrive(ctx context.Context, m *placement.Map, d *shard.Descri
 
 // tally is what came of asking every replica.
 type tally struct {
-	done int
+	done []shard.Replica // did it
 	errs []error
 }
 
 // majority fails unless most did what they were asked for.
 func (t tally) majority(d *shard.Descriptor) error {
-	if t.done > len(d.Replicas)/2 {
+	if len(t.done) > len(d.Replicas)/2 {
 		return nil
 	}
-	return fmt.Errorf("%d of the %d replicas of shard %s: %w", t.done, len(d.Replicas), d.ID, errors.Join(t.errs...))
+	return fmt.Errorf("%d of the %d replicas of shard %s: %w", len(t.done), len(d.Replicas), d.ID, errors.Join(t.errs...))
 }
 
 // everyReplica asks all nodes of a shard at the same time, again and again until it has
@@ -232,9 +232,9 @@ func (c *controller) everyReplica(ctx context.Context, d *shard.Descriptor, pati
 	}
 	asking.Wait()
 	var t tally
-	for _, err := range errs {
+	for i, err := range errs {
 		if err == nil {
-			t.done++
+			t.done = append(t.done, d.Replicas[i])
 		} else {
 			t.errs = append(t.errs, err)
 		}
@@ -287,9 +287,16 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 		if leader == 0 {
 			return fmt.Errorf("shard %s has no leader: %w", child.ID, shard.ErrUnavailable)
 		}
-		return n.control.order(ctx, m, child.NodeOf(leader), &routerpb.DirectRequest{
-			Shard: uint64(child.ID), Order: &routerpb.DirectRequest_Initialise{Initialise: child.Proto()},
-		})
+		order := &routerpb.DirectRequest{Shard: uint64(child.ID), Order: &routerpb.DirectRequest_Initialise{Initialise: child.Proto()}}
+		seeded := slices.ContainsFunc(secured.done, func(r shard.Replica) bool { return r.ID == leader })
+		if !seeded { // INIT would poison it, and nobody could serve
+			order.Order = &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(secured.done[0].ID)}}
+		}
+		err := n.control.order(ctx, m, child.NodeOf(leader), order)
+		if err == nil && !seeded {
+			err = fmt.Errorf("replica %d of shard %s leads without a seed: %w", leader, child.ID, shard.ErrUnavailable)
+		}
+		return err
 	})
 	if err == nil {
 		n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start), "pause", time.Since(gave))

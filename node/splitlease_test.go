@@ -3,6 +3,7 @@ package node_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -44,7 +45,7 @@ func TestSplitKeepsLeases(t *testing.T) {
 // A replica that joins a shard that was split off gets its data, and no INIT that would
 // ask it for a seed. So does one of the parent, beside the child's on the same node.
 func TestMoveAfterSplit(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{})
+	c := testcluster.Start(t, testcluster.Options{Tick: 200 * time.Millisecond}) // as TestSplitUnderLoad
 	fourth := c.Add()
 	fourth.Start(t)
 	client := c.Client(t)
