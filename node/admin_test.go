@@ -20,6 +20,7 @@ func admin(t *testing.T, c *testcluster.Cluster, n *testcluster.Node) adminpb.Ad
 
 // Every node tells the same of the cluster: what there is, who leads, how busy it is.
 func TestWhatNodesTellOfTheCluster(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "g,n,t"})
 	client := c.Client(t)
 	for _, n := range c.Nodes() {

@@ -19,6 +19,7 @@ import (
 // acknowledged put is there, groups are as the table says, nodes hold what it gives them
 // and nothing else, and all replicas of a shard hold the same.
 func TestChurn(t *testing.T) {
+	t.Parallel()
 	const steps, shardsMax = 20, 8
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

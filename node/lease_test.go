@@ -98,6 +98,7 @@ func requirePresent(t *testing.T, client *clientv3.Client, keys []string) {
 
 // Every node serves leases of every home, with keys in every shard.
 func TestLeasesThroughEveryNode(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	for _, n := range c.Nodes() {
 		client, ctx := c.Client(t, n), t.Context()
@@ -148,6 +149,7 @@ func TestLeasesThroughEveryNode(t *testing.T) {
 // A lease that nobody renews goes, with its keys in all shards, not before its time. One
 // that is renewed stays. The ID is free afterwards.
 func TestLeasesExpire(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	client := c.Client(t)
 	kept := grantLease(t, client, 2)
@@ -177,6 +179,7 @@ func TestLeasesExpire(t *testing.T) {
 // While leaders come and go, a lease that is renewed does not end, and one that is not
 // ends after all.
 func TestLeasesOutliveTheirLeaders(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t)
 	ctx, stop := context.WithCancel(t.Context())
@@ -251,6 +254,7 @@ func nodeID(n *testcluster.Node) shard.NodeID {
 // Leases and what is attached to them outlive all nodes; the time without a leader is not
 // counted.
 func TestLeasesOutliveRestarts(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t)
 	long, short := grantLease(t, client, 3600), grantLease(t, client, 2)
@@ -381,6 +385,7 @@ func TestRevocationLeftBehind(t *testing.T) {
 // Whoever watches sees each key of a lease go once, whether it expired or was revoked, by
 // one node or by several at a time.
 func TestKeysOfALeaseGoOnce(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	client := c.Client(t)
 	ctx, stop := context.WithCancel(t.Context())

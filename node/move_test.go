@@ -83,6 +83,7 @@ func requireHolds(t *testing.T, n *testcluster.Node, id shard.ID, want ...shard.
 // A replica moves while clients write, watch and keep leases alive; then the one that
 // leads. No request fails, nothing is lost.
 func TestMoveUnderLoad(t *testing.T) {
+	t.Parallel()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.RaftLogEntries = 100 }) // a joiner needs a snapshot
 	first, fourth := c.Node(1), c.Node(4)
 	client := c.Client(t)
@@ -251,6 +252,7 @@ func (i *interruption) await(t *testing.T, c *testcluster.Cluster) *testcluster.
 // Whoever stops, before whichever step: the move comes to its end, no acknowledged write is
 // lost, and a node that was down keeps nothing that was taken from it.
 func TestMoveGoesOnAfterStops(t *testing.T) {
+	t.Parallel()
 	stop := newInterruption()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
 	client := c.Client(t)
@@ -423,6 +425,7 @@ func requireSameMembers(t *testing.T, c *testcluster.Cluster, id shard.ID) {
 // O1: a controller that was held up before a step goes on while another has finished the
 // move, and has begun the next one. It changes nothing any more.
 func TestTwoControllers(t *testing.T) {
+	t.Parallel()
 	stop := newInterruption()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
 	put(t, c.Client(t), "k", "v")

@@ -117,6 +117,7 @@ func caughtUp(n, other *testcluster.Node) error {
 // A node that is alone in the world waits for others, says what for, and stops at once
 // when it is told to.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	put(t, c.Client(t), "k", "v")
 	c.StopAll()

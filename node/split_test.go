@@ -185,6 +185,7 @@ func (w *watcher) requireSaw(t *testing.T, writers *writers) {
 // One shard becomes eight under writers and watchers on all nodes: no request fails, none
 // is lost, and watches tell of each once and in order.
 func TestSplitUnderLoad(t *testing.T) {
+	t.Parallel()
 	// Elections of a busy machine are not what this is about.
 	c := testcluster.Start(t, testcluster.Options{Tick: 200 * time.Millisecond})
 	audit(t, c)

@@ -49,6 +49,7 @@ func requireSame(t *testing.T, c *testcluster.Cluster) {
 // A split goes on wherever a node is restarted: the one that takes the step, or another.
 // What was acknowledged is kept, and watches go on.
 func TestSplitSurvivesRestarts(t *testing.T) {
+	t.Parallel()
 	c, g := startGated(t)
 	audit(t, c)
 	client := c.Client(t)
@@ -124,6 +125,7 @@ func TestSplitWithAMemberDown(t *testing.T) {
 // durable yet delays the child, which then begins with the others. When it is back it has
 // what they have.
 func TestSplitLosesAMember(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the logs are cut behind the split"} {
 		t.Run(step, func(t *testing.T) {
 			c, g := startGated(t)
@@ -175,6 +177,7 @@ func requireWeaned(t *testing.T, c *testcluster.Cluster) {
 // does not know yet. Whichever of the two hears of it first: the replica has what the
 // others have, or serves nothing and can be replaced.
 func TestSplitBehindACut(t *testing.T) {
+	t.Parallel()
 	c, g := startGated(t)
 	fourth := c.Add()
 	fourth.Start(t)

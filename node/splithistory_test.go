@@ -67,6 +67,7 @@ func (s reshaped) Crashes() []string { return nil }
 // Clients that put, read, run transactions, watch and hold leases are told nothing wrong
 // while shards are split under them and nodes restart.
 func TestHistoriesUnderSplits(t *testing.T) {
+	t.Parallel()
 	for name, weights := range map[string]map[robustness.Fault]int{
 		"splits":              {robustness.Reshape: 1},
 		"splits and restarts": {robustness.Reshape: 2, robustness.Kill: 1},

@@ -44,6 +44,7 @@ func TestSplitKeepsLeases(t *testing.T) {
 // A replica that joins a shard that was split off gets its data, and no INIT that would
 // ask it for a seed. So does one of the parent, beside the child's on the same node.
 func TestMoveAfterSplit(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	fourth := c.Add()
 	fourth.Start(t)

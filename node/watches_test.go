@@ -268,6 +268,7 @@ func TestWatchProgress(t *testing.T) {
 // Watches through everything that happens to nodes: each acknowledged write comes once,
 // in order, whatever the client has to reconnect to.
 func TestWatchSurvives(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	var views []*view
 	for range 3 {
