@@ -25,7 +25,8 @@ func TestThePlanNeverAsksForMoreThanAllowed(t *testing.T) {
 	for maxDown := 1; maxDown <= 2; maxDown++ {
 		for seed := range uint64(50) {
 			n := DefaultNemesis()
-			n.MaxDown, n.Weights[Reshape], n.Weights[Transfer] = maxDown, 1, 1
+			n = n.Reshaping()
+			n.MaxDown = maxDown
 			plan := planOf(n, seed)
 			require.NotEmpty(t, plan)
 			for _, a := range plan {
@@ -160,7 +161,8 @@ func TestAttacksThatHaveBegunAreEndedWhenTheRunIsCutShort(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		sys := &logSystem{began: time.Now()}
-		require.NoError(t, execute(ctx, sys, plan))
+		_, err := execute(ctx, sys, plan)
+		require.NoError(t, err)
 		require.Equal(t, []string{"1s kill 0", "2s start 0", "3s pause 1", "4s resume 1"}, sys.log)
 	})
 }

@@ -22,6 +22,8 @@ const (
 	replicas = 3
 	// startPatience is long because other tests may share the machine.
 	startPatience = 60 * time.Second
+	// settlePatience has room for a split that is given up, which takes 30 s.
+	settlePatience = 90 * time.Second
 )
 
 // TestClusterKeepsItsPromises is the test of record: load, kills and pauses, and not
@@ -34,12 +36,22 @@ func TestClusterKeepsItsPromises(t *testing.T) {
 		return
 	}
 	f.eachSeed(t, func(t *testing.T, cfg robustness.Config) {
-		cfg.ShardOf, cfg.PromptProgress = robustness.ShardOf, true
 		target := target
-		if cfg.Seed%4 == 0 {
+		cfg.PromptProgress = true
+		if cfg.Seed%2 == 0 {
+			cfg.ShardOf, target.layout = robustness.ShardOf, fixed // then more is known of each shard
+		} else {
+			cfg.Nemesis, cfg.Patience = cfg.Nemesis.Reshaping(), settlePatience
+			target.nodes++
+		}
+		if cfg.Seed%4 == 0 || cfg.Seed%4 == 3 {
 			target.nodes++ // then some serve from afar what they have no replica of
 		}
-		requireClean(t, cfg, target.run(t, cfg))
+		res := target.run(t, cfg)
+		requireClean(t, cfg, res)
+		if cfg.Nemesis.Weights[robustness.Split] > 0 {
+			require.NotZero(t, res.Changes, "nothing was split or moved")
+		}
 	})
 }
 
@@ -52,7 +64,7 @@ func TestEtcdRaisesNoAlarm(t *testing.T) {
 		t.Log("-etcd names no binary: nothing to compare with")
 		return
 	}
-	target := target{program: proccluster.Program{Path: f.etcd}, nodes: replicas, args: robustness.EtcdArgs, transfer: robustness.EtcdTransfer}
+	target := target{program: proccluster.Program{Path: f.etcd}, nodes: replicas, args: robustness.EtcdArgs, layout: etcdLayout}
 	test := func(t *testing.T, cfg robustness.Config) {
 		cfg.ShardOf = func(string) string { return "etcd is one shard" }
 		res := target.run(t, cfg)
@@ -86,18 +98,31 @@ func ofPausedLeader(v history.Violation) bool {
 // target is what is tested: a program, how its nodes are started, and how its shards
 // and leaders are changed.
 type target struct {
-	program  proccluster.Program
-	nodes    int
-	args     func(node proccluster.Spec, all []proccluster.Spec) []string
-	reshape  robustness.ReshapeFunc
-	transfer robustness.TransferFunc
+	program proccluster.Program
+	nodes   int
+	args    func(node proccluster.Spec, all []proccluster.Spec) []string
+	layout  func(*proccluster.Cluster) robustness.Layout
+}
+
+func fixed(*proccluster.Cluster) robustness.Layout { return robustness.Fixed{} }
+
+func etcdLayout(c *proccluster.Cluster) robustness.Layout {
+	return robustness.EtcdLayout{Endpoints: c.Endpoints()}
+}
+
+func flotillaLayout(c *proccluster.Cluster) robustness.Layout {
+	var l robustness.FlotillaLayout
+	for _, n := range c.Nodes() {
+		l.Nodes = append(l.Nodes, n.Spec)
+	}
+	return l
 }
 
 // flotillaTarget returns flotilla as a target, with bugs planted by name, and whether there
 // is one to test.
 func (f flags) flotillaTarget(t *testing.T, knobs ...string) (target, bool) {
 	t.Helper()
-	out := target{program: proccluster.Program{Path: f.flotilla}, nodes: replicas, args: robustness.FlotillaArgs, reshape: reshape()}
+	out := target{program: proccluster.Program{Path: f.flotilla}, nodes: replicas, args: robustness.FlotillaArgs, layout: flotillaLayout}
 	if f.flotilla != "" {
 		require.Empty(t, knobs, "bugs can only be planted in the node of this test binary")
 		return out, true
@@ -127,7 +152,7 @@ func (tg target) run(t *testing.T, cfg robustness.Config) robustness.Result {
 	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
 	defer cancel()
 	require.NoError(t, cluster.Start(ctx))
-	res, err := robustness.Run(t.Context(), robustness.NewProcesses(cluster, tg.reshape, tg.transfer), cfg)
+	res, err := robustness.Run(t.Context(), robustness.NewProcesses(cluster, tg.layout(cluster)), cfg)
 	require.NoError(t, err)
 	t.Log(res)
 	return res

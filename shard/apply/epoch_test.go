@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// A7: a command routed by another map changes nothing. While shards do not split, no
-// cluster test can show what the planted bug would do; this one finds it.
+// A7: a command routed by another map changes nothing. In a cluster the planted bug shows
+// only when a split meets writes under way; here it always does.
 func TestStaleEpochChangesNothing(t *testing.T) {
 	for _, planted := range []bool{false, true} {
 		f := newFixture(t)
