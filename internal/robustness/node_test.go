@@ -29,9 +29,14 @@ func nodeEntry(knobs []string) func(args []string) int {
 	}
 }
 
+// shortLogs is no bug: whoever was away for a moment has to be sent a snapshot.
+const shortLogs = "short-logs"
+
 // plant puts one of plantedBugs into a node.
 func plant(c *node.Config, knob string) {
 	switch knob {
+	case shortLogs:
+		c.RaftLogEntries = 50
 	case "ack-before-commit":
 		c.Knobs.Replica.AckBeforeCommit = true
 	case "read-without-readindex":

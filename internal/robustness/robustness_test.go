@@ -30,29 +30,46 @@ const (
 // one answer that a correct store could not have given.
 func TestClusterKeepsItsPromises(t *testing.T) {
 	f := readFlags()
-	target, ok := f.flotillaTarget(t)
-	if !ok {
+	if _, ok := f.flotillaTarget(t); !ok {
 		t.Log("no node is linked into this test binary and -flotilla names none: nothing to test")
 		return
 	}
 	f.eachSeed(t, func(t *testing.T, cfg robustness.Config) {
-		target := target
 		cfg.PromptProgress = true
 		if cfg.Seed%2 == 0 {
-			cfg.ShardOf, target.layout = robustness.ShardOf, fixed // then more is known of each shard
+			f.keepShards(t, cfg)
 		} else {
-			cfg.Nemesis, cfg.Patience = cfg.Nemesis.Reshaping(), settlePatience
-			target.nodes++
-		}
-		if cfg.Seed%4 == 0 || cfg.Seed%4 == 3 {
-			target.nodes++ // then some serve from afar what they have no replica of
-		}
-		res := target.run(t, cfg)
-		requireClean(t, cfg, res)
-		if cfg.Nemesis.Weights[robustness.Split] > 0 {
-			require.NotZero(t, res.Changes, "nothing was split or moved")
+			f.changeShards(t, cfg)
 		}
 	})
+}
+
+// keepShards runs on shards that stay as they are: then the checks know more of each.
+func (f flags) keepShards(t *testing.T, cfg robustness.Config) {
+	target, _ := f.flotillaTarget(t)
+	target.layout = fixed
+	cfg.ShardOf = robustness.ShardOf
+	if cfg.Seed%4 == 0 {
+		target.nodes++ // then some serve from afar what they have no replica of
+	}
+	requireClean(t, cfg, target.run(t, cfg))
+}
+
+// changeShards runs on shards that are split, moved and led by others all the time.
+func (f flags) changeShards(t *testing.T, cfg robustness.Config) {
+	var extra []string
+	cfg.Nemesis, cfg.Patience = cfg.Nemesis.Reshaping(), settlePatience
+	if cfg.Seed%4 == 3 && f.flotilla == "" {
+		extra = append(extra, shortLogs)
+	}
+	if cfg.Seed%8 == 5 {
+		cfg.Nemesis.Weights[robustness.KillAll] = 1
+	}
+	target, _ := f.flotillaTarget(t, extra...)
+	target.nodes += 1 + int(cfg.Seed/4%2)
+	res := target.run(t, cfg)
+	requireClean(t, cfg, res)
+	require.NotZero(t, res.Changes, "nothing was split or moved")
 }
 
 // TestEtcdRaisesNoAlarm runs the same load, faults and checks on the real etcd: what

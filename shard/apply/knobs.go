@@ -33,13 +33,3 @@ func orphaned(t *taken) (*taken, error) {
 	view := shard.View{Descriptor: t.view.Descriptor, Rev: shard.FirstRevision, Floor: shard.FirstRevision}
 	return &taken{seed: seed{view: view}, table: table}, err
 }
-
-// boundless is a view whose shard gives nothing away.
-func boundless(v shard.View) shard.View {
-	if v.Descriptor != nil {
-		d := *v.Descriptor
-		d.Span.End = nil
-		v.Descriptor = &d
-	}
-	return v
-}

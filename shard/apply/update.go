@@ -94,9 +94,6 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	m.adoptReshaped(r)
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
-	if r.knobs.KeepFeeds {
-		view = boundless(view)
-	}
 	m.hub.Publish(r.events.batch, view)
 	return nil
 }
