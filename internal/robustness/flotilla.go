@@ -42,7 +42,9 @@ const (
 	// orderTimeout bounds how long one node may take to accept an order: a split first
 	// asks all replicas.
 	orderTimeout = 2 * time.Second
-	settlePoll   = 100 * time.Millisecond
+	// hashTimeout is longer than a node tries, so that it says why it failed.
+	hashTimeout = 10 * time.Second
+	settlePoll  = 100 * time.Millisecond
 )
 
 // FlotillaLayout is the Layout of flotilla's nodes. It may be asked of any of them, so of
@@ -73,6 +75,11 @@ func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
 	if i < 0 {
 		return fmt.Errorf("move %q: no shard owns it", key)
 	}
+	if shards[i].Operator != nil {
+		// It would be refused, or find the operator ended and the replicas not where they
+		// were thought to be.
+		return fmt.Errorf("move %q: an operator of shard %d is under way", key, shards[i].Id)
+	}
 	after := func(node int, has bool) (int, string) {
 		for range l.Nodes {
 			if name := l.Nodes[node].Name; hasReplica(shards[i], name) == has {
@@ -84,6 +91,9 @@ func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
 	}
 	node, to := after(node, false)
 	_, from := after(node, true)
+	if from == "" || to == "" {
+		return fmt.Errorf("move %q: shard %d is everywhere or nowhere", key, shards[i].Id)
+	}
 	return l.order(ctx, "/move", url.Values{"shard": {fmt.Sprint(shards[i].Id)}, "from": {from}, "to": {to}})
 }
 
@@ -252,7 +262,7 @@ func (l FlotillaLayout) sameContent(ctx context.Context, clients []*clientv3.Cli
 	for i, cli := range clients {
 		var resp *clientv3.HashKVResponse
 		err := poll(ctx, func() (err error) {
-			attempt, cancel := context.WithTimeout(ctx, orderTimeout)
+			attempt, cancel := context.WithTimeout(ctx, hashTimeout)
 			defer cancel()
 			resp, err = cli.HashKV(attempt, l.Nodes[i].ClientAddr, at)
 			return err
@@ -269,12 +279,20 @@ func (l FlotillaLayout) sameContent(ctx context.Context, clients []*clientv3.Cli
 	return nil
 }
 
-// poll repeats what fails until the context ends. The error is the last one.
+// poll repeats what fails until the context ends. The error is that of the last attempt
+// that came to its own end.
 func poll(ctx context.Context, attempt func() error) error {
+	var last error
 	for {
 		err := attempt()
-		if err == nil || wait(ctx, settlePoll) != nil {
-			return err
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		if wait(ctx, settlePoll) != nil {
+			return last
 		}
 	}
 }

@@ -56,6 +56,22 @@ func TestAKilledClusterIsNotAttackedFurther(t *testing.T) {
 	}
 }
 
+func TestShardsAreChangedWhileNodesAreDown(t *testing.T) {
+	met := make(map[Fault]int)
+	for seed := range uint64(50) {
+		plan := planOf(DefaultNemesis().Reshaping(), seed)
+		for _, change := range plan {
+			for _, stop := range plan {
+				if !change.Fault.stops() && stop.Fault.stops() && stop.At < change.At && change.At < stop.At+stop.Lasts {
+					met[change.Fault]++
+				}
+			}
+		}
+	}
+	require.Len(t, met, 3)
+	require.Empty(t, DefaultNemesis().Weights[Split], "what is added to is a copy")
+}
+
 func TestTheSeedDecidesThePlan(t *testing.T) {
 	require.Equal(t, planOf(DefaultNemesis(), 7), planOf(DefaultNemesis(), 7))
 	require.NotEqual(t, planOf(DefaultNemesis(), 7), planOf(DefaultNemesis(), 8))
@@ -92,6 +108,10 @@ func TestKeysCoverAllShardsAndGroupsStayTogether(t *testing.T) {
 		for _, k := range g {
 			require.Equal(t, ShardOf(g[0]), ShardOf(k))
 		}
+	}
+	for _, g := range ks.Groups {
+		require.Contains(t, ks.Cuts(), g[0][:len(g[0])-2], "a group is cut before its first key")
+		require.NotContains(t, ks.Cuts(), g[1])
 	}
 	require.Len(t, ks.All(), len(ks.Singles)+keysPerGroup*len(ks.Groups)+len(ks.Leased))
 }

@@ -134,9 +134,12 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
 	} else {
 		healed()
-		if err := sys.Settle(ctx); err != nil {
+		// Shards that do not settle must not keep the rest from being read.
+		some, cancel := context.WithTimeout(ctx, patience/2)
+		if err := sys.Settle(some); err != nil {
 			problems = append(problems, fmt.Sprintf("the shards did not settle: %v", err))
 		}
+		cancel()
 		problems = append(problems, conclude(ctx, patience, sys.Endpoints(), rec, conns, cfg.Workload)...)
 	}
 	return append(problems, sys.Crashes()...)
@@ -149,7 +152,7 @@ func conclude(ctx context.Context, patience time.Duration, names []string, rec *
 	var problems []string
 	if load.Lessees > 0 {
 		// Leases that do not end must not keep the rest from being read.
-		some, cancel := context.WithTimeout(ctx, patience/2)
+		some, cancel := context.WithTimeout(ctx, patience/3)
 		problems = append(problems, f.awaitLeases(some)...)
 		cancel()
 	}
