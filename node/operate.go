@@ -52,6 +52,24 @@ func (n *Node) Split(ctx context.Context, key []byte, why string) (uint64, error
 	return result.OperatorId, nil
 }
 
+// Prefer makes a node lead a shard whenever it is well. It needs a replica of it.
+func (n *Node) Prefer(ctx context.Context, id shard.ID, leader shard.NodeID) error {
+	m := n.table.Map()
+	d := m.Shard(id)
+	if d == nil {
+		return fmt.Errorf("prefer a leader of shard %s: there is no such shard", id)
+	}
+	if _, err := leaderOf(n.control.reports(ctx, m, d)); err != nil { // O5
+		return fmt.Errorf("prefer a leader of shard %s: %w", id, err)
+	}
+	next := *d
+	next.PreferredNode = leader
+	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{
+		ExpectedGeneration: d.Generation, Descriptor_: next.Proto(),
+	}}})
+	return err
+}
+
 // CancelOperator ends an operator that can still be undone.
 func (n *Node) CancelOperator(ctx context.Context, id shard.ID, operator uint64) error {
 	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_CancelOperator{
@@ -74,6 +92,14 @@ func (n *Node) handlePlacement(mux *http.ServeMux) {
 		operator, err := n.Split(r.Context(), []byte(r.FormValue("key")), askedFor())
 		if err == nil {
 			_, err = fmt.Fprintf(w, "operator %d\n", operator)
+		}
+		answer(w, err)
+	})
+	mux.HandleFunc("POST /prefer", func(w http.ResponseWriter, r *http.Request) {
+		id, err := number(r, "shard")
+		leader, err2 := n.named(r, "node")
+		if err = errors.Join(err, err2); err == nil {
+			err = n.Prefer(r.Context(), shard.ID(id), leader)
 		}
 		answer(w, err)
 	})
@@ -121,19 +147,25 @@ func (n *Node) moveAsked(r *http.Request) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var nodes [2]shard.NodeID
-	for i, what := range []string{"from", "to"} {
-		name := r.FormValue(what)
-		if name == "" {
-			continue
-		}
-		found := n.table.Map().NodeByName(name)
-		if found == nil {
-			return 0, fmt.Errorf("%s=%s: the cluster has no node of this name", what, name)
-		}
-		nodes[i] = found.ID
+	from, err := n.named(r, "from")
+	to, err2 := n.named(r, "to")
+	if err := errors.Join(err, err2); err != nil {
+		return 0, err
 	}
-	return n.Move(r.Context(), shard.ID(id), nodes[0], nodes[1], askedFor())
+	return n.Move(r.Context(), shard.ID(id), from, to, askedFor())
+}
+
+// named is the node of a name in the request, 0 without one.
+func (n *Node) named(r *http.Request, what string) (shard.NodeID, error) {
+	name := r.FormValue(what)
+	if name == "" {
+		return 0, nil
+	}
+	found := n.table.Map().NodeByName(name)
+	if found == nil {
+		return 0, fmt.Errorf("%s=%s: the cluster has no node of this name", what, name)
+	}
+	return found.ID, nil
 }
 
 // askedFor is the reason of an operator that nothing but a person asks for.

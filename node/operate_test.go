@@ -45,7 +45,9 @@ func TestOperatorsByTheAdminPort(t *testing.T) {
 		fmt.Sprintf("/cancel?shard=%d&operator=77", d.ID): "has ended",
 		fmt.Sprintf("/cancel?shard=%d&operator=no", d.ID): "want a number",
 		fmt.Sprintf("/move?shard=%d&from=n1&to=n1", d.ID): "name two nodes",
-		"/split": "is not inside its span",
+		"/split":                   "is not inside its span",
+		"/prefer?shard=99&node=n1": "there is no such shard",
+		fmt.Sprintf("/prefer?shard=%d&node=n4", d.ID): "replica",
 	} {
 		code, said := ask(http.MethodPost, path)
 		require.Equal(t, http.StatusConflict, code, path)
@@ -57,6 +59,14 @@ func TestOperatorsByTheAdminPort(t *testing.T) {
 	testcluster.Eventually(t, "the shards to show it", func(context.Context) error {
 		if _, shards := ask(http.MethodGet, "/shards"); !strings.Contains(shards, ": 1@n1 3@n3 4@n4\n") {
 			return fmt.Errorf("they are %s", shards)
+		}
+		return nil
+	})
+	code, said = ask(http.MethodPost, fmt.Sprintf("/prefer?shard=%d&node=n3", d.ID))
+	require.Equal(t, http.StatusOK, code, said)
+	testcluster.Eventually(t, "the node that is preferred to lead", func(context.Context) error {
+		if d := theShard(c.Node(3)); d.PreferredNode != c.Node(3).Inside().ID() {
+			return fmt.Errorf("node %d is preferred", d.PreferredNode)
 		}
 		return nil
 	})

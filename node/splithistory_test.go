@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +14,10 @@ import (
 )
 
 // reshaped is a robustness.System of nodes in this process, whose shards can be split.
-type reshaped struct{ *testcluster.Cluster }
+type reshaped struct {
+	robustness.Fixed
+	*testcluster.Cluster
+}
 
 func (s reshaped) node(i int) *testcluster.Node { return s.Nodes()[i] }
 
@@ -45,10 +47,8 @@ func (s reshaped) WaitReady(context.Context) error {
 	return nil
 }
 
-// Reshape implements robustness.System. The keys of a group, which transactions touch
-// together and whose reads are compared, stay in one shard.
-func (s reshaped) Reshape(ctx context.Context, key string) error {
-	key, _, _ = strings.Cut(key, "/")
+// Split implements robustness.Layout.
+func (s reshaped) Split(ctx context.Context, key string) error {
 	for _, n := range s.Nodes() {
 		if inside := n.Inside(); inside != nil {
 			_, err := inside.Split(ctx, []byte(key), "a test")
@@ -58,9 +58,6 @@ func (s reshaped) Reshape(ctx context.Context, key string) error {
 	return errors.New("all nodes are down")
 }
 
-// Transfer implements robustness.System.
-func (s reshaped) Transfer(context.Context, int) error { return nil }
-
 // Crashes implements robustness.System.
 func (s reshaped) Crashes() []string { return nil }
 
@@ -69,8 +66,8 @@ func (s reshaped) Crashes() []string { return nil }
 func TestHistoriesUnderSplits(t *testing.T) {
 	t.Parallel()
 	for name, weights := range map[string]map[robustness.Fault]int{
-		"splits":              {robustness.Reshape: 1},
-		"splits and restarts": {robustness.Reshape: 2, robustness.Kill: 1},
+		"splits":              {robustness.Split: 1},
+		"splits and restarts": {robustness.Split: 2, robustness.Kill: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testcluster.Start(t, testcluster.Options{})
@@ -78,8 +75,8 @@ func TestHistoriesUnderSplits(t *testing.T) {
 			cfg := robustness.DefaultConfig(time.Now().UnixNano()%1000, 8*time.Second)
 			cfg.PromptProgress = true
 			cfg.Nemesis.Weights = weights
-			cfg.Nemesis.Gap = robustness.Between{Min: 200 * time.Millisecond, Max: 600 * time.Millisecond}
-			res, err := robustness.Run(t.Context(), reshaped{c}, cfg)
+			cfg.Nemesis.Changes = robustness.Between{Min: 200 * time.Millisecond, Max: 600 * time.Millisecond}
+			res, err := robustness.Run(t.Context(), reshaped{Cluster: c}, cfg)
 			require.NoError(t, err)
 			t.Log(res)
 			require.True(t, res.Clean())

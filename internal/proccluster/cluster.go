@@ -62,7 +62,7 @@ func newSpecs(tb testing.TB, cfg Config) ([]Spec, error) {
 	var specs []Spec
 	for i := range cfg.Nodes {
 		name := fmt.Sprintf("n%d", i+1)
-		var addrs [2]string
+		var addrs [3]string
 		for j := range addrs {
 			p, err := ports.Lease()
 			if err != nil {
@@ -75,7 +75,9 @@ func newSpecs(tb testing.TB, cfg Config) ([]Spec, error) {
 			})
 			addrs[j] = p.Addr()
 		}
-		specs = append(specs, Spec{Name: name, DataDir: filepath.Join(cfg.Dir, name), ClientAddr: addrs[0], PeerAddr: addrs[1]})
+		specs = append(specs, Spec{
+			Name: name, DataDir: filepath.Join(cfg.Dir, name), ClientAddr: addrs[0], PeerAddr: addrs[1], AdminAddr: addrs[2],
+		})
 	}
 	return specs, nil
 }

@@ -13,8 +13,8 @@ import (
 
 // Spec is what a node keeps over all its runs.
 type Spec struct {
-	Name, DataDir        string
-	ClientAddr, PeerAddr string
+	Name, DataDir                   string
+	ClientAddr, PeerAddr, AdminAddr string
 }
 
 // Node is one place in the cluster: a process, or the lack of one. Its methods may be

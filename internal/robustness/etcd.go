@@ -31,8 +31,16 @@ func EtcdArgs(node proccluster.Spec, all []proccluster.Spec) []string {
 // transferTimeout bounds a transfer: a node that does not answer is down or paused.
 const transferTimeout = 500 * time.Millisecond
 
-// EtcdTransfer is the TransferFunc of the real etcd.
-func EtcdTransfer(ctx context.Context, endpoints []string, node int) error {
+// EtcdLayout is the one group of the real etcd, whose leader can be changed.
+type EtcdLayout struct {
+	Fixed
+	// Endpoints has one client address for each node.
+	Endpoints []string
+}
+
+// Transfer implements Layout.
+func (l EtcdLayout) Transfer(ctx context.Context, node int) error {
+	endpoints := l.Endpoints
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
 	cli, err := dial(endpoints)

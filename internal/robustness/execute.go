@@ -7,30 +7,48 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // execute carries out the plan. When the context ends early, the attacks that have
 // begun are still ended: however it returns without an error, no node stays down or
-// paused by its doing.
-func execute(ctx context.Context, sys System, plan []Attack) error {
+// paused by its doing. It returns how many changes of the layout were accepted.
+func execute(ctx context.Context, sys System, plan []Attack) (accepted int, err error) {
 	began := time.Now()
 	running := make(map[int]bool)
+	var changes sync.WaitGroup
+	var changed atomic.Int64
+	defer func() {
+		changes.Wait()
+		accepted = int(changed.Load())
+	}()
 	for _, m := range moments(plan) {
 		if wait(ctx, m.at-time.Since(began)) != nil && (!m.end || !running[m.attack]) {
 			continue
 		}
 		a := plan[m.attack]
+		if !a.Fault.stops() {
+			if !m.end { // it takes its time, in which faults go on
+				changes.Go(func() {
+					// Under faults it may fail, like any request; that is no finding.
+					if a.change(ctx, sys) == nil {
+						changed.Add(1)
+					}
+				})
+			}
+			continue
+		}
 		act := a.begin
 		if m.end {
 			act = a.finish
 		}
-		if err := act(ctx, sys); err != nil {
-			return fmt.Errorf("attack %s: %w", a, err)
+		if err := act(sys); err != nil {
+			return 0, fmt.Errorf("attack %s: %w", a, err)
 		}
 		running[m.attack] = !m.end
 	}
-	return nil
+	return 0, nil
 }
 
 // moment is the begin or the end of an attack.
@@ -49,33 +67,36 @@ func moments(plan []Attack) []moment {
 	return out
 }
 
-func (a Attack) begin(ctx context.Context, sys System) error {
+func (a Attack) change(ctx context.Context, sys System) error {
+	switch a.Fault {
+	case Split:
+		return sys.Split(ctx, a.Key)
+	case Move:
+		return sys.Move(ctx, a.Key, a.Node)
+	default:
+		return sys.Transfer(ctx, a.Node)
+	}
+}
+
+func (a Attack) begin(sys System) error {
 	switch a.Fault {
 	case Kill:
 		return sys.Kill(a.Node)
 	case Pause:
 		return sys.Pause(a.Node)
-	case KillAll:
+	default:
 		return everyNode(sys, sys.Kill)
-	case Reshape:
-		// A reshape under faults may fail, like any request; that is no finding.
-		_ = sys.Reshape(ctx, a.Key)
-	case Transfer:
-		_ = sys.Transfer(ctx, a.Node) // likewise
 	}
-	return nil
 }
 
-func (a Attack) finish(_ context.Context, sys System) error {
+func (a Attack) finish(sys System) error {
 	switch a.Fault {
 	case Kill:
 		return sys.Start(a.Node)
 	case Pause:
 		return sys.Resume(a.Node)
-	case KillAll:
-		return everyNode(sys, sys.Start)
 	default:
-		return nil
+		return everyNode(sys, sys.Start)
 	}
 }
 

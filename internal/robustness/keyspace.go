@@ -3,6 +3,7 @@ package robustness
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // ShardCount is into how many equal parts the workload spreads its keys, by the first
@@ -55,6 +56,17 @@ func (ks Keyspace) Plain() []string {
 
 // All returns every key.
 func (ks Keyspace) All() []string { return append(ks.Plain(), ks.Leased...) }
+
+// Cuts are where shards may be split. Groups stay in one piece, for transactions and
+// checks that one shard answers for all of their keys.
+func (ks Keyspace) Cuts() []string {
+	out := slices.Concat(ks.Singles, ks.Leased)
+	for _, g := range ks.Groups {
+		prefix, _, _ := strings.Cut(g[0], "/")
+		out = append(out, prefix)
+	}
+	return out
+}
 
 // ShardOf names the initial shard of a key.
 func ShardOf(key string) string { return fmt.Sprint(int(key[0]) * ShardCount / 256) }

@@ -3,6 +3,7 @@ package robustness
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -16,8 +17,10 @@ const (
 	Kill    Fault = "kill"
 	Pause   Fault = "pause"
 	KillAll Fault = "kill all"
-	Reshape Fault = "reshape"
-	// Transfer makes a node the leader of what it can.
+	// Split cuts a shard in two, Move takes a replica to another node, Transfer makes a node
+	// the leader of what it can. All of them make the maps of routers stale.
+	Split    Fault = "split"
+	Move     Fault = "move"
 	Transfer Fault = "transfer leadership to"
 )
 
@@ -28,8 +31,10 @@ type Nemesis struct {
 	Weights map[Fault]int
 	// MaxDown is how many nodes may be killed or paused at once (B2).
 	MaxDown int
-	// Gap is the range of calm between two faults, Down and Paused of their lengths.
-	Gap, Down, Paused Between
+	// Gap is the range of calm between two faults that stop nodes, Down and Paused of their
+	// lengths. Changes is the time between two of those that change what is where; those
+	// happen also while nodes are down.
+	Gap, Down, Paused, Changes Between
 }
 
 // Between is a range of durations.
@@ -48,23 +53,33 @@ func DefaultNemesis() Nemesis {
 		Weights: map[Fault]int{Kill: 1, Pause: 1}, MaxDown: 1,
 		Gap:    Between{300 * time.Millisecond, 1200 * time.Millisecond},
 		Down:   Between{0, 1500 * time.Millisecond},
-		Paused: Between{500 * time.Millisecond, 3 * time.Second},
+		Paused: Between{500 * time.Millisecond, 3 * time.Second}, Changes: Between{200 * time.Millisecond, 1200 * time.Millisecond},
 	}
+}
+
+// Reshaping adds splits, moves and transfers to what there is.
+func (n Nemesis) Reshaping() Nemesis {
+	n.Weights = maps.Clone(n.Weights)
+	n.Weights[Split], n.Weights[Move], n.Weights[Transfer] = 3, 3, 1
+	return n
 }
 
 // Attack is one planned fault.
 type Attack struct {
 	Fault     Fault
 	At, Lasts time.Duration
-	// Node is hit by Kill, Pause and Transfer, Key by Reshape.
+	// Node is hit by Kill, Pause and Transfer, and is where a Move goes; the shard of Key is
+	// what is split or moved.
 	Node int
 	Key  string
 }
 
 func (a Attack) String() string {
 	switch a.Fault {
-	case Reshape:
-		return fmt.Sprintf("%6.3fs reshape at %q", a.At.Seconds(), a.Key)
+	case Split:
+		return fmt.Sprintf("%6.3fs split at %q", a.At.Seconds(), a.Key)
+	case Move:
+		return fmt.Sprintf("%6.3fs move %q to node %d", a.At.Seconds(), a.Key, a.Node+1)
 	case Transfer:
 		return fmt.Sprintf("%6.3fs %s node %d", a.At.Seconds(), a.Fault, a.Node+1)
 	case KillAll:
@@ -76,39 +91,43 @@ func (a Attack) String() string {
 
 // Plan decides all attacks of a run in advance. It is pure.
 func (n Nemesis) Plan(rng *rand.Rand, nodes int, keys []string, duration time.Duration) []Attack {
+	stops, changes := []Fault{Kill, Pause, KillAll}, []Fault{Split, Move, Transfer}
 	var plan []Attack
-	total := 0
-	for _, f := range n.faults() {
-		total += n.Weights[f]
-	}
-	if total == 0 {
-		return nil
-	}
 	// Each of MaxDown slots has at most one attack at a time.
 	for range max(1, n.MaxDown) {
-		for now := n.Gap.pick(rng); ; now += n.Gap.pick(rng) {
-			a := n.draw(rng, total, nodes, keys)
-			a.At = now
-			if a.At+a.Lasts > duration {
-				break
-			}
-			if !slices.ContainsFunc(plan, a.collides) {
-				plan = append(plan, a)
-			}
-			now += a.Lasts
-		}
+		plan = n.fill(plan, rng, stops, n.Gap, nodes, keys, duration)
 	}
+	plan = n.fill(plan, rng, changes, n.Changes, nodes, keys, duration)
 	slices.SortFunc(plan, func(a, b Attack) int { return cmp.Compare(a.At, b.At) })
 	return plan
 }
 
-// faults lists the faults in a fixed order: a map has none, and the seed must decide.
-func (n Nemesis) faults() []Fault { return []Fault{Kill, Pause, KillAll, Reshape, Transfer} }
+// fill adds attacks of some kinds, one after the other.
+func (n Nemesis) fill(plan []Attack, rng *rand.Rand, kinds []Fault, gap Between, nodes int, keys []string, duration time.Duration) []Attack {
+	total := 0
+	for _, f := range kinds {
+		total += n.Weights[f]
+	}
+	if total == 0 {
+		return plan
+	}
+	for now := gap.pick(rng); ; now += gap.pick(rng) {
+		a := n.draw(rng, kinds, total, nodes, keys)
+		a.At = now
+		if a.At+a.Lasts > duration {
+			return plan
+		}
+		if !slices.ContainsFunc(plan, a.collides) {
+			plan = append(plan, a)
+		}
+		now += a.Lasts
+	}
+}
 
-func (n Nemesis) draw(rng *rand.Rand, total, nodes int, keys []string) Attack {
+func (n Nemesis) draw(rng *rand.Rand, kinds []Fault, total, nodes int, keys []string) Attack {
 	a := Attack{Node: rng.IntN(nodes), Key: keys[rng.IntN(len(keys))]}
 	dice := rng.IntN(total)
-	for _, f := range n.faults() {
+	for _, f := range kinds {
 		if dice < n.Weights[f] {
 			a.Fault = f
 			break
@@ -125,7 +144,7 @@ func (n Nemesis) draw(rng *rand.Rand, total, nodes int, keys []string) Attack {
 }
 
 // stops reports whether a node does not serve during the fault.
-func (f Fault) stops() bool { return f != Reshape && f != Transfer }
+func (f Fault) stops() bool { return f == Kill || f == Pause || f == KillAll }
 
 // collides reports whether two attacks would hit one node at the same time.
 func (a Attack) collides(b Attack) bool {

@@ -8,7 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/flotilla-kv/flotilla/internal/robustness"
 	"github.com/flotilla-kv/flotilla/node"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/tools/flotilla/cmd"
@@ -30,15 +29,24 @@ func nodeEntry(knobs []string) func(args []string) int {
 	}
 }
 
+// shortLogs is no bug: whoever was away for a moment has to be sent a snapshot.
+const shortLogs = "short-logs"
+
 // plant puts one of plantedBugs into a node.
 func plant(c *node.Config, knob string) {
 	switch knob {
+	case shortLogs:
+		c.RaftLogEntries = 50
 	case "ack-before-commit":
 		c.Knobs.Replica.AckBeforeCommit = true
 	case "read-without-readindex":
 		c.Knobs.Replica.SkipReadBarrier = true
 	case "stale-epoch-accepted":
 		c.Knobs.Apply.AnyEpoch = true
+	case "child-begins-without-seed":
+		c.Knobs.Apply.NoSeed = true
+	case "feed-kept-at-a-split":
+		c.Knobs.Apply.KeepFeeds = true
 	case "slots-shared":
 		c.Knobs.Apply.OneSlot = true
 	case "close-skipped":
@@ -97,7 +105,3 @@ type skewedClock time.Duration
 
 // Now implements clock.Clock.
 func (c skewedClock) Now() time.Time { return time.Now().Add(time.Duration(c)) }
-
-// reshape splits and moves shards while clients work; there is nothing to do it with
-// yet, so a bug that needs it is not looked for.
-func reshape() robustness.ReshapeFunc { return nil }

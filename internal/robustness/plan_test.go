@@ -25,7 +25,8 @@ func TestThePlanNeverAsksForMoreThanAllowed(t *testing.T) {
 	for maxDown := 1; maxDown <= 2; maxDown++ {
 		for seed := range uint64(50) {
 			n := DefaultNemesis()
-			n.MaxDown, n.Weights[Reshape], n.Weights[Transfer] = maxDown, 1, 1
+			n = n.Reshaping()
+			n.MaxDown = maxDown
 			plan := planOf(n, seed)
 			require.NotEmpty(t, plan)
 			for _, a := range plan {
@@ -53,6 +54,22 @@ func TestAKilledClusterIsNotAttackedFurther(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestShardsAreChangedWhileNodesAreDown(t *testing.T) {
+	met := make(map[Fault]int)
+	for seed := range uint64(50) {
+		plan := planOf(DefaultNemesis().Reshaping(), seed)
+		for _, change := range plan {
+			for _, stop := range plan {
+				if !change.Fault.stops() && stop.Fault.stops() && stop.At < change.At && change.At < stop.At+stop.Lasts {
+					met[change.Fault]++
+				}
+			}
+		}
+	}
+	require.Len(t, met, 3)
+	require.Empty(t, DefaultNemesis().Weights[Split], "what is added to is a copy")
 }
 
 func TestTheSeedDecidesThePlan(t *testing.T) {
@@ -91,6 +108,10 @@ func TestKeysCoverAllShardsAndGroupsStayTogether(t *testing.T) {
 		for _, k := range g {
 			require.Equal(t, ShardOf(g[0]), ShardOf(k))
 		}
+	}
+	for _, g := range ks.Groups {
+		require.Contains(t, ks.Cuts(), g[0][:len(g[0])-2], "a group is cut before its first key")
+		require.NotContains(t, ks.Cuts(), g[1])
 	}
 	require.Len(t, ks.All(), len(ks.Singles)+keysPerGroup*len(ks.Groups)+len(ks.Leased))
 }
@@ -160,7 +181,8 @@ func TestAttacksThatHaveBegunAreEndedWhenTheRunIsCutShort(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		sys := &logSystem{began: time.Now()}
-		require.NoError(t, execute(ctx, sys, plan))
+		_, err := execute(ctx, sys, plan)
+		require.NoError(t, err)
 		require.Equal(t, []string{"1s kill 0", "2s start 0", "3s pause 1", "4s resume 1"}, sys.log)
 	})
 }

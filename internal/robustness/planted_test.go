@@ -61,8 +61,18 @@ func plantedBugs() []plantedBug {
 		},
 		{
 			knob: "stale-epoch-accepted", harm: "a command routed by an old map is applied by a shard that gave its keys away",
-			load: writes(1200), attack: only(robustness.Reshape, soon()),
+			load: writes(1200), attack: only(robustness.Split, soon()),
 			want: append(lost, history.VersionMismatch, history.RevisionRegression),
+		},
+		{
+			knob: "child-begins-without-seed", harm: "a shard that was split off does not go on from what its parent had",
+			load: leases(), attack: only(robustness.Split, soon()),
+			want: append(survives, history.EarlyExpiry, history.RevisionRegression),
+		},
+		{
+			knob: "feed-kept-at-a-split", harm: "the feeds of keys that were split off go on as if nothing happened to them any more",
+			load: watches(), attack: only(robustness.Split, soon()),
+			want: []history.Anomaly{history.LostEvent, history.StateMismatch},
 		},
 		{
 			knob: "close-skipped", harm: "a read over several shards does not close those that are behind",
@@ -178,6 +188,7 @@ func only(fault robustness.Fault, down robustness.Between) robustness.Nemesis {
 	n := robustness.DefaultNemesis()
 	n.Weights = map[robustness.Fault]int{fault: 1}
 	n.Gap = robustness.Between{Min: 300 * time.Millisecond, Max: 900 * time.Millisecond}
+	n.Changes = n.Gap
 	n.Down, n.Paused = down, robustness.Between{Min: 300 * time.Millisecond, Max: 1500 * time.Millisecond}
 	return n
 }
@@ -201,10 +212,6 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			target, ok := f.flotillaTarget(t, bug.knob)
 			if !ok {
 				t.Log("no node is linked into this test binary: nowhere to plant the bug")
-				return
-			}
-			if bug.attack.Weights[robustness.Reshape] > 0 && reshape() == nil {
-				t.Log("shards cannot be split or moved yet: the bug could do no harm")
 				return
 			}
 			target.nodes += bug.extra

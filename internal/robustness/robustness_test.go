@@ -22,25 +22,54 @@ const (
 	replicas = 3
 	// startPatience is long because other tests may share the machine.
 	startPatience = 60 * time.Second
+	// settlePatience has room for a split that is given up, which takes 30 s.
+	settlePatience = 90 * time.Second
 )
 
 // TestClusterKeepsItsPromises is the test of record: load, kills and pauses, and not
 // one answer that a correct store could not have given.
 func TestClusterKeepsItsPromises(t *testing.T) {
 	f := readFlags()
-	target, ok := f.flotillaTarget(t)
-	if !ok {
+	if _, ok := f.flotillaTarget(t); !ok {
 		t.Log("no node is linked into this test binary and -flotilla names none: nothing to test")
 		return
 	}
 	f.eachSeed(t, func(t *testing.T, cfg robustness.Config) {
-		cfg.ShardOf, cfg.PromptProgress = robustness.ShardOf, true
-		target := target
-		if cfg.Seed%4 == 0 {
-			target.nodes++ // then some serve from afar what they have no replica of
+		cfg.PromptProgress = true
+		if cfg.Seed%2 == 0 {
+			f.keepShards(t, cfg)
+		} else {
+			f.changeShards(t, cfg)
 		}
-		requireClean(t, cfg, target.run(t, cfg))
 	})
+}
+
+// keepShards runs on shards that stay as they are: then the checks know more of each.
+func (f flags) keepShards(t *testing.T, cfg robustness.Config) {
+	target, _ := f.flotillaTarget(t)
+	target.layout = fixed
+	cfg.ShardOf = robustness.ShardOf
+	if cfg.Seed%4 == 0 {
+		target.nodes++ // then some serve from afar what they have no replica of
+	}
+	requireClean(t, cfg, target.run(t, cfg))
+}
+
+// changeShards runs on shards that are split, moved and led by others all the time.
+func (f flags) changeShards(t *testing.T, cfg robustness.Config) {
+	var extra []string
+	cfg.Nemesis, cfg.Patience = cfg.Nemesis.Reshaping(), settlePatience
+	if cfg.Seed%4 == 3 && f.flotilla == "" {
+		extra = append(extra, shortLogs)
+	}
+	if cfg.Seed%8 == 5 {
+		cfg.Nemesis.Weights[robustness.KillAll] = 1
+	}
+	target, _ := f.flotillaTarget(t, extra...)
+	target.nodes += 1 + int(cfg.Seed/4%2)
+	res := target.run(t, cfg)
+	requireClean(t, cfg, res)
+	require.NotZero(t, res.Changes, "nothing was split or moved")
 }
 
 // TestEtcdRaisesNoAlarm runs the same load, faults and checks on the real etcd: what
@@ -52,7 +81,7 @@ func TestEtcdRaisesNoAlarm(t *testing.T) {
 		t.Log("-etcd names no binary: nothing to compare with")
 		return
 	}
-	target := target{program: proccluster.Program{Path: f.etcd}, nodes: replicas, args: robustness.EtcdArgs, transfer: robustness.EtcdTransfer}
+	target := target{program: proccluster.Program{Path: f.etcd}, nodes: replicas, args: robustness.EtcdArgs, layout: etcdLayout}
 	test := func(t *testing.T, cfg robustness.Config) {
 		cfg.ShardOf = func(string) string { return "etcd is one shard" }
 		res := target.run(t, cfg)
@@ -86,18 +115,31 @@ func ofPausedLeader(v history.Violation) bool {
 // target is what is tested: a program, how its nodes are started, and how its shards
 // and leaders are changed.
 type target struct {
-	program  proccluster.Program
-	nodes    int
-	args     func(node proccluster.Spec, all []proccluster.Spec) []string
-	reshape  robustness.ReshapeFunc
-	transfer robustness.TransferFunc
+	program proccluster.Program
+	nodes   int
+	args    func(node proccluster.Spec, all []proccluster.Spec) []string
+	layout  func(*proccluster.Cluster) robustness.Layout
+}
+
+func fixed(*proccluster.Cluster) robustness.Layout { return robustness.Fixed{} }
+
+func etcdLayout(c *proccluster.Cluster) robustness.Layout {
+	return robustness.EtcdLayout{Endpoints: c.Endpoints()}
+}
+
+func flotillaLayout(c *proccluster.Cluster) robustness.Layout {
+	var l robustness.FlotillaLayout
+	for _, n := range c.Nodes() {
+		l.Nodes = append(l.Nodes, n.Spec)
+	}
+	return l
 }
 
 // flotillaTarget returns flotilla as a target, with bugs planted by name, and whether there
 // is one to test.
 func (f flags) flotillaTarget(t *testing.T, knobs ...string) (target, bool) {
 	t.Helper()
-	out := target{program: proccluster.Program{Path: f.flotilla}, nodes: replicas, args: robustness.FlotillaArgs, reshape: reshape()}
+	out := target{program: proccluster.Program{Path: f.flotilla}, nodes: replicas, args: robustness.FlotillaArgs, layout: flotillaLayout}
 	if f.flotilla != "" {
 		require.Empty(t, knobs, "bugs can only be planted in the node of this test binary")
 		return out, true
@@ -127,7 +169,7 @@ func (tg target) run(t *testing.T, cfg robustness.Config) robustness.Result {
 	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
 	defer cancel()
 	require.NoError(t, cluster.Start(ctx))
-	res, err := robustness.Run(t.Context(), robustness.NewProcesses(cluster, tg.reshape, tg.transfer), cfg)
+	res, err := robustness.Run(t.Context(), robustness.NewProcesses(cluster, tg.layout(cluster)), cfg)
 	require.NoError(t, err)
 	t.Log(res)
 	return res

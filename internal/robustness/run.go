@@ -50,6 +50,8 @@ type Result struct {
 	History history.History
 	// Attacks are the faults that were planned.
 	Attacks []Attack
+	// Changes is how many changes of the layout were accepted, and so went on by themselves.
+	Changes int
 	// Problems are crashes, and what could not be read at the end (B4).
 	Problems []string
 	// LongestPause is the longest time in which no write was acknowledged.
@@ -61,7 +63,8 @@ func (r Result) Clean() bool { return r.Report.Clean() && len(r.Problems) == 0 }
 
 func (r Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; longest time without an acknowledged write %s", r.Report, r.LongestPause.Round(time.Millisecond))
+	fmt.Fprintf(&b, "%s; %d changes of the layout; longest time without an acknowledged write %s",
+		r.Report, r.Changes, r.LongestPause.Round(time.Millisecond))
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "\n  seed %d: %s", r.Report.Seed, p)
 	}
@@ -84,19 +87,22 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	}
 	began := time.Now()
 	rec := history.NewRecorder(func() time.Duration { return time.Since(began) })
-	keys := cfg.Workload.Keys.All()
-	plan := cfg.Nemesis.Plan(rand.New(rand.NewPCG(uint64(cfg.Seed), planStream)), nodes, keys, cfg.Duration)
+	plan := cfg.Nemesis.Plan(rand.New(rand.NewPCG(uint64(cfg.Seed), planStream)), nodes, cfg.Workload.Keys.Cuts(), cfg.Duration)
 
 	loadCtx, stopLoad := context.WithTimeout(ctx, cfg.Duration)
 	defer stopLoad()
+	res := Result{Attacks: plan}
 	attacked := make(chan error, 1)
-	go func() { attacked <- execute(loadCtx, sys, plan) }()
+	go func() {
+		var err error
+		res.Changes, err = execute(loadCtx, sys, plan)
+		attacked <- err
+	}()
 	drive(loadCtx, rec, conns, names, cfg.Seed, cfg.Workload)
 	if err := <-attacked; err != nil {
 		return Result{}, fmt.Errorf("seed %d: %w", cfg.Seed, err)
 	}
 
-	res := Result{Attacks: plan}
 	res.LongestPause = longestPause(rec.History().Ops)
 	healed := time.Duration(0)
 	res.Problems = settle(ctx, sys, rec, conns, cfg, func() { healed = time.Since(began) })
@@ -128,7 +134,13 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
 	} else {
 		healed()
-		problems = conclude(ctx, patience, sys.Endpoints(), rec, conns, cfg.Workload)
+		// Shards that do not settle must not keep the rest from being read.
+		some, cancel := context.WithTimeout(ctx, patience/2)
+		if err := sys.Settle(some); err != nil {
+			problems = append(problems, fmt.Sprintf("the shards did not settle: %v", err))
+		}
+		cancel()
+		problems = append(problems, conclude(ctx, patience, sys.Endpoints(), rec, conns, cfg.Workload)...)
 	}
 	return append(problems, sys.Crashes()...)
 }
@@ -140,7 +152,7 @@ func conclude(ctx context.Context, patience time.Duration, names []string, rec *
 	var problems []string
 	if load.Lessees > 0 {
 		// Leases that do not end must not keep the rest from being read.
-		some, cancel := context.WithTimeout(ctx, patience/2)
+		some, cancel := context.WithTimeout(ctx, patience/3)
 		problems = append(problems, f.awaitLeases(some)...)
 		cancel()
 	}

@@ -2,8 +2,6 @@ package robustness
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
 	"github.com/flotilla-kv/flotilla/internal/proccluster"
 )
@@ -21,33 +19,49 @@ type System interface {
 	Resume(node int) error
 	// WaitReady returns when all nodes serve.
 	WaitReady(ctx context.Context) error
-	// Reshape changes the shards while they serve, at key: whatever makes the map of
-	// every router stale. A store without shards does nothing.
-	Reshape(ctx context.Context, key string) error
-	// Transfer makes the node the leader of what it can, without stopping anything.
-	Transfer(ctx context.Context, node int) error
+	Layout
 	// Crashes describes every time a node ended on its own.
 	Crashes() []string
 }
 
-// ReshapeFunc splits the shard that holds key there, or moves it when it begins there,
-// through any of the endpoints.
-type ReshapeFunc func(ctx context.Context, endpoints []string, key string) error
+// Layout is what is where: which shards there are, on which nodes, and who leads them.
+// What it is asked to change may be refused, be under way for a while, or come to nothing.
+type Layout interface {
+	// Split makes a shard of its own of key and what comes after it in its shard.
+	Split(ctx context.Context, key string) error
+	// Move takes a replica of the shard of key to the node, or to the next one that has none.
+	Move(ctx context.Context, key string, node int) error
+	// Transfer makes the node the leader of what it can, without stopping anything.
+	Transfer(ctx context.Context, node int) error
+	// Settle waits until nothing is under way any more. Its error says what has not come to
+	// its end, or is not as it should be: shards that overlap, replicas that differ.
+	Settle(ctx context.Context) error
+}
 
-// TransferFunc makes a node the leader, through any of the endpoints.
-type TransferFunc func(ctx context.Context, endpoints []string, node int) error
+// Fixed is a Layout that stays as it is.
+type Fixed struct{}
+
+// Split implements Layout.
+func (Fixed) Split(context.Context, string) error { return nil }
+
+// Move implements Layout.
+func (Fixed) Move(context.Context, string, int) error { return nil }
+
+// Transfer implements Layout.
+func (Fixed) Transfer(context.Context, int) error { return nil }
+
+// Settle implements Layout.
+func (Fixed) Settle(context.Context) error { return nil }
 
 // Processes is a System of operating-system processes.
 type Processes struct {
-	cluster  *proccluster.Cluster
-	reshape  ReshapeFunc
-	transfer TransferFunc
+	Layout
+	cluster *proccluster.Cluster
 }
 
-// NewProcesses makes a System of a started cluster. A nil reshape says that the store
-// has no shards to change, a nil transfer that it takes no orders about leaders.
-func NewProcesses(c *proccluster.Cluster, reshape ReshapeFunc, transfer TransferFunc) *Processes {
-	return &Processes{cluster: c, reshape: reshape, transfer: transfer}
+// NewProcesses makes a System of a started cluster.
+func NewProcesses(c *proccluster.Cluster, l Layout) *Processes {
+	return &Processes{Layout: l, cluster: c}
 }
 
 // Endpoints implements System.
@@ -68,36 +82,5 @@ func (p *Processes) Resume(node int) error { return p.cluster.Nodes()[node].Resu
 // WaitReady implements System.
 func (p *Processes) WaitReady(ctx context.Context) error { return p.cluster.WaitReady(ctx) }
 
-// Reshape implements System.
-func (p *Processes) Reshape(ctx context.Context, key string) error {
-	if p.reshape == nil {
-		return nil
-	}
-	return p.reshape(ctx, p.Endpoints(), key)
-}
-
-// Transfer implements System.
-func (p *Processes) Transfer(ctx context.Context, node int) error {
-	if p.transfer == nil {
-		return nil
-	}
-	return p.transfer(ctx, p.Endpoints(), node)
-}
-
 // Crashes implements System.
 func (p *Processes) Crashes() []string { return p.cluster.Crashes() }
-
-// FlotillaArgs are the arguments of a flotilla node in a cluster that begins with
-// one shard for each ShardCount-th of the keyspace.
-func FlotillaArgs(node proccluster.Spec, all []proccluster.Spec) []string {
-	var join []string
-	for _, n := range all {
-		join = append(join, n.PeerAddr)
-	}
-	return []string{
-		"start", "--name", node.Name, "--data-dir", node.DataDir,
-		"--client-addr", node.ClientAddr, "--peer-addr", node.PeerAddr,
-		"--join", strings.Join(join, ","), "--bootstrap-expect", fmt.Sprint(len(all)),
-		"--initial-splits", fmt.Sprintf("uniform:%d", ShardCount),
-	}
-}

@@ -12,12 +12,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/flotilla-kv/flotilla/internal/ports"
+	"github.com/flotilla-kv/flotilla/internal/robustness"
 )
 
 // toySystem serves one toyStore from several "nodes" of this process. A killed node
 // stops listening; what a paused one holds is applied when it goes on, long after its
 // client has given up.
 type toySystem struct {
+	robustness.Fixed
 	store *toyStore
 	nodes []*toyNode
 }
@@ -110,10 +112,6 @@ func (s *toySystem) Resume(node int) error {
 }
 
 func (s *toySystem) WaitReady(context.Context) error { return nil }
-
-func (s *toySystem) Reshape(context.Context, string) error { return nil }
-
-func (s *toySystem) Transfer(context.Context, int) error { return nil }
 
 func (s *toySystem) Crashes() []string { return nil }
 

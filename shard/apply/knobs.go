@@ -1,6 +1,10 @@
 package apply
 
-import "github.com/flotilla-kv/flotilla/shard"
+import (
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/lease"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
 
 // Knobs break the invariants on purpose, so that tests can show that the checkers
 // notice. The zero value breaks nothing.
@@ -9,12 +13,23 @@ type Knobs struct {
 	ForgetApplied uint64
 	// OneSlot makes every shard mint its revisions in slot 0 (against shard.R2).
 	OneSlot bool
-	// AnyEpoch carries out what was routed by another map (against A7).
+	// AnyEpoch carries out what was routed by another map, whosever the keys are (against A7).
 	AnyEpoch bool
 	// AnyLease attaches keys to leases that are not registered or not there (against L1).
 	AnyLease bool
 	// AnyFence registers a lease although keys were detached meanwhile (against L6).
 	AnyFence bool
+	// NoSeed lets a shard that was split off begin without what its parent left (against A9).
+	NoSeed bool
+	// KeepFeeds does not end the feeds of keys that were split off (against watch.W8).
+	KeepFeeds bool
 	// Now replaces the stamps of commands by the replica's own clock (against A1).
 	Now func() shard.Tick
+}
+
+// orphaned is a seed of which nothing is left but what keys it is about.
+func orphaned(t *taken) (*taken, error) {
+	table, err := lease.NewTable(&shardpb.LeaseState{})
+	view := shard.View{Descriptor: t.view.Descriptor, Rev: shard.FirstRevision, Floor: shard.FirstRevision}
+	return &taken{seed: seed{view: view}, table: table}, err
 }

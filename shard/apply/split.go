@@ -67,6 +67,11 @@ func (r *run) begin() error {
 		r.view.Poisoned = true
 		return absent(r.id, r.view)
 	}
+	if r.knobs.NoSeed {
+		if s, err = orphaned(s); err != nil {
+			return err
+		}
+	}
 	applied := r.view.Applied
 	r.view = s.view
 	r.view.Applied, r.view.Since = applied, r.index

@@ -1,0 +1,298 @@
+package robustness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/flotilla-kv/flotilla/internal/proccluster"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+)
+
+// FlotillaArgs are the arguments of a flotilla node in a cluster that begins with
+// one shard for each ShardCount-th of the keyspace.
+func FlotillaArgs(node proccluster.Spec, all []proccluster.Spec) []string {
+	var join []string
+	for _, n := range all {
+		join = append(join, n.PeerAddr)
+	}
+	return []string{
+		"start", "--name", node.Name, "--data-dir", node.DataDir,
+		"--client-addr", node.ClientAddr, "--peer-addr", node.PeerAddr, "--admin-addr", node.AdminAddr,
+		"--join", strings.Join(join, ","), "--bootstrap-expect", fmt.Sprint(len(all)),
+		"--initial-splits", fmt.Sprintf("uniform:%d", ShardCount),
+	}
+}
+
+const (
+	// shardsMax is how many shards a run makes: enough to split what was split, and few
+	// enough for all of them on the processors that the processes share.
+	shardsMax = 16
+	// flotillaReplicas is how many a shard has when nothing is under way.
+	flotillaReplicas = 3
+	// orderTimeout bounds how long one node may take to accept an order: a split first
+	// asks all replicas.
+	orderTimeout = 2 * time.Second
+	// hashTimeout is longer than a node tries, so that it says why it failed.
+	hashTimeout = 10 * time.Second
+	settlePoll  = 100 * time.Millisecond
+)
+
+// FlotillaLayout is the Layout of flotilla's nodes. It may be asked of any of them, so of
+// one that answers.
+type FlotillaLayout struct{ Nodes []proccluster.Spec }
+
+// Split implements Layout.
+func (l FlotillaLayout) Split(ctx context.Context, key string) error {
+	shards, err := l.anyShards(ctx)
+	if err != nil {
+		return err
+	}
+	if len(shards) >= shardsMax {
+		return fmt.Errorf("split at %q: there are %d shards", key, len(shards))
+	}
+	return l.order(ctx, "/split", url.Values{"key": {key}})
+}
+
+// Move implements Layout: the replica comes from the next node after it that has one.
+func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
+	shards, err := l.anyShards(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(shards, func(s *adminpb.Shard) bool {
+		return string(s.Span.Start) <= key && (len(s.Span.End) == 0 || key < string(s.Span.End))
+	})
+	if i < 0 {
+		return fmt.Errorf("move %q: no shard owns it", key)
+	}
+	if shards[i].Operator != nil {
+		// It would be refused, or find the operator ended and the replicas not where they
+		// were thought to be.
+		return fmt.Errorf("move %q: an operator of shard %d is under way", key, shards[i].Id)
+	}
+	after := func(node int, has bool) (int, string) {
+		for range l.Nodes {
+			if name := l.Nodes[node].Name; hasReplica(shards[i], name) == has {
+				return node, name
+			}
+			node = (node + 1) % len(l.Nodes)
+		}
+		return node, ""
+	}
+	node, to := after(node, false)
+	_, from := after(node, true)
+	if from == "" || to == "" {
+		return fmt.Errorf("move %q: shard %d is everywhere or nowhere", key, shards[i].Id)
+	}
+	return l.order(ctx, "/move", url.Values{"shard": {fmt.Sprint(shards[i].Id)}, "from": {from}, "to": {to}})
+}
+
+func hasReplica(s *adminpb.Shard, node string) bool {
+	return slices.ContainsFunc(s.Replicas, func(r *adminpb.Replica) bool { return r.Node == node })
+}
+
+// Transfer implements Layout.
+func (l FlotillaLayout) Transfer(ctx context.Context, node int) error {
+	shards, err := l.anyShards(ctx)
+	var errs []error
+	for _, s := range shards {
+		if name := l.Nodes[node].Name; hasReplica(s, name) && s.Leader != name {
+			errs = append(errs, l.order(ctx, "/prefer", url.Values{"shard": {fmt.Sprint(s.Id)}, "node": {name}}))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// order posts to the admin port of one node after the other until one answers, be it with
+// a refusal.
+func (l FlotillaLayout) order(ctx context.Context, path string, form url.Values) error {
+	var errs []error
+	for _, n := range l.Nodes {
+		said, ok, err := post(ctx, "http://"+n.AdminAddr+path, form)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !ok:
+			return fmt.Errorf("%s %v through %s: %s", path, form, n.Name, said)
+		default:
+			return nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func post(ctx context.Context, to string, form url.Values) (said string, ok bool, err error) {
+	fail := func(err error) (string, bool, error) { return "", false, fmt.Errorf("post %s: %w", to, err) }
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to+"?"+form.Encode(), nil)
+	if err != nil {
+		return fail(err)
+	}
+	req.Close = true // the node may be another process next time
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fail(err)
+	}
+	return strings.TrimSpace(string(body)), resp.StatusCode == http.StatusOK, nil
+}
+
+// anyShards is the map of the first node that answers.
+func (l FlotillaLayout) anyShards(ctx context.Context) ([]*adminpb.Shard, error) {
+	var errs []error
+	for _, n := range l.Nodes {
+		cli, err := dial([]string{n.ClientAddr})
+		if err != nil {
+			return nil, err
+		}
+		shards, err := shardsOf(ctx, cli)
+		errs = append(errs, err, cli.Close())
+		if err == nil {
+			return shards, nil
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// shardsOf is the map of one node.
+func shardsOf(ctx context.Context, cli *clientv3.Client) ([]*adminpb.Shard, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	reply, err := adminpb.NewAdminClient(cli.ActiveConnection()).Shards(ctx, &adminpb.ShardsRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("list the shards: %w", err)
+	}
+	return reply.Shards, nil
+}
+
+// Settle implements Layout. Operators end, all nodes have the same map, in which shards
+// cover the keyspace without overlaps, and all replicas hold the same.
+func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
+	clients := make([]*clientv3.Client, len(l.Nodes))
+	for i, n := range l.Nodes {
+		if clients[i], err = dial([]string{n.ClientAddr}); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, clients[i].Close()) }()
+	}
+	if err := poll(ctx, func() error { return l.rest(ctx, clients) }); err != nil {
+		return err
+	}
+	return l.sameContent(ctx, clients)
+}
+
+// rest looks at every node's map.
+func (l FlotillaLayout) rest(ctx context.Context, clients []*clientv3.Client) error {
+	var first string
+	for i, cli := range clients {
+		shards, err := shardsOf(ctx, cli)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.Nodes[i].Name, err)
+		}
+		if err := auditShards(shards); err != nil {
+			return fmt.Errorf("%s: %w", l.Nodes[i].Name, err)
+		}
+		if all := describe(shards); i == 0 {
+			first = all
+		} else if all != first {
+			return fmt.Errorf("the maps of %s and %s differ:\n%s\n%s", l.Nodes[0].Name, l.Nodes[i].Name, first, all)
+		}
+	}
+	return nil
+}
+
+// auditShards says what is under way or wrong.
+func auditShards(shards []*adminpb.Shard) error {
+	var end []byte
+	for i, s := range shards {
+		voters := 0
+		for _, r := range s.Replicas {
+			if !r.Learner {
+				voters++
+			}
+		}
+		switch {
+		case s.Operator != nil:
+			return fmt.Errorf("operator %d of shard %d is under way: %s, %s", s.Operator.Id, s.Id, s.Operator.Kind, s.Operator.Phase)
+		case i > 0 && len(end) == 0, !bytes.Equal(end, s.Span.Start):
+			return fmt.Errorf("shard %d begins at %q, the one before it ends at %q", s.Id, s.Span.Start, end)
+		case voters != flotillaReplicas || len(s.Replicas) != voters:
+			return fmt.Errorf("shard %d has %d replicas of which %d vote", s.Id, len(s.Replicas), voters)
+		}
+		end = s.Span.End
+	}
+	if len(shards) == 0 || len(end) > 0 {
+		return fmt.Errorf("the last of %d shards ends at %q", len(shards), end)
+	}
+	return nil
+}
+
+// describe is what all nodes have to agree on.
+func describe(shards []*adminpb.Shard) string {
+	var b strings.Builder
+	for _, s := range shards {
+		fmt.Fprintf(&b, "shard %d [%q, %q) epoch %d generation %d slot %d:", s.Id, s.Span.Start, s.Span.End, s.Epoch, s.Generation, s.Slot)
+		for _, r := range s.Replicas {
+			fmt.Fprintf(&b, " %d@%s", r.Id, r.Node)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// sameContent compares what all replicas hold at one revision: each node sums up its own.
+func (l FlotillaLayout) sameContent(ctx context.Context, clients []*clientv3.Client) error {
+	var at int64
+	var first uint32
+	for i, cli := range clients {
+		var resp *clientv3.HashKVResponse
+		err := poll(ctx, func() (err error) {
+			attempt, cancel := context.WithTimeout(ctx, hashTimeout)
+			defer cancel()
+			resp, err = cli.HashKV(attempt, l.Nodes[i].ClientAddr, at)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("the hash of %s at revision %d: %w", l.Nodes[i].Name, at, err)
+		}
+		if i == 0 {
+			at, first = resp.HashRevision, resp.Hash
+		} else if resp.Hash != first {
+			return fmt.Errorf("at revision %d the replicas of %s are summed up as %08x, those of %s as %08x", at, l.Nodes[0].Name, first, l.Nodes[i].Name, resp.Hash)
+		}
+	}
+	return nil
+}
+
+// poll repeats what fails until the context ends. The error is that of the last attempt
+// that came to its own end.
+func poll(ctx context.Context, attempt func() error) error {
+	var last error
+	for {
+		err := attempt()
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		if wait(ctx, settlePoll) != nil {
+			return last
+		}
+	}
+}
