@@ -17,20 +17,14 @@ import (
 // replica more, or one less. It returns the operator's ID once the move is recorded. From
 // then on it goes on by itself.
 func (n *Node) Move(ctx context.Context, id shard.ID, from, to shard.NodeID, why string) (uint64, error) {
-	d := n.table.Map().Shard(id)
-	if d == nil {
-		return 0, fmt.Errorf("move a replica of shard %s: there is no such shard", id)
-	}
-	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
-		ExpectedGeneration: d.Generation,
-		Operator: &placementpb.Operator{
-			ShardId: uint64(id), Kind: placementpb.OperatorKind_MOVE, FromNodeId: uint64(from), ToNodeId: uint64(to), Why: why,
-		},
-	}}})
-	if err != nil {
-		return 0, err
-	}
-	return result.OperatorId, nil
+	return n.beginMove(ctx, n.table.Map(), id, from, to, why)
+}
+
+// beginMove is Move, if the shard still is as the map has it.
+func (n *Node) beginMove(ctx context.Context, m *placement.Map, id shard.ID, from, to shard.NodeID, why string) (uint64, error) {
+	return n.beginOperator(ctx, m, &placementpb.Operator{
+		ShardId: uint64(id), Kind: placementpb.OperatorKind_MOVE, FromNodeId: uint64(from), ToNodeId: uint64(to), Why: why,
+	})
 }
 
 // Split begins to split the shard of a key there: the key and those after it become a
@@ -38,19 +32,68 @@ func (n *Node) Move(ctx context.Context, id shard.ID, from, to shard.NodeID, why
 // on it goes on by itself. It is refused while a replica of the shard does not answer.
 func (n *Node) Split(ctx context.Context, key []byte, why string) (uint64, error) {
 	m := n.table.Map()
-	d := m.Lookup(key)
+	return n.beginSplit(ctx, m, m.Lookup(key), key, why)
+}
+
+// beginSplit is Split, if the shard still is as the map has it.
+func (n *Node) beginSplit(ctx context.Context, m *placement.Map, d *shard.Descriptor, key []byte, why string) (uint64, error) {
 	if _, err := well(d, n.control.reports(ctx, m, d)); err != nil {
 		return 0, fmt.Errorf("split shard %s at %q: all its replicas have to answer: %w", d.ID, key, err)
 	}
-	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: &placementpb.BeginOperator{
-		ExpectedGeneration: d.Generation,
-		Operator:           &placementpb.Operator{ShardId: uint64(d.ID), Kind: placementpb.OperatorKind_SPLIT, Key: key, Why: why},
-	}}})
-	if err != nil {
-		return 0, err
-	}
-	return result.OperatorId, nil
+	return n.beginOperator(ctx, m, &placementpb.Operator{ShardId: uint64(d.ID), Kind: placementpb.OperatorKind_SPLIT, Key: key, Why: why})
 }
+
+func (n *Node) beginOperator(ctx context.Context, m *placement.Map, o *placementpb.Operator) (uint64, error) {
+	begin := &placementpb.BeginOperator{Operator: o}
+	if d := m.Shard(shard.ID(o.ShardId)); d != nil { // if there is none, the refusal says so
+		begin.ExpectedGeneration = d.Generation
+	}
+	result, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_BeginOperator{BeginOperator: begin}})
+	return result.GetOperatorId(), err
+}
+
+// Transfer has a node lead a shard, and prefers it from now on.
+func (n *Node) Transfer(ctx context.Context, id shard.ID, to shard.NodeID) error {
+	return n.prefer(ctx, n.table.Map(), id, to)
+}
+
+// prefer says in the table which node should lead a shard, if the shard still is as the
+// map has it; the agent of the node that leads it sees to that.
+func (n *Node) prefer(ctx context.Context, m *placement.Map, id shard.ID, to shard.NodeID) error {
+	d := m.Shard(id)
+	if d == nil {
+		return fmt.Errorf("let a node lead shard %s: there is no such shard", id)
+	}
+	if d.PreferredNode == to {
+		return nil
+	}
+	next := *d
+	next.PreferredNode = to
+	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_UpdateShard{UpdateShard: &placementpb.UpdateShard{
+		ExpectedGeneration: d.Generation, Descriptor_: next.Proto(),
+	}}})
+	return err
+}
+
+// SetState says what may be placed on a node.
+func (n *Node) SetState(ctx context.Context, id shard.NodeID, state placement.NodeState) error {
+	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
+		NodeId: uint64(id), State: placementpb.NodeState(state),
+	}}})
+	return err
+}
+
+// Set changes a setting of the cluster; an empty value removes it.
+func (n *Node) Set(ctx context.Context, name, value string) error {
+	_, err := n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_SetSetting{
+		SetSetting: &placementpb.SetSetting{Name: name, Value: value},
+	}})
+	return err
+}
+
+// Rebalance does what the plan says now, once, and returns the steps that began. A node
+// that has not collected load lately takes nobody for dead.
+func (n *Node) Rebalance(ctx context.Context) ([]placement.Step, error) { return n.balance.round(ctx) }
 
 // CancelOperator ends an operator that can still be undone.
 func (n *Node) CancelOperator(ctx context.Context, id shard.ID, operator uint64) error {
