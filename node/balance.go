@@ -21,26 +21,35 @@ import (
 //	Q3  Where nothing is to be done it changes nothing: an idle cluster stays idle.
 type balancer struct{ node *Node }
 
+// balancePause is between two rounds when the first began something and that has ended.
+const balancePause = time.Second
+
 // run works until ctx ends.
 func (b *balancer) run(ctx context.Context) {
-	last := time.Now()
+	last, began := time.Now(), false
 	for {
 		m, changed := b.node.table.next()
 		rules := m.Rules()
+		pause := rules.RebalanceInterval
+		if began && len(m.Operators()) == 0 {
+			pause = min(pause, balancePause)
+		}
 		select {
-		case <-time.After(time.Until(last.Add(rules.RebalanceInterval))):
-		case <-changed: // the interval may have become shorter
+		case <-time.After(time.Until(last.Add(pause))):
+		case <-changed: // an operator may have ended, the interval may be another
 			continue
 		case <-ctx.Done():
 			return
 		}
-		last = time.Now()
+		last, began = time.Now(), false
 		if !rules.Rebalance || !b.node.meta.leads() {
 			continue
 		}
-		if _, err := b.round(ctx); err != nil && ctx.Err() == nil {
+		begun, err := b.round(ctx)
+		if err != nil && ctx.Err() == nil {
 			b.node.log.Info("balancing waits", "error", err)
 		}
+		began = len(begun) > 0
 	}
 }
 
@@ -70,14 +79,14 @@ func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 
 // begin has a step carried out (Q1). A leader's change is no operator.
 func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step) (operator uint64, err error) {
-	why := fmt.Sprintf("%s: %s", s.Rule, s.Why)
+	d, why := m.Shard(s.Shard), fmt.Sprintf("%s: %s", s.Rule, s.Why)
 	switch s.Kind {
 	case placement.AddReplica, placement.RemoveReplica, placement.MoveReplica:
-		return b.node.beginMove(ctx, m, s.Shard, s.From, s.To, why)
+		return b.node.begin(ctx, placement.BeginMove(d, s.From, s.To, why))
 	case placement.Split:
-		return b.node.beginSplit(ctx, m, m.Shard(s.Shard), s.Key, why)
+		return b.node.beginSplit(ctx, d, s.Key, why)
 	case placement.TransferLeader:
-		return 0, b.node.prefer(ctx, m, s.Shard, s.To)
+		return b.node.begin(ctx, placement.Prefer(d, s.To))
 	default:
 		return 0, fmt.Errorf("nobody carries out a step of the kind %s", s.Kind)
 	}

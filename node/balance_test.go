@@ -22,8 +22,16 @@ func briskly(t *testing.T, n *testcluster.Node, more map[string]string) {
 		rules[name] = value
 	}
 	for name, value := range rules {
-		require.NoError(t, n.Inside().Set(t.Context(), name, value))
+		_, err := n.Inside().Propose(t.Context(), placement.Set(name, value))
+		require.NoError(t, err)
 	}
+}
+
+// setState has the first node say what may be placed on a node.
+func setState(t *testing.T, c *testcluster.Cluster, n *testcluster.Node, state placement.NodeState) {
+	t.Helper()
+	_, err := admin(t, c, c.Node(1)).SetNodeState(t.Context(), &adminpb.SetNodeStateRequest{Node: n.Name, State: state.String()})
+	require.NoError(t, err)
 }
 
 // requireVoters waits until each shard has as many voters, on the nodes given only, and
@@ -120,7 +128,7 @@ func TestDecommissioningEmptiesANode(t *testing.T) {
 	fourth.Start(t)
 	briskly(t, c.Node(1), nil)
 	load := startLoad(t, c)
-	require.NoError(t, c.Node(1).Inside().SetState(t.Context(), id(c.Node(3)), placement.Decommissioning))
+	setState(t, c, c.Node(3), placement.Decommissioning)
 	requireVoters(t, c.Node(1), 3, id(c.Node(1)), id(c.Node(2)), id(fourth))
 	load.stop(t)
 	load.requireAll(t, c.Client(t))
@@ -140,9 +148,9 @@ func TestDrainingTakesLeaders(t *testing.T) {
 		}
 		return n
 	}
-	require.NoError(t, c.Node(1).Inside().SetState(t.Context(), id(second), placement.Draining))
+	setState(t, c, second, placement.Draining)
 	testcluster.Until(t, "it to lead nothing", func() bool { return leads() == 0 })
-	require.NoError(t, c.Node(1).Inside().SetState(t.Context(), id(second), placement.Active))
+	setState(t, c, second, placement.Active)
 	testcluster.Until(t, "it to lead again", func() bool { return leads() > 0 })
 	load.stop(t)
 	load.requireAll(t, c.Client(t))
