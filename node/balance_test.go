@@ -210,3 +210,16 @@ func TestABalancedClusterStaysIdle(t *testing.T) {
 	}
 	require.Equal(t, was, state())
 }
+
+// A move whose new node died before it had caught up is given up, and leaves nothing behind.
+func TestAMoveToADeadNodeIsGivenUp(t *testing.T) {
+	c := moveCluster(t, nil)
+	first, fourth := c.Node(1), c.Node(4)
+	d, dead := theShard(first), id(fourth)
+	fourth.Stop()
+	_, err := first.Inside().Move(t.Context(), d.ID, id(c.Node(2)), dead, "a test")
+	require.NoError(t, err)
+	briskly(t, first, nil)
+	testcluster.Until(t, "the move to be given up", func() bool { return first.Inside().Map().Operator(d.ID) == nil })
+	requireVoters(t, first, 3, id(first), id(c.Node(2)), id(c.Node(3)))
+}

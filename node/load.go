@@ -127,12 +127,17 @@ func (l *loads) collect(ctx context.Context, m *placement.Map) (heard map[shard.
 		n := m.Node(id)
 		return n == nil || n.State == placement.Removed
 	})
-	now := time.Now()
-	if now.Sub(l.mu.last) > m.Rules().StaleAfter {
+	return maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter)
+}
+
+// listens notes that nodes were asked now, and returns since when they are, without a
+// pause longer than patience. l.mu is held.
+func (l *loads) listens(now time.Time, patience time.Duration) time.Time {
+	if now.Sub(l.mu.last) > patience {
 		l.mu.since = now
 	}
 	l.mu.last = now
-	return maps.Clone(l.mu.heard), l.mu.since
+	return l.mu.since
 }
 
 func (l *loads) hear(id shard.NodeID, reply *routerpb.LoadReply) {
