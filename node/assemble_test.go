@@ -70,3 +70,15 @@ func TestAssemblingALoad(t *testing.T) {
 		Heard: before, Leader: 3, Reads: 5, SpanSince: before, Behind: map[shard.NodeID]uint64{1: 0, 3: 0},
 	}, load.Shards[3])
 }
+
+// Silence counts from when somebody began to listen without a long pause.
+func TestSilenceCountsOnlyWhileSomebodyListens(t *testing.T) {
+	l := &loads{}
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const patience = 30 * time.Second
+	require.Equal(t, start, l.listens(start, patience))
+	require.Equal(t, start, l.listens(start.Add(patience), patience))
+	require.Equal(t, start, l.listens(start.Add(2*patience), patience))
+	later := start.Add(time.Hour)
+	require.Equal(t, later, l.listens(later, patience))
+}

@@ -50,7 +50,8 @@ type Config struct {
 	// InitialSplits cuts the keyspace of a new cluster: "uniform:N" or keys separated
 	// by commas. Default: one shard. It means nothing afterwards.
 	InitialSplits string
-	// ReplicationFactor of a new cluster's shards. Default 3, or fewer founders.
+	// ReplicationFactor of a new cluster's shards. Default 3; while there are fewer
+	// nodes, each shard has one on every node.
 	ReplicationFactor int
 	// MaxClockOffset is how far this node's clock may be from the majority's before
 	// it stops proposing. Default 500 ms.

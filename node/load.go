@@ -23,10 +23,7 @@ const (
 // loads measures this node's load and collects everybody's. Times are intervals: no
 // business of the clock that may be wrong.
 type loads struct {
-	node *Node
-	// since is when this node began to collect.
-	since time.Time
-
+	node  *Node
 	fsync struct {
 		sync.Mutex
 		load.Latency
@@ -34,6 +31,9 @@ type loads struct {
 	mu struct {
 		sync.Mutex
 		heard map[shard.NodeID]heardLoad
+		// since is when this node began to collect without long pauses, last is when it
+		// did so last.
+		since, last time.Time
 	}
 }
 
@@ -44,7 +44,7 @@ type heardLoad struct {
 }
 
 func newLoads(n *Node) *loads {
-	l := &loads{node: n, since: time.Now()}
+	l := &loads{node: n}
 	l.mu.heard = make(map[shard.NodeID]heardLoad)
 	return l
 }
@@ -100,8 +100,9 @@ func pointProto(p load.Point) *routerpb.SplitPoint {
 	return &routerpb.SplitPoint{Key: p.Key, Left: p.Left}
 }
 
-// collect asks all nodes of the map and returns what each said last, now or before.
-func (l *loads) collect(ctx context.Context, m *placement.Map) map[shard.NodeID]heardLoad {
+// collect asks all nodes of the map and returns what each said last, now or before, and
+// since when this node has been asking: who was not asked did not fall silent.
+func (l *loads) collect(ctx context.Context, m *placement.Map) (heard map[shard.NodeID]heardLoad, since time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, loadPatience)
 	defer cancel()
 	var asking sync.WaitGroup
@@ -126,7 +127,17 @@ func (l *loads) collect(ctx context.Context, m *placement.Map) map[shard.NodeID]
 		n := m.Node(id)
 		return n == nil || n.State == placement.Removed
 	})
-	return maps.Clone(l.mu.heard)
+	return maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter)
+}
+
+// listens notes that nodes were asked now, and returns since when they are, without a
+// pause longer than patience. l.mu is held.
+func (l *loads) listens(now time.Time, patience time.Duration) time.Time {
+	if now.Sub(l.mu.last) > patience {
+		l.mu.since = now
+	}
+	l.mu.last = now
+	return l.mu.since
 }
 
 func (l *loads) hear(id shard.NodeID, reply *routerpb.LoadReply) {

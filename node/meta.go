@@ -178,7 +178,7 @@ func (m *meta) initialise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := &placementpb.InitCluster{ClusterId: f.ClusterID, ReplicationFactor: uint32(min(f.ReplicationFactor, len(f.Founders))), SplitKeys: splits}
+	c := &placementpb.InitCluster{ClusterId: f.ClusterID, ReplicationFactor: uint32(f.ReplicationFactor), SplitKeys: splits}
 	for _, n := range f.Founders {
 		c.Nodes = append(c.Nodes, &placementpb.Node{NodeId: uint64(n.NodeID), Name: n.Name, PeerAddr: n.PeerAddr, Incarnation: n.Incarnation})
 	}

@@ -33,6 +33,7 @@ type Node struct {
 	watch   *watch
 	agent   *agent
 	control *controller
+	balance *balancer
 	loads   *loads
 
 	// Set by Start, in this order.
@@ -80,6 +81,7 @@ func New(cfg Config) (*Node, error) {
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
 	n.control = newController(n)
+	n.balance = &balancer{n}
 	n.loads = newLoads(n)
 	return n, nil
 }

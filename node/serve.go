@@ -25,7 +25,7 @@ func (n *Node) serveClients(context.Context) error {
 	}
 	coordination := etcdapi.NewCoordination(own.Conn())
 	n.onClose(coordination.Close)
-	admin := adminapi.New(n.loads)
+	admin := adminapi.New(n.loads, n)
 	register := func(g *grpc.Server) {
 		api.Register(g)
 		coordination.Register(g)
@@ -90,7 +90,6 @@ func (n *Node) serveAdmin(handler http.Handler) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
 	handleProfiles(mux)
-	n.handlePlacement(mux)
 	server := etcdapi.NewHTTPServer(mux, n.log)
 	n.servers.Go(func() { n.served("admin HTTP", server.Serve(l)) })
 	n.onClose(func() { server.Close() })

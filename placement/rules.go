@@ -22,6 +22,11 @@ type Rules struct {
 	// changes nothing. Default region,zone,rack.
 	ZoneLabels []string
 
+	// rebalance: whether plans are carried out by themselves, on or off. Default on.
+	Rebalance bool
+	// rebalance-interval: how often that is looked at. Default 10s.
+	RebalanceInterval time.Duration
+
 	// stale-after: a report older than this is not believed, and its node counts as
 	// silent: nothing new goes there. Default 30s.
 	StaleAfter time.Duration
@@ -88,6 +93,7 @@ const (
 func DefaultRules() Rules {
 	return Rules{
 		ReplicationFactor: 3, ZoneLabels: []string{"region", "zone", "rack"},
+		Rebalance: true, RebalanceInterval: 10 * time.Second,
 		StaleAfter: 30 * time.Second, DeadAfter: 10 * time.Minute,
 		SplitBytes: 512 << 20, SplitWrites: 5000, SplitWriteBytes: 16 << 20,
 		MergeBelow: 0.25, MergeWait: time.Hour, Settle: time.Minute,
@@ -121,10 +127,18 @@ func (r *Rules) set(name, value string) error {
 		return checkReplicationFactor(factor)
 	case "zone-labels":
 		return setNames(&r.ZoneLabels, value)
+	case SettingRebalance:
+		if value != "on" && value != "off" {
+			return fmt.Errorf("%q is neither on nor off", value)
+		}
+		r.Rebalance = value == "on"
+		return nil
+	case "rebalance-interval":
+		return setDuration(&r.RebalanceInterval, value, 100*time.Millisecond, time.Minute)
 	case "stale-after":
 		return setDuration(&r.StaleAfter, value, time.Second, time.Hour)
 	case "dead-after":
-		return setDuration(&r.DeadAfter, value, time.Minute, 30*24*time.Hour)
+		return setDuration(&r.DeadAfter, value, 5*time.Second, 30*24*time.Hour)
 	case "split-bytes":
 		return setBytes(&r.SplitBytes, value, 1<<20, 1<<40)
 	case "split-writes":

@@ -23,6 +23,8 @@ func TestRulesOfSettings(t *testing.T) {
 		change      func()
 	}{
 		{"zone-labels", "zone", func() { want.ZoneLabels = []string{"zone"} }},
+		{SettingRebalance, "off", func() { want.Rebalance = false }},
+		{"rebalance-interval", "200ms", func() { want.RebalanceInterval = 200 * time.Millisecond }},
 		{"stale-after", "10s", func() { want.StaleAfter = 10 * time.Second }},
 		{"dead-after", "1h30m", func() { want.DeadAfter = 90 * time.Minute }},
 		{"split-bytes", "64MiB", func() { want.SplitBytes = 64 << 20 }},
@@ -66,7 +68,8 @@ func TestRulesRefuse(t *testing.T) {
 		{"zone-labels", "zone, rack", "not a list of different label names"},
 		{"zone-labels", "zone,zone", "not a list of different label names"},
 		{"dead-after", "10", "not a duration; write for example 90s"},
-		{"dead-after", "1s", "1s is not from 1m0s to 720h0m0s"},
+		{"dead-after", "1s", "1s is not from 5s to 720h0m0s"},
+		{SettingRebalance, "yes", "neither on nor off"},
 		{"split-bytes", "512MB", "not a size; write bytes, or for example 512MiB"},
 		{"split-bytes", "1KiB", "1KiB is not from 1 MiB to 1 TiB"},
 		{"split-bytes", "99999999TiB", "is not from"},

@@ -14,6 +14,9 @@ type Setting struct{ Name, Value string }
 // InitCluster sets it. Even numbers cost a replica and survive no further failure.
 const SettingReplicationFactor = "replication-factor"
 
+// SettingRebalance is whether plans are carried out by themselves: on, the default, or off.
+const SettingRebalance = "rebalance"
+
 const (
 	replicationFactorMax = 7 // more voters slow every write and buy little
 	settingsMax          = 256

@@ -58,7 +58,7 @@ func layers() []layer {
 		{[]string{"router/adminapi/adminpb"}, nil,
 			"Wire messages import wire messages only."},
 		{[]string{"router/adminapi"}, []string{"router/adminapi/adminpb", "placement/...", "shard"},
-			"What the cluster tells of itself is made of a map and a load, which are given to it; it\nasks no node and changes nothing."},
+			"What the cluster tells of itself is made of a map and a load, which are given to it; it\nasks no node itself, and what it changes are commands to the placement table."},
 		{[]string{"router/watchmerge"}, []string{"router", "router/routerpb", "shard", "shard/shardpb"},
 			"Merging watches needs the map and feeds, both by way of the router. To whom events go is\ndecided above, so that a client can merge too."},
 		{[]string{"router/..."}, []string{"router/...", "txn", "placement/...", "shard/..."},

@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/internal/proccluster"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
@@ -60,7 +59,10 @@ func (l FlotillaLayout) Split(ctx context.Context, key string) error {
 	if len(shards) >= shardsMax {
 		return fmt.Errorf("split at %q: there are %d shards", key, len(shards))
 	}
-	return l.order(ctx, "/split", url.Values{"key": {key}})
+	return l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
+		_, err := admin.Split(ctx, &adminpb.SplitRequest{Key: []byte(key)})
+		return err
+	})
 }
 
 // Move implements Layout: the replica comes from the next node after it that has one.
@@ -94,7 +96,10 @@ func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
 	if from == "" || to == "" {
 		return fmt.Errorf("move %q: shard %d is everywhere or nowhere", key, shards[i].Id)
 	}
-	return l.order(ctx, "/move", url.Values{"shard": {fmt.Sprint(shards[i].Id)}, "from": {from}, "to": {to}})
+	return l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
+		_, err := admin.Move(ctx, &adminpb.MoveRequest{Shard: shards[i].Id, From: from, To: to})
+		return err
+	})
 }
 
 func hasReplica(s *adminpb.Shard, node string) bool {
@@ -107,49 +112,35 @@ func (l FlotillaLayout) Transfer(ctx context.Context, node int) error {
 	var errs []error
 	for _, s := range shards {
 		if name := l.Nodes[node].Name; hasReplica(s, name) && s.Leader != name {
-			errs = append(errs, l.order(ctx, "/prefer", url.Values{"shard": {fmt.Sprint(s.Id)}, "node": {name}}))
+			errs = append(errs, l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
+				_, err := admin.Transfer(ctx, &adminpb.TransferRequest{Shard: s.Id, To: name})
+				return err
+			}))
 		}
 	}
 	return errors.Join(append(errs, err)...)
 }
 
-// order posts to the admin port of one node after the other until one answers, be it with
-// a refusal.
-func (l FlotillaLayout) order(ctx context.Context, path string, form url.Values) error {
+// order asks one node after the other until one answers, be it with a refusal.
+func (l FlotillaLayout) order(ctx context.Context, ask func(context.Context, adminpb.AdminClient) error) error {
 	var errs []error
 	for _, n := range l.Nodes {
-		said, ok, err := post(ctx, "http://"+n.AdminAddr+path, form)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case !ok:
-			return fmt.Errorf("%s %v through %s: %s", path, form, n.Name, said)
-		default:
+		cli, err := dial([]string{n.ClientAddr})
+		if err != nil {
+			return err
+		}
+		asking, cancel := context.WithTimeout(ctx, orderTimeout)
+		err = ask(asking, adminpb.NewAdminClient(cli.ActiveConnection()))
+		cancel()
+		if err = errors.Join(err, cli.Close()); err == nil {
 			return nil
+		}
+		errs = append(errs, fmt.Errorf("through %s: %w", n.Name, err))
+		if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
+			break
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func post(ctx context.Context, to string, form url.Values) (said string, ok bool, err error) {
-	fail := func(err error) (string, bool, error) { return "", false, fmt.Errorf("post %s: %w", to, err) }
-	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to+"?"+form.Encode(), nil)
-	if err != nil {
-		return fail(err)
-	}
-	req.Close = true // the node may be another process next time
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fail(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return fail(err)
-	}
-	return strings.TrimSpace(string(body)), resp.StatusCode == http.StatusOK, nil
 }
 
 // anyShards is the map of the first node that answers.

@@ -16,10 +16,13 @@ import (
 type Server struct {
 	adminpb.UnimplementedAdminServer
 	cluster Cluster
+	changes Changes
 }
 
-// New returns a Server of what the cluster tells.
-func New(cluster Cluster) *Server { return &Server{cluster: cluster} }
+// New returns a Server of what the cluster tells, that changes it by way of changes.
+func New(cluster Cluster, changes Changes) *Server {
+	return &Server{cluster: cluster, changes: changes}
+}
 
 // Register adds the service to a gRPC server.
 func (s *Server) Register(g *grpc.Server) { adminpb.RegisterAdminServer(g, s) }
@@ -64,13 +67,39 @@ func (s *Server) Shards(ctx context.Context, req *adminpb.ShardsRequest) (*admin
 	return reply, nil
 }
 
+// Operators implements adminpb.AdminServer.
+func (s *Server) Operators(ctx context.Context, _ *adminpb.OperatorsRequest) (*adminpb.OperatorsReply, error) {
+	v, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &adminpb.OperatorsReply{Version: v.Map.Version()}
+	for _, o := range v.Map.Operators() {
+		reply.Operators = append(reply.Operators, v.operator(o))
+	}
+	return reply, nil
+}
+
+// Settings implements adminpb.AdminServer.
+func (s *Server) Settings(ctx context.Context, _ *adminpb.SettingsRequest) (*adminpb.SettingsReply, error) {
+	v, err := s.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &adminpb.SettingsReply{Rebalance: v.Map.Rules().Rebalance}
+	for _, one := range v.Map.Settings() {
+		reply.Settings = append(reply.Settings, &adminpb.Setting{Name: one.Name, Value: one.Value})
+	}
+	return reply, nil
+}
+
 // Plan implements adminpb.AdminServer.
 func (s *Server) Plan(ctx context.Context, _ *adminpb.PlanRequest) (*adminpb.PlanReply, error) {
 	v, err := s.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	decision := placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now)
+	decision := placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now).Feasible()
 	reply := &adminpb.PlanReply{}
 	for _, step := range decision.Steps {
 		reply.Steps = append(reply.Steps, v.step(step))

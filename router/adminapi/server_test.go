@@ -73,7 +73,7 @@ func known() *placement.Load {
 }
 
 func TestNodesAreTold(t *testing.T) {
-	s := New(&seen{view: View{Now: now, Map: apply(t, founded()), Load: known(), Distrusted: map[shard.NodeID]string{2: "it is slow"}}})
+	s := New(&seen{view: View{Now: now, Map: apply(t, founded()), Load: known(), Distrusted: map[shard.NodeID]string{2: "it is slow"}}}, nil)
 	reply, err := s.Nodes(t.Context(), &adminpb.NodesRequest{})
 	require.NoError(t, err)
 	require.Len(t, reply.Nodes, 3)
@@ -89,7 +89,7 @@ func TestShardsAreTold(t *testing.T) {
 	s := New(&seen{view: View{
 		Now: now, Map: apply(t, founded(), splitting()), Load: known(), Terms: map[shard.ID]uint64{3: 7},
 		Sizes: map[shard.ID]map[shard.NodeID]int64{3: {1: 100, 2: 98}},
-	}})
+	}}, nil)
 	ask := func(req *adminpb.ShardsRequest) (ids []uint64, shards []*adminpb.Shard) {
 		t.Helper()
 		reply, err := s.Shards(t.Context(), req)
@@ -150,7 +150,7 @@ func TestThePlanIsThePlanners(t *testing.T) {
 	load.Shards[3] = large
 	load.Shards[4] = placement.ShardLoad{Heard: large.Heard, Leader: 3, SpanSince: large.SpanSince}
 	view := View{Now: now, Map: apply(t, founded()), Load: load}
-	s := New(&seen{view: view})
+	s := New(&seen{view: view}, nil)
 
 	reply, err := s.Plan(t.Context(), &adminpb.PlanRequest{})
 	require.NoError(t, err)
@@ -167,7 +167,7 @@ func TestThePlanIsThePlanners(t *testing.T) {
 		[]any{split.Shard, string(split.Key), split.Rule, split.Why, split.Effect})
 	require.NotEmpty(t, split.Why)
 
-	s = New(&seen{view: View{Now: now, Map: apply(t, founded(), splitting()), Load: load}})
+	s = New(&seen{view: View{Now: now, Map: apply(t, founded(), splitting()), Load: load}}, nil)
 	reply, err = s.Plan(t.Context(), &adminpb.PlanRequest{})
 	require.NoError(t, err)
 	for _, step := range reply.Steps {
@@ -176,7 +176,7 @@ func TestThePlanIsThePlanners(t *testing.T) {
 }
 
 func TestWithoutAMapNothingIsTold(t *testing.T) {
-	s := New(&seen{err: errors.New("no map yet")})
+	s := New(&seen{err: errors.New("no map yet")}, nil)
 	_, err := s.Nodes(t.Context(), &adminpb.NodesRequest{})
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	_, err = s.Shards(t.Context(), &adminpb.ShardsRequest{})

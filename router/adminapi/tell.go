@@ -63,7 +63,7 @@ func (v *View) operator(o *placement.Operator) *adminpb.Operator {
 	}
 	out := &adminpb.Operator{
 		Id: o.ID, Kind: o.Kind.String(), Phase: o.Phase.String(), Why: o.Why,
-		From: v.name(o.From), To: v.name(o.To), Key: o.Key, With: uint64(o.With),
+		From: v.name(o.From), To: v.name(o.To), Key: o.Key, With: uint64(o.With), Shard: uint64(o.Shard),
 	}
 	if o.Child != nil {
 		out.Child = uint64(o.Child.ID)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -13,6 +14,20 @@ type Cluster interface {
 	// Look asks the nodes and returns what is known now. It does not wait long for those
 	// that do not answer.
 	Look(ctx context.Context) (*View, error)
+}
+
+// Changes is how the server changes the cluster.
+type Changes interface {
+	// Newest is the placement table with all that was changed before, as far as the node
+	// can know.
+	Newest(ctx context.Context) (*placement.Map, error)
+	// Propose applies a command to the placement table. A refusal is a
+	// *placement.RefusedError; after any other error the outcome is unknown.
+	Propose(ctx context.Context, c *placementpb.Command) (*placementpb.Result, error)
+	// ReadyToSplit says which replicas of the shard do not answer or are not well.
+	ReadyToSplit(ctx context.Context, d *shard.Descriptor) error
+	// Rebalance begins the steps of the plan, once, and returns those that began.
+	Rebalance(ctx context.Context) ([]placement.Step, error)
 }
 
 // View is the cluster as one node sees it at a moment.

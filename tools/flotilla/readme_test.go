@@ -180,7 +180,7 @@ func (r *reader) stopNodes() {
 
 // moved replaces the README's ports by those of the test.
 func (r *reader) moved(text string) string {
-	for _, p := range []int{2379, 2380, 22379, 22380, 32379, 32380} {
+	for _, p := range []int{2379, 2380, 22379, 22380, 32379, 32380, 42379, 42380} {
 		text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d", p), fmt.Sprintf("127.0.0.1:%d", p-2379+r.base))
 	}
 	return text
@@ -290,14 +290,14 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// freeBase finds a port that can stand for 2379: it and the five that go with it are
+// freeBase finds a port that can stand for 2379: it and the seven that go with it are
 // free.
 func freeBase(t *testing.T) int {
 	t.Helper()
 	for range 100 {
 		base := 3000 + rand.IntN(9000)
 		free := true
-		for _, p := range []int{0, 1, 20000, 20001, 30000, 30001} {
+		for _, p := range []int{0, 1, 20000, 20001, 30000, 30001, 40000, 40001} {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+p))
 			free = free && err == nil
 			if err == nil {
@@ -308,7 +308,7 @@ func freeBase(t *testing.T) int {
 			return base
 		}
 	}
-	t.Fatal("no six free ports were found")
+	t.Fatal("no eight free ports were found")
 	return 0
 }
 

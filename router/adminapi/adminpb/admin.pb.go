@@ -761,6 +761,7 @@ type Operator struct {
 	Key           []byte                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`      // SPLIT
 	Child         uint64                 `protobuf:"varint,8,opt,name=child,proto3" json:"child,omitempty"` // SPLIT: the new shard
 	With          uint64                 `protobuf:"varint,9,opt,name=with,proto3" json:"with,omitempty"`   // MERGE: the right neighbour
+	Shard         uint64                 `protobuf:"varint,10,opt,name=shard,proto3" json:"shard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +859,815 @@ func (x *Operator) GetWith() uint64 {
 	return 0
 }
 
+func (x *Operator) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+type OperatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperatorsRequest) Reset() {
+	*x = OperatorsRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperatorsRequest) ProtoMessage() {}
+
+func (x *OperatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperatorsRequest.ProtoReflect.Descriptor instead.
+func (*OperatorsRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{10}
+}
+
+type OperatorsReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operators []*Operator            `protobuf:"bytes,1,rep,name=operators,proto3" json:"operators,omitempty"` // ascending by shard
+	// version is that of the map they are from. An operator has ended if its ID is not above
+	// that and it is not listed.
+	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperatorsReply) Reset() {
+	*x = OperatorsReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperatorsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperatorsReply) ProtoMessage() {}
+
+func (x *OperatorsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperatorsReply.ProtoReflect.Descriptor instead.
+func (*OperatorsReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *OperatorsReply) GetOperators() []*Operator {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
+func (x *OperatorsReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type SettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettingsRequest) Reset() {
+	*x = SettingsRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettingsRequest) ProtoMessage() {}
+
+func (x *SettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettingsRequest.ProtoReflect.Descriptor instead.
+func (*SettingsRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{12}
+}
+
+type SettingsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`    // those that are set, ascending by name
+	Rebalance     bool                   `protobuf:"varint,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"` // whether plans are carried out by themselves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettingsReply) Reset() {
+	*x = SettingsReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettingsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettingsReply) ProtoMessage() {}
+
+func (x *SettingsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettingsReply.ProtoReflect.Descriptor instead.
+func (*SettingsReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SettingsReply) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *SettingsReply) GetRebalance() bool {
+	if x != nil {
+		return x.Rebalance
+	}
+	return false
+}
+
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type SplitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"` // 0: the one that owns the key
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`      // first of the right half; empty: where the writes divide, or else the bytes
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRequest) Reset() {
+	*x = SplitRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRequest) ProtoMessage() {}
+
+func (x *SplitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
+func (*SplitRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SplitRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *SplitRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SplitRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // node; empty: only a replica more
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // node; empty: only a replica less
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRequest) Reset() {
+	*x = MoveRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRequest) ProtoMessage() {}
+
+func (x *MoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
+func (*MoveRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MoveRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *MoveRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type TransferRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"` // node
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TransferRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *TransferRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type CancelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRequest) Reset() {
+	*x = CancelRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRequest) ProtoMessage() {}
+
+func (x *CancelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
+func (*CancelRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CancelRequest) GetOperator() uint64 {
+	if x != nil {
+		return x.Operator
+	}
+	return 0
+}
+
+type LockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // empty: unlock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockRequest) Reset() {
+	*x = LockRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockRequest) ProtoMessage() {}
+
+func (x *LockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
+func (*LockRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LockRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *LockRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SetNodeStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // active, draining, decommissioning
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeStateRequest) Reset() {
+	*x = SetNodeStateRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeStateRequest) ProtoMessage() {}
+
+func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeStateRequest.ProtoReflect.Descriptor instead.
+func (*SetNodeStateRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetNodeStateRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SetNodeStateRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *SetNodeStateRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"` // empty: the default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRequest) Reset() {
+	*x = SetRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRequest) ProtoMessage() {}
+
+func (x *SetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRequest.ProtoReflect.Descriptor instead.
+func (*SetRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetRequest) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type OperatorReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"` // that carries it out; 0 with dry_run
+	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // Split: where
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperatorReply) Reset() {
+	*x = OperatorReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperatorReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperatorReply) ProtoMessage() {}
+
+func (x *OperatorReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperatorReply.ProtoReflect.Descriptor instead.
+func (*OperatorReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *OperatorReply) GetOperator() uint64 {
+	if x != nil {
+		return x.Operator
+	}
+	return 0
+}
+
+func (x *OperatorReply) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *OperatorReply) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type DoneReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoneReply) Reset() {
+	*x = DoneReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoneReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoneReply) ProtoMessage() {}
+
+func (x *DoneReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoneReply.ProtoReflect.Descriptor instead.
+func (*DoneReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
+}
+
+type RebalanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
+}
+
+type RebalanceReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Begun         []*Step                `protobuf:"bytes,1,rep,name=begun,proto3" json:"begun,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceReply) Reset() {
+	*x = RebalanceReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceReply) ProtoMessage() {}
+
+func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceReply.ProtoReflect.Descriptor instead.
+func (*RebalanceReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RebalanceReply) GetBegun() []*Step {
+	if x != nil {
+		return x.Begun
+	}
+	return nil
+}
+
 type PlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -866,7 +1676,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1688,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1701,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{10}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type PlanReply struct {
@@ -904,7 +1714,7 @@ type PlanReply struct {
 
 func (x *PlanReply) Reset() {
 	*x = PlanReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1726,7 @@ func (x *PlanReply) String() string {
 func (*PlanReply) ProtoMessage() {}
 
 func (x *PlanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1739,7 @@ func (x *PlanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanReply.ProtoReflect.Descriptor instead.
 func (*PlanReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{11}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PlanReply) GetSteps() []*Step {
@@ -964,7 +1774,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1786,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1799,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{12}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Step) GetKind() string {
@@ -1073,7 +1883,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1895,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1908,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{13}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Reason) GetRule() string {
@@ -1199,7 +2009,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\alearner\x18\x03 \x01(\bR\alearner\x12!\n" +
 	"\fheard_millis\x18\x04 \x01(\x03R\vheardMillis\x12\x10\n" +
 	"\x03lag\x18\x05 \x01(\x03R\x03lag\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"\xb6\x01\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"\xcc\x01\n" +
 	"\bOperator\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -1209,7 +2019,54 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x02to\x18\x06 \x01(\tR\x02to\x12\x10\n" +
 	"\x03key\x18\a \x01(\fR\x03key\x12\x14\n" +
 	"\x05child\x18\b \x01(\x04R\x05child\x12\x12\n" +
-	"\x04with\x18\t \x01(\x04R\x04with\"\r\n" +
+	"\x04with\x18\t \x01(\x04R\x04with\x12\x14\n" +
+	"\x05shard\x18\n" +
+	" \x01(\x04R\x05shard\"\x12\n" +
+	"\x10OperatorsRequest\"e\n" +
+	"\x0eOperatorsReply\x129\n" +
+	"\toperators\x18\x01 \x03(\v2\x1b.flotilla.admin.v1.OperatorR\toperators\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\x11\n" +
+	"\x0fSettingsRequest\"e\n" +
+	"\rSettingsReply\x126\n" +
+	"\bsettings\x18\x01 \x03(\v2\x1a.flotilla.admin.v1.SettingR\bsettings\x12\x1c\n" +
+	"\trebalance\x18\x02 \x01(\bR\trebalance\"3\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"O\n" +
+	"\fSplitRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"`\n" +
+	"\vMoveRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"P\n" +
+	"\x0fTransferRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"+\n" +
+	"\rCancelRequest\x12\x1a\n" +
+	"\boperator\x18\x01 \x01(\x04R\boperator\";\n" +
+	"\vLockRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"X\n" +
+	"\x13SetNodeStateRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"6\n" +
+	"\n" +
+	"SetRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"S\n" +
+	"\rOperatorReply\x12\x1a\n" +
+	"\boperator\x18\x01 \x01(\x04R\boperator\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\"\v\n" +
+	"\tDoneReply\"\x12\n" +
+	"\x10RebalanceRequest\"?\n" +
+	"\x0eRebalanceReply\x12-\n" +
+	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\"\r\n" +
 	"\vPlanRequest\"o\n" +
 	"\tPlanReply\x12-\n" +
 	"\x05steps\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05steps\x123\n" +
@@ -1229,11 +2086,21 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x06Reason\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text2\xe2\x01\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text2\xec\a\n" +
 	"\x05Admin\x12G\n" +
 	"\x05Nodes\x12\x1f.flotilla.admin.v1.NodesRequest\x1a\x1d.flotilla.admin.v1.NodesReply\x12J\n" +
-	"\x06Shards\x12 .flotilla.admin.v1.ShardsRequest\x1a\x1e.flotilla.admin.v1.ShardsReply\x12D\n" +
-	"\x04Plan\x12\x1e.flotilla.admin.v1.PlanRequest\x1a\x1c.flotilla.admin.v1.PlanReplyB9Z7github.com/flotilla-kv/flotilla/router/adminapi/adminpbb\x06proto3"
+	"\x06Shards\x12 .flotilla.admin.v1.ShardsRequest\x1a\x1e.flotilla.admin.v1.ShardsReply\x12S\n" +
+	"\tOperators\x12#.flotilla.admin.v1.OperatorsRequest\x1a!.flotilla.admin.v1.OperatorsReply\x12P\n" +
+	"\bSettings\x12\".flotilla.admin.v1.SettingsRequest\x1a .flotilla.admin.v1.SettingsReply\x12D\n" +
+	"\x04Plan\x12\x1e.flotilla.admin.v1.PlanRequest\x1a\x1c.flotilla.admin.v1.PlanReply\x12J\n" +
+	"\x05Split\x12\x1f.flotilla.admin.v1.SplitRequest\x1a .flotilla.admin.v1.OperatorReply\x12H\n" +
+	"\x04Move\x12\x1e.flotilla.admin.v1.MoveRequest\x1a .flotilla.admin.v1.OperatorReply\x12L\n" +
+	"\bTransfer\x12\".flotilla.admin.v1.TransferRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12H\n" +
+	"\x06Cancel\x12 .flotilla.admin.v1.CancelRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12D\n" +
+	"\x04Lock\x12\x1e.flotilla.admin.v1.LockRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12T\n" +
+	"\fSetNodeState\x12&.flotilla.admin.v1.SetNodeStateRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12B\n" +
+	"\x03Set\x12\x1d.flotilla.admin.v1.SetRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12S\n" +
+	"\tRebalance\x12#.flotilla.admin.v1.RebalanceRequest\x1a!.flotilla.admin.v1.RebalanceReplyB9Z7github.com/flotilla-kv/flotilla/router/adminapi/adminpbb\x06proto3"
 
 var (
 	file_router_adminapi_adminpb_admin_proto_rawDescOnce sync.Once
@@ -1247,27 +2114,43 @@ func file_router_adminapi_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_router_adminapi_adminpb_admin_proto_rawDescData
 }
 
-var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
-	(*NodesRequest)(nil),  // 0: flotilla.admin.v1.NodesRequest
-	(*NodesReply)(nil),    // 1: flotilla.admin.v1.NodesReply
-	(*Node)(nil),          // 2: flotilla.admin.v1.Node
-	(*ShardsRequest)(nil), // 3: flotilla.admin.v1.ShardsRequest
-	(*Span)(nil),          // 4: flotilla.admin.v1.Span
-	(*ShardsReply)(nil),   // 5: flotilla.admin.v1.ShardsReply
-	(*Shard)(nil),         // 6: flotilla.admin.v1.Shard
-	(*SplitPoint)(nil),    // 7: flotilla.admin.v1.SplitPoint
-	(*Replica)(nil),       // 8: flotilla.admin.v1.Replica
-	(*Operator)(nil),      // 9: flotilla.admin.v1.Operator
-	(*PlanRequest)(nil),   // 10: flotilla.admin.v1.PlanRequest
-	(*PlanReply)(nil),     // 11: flotilla.admin.v1.PlanReply
-	(*Step)(nil),          // 12: flotilla.admin.v1.Step
-	(*Reason)(nil),        // 13: flotilla.admin.v1.Reason
-	nil,                   // 14: flotilla.admin.v1.Node.LabelsEntry
+	(*NodesRequest)(nil),        // 0: flotilla.admin.v1.NodesRequest
+	(*NodesReply)(nil),          // 1: flotilla.admin.v1.NodesReply
+	(*Node)(nil),                // 2: flotilla.admin.v1.Node
+	(*ShardsRequest)(nil),       // 3: flotilla.admin.v1.ShardsRequest
+	(*Span)(nil),                // 4: flotilla.admin.v1.Span
+	(*ShardsReply)(nil),         // 5: flotilla.admin.v1.ShardsReply
+	(*Shard)(nil),               // 6: flotilla.admin.v1.Shard
+	(*SplitPoint)(nil),          // 7: flotilla.admin.v1.SplitPoint
+	(*Replica)(nil),             // 8: flotilla.admin.v1.Replica
+	(*Operator)(nil),            // 9: flotilla.admin.v1.Operator
+	(*OperatorsRequest)(nil),    // 10: flotilla.admin.v1.OperatorsRequest
+	(*OperatorsReply)(nil),      // 11: flotilla.admin.v1.OperatorsReply
+	(*SettingsRequest)(nil),     // 12: flotilla.admin.v1.SettingsRequest
+	(*SettingsReply)(nil),       // 13: flotilla.admin.v1.SettingsReply
+	(*Setting)(nil),             // 14: flotilla.admin.v1.Setting
+	(*SplitRequest)(nil),        // 15: flotilla.admin.v1.SplitRequest
+	(*MoveRequest)(nil),         // 16: flotilla.admin.v1.MoveRequest
+	(*TransferRequest)(nil),     // 17: flotilla.admin.v1.TransferRequest
+	(*CancelRequest)(nil),       // 18: flotilla.admin.v1.CancelRequest
+	(*LockRequest)(nil),         // 19: flotilla.admin.v1.LockRequest
+	(*SetNodeStateRequest)(nil), // 20: flotilla.admin.v1.SetNodeStateRequest
+	(*SetRequest)(nil),          // 21: flotilla.admin.v1.SetRequest
+	(*OperatorReply)(nil),       // 22: flotilla.admin.v1.OperatorReply
+	(*DoneReply)(nil),           // 23: flotilla.admin.v1.DoneReply
+	(*RebalanceRequest)(nil),    // 24: flotilla.admin.v1.RebalanceRequest
+	(*RebalanceReply)(nil),      // 25: flotilla.admin.v1.RebalanceReply
+	(*PlanRequest)(nil),         // 26: flotilla.admin.v1.PlanRequest
+	(*PlanReply)(nil),           // 27: flotilla.admin.v1.PlanReply
+	(*Step)(nil),                // 28: flotilla.admin.v1.Step
+	(*Reason)(nil),              // 29: flotilla.admin.v1.Reason
+	nil,                         // 30: flotilla.admin.v1.Node.LabelsEntry
 }
 var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 0: flotilla.admin.v1.NodesReply.nodes:type_name -> flotilla.admin.v1.Node
-	14, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
+	30, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
 	4,  // 2: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
 	6,  // 3: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
 	4,  // 4: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
@@ -1275,19 +2158,42 @@ var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	7,  // 6: flotilla.admin.v1.Shard.balance:type_name -> flotilla.admin.v1.SplitPoint
 	8,  // 7: flotilla.admin.v1.Shard.replicas:type_name -> flotilla.admin.v1.Replica
 	9,  // 8: flotilla.admin.v1.Shard.operator:type_name -> flotilla.admin.v1.Operator
-	12, // 9: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
-	13, // 10: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
-	0,  // 11: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
-	3,  // 12: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
-	10, // 13: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
-	1,  // 14: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
-	5,  // 15: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
-	11, // 16: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 9: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
+	14, // 10: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
+	28, // 11: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
+	28, // 12: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
+	29, // 13: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
+	0,  // 14: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
+	3,  // 15: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
+	10, // 16: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
+	12, // 17: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
+	26, // 18: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
+	15, // 19: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
+	16, // 20: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
+	17, // 21: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
+	18, // 22: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
+	19, // 23: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
+	20, // 24: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
+	21, // 25: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
+	24, // 26: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
+	1,  // 27: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
+	5,  // 28: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
+	11, // 29: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
+	13, // 30: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
+	27, // 31: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
+	22, // 32: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
+	22, // 33: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 34: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
+	23, // 35: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
+	23, // 36: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
+	23, // 37: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
+	23, // 38: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
+	25, // 39: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
+	27, // [27:40] is the sub-list for method output_type
+	14, // [14:27] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_router_adminapi_adminpb_admin_proto_init() }
@@ -1301,7 +2207,7 @@ func file_router_adminapi_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_adminapi_adminpb_admin_proto_rawDesc), len(file_router_adminapi_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,22 +19,53 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Admin_Nodes_FullMethodName  = "/flotilla.admin.v1.Admin/Nodes"
-	Admin_Shards_FullMethodName = "/flotilla.admin.v1.Admin/Shards"
-	Admin_Plan_FullMethodName   = "/flotilla.admin.v1.Admin/Plan"
+	Admin_Nodes_FullMethodName        = "/flotilla.admin.v1.Admin/Nodes"
+	Admin_Shards_FullMethodName       = "/flotilla.admin.v1.Admin/Shards"
+	Admin_Operators_FullMethodName    = "/flotilla.admin.v1.Admin/Operators"
+	Admin_Settings_FullMethodName     = "/flotilla.admin.v1.Admin/Settings"
+	Admin_Plan_FullMethodName         = "/flotilla.admin.v1.Admin/Plan"
+	Admin_Split_FullMethodName        = "/flotilla.admin.v1.Admin/Split"
+	Admin_Move_FullMethodName         = "/flotilla.admin.v1.Admin/Move"
+	Admin_Transfer_FullMethodName     = "/flotilla.admin.v1.Admin/Transfer"
+	Admin_Cancel_FullMethodName       = "/flotilla.admin.v1.Admin/Cancel"
+	Admin_Lock_FullMethodName         = "/flotilla.admin.v1.Admin/Lock"
+	Admin_SetNodeState_FullMethodName = "/flotilla.admin.v1.Admin/SetNodeState"
+	Admin_Set_FullMethodName          = "/flotilla.admin.v1.Admin/Set"
+	Admin_Rebalance_FullMethodName    = "/flotilla.admin.v1.Admin/Rebalance"
 )
 
 // AdminClient is the client API for Admin service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Admin tells what a cluster is made of, how loaded it is, and what the balancer would do.
-// Any node answers, from its own copy of the placement table and from what the nodes tell
-// it when it is asked. Nothing is changed.
+// Admin tells what a cluster is made of, how loaded it is, and what the balancer would do,
+// and takes what people want done about it. Any node answers, from its own copy of the
+// placement table and from what the nodes tell it when it is asked.
+//
+// What is asked for is checked and recorded when the answer comes; operators then go on
+// by themselves. With dry_run it is only checked.
 type AdminClient interface {
 	Nodes(ctx context.Context, in *NodesRequest, opts ...grpc.CallOption) (*NodesReply, error)
 	Shards(ctx context.Context, in *ShardsRequest, opts ...grpc.CallOption) (*ShardsReply, error)
+	Operators(ctx context.Context, in *OperatorsRequest, opts ...grpc.CallOption) (*OperatorsReply, error)
+	Settings(ctx context.Context, in *SettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error)
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanReply, error)
+	// Split cuts a shard in two.
+	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*OperatorReply, error)
+	// Move takes a replica from a node to another.
+	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*OperatorReply, error)
+	// Transfer has a node lead a shard from now on.
+	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*DoneReply, error)
+	// Cancel ends an operator that can still be undone.
+	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*DoneReply, error)
+	// Lock has the balancer leave a shard alone.
+	Lock(ctx context.Context, in *LockRequest, opts ...grpc.CallOption) (*DoneReply, error)
+	// SetNodeState says what may be placed on a node.
+	SetNodeState(ctx context.Context, in *SetNodeStateRequest, opts ...grpc.CallOption) (*DoneReply, error)
+	// Set changes a setting of the cluster.
+	Set(ctx context.Context, in *SetRequest, opts ...grpc.CallOption) (*DoneReply, error)
+	// Rebalance begins the steps of the plan, once.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceReply, error)
 }
 
 type adminClient struct {
@@ -65,6 +96,26 @@ func (c *adminClient) Shards(ctx context.Context, in *ShardsRequest, opts ...grp
 	return out, nil
 }
 
+func (c *adminClient) Operators(ctx context.Context, in *OperatorsRequest, opts ...grpc.CallOption) (*OperatorsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperatorsReply)
+	err := c.cc.Invoke(ctx, Admin_Operators_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Settings(ctx context.Context, in *SettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettingsReply)
+	err := c.cc.Invoke(ctx, Admin_Settings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlanReply)
@@ -75,17 +126,118 @@ func (c *adminClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *adminClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*OperatorReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperatorReply)
+	err := c.cc.Invoke(ctx, Admin_Split_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*OperatorReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperatorReply)
+	err := c.cc.Invoke(ctx, Admin_Move_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*DoneReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoneReply)
+	err := c.cc.Invoke(ctx, Admin_Transfer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*DoneReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoneReply)
+	err := c.cc.Invoke(ctx, Admin_Cancel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Lock(ctx context.Context, in *LockRequest, opts ...grpc.CallOption) (*DoneReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoneReply)
+	err := c.cc.Invoke(ctx, Admin_Lock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) SetNodeState(ctx context.Context, in *SetNodeStateRequest, opts ...grpc.CallOption) (*DoneReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoneReply)
+	err := c.cc.Invoke(ctx, Admin_SetNodeState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Set(ctx context.Context, in *SetRequest, opts ...grpc.CallOption) (*DoneReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoneReply)
+	err := c.cc.Invoke(ctx, Admin_Set_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceReply)
+	err := c.cc.Invoke(ctx, Admin_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
 //
-// Admin tells what a cluster is made of, how loaded it is, and what the balancer would do.
-// Any node answers, from its own copy of the placement table and from what the nodes tell
-// it when it is asked. Nothing is changed.
+// Admin tells what a cluster is made of, how loaded it is, and what the balancer would do,
+// and takes what people want done about it. Any node answers, from its own copy of the
+// placement table and from what the nodes tell it when it is asked.
+//
+// What is asked for is checked and recorded when the answer comes; operators then go on
+// by themselves. With dry_run it is only checked.
 type AdminServer interface {
 	Nodes(context.Context, *NodesRequest) (*NodesReply, error)
 	Shards(context.Context, *ShardsRequest) (*ShardsReply, error)
+	Operators(context.Context, *OperatorsRequest) (*OperatorsReply, error)
+	Settings(context.Context, *SettingsRequest) (*SettingsReply, error)
 	Plan(context.Context, *PlanRequest) (*PlanReply, error)
+	// Split cuts a shard in two.
+	Split(context.Context, *SplitRequest) (*OperatorReply, error)
+	// Move takes a replica from a node to another.
+	Move(context.Context, *MoveRequest) (*OperatorReply, error)
+	// Transfer has a node lead a shard from now on.
+	Transfer(context.Context, *TransferRequest) (*DoneReply, error)
+	// Cancel ends an operator that can still be undone.
+	Cancel(context.Context, *CancelRequest) (*DoneReply, error)
+	// Lock has the balancer leave a shard alone.
+	Lock(context.Context, *LockRequest) (*DoneReply, error)
+	// SetNodeState says what may be placed on a node.
+	SetNodeState(context.Context, *SetNodeStateRequest) (*DoneReply, error)
+	// Set changes a setting of the cluster.
+	Set(context.Context, *SetRequest) (*DoneReply, error)
+	// Rebalance begins the steps of the plan, once.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceReply, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -102,8 +254,38 @@ func (UnimplementedAdminServer) Nodes(context.Context, *NodesRequest) (*NodesRep
 func (UnimplementedAdminServer) Shards(context.Context, *ShardsRequest) (*ShardsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shards not implemented")
 }
+func (UnimplementedAdminServer) Operators(context.Context, *OperatorsRequest) (*OperatorsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Operators not implemented")
+}
+func (UnimplementedAdminServer) Settings(context.Context, *SettingsRequest) (*SettingsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Settings not implemented")
+}
 func (UnimplementedAdminServer) Plan(context.Context, *PlanRequest) (*PlanReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedAdminServer) Split(context.Context, *SplitRequest) (*OperatorReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
+}
+func (UnimplementedAdminServer) Move(context.Context, *MoveRequest) (*OperatorReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Move not implemented")
+}
+func (UnimplementedAdminServer) Transfer(context.Context, *TransferRequest) (*DoneReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedAdminServer) Cancel(context.Context, *CancelRequest) (*DoneReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Cancel not implemented")
+}
+func (UnimplementedAdminServer) Lock(context.Context, *LockRequest) (*DoneReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Lock not implemented")
+}
+func (UnimplementedAdminServer) SetNodeState(context.Context, *SetNodeStateRequest) (*DoneReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetNodeState not implemented")
+}
+func (UnimplementedAdminServer) Set(context.Context, *SetRequest) (*DoneReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Set not implemented")
+}
+func (UnimplementedAdminServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -162,6 +344,42 @@ func _Admin_Shards_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Operators_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OperatorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Operators(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Operators_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Operators(ctx, req.(*OperatorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Settings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Settings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Settings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Settings(ctx, req.(*SettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PlanRequest)
 	if err := dec(in); err != nil {
@@ -176,6 +394,150 @@ func _Admin_Plan_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Split_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SplitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Split(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Split_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Split(ctx, req.(*SplitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Move_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Move(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Move_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Move(ctx, req.(*MoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Transfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Transfer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Transfer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Transfer(ctx, req.(*TransferRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Cancel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Cancel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Cancel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Cancel(ctx, req.(*CancelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Lock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Lock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Lock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Lock(ctx, req.(*LockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_SetNodeState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetNodeStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).SetNodeState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_SetNodeState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).SetNodeState(ctx, req.(*SetNodeStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Set_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Set(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Set_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Set(ctx, req.(*SetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Rebalance(ctx, req.(*RebalanceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -196,8 +558,48 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_Shards_Handler,
 		},
 		{
+			MethodName: "Operators",
+			Handler:    _Admin_Operators_Handler,
+		},
+		{
+			MethodName: "Settings",
+			Handler:    _Admin_Settings_Handler,
+		},
+		{
 			MethodName: "Plan",
 			Handler:    _Admin_Plan_Handler,
+		},
+		{
+			MethodName: "Split",
+			Handler:    _Admin_Split_Handler,
+		},
+		{
+			MethodName: "Move",
+			Handler:    _Admin_Move_Handler,
+		},
+		{
+			MethodName: "Transfer",
+			Handler:    _Admin_Transfer_Handler,
+		},
+		{
+			MethodName: "Cancel",
+			Handler:    _Admin_Cancel_Handler,
+		},
+		{
+			MethodName: "Lock",
+			Handler:    _Admin_Lock_Handler,
+		},
+		{
+			MethodName: "SetNodeState",
+			Handler:    _Admin_SetNodeState_Handler,
+		},
+		{
+			MethodName: "Set",
+			Handler:    _Admin_Set_Handler,
+		},
+		{
+			MethodName: "Rebalance",
+			Handler:    _Admin_Rebalance_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -12,8 +12,9 @@ import (
 )
 
 func newNode(client *clientFlags) *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "Look at the nodes and how loaded they are"}
+	c := &cobra.Command{Use: "node", Short: "Look at the nodes and how loaded they are, and empty them"}
 	c.AddCommand(newNodeList(client))
+	c.AddCommand(newNodeStates(client)...)
 	return c
 }
 

@@ -14,8 +14,10 @@ import (
 )
 
 func newRebalance(client *clientFlags) *cobra.Command {
-	c := &cobra.Command{Use: "rebalance", Short: "Look at what the balancer would do"}
-	c.AddCommand(newRebalancePlan(client))
+	c := &cobra.Command{Use: "rebalance", Short: "Look at what the balancer would do, pause it, or have it do it now"}
+	c.AddCommand(newRebalancePlan(client), newRebalanceApply(client), newRebalanceStatus(client),
+		newRebalanceSwitch(client, "pause", "Let nothing begin by itself; what has begun goes on", "off"),
+		newRebalanceSwitch(client, "resume", "Carry plans out again", "on"))
 	return c
 }
 
@@ -51,6 +53,80 @@ the JSON tells), 1 failed, 2 no node answered.`,
 						return t
 					},
 				})
+			})
+		},
+	}
+}
+
+func newRebalanceApply(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "apply",
+		Short: "Plan and begin the steps of the plan, once, also while the balancer is paused",
+		Long: `Plan and begin the steps of the plan, once, also while the balancer is paused.
+
+The node that answers plans. Nodes are taken for dead only by one that has been
+collecting load for long enough, which the leader of the meta group does.
+
+Exit codes: 0 done, and the steps that have begun are printed, 1 failed, 2 no node
+answered, 3 no answer came and some may have begun.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, lines(), func(s *session) error {
+				var reply *adminpb.RebalanceReply
+				if err := s.write(func(ctx context.Context) (err error) {
+					reply, err = s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{})
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{message: reply, simple: func() {
+					if len(reply.Begun) == 0 {
+						s.line("nothing began; flotilla rebalance plan says why")
+					}
+					for _, step := range reply.Begun {
+						s.linef("began to %s: %s", s.stepText(step), step.Why)
+					}
+				}})
+			})
+		},
+	}
+}
+
+func newRebalanceSwitch(client *clientFlags, name, short, value string) *cobra.Command {
+	return &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, lines(), func(s *session) error {
+				return s.done(fmt.Sprintf("the balancer is %s", value), func(ctx context.Context) (*adminpb.DoneReply, error) {
+					return s.admin().Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: value})
+				})
+			})
+		},
+	}
+}
+
+func newRebalanceStatus(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Tell whether the balancer is on, and the settings that are not the default",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, lines(), func(s *session) error {
+				var reply *adminpb.SettingsReply
+				if err := s.read(func(ctx context.Context) (err error) {
+					reply, err = s.admin().Settings(ctx, &adminpb.SettingsRequest{})
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{message: reply, simple: func() {
+					s.linef("the balancer is %s", map[bool]string{true: "on", false: "off"}[reply.Rebalance])
+					for _, one := range reply.Settings {
+						s.linef("%s = %s", one.Name, one.Value)
+					}
+				}})
 			})
 		},
 	}

@@ -67,7 +67,7 @@ command that they run.`,
 			newGet(client), newPut(client), newDel(client), newTxn(client), newWatch(client), newCompaction(client),
 			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
 		}},
-		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newRebalance(client), newTop(client)}},
+		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newOperator(client), newRebalance(client), newTop(client)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {

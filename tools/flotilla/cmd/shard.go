@@ -16,8 +16,9 @@ import (
 )
 
 func newShard(client *clientFlags) *cobra.Command {
-	c := &cobra.Command{Use: "shard", Short: "Look at the shards: what they own, who leads, how loaded they are"}
-	c.AddCommand(newShardList(client), newShardShow(client))
+	c := &cobra.Command{Use: "shard", Short: "Look at the shards and change them: what they own, where they are, who leads"}
+	c.AddCommand(newShardList(client), newShardShow(client), newShardSplit(client), newShardMove(client), newShardTransfer(client),
+		newShardLock(client), newShardUnlock(client))
 	return c
 }
 
@@ -108,12 +109,9 @@ func newShardShow(client *clientFlags) *cobra.Command {
 		Use:   "show ID",
 		Short: "Tell all about one shard",
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("%d arguments: want the ID of a shard", len(args))
-			}
-			id, err := strconv.ParseUint(args[0], 10, 64)
-			if err != nil || id == 0 {
-				return fmt.Errorf("shard %q: want its ID, as flotilla shard ls prints it", args[0])
+			id, err := shardArgument(args)
+			if err != nil {
+				return err
 			}
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := s.shards(&adminpb.ShardsRequest{Id: id})
@@ -124,6 +122,18 @@ func newShardShow(client *clientFlags) *cobra.Command {
 			})
 		},
 	}
+}
+
+// shardArgument reads the ID of a shard, the only argument.
+func shardArgument(args []string) (uint64, error) {
+	if len(args) != 1 {
+		return 0, fmt.Errorf("%d arguments: want the ID of a shard", len(args))
+	}
+	id, err := strconv.ParseUint(args[0], 10, 64)
+	if err != nil || id == 0 {
+		return 0, fmt.Errorf("shard %q: want its ID, as flotilla shard ls prints it", args[0])
+	}
+	return id, nil
 }
 
 func (s *session) shards(req *adminpb.ShardsRequest) (reply *adminpb.ShardsReply, err error) {

@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+)
+
+// balancer begins what placement.Plan asks for, while this node leads the meta group and
+// the setting rebalance is on. The controller and the agents carry it out.
+//
+// Invariants:
+//
+//	Q1  A step begins only if its shard is as it was when the step was decided on, by
+//	    compare-and-set. So a balancer that was held up, and two at a time, repeat nothing.
+//	Q2  It remembers nothing. What is in flight is in the table: operators, and shards that
+//	    another node leads than the one preferred. So a new one goes on where the last was.
+//	Q3  Where nothing is to be done it changes nothing: an idle cluster stays idle.
+type balancer struct{ node *Node }
+
+// balancePause is between two rounds when the first began something and that has ended.
+const balancePause = time.Second
+
+// run works until ctx ends.
+func (b *balancer) run(ctx context.Context) {
+	last, began := time.Now(), false
+	for {
+		m, changed := b.node.table.next()
+		rules := m.Rules()
+		pause := rules.RebalanceInterval
+		if began && len(m.Operators()) == 0 {
+			pause = min(pause, balancePause)
+		}
+		select {
+		case <-time.After(time.Until(last.Add(pause))):
+		case <-changed: // an operator may have ended, the interval may be another
+			continue
+		case <-ctx.Done():
+			return
+		}
+		last, began = time.Now(), false
+		if !rules.Rebalance || !b.node.meta.leads() {
+			continue
+		}
+		begun, err := b.round(ctx)
+		if err != nil && ctx.Err() == nil {
+			b.node.log.Info("balancing waits", "error", err)
+		}
+		began = len(begun) > 0
+	}
+}
+
+// round plans once and begins all steps of the plan, which keeps to the limits. It returns
+// those that began.
+func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
+	m, err := b.node.meta.barrier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	heard, since := b.node.loads.collect(ctx, m)
+	load, now := assemble(m, heard, since), time.Now()
+	load.InFlight = transfers(m, load, now)
+	b.abandon(ctx, m, load, now)
+	var begun []placement.Step
+	for _, s := range placement.Plan(m, load, m.Rules(), now).Feasible().Steps {
+		operator, err := b.begin(ctx, m, s)
+		if err != nil {
+			b.node.log.Info("a step of the plan did not begin", "step", s.Kind, "shard", s.Shard, "error", err)
+			continue
+		}
+		b.node.log.Info("a step of the plan began", "step", s.Kind, "shard", s.Shard, "operator", operator, "rule", s.Rule, "why", s.Why)
+		begun = append(begun, s)
+	}
+	return begun, nil
+}
+
+// begin has a step carried out (Q1). A leader's change is no operator.
+func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step) (operator uint64, err error) {
+	d, why := m.Shard(s.Shard), fmt.Sprintf("%s: %s", s.Rule, s.Why)
+	switch s.Kind {
+	case placement.AddReplica, placement.RemoveReplica, placement.MoveReplica:
+		return b.node.begin(ctx, placement.BeginMove(d, s.From, s.To, why))
+	case placement.Split:
+		return b.node.beginSplit(ctx, d, s.Key, why)
+	case placement.TransferLeader:
+		return b.node.begin(ctx, placement.Prefer(d, s.To))
+	default:
+		return 0, fmt.Errorf("nobody carries out a step of the kind %s", s.Kind)
+	}
+}
+
+// abandon cancels moves to nodes that have died, which would wait for them for ever. The
+// next plan finds the learner that is left.
+func (b *balancer) abandon(ctx context.Context, m *placement.Map, load *placement.Load, now time.Time) {
+	for _, o := range m.Operators() {
+		heard := load.Nodes[o.To].Heard
+		if heard.Before(load.Since) {
+			heard = load.Since
+		}
+		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 || now.Sub(heard) <= m.Rules().DeadAfter {
+			continue
+		}
+		err := b.node.CancelOperator(ctx, o.Shard, o.ID)
+		b.node.log.Info("giving up a move to a node that is dead", "operator", o.ID, "shard", o.Shard, "node", o.To, "error", err)
+	}
+}
+
+// transfers are the leaders on their way: an agent makes the preferred node lead as soon as
+// that can be done. One that should not lead or is far behind is not waited for.
+func transfers(m *placement.Map, load *placement.Load, now time.Time) []placement.Step {
+	rules := m.Rules()
+	var out []placement.Step
+	for _, d := range m.Shards() {
+		s, to := load.Shards[d.ID], m.Node(d.PreferredNode)
+		if to == nil || to.State != placement.Active || s.Leader == 0 || s.Leader == to.ID || m.Operator(d.ID) != nil {
+			continue
+		}
+		n := load.Nodes[to.ID]
+		behind, known := s.Behind[to.ID]
+		if !known || behind > rules.LagMax || n.ClockOff || now.Sub(n.Heard) > rules.StaleAfter {
+			continue
+		}
+		out = append(out, placement.Step{Kind: placement.TransferLeader, Shard: d.ID, From: s.Leader, To: to.ID})
+	}
+	return out
+}

@@ -1,0 +1,225 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// briskly sets rules by which the balancer looks often and believes figures soon.
+func briskly(t *testing.T, n *testcluster.Node, more map[string]string) {
+	t.Helper()
+	rules := map[string]string{"rebalance-interval": "200ms", "settle": "1s", "stale-after": "2s", "dead-after": "5s"}
+	for name, value := range more {
+		rules[name] = value
+	}
+	for name, value := range rules {
+		_, err := n.Inside().Propose(t.Context(), placement.Set(name, value))
+		require.NoError(t, err)
+	}
+}
+
+// setState has the first node say what may be placed on a node.
+func setState(t *testing.T, c *testcluster.Cluster, n *testcluster.Node, state placement.NodeState) {
+	t.Helper()
+	_, err := admin(t, c, c.Node(1)).SetNodeState(t.Context(), &adminpb.SetNodeStateRequest{Node: n.Name, State: state.String()})
+	require.NoError(t, err)
+}
+
+// requireVoters waits until each shard has as many voters, on the nodes given only, and
+// nothing goes on.
+func requireVoters(t *testing.T, at *testcluster.Node, want int, on ...shard.NodeID) {
+	t.Helper()
+	testcluster.Eventually(t, "replicas where they belong", func(context.Context) error {
+		m := at.Inside().Map()
+		if ops := m.Operators(); len(ops) > 0 {
+			return fmt.Errorf("operators %+v", ops[0])
+		}
+		for _, d := range m.Shards() {
+			for _, r := range d.Replicas {
+				if r.Learner || !slices.Contains(on, r.Node) {
+					return fmt.Errorf("shard %s is on %v", d.ID, d.Replicas)
+				}
+			}
+			if len(d.Replicas) != want {
+				return fmt.Errorf("shard %s is on %v", d.ID, d.Replicas)
+			}
+		}
+		return nil
+	})
+}
+
+// A cluster of one node gets its replicas as nodes join, and goes on without the first.
+func TestReplicasAreAddedAsNodesJoin(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 1, Splits: "m"})
+	client := c.Client(t, c.Node(1))
+	put(t, client, "a", "1")
+	put(t, client, "z", "1")
+	briskly(t, c.Node(1), nil)
+	c.Add().Start(t)
+	c.Add().Start(t)
+	requireVoters(t, c.Node(1), 3, 1, id(c.Node(2)), id(c.Node(3)))
+	for _, n := range c.Nodes() {
+		requireValue(t, c.Client(t, n), "a", "1")
+		requireValue(t, c.Client(t, n), "z", "1")
+	}
+}
+
+// A fourth node takes its share of replicas and of leaders.
+func TestAFourthNodeTakesItsShare(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
+	briskly(t, c.Node(1), nil)
+	load := startLoad(t, c)
+	fourth := c.Add()
+	fourth.Start(t)
+	testcluster.Eventually(t, "the fourth node to have its share", func(context.Context) error {
+		held, led := fourth.Inside().Map().OnNode(id(fourth)), 0
+		for _, d := range held {
+			if leader, _ := fourth.Inside().Host().Leader(d.ID); leader != 0 {
+				if r, _ := d.ReplicaOn(id(fourth)); r.ID == leader {
+					led++
+				}
+			}
+		}
+		if len(held) < 4 || led < 1 {
+			return fmt.Errorf("it holds %d and leads %d", len(held), led)
+		}
+		return nil
+	})
+	load.stop(t)
+	load.requireAll(t, c.Client(t))
+}
+
+// A node that is gone for good is replaced by one that has room.
+func TestADeadNodeIsReplaced(t *testing.T) {
+	c := moveCluster(t, nil)
+	put(t, c.Client(t), "k", "v")
+	briskly(t, c.Node(1), nil)
+	d := theShard(c.Node(1))
+	gone := nodeOf(t, c, d.Replicas[2].Node)
+	lost := id(gone)
+	gone.Stop()
+	var stay []shard.NodeID
+	at := c.Node(1)
+	for _, n := range c.Nodes() {
+		if n != gone {
+			stay, at = append(stay, id(n)), n
+		}
+	}
+	requireVoters(t, at, 3, stay...)
+	requireValue(t, c.Client(t, at), "k", "v")
+	gone.Start(t)
+	require.NotContains(t, stay, lost)
+	requireHolds(t, gone, d.ID)
+}
+
+// A node that is decommissioned loses its leaders and replicas while nobody's request fails.
+func TestDecommissioningEmptiesANode(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
+	fourth := c.Add()
+	fourth.Start(t)
+	briskly(t, c.Node(1), nil)
+	load := startLoad(t, c)
+	setState(t, c, c.Node(3), placement.Decommissioning)
+	requireVoters(t, c.Node(1), 3, id(c.Node(1)), id(c.Node(2)), id(fourth))
+	load.stop(t)
+	load.requireAll(t, c.Client(t))
+}
+
+// Draining takes leaders only, and an active node gets some again.
+func TestDrainingTakesLeaders(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:6"})
+	briskly(t, c.Node(1), nil)
+	load := startLoad(t, c)
+	second := c.Node(2)
+	leads := func() (n int) {
+		for _, d := range second.Inside().Map().Shards() {
+			if leader, _ := second.Inside().Host().Leader(d.ID); leader == d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node == id(second) })].ID {
+				n++
+			}
+		}
+		return n
+	}
+	setState(t, c, second, placement.Draining)
+	testcluster.Until(t, "it to lead nothing", func() bool { return leads() == 0 })
+	setState(t, c, second, placement.Active)
+	testcluster.Until(t, "it to lead again", func() bool { return leads() > 0 })
+	load.stop(t)
+	load.requireAll(t, c.Client(t))
+}
+
+// A shard that is written more than allowed is split.
+func TestAHotShardIsSplit(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{})
+	briskly(t, c.Node(1), map[string]string{"split-writes": "20"})
+	client := c.Client(t)
+	testcluster.Eventually(t, "the shard to be split", func(ctx context.Context) error {
+		for i := range 50 {
+			if _, err := client.Put(ctx, fmt.Sprintf("k%02d", i), "v"); err != nil {
+				return err
+			}
+		}
+		if shards := c.Node(1).Inside().Map().Shards(); len(shards) < 2 {
+			return fmt.Errorf("there are %d shards", len(shards))
+		}
+		return nil
+	})
+}
+
+// On a balanced cluster nothing is begun, and nothing is written anywhere.
+func TestABalancedClusterStaysIdle(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:6"})
+	briskly(t, c.Node(1), nil)
+	api := admin(t, c, c.Node(1))
+	testcluster.Eventually(t, "figures that are believed", func(ctx context.Context) error {
+		reply, err := api.Shards(ctx, &adminpb.ShardsRequest{})
+		if err != nil {
+			return err
+		}
+		for _, d := range reply.Shards {
+			if d.Leader != d.PreferredNode || d.MeasuredMillis < 1000 {
+				return fmt.Errorf("of shard %d is told %v", d.Id, d)
+			}
+		}
+		return nil
+	})
+	state := func() (applied []uint64) {
+		for _, n := range c.Nodes() {
+			applied = append(applied, n.Inside().Map().Version())
+			for _, r := range n.Inside().Host().Loads() {
+				applied = append(applied, r.Applied)
+			}
+		}
+		return applied
+	}
+	was := state()
+	for range 5 {
+		for _, n := range c.Nodes() {
+			begun, err := n.Inside().Rebalance(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, begun)
+		}
+	}
+	require.Equal(t, was, state())
+}
+
+// A move whose new node died before it had caught up is given up, and leaves nothing behind.
+func TestAMoveToADeadNodeIsGivenUp(t *testing.T) {
+	c := moveCluster(t, nil)
+	first, fourth := c.Node(1), c.Node(4)
+	d, dead := theShard(first), id(fourth)
+	fourth.Stop()
+	_, err := first.Inside().Move(t.Context(), d.ID, id(c.Node(2)), dead, "a test")
+	require.NoError(t, err)
+	briskly(t, first, nil)
+	testcluster.Until(t, "the move to be given up", func() bool { return first.Inside().Map().Operator(d.ID) == nil })
+	requireVoters(t, first, 3, id(first), id(c.Node(2)), id(c.Node(3)))
+}

@@ -1,0 +1,181 @@
+package adminapi
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// changed is a placement table that takes changes, and is looked at without delay. What
+// there is besides it is nothing or broken.
+type changed struct {
+	*placement.State
+	unready error
+	lost    error // the outcome of proposals stays unknown
+}
+
+func (c *changed) Look(context.Context) (*View, error) {
+	return &View{Now: now, Map: c.Map(), Load: known()}, nil
+}
+
+func (c *changed) Newest(context.Context) (*placement.Map, error) { return c.Map(), nil }
+
+func (c *changed) Propose(_ context.Context, cmd *placementpb.Command) (*placementpb.Result, error) {
+	if c.lost != nil {
+		return nil, c.lost
+	}
+	result := c.Apply(cmd)
+	return result, placement.ResultError(result)
+}
+
+func (c *changed) ReadyToSplit(context.Context, *shard.Descriptor) error { return c.unready }
+
+func (c *changed) Rebalance(context.Context) ([]placement.Step, error) {
+	return []placement.Step{{Kind: placement.TransferLeader, Shard: 3, From: 1, To: 2}}, c.lost
+}
+
+// withFourth is three nodes with all shards, and one that has joined.
+func withFourth(t *testing.T) (*Server, *changed) {
+	t.Helper()
+	c := &changed{State: placement.NewState()}
+	for _, cmd := range []*placementpb.Command{founded(), {Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{
+		Node: &placementpb.Node{Name: "n4", PeerAddr: "n4:1", Incarnation: []byte("n4")},
+	}}}} {
+		require.NoError(t, placement.ResultError(c.Apply(cmd)))
+	}
+	return New(c, c), c
+}
+
+// What may not be done is refused for the same reason by a dry run, and nothing changes.
+func TestRefusedChanges(t *testing.T) {
+	s, c := withFourth(t)
+	ctx := t.Context()
+	require.NoError(t, placement.ResultError(c.Apply(splitting())))
+	require.NoError(t, placement.ResultError(c.Apply(placement.SetState(3, placement.Draining))))
+	was := c.Map()
+	for name, call := range map[string]struct {
+		do   func(dry bool) error
+		code codes.Code
+		says string
+	}{
+		"split of nothing":        {s.split(ctx, 0, ""), codes.InvalidArgument, "name a shard, or a key"},
+		"split of no shard":       {s.split(ctx, 9, "a"), codes.NotFound, "shard 9 is not in the placement table"},
+		"split of the meta group": {s.split(ctx, 1, "a"), codes.NotFound, "shard 1 is not in the placement table"},
+		"split at a boundary":     {s.split(ctx, 4, "p"), codes.FailedPrecondition, "is not inside its span"},
+		"split of a held shard":   {s.split(ctx, 3, "i"), codes.FailedPrecondition, "is held by operator"},
+		"split without a key":     {s.split(ctx, 4, ""), codes.FailedPrecondition, "no key is known"},
+		"move from nowhere":       {s.move(ctx, 2, "", ""), codes.InvalidArgument, "name the node it goes to"},
+		"move from where none is": {s.move(ctx, 2, "n4", ""), codes.FailedPrecondition, "has no replica on n4; it is on n1, n2, n3"},
+		"move to an unknown node": {s.move(ctx, 2, "", "n9"), codes.NotFound, "whose nodes are n1, n2, n3, n4"},
+		"move to a draining node": {s.move(ctx, 2, "", "n3"), codes.FailedPrecondition, "n3 is draining"},
+		"move to where one is":    {s.move(ctx, 2, "n1", "n2"), codes.FailedPrecondition, "has a replica already"},
+		"below the factor":        {s.move(ctx, 2, "n1", ""), codes.FailedPrecondition, "has 3 replicas and should have 3"},
+		"move of a held shard":    {s.move(ctx, 3, "n1", "n4"), codes.FailedPrecondition, "is held by operator"},
+		"leader without replica":  {s.transfer(ctx, 2, "n4"), codes.FailedPrecondition, "has no replica on n4 that could lead"},
+		"leader that drains":      {s.transfer(ctx, 2, "n3"), codes.FailedPrecondition, "n3 is draining"},
+		"leader of a held shard":  {s.transfer(ctx, 3, "n1"), codes.FailedPrecondition, "is held by operator"},
+		"state of no node":        {s.state(ctx, "n9", "draining"), codes.NotFound, "not part of the cluster"},
+		"state that is none":      {s.state(ctx, "n1", "removed"), codes.InvalidArgument, "want active, draining or decommissioning"},
+		"too few nodes left":      {s.state(ctx, "n1", "decommissioning"), codes.FailedPrecondition, "without it 2 nodes are active"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, dry := range []bool{true, false} {
+				err := call.do(dry)
+				require.Equal(t, call.code, status.Code(err), "%v", err)
+				require.ErrorContains(t, err, call.says)
+				require.Same(t, was, c.Map())
+			}
+		})
+	}
+	c.unready = errors.New("n3 does not answer")
+	require.ErrorContains(t, s.split(ctx, 4, "t")(true), "n3 does not answer")
+	c.unready, c.lost = nil, errors.New("no leader")
+	require.Equal(t, codes.Unavailable, status.Code(s.split(ctx, 4, "t")(false)), "its outcome is unknown")
+}
+
+func (s *Server) split(ctx context.Context, id uint64, key string) func(bool) error {
+	return func(dry bool) error {
+		_, err := s.Split(ctx, &adminpb.SplitRequest{Shard: id, Key: []byte(key), DryRun: dry})
+		return err
+	}
+}
+
+func (s *Server) move(ctx context.Context, id uint64, from, to string) func(bool) error {
+	return func(dry bool) error {
+		_, err := s.Move(ctx, &adminpb.MoveRequest{Shard: id, From: from, To: to, DryRun: dry})
+		return err
+	}
+}
+
+func (s *Server) transfer(ctx context.Context, id uint64, to string) func(bool) error {
+	return func(dry bool) error {
+		_, err := s.Transfer(ctx, &adminpb.TransferRequest{Shard: id, To: to, DryRun: dry})
+		return err
+	}
+}
+
+func (s *Server) state(ctx context.Context, node, state string) func(bool) error {
+	return func(dry bool) error {
+		_, err := s.SetNodeState(ctx, &adminpb.SetNodeStateRequest{Node: node, State: state, DryRun: dry})
+		return err
+	}
+}
+
+// What may be done is recorded; a dry run says so and records nothing.
+func TestChanges(t *testing.T) {
+	s, c := withFourth(t)
+	ctx := t.Context()
+	was := c.Map()
+	for _, do := range []func(bool) error{
+		s.split(ctx, 3, ""), s.split(ctx, 0, "t"), s.move(ctx, 2, "n1", "n4"), s.transfer(ctx, 2, "n2"), s.state(ctx, "n3", "decommissioning"),
+	} {
+		require.NoError(t, do(true))
+		require.Same(t, was, c.Map())
+	}
+	split, err := s.Split(ctx, &adminpb.SplitRequest{Shard: 3})
+	require.NoError(t, err)
+	require.Equal(t, "i", string(split.Key), "where its bytes divide")
+	move, err := s.Move(ctx, &adminpb.MoveRequest{Shard: 4, From: "n1", To: "n4"})
+	require.NoError(t, err)
+	require.NoError(t, s.transfer(ctx, 2, "n2")(false))
+	require.NoError(t, s.transfer(ctx, 2, "n2")(false), "again")
+	require.NoError(t, s.state(ctx, "n3", "decommissioning")(false))
+	require.EqualValues(t, 2, c.Map().Shard(2).PreferredNode)
+	require.Equal(t, placement.Decommissioning, c.Map().Node(3).State)
+
+	list, err := s.Operators(ctx, &adminpb.OperatorsRequest{})
+	require.NoError(t, err)
+	require.Len(t, list.Operators, 2)
+	require.Equal(t, []any{split.Operator, uint64(3), move.Operator, "n4"},
+		[]any{list.Operators[0].Id, list.Operators[0].Shard, list.Operators[1].Id, list.Operators[1].To})
+	require.Contains(t, list.Operators[0].Why, "asked for at 2026-01-02T03:04:05Z")
+	require.GreaterOrEqual(t, list.Version, move.Operator)
+	_, err = s.Cancel(ctx, &adminpb.CancelRequest{Operator: move.Operator})
+	require.NoError(t, err)
+	_, err = s.Cancel(ctx, &adminpb.CancelRequest{Operator: move.Operator})
+	require.Equal(t, codes.NotFound, status.Code(err))
+
+	_, err = s.Lock(ctx, &adminpb.LockRequest{Shard: 4, Reason: "a test"})
+	require.NoError(t, err)
+	_, err = s.Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: "off"})
+	require.NoError(t, err)
+	_, err = s.Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: "no"})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	settings, err := s.Settings(ctx, &adminpb.SettingsRequest{})
+	require.NoError(t, err)
+	require.False(t, settings.Rebalance)
+	require.Equal(t, "lock/4", settings.Settings[0].Name)
+
+	begun, err := s.Rebalance(ctx, &adminpb.RebalanceRequest{})
+	require.NoError(t, err)
+	require.Equal(t, []any{"lead", "n1", "n2"}, []any{begun.Begun[0].Kind, begun.Begun[0].From, begun.Begun[0].To})
+}

@@ -1,0 +1,179 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+)
+
+func newOperator(client *clientFlags) *cobra.Command {
+	c := &cobra.Command{Use: "operator", Short: "Look at the changes of shards that are under way, and cancel them"}
+	c.AddCommand(newOperatorList(client), newOperatorCancel(client))
+	return c
+}
+
+func newOperatorList(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List what is under way, and why",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, tableOrLines(), func(s *session) error {
+				reply, err := s.operators()
+				if err != nil {
+					return err
+				}
+				return s.print(answer{
+					message: reply,
+					simple: func() {
+						for _, o := range reply.Operators {
+							s.line(strings.Join(s.operatorFields(o), ", "))
+						}
+					},
+					table: func() table.Writer {
+						t := newTable("operator", "shard", "what", "why")
+						for _, o := range reply.Operators {
+							t.AppendRow(newRow(s.operatorFields(o)))
+						}
+						return t
+					},
+				})
+			})
+		},
+	}
+}
+
+func (p printer) operatorFields(o *adminpb.Operator) []string {
+	return []string{fmt.Sprint(o.Id), fmt.Sprint(o.Shard), p.operatorText(o), o.Why}
+}
+
+func newOperatorCancel(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cancel ID",
+		Short: "End one that has not come so far that it can only go on",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("%d arguments: want the ID of an operator", len(args))
+			}
+			id, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil {
+				return fmt.Errorf("operator %q: want its ID, as flotilla operator ls prints it", args[0])
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				return s.done(fmt.Sprintf("operator %d is cancelled", id), func(ctx context.Context) (*adminpb.DoneReply, error) {
+					return s.admin().Cancel(ctx, &adminpb.CancelRequest{Operator: id})
+				})
+			})
+		},
+	}
+}
+
+func (s *session) operators() (reply *adminpb.OperatorsReply, err error) {
+	err = s.read(func(ctx context.Context) (err error) {
+		reply, err = s.admin().Operators(ctx, &adminpb.OperatorsRequest{})
+		return err
+	})
+	return reply, err
+}
+
+// text says what was asked for.
+func (f changeFlags) text(what string) string {
+	if f.dryRun {
+		return "would " + what
+	}
+	return "asked to " + what
+}
+
+// done asks for a change that needs no operator, and says that it was made.
+func (s *session) done(said string, request func(context.Context) (*adminpb.DoneReply, error)) error {
+	var reply *adminpb.DoneReply
+	if err := s.write(func(ctx context.Context) (err error) {
+		reply, err = request(ctx)
+		return err
+	}); err != nil {
+		return err
+	}
+	return s.print(answer{message: reply, simple: func() { s.line(said) }})
+}
+
+// change asks for one that needs an operator.
+func (s *session) change(request func(context.Context) (*adminpb.OperatorReply, error)) (reply *adminpb.OperatorReply, err error) {
+	err = s.write(func(ctx context.Context) (err error) {
+		reply, err = request(ctx)
+		return err
+	})
+	return reply, err
+}
+
+// finish says what has begun, and with --wait sees it to its end.
+func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what string, isDone func() (bool, error)) error {
+	if err := s.print(answer{message: reply, simple: func() {
+		if flags.dryRun {
+			s.line(flags.text(what))
+		} else {
+			s.linef("operator %d: %s", reply.Operator, what)
+		}
+	}}); err != nil || !flags.wait {
+		return err
+	}
+	if err := s.until(func() (bool, string, error) { return s.hasEnded(reply.Operator) }); err != nil {
+		return err
+	}
+	done, err := isDone()
+	if err == nil && !done {
+		err = fmt.Errorf("operator %d ended and did not %s: it was cancelled, or given up as the log of the node that leads the meta group tells", reply.Operator, what)
+	}
+	return err
+}
+
+// hasEnded reports whether an operator that has begun is gone, and how far it is.
+func (s *session) hasEnded(id uint64) (bool, string, error) {
+	reply, err := s.operators()
+	if err != nil {
+		return false, "", err
+	}
+	i := slices.IndexFunc(reply.Operators, func(o *adminpb.Operator) bool { return o.Id == id })
+	switch {
+	case i >= 0:
+		return false, fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i])), nil
+	case reply.Version < id: // the node that answers does not know of it yet
+		return false, "", nil
+	}
+	return true, fmt.Sprintf("operator %d has ended", id), nil
+}
+
+// followPause is how long a command with --wait pauses between two looks.
+const followPause = 200 * time.Millisecond
+
+// until looks until something is done, and tells on stderr how far it is.
+func (s *session) until(look func() (done bool, state string, err error)) error {
+	said := ""
+	for {
+		done, state, err := look()
+		if err != nil {
+			return err
+		}
+		if state != "" && state != said {
+			fmt.Fprintln(s.err, state)
+			said = state
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-time.After(followPause):
+		case <-s.ctx.Done():
+			return &failure{exitUnknown, errors.New("interrupted; what was asked for goes on")}
+		}
+	}
+}

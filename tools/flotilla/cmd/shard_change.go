@@ -1,0 +1,184 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+)
+
+// changeCodes are the exit codes of commands that begin operators.
+const changeCodes = `
+
+Exit codes: 0 done (with --wait: the whole of it), 1 refused, or it was given up, 2 no
+node answered, 3 no answer came, so it may go on.`
+
+// changeFlags are those of commands that change where things are.
+type changeFlags struct{ dryRun, wait bool }
+
+func (f *changeFlags) register(c *cobra.Command) {
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say whether it would be refused")
+	c.Flags().BoolVar(&f.wait, "wait", false, "return when it is done; tells on stderr how far it is")
+	c.MarkFlagsMutuallyExclusive("dry-run", "wait")
+}
+
+func newShardSplit(client *clientFlags) *cobra.Command {
+	var at string
+	var flags changeFlags
+	c := &cobra.Command{
+		Use:   "split [ID]",
+		Short: "Cut a shard in two: a key and those after it become a shard of their own",
+		Long: `Cut a shard in two: a key and those after it become a shard of their own, on the same
+nodes. Without --at the shard is cut where its writes divide, or else its bytes; without
+ID the shard is the one that owns the key.` + changeCodes,
+		RunE: func(c *cobra.Command, args []string) error {
+			req := &adminpb.SplitRequest{Key: []byte(at), DryRun: flags.dryRun}
+			if len(args) > 0 || at == "" {
+				var err error
+				if req.Shard, err = shardArgument(args); err != nil {
+					return fmt.Errorf("%w, or --at", err)
+				}
+			}
+			return client.connected(c, lines(), func(s *session) error {
+				reply, err := s.change(func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Split(ctx, req) })
+				if err != nil {
+					return err
+				}
+				what := fmt.Sprintf("split shard %d at %s", reply.Shard, s.quoted(reply.Key))
+				return s.finish(flags, reply, what, func() (bool, error) { return s.splitIsDone(reply.Key) })
+			})
+		},
+	}
+	c.Flags().StringVar(&at, "at", "", "the first key of the new shard")
+	flags.register(c)
+	return c
+}
+
+// splitIsDone reports whether a shard begins at the key.
+func (s *session) splitIsDone(key []byte) (bool, error) {
+	reply, err := s.shards(&adminpb.ShardsRequest{Span: &adminpb.Span{Start: key, End: append(slices.Clip(key), 0)}})
+	return err == nil && string(reply.Shards[0].Span.Start) == string(key), err
+}
+
+func newShardMove(client *clientFlags) *cobra.Command {
+	req := &adminpb.MoveRequest{}
+	var flags changeFlags
+	c := &cobra.Command{
+		Use:   "move ID [--from NODE] [--to NODE]",
+		Short: "Move a replica of a shard from a node to another",
+		Long: `Move a replica of a shard from a node to another. Without --from it has a replica more;
+without --to, one less.` + changeCodes,
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if req.Shard, err = shardArgument(args); err != nil {
+				return err
+			}
+			req.DryRun = flags.dryRun
+			return client.connected(c, lines(), func(s *session) error {
+				reply, err := s.change(func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Move(ctx, req) })
+				if err != nil {
+					return err
+				}
+				what := fmt.Sprintf("move a replica of shard %d%s%s", req.Shard, named(" from ", req.From), named(" to ", req.To))
+				return s.finish(flags, reply, what, func() (bool, error) { return s.moveIsDone(req) })
+			})
+		},
+	}
+	c.Flags().StringVar(&req.From, "from", "", "the node that loses its replica")
+	c.Flags().StringVar(&req.To, "to", "", "the node that gets one")
+	flags.register(c)
+	return c
+}
+
+// named is a word before a name, nothing without one.
+func named(word, name string) string {
+	if name == "" {
+		return ""
+	}
+	return word + name
+}
+
+// moveIsDone reports whether the shard's replicas are where the move was to take them.
+func (s *session) moveIsDone(req *adminpb.MoveRequest) (bool, error) {
+	reply, err := s.shards(&adminpb.ShardsRequest{Id: req.Shard})
+	if err != nil {
+		return false, err
+	}
+	on := func(node string) bool {
+		return slices.ContainsFunc(reply.Shards[0].Replicas, func(r *adminpb.Replica) bool { return r.Node == node && !r.Learner })
+	}
+	return (req.To == "" || on(req.To)) && (req.From == "" || !on(req.From)), nil
+}
+
+func newShardTransfer(client *clientFlags) *cobra.Command {
+	req := &adminpb.TransferRequest{}
+	var flags changeFlags
+	c := &cobra.Command{
+		Use:   "transfer ID --to NODE",
+		Short: "Have a node lead a shard, now and whenever it can",
+		Long:  "Have a node that has a replica lead the shard, now and whenever it can." + changeCodes,
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if req.Shard, err = shardArgument(args); err != nil {
+				return err
+			}
+			req.DryRun = flags.dryRun
+			return client.connected(c, lines(), func(s *session) error {
+				what := fmt.Sprintf("let %s lead shard %d", req.To, req.Shard)
+				if err := s.done(flags.text(what), func(ctx context.Context) (*adminpb.DoneReply, error) { return s.admin().Transfer(ctx, req) }); err != nil || !flags.wait {
+					return err
+				}
+				return s.until(func() (bool, string, error) {
+					reply, err := s.shards(&adminpb.ShardsRequest{Id: req.Shard})
+					if err != nil {
+						return false, "", err
+					}
+					leader := reply.Shards[0].Leader
+					return leader == req.To, fmt.Sprintf("%s leads shard %d", leader, req.Shard), nil
+				})
+			})
+		},
+	}
+	c.Flags().StringVar(&req.To, "to", "", "the node that should lead")
+	// It fails only for a flag that does not exist.
+	_ = c.MarkFlagRequired("to")
+	flags.register(c)
+	return c
+}
+
+func newShardLock(client *clientFlags) *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use:   "lock ID",
+		Short: "Have the balancer leave a shard alone; commands still change it",
+		RunE: func(c *cobra.Command, args []string) error {
+			if reason == "" {
+				return fmt.Errorf("--reason is empty; the plan tells it to those who ask why nothing happens")
+			}
+			return client.lock(c, args, reason, "locked: "+reason)
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "by hand", "what the plan says of why")
+	return c
+}
+
+func newShardUnlock(client *clientFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unlock ID",
+		Short: "Give a shard back to the balancer",
+		RunE:  func(c *cobra.Command, args []string) error { return client.lock(c, args, "", "unlocked") },
+	}
+}
+
+func (f *clientFlags) lock(c *cobra.Command, args []string, reason, said string) error {
+	id, err := shardArgument(args)
+	if err != nil {
+		return err
+	}
+	return f.connected(c, lines(), func(s *session) error {
+		return s.done(fmt.Sprintf("shard %d is %s", id, said), func(ctx context.Context) (*adminpb.DoneReply, error) {
+			return s.admin().Lock(ctx, &adminpb.LockRequest{Shard: id, Reason: reason})
+		})
+	})
+}
