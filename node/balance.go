@@ -42,7 +42,7 @@ func (b *balancer) run(ctx context.Context) {
 			return
 		}
 		last, began = time.Now(), false
-		if !rules.Rebalance || !b.node.meta.leads() {
+		if !rules.Rebalance || b.node.cfg.ManualPlacement || !b.node.meta.leads() {
 			continue
 		}
 		begun, err := b.round(ctx)

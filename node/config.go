@@ -84,6 +84,10 @@ type Config struct {
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
 
+	// ManualPlacement keeps this node from carrying out plans by itself, whatever the
+	// setting rebalance says. What is asked for by hand is done.
+	ManualPlacement bool
+
 	// What follows is the node's world; tests replace it.
 
 	Logger     *slog.Logger

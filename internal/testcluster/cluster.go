@@ -23,6 +23,9 @@ type Options struct {
 	Splits string
 	// Tick is the unit of Raft's timers. Default 20 ms: elections take 0.2 to 0.4 s.
 	Tick time.Duration
+	// Balance lets the nodes move replicas and leaders, and split shards, by themselves. By
+	// default a test decides where things are.
+	Balance bool
 	// FS is the file system of all nodes. Default: the machine's.
 	FS vfs.FS
 	// Edit changes the configuration of a node before its first start.
@@ -84,7 +87,7 @@ func (c *Cluster) add() *Node {
 	n := &Node{Name: fmt.Sprintf("n%d", len(c.nodes)+1), Clock: &Clock{}, Disk: newDisk(c.opts.FS), log: &nodeLog{}}
 	n.cfg = node.Config{
 		Name: n.Name, DataDir: filepath.Join(c.dir, n.Name), ClientAddr: Lease(c.tb), PeerAddr: Lease(c.tb),
-		CacheBytes: 8 << 20, TickInterval: c.opts.Tick,
+		CacheBytes: 8 << 20, TickInterval: c.opts.Tick, ManualPlacement: !c.opts.Balance,
 		Logger: n.logger(), Clock: n.Clock, FS: n.Disk, Dial: n.dialer(c.network),
 	}
 	c.network.know(n.Name, n.cfg.PeerAddr)
