@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"io"
 	"net/http"
 	"os"
@@ -396,28 +397,30 @@ func TestReplicaStaysWhileItIsNeeded(t *testing.T) {
 	requireValue(t, c.Client(t, leaving), "k", "v")
 }
 
-// requireSameMembers compares the group with the table.
+// requireSameMembers waits until the group has the members that the table says: a node may
+// hear of the table's last change a little later than of the group's.
 func requireSameMembers(t *testing.T, c *testcluster.Cluster, id shard.ID) {
 	t.Helper()
-	m := c.Node(1).Inside().Map()
-	voters, learners := map[uint64]string{}, map[uint64]string{}
-	for _, r := range m.Shard(id).Replicas {
-		if r.Learner {
-			learners[uint64(r.ID)] = m.Node(r.Node).PeerAddr
-		} else {
-			voters[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+	testcluster.Eventually(t, "the group's members to be the table's", func(ctx context.Context) error {
+		m := c.Node(1).Inside().Map()
+		voters, learners := map[uint64]string{}, map[uint64]string{}
+		for _, r := range m.Shard(id).Replicas {
+			if r.Learner {
+				learners[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+			} else {
+				voters[uint64(r.ID)] = m.Node(r.Node).PeerAddr
+			}
 		}
-	}
-	holder := nodeOf(t, c, m.Shard(id).Replicas[0].Node).Inside().Host().NodeHost()
-	testcluster.Eventually(t, "the members of the group", func(ctx context.Context) error {
+		holder := nodeOf(t, c, m.Shard(id).Replicas[0].Node).Inside().Host().NodeHost()
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		got, err := holder.SyncGetShardMembership(ctx, uint64(id))
 		if err != nil {
 			return err
 		}
-		require.Equal(t, voters, got.Nodes)
-		require.Equal(t, learners, got.NonVotings)
+		if !maps.Equal(voters, got.Nodes) || !maps.Equal(learners, got.NonVotings) {
+			return fmt.Errorf("table: %v and learners %v; group: %v and %v", voters, learners, got.Nodes, got.NonVotings)
+		}
 		return nil
 	})
 }
