@@ -62,20 +62,25 @@ type Knobs struct {
 
 // Router routes requests. It is safe for concurrent use.
 type Router struct {
-	cfg    Config
-	closer *closer
+	cfg     Config
+	closer  *closer
+	renewer *renewer
 }
 
 // New returns a Router.
 func New(cfg Config) *Router {
 	r := &Router{cfg: cfg}
 	r.closer = newCloser(r.closeSpan)
+	r.renewer = newRenewer(r.ask)
 	return r
 }
 
 // Close ends what the router does for no request in particular. No request may be
 // under way.
-func (r *Router) Close() { r.closer.stop() }
+func (r *Router) Close() {
+	r.renewer.stop()
+	r.closer.stop()
+}
 
 // errRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
 var errRequestTimeout = errors.New("request timed out")
