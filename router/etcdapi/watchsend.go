@@ -200,10 +200,11 @@ func (ws *watchStream) sendEvents(w *watch, events []*mvccpb.Event) error {
 	w.quiet = false
 	ws.progress.told = max(ws.progress.told, shard.Revision(events[len(events)-1].Kv.ModRevision))
 	ws.watching.events.Add(float64(len(events)))
-	resp := &pb.WatchResponse{Header: ws.header(int64(w.sent)), WatchId: w.id, Events: events}
+	header := ws.header(int64(w.sent))
 	if !w.fragment {
-		return ws.grpc.Send(resp)
+		return ws.grpc.SendMsg(&eventsResponse{header: header, id: w.id, events: ws.encoder.encode(events)})
 	}
+	resp := &pb.WatchResponse{Header: header, WatchId: w.id, Events: events}
 	for _, part := range fragments(resp, ws.cfg.MaxRequestBytes+messageOverheadBytes) {
 		if err := ws.grpc.Send(part); err != nil {
 			return err

@@ -110,6 +110,7 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	}
 	if b == nil || len(h.mu.subs) == 0 {
 		for s := range h.mu.subs {
+			s.group.answer = answer{}
 			h.disturb(s)
 		}
 		h.mu.recent = nothingUpTo(view.Floor)
@@ -128,6 +129,7 @@ func (h *Hub) match(b *Batch) {
 	for i := range b.records {
 		rec := &b.records[i]
 		h.mu.index.each(rec.plain.Kv.Key, func(g *group) {
+			g.answer = answer{}
 			for j := len(g.armed) - 1; j >= 0; j-- { // from the end: disarm moves the last
 				if s := g.armed[j]; s.pos < rec.rev {
 					h.disturb(s)

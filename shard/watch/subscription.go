@@ -98,12 +98,16 @@ func (h *Hub) settle(s *Subscription) (told bool) {
 	case s.armed:
 		return false
 	case s.end == nil && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
-		s.group.arm(s)
-		s.live = true
+		s.arm()
 		return false
 	default:
 		return s.tell()
 	}
+}
+
+func (s *Subscription) arm() {
+	s.group.arm(s)
+	s.live = true
 }
 
 // tell notes that ready is called; not again before a Poll.
@@ -117,19 +121,40 @@ func (s *Subscription) tell() bool {
 // revision. If that was not all, ready is called. It may read the store. An error is
 // final: shard.CompactedError, WrongShardError, ErrUnavailable, or what End was told.
 func (s *Subscription) Poll(limit int) (shard.Changes, error) {
+	limit = max(1, limit)
+	if out, ok := s.same(limit); ok {
+		return out, nil
+	}
 	pos, past, err := s.begin()
 	if err != nil {
 		return shard.Changes{}, err
 	}
-	out, err := s.take(pos, &past, max(1, limit))
+	out, err := s.take(pos, &past, limit)
 	if err != nil {
 		s.fail(err)
 		return s.Poll(limit) // tells how far it had come, or the end
 	}
-	if s.given(out.Through) {
+	if s.given(pos, out) {
 		s.o.Ready()
 	}
 	return out, nil
+}
+
+// same returns what another of the group was given that was where this one is, if that is
+// all there is. Then there is no more to do than to arm it.
+func (s *Subscription) same(limit int) (shard.Changes, bool) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	events, ok := s.group.answer.to(s)
+	if !ok || len(events) > limit {
+		return shard.Changes{}, false
+	}
+	s.told = false
+	floor := h.mu.recent.floor
+	s.pos, s.through = floor, max(s.through, floor)
+	s.arm()
+	return shard.Changes{Events: events, Through: floor}, true
 }
 
 // begin returns where the subscription is, and the past as it is in memory. Of one that
@@ -171,13 +196,17 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 	return out, err
 }
 
-// given notes how far Poll has come, and reports whether ready has to be called.
-func (s *Subscription) given(through shard.Revision) (told bool) {
+// given notes how far Poll has come from pos, and reports whether ready has to be called.
+func (s *Subscription) given(pos shard.Revision, out shard.Changes) (told bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.pos, s.through = max(s.pos, through), max(s.through, through)
-	return h.settle(s)
+	s.pos, s.through = max(s.pos, out.Through), max(s.through, out.Through)
+	told = h.settle(s)
+	if s.armed {
+		s.group.keep(answer{pos: pos, prevKV: s.o.PrevKV, events: out.Events})
+	}
+	return told
 }
 
 // fail ends the subscription, as its history cannot be read.
