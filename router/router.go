@@ -41,6 +41,7 @@ type Config struct {
 	Self        shard.NodeID
 	Cache       *Cache
 	Sender      Sender
+	Starter     Starter    // nil where every request is waited for
 	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
 	Compactions Compactions
@@ -64,6 +65,7 @@ type Knobs struct {
 type Router struct {
 	cfg    Config
 	closer *closer
+	work   sync.WaitGroup // requests that nobody waits for and that are not over
 }
 
 // New returns a Router.
@@ -73,9 +75,12 @@ func New(cfg Config) *Router {
 	return r
 }
 
-// Close ends what the router does for no request in particular. No request may be
-// under way.
-func (r *Router) Close() { r.closer.stop() }
+// Close waits for requests that were started, and ends what the router does for no request
+// in particular. No other may be under way or come.
+func (r *Router) Close() {
+	r.work.Wait()
+	r.closer.stop()
+}
 
 // errRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
 var errRequestTimeout = errors.New("request timed out")
@@ -119,6 +124,11 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 	}
 	req.Shard, req.Epoch = p.ID, p.Epoch
 	reply, err := r.cfg.Sender.Send(ctx, node, req)
+	return r.settle(p, node, req, reply, err)
+}
+
+// settle makes of what a node answered what its request came to.
+func (r *Router) settle(p Place, node shard.NodeID, req *Request, reply *Reply, err error) (*Reply, error) {
 	if err == nil {
 		if req.forLeader() && p.Leader != node {
 			r.cfg.Cache.SetLeader(p.ID, node)
@@ -161,15 +171,21 @@ func (r *Router) learn(p Place, node shard.NodeID, err error) {
 // writer chooses the node for the n-th attempt of a write: the known leader, else
 // any replica, which will name the leader.
 func (r *Router) writer(p Place, n int) shard.NodeID {
-	if p.Leader != 0 {
+	switch preferred, ok := p.ReplicaOn(p.PreferredNode); {
+	case p.Leader != 0:
 		return p.Leader
+	case r.cfg.Self == 0 && n == 0 && ok && !preferred.Learner:
+		return p.PreferredNode // the likely leader
 	}
 	return r.rotate(p, n)
 }
 
 // reader chooses the node for the n-th attempt of a read. Any replica can serve one;
-// the local one saves a hop.
+// the local one saves a hop, and where there is none, the leader does.
 func (r *Router) reader(p Place, n int) shard.NodeID {
+	if r.cfg.Self == 0 && n%2 == 0 {
+		return r.writer(p, n)
+	}
 	if n > 0 && p.Leader != 0 && n%2 == 1 {
 		return p.Leader
 	}
