@@ -109,12 +109,18 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 }
 
 // final turns what ended a request into what its caller is told: the caller's own
-// deadline or cancellation first.
+// deadline or cancellation first, and with it that a write may have been applied.
 func (r *Router) final(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errRequestTimeout) {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil, errors.Is(cause, errRequestTimeout):
+		return err
+	case !errors.Is(err, shard.ErrUnknownOutcome):
 		return cause
+	case errors.Is(err, cause):
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // send asks the place, remembers what its answer tells about the map, and returns it.
