@@ -43,7 +43,7 @@ func layers() []layer {
 			"The Raft transport carries bytes between nodes and knows nothing of what is in them."},
 		{[]string{"node/..."}, []string{"node/...", "router/...", "placement/...", "txn", "shard/..."},
 			"The composition root wires what is below it. Commands, clients and benchmarks are above."},
-		{[]string{"client/..."}, append([]string{"client/..."}, routing...),
+		{[]string{"client/..."}, append([]string{"client/...", "router/watchmerge"}, routing...),
 			"A client shares the transport-free router with the nodes, and the vocabulary below it.\nWhat stores or serves belongs to nodes."},
 		{[]string{"router/routerpb"}, []string{"shard/shardpb"},
 			"Wire messages import wire messages only."},

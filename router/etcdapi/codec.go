@@ -2,7 +2,6 @@ package etcdapi
 
 import (
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 )
 
@@ -12,10 +11,9 @@ type selfMarshaled interface {
 	marshaled() mem.BufferSlice
 }
 
-// codec is gRPC's own, but for messages that marshal themselves.
+// codec leaves all to another but messages that marshal themselves. Whatever takes its
+// place on the server would send those as empty ones.
 type codec struct{ encoding.CodecV2 }
-
-func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {

@@ -27,7 +27,7 @@ func wireKeyValue(r *rand.Rand) *mvccpb.KeyValue {
 // What marshals itself is what proto.Marshal makes of it.
 func TestEventsAreMarshalledAsProtobufDoes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	c := newCodec()
+	c := codec{Config{}.withDefaults().Codec}
 	for range 5000 {
 		var events []*mvccpb.Event
 		for range 1 + r.IntN(3) {
@@ -54,7 +54,7 @@ func TestEventsAreMarshalledAsProtobufDoes(t *testing.T) {
 
 // The codec is gRPC's own for everything else.
 func TestCodecMarshalsProtobuf(t *testing.T) {
-	c := newCodec()
+	c := codec{Config{}.withDefaults().Codec}
 	want := &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}
 	data, err := c.Marshal(want)
 	require.NoError(t, err)
