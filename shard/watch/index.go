@@ -42,7 +42,7 @@ type answer struct {
 
 // to returns what the answer says to s.
 func (a *answer) to(s *Subscription) ([]*mvccpb.Event, bool) {
-	return a.events, len(a.events) > 0 && a.pos == s.pos && a.prevKV == s.o.PrevKV && !s.armed && s.end == nil
+	return a.events, len(a.events) > 0 && a.pos == s.pos && a.prevKV == s.prevKV && !s.armed && s.end == nil
 }
 
 func newIndex() index {

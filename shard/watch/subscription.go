@@ -26,23 +26,21 @@ type Options struct {
 // Subscription is a feed of the changes of a span. Poll is called by one goroutine at a
 // time.
 type Subscription struct {
-	hub *Hub
-	o   Options
-
-	// Guarded by hub.mu.
+	hub   *Hub // immutable, as the next two and prevKV; the rest is guarded by hub.mu
 	group *group
-	// pos: everything from o.From up to pos has been given. While armed that is true up to
-	// the hub's floor.
+	ready func()
+
+	// pos: everything from the first revision wanted up to pos has been given. While armed
+	// that is true up to the hub's floor.
 	pos shard.Revision
-	// through is what Poll has told last, at least o.From-1.
+	// through is what Poll has told last; at first, the revision before the first wanted.
 	through shard.Revision
-	// armed: in the index, at slot of its group.
-	armed bool
-	slot  int
-	// told: ready was called and Poll was not since.
-	told bool
-	// live: it has been armed, after it began or after it fell behind.
-	live bool
+
+	slot   int // in its group, while armed
+	prevKV bool
+	armed  bool // in the index
+	told   bool // ready was called and Poll was not since
+	live   bool // it has been armed, after it began or after it fell behind
 	// await holds the lowest and the highest floor awaited.
 	await struct{ first, last shard.Revision }
 	// end is what Poll says for ever; nil while the subscription is under way. Before it,
@@ -55,7 +53,7 @@ type Subscription struct {
 // told.
 func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 	begin := max(0, o.From-1)
-	s := &Subscription{hub: h, o: o, pos: begin, through: begin}
+	s := &Subscription{hub: h, ready: o.Ready, prevKV: o.PrevKV, pos: begin, through: begin}
 	h.mu.Lock()
 	if err := h.admit(&o); err != nil {
 		h.mu.Unlock()
@@ -97,7 +95,7 @@ func (h *Hub) settle(s *Subscription) (told bool) {
 	switch r := &h.mu.recent; {
 	case s.armed:
 		return false
-	case s.end == nil && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
+	case s.end == nil && r.covers(s.pos, s.prevKV) && !r.touches(s.group.span, s.pos):
 		s.arm()
 		return false
 	default:
@@ -135,7 +133,7 @@ func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 		return s.Poll(limit) // tells how far it had come, or the end
 	}
 	if s.given(pos, out) {
-		s.o.Ready()
+		s.ready()
 	}
 	return out, nil
 }
@@ -174,7 +172,7 @@ func (s *Subscription) begin() (shard.Revision, recent, error) {
 	past := h.mu.recent
 	if s.armed {
 		s.pos = max(s.pos, past.floor)
-	} else if s.live && !past.covers(s.pos, s.o.PrevKV) {
+	} else if s.live && !past.covers(s.pos, s.prevKV) {
 		s.live = false
 		h.metrics.fellBehind.Inc()
 	}
@@ -186,12 +184,12 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 	switch {
 	case pos >= past.floor:
 		out.Through = past.floor
-	case past.covers(pos, s.o.PrevKV):
-		out.Events, out.Through = past.list(s.o.Span, pos, s.o.PrevKV, limit)
+	case past.covers(pos, s.prevKV):
+		out.Events, out.Through = past.list(s.group.span, pos, s.prevKV, limit)
 	default:
 		s.hub.metrics.historyReads.Inc()
-		o := mvcc.EventsOptions{Limit: limit, PrevKV: s.o.PrevKV}
-		out.Events, out.Through, err = s.hub.history(s.o.Span, pos, past.floor, o)
+		o := mvcc.EventsOptions{Limit: limit, PrevKV: s.prevKV}
+		out.Events, out.Through, err = s.hub.history(s.group.span, pos, past.floor, o)
 	}
 	return out, err
 }
@@ -204,7 +202,7 @@ func (s *Subscription) given(pos shard.Revision, out shard.Changes) (told bool) 
 	s.pos, s.through = max(s.pos, out.Through), max(s.through, out.Through)
 	told = h.settle(s)
 	if s.armed {
-		s.group.keep(answer{pos: pos, prevKV: s.o.PrevKV, events: out.Events})
+		s.group.keep(answer{pos: pos, prevKV: s.prevKV, events: out.Events})
 	}
 	return told
 }
@@ -221,7 +219,7 @@ func (s *Subscription) fail(err error) {
 // awaited; ready is called for each, and perhaps in between.
 func (s *Subscription) Await(rev shard.Revision) {
 	if s.awaits(rev) {
-		s.o.Ready()
+		s.ready()
 	}
 }
 
