@@ -56,26 +56,6 @@ func (r *Router) Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.Leas
 	}
 }
 
-// KeepAlive renews a lease. One that is unknown or has expired has TTL 0 in the answer.
-func (r *Router) KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	head := r.seen(0) // before the renewal, as in etcd: it says nothing of what came after
-	resp := &pb.LeaseKeepAliveResponse{Header: head, ID: req.ID}
-	err := r.retrying(ctx, func(n int) error {
-		p, err := r.cfg.Cache.Lookup(ctx, shard.HomeKey(req.ID))
-		if err != nil {
-			return err
-		}
-		resp.TTL, err = r.renewer.renew(ctx, p, r.writer(p, n), req.ID)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
-}
-
 // TimeToLive tells how long a lease still lives and, when asked, which keys are attached,
 // in key order. An unknown lease has TTL -1.
 func (r *Router) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {

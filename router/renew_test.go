@@ -44,15 +44,16 @@ func TestRenewalsShareRequests(t *testing.T) {
 		n := newRenewer(h.ask)
 		var wg sync.WaitGroup
 		renew := func(node shard.NodeID, lease int64) {
+			r := renewalOf(node, lease, lease+1)
+			n.begin(r)
 			wg.Go(func() {
-				ttl, err := n.renew(t.Context(), place(2, 1), node, lease)
-				require.NoError(t, err)
-				require.Equal(t, lease*(1-lease%2), ttl)
+				require.NoError(t, <-r.done)
+				require.Equal(t, []int64{lease * (1 - lease%2), (lease + 1) * (lease % 2)}, r.ttls)
 			})
 		}
 		renew(1, 4)
 		synctest.Wait()
-		const many = renewalsMax + 100
+		const many = renewalsMax/2 + 50
 		for id := range int64(many) {
 			renew(1, id)
 		}
@@ -63,7 +64,7 @@ func TestRenewalsShareRequests(t *testing.T) {
 		for _, leases := range h.asked {
 			sizes = append(sizes, len(leases))
 		}
-		require.Equal(t, []int{1, 1, renewalsMax, 100}, sizes)
+		require.Equal(t, []int{2, 2, renewalsMax, 100}, sizes)
 		require.ElementsMatch(t, []shard.NodeID{1, 3, 1, 1}, h.nodes)
 		synctest.Wait()
 		n.mu.Lock()
@@ -72,28 +73,30 @@ func TestRenewalsShareRequests(t *testing.T) {
 	})
 }
 
-// A request that fails fails for those who shared it; who leaves does not disturb them.
+func renewalOf(node shard.NodeID, leases ...int64) *renewal {
+	return &renewal{key: renewalKey{2, 1, node}, at: place(2, 1), leases: leases}
+}
+
+// A request that fails fails for those who shared it.
 func TestRenewalsFailTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &home{err: errors.New("no leader")}
 		n := newRenewer(h.ask)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		_, err := n.renew(ctx, place(2, 1), 1, 4)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		var wg sync.WaitGroup
-		for id := range int64(3) {
-			wg.Go(func() {
-				_, err := n.renew(t.Context(), place(2, 1), 1, id)
-				require.ErrorIs(t, err, h.err)
-			})
+		renewals := []*renewal{renewalOf(1, 4), renewalOf(1, 5), renewalOf(1, 6)}
+		for _, r := range renewals {
+			n.begin(r)
+			synctest.Wait()
 		}
-		wg.Wait()
+		for _, r := range renewals {
+			require.ErrorIs(t, <-r.done, h.err)
+		}
 		require.Len(t, h.asked, 2)
 
-		go func() { _, _ = n.renew(t.Context(), place(2, 1), 1, 4) }()
+		last := renewalOf(1, 4)
+		n.begin(last)
 		synctest.Wait()
 		n.stop()
+		require.ErrorIs(t, <-last.done, context.Canceled)
 		require.Len(t, h.asked, 2, "it does not wait for the answer")
 	})
 }
