@@ -16,7 +16,9 @@ func pace(ctx context.Context, rate int, start, end time.Time, begin func(due ti
 			return
 		}
 		if wait := time.Until(due); wait > 0 {
-			pause(ctx, wait)
+			if pause(ctx, wait); ctx.Err() != nil {
+				return // it was not due yet
+			}
 		}
 		begin(due)
 	}
@@ -30,7 +32,7 @@ type worker struct {
 
 // atRate has n clients take turns, so that operations begin at a fixed rate whatever the
 // servers do. When all clients wait for answers, the next operation begins late, which is
-// part of its latency; one that is later than the timeout is not sent, and is an error.
+// part of its latency. The timeout counts from when it was due, too.
 func atRate(ctx context.Context, rate, n int, timeout time.Duration, win window, rec *recorder, client func(i int) Operation) {
 	free := make(chan worker, n)
 	for i := range n {

@@ -143,7 +143,7 @@ func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
 		Figure{Name: "shards it led", Value: float64(len(l.touched))},
 		Figure{Name: "until all shards had 3 healthy replicas", Value: (l.whole - l.killed).Seconds(), Unit: "s"},
 		Figure{Name: "of which after the grace time", Value: (l.whole - l.killed - grace).Seconds(), Unit: "s"},
-		Figure{Name: "copied", Value: l.copied / (1 << 20), Unit: "MiB"},
+		Figure{Name: "sent as whole shards", Value: l.copied / (1 << 20), Unit: "MiB"},
 		Figure{Name: "shards it led: longest time one answered nothing", Value: millis(gap), Unit: "ms"},
 		Figure{Name: "failed requests to shards it led", Value: float64(touched.Between(l.killed-requestTimeout, l.whole).Failed())},
 		Figure{Name: "failed requests to others", Value: float64(others.Failed()), Bound: atMost(0, 0)},

@@ -110,10 +110,14 @@ func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 			pause = max(pause, of.Between(c.from, end).Longest())
 			gap = max(gap, of.Gap(c.from, end))
 		}
+		others := during.Where(func(s load.Sample) bool {
+			return !slices.ContainsFunc(c.shards, func(sh *adminpb.Shard) bool { return owns(sh, load.Key(s.Key)) })
+		})
 		o.Figures = append(o.Figures,
 			Figure{Name: c.name + ": failed requests", Value: float64(during.Failed()), Bound: atMost(0, 0)},
 			Figure{Name: c.name + ": longest request of a touched shard", Value: millis(pause), Unit: "ms", Bound: c.pause},
 			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms"},
+			Figure{Name: c.name + ": longest request of the other shards", Value: millis(others.Longest()), Unit: "ms"},
 			Figure{Name: c.name + ": took", Value: (c.to - c.from).Seconds(), Unit: "s"},
 		)
 		o.Phases = append(o.Phases, phaseOf(c.name, t, c.from, end), phaseOf("after "+c.name, t, end, c.to+calm))

@@ -91,6 +91,11 @@ func (c Config) play(ctx context.Context, act func(ctx context.Context, s *stage
 		return err
 	}
 	s.startup = time.Since(began)
+	// All nodes are on one disk, which may be nearly full of something else: they would
+	// take no replica, and give theirs away.
+	if err := s.admin.set(ctx, "low-space", "0.01"); err != nil {
+		return err
+	}
 	return act(ctx, s)
 }
 
