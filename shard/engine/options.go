@@ -63,10 +63,10 @@ func (o Options) pebble() *pebble.Options {
 		FormatMajorVersion:          pebbleFormat,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Twice the sublevels that L0 may have: Pebble counts them double. Each compaction of
-		// L0 rewrites much of the next level, and each sublevel is one more filter to ask for a
-		// point read, which costs a hundredth of what the rewriting does.
-		L0CompactionThreshold: 8,
+		// Two sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
+		// next level, so that one after every flush cost more than the flush; more sublevels
+		// would be cheaper yet, but what was collected leaves the disk only with them.
+		L0CompactionThreshold: 4,
 		// High, because a stall of L0 stalls every shard of the node at once.
 		L0StopWritesThreshold: 64,
 		LBaseMaxBytes:         64 << 20,
