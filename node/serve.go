@@ -89,8 +89,8 @@ func transportOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
 		// Goroutines that live on keep the stacks that a request needs. Beyond these many
-		// requests at a time each gets its own.
-		grpc.NumStreamWorkers(256),
+		// requests at a time each gets its own, and grows its stack anew.
+		grpc.NumStreamWorkers(1024),
 	}
 }
 
