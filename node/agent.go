@@ -122,9 +122,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 		return nil
 	}
 	switch {
-	case view.Poisoned:
-		return func(context.Context) { a.handOver(d) }
-	case a.node.hlc.Distrusted() != "":
+	case r.Unfit() != "", a.node.hlc.Distrusted() != "":
 		return func(context.Context) { a.handOver(d) }
 	case view.Descriptor == nil:
 		return func(ctx context.Context) {
@@ -158,10 +156,10 @@ func (a *agent) tellRouter(m *placement.Map) {
 	}
 }
 
-// handOver gives leadership to any node that answers: this one may not propose.
+// handOver gives leadership to any node that answers and can lead: this one may not propose.
 func (a *agent) handOver(d *shard.Descriptor) {
 	for _, r := range d.Replicas {
-		if !r.Learner && a.node.watch.answers(r.Node) {
+		if !r.Learner && a.node.watch.answers(r.Node) && !a.node.watch.unfit(r.Node, d.ID) {
 			// The only errors are "not here" and "one is under way".
 			_ = a.node.host.NodeHost().RequestLeaderTransfer(uint64(d.ID), uint64(r.ID))
 			return
@@ -175,7 +173,7 @@ func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
 	if preferred == 0 || preferred == a.node.self.NodeID {
 		return false
 	}
-	return a.node.watch.steady(preferred)
+	return a.node.watch.steady(preferred) && !a.node.watch.unfit(preferred, d.ID)
 }
 
 // start starts the node's replica. In a shard whose descriptor is still its first one it
@@ -267,7 +265,7 @@ func (a *agent) missing() string {
 			return fmt.Sprintf("shard %s to start", d.ID)
 		case leader == 0:
 			return fmt.Sprintf("a leader of shard %s", d.ID)
-		case r.View().Poisoned: // it waits to be replaced
+		case r.Unfit() != "": // it waits to be replaced
 		case r.View().Descriptor == nil:
 			return fmt.Sprintf("shard %s to be initialised", d.ID)
 		}

@@ -23,7 +23,7 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		told := &routerpb.ReplicaReport{
 			Shard: uint64(r.ID()), Replica: uint64(r.ReplicaID()), Applied: view.Applied, Leader: uint64(leader), Term: term,
 		}
-		told.Poisoned = view.Poisoned
+		told.Unfit = r.Unfit()
 		if d := view.Descriptor; d != nil {
 			told.Epoch, told.Generation = d.Epoch, d.Generation
 		}

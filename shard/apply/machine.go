@@ -88,6 +88,9 @@ func (m *Machine) Leases() *lease.Table { return m.leases.Load() }
 // apply worker.
 func (m *Machine) LeaseChanges() []lease.RecordChange { return m.leaseChanges }
 
+// EndFeeds ends who watches and would watch later, with the error.
+func (m *Machine) EndFeeds(err error) { m.hub.End(err) }
+
 // Close ends who watches and gives up what the machine keeps in memory. It is the apply
 // worker's last call.
 func (m *Machine) Close() {

@@ -58,6 +58,7 @@ type Host struct {
 		sync.Mutex
 		replicas map[Held]struct{}
 	}
+	records sync.Mutex // held over a change of a replica's record
 	// ended are replicas that stopped while the host went on, shard.ID -> shard.ReplicaID:
 	// their group has dismissed them, or they are being removed.
 	ended sync.Map
@@ -176,7 +177,14 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred 
 	// The log may have nothing left to replay that would say it.
 	h.cfg.Source.Observe(machine.View().Rev)
 	r := newReplica(h, id, replicaID, machine)
-	r.reportPoison()
+	record, err := h.record(id, replicaID)
+	if err != nil {
+		return err
+	}
+	if why := record.Quarantined; why != "" {
+		r.quarantined.Store(&why)
+	}
+	r.reportUnfit()
 	start := func(initial map[uint64]string, join, learner bool) error {
 		first := uint64(0)
 		if len(initial) > 0 && preferred {

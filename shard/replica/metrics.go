@@ -16,6 +16,7 @@ type Metrics struct {
 	leaseRenewals prometheus.Counter
 	leasesDue     prometheus.Counter
 	sent          prometheus.Counter
+	unfit         prometheus.Gauge
 
 	// Collecting garbage, under etcd's names where it has them.
 	dropped       prometheus.Counter
@@ -66,7 +67,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Bytes of whole shards sent to replicas on other nodes. Rising without moves: replicas fall so far behind that the log does not do; look for slow or restarting nodes.",
 		}),
 	}
-	reg.MustRegister(m.sent, m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	m.unfit = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "flotilla_shard_replicas_unfit",
+		Help: "Replicas on this node that serve nothing and have to be replaced, because they missed a split or hold other data than the others. They are replaced within a minute unless the balancer is off or the shard is locked; flotilla shard show says why.",
+	})
+	reg.MustRegister(m.unfit, m.sent, m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
 	m.registerCollection(reg)
 	return m
 }
