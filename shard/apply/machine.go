@@ -22,6 +22,10 @@ type Options struct {
 	Watches *watch.Metrics
 	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
 	Node shard.NodeID
+	// Checksum, if set, is called after the entry of the log that asks for what the replica
+	// holds to be summed up, and before any later one: what the machine shows then is the
+	// state after that entry. It is called by the apply worker.
+	Checksum func(index uint64)
 	// Knobs are for tests.
 	Knobs Knobs
 }

@@ -28,4 +28,8 @@
 //	    bounded work, between which it rests several times as long as they took.
 //	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
 //	    nothing that comes after it.
+//	P8  A replica that was found to differ from the others serves nothing, leads nobody who
+//	    could ask, and shows its data to no other replica, from then on for good.
+//	P9  What replicas hold is summed up as of one entry of the log, from a pinned moment, on
+//	    a goroutine of its own, one replica at a time, in steps as those of P6.
 package replica

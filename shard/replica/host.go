@@ -48,6 +48,7 @@ type Host struct {
 	barriers *barriers
 
 	collector *collector
+	summing   *summing
 	pace      pace
 
 	replicas sync.Map // shard.ID -> *Replica
@@ -76,6 +77,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
 	h.collector = newCollector(h)
+	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {
 		return nil, err
 	}
@@ -87,6 +89,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	h.nh = nh
 	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
 	h.collector.start()
+	h.summing.start()
 	return h, nil
 }
 
@@ -94,6 +97,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 func (h *Host) Close() {
 	h.collector.close()
 	h.nh.Close()
+	h.summing.close() // after the replicas, which begin sums
 }
 
 // now reads the clock of leases.
@@ -170,13 +174,16 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred 
 	if was, ok := h.ended.Load(id); ok && was == replicaID {
 		return fmt.Errorf("start shard %d replica %d, which has stopped: %w", id, replicaID, ErrRemoved)
 	}
-	machine, err := apply.Open(h.cfg.Engine, id, replicaID, h.cfg.Apply)
+	var r *Replica
+	options := h.cfg.Apply
+	options.Checksum = func(index uint64) { r.sumUp(index) } // not before it is started
+	machine, err := apply.Open(h.cfg.Engine, id, replicaID, options)
 	if err != nil {
 		return fmt.Errorf("open shard %d: %w", id, err)
 	}
 	// The log may have nothing left to replay that would say it.
 	h.cfg.Source.Observe(machine.View().Rev)
-	r := newReplica(h, id, replicaID, machine)
+	r = newReplica(h, id, replicaID, machine)
 	record, err := h.record(id, replicaID)
 	if err != nil {
 		return err

@@ -33,6 +33,8 @@ type Replica struct {
 	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool
+	// checksum is the last one begun, nil before the first.
+	checksum atomic.Pointer[Checksum]
 
 	views struct {
 		sync.Mutex
