@@ -68,11 +68,14 @@ func (a *agent) run(ctx context.Context) {
 	for {
 		m, changed := a.node.table.next()
 		a.initialise(ctx, m, &steps)
-		leaving := a.leaving(m)
+		leaving, disputed := a.leaving(m), m.Disputed()
 		for _, r := range leaving {
 			do(r.Shard, func(ctx context.Context) { a.remove(ctx, r, m) })
 		}
 		for _, d := range m.OnNode(a.node.self.NodeID) {
+			if r, running := a.node.host.Replica(d.ID); running {
+				r.Dispute(slices.Contains(disputed, d.ID))
+			}
 			do(d.ID, a.next(d, m, leaving))
 		}
 		for _, o := range m.Operators() {

@@ -69,6 +69,9 @@ func (r *Replica) Dispute(disputed bool) { r.disputed.Store(disputed) }
 // Disputed reports whether writes are refused.
 func (r *Replica) Disputed() bool { return r.disputed.Load() }
 
+// Damaged reports whether the replica holds, or may hold, other data than the others.
+func (r *Replica) Damaged() bool { return r.quarantined.Load() != nil || r.Disputed() }
+
 // refusing is why a command is not taken, nil if it is.
 func (r *Replica) refusing(kind shardpb.Kind) error {
 	switch view := r.View(); {
