@@ -139,7 +139,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 		return func(ctx context.Context) {
 			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: view.Descriptor.Epoch, Revision: int64(m.Compacted())})
 		}
-	case a.shouldLeave(r, view.Descriptor):
+	case a.shouldLeave(view.Descriptor):
 		return func(context.Context) { r.TransferTo(view.Descriptor.PreferredNode) }
 	}
 	return nil
@@ -171,7 +171,7 @@ func (a *agent) handOver(d *shard.Descriptor) {
 }
 
 // shouldLeave reports whether leadership belongs on another node that is well.
-func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
+func (a *agent) shouldLeave(d *shard.Descriptor) bool {
 	preferred := d.PreferredNode
 	if preferred == 0 || preferred == a.node.self.NodeID {
 		return false

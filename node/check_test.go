@@ -129,7 +129,6 @@ func TestDamagedReplicaIsQuarantinedAndReplaced(t *testing.T) {
 	ill := nodeOf(t, c, d.Replicas[1].Node)
 	was, _ := d.ReplicaOn(id(ill))
 	alterKey(t, ill, "a", "evil")
-	client = c.Client(t)
 
 	reply := check(t, c, c.Node(1), d.ID)
 	require.Equal(t, "damaged", reply.Verdict)
