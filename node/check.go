@@ -37,6 +37,8 @@ type checker struct {
 	// one is held over a check: there is one at a time.
 	one    chan struct{}
 	checks *prometheus.CounterVec
+	// look is compare; for tests.
+	look func(context.Context, shard.ID) (*adminapi.Checked, error)
 
 	mu struct {
 		sync.Mutex
@@ -61,6 +63,7 @@ const (
 
 func newChecker(n *Node) *checker {
 	c := &checker{node: n, every: n.cfg.CorruptCheckTime, one: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	c.look = c.compare
 	c.checks = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "flotilla_check_shards_total",
 		Help: "Comparisons of a shard's replicas that this node has led, by verdict. Any damaged or disputed: see flotilla shard check and the CORRUPT alarm. Mostly incomplete: a node is away, or too slow to sum up its replicas.",
@@ -167,7 +170,7 @@ func (c *checker) visit(ctx context.Context, id shard.ID) {
 	if err != nil {
 		c.node.log.Info("cannot compare the replicas of a shard; trying again later", "shard", id, "error", err)
 	}
-	if err != nil || slices.ContainsFunc(checked.Replicas, adminapi.CheckedReplica.Bad) {
+	if err != nil || len(bad(checked)) > 0 {
 		c.mu.Lock()
 		c.mu.again = append(c.mu.again, id)
 		c.mu.Unlock()
@@ -182,19 +185,32 @@ func (c *checker) check(ctx context.Context, id shard.ID) (*adminapi.Checked, er
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	checked, err := c.compare(ctx, id)
+	checked, err := c.look(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(checked.Replicas, adminapi.CheckedReplica.Bad) { // C2
+	if len(bad(checked)) > 0 { // C2
 		first := checked
-		if checked, err = c.compare(ctx, id); err != nil {
+		if checked, err = c.look(ctx, id); err != nil {
 			return nil, err
 		}
 		c.node.log.Warn("replicas of a shard do not hold the same", "shard", id, "first", describe(first), "then", describe(checked))
+		if now := bad(checked); len(now) > 0 && !slices.Equal(now, bad(first)) {
+			return nil, fmt.Errorf("replicas %v were not as the others at first, then replicas %v", bad(first), now)
+		}
 	}
 	c.checks.WithLabelValues(string(checked.Verdict)).Inc()
 	return checked, c.act(ctx, id, checked)
+}
+
+// bad are the replicas that hold other data than they should, in the order of the table.
+func bad(checked *adminapi.Checked) (ids []shard.ReplicaID) {
+	for _, r := range checked.Replicas {
+		if r.Bad() {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
 }
 
 // compare has the replicas summed up, and judges when all have their sum or those that lack

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/router/adminapi"
@@ -72,4 +75,32 @@ func TestJudge(t *testing.T) {
 			require.Equal(t, want, strings.Join(words, " "))
 		})
 	}
+}
+
+// C2: what is found once and not again is not acted on.
+func TestOneLookIsNotEnough(t *testing.T) {
+	n := &Node{cfg: Config{Registerer: prometheus.NewRegistry()}, table: newTable(), log: slog.New(slog.DiscardHandler)}
+	c := newChecker(n) // without a way to the placement table
+	looks := 0
+	c.look = func(context.Context, shard.ID) (*adminapi.Checked, error) {
+		if looks++; looks == 1 {
+			return &adminapi.Checked{Verdict: adminapi.Damaged, Replicas: []adminapi.CheckedReplica{{Result: adminapi.Differs}}}, nil
+		}
+		return &adminapi.Checked{Verdict: adminapi.Agree, Replicas: []adminapi.CheckedReplica{{Result: adminapi.Agrees}}}, nil
+	}
+	checked, err := c.check(t.Context(), 7)
+	require.NoError(t, err)
+	require.Equal(t, adminapi.Agree, checked.Verdict)
+	require.Equal(t, 2, looks)
+	_, err = c.check(t.Context(), 7)
+	require.NoError(t, err)
+	require.Equal(t, 3, looks, "one is enough where all agree")
+
+	c.look = func(context.Context, shard.ID) (*adminapi.Checked, error) {
+		looks++
+		other := adminapi.CheckedReplica{Replica: shard.Replica{ID: shard.ReplicaID(looks)}, Result: adminapi.Differs}
+		return &adminapi.Checked{Verdict: adminapi.Damaged, Replicas: []adminapi.CheckedReplica{other}}, nil
+	}
+	_, err = c.check(t.Context(), 7)
+	require.ErrorContains(t, err, "replicas [4] were not as the others at first, then replicas [5]")
 }

@@ -72,9 +72,13 @@ func (r *Replica) SumUp(ctx context.Context) (uint64, error) {
 // sumUp begins a sum of what has been applied, and forgets one that is under way. It is for
 // the apply worker, and waits for nothing (P4).
 func (r *Replica) sumUp(index uint64) {
+	view := r.View()
+	if view.Descriptor == nil { // the rest of the entry has taken it
+		return
+	}
 	c := &Checksum{Index: index}
 	r.checksum.Store(c)
-	r.host.summing.begin(&sum{replica: r, begun: c, image: r.image(r.View())})
+	r.host.summing.begin(&sum{replica: r, begun: c, image: r.image(view)})
 }
 
 // sum is one that is under way, or about to be.
