@@ -74,8 +74,8 @@ func TestReplicasAreAddedAsNodesJoin(t *testing.T) {
 	}
 }
 
-// A fourth node takes its share of replicas. Whether it leads is a matter of where the
-// writes go.
+// A fourth node takes its share of replicas and of leaders, also when one shard has all the
+// writes.
 func TestAFourthNodeTakesItsShare(t *testing.T) {
 	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:8"})
 	briskly(t, c.Node(1), nil)
@@ -83,8 +83,8 @@ func TestAFourthNodeTakesItsShare(t *testing.T) {
 	fourth := c.Add()
 	fourth.Start(t)
 	testcluster.Eventually(t, "the fourth node to have its share", func(context.Context) error {
-		if held := fourth.Inside().Map().OnNode(id(fourth)); len(held) < 4 {
-			return fmt.Errorf("it holds %d", len(held))
+		if held, led := len(fourth.Inside().Map().OnNode(id(fourth))), leadsShards(fourth); held < 4 || led < 1 {
+			return fmt.Errorf("it holds %d and leads %d", held, led)
 		}
 		return nil
 	})
@@ -134,20 +134,23 @@ func TestDrainingTakesLeaders(t *testing.T) {
 	briskly(t, c.Node(1), nil)
 	load := startLoad(t, c)
 	second := c.Node(2)
-	leads := func() (n int) {
-		for _, d := range second.Inside().Map().Shards() {
-			if leader, _ := second.Inside().Host().Leader(d.ID); leader == d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node == id(second) })].ID {
-				n++
-			}
-		}
-		return n
-	}
 	setState(t, c, second, placement.Draining)
-	testcluster.Until(t, "it to lead nothing", func() bool { return leads() == 0 })
+	testcluster.Until(t, "it to lead nothing", func() bool { return leadsShards(second) == 0 })
 	setState(t, c, second, placement.Active)
-	testcluster.Until(t, "it to lead again", func() bool { return leads() > 0 })
+	testcluster.Until(t, "it to lead again", func() bool { return leadsShards(second) > 0 })
 	load.stop(t)
 	load.requireAll(t, c.Client(t))
+}
+
+// leadsShards counts the shards that a node leads.
+func leadsShards(n *testcluster.Node) (count int) {
+	for _, d := range n.Inside().Map().Shards() {
+		leader, _ := n.Inside().Host().Leader(d.ID)
+		if r, has := d.ReplicaOn(id(n)); has && leader == r.ID {
+			count++
+		}
+	}
+	return count
 }
 
 // A shard that is written more than allowed is split.
