@@ -31,7 +31,13 @@ func briskly(t *testing.T, n *testcluster.Node, more map[string]string) {
 // setState has the first node say what may be placed on a node.
 func setState(t *testing.T, c *testcluster.Cluster, n *testcluster.Node, state placement.NodeState) {
 	t.Helper()
-	_, err := admin(t, c, c.Node(1)).SetNodeState(t.Context(), &adminpb.SetNodeStateRequest{Node: n.Name, State: state.String()})
+	setStateAt(t, c, c.Node(1), n, state)
+}
+
+// setStateAt has the node given say it.
+func setStateAt(t *testing.T, c *testcluster.Cluster, at, n *testcluster.Node, state placement.NodeState) {
+	t.Helper()
+	_, err := admin(t, c, at).SetNodeState(t.Context(), &adminpb.SetNodeStateRequest{Node: n.Name, State: state.String()})
 	require.NoError(t, err)
 }
 
@@ -83,7 +89,7 @@ func TestAFourthNodeTakesItsShare(t *testing.T) {
 	fourth := c.Add()
 	fourth.Start(t)
 	testcluster.Eventually(t, "the fourth node to have its share", func(context.Context) error {
-		if held, led := len(fourth.Inside().Map().OnNode(id(fourth))), leadsShards(fourth); held < 4 || led < 1 {
+		if held, led := len(fourth.Inside().Map().OnNode(id(fourth))), leads(fourth); held < 4 || led < 1 {
 			return fmt.Errorf("it holds %d and leads %d", held, led)
 		}
 		return nil
@@ -135,22 +141,11 @@ func TestDrainingTakesLeaders(t *testing.T) {
 	load := startLoad(t, c)
 	second := c.Node(2)
 	setState(t, c, second, placement.Draining)
-	testcluster.Until(t, "it to lead nothing", func() bool { return leadsShards(second) == 0 })
+	testcluster.Until(t, "it to lead nothing", func() bool { return leads(second) == 0 })
 	setState(t, c, second, placement.Active)
-	testcluster.Until(t, "it to lead again", func() bool { return leadsShards(second) > 0 })
+	testcluster.Until(t, "it to lead again", func() bool { return leads(second) > 0 })
 	load.stop(t)
 	load.requireAll(t, c.Client(t))
-}
-
-// leadsShards counts the shards that a node leads.
-func leadsShards(n *testcluster.Node) (count int) {
-	for _, d := range n.Inside().Map().Shards() {
-		leader, _ := n.Inside().Host().Leader(d.ID)
-		if r, has := d.ReplicaOn(id(n)); has && leader == r.ID {
-			count++
-		}
-	}
-	return count
 }
 
 // A shard that is written more than allowed is split.

@@ -188,6 +188,9 @@ func (c *controller) finish(ctx context.Context, o *placement.Operator) error {
 	_, err := c.node.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_FinishOperator{
 		FinishOperator: &placementpb.FinishOperator{ShardId: uint64(o.Shard), OperatorId: o.ID},
 	}})
+	if err == nil {
+		c.node.balance.metrics.finished.WithLabelValues(o.Kind.String()).Inc()
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -33,6 +34,9 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		s.node.host.Each(add)
 	}
 	for _, id := range req.Shards {
+		if shard.ID(id) == shard.MetaID && s.node.meta.runs() {
+			reply.Replicas = append(reply.Replicas, s.node.meta.report())
+		}
 		if r, ok := s.node.host.Replica(shard.ID(id)); ok {
 			add(r)
 		}
@@ -45,16 +49,23 @@ func (s *peerServer) Direct(ctx context.Context, req *routerpb.DirectRequest) (*
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	r, ok := s.node.host.Replica(shard.ID(req.Shard))
-	if !ok {
-		return nil, status.Errorf(codes.FailedPrecondition, "node %q runs no replica of shard %d", s.node.cfg.Name, req.Shard)
-	}
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
-	if err := s.obey(ctx, r, req); err != nil {
+	if err := s.carryOut(ctx, req); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &routerpb.DirectReply{}, nil
+}
+
+func (s *peerServer) carryOut(ctx context.Context, req *routerpb.DirectRequest) error {
+	if shard.ID(req.Shard) == shard.MetaID && s.node.meta.runs() {
+		return s.node.meta.obey(ctx, req)
+	}
+	r, ok := s.node.host.Replica(shard.ID(req.Shard))
+	if !ok {
+		return fmt.Errorf("node %q runs no replica of shard %d", s.node.cfg.Name, req.Shard)
+	}
+	return s.obey(ctx, r, req)
 }
 
 func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest) error {
@@ -73,18 +84,26 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}
 	}
 	switch o := req.Order.(type) {
-	case *routerpb.DirectRequest_AddLearner:
-		return r.AddLearner(ctx, shard.ReplicaID(o.AddLearner.Replica), o.AddLearner.PeerAddr)
-	case *routerpb.DirectRequest_Promote:
-		return r.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
-	case *routerpb.DirectRequest_Transfer:
-		return r.Yield(shard.ReplicaID(o.Transfer.Replica))
-	case *routerpb.DirectRequest_Remove:
-		return r.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	case *routerpb.DirectRequest_Split:
 		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
 	case *routerpb.DirectRequest_Initialise:
 		return r.Initialise(ctx, shard.DescriptorOf(o.Initialise))
+	default:
+		return obeyMembers(ctx, r.Members, req)
+	}
+}
+
+// obeyMembers carries out orders that a group's leader is given about its members.
+func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.DirectRequest) error {
+	switch o := req.Order.(type) {
+	case *routerpb.DirectRequest_AddLearner:
+		return members.AddLearner(ctx, shard.ReplicaID(o.AddLearner.Replica), o.AddLearner.PeerAddr)
+	case *routerpb.DirectRequest_Promote:
+		return members.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
+	case *routerpb.DirectRequest_Transfer:
+		return members.Yield(shard.ReplicaID(o.Transfer.Replica))
+	case *routerpb.DirectRequest_Remove:
+		return members.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}

@@ -137,6 +137,21 @@ func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) 
 	return next, ok()
 }
 
+// Spares is not nil when a node cannot be emptied: its replicas could go nowhere.
+func (m *Map) Spares(id shard.NodeID) error {
+	active := 0
+	for _, n := range m.live {
+		if n.ID != id && n.State == Active {
+			active++
+		}
+	}
+	if want := m.ReplicationFactor(); active < want {
+		return fmt.Errorf("%s cannot be emptied: without it %d nodes are active, and shards should have %d replicas; add a node or lower %s",
+			m.Node(id).Name, active, want, SettingReplicationFactor)
+	}
+	return nil
+}
+
 // shardList names a few shards and counts the rest, for messages.
 func shardList(shards []*shard.Descriptor) string {
 	const named = 5

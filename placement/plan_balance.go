@@ -105,6 +105,8 @@ func (f *field) even(rule Rule, move func(from int) (moved bool, obstacle string
 		f.p.note(rule, "%s: fewer than two nodes can take any", f.name)
 		return
 	}
+	order := f.descending()
+	f.p.gaps = append(f.p.gaps, Gap{f.name, f.gap(order[0], order[len(order)-1])})
 	exhausted, firstObstacle, moved := make(map[int]bool), "", false
 	for {
 		order := f.descending()

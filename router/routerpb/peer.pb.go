@@ -950,6 +950,50 @@ func (x *ProposeMetaReply) GetResult() []byte {
 	return nil
 }
 
+type ReadMetaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMetaRequest) Reset() {
+	*x = ReadMetaRequest{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMetaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMetaRequest) ProtoMessage() {}
+
+func (x *ReadMetaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMetaRequest.ProtoReflect.Descriptor instead.
+func (*ReadMetaRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReadMetaRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type FollowMapRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -959,7 +1003,7 @@ type FollowMapRequest struct {
 
 func (x *FollowMapRequest) Reset() {
 	*x = FollowMapRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	mi := &file_router_routerpb_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1015,7 @@ func (x *FollowMapRequest) String() string {
 func (*FollowMapRequest) ProtoMessage() {}
 
 func (x *FollowMapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	mi := &file_router_routerpb_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1028,7 @@ func (x *FollowMapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMapRequest.ProtoReflect.Descriptor instead.
 func (*FollowMapRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{9}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FollowMapRequest) GetVersion() uint64 {
@@ -1003,7 +1047,7 @@ type MapUpdate struct {
 
 func (x *MapUpdate) Reset() {
 	*x = MapUpdate{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[10]
+	mi := &file_router_routerpb_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1059,7 @@ func (x *MapUpdate) String() string {
 func (*MapUpdate) ProtoMessage() {}
 
 func (x *MapUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[10]
+	mi := &file_router_routerpb_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1072,7 @@ func (x *MapUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapUpdate.ProtoReflect.Descriptor instead.
 func (*MapUpdate) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{10}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MapUpdate) GetUpdate() []byte {
@@ -1053,7 +1097,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[11]
+	mi := &file_router_routerpb_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1109,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[11]
+	mi := &file_router_routerpb_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1122,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{11}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubscribeRequest) GetShard() uint64 {
@@ -1136,7 +1180,7 @@ type ChangesFrame struct {
 
 func (x *ChangesFrame) Reset() {
 	*x = ChangesFrame{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[12]
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1192,7 @@ func (x *ChangesFrame) String() string {
 func (*ChangesFrame) ProtoMessage() {}
 
 func (x *ChangesFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[12]
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1205,7 @@ func (x *ChangesFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesFrame.ProtoReflect.Descriptor instead.
 func (*ChangesFrame) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{12}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangesFrame) GetEvents() [][]byte {
@@ -1203,7 +1247,7 @@ type HashPart struct {
 
 func (x *HashPart) Reset() {
 	*x = HashPart{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1259,7 @@ func (x *HashPart) String() string {
 func (*HashPart) ProtoMessage() {}
 
 func (x *HashPart) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1272,7 @@ func (x *HashPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashPart.ProtoReflect.Descriptor instead.
 func (*HashPart) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HashPart) GetSum() uint64 {
@@ -1254,7 +1298,7 @@ type LeaseQuery struct {
 
 func (x *LeaseQuery) Reset() {
 	*x = LeaseQuery{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1310,7 @@ func (x *LeaseQuery) String() string {
 func (*LeaseQuery) ProtoMessage() {}
 
 func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1323,7 @@ func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseQuery.ProtoReflect.Descriptor instead.
 func (*LeaseQuery) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseQuery) GetLease() int64 {
@@ -1303,7 +1347,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[15]
+	mi := &file_router_routerpb_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1359,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[15]
+	mi := &file_router_routerpb_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1372,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{15}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LeaseStatus) GetLease() int64 {
@@ -1382,7 +1426,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[16]
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1438,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[16]
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1451,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{16}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportRequest) GetShards() []uint64 {
@@ -1426,7 +1470,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1482,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1495,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportReply) GetReplicas() []*ReplicaReport {
@@ -1477,7 +1521,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1533,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1546,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaReport) GetShard() uint64 {
@@ -1584,7 +1628,7 @@ type DirectRequest struct {
 
 func (x *DirectRequest) Reset() {
 	*x = DirectRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1640,7 @@ func (x *DirectRequest) String() string {
 func (*DirectRequest) ProtoMessage() {}
 
 func (x *DirectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1653,7 @@ func (x *DirectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectRequest.ProtoReflect.Descriptor instead.
 func (*DirectRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DirectRequest) GetShard() uint64 {
@@ -1773,7 +1817,7 @@ type DirectReply struct {
 
 func (x *DirectReply) Reset() {
 	*x = DirectReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1829,7 @@ func (x *DirectReply) String() string {
 func (*DirectReply) ProtoMessage() {}
 
 func (x *DirectReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1842,7 @@ func (x *DirectReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectReply.ProtoReflect.Descriptor instead.
 func (*DirectReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
 }
 
 type Split struct {
@@ -1811,7 +1855,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +1867,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +1880,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Split) GetDescriptor_() *shardpb.Descriptor {
@@ -1861,7 +1905,7 @@ type Wean struct {
 
 func (x *Wean) Reset() {
 	*x = Wean{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1917,7 @@ func (x *Wean) String() string {
 func (*Wean) ProtoMessage() {}
 
 func (x *Wean) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1930,7 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
 }
 
 type Member struct {
@@ -1899,7 +1943,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +1955,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +1968,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2012,7 +2056,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x12ProposeMetaRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"*\n" +
 	"\x10ProposeMetaReply\x12\x16\n" +
-	"\x06result\x18\x01 \x01(\fR\x06result\",\n" +
+	"\x06result\x18\x01 \x01(\fR\x06result\"+\n" +
+	"\x0fReadMetaRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\",\n" +
 	"\x10FollowMapRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"#\n" +
 	"\tMapUpdate\x12\x16\n" +
@@ -2128,14 +2174,16 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\xcb\x05\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xe6\x06\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
-	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12F\n" +
+	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12I\n" +
+	"\x05Loads\x12 .flotilla.router.v1.LoadsRequest\x1a\x1e.flotilla.router.v1.LoadsReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
-	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
+	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12N\n" +
+	"\bReadMeta\x12#.flotilla.router.v1.ReadMetaRequest\x1a\x1d.flotilla.router.v1.MapUpdate\x12R\n" +
 	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12L\n" +
 	"\x06Report\x12!.flotilla.router.v1.ReportRequest\x1a\x1f.flotilla.router.v1.ReportReply\x12L\n" +
 	"\x06Direct\x12!.flotilla.router.v1.DirectRequest\x1a\x1f.flotilla.router.v1.DirectReplyB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
@@ -2153,7 +2201,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2166,69 +2214,76 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*JoinReply)(nil),          // 8: flotilla.router.v1.JoinReply
 	(*ProposeMetaRequest)(nil), // 9: flotilla.router.v1.ProposeMetaRequest
 	(*ProposeMetaReply)(nil),   // 10: flotilla.router.v1.ProposeMetaReply
-	(*FollowMapRequest)(nil),   // 11: flotilla.router.v1.FollowMapRequest
-	(*MapUpdate)(nil),          // 12: flotilla.router.v1.MapUpdate
-	(*SubscribeRequest)(nil),   // 13: flotilla.router.v1.SubscribeRequest
-	(*ChangesFrame)(nil),       // 14: flotilla.router.v1.ChangesFrame
-	(*HashPart)(nil),           // 15: flotilla.router.v1.HashPart
-	(*LeaseQuery)(nil),         // 16: flotilla.router.v1.LeaseQuery
-	(*LeaseStatus)(nil),        // 17: flotilla.router.v1.LeaseStatus
-	(*ReportRequest)(nil),      // 18: flotilla.router.v1.ReportRequest
-	(*ReportReply)(nil),        // 19: flotilla.router.v1.ReportReply
-	(*ReplicaReport)(nil),      // 20: flotilla.router.v1.ReplicaReport
-	(*DirectRequest)(nil),      // 21: flotilla.router.v1.DirectRequest
-	(*DirectReply)(nil),        // 22: flotilla.router.v1.DirectReply
-	(*Split)(nil),              // 23: flotilla.router.v1.Split
-	(*Wean)(nil),               // 24: flotilla.router.v1.Wean
-	(*Member)(nil),             // 25: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 26: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 27: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 28: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 29: flotilla.router.v1.LoadRequest
-	(*LoadReply)(nil),          // 30: flotilla.router.v1.LoadReply
+	(*ReadMetaRequest)(nil),    // 11: flotilla.router.v1.ReadMetaRequest
+	(*FollowMapRequest)(nil),   // 12: flotilla.router.v1.FollowMapRequest
+	(*MapUpdate)(nil),          // 13: flotilla.router.v1.MapUpdate
+	(*SubscribeRequest)(nil),   // 14: flotilla.router.v1.SubscribeRequest
+	(*ChangesFrame)(nil),       // 15: flotilla.router.v1.ChangesFrame
+	(*HashPart)(nil),           // 16: flotilla.router.v1.HashPart
+	(*LeaseQuery)(nil),         // 17: flotilla.router.v1.LeaseQuery
+	(*LeaseStatus)(nil),        // 18: flotilla.router.v1.LeaseStatus
+	(*ReportRequest)(nil),      // 19: flotilla.router.v1.ReportRequest
+	(*ReportReply)(nil),        // 20: flotilla.router.v1.ReportReply
+	(*ReplicaReport)(nil),      // 21: flotilla.router.v1.ReplicaReport
+	(*DirectRequest)(nil),      // 22: flotilla.router.v1.DirectRequest
+	(*DirectReply)(nil),        // 23: flotilla.router.v1.DirectReply
+	(*Split)(nil),              // 24: flotilla.router.v1.Split
+	(*Wean)(nil),               // 25: flotilla.router.v1.Wean
+	(*Member)(nil),             // 26: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 27: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 28: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 29: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 30: flotilla.router.v1.LoadRequest
+	(*LoadsRequest)(nil),       // 31: flotilla.router.v1.LoadsRequest
+	(*LoadReply)(nil),          // 32: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 33: flotilla.router.v1.LoadsReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	26, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	27, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	27, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	28, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	28, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
-	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
-	20, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
-	25, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	25, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	25, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	25, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	25, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	23, // 15: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	27, // 16: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	27, // 17: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
-	24, // 18: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	27, // 19: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	27, // 20: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	29, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	18, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
+	21, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
+	26, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	26, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	26, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	26, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	26, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	24, // 15: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	28, // 16: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	28, // 17: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	25, // 18: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	28, // 19: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	28, // 20: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
 	2,  // 21: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	13, // 22: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	14, // 22: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 23: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	29, // 24: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	7,  // 25: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 26: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 27: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	18, // 28: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	21, // 29: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 30: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 31: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 32: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	30, // 33: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	8,  // 34: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 35: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 36: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	19, // 37: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	22, // 38: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
+	30, // 24: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	31, // 25: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
+	7,  // 26: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 27: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 28: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
+	12, // 29: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	19, // 30: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	22, // 31: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 32: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 33: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 34: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	32, // 35: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	33, // 36: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	8,  // 37: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 38: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 39: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 40: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 41: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	23, // 42: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	32, // [32:43] is the sub-list for method output_type
+	21, // [21:32] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2240,7 +2295,7 @@ func file_router_routerpb_peer_proto_init() {
 		return
 	}
 	file_router_routerpb_load_proto_init()
-	file_router_routerpb_peer_proto_msgTypes[19].OneofWrappers = []any{
+	file_router_routerpb_peer_proto_msgTypes[20].OneofWrappers = []any{
 		(*DirectRequest_AddLearner)(nil),
 		(*DirectRequest_CatchUp)(nil),
 		(*DirectRequest_Promote)(nil),
@@ -2257,7 +2312,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
