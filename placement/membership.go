@@ -132,6 +132,11 @@ func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) 
 		return m, refuse(placementpb.Code_FAILED_PRECONDITION,
 			"remove node %q (ID %s): it still holds replicas of %s; move them first: flotilla node decommission %s", old.Name, id, shardList(held), old.Name)
 	}
+	for _, o := range m.operators {
+		if o.From == id || o.To == id {
+			return m, refuse(placementpb.Code_FAILED_PRECONDITION, "remove node %q (ID %s): operator %d of shard %s names it; wait for that or cancel it", old.Name, id, o.ID, o.Shard)
+		}
+	}
 	next := m.edit()
 	next.putNode(&Node{ID: id, Name: old.Name, Incarnation: old.Incarnation, State: Removed})
 	return next, ok()
