@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -214,4 +215,59 @@ func TestAMoveToADeadNodeIsGivenUp(t *testing.T) {
 	briskly(t, first, nil)
 	testcluster.Until(t, "the move to be given up", func() bool { return first.Inside().Map().Operator(d.ID) == nil })
 	requireVoters(t, first, 3, id(first), id(c.Node(2)), id(c.Node(3)))
+}
+
+// Any node applies a plan, with what the leader of the meta group knows of who is dead, and
+// any other one undoes it.
+func TestAPlanIsAppliedAndUndone(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6"})
+	ctx, first := t.Context(), c.Node(1)
+	briskly(t, first, map[string]string{"rebalance": "off", "balance-gap": "0.05"})
+	leader := metaLeader(t, c)
+	one, other := others(c, leader)[0], others(c, leader)[1]
+	for _, d := range first.Inside().Map().Shards() {
+		_, err := admin(t, c, first).Transfer(ctx, &adminpb.TransferRequest{Shard: uint64(d.ID), To: leader.Name})
+		require.NoError(t, err)
+	}
+	testcluster.Until(t, "one node to lead all", func() bool { return leads(leader) == 6 })
+	var begun []*adminpb.Step
+	testcluster.Eventually(t, "steps of a plan", func(ctx context.Context) error {
+		reply, err := admin(t, c, one).Rebalance(ctx, &adminpb.RebalanceRequest{})
+		begun = reply.GetBegun()
+		if err == nil && len(begun) == 0 {
+			err = errors.New("none began")
+		}
+		return err
+	})
+	testcluster.Until(t, "it to be carried out", func() bool { return leads(leader) == 6-len(begun) })
+	reply, err := admin(t, c, other).Undo(ctx, &adminpb.UndoRequest{})
+	require.NoError(t, err)
+	require.Len(t, reply.Begun, len(begun))
+	require.Empty(t, reply.Left)
+	testcluster.Until(t, "it to be undone", func() bool { return leads(leader) == 6 })
+	_, err = admin(t, c, one).Undo(ctx, &adminpb.UndoRequest{})
+	require.ErrorContains(t, err, "undone already")
+}
+
+// A node that does not lead the meta group plans for the dead like the one that does.
+func TestAnyNodeKnowsWhoIsDead(t *testing.T) {
+	t.Parallel()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.ManualPlacement = false })
+	briskly(t, c.Node(1), map[string]string{"rebalance": "off"})
+	leader := metaLeader(t, c)
+	holders := slices.DeleteFunc(others(c, leader), func(n *testcluster.Node) bool {
+		_, has := theShard(leader).ReplicaOn(id(n))
+		return !has
+	})
+	dead, asked := holders[0], holders[1]
+	lost := dead.Name
+	dead.Stop()
+	testcluster.Eventually(t, "the plan of a node that never asked", func(ctx context.Context) error {
+		reply, err := admin(t, c, asked).Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: true})
+		if err == nil && !slices.ContainsFunc(reply.Begun, func(s *adminpb.Step) bool { return s.From == lost && s.Kind == "move" }) {
+			err = fmt.Errorf("it is %v", reply.Begun)
+		}
+		return err
+	})
 }

@@ -107,13 +107,14 @@ const metaTimeout = 5 * time.Second
 func (m *meta) proposeBytes(ctx context.Context, data []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
 	defer cancel()
+	var errs []error
 	if m.runs() {
 		result, err := m.proposeOwn(ctx, data)
-		if !errors.Is(err, dragonboat.ErrShardNotFound) { // just dismissed
+		if !outOfGroup(err) {
 			return result, err
 		}
+		errs = append(errs, err)
 	}
-	var errs []error
 	for _, addr := range m.ways() {
 		reply, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).ProposeMeta(ctx, &routerpb.ProposeMetaRequest{Command: data})
 		if err == nil {
@@ -129,9 +130,15 @@ func (m *meta) proposeOwn(ctx context.Context, data []byte) ([]byte, error) {
 	nh := m.node.host.NodeHost()
 	result, err := nh.SyncPropose(ctx, nh.GetNoOPSession(uint64(shard.MetaID)), data)
 	if errors.Is(err, dragonboat.ErrShardNotReady) {
-		err = fmt.Errorf("the meta group has no leader: %w", shard.ErrUnavailable)
+		err = fmt.Errorf("the meta group has no leader here: %w: %w", shard.ErrUnavailable, err)
 	}
 	return result.Data, err
+}
+
+// outOfGroup reports whether the replica that runs here could do nothing at all: it was
+// just dismissed, or it knows no leader. Others may.
+func outOfGroup(err error) bool {
+	return errors.Is(err, dragonboat.ErrShardNotFound) || errors.Is(err, dragonboat.ErrShardNotReady)
 }
 
 // barrier returns a map that has every change that was acknowledged before the call.
@@ -140,7 +147,7 @@ func (m *meta) barrier(ctx context.Context) (*placement.Map, error) {
 	defer cancel()
 	if m.runs() {
 		read, err := m.readOwn(ctx)
-		if !errors.Is(err, dragonboat.ErrShardNotFound) { // just dismissed
+		if !outOfGroup(err) {
 			return read, err
 		}
 	}
