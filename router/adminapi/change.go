@@ -318,7 +318,10 @@ func refuse(code codes.Code, format string, args ...any) error {
 func asked(now time.Time) string { return "asked for at " + now.UTC().Format(time.RFC3339) }
 
 func (v *View) find(id uint64) (*shard.Descriptor, error) {
-	if d := v.Map.Shard(shard.ID(id)); d != nil && d.ID != shard.MetaID {
+	if shard.ID(id) == shard.MetaID {
+		return nil, refuse(codes.FailedPrecondition, "shard 1 is the meta group, which has no keys")
+	}
+	if d := v.Map.Shard(shard.ID(id)); d != nil {
 		return d, nil
 	}
 	return nil, refuse(codes.NotFound, "shard %d is not in the placement table; flotilla shard ls lists those that are", id)

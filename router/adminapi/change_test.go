@@ -78,7 +78,7 @@ func TestRefusedChanges(t *testing.T) {
 	}{
 		"split of nothing":        {s.split(ctx, 0, ""), codes.InvalidArgument, "name a shard, or a key"},
 		"split of no shard":       {s.split(ctx, 9, "a"), codes.NotFound, "shard 9 is not in the placement table"},
-		"split of the meta group": {s.split(ctx, 1, "a"), codes.NotFound, "shard 1 is not in the placement table"},
+		"split of the meta group": {s.split(ctx, 1, "a"), codes.FailedPrecondition, "shard 1 is the meta group, which has no keys"},
 		"split at a boundary":     {s.split(ctx, 4, "p"), codes.FailedPrecondition, "is not inside its span"},
 		"split of a held shard":   {s.split(ctx, 3, "i"), codes.FailedPrecondition, "is held by operator"},
 		"split without a key":     {s.split(ctx, 4, ""), codes.FailedPrecondition, "no key is known"},
