@@ -16,13 +16,13 @@ func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
 	if m.ClusterID() == 0 {
 		return nil, fmt.Errorf("the placement table is not known yet: %w", shard.ErrUnavailable)
 	}
-	heard, since := l.collect(ctx, m)
+	c := l.collect(ctx, m)
 	v := &adminapi.View{
-		Map: m, Load: assemble(m, heard, since), Distrusted: make(map[shard.NodeID]string),
+		Map: m, Load: assemble(m, c), BalancerWaits: c.waits, Distrusted: make(map[shard.NodeID]string),
 		Terms: make(map[shard.ID]uint64), Sizes: make(map[shard.ID]map[shard.NodeID]int64), Now: time.Now(),
 	}
 	v.Load.InFlight = transfers(m, v.Load, v.Now)
-	for id, h := range heard {
+	for id, h := range c.heard {
 		if h.ClockDistrusted != "" {
 			v.Distrusted[id] = h.ClockDistrusted
 		}

@@ -81,7 +81,8 @@ func tellsTheLoad(ctx context.Context, api adminpb.AdminClient, c *testcluster.C
 		switch {
 		case n.Name != c.Node(i+1).Name || n.PeerAddr != c.Node(i+1).PeerAddr() || n.State != "active":
 			return fmt.Errorf("node %d is told as %v", i+1, n)
-		case n.HeardMillis < 0 || n.Replicas != 4 || n.DiskTotal == 0 || n.DiskFree == 0 || n.DiskFree > n.DiskTotal || n.FsyncMicros == 0 || n.ClockDistrusted != "":
+		case n.HeardMillis < 0 || n.Replicas != 5 || // the meta group's too
+			n.DiskTotal == 0 || n.DiskFree == 0 || n.DiskFree > n.DiskTotal || n.FsyncMicros == 0 || n.ClockDistrusted != "":
 			return fmt.Errorf("of node %s is told %v", n.Name, n)
 		}
 	}

@@ -97,7 +97,7 @@ func (a *agent) run(ctx context.Context) {
 
 // initialise makes the first map when this node leads a meta group without one.
 func (a *agent) initialise(ctx context.Context, m *placement.Map, steps *sync.WaitGroup) {
-	if m.ClusterID() != 0 || !a.node.meta.member || !a.begin(shard.MetaID) {
+	if m.ClusterID() != 0 || !a.node.meta.runs() || !a.begin(shard.MetaID) {
 		return
 	}
 	steps.Go(func() {
@@ -110,6 +110,9 @@ func (a *agent) initialise(ctx context.Context, m *placement.Map, steps *sync.Wa
 
 // next returns what is to be done for the shard, nil for nothing.
 func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) func(context.Context) {
+	if d.ID == shard.MetaID {
+		return a.node.meta.next(d, leaving)
+	}
 	r, running := a.node.host.Replica(d.ID)
 	switch {
 	case !running && slices.ContainsFunc(leaving, func(l leftover) bool { return l.blocks(d) }):
@@ -270,6 +273,9 @@ func (a *agent) missing() string {
 		return "the placement table"
 	}
 	for _, d := range m.OnNode(a.node.self.NodeID) {
+		if d.ID == shard.MetaID { // the table is known
+			continue
+		}
 		leader, _ := a.node.host.Leader(d.ID)
 		r, running := a.node.host.Replica(d.ID)
 		own, _ := d.ReplicaOn(a.node.self.NodeID)

@@ -30,7 +30,7 @@ func TestAssemblingALoad(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	before := now.Add(-time.Minute)
 	m := threeNodes(t)
-	load := assemble(m, map[shard.NodeID]heardLoad{
+	load := assemble(m, collected{heard: map[shard.NodeID]heardLoad{
 		1: {&routerpb.LoadReply{DiskTotal: 100, DiskFree: 40, FsyncMicros: 1500, Replicas: []*routerpb.ReplicaLoad{
 			{
 				Shard: 2, Replica: 1, Leader: 1, Term: 5, Applied: 1000, Bytes: 7, Versions: 8, Reads: 1,
@@ -45,7 +45,7 @@ func TestAssemblingALoad(t *testing.T) {
 			{Shard: 3, Replica: 2, Leader: 3, Term: 4, Applied: 60},
 		}}, before},
 		7: {&routerpb.LoadReply{}, now}, // of no map
-	}, before)
+	}, since: before})
 
 	require.Equal(t, &placement.Load{
 		Since: before,
@@ -62,10 +62,10 @@ func TestAssemblingALoad(t *testing.T) {
 	}, load, "nobody leads shard 3 by its own account, and node 3 said nothing")
 
 	// Node 3 says that it leads shard 3. A follower that was asked later is not behind.
-	load = assemble(m, map[shard.NodeID]heardLoad{
+	load = assemble(m, collected{heard: map[shard.NodeID]heardLoad{
 		1: {&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{{Shard: 3, Replica: 1, Leader: 3, Term: 4, Applied: 70, Reads: 2}}}, now},
 		3: {&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{{Shard: 3, Replica: 3, Leader: 3, Term: 4, Applied: 60, Measures: true, Reads: 3}}}, before},
-	}, before)
+	}, since: before})
 	require.Equal(t, placement.ShardLoad{
 		Heard: before, Leader: 3, Reads: 5, SpanSince: before, Behind: map[shard.NodeID]uint64{1: 0, 3: 0},
 	}, load.Shards[3])
@@ -84,7 +84,7 @@ func TestAssemblingUnfitReplicas(t *testing.T) {
 		r := &routerpb.ReplicaLoad{Shard: 3, Replica: replica, Leader: of(1), Measures: true, Applied: 60, Unfit: unfit}
 		return heardLoad{&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{r}}, now}
 	}
-	load := assemble(m, map[shard.NodeID]heardLoad{1: told(of(1), ""), 2: told(of(2), "damaged"), 3: told(9, "damaged")}, now)
+	load := assemble(m, collected{heard: map[shard.NodeID]heardLoad{1: told(of(1), ""), 2: told(of(2), "damaged"), 3: told(9, "damaged")}, since: now})
 	require.Equal(t, map[shard.NodeID]string{2: "damaged"}, load.Shards[3].Unfit)
 	require.Equal(t, map[shard.NodeID]uint64{1: 0}, load.Shards[3].Behind)
 }

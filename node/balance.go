@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // balancer begins what placement.Plan asks for, while this node leads the meta group and
@@ -19,7 +21,12 @@ import (
 //	Q2  It remembers nothing. What is in flight is in the table: operators, and shards that
 //	    another node leads than the one preferred. So a new one goes on where the last was.
 //	Q3  Where nothing is to be done it changes nothing: an idle cluster stays idle.
-type balancer struct{ node *Node }
+type balancer struct {
+	node    *Node
+	metrics *balancerMetrics
+	// failed is why the last round came to nothing; nil when it did not.
+	failed atomic.Pointer[string]
+}
 
 // balancePause is between two rounds when the first began something and that has ended.
 const balancePause = time.Second
@@ -42,35 +49,81 @@ func (b *balancer) run(ctx context.Context) {
 			return
 		}
 		last, began = time.Now(), false
-		if !rules.Rebalance || b.node.cfg.ManualPlacement || !b.node.meta.leads() {
+		if b.node.cfg.ManualPlacement || !b.node.meta.leads() {
+			b.metrics.rests()
 			continue
 		}
-		begun, err := b.round(ctx)
+		begun, err := b.turn(ctx, rules.Rebalance)
 		if err != nil && ctx.Err() == nil {
 			b.node.log.Info("balancing waits", "error", err)
 		}
+		b.note(err)
 		began = len(begun) > 0
 	}
+}
+
+// turn is a round, or only a look while the balancer is paused: so that whoever is dead is
+// known by when it goes on, or somebody has it do one round.
+func (b *balancer) turn(ctx context.Context, on bool) ([]placement.Step, error) {
+	b.metrics.paused.Set(map[bool]float64{true: 0, false: 1}[on])
+	if on {
+		return b.round(ctx)
+	}
+	_, _, err := b.decide(ctx)
+	return nil, err
+}
+
+// note keeps the last round's failure for those who ask.
+func (b *balancer) note(err error) {
+	if err == nil {
+		b.failed.Store(nil)
+		return
+	}
+	b.metrics.failed.Inc()
+	why := err.Error()
+	b.failed.Store(&why)
+}
+
+// waits is why the last round came to nothing; empty when it did not.
+func (b *balancer) waits() string {
+	if why := b.failed.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// decide plans on the table as it is now, and cancels what would wait for ever.
+func (b *balancer) decide(ctx context.Context) (*placement.Map, *placement.Decision, error) {
+	m, err := b.node.meta.barrier(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	load, now := assemble(m, b.node.loads.collect(ctx, m)), time.Now()
+	load.InFlight = transfers(m, load, now)
+	if m.Rules().Rebalance {
+		b.abandon(ctx, m, load, now)
+	}
+	decision := placement.Plan(m, load, m.Rules(), now).Feasible()
+	b.metrics.decided(decision)
+	return m, decision, nil
 }
 
 // round plans once and begins all steps of the plan, which keeps to the limits. It returns
 // those that began.
 func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
-	m, err := b.node.meta.barrier(ctx)
+	m, decision, err := b.decide(ctx)
 	if err != nil {
 		return nil, err
 	}
-	heard, since := b.node.loads.collect(ctx, m)
-	load, now := assemble(m, heard, since), time.Now()
-	load.InFlight = transfers(m, load, now)
-	b.abandon(ctx, m, load, now)
 	var begun []placement.Step
-	for _, s := range placement.Plan(m, load, m.Rules(), now).Feasible().Steps {
+	for _, s := range decision.Steps {
 		operator, err := b.begin(ctx, m, s)
 		if err != nil {
+			b.metrics.refused.WithLabelValues(s.Kind.String()).Inc()
 			b.node.log.Info("a step of the plan did not begin", "step", s.Kind, "shard", s.Shard, "error", err)
 			continue
 		}
+		b.metrics.begun.WithLabelValues(s.Kind.String()).Inc()
 		b.node.log.Info("a step of the plan began", "step", s.Kind, "shard", s.Shard, "operator", operator, "rule", s.Rule, "why", s.Why)
 		begun = append(begun, s)
 	}
@@ -114,7 +167,11 @@ func (b *balancer) abandon(ctx context.Context, m *placement.Map, load *placemen
 func transfers(m *placement.Map, load *placement.Load, now time.Time) []placement.Step {
 	rules := m.Rules()
 	var out []placement.Step
-	for _, d := range m.Shards() {
+	groups := m.Shards()
+	if group := m.Shard(shard.MetaID); group != nil {
+		groups = append(groups, group)
+	}
+	for _, d := range groups {
 		s, to := load.Shards[d.ID], m.Node(d.PreferredNode)
 		if to == nil || to.State != placement.Active || s.Leader == 0 || s.Leader == to.ID || m.Operator(d.ID) != nil {
 			continue

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -31,7 +32,13 @@ func briskly(t *testing.T, n *testcluster.Node, more map[string]string) {
 // setState has the first node say what may be placed on a node.
 func setState(t *testing.T, c *testcluster.Cluster, n *testcluster.Node, state placement.NodeState) {
 	t.Helper()
-	_, err := admin(t, c, c.Node(1)).SetNodeState(t.Context(), &adminpb.SetNodeStateRequest{Node: n.Name, State: state.String()})
+	setStateAt(t, c, c.Node(1), n, state)
+}
+
+// setStateAt has the node given say it.
+func setStateAt(t *testing.T, c *testcluster.Cluster, at, n *testcluster.Node, state placement.NodeState) {
+	t.Helper()
+	_, err := admin(t, c, at).SetNodeState(t.Context(), &adminpb.SetNodeStateRequest{Node: n.Name, State: state.String()})
 	require.NoError(t, err)
 }
 
@@ -74,8 +81,8 @@ func TestReplicasAreAddedAsNodesJoin(t *testing.T) {
 	}
 }
 
-// A fourth node takes its share of replicas. Whether it leads is a matter of where the
-// writes go.
+// A fourth node takes its share of replicas and of leaders, also when one shard has all the
+// writes.
 func TestAFourthNodeTakesItsShare(t *testing.T) {
 	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:8"})
 	briskly(t, c.Node(1), nil)
@@ -83,8 +90,8 @@ func TestAFourthNodeTakesItsShare(t *testing.T) {
 	fourth := c.Add()
 	fourth.Start(t)
 	testcluster.Eventually(t, "the fourth node to have its share", func(context.Context) error {
-		if held := fourth.Inside().Map().OnNode(id(fourth)); len(held) < 4 {
-			return fmt.Errorf("it holds %d", len(held))
+		if held, led := len(fourth.Inside().Map().OnNode(id(fourth))), leads(fourth); held < 4 || led < 1 {
+			return fmt.Errorf("it holds %d and leads %d", held, led)
 		}
 		return nil
 	})
@@ -134,18 +141,10 @@ func TestDrainingTakesLeaders(t *testing.T) {
 	briskly(t, c.Node(1), nil)
 	load := startLoad(t, c)
 	second := c.Node(2)
-	leads := func() (n int) {
-		for _, d := range second.Inside().Map().Shards() {
-			if leader, _ := second.Inside().Host().Leader(d.ID); leader == d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node == id(second) })].ID {
-				n++
-			}
-		}
-		return n
-	}
 	setState(t, c, second, placement.Draining)
-	testcluster.Until(t, "it to lead nothing", func() bool { return leads() == 0 })
+	testcluster.Until(t, "it to lead nothing", func() bool { return leads(second) == 0 })
 	setState(t, c, second, placement.Active)
-	testcluster.Until(t, "it to lead again", func() bool { return leads() > 0 })
+	testcluster.Until(t, "it to lead again", func() bool { return leads(second) > 0 })
 	load.stop(t)
 	load.requireAll(t, c.Client(t))
 }
@@ -216,4 +215,59 @@ func TestAMoveToADeadNodeIsGivenUp(t *testing.T) {
 	briskly(t, first, nil)
 	testcluster.Until(t, "the move to be given up", func() bool { return first.Inside().Map().Operator(d.ID) == nil })
 	requireVoters(t, first, 3, id(first), id(c.Node(2)), id(c.Node(3)))
+}
+
+// Any node applies a plan, with what the leader of the meta group knows of who is dead, and
+// any other one undoes it.
+func TestAPlanIsAppliedAndUndone(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6"})
+	ctx, first := t.Context(), c.Node(1)
+	briskly(t, first, map[string]string{"rebalance": "off", "balance-gap": "0.05"})
+	leader := metaLeader(t, c)
+	one, other := others(c, leader)[0], others(c, leader)[1]
+	for _, d := range first.Inside().Map().Shards() {
+		_, err := admin(t, c, first).Transfer(ctx, &adminpb.TransferRequest{Shard: uint64(d.ID), To: leader.Name})
+		require.NoError(t, err)
+	}
+	testcluster.Until(t, "one node to lead all", func() bool { return leads(leader) == 6 })
+	var begun []*adminpb.Step
+	testcluster.Eventually(t, "steps of a plan", func(ctx context.Context) error {
+		reply, err := admin(t, c, one).Rebalance(ctx, &adminpb.RebalanceRequest{})
+		begun = reply.GetBegun()
+		if err == nil && len(begun) == 0 {
+			err = errors.New("none began")
+		}
+		return err
+	})
+	testcluster.Until(t, "it to be carried out", func() bool { return leads(leader) == 6-len(begun) })
+	reply, err := admin(t, c, other).Undo(ctx, &adminpb.UndoRequest{})
+	require.NoError(t, err)
+	require.Len(t, reply.Begun, len(begun))
+	require.Empty(t, reply.Left)
+	testcluster.Until(t, "it to be undone", func() bool { return leads(leader) == 6 })
+	_, err = admin(t, c, one).Undo(ctx, &adminpb.UndoRequest{})
+	require.ErrorContains(t, err, "undone already")
+}
+
+// A node that does not lead the meta group plans for the dead like the one that does.
+func TestAnyNodeKnowsWhoIsDead(t *testing.T) {
+	t.Parallel()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.ManualPlacement = false })
+	briskly(t, c.Node(1), map[string]string{"rebalance": "off"})
+	leader := metaLeader(t, c)
+	holders := slices.DeleteFunc(others(c, leader), func(n *testcluster.Node) bool {
+		_, has := theShard(leader).ReplicaOn(id(n))
+		return !has
+	})
+	dead, asked := holders[0], holders[1]
+	lost := dead.Name
+	dead.Stop()
+	testcluster.Eventually(t, "the plan of a node that never asked", func(ctx context.Context) error {
+		reply, err := admin(t, c, asked).Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: true})
+		if err == nil && !slices.ContainsFunc(reply.Begun, func(s *adminpb.Step) bool { return s.From == lost && s.Kind == "move" }) {
+			err = fmt.Errorf("it is %v", reply.Begun)
+		}
+		return err
+	})
 }

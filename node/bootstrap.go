@@ -92,16 +92,20 @@ func (n *Node) decide(ctx context.Context, id *Identity, replies map[string]*rou
 			return nil, "", fmt.Errorf("node at %s tells a cluster that this version cannot read: %w", addr, err)
 		}
 		founder, ok := founding.founder(n.cfg.Name, n.cfg.PeerAddr)
-		switch {
-		case !ok:
+		if !ok {
 			return n.join(ctx, id, addr, founding)
-		case bytes.Equal(founder.Incarnation, id.Incarnation):
+		}
+		if bytes.Equal(founder.Incarnation, id.Incarnation) {
 			return &Membership{NodeID: founder.NodeID, Name: founder.Name, PeerAddr: founder.PeerAddr, Founding: founding}, "", nil
-		default:
+		}
+		// It may have been removed since: then its name and its address are free.
+		member, waiting, err := n.join(ctx, id, addr, founding)
+		if err != nil {
 			return nil, "", fmt.Errorf("cluster %x has node %q at %s with another data directory than %s: its data was lost, or this directory belongs elsewhere. "+
 				"If the data still exists, start the node with it. If it is lost for good, join as a new node: an empty data directory, a new --name, a new --peer-addr and no --bootstrap-expect",
 				founding.ClusterID, founder.Name, founder.PeerAddr, n.cfg.DataDir)
 		}
+		return member, waiting, nil
 	}
 	if n.cfg.BootstrapExpect == 0 {
 		return nil, fmt.Sprintf("a running cluster at one of %v", n.cfg.Join), nil

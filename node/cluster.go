@@ -35,7 +35,7 @@ func (c *cluster) RaftTerm() uint64 {
 // HasLeader implements etcdapi.Cluster. A node without a replica of the meta group
 // learns of its leader only through the answers of others.
 func (c *cluster) HasLeader() bool {
-	if !c.node.meta.member {
+	if !c.node.meta.runs() {
 		return true
 	}
 	leader, _ := c.node.host.Leader(shard.MetaID)
@@ -71,9 +71,8 @@ func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
 	leader, _ := c.node.host.Leader(shard.MetaID)
 	applied := c.node.meta.applied.Load()
 	s := etcdapi.Status{RaftIndex: applied, RaftAppliedIndex: applied}
-	// The meta group's replica IDs are places in the list of founders.
-	if founders := c.node.self.Founding.metaMembers(); leader > 0 && int(leader) <= len(founders) {
-		s.Leader = uint64(founders[leader-1].NodeID)
+	if group := c.node.table.Map().Shard(shard.MetaID); group != nil {
+		s.Leader = uint64(group.NodeOf(leader))
 	}
 	m := c.node.engine.Metrics()
 	// What is in memtables is in the log too, but that is written in large blocks.

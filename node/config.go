@@ -213,6 +213,12 @@ func (c Config) Validate() error {
 			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give --insecure to accept that", flag, addr)
 		}
 	}
+	if c.SnapshotRate < 0 {
+		return fmt.Errorf("--snapshot-rate %d: want bytes a second above 0", c.SnapshotRate)
+	}
+	if c.WatchProgressInterval < 0 {
+		return fmt.Errorf("--watch-progress-interval %s: want a time above 0", c.WatchProgressInterval)
+	}
 	join := c.withDefaults().Join
 	if len(slices.Compact(slices.Clone(join))) != len(join) {
 		return fmt.Errorf("--join names an address twice: %v", join)

@@ -193,6 +193,7 @@ func (c *controller) finish(ctx context.Context, o *placement.Operator) error {
 		if o.Child != nil {
 			c.node.check.soon(o.Child.ID)
 		}
+		c.node.balance.metrics.finished.WithLabelValues(o.Kind.String()).Inc()
 	}
 	return err
 }

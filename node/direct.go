@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -36,6 +37,9 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		s.node.host.Each(add)
 	}
 	for _, id := range req.Shards {
+		if shard.ID(id) == shard.MetaID && s.node.meta.runs() {
+			reply.Replicas = append(reply.Replicas, s.node.meta.report())
+		}
 		if r, ok := s.node.host.Replica(shard.ID(id)); ok {
 			add(r)
 		}
@@ -48,17 +52,24 @@ func (s *peerServer) Direct(ctx context.Context, req *routerpb.DirectRequest) (*
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	r, ok := s.node.host.Replica(shard.ID(req.Shard))
-	if !ok {
-		return nil, status.Errorf(codes.FailedPrecondition, "node %q runs no replica of shard %d", s.node.cfg.Name, req.Shard)
-	}
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
 	reply := &routerpb.DirectReply{}
-	if err := s.obey(ctx, r, req, reply); err != nil {
+	if err := s.carryOut(ctx, req, reply); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return reply, nil
+}
+
+func (s *peerServer) carryOut(ctx context.Context, req *routerpb.DirectRequest, reply *routerpb.DirectReply) error {
+	if shard.ID(req.Shard) == shard.MetaID && s.node.meta.runs() {
+		return s.node.meta.obey(ctx, req)
+	}
+	r, ok := s.node.host.Replica(shard.ID(req.Shard))
+	if !ok {
+		return fmt.Errorf("node %q runs no replica of shard %d", s.node.cfg.Name, req.Shard)
+	}
+	return s.obey(ctx, r, req, reply)
 }
 
 func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest, reply *routerpb.DirectReply) (err error) {
@@ -83,14 +94,8 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}
 	}
 	switch o := req.Order.(type) {
-	case *routerpb.DirectRequest_AddLearner:
-		return r.AddLearner(ctx, shard.ReplicaID(o.AddLearner.Replica), o.AddLearner.PeerAddr)
-	case *routerpb.DirectRequest_Promote:
-		return r.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
 	case *routerpb.DirectRequest_Transfer:
 		return s.node.handOver(ctx, r, shard.ReplicaID(o.Transfer.Replica))
-	case *routerpb.DirectRequest_Remove:
-		return r.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	case *routerpb.DirectRequest_Split:
 		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
 	case *routerpb.DirectRequest_Initialise:
@@ -98,6 +103,22 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	case *routerpb.DirectRequest_Check:
 		reply.Index, err = r.SumUp(ctx)
 		return err
+	default:
+		return obeyMembers(ctx, r.Members, req)
+	}
+}
+
+// obeyMembers carries out orders that a group's leader is given about its members.
+func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.DirectRequest) error {
+	switch o := req.Order.(type) {
+	case *routerpb.DirectRequest_AddLearner:
+		return members.AddLearner(ctx, shard.ReplicaID(o.AddLearner.Replica), o.AddLearner.PeerAddr)
+	case *routerpb.DirectRequest_Promote:
+		return members.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
+	case *routerpb.DirectRequest_Transfer:
+		return members.Yield(shard.ReplicaID(o.Transfer.Replica))
+	case *routerpb.DirectRequest_Remove:
+		return members.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}

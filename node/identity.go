@@ -42,7 +42,7 @@ type Membership struct {
 // Founding is how the cluster began: the same on all nodes, for ever.
 type Founding struct {
 	ClusterID uint64 `json:"cluster_id"`
-	// Founders are the first nodes. The first three carry the meta group.
+	// Founders are the first nodes. The first three found the meta group.
 	Founders          []Founder `json:"founders"`
 	InitialSplits     string    `json:"initial_splits"`
 	ReplicationFactor int       `json:"replication_factor"`
@@ -56,13 +56,35 @@ type Founder struct {
 	Incarnation []byte       `json:"incarnation"`
 }
 
-// metaMembersMax is how many founders carry the meta group.
+// metaMembersMax is how many founders found the meta group.
 const metaMembersMax = 3
 
-// metaMembers are the founders that carry the meta group; the replica ID of each is
+// metaMembers are the founders that found the meta group; the replica ID of each is
 // its place in the list plus one.
 func (f *Founding) metaMembers() []Founder {
 	return f.Founders[:min(len(f.Founders), metaMembersMax)]
+}
+
+// metaMember returns the replica with which a node founds the meta group, 0 for none, and
+// the addresses of all such replicas.
+func (f *Founding) metaMember(id shard.NodeID) (own shard.ReplicaID, members map[shard.ReplicaID]string) {
+	members = make(map[shard.ReplicaID]string)
+	for i, n := range f.metaMembers() {
+		members[shard.ReplicaID(i+1)] = n.PeerAddr
+		if n.NodeID == id {
+			own = shard.ReplicaID(i + 1)
+		}
+	}
+	return own, members
+}
+
+// peers are the founders, as a node remembers others.
+func (f *Founding) peers() []Peer {
+	var peers []Peer
+	for i, n := range f.Founders {
+		peers = append(peers, Peer{NodeID: n.NodeID, Name: n.Name, PeerAddr: n.PeerAddr, Meta: i < metaMembersMax})
+	}
+	return peers
 }
 
 // founder returns the founder with the given name or peer address.
@@ -126,12 +148,17 @@ func (id *Identity) save(fsys vfs.FS, dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode the identity: %w", err)
 	}
-	path := fsys.PathJoin(dir, identityFile)
+	return replaceFile(fsys, dir, identityFile, append(data, '\n'))
+}
+
+// replaceFile writes a file of the data directory durably and whole.
+func replaceFile(fsys vfs.FS, dir, name string, data []byte) error {
+	path := fsys.PathJoin(dir, name)
 	file, err := fsys.Create(path+".new", vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = file.Write(append(data, '\n'))
+	_, err = file.Write(data)
 	err = errors.Join(err, file.Sync(), file.Close())
 	if err == nil {
 		err = fsys.Rename(path+".new", path)

@@ -41,6 +41,9 @@ func (l leftover) blocks(d *shard.Descriptor) bool {
 
 // remove takes a replica off the node. What fails is tried again.
 func (a *agent) remove(ctx context.Context, r leftover, m *placement.Map) {
+	if r.Shard == shard.MetaID {
+		a.node.meta.resign(r.Replica)
+	}
 	owned, err := a.owned(m)
 	if err == nil {
 		err = a.node.host.Remove(ctx, r.Shard, r.Replica, owned)

@@ -2,9 +2,13 @@ package node
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -94,6 +98,9 @@ func (l *loads) own(now time.Time) *routerpb.LoadReply {
 		}
 		reply.Replicas = append(reply.Replicas, p)
 	}
+	if l.node.meta.runs() {
+		reply.Replicas = append(reply.Replicas, l.node.meta.load())
+	}
 	return reply
 }
 
@@ -101,9 +108,77 @@ func pointProto(p load.Point) *routerpb.SplitPoint {
 	return &routerpb.SplitPoint{Key: p.Key, Left: p.Left}
 }
 
-// collect asks all nodes of the map and returns what each said last, now or before, and
-// since when this node has been asking: who was not asked did not fall silent.
-func (l *loads) collect(ctx context.Context, m *placement.Map) (heard map[shard.NodeID]heardLoad, since time.Time) {
+// collected is what all nodes said last, now or before, and since when they are asked
+// without a pause: who was not asked did not fall silent.
+type collected struct {
+	heard map[shard.NodeID]heardLoad
+	since time.Time
+	// waits is why the balancer's last round came to nothing.
+	waits string
+}
+
+// collect has the node that leads the meta group tell, which has been asking all others. If
+// that does not answer, this node asks them, and knows less of who is dead.
+func (l *loads) collect(ctx context.Context, m *placement.Map) collected {
+	if !l.node.meta.leads() {
+		if told, err := l.askLeader(ctx); err == nil {
+			return told
+		}
+	}
+	return l.listen(ctx, m)
+}
+
+// askLeader asks all nodes of the meta group, of which the one answers that leads it.
+func (l *loads) askLeader(ctx context.Context) (collected, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*loadPatience) // it has to ask others itself
+	defer cancel()
+	ways := l.node.meta.ways()
+	replies := make(chan *routerpb.LoadsReply, len(ways))
+	for _, addr := range ways {
+		go func() {
+			reply, err := routerpb.NewPeerClient(l.node.peers.at(addr).Conn()).Loads(ctx, &routerpb.LoadsRequest{})
+			if err != nil {
+				reply = nil
+			}
+			replies <- reply
+		}()
+	}
+	for range ways {
+		if reply := <-replies; reply != nil {
+			return told(reply, time.Now()), nil
+		}
+	}
+	return collected{}, errors.New("no node says that it leads the meta group")
+}
+
+// told is what the leader's reply says.
+func told(reply *routerpb.LoadsReply, now time.Time) collected {
+	ago := func(millis int64) time.Time { return now.Add(-time.Duration(millis) * time.Millisecond) }
+	out := collected{heard: make(map[shard.NodeID]heardLoad), since: ago(reply.SinceMillis), waits: reply.BalancerWaits}
+	for _, h := range reply.Heard {
+		out.heard[shard.NodeID(h.Node)] = heardLoad{h.Load, ago(h.AgeMillis)}
+	}
+	return out
+}
+
+// Loads implements routerpb.PeerServer.
+func (s *peerServer) Loads(ctx context.Context, _ *routerpb.LoadsRequest) (*routerpb.LoadsReply, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	if !s.node.meta.leads() {
+		return nil, status.Error(codes.FailedPrecondition, "this node does not lead the meta group")
+	}
+	c, now := s.node.loads.listen(ctx, s.node.table.Map()), time.Now()
+	reply := &routerpb.LoadsReply{SinceMillis: now.Sub(c.since).Milliseconds(), BalancerWaits: c.waits}
+	for id, h := range c.heard {
+		reply.Heard = append(reply.Heard, &routerpb.HeardLoad{Node: uint64(id), AgeMillis: now.Sub(h.at).Milliseconds(), Load: h.LoadReply})
+	}
+	return reply, nil
+}
+
+// listen asks all nodes of the map.
+func (l *loads) listen(ctx context.Context, m *placement.Map) collected {
 	ctx, cancel := context.WithTimeout(ctx, loadPatience)
 	defer cancel()
 	var asking sync.WaitGroup
@@ -128,7 +203,7 @@ func (l *loads) collect(ctx context.Context, m *placement.Map) (heard map[shard.
 		n := m.Node(id)
 		return n == nil || n.State == placement.Removed
 	})
-	return maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter)
+	return collected{maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter), l.node.balance.waits()}
 }
 
 // listens notes that nodes were asked now, and returns since when they are, without a
@@ -149,11 +224,11 @@ func (l *loads) hear(id shard.NodeID, reply *routerpb.LoadReply) {
 
 // assemble makes the planner's load of what nodes said. What nobody said is missing in
 // it, and what is old says so by its time.
-func assemble(m *placement.Map, heard map[shard.NodeID]heardLoad, since time.Time) *placement.Load {
-	out := &placement.Load{Since: since, Nodes: make(map[shard.NodeID]placement.NodeLoad), Shards: make(map[shard.ID]placement.ShardLoad)}
+func assemble(m *placement.Map, c collected) *placement.Load {
+	out := &placement.Load{Since: c.since, Nodes: make(map[shard.NodeID]placement.NodeLoad), Shards: make(map[shard.ID]placement.ShardLoad)}
 	said := make(map[shard.ID][]saidLoad)
 	for _, n := range m.Nodes() {
-		h, ok := heard[n.ID]
+		h, ok := c.heard[n.ID]
 		if !ok {
 			continue
 		}

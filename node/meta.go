@@ -15,7 +15,6 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // metaMachine is the meta group's state machine as dragonboat drives it: a shell
@@ -81,38 +80,8 @@ func (m *metaMachine) Close() error { return nil }
 // meta is the node's way to the meta group: a replica of its own, or its peers.
 type meta struct {
 	node    *Node
-	member  bool // this node holds a replica
-	own     shard.ReplicaID
+	own     atomic.Uint64 // the replica that runs here, 0 when none does
 	applied atomic.Uint64
-}
-
-// start starts this node's replica of the meta group, if it has one.
-func (m *meta) start(host *replica.Host, self *Membership) error {
-	members := make(map[shard.ReplicaID]string)
-	var own shard.ReplicaID
-	for i, f := range self.Founding.metaMembers() {
-		members[shard.ReplicaID(i+1)] = f.PeerAddr
-		if f.NodeID == self.NodeID {
-			own = shard.ReplicaID(i + 1)
-		}
-	}
-	if own == 0 {
-		return nil
-	}
-	m.member, m.own = true, own
-	cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), 0, false)
-	cfg.SnapshotEntries, cfg.CompactionOverhead = 1000, 100
-	return host.StartOnce(shard.MetaID, own, members, func(initial map[uint64]string) error {
-		err := host.NodeHost().StartConcurrentReplica(initial, false, func(uint64, uint64) statemachine.IConcurrentStateMachine {
-			machine := &metaMachine{state: placement.NewState(), publish: m.node.table.publish, applied: &m.applied}
-			machine.show()
-			return machine
-		}, cfg)
-		if err != nil {
-			return fmt.Errorf("start the meta group: %w", err)
-		}
-		return nil
-	})
 }
 
 // propose applies a command to the placement table. A refusal is a
@@ -138,17 +107,16 @@ const metaTimeout = 5 * time.Second
 func (m *meta) proposeBytes(ctx context.Context, data []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
 	defer cancel()
-	if m.member {
-		nh := m.node.host.NodeHost()
-		result, err := nh.SyncPropose(ctx, nh.GetNoOPSession(uint64(shard.MetaID)), data)
-		if errors.Is(err, dragonboat.ErrShardNotReady) {
-			err = fmt.Errorf("the meta group has no leader: %w", shard.ErrUnavailable)
-		}
-		return result.Data, err
-	}
 	var errs []error
-	for _, f := range m.node.self.Founding.metaMembers() {
-		reply, err := routerpb.NewPeerClient(m.node.peers.at(f.PeerAddr).Conn()).ProposeMeta(ctx, &routerpb.ProposeMetaRequest{Command: data})
+	if m.runs() {
+		result, err := m.proposeOwn(ctx, data)
+		if !outOfGroup(err) {
+			return result, err
+		}
+		errs = append(errs, err)
+	}
+	for _, addr := range m.ways() {
+		reply, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).ProposeMeta(ctx, &routerpb.ProposeMetaRequest{Command: data})
 		if err == nil {
 			return reply.Result, nil
 		}
@@ -157,13 +125,46 @@ func (m *meta) proposeBytes(ctx context.Context, data []byte) ([]byte, error) {
 	return nil, errors.Join(errs...)
 }
 
+// proposeOwn proposes by way of the replica that runs here.
+func (m *meta) proposeOwn(ctx context.Context, data []byte) ([]byte, error) {
+	nh := m.node.host.NodeHost()
+	result, err := nh.SyncPropose(ctx, nh.GetNoOPSession(uint64(shard.MetaID)), data)
+	if errors.Is(err, dragonboat.ErrShardNotReady) {
+		err = fmt.Errorf("the meta group has no leader here: %w: %w", shard.ErrUnavailable, err)
+	}
+	return result.Data, err
+}
+
+// outOfGroup reports whether the replica that runs here could do nothing at all: it was
+// just dismissed, or it knows no leader. Others may.
+func outOfGroup(err error) bool {
+	return errors.Is(err, dragonboat.ErrShardNotFound) || errors.Is(err, dragonboat.ErrShardNotReady)
+}
+
 // barrier returns a map that has every change that was acknowledged before the call.
 func (m *meta) barrier(ctx context.Context) (*placement.Map, error) {
-	if !m.member {
-		return m.node.table.Map(), nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
 	defer cancel()
+	if m.runs() {
+		read, err := m.readOwn(ctx)
+		if !outOfGroup(err) {
+			return read, err
+		}
+	}
+	known := m.node.table.Map()
+	errs := []error{fmt.Errorf("read the placement table: %w", shard.ErrUnavailable)}
+	for _, addr := range m.ways() {
+		msg, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).ReadMeta(ctx, &routerpb.ReadMetaRequest{Version: known.Version()})
+		if err == nil {
+			return m.take(known, msg)
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// readOwn reads the map by way of the replica that runs here.
+func (m *meta) readOwn(ctx context.Context) (*placement.Map, error) {
 	v, err := m.node.host.NodeHost().SyncRead(ctx, uint64(shard.MetaID), nil)
 	if err != nil {
 		return nil, fmt.Errorf("read the placement table: %w: %w", shard.ErrUnavailable, err)
@@ -179,6 +180,11 @@ func (m *meta) initialise(ctx context.Context) error {
 		return err
 	}
 	c := &placementpb.InitCluster{ClusterId: f.ClusterID, ReplicationFactor: uint32(f.ReplicationFactor), SplitKeys: splits}
+	meta := shard.Descriptor{ID: shard.MetaID}
+	for i, n := range f.metaMembers() {
+		meta.Replicas = append(meta.Replicas, shard.Replica{ID: shard.ReplicaID(i + 1), Node: n.NodeID})
+	}
+	c.Meta = meta.Proto()
 	for _, n := range f.Founders {
 		c.Nodes = append(c.Nodes, &placementpb.Node{NodeId: uint64(n.NodeID), Name: n.Name, PeerAddr: n.PeerAddr, Incarnation: n.Incarnation})
 	}
@@ -211,49 +217,4 @@ func (m *meta) Compacted() shard.Revision { return m.node.table.Map().Compacted(
 // AwaitCollected implements router.Compactions.
 func (m *meta) AwaitCollected(ctx context.Context, rev shard.Revision) error {
 	return m.node.host.WaitCollected(ctx, rev)
-}
-
-// leads reports whether this node leads the meta group, as far as it knows.
-func (m *meta) leads() bool {
-	leader, _ := m.node.host.Leader(shard.MetaID)
-	return m.member && leader == m.own
-}
-
-// follow keeps the table of a node without a meta replica up to date, from whichever
-// peer answers, until ctx ends.
-func (m *meta) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		for _, f := range m.node.self.Founding.metaMembers() {
-			if err := m.followOne(ctx, f.PeerAddr); ctx.Err() == nil {
-				m.node.log.Debug("following the placement table ended", "peer", f.PeerAddr, "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(bootstrapPause):
-		}
-	}
-}
-
-// followOne takes updates from one peer until it has no more; the error says why.
-func (m *meta) followOne(ctx context.Context, addr string) error {
-	stream, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).FollowMap(ctx, &routerpb.FollowMapRequest{Version: m.node.table.Map().Version()})
-	if err != nil {
-		return err
-	}
-	for {
-		msg, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		var u placementpb.Update
-		if err := u.UnmarshalVT(msg.Update); err != nil {
-			return fmt.Errorf("decode an update of the placement table: %w", err)
-		}
-		next, err := m.node.table.Map().Apply(&u)
-		if err != nil {
-			return err
-		}
-		m.node.table.publish(next)
-	}
 }

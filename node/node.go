@@ -40,15 +40,17 @@ type Node struct {
 	// Set by Start, in this order.
 	lock     io.Closer
 	identity *Identity
-	peerMux  *portmux.Mux
-	peerGRPC *rpcServer
-	self     *Membership
-	engine   *engine.Engine
-	host     *replica.Host
-	router   *router.Router
-	merger   *watchmerge.Merger
-	client   net.Listener
-	started  atomic.Bool // everything above is set: peers may call all of it
+	// remembered are the nodes of the cluster when this one ran last.
+	remembered []Peer
+	peerMux    *portmux.Mux
+	peerGRPC   *rpcServer
+	self       *Membership
+	engine     *engine.Engine
+	host       *replica.Host
+	router     *router.Router
+	merger     *watchmerge.Merger
+	client     net.Listener
+	started    atomic.Bool // everything above is set: peers may call all of it
 
 	// ctx ends when the node stops. work are the loops that end with it, servers those
 	// that end with their listeners.
@@ -82,7 +84,7 @@ func New(cfg Config) (*Node, error) {
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
 	n.control = newController(n)
-	n.balance = &balancer{n}
+	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
 	return n, nil

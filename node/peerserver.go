@@ -106,37 +106,12 @@ func (s *peerServer) ProposeMeta(ctx context.Context, req *routerpb.ProposeMetaR
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	if !s.node.meta.member {
+	if !s.node.meta.runs() {
 		return nil, status.Error(codes.FailedPrecondition, "this node has no replica of the meta group")
 	}
-	result, err := s.node.meta.proposeBytes(ctx, req.Command)
+	result, err := s.node.meta.proposeOwn(ctx, req.Command)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &routerpb.ProposeMetaReply{Result: result}, nil
-}
-
-// FollowMap implements routerpb.PeerServer.
-func (s *peerServer) FollowMap(req *routerpb.FollowMapRequest, stream grpc.ServerStreamingServer[routerpb.MapUpdate]) error {
-	version := req.Version
-	for {
-		m, changed := s.node.table.next()
-		if m.Version() > version {
-			data, err := m.UpdateSince(version).MarshalVT()
-			if err != nil {
-				return status.Error(codes.Internal, err.Error())
-			}
-			if err := stream.Send(&routerpb.MapUpdate{Update: data}); err != nil {
-				return err
-			}
-			version = m.Version()
-		}
-		select {
-		case <-changed:
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		case <-s.node.ctx.Done():
-			return status.Error(codes.Unavailable, "node is stopping")
-		}
-	}
 }

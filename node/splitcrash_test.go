@@ -27,6 +27,9 @@ func requireSame(t *testing.T, c *testcluster.Cluster) {
 		sums := make(map[shard.ID]string)
 		for _, n := range c.Nodes() {
 			for _, d := range n.Inside().Map().OnNode(id(n)) {
+				if d.ID == shard.MetaID {
+					continue
+				}
 				r, ok := n.Inside().Host().Replica(d.ID)
 				if !ok || r.View().Descriptor == nil {
 					return fmt.Errorf("%s: shard %s does not run, or poisoned: %t", n.Name, d.ID, ok && r.View().Poisoned)

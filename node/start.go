@@ -13,6 +13,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/node/raftnet"
+	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/exec"
@@ -81,7 +82,10 @@ func (n *Node) openDirectory(context.Context) (err error) {
 		return err
 	}
 	n.onClose(func() { n.lock.Close() })
-	n.identity, err = loadIdentity(n.cfg.FS, n.cfg.DataDir)
+	if n.identity, err = loadIdentity(n.cfg.FS, n.cfg.DataDir); err != nil {
+		return err
+	}
+	n.remembered, err = loadPeers(n.cfg.FS, n.cfg.DataDir)
 	return err
 }
 
@@ -189,12 +193,11 @@ func (n *Node) openRaft(context.Context) (err error) {
 }
 
 func (n *Node) startMeta(context.Context) error {
-	if err := n.meta.start(n.host, n.self); err != nil {
+	if err := n.meta.start(n.self); err != nil {
 		return err
 	}
-	if !n.meta.member {
-		n.work.Go(func() { n.meta.follow(n.ctx) })
-	}
+	n.work.Go(func() { n.meta.follow(n.ctx) })
+	n.work.Go(n.rememberPeers)
 	return nil
 }
 
@@ -224,6 +227,10 @@ func (n *Node) feed(cache *router.Cache) {
 		m, changed := n.table.next()
 		for _, d := range m.Shards() {
 			cache.Learn(d)
+		}
+		if err := n.expelled(); err != nil {
+			n.fail(err)
+			return
 		}
 		select {
 		case <-changed:
@@ -269,6 +276,9 @@ func (n *Node) waitForShards(ctx context.Context) error {
 	said := time.NewTicker(waitingSaid)
 	defer said.Stop()
 	for {
+		if err := n.expelled(); err != nil {
+			return err
+		}
 		missing := n.agent.missing()
 		if missing == "" {
 			return nil
@@ -281,6 +291,16 @@ func (n *Node) waitForShards(ctx context.Context) error {
 			return fmt.Errorf("waiting for %s: %w", missing, context.Cause(ctx))
 		}
 	}
+}
+
+// expelled is not nil when the node was removed from its cluster: what it has is of no use
+// any more, and it must not answer anybody.
+func (n *Node) expelled() error {
+	own := n.table.Map().Node(n.self.NodeID)
+	if own == nil || own.State != placement.Removed {
+		return nil
+	}
+	return fmt.Errorf("node %q (ID %s) was removed from cluster %x; to join again, start it with an empty data directory", n.self.Name, own.ID, n.self.Founding.ClusterID)
 }
 
 // waitingSaid is how often a node that cannot serve yet says why. Founding a cluster on

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -77,16 +76,10 @@ func (w *watch) run(ctx context.Context) {
 // look takes one reading of everything.
 func (w *watch) look(ctx context.Context) {
 	w.lookAtDisk()
-	// Before the table is known, the founders are all there is.
 	targets := make(map[shard.NodeID]string)
 	names := make(map[shard.NodeID]string)
-	for _, f := range w.node.self.Founding.Founders {
-		targets[f.NodeID], names[f.NodeID] = f.PeerAddr, f.Name
-	}
-	for _, n := range w.node.table.Map().Nodes() {
-		if n.State != placement.Removed {
-			targets[n.ID], names[n.ID] = n.PeerAddr, n.Name
-		}
+	for _, p := range w.node.knownPeers() {
+		targets[p.NodeID], names[p.NodeID] = p.PeerAddr, p.Name
 	}
 	delete(targets, w.node.self.NodeID)
 	w.forget(targets)

@@ -48,6 +48,11 @@ func SetState(id shard.NodeID, state NodeState) *placementpb.Command {
 	}}
 }
 
+// Remove is the command that takes a node that holds nothing out of the cluster for good.
+func Remove(id shard.NodeID) *placementpb.Command {
+	return &placementpb.Command{Body: &placementpb.Command_RemoveNode{RemoveNode: &placementpb.RemoveNode{NodeId: uint64(id)}}}
+}
+
 // Set is the command that changes a setting; an empty value removes it.
 func Set(name, value string) *placementpb.Command {
 	return &placementpb.Command{Body: &placementpb.Command_SetSetting{SetSetting: &placementpb.SetSetting{Name: name, Value: value}}}

@@ -132,9 +132,29 @@ func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) 
 		return m, refuse(placementpb.Code_FAILED_PRECONDITION,
 			"remove node %q (ID %s): it still holds replicas of %s; move them first: flotilla node decommission %s", old.Name, id, shardList(held), old.Name)
 	}
+	for _, o := range m.operators {
+		if o.From == id || o.To == id {
+			return m, refuse(placementpb.Code_FAILED_PRECONDITION, "remove node %q (ID %s): operator %d of shard %s names it; wait for that or cancel it", old.Name, id, o.ID, o.Shard)
+		}
+	}
 	next := m.edit()
 	next.putNode(&Node{ID: id, Name: old.Name, Incarnation: old.Incarnation, State: Removed})
 	return next, ok()
+}
+
+// Spares is not nil when a node cannot be emptied: its replicas could go nowhere.
+func (m *Map) Spares(id shard.NodeID) error {
+	active := 0
+	for _, n := range m.live {
+		if n.ID != id && n.State == Active {
+			active++
+		}
+	}
+	if want := m.ReplicationFactor(); active < want {
+		return fmt.Errorf("%s cannot be emptied: without it %d nodes are active, and shards should have %d replicas; add a node or lower %s",
+			m.Node(id).Name, active, want, SettingReplicationFactor)
+	}
+	return nil
 }
 
 // shardList names a few shards and counts the rest, for messages.

@@ -34,3 +34,15 @@ func TestMergeKeepsSlotsApart(t *testing.T) {
 	require.Contains(t, r.Message, "which another has, though there are only 256 shards")
 	require.Equal(t, placementpb.Code_OK, merge(m, 255).Code, "one of the two goes")
 }
+
+// What is checked on a map changes nothing, and is refused as it would be.
+func TestCheckedCommands(t *testing.T) {
+	s := &State{m: wideMap(t, 3)}
+	m := s.Map()
+	d := m.Shards()[0]
+	require.NoError(t, m.Check(BeginSplit(d, []byte("5"), "a test")))
+	require.ErrorContains(t, m.Check(BeginSplit(d, d.Span.End, "a test")), "is not inside its span")
+	require.Same(t, m, s.Map())
+	require.NoError(t, ResultError(s.Apply(BeginSplit(d, []byte("5"), "a test"))))
+	require.ErrorContains(t, s.Map().Check(BeginMove(d, 1, 0, "a test")), "is held by operator")
+}

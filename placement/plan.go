@@ -56,6 +56,7 @@ type planner struct {
 	moves, transfers, reshapes int // in flight and planned
 
 	steps []Step
+	gaps  []Gap
 	left  []leaving
 	index map[leavingKey]int // into left
 }
@@ -88,7 +89,7 @@ func (p *planner) note(rule Rule, format string, args ...any) {
 }
 
 func (p *planner) decision() *Decision {
-	d := &Decision{Steps: p.steps}
+	d := &Decision{Steps: p.steps, Gaps: p.gaps}
 	for _, l := range p.left {
 		slices.Sort(l.shards)
 		d.Reasons = append(d.Reasons, Reason{l.rule, slices.Compact(l.shards), l.text})

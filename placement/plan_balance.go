@@ -18,6 +18,10 @@ func leading() measure {
 	return measure{"write load", func(n *planNode) *float64 { return &n.lead }, func(g *planGroup) float64 { return g.cost }, costText}
 }
 
+func counting() measure {
+	return measure{"shards led", func(n *planNode) *float64 { return &n.leads }, func(*planGroup) float64 { return 1 }, countText}
+}
+
 func working() measure {
 	return measure{"write load of replicas", func(n *planNode) *float64 { return &n.work }, func(g *planGroup) float64 { return g.cost }, costText}
 }
@@ -101,6 +105,8 @@ func (f *field) even(rule Rule, move func(from int) (moved bool, obstacle string
 		f.p.note(rule, "%s: fewer than two nodes can take any", f.name)
 		return
 	}
+	order := f.descending()
+	f.p.gaps = append(f.p.gaps, Gap{f.name, f.gap(order[0], order[len(order)-1])})
 	exhausted, firstObstacle, moved := make(map[int]bool), "", false
 	for {
 		order := f.descending()
@@ -136,10 +142,19 @@ func (f *field) explain(rule Rule, moved bool, obstacle string) {
 	}
 }
 
-// balanceLeaders evens out the load of leaders by making other replicas lead, which
-// copies nothing.
+// balanceLeaders evens out the load of leaders, then their number, by making other
+// replicas lead, which copies nothing. The number counts where the load is in few shards:
+// what the others cost together is less than a gap. A step for it evens out the load as
+// well (L4), or the two would have the same shards led here and there.
 func (p *planner) balanceLeaders() {
-	f := p.field(leading(), func(n *planNode) bool { return n.noLead == "" })
+	takes := func(n *planNode) bool { return n.noLead == "" }
+	load, number := p.field(leading(), takes), p.field(counting(), takes)
+	p.balanceLed(load, func(_, _ int, _ *planGroup) bool { return true })
+	p.balanceLed(number, func(from, to int, g *planGroup) bool { return load.closes(from, to, g.cost) })
+}
+
+// balanceLed evens out f by changes of leaders that may be.
+func (p *planner) balanceLed(f *field, may func(from, to int, g *planGroup) bool) {
 	led := make(map[int][]*planGroup)
 	f.even(RuleLeaders, func(from int) (bool, string) {
 		if p.transfers >= p.rules.TransfersMax {
@@ -153,16 +168,16 @@ func (p *planner) balanceLeaders() {
 			if g.busy {
 				continue
 			}
-			to, why := f.leaderFor(g, from)
+			to, why := f.leaderFor(g, from, may)
 			if to < 0 {
 				obstacle = cmp.Or(obstacle, why)
 				continue
 			}
-			a, b := &p.nodes[from], &p.nodes[to]
-			why = fmt.Sprintf("leaders on %s have %s, on %s %s: a gap of %.0f %% of the mean, %.0f %% are allowed",
-				a.Name, costText(a.lead), b.Name, costText(b.lead), 100*f.gap(from, to), 100*p.rules.BalanceGap)
-			p.do(g, Step{Kind: TransferLeader, From: a.ID, To: b.ID, Rule: RuleLeaders, Why: why,
-				Effect: fmt.Sprintf("%s on %s, %s on %s", costText(a.lead-g.cost), a.Name, costText(b.lead+g.cost), b.Name)})
+			a, b, x := &p.nodes[from], &p.nodes[to], f.group(g)
+			p.do(g, Step{Kind: TransferLeader, From: a.ID, To: b.ID, Rule: RuleLeaders,
+				Why: fmt.Sprintf("%s: %s on %s and %s on %s, a gap of %.0f %% of the mean, %.0f %% are allowed", f.name,
+					f.text(f.at(from)), a.Name, f.text(f.at(to)), b.Name, 100*f.gap(from, to), 100*p.rules.BalanceGap),
+				Effect: fmt.Sprintf("%s on %s, %s on %s", f.text(f.at(from)-x), a.Name, f.text(f.at(to)+x), b.Name)})
 			return true, ""
 		}
 		return false, obstacle
@@ -170,14 +185,16 @@ func (p *planner) balanceLeaders() {
 }
 
 // leaderFor finds the voter that should lead g instead of from.
-func (f *field) leaderFor(g *planGroup, from int) (best int, why string) {
+func (f *field) leaderFor(g *planGroup, from int, may func(from, to int, g *planGroup) bool) (best int, why string) {
 	best = -1
 	for _, t := range g.voters {
 		switch {
 		case !f.p.canLead(g, t) || !f.open(from, t):
-		case !f.closes(from, t, g.cost):
+		case !f.closes(from, t, f.group(g)):
 			why = fmt.Sprintf("to make %s lead shard %s (%s) would only move the gap of %.0f %%",
-				f.p.nodes[t].Name, g.d.ID, costText(g.cost), 100*f.gap(from, t))
+				f.p.nodes[t].Name, g.d.ID, f.text(f.group(g)), 100*f.gap(from, t))
+		case !may(from, t, g):
+			why = fmt.Sprintf("to make %s lead shard %s (%s) would not even out the write load", f.p.nodes[t].Name, g.d.ID, costText(g.cost))
 		case best < 0 || f.at(t) < f.at(best):
 			best = t
 		}

@@ -41,10 +41,11 @@ type planNode struct {
 	// noLead says why it should not lead; empty when it may.
 	noLead string
 
-	lead float64 // cost of the shards it leads
-	work float64 // cost of the replicas it has
-	data float64 // bytes of the replicas it has
-	free float64 // bytes of disk, or 0 when unknown
+	lead  float64 // cost of the shards it leads
+	leads float64 // how many they are
+	work  float64 // cost of the replicas it has
+	data  float64 // bytes of the replicas it has
+	free  float64 // bytes of disk, or 0 when unknown
 
 	moving int // copies that it sends or receives
 }
@@ -180,6 +181,7 @@ func (p *planner) hold(g *planGroup, n int, sign float64) {
 func (p *planner) lead(g *planGroup, n int, sign float64) {
 	if n >= 0 && !g.meta() {
 		p.nodes[n].lead += sign * g.cost
+		p.nodes[n].leads += sign
 	}
 }
 

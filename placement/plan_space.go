@@ -127,3 +127,5 @@ func (p *planner) canLead(g *planGroup, t int) bool {
 
 // costText writes a load as the number of small writes that cost as much.
 func costText(cost float64) string { return fmt.Sprintf("%.0f writes/s", cost) }
+
+func countText(count float64) string { return fmt.Sprintf("%.0f", count) }

@@ -119,12 +119,21 @@ type Decision struct {
 	Steps []Step
 	// Reasons say why nothing else is done.
 	Reasons []Reason
+	// Gaps are what nodes differ by now, before the steps; none when too little is known.
+	Gaps []Gap
+}
+
+// Gap is by how much the node with most has more of a measure than the one with least, as
+// a share of the mean.
+type Gap struct {
+	Measure string
+	Share   float64
 }
 
 // Feasible is the decision without the steps that nobody carries out yet, which are
 // merges; each is a reason instead.
 func (d *Decision) Feasible() *Decision {
-	out := &Decision{Reasons: slices.Clip(d.Reasons)}
+	out := &Decision{Reasons: slices.Clip(d.Reasons), Gaps: d.Gaps}
 	for _, s := range d.Steps {
 		if s.Kind == Merge {
 			out.Reasons = append(out.Reasons, Reason{s.Rule, []shard.ID{s.Shard, s.With}, "small, but merges cannot be carried out yet"})

@@ -127,8 +127,14 @@ func Lease(tb testing.TB) string {
 // StartAll starts all nodes that are down, together: none may be able to serve alone.
 func (c *Cluster) StartAll(tb testing.TB) {
 	tb.Helper()
+	c.StartSome(tb, c.nodes...)
+}
+
+// StartSome starts those of the nodes that are down, together.
+func (c *Cluster) StartSome(tb testing.TB, nodes ...*Node) {
+	tb.Helper()
 	var wg sync.WaitGroup
-	for _, n := range c.nodes {
+	for _, n := range nodes {
 		if n.Inside() == nil {
 			wg.Go(func() { n.start(tb) })
 		}

@@ -75,7 +75,7 @@ func (s *Server) Move(ctx context.Context, req *adminpb.MoveRequest) (*adminpb.O
 	if err != nil {
 		return nil, err
 	}
-	d, err := v.find(req.Shard)
+	d, err := v.group(req.Shard)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,14 @@ func (s *Server) Move(ctx context.Context, req *adminpb.MoveRequest) (*adminpb.O
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(ctx, v, placement.BeginMove(d, from, to, asked(v.Now)), &adminpb.OperatorReply{Shard: uint64(d.ID)}, req.DryRun)
+	c := placement.BeginMove(d, from, to, asked(v.Now))
+	if err := v.Map.Check(c); err != nil {
+		return nil, refusal(err)
+	}
+	if why := placement.MoveObstacle(v.Map, v.Load, v.Now, d.ID, from, to); why != "" && !req.Force {
+		return nil, refuse(codes.FailedPrecondition, "move a replica of shard %s to %s: %s; --force moves it all the same", d.ID, req.To, why)
+	}
+	return s.begin(ctx, v, c, &adminpb.OperatorReply{Shard: uint64(d.ID)}, req.DryRun)
 }
 
 // ends finds the nodes of a move, and refuses one that would leave too few replicas: the
@@ -129,7 +136,7 @@ func (s *Server) Transfer(ctx context.Context, req *adminpb.TransferRequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	d, err := v.find(req.Shard)
+	d, err := v.group(req.Shard)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +161,7 @@ func (s *Server) Cancel(ctx context.Context, req *adminpb.CancelRequest) (*admin
 	}
 	for _, o := range v.Map.Operators() {
 		if o.ID == req.Operator {
-			return s.done(ctx, v, placement.CancelOf(o.Shard, o.ID), false)
+			return s.done(ctx, v, placement.CancelOf(o.Shard, o.ID), req.DryRun)
 		}
 	}
 	return nil, refuse(codes.NotFound, "operator %d has ended, or there never was one; flotilla operator ls lists those that go on", req.Operator)
@@ -166,11 +173,11 @@ func (s *Server) Lock(ctx context.Context, req *adminpb.LockRequest) (*adminpb.D
 	if err != nil {
 		return nil, err
 	}
-	d, err := v.find(req.Shard)
+	d, err := v.group(req.Shard)
 	if err != nil {
 		return nil, err
 	}
-	return s.done(ctx, v, placement.Set(placement.LockSetting(d.ID), req.Reason), false)
+	return s.done(ctx, v, placement.Set(placement.LockSetting(d.ID), req.Reason), req.DryRun)
 }
 
 // SetNodeState implements adminpb.AdminServer.
@@ -188,30 +195,14 @@ func (s *Server) SetNodeState(ctx context.Context, req *adminpb.SetNodeStateRequ
 		if state.String() != req.State {
 			continue
 		}
-		if err := v.spares(n, state); err != nil {
-			return nil, err
+		if state == placement.Decommissioning {
+			if err := v.Map.Spares(n.ID); err != nil {
+				return nil, refuse(codes.FailedPrecondition, "%v", err)
+			}
 		}
 		return s.done(ctx, v, placement.SetState(n.ID, state), req.DryRun)
 	}
 	return nil, refuse(codes.InvalidArgument, "state %q: want active, draining or decommissioning", req.State)
-}
-
-// spares refuses to empty a node whose replicas could go nowhere.
-func (v *View) spares(n *placement.Node, state placement.NodeState) error {
-	if state != placement.Decommissioning {
-		return nil
-	}
-	active := 0
-	for _, other := range v.Map.Nodes() {
-		if other.ID != n.ID && other.State == placement.Active {
-			active++
-		}
-	}
-	if want := v.Map.ReplicationFactor(); active < want {
-		return refuse(codes.FailedPrecondition, "%s cannot be emptied: without it %d nodes are active, and shards should have %d replicas; add a node or lower %s",
-			n.Name, active, want, placement.SettingReplicationFactor)
-	}
-	return nil
 }
 
 // Set implements adminpb.AdminServer.
@@ -220,24 +211,47 @@ func (s *Server) Set(ctx context.Context, req *adminpb.SetRequest) (*adminpb.Don
 	if err != nil {
 		return nil, err
 	}
-	return s.done(ctx, v, placement.Set(req.Name, req.Value), false)
+	return s.done(ctx, v, placement.Set(req.Name, req.Value), req.DryRun)
 }
 
-// Rebalance implements adminpb.AdminServer.
-func (s *Server) Rebalance(ctx context.Context, _ *adminpb.RebalanceRequest) (*adminpb.RebalanceReply, error) {
+// RemoveNode implements adminpb.AdminServer. That a node holds nothing is not enough: one
+// that is active is about to be given something.
+func (s *Server) RemoveNode(ctx context.Context, req *adminpb.RemoveNodeRequest) (*adminpb.DoneReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
 		return nil, err
 	}
-	begun, err := s.changes.Rebalance(ctx)
+	n, err := v.member(req.Node)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, err
+	}
+	if n.State != placement.Decommissioning {
+		return nil, refuse(codes.FailedPrecondition, "%s is %s; flotilla node decommission %s --wait empties it first", n.Name, n.State, n.Name)
+	}
+	return s.done(ctx, v, placement.Remove(n.ID), req.DryRun)
+}
+
+// Rebalance implements adminpb.AdminServer.
+func (s *Server) Rebalance(ctx context.Context, req *adminpb.RebalanceRequest) (*adminpb.RebalanceReply, error) {
+	v, err := s.decide(ctx)
+	if err != nil {
+		return nil, err
+	}
+	steps := v.plan().Steps
+	if !req.DryRun {
+		if steps, err = s.changes.Rebalance(ctx); err != nil {
+			return nil, refusal(err)
+		}
 	}
 	reply := &adminpb.RebalanceReply{}
-	for _, step := range begun {
+	for _, step := range steps {
 		reply.Begun = append(reply.Begun, v.step(step))
 	}
-	return reply, nil
+	if req.DryRun || len(steps) == 0 {
+		return reply, nil
+	}
+	_, err = s.change(ctx, v, placement.Set(lastApplied, stepsText(steps)), false)
+	return reply, err
 }
 
 // begin proposes an operator, or says in a dry run whether it would be taken.
@@ -286,18 +300,39 @@ func refusal(err error) error {
 	return refuse(code, "%s", refused.Message)
 }
 
+// isUnknown reports whether a change may have been made or not.
+func isUnknown(err error) bool { return status.Code(err) == codes.Unavailable }
+
+// refusalText is what a refusal says, without what every one begins with.
+func refusalText(err error) string {
+	return strings.TrimPrefix(status.Convert(err).Message(), errorPrefix)
+}
+
+const errorPrefix = "flotilla: "
+
 func refuse(code codes.Code, format string, args ...any) error {
-	return status.Error(code, "flotilla: "+fmt.Sprintf(format, args...))
+	return status.Error(code, errorPrefix+fmt.Sprintf(format, args...))
 }
 
 // asked is the reason of an operator that nothing but a person asks for.
 func asked(now time.Time) string { return "asked for at " + now.UTC().Format(time.RFC3339) }
 
 func (v *View) find(id uint64) (*shard.Descriptor, error) {
-	if d := v.Map.Shard(shard.ID(id)); d != nil && d.ID != shard.MetaID {
+	if shard.ID(id) == shard.MetaID {
+		return nil, refuse(codes.FailedPrecondition, "shard 1 is the meta group, which has no keys")
+	}
+	if d := v.Map.Shard(shard.ID(id)); d != nil {
 		return d, nil
 	}
 	return nil, refuse(codes.NotFound, "shard %d is not in the placement table; flotilla shard ls lists those that are", id)
+}
+
+// group is find for what the meta group can do as well.
+func (v *View) group(id uint64) (*shard.Descriptor, error) {
+	if d := v.Map.Shard(shard.MetaID); d != nil && d.ID == shard.ID(id) {
+		return d, nil
+	}
+	return v.find(id)
 }
 
 // member finds a node by its name.

@@ -3,7 +3,9 @@ package adminapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -20,12 +22,19 @@ import (
 type changed struct {
 	*placement.State
 	unready error
-	lost    error // the outcome of proposals stays unknown
+	lost    error               // the outcome of proposals stays unknown
+	steps   []placement.Step    // that a round begins
+	fourth  *placement.NodeLoad // what the fourth node told
 	checked *Checked
 }
 
 func (c *changed) Look(context.Context) (*View, error) {
-	return &View{Now: now, Map: c.Map(), Load: known()}, nil
+	load := known()
+	load.Nodes[4] = placement.NodeLoad{Heard: now, DiskTotal: 1 << 40, DiskFree: 1 << 39}
+	if c.fourth != nil {
+		load.Nodes[4] = *c.fourth
+	}
+	return &View{Now: now, Map: c.Map(), Load: load}, nil
 }
 
 func (c *changed) Newest(context.Context) (*placement.Map, error) { return c.Map(), nil }
@@ -41,7 +50,7 @@ func (c *changed) Propose(_ context.Context, cmd *placementpb.Command) (*placeme
 func (c *changed) ReadyToSplit(context.Context, *shard.Descriptor) error { return c.unready }
 
 func (c *changed) Rebalance(context.Context) ([]placement.Step, error) {
-	return []placement.Step{{Kind: placement.TransferLeader, Shard: 3, From: 1, To: 2}}, c.lost
+	return c.steps, c.lost
 }
 
 func (c *changed) CheckShard(context.Context, shard.ID) (*Checked, error) { return c.checked, c.lost }
@@ -72,7 +81,7 @@ func TestRefusedChanges(t *testing.T) {
 	}{
 		"split of nothing":        {s.split(ctx, 0, ""), codes.InvalidArgument, "name a shard, or a key"},
 		"split of no shard":       {s.split(ctx, 9, "a"), codes.NotFound, "shard 9 is not in the placement table"},
-		"split of the meta group": {s.split(ctx, 1, "a"), codes.NotFound, "shard 1 is not in the placement table"},
+		"split of the meta group": {s.split(ctx, 1, "a"), codes.FailedPrecondition, "shard 1 is the meta group, which has no keys"},
 		"split at a boundary":     {s.split(ctx, 4, "p"), codes.FailedPrecondition, "is not inside its span"},
 		"split of a held shard":   {s.split(ctx, 3, "i"), codes.FailedPrecondition, "is held by operator"},
 		"split without a key":     {s.split(ctx, 4, ""), codes.FailedPrecondition, "no key is known"},
@@ -178,7 +187,145 @@ func TestChanges(t *testing.T) {
 	require.False(t, settings.Rebalance)
 	require.Equal(t, "lock/4", settings.Settings[0].Name)
 
+	c.steps = []placement.Step{{Kind: placement.TransferLeader, Shard: 3, From: 1, To: 2}}
 	begun, err := s.Rebalance(ctx, &adminpb.RebalanceRequest{})
 	require.NoError(t, err)
 	require.Equal(t, []any{"lead", "n1", "n2"}, []any{begun.Begun[0].Kind, begun.Begun[0].From, begun.Begun[0].To})
+}
+
+// What was applied is undone step by step, by any node: what others have overtaken is left,
+// and says why.
+func TestUndo(t *testing.T) {
+	s, c := withFourth(t)
+	ctx := t.Context()
+	undo := func(dry bool) (*adminpb.UndoReply, error) { return s.Undo(ctx, &adminpb.UndoRequest{DryRun: dry}) }
+	_, err := undo(false)
+	require.ErrorContains(t, err, "no plan was applied by hand")
+
+	c.steps = []placement.Step{
+		{Kind: placement.TransferLeader, Shard: 2, From: 1, To: 2},
+		{Kind: placement.MoveReplica, Shard: 3, From: 2, To: 4},
+		{Kind: placement.AddReplica, Shard: 4, To: 4},
+		{Kind: placement.Split, Shard: 4, Key: []byte("t")},
+		{Kind: placement.MoveReplica, Shard: 9, From: 1, To: 2},
+	}
+	_, err = s.Rebalance(ctx, &adminpb.RebalanceRequest{})
+	require.NoError(t, err)
+	_, err = undo(false)
+	require.ErrorContains(t, err, "the balancer is on")
+	_, err = s.Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: "off"})
+	require.NoError(t, err)
+
+	// As if the steps had been carried out, but for the one of shard 4.
+	for _, d := range []*shard.Descriptor{c.Map().Shard(2), c.Map().Shard(3)} {
+		if d.ID == 2 {
+			require.NoError(t, placement.ResultError(c.Apply(placement.Prefer(d, 2))))
+			continue
+		}
+		next := *d
+		next.PreferredNode = 0
+		next.Replicas = []shard.Replica{d.Replicas[0], d.Replicas[1], d.Replicas[2]}
+		for i, r := range next.Replicas {
+			if r.Node == 2 {
+				next.Replicas[i] = shard.Replica{ID: d.NextReplicaID, Node: 4}
+			}
+		}
+		require.NoError(t, placement.ResultError(c.Apply(&placementpb.Command{Body: &placementpb.Command_UpdateShard{
+			UpdateShard: &placementpb.UpdateShard{ExpectedGeneration: d.Generation, Descriptor_: next.Proto()},
+		}})))
+	}
+	was := c.Map()
+	for _, dry := range []bool{true, false} {
+		reply, err := undo(dry)
+		require.NoError(t, err)
+		var told []string
+		for _, step := range reply.Begun {
+			told = append(told, fmt.Sprintf("%s %d %s>%s", step.Kind, step.Shard, step.From, step.To))
+		}
+		require.Equal(t, []string{"move 3 n4>n2", "lead 2 n2>n1"}, told)
+		var left []string
+		for _, r := range reply.Left {
+			left = append(left, fmt.Sprintf("%d %s", r.Shards[0], r.Text))
+		}
+		require.Equal(t, []string{"9 it is not there any more", "4 it was split, and no shards are put together by undo", "4 it has no replica on n4"}, left)
+		require.Equal(t, dry, was == c.Map())
+	}
+	require.EqualValues(t, 1, c.Map().Shard(2).PreferredNode)
+	require.EqualValues(t, 2, c.Map().Operator(3).To)
+	_, err = undo(false)
+	require.ErrorContains(t, err, "undone already")
+
+	require.NoError(t, placement.ResultError(c.Apply(placement.Set(lastApplied, "move x"))))
+	_, err = undo(false)
+	require.ErrorContains(t, err, "setting last-applied")
+}
+
+// More steps than a setting holds are told to stay.
+func TestManySteps(t *testing.T) {
+	steps := make([]placement.Step, 1000)
+	for i := range steps {
+		steps[i] = placement.Step{Kind: placement.MoveReplica, Shard: shard.ID(i + 2), From: 1, To: 2}
+	}
+	text := stepsText(steps)
+	require.Less(t, len(text), 4096)
+	read, err := stepsOf(text)
+	require.NoError(t, err)
+	last := read[len(read)-1]
+	require.Equal(t, "more", last.kind)
+	require.Equal(t, len(steps), len(read)-1+int(last.shard))
+}
+
+// A move that the balancer would not make is refused, unless it is forced.
+func TestMovesThatAreNoGood(t *testing.T) {
+	for name, c := range map[string]struct {
+		load placement.NodeLoad
+		says string
+	}{
+		"dead":         {placement.NodeLoad{Heard: now.Add(-time.Hour), DiskTotal: 1 << 40, DiskFree: 1 << 39}, "n4 takes no replica: it is dead"},
+		"silent":       {placement.NodeLoad{}, "n4 takes no replica: it is"},
+		"full":         {placement.NodeLoad{Heard: now, DiskTotal: 1 << 40, DiskFree: 1 << 36}, "n4 would have too little disk left"},
+		"unknown disk": {placement.NodeLoad{Heard: now}, "the size of its disk is not known"},
+		"same zone":    {placement.NodeLoad{Heard: now, DiskTotal: 1 << 40, DiskFree: 1 << 39}, "replicas would share a zone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, table := withFourth(t)
+			table.fourth = &c.load
+			for i, zone := range []string{"a", "b", "c", "b"} {
+				require.NoError(t, placement.ResultError(table.Apply(&placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
+					NodeId: uint64(i + 1), Labels: &placementpb.Labels{Labels: []*placementpb.Label{{Name: "zone", Value: zone}}},
+				}}})))
+			}
+			req := &adminpb.MoveRequest{Shard: 2, From: "n1", To: "n4"}
+			for _, dry := range []bool{true, false} {
+				req.DryRun = dry
+				_, err := s.Move(t.Context(), req)
+				require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
+				require.ErrorContains(t, err, c.says)
+				require.Empty(t, table.Map().Operators())
+			}
+			req.Force = true
+			_, err := s.Move(t.Context(), req)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A node is removed when it was decommissioned and holds nothing.
+func TestRemovedNodes(t *testing.T) {
+	s, c := withFourth(t)
+	remove := func(name string, dry bool) error {
+		_, err := s.RemoveNode(t.Context(), &adminpb.RemoveNodeRequest{Node: name, DryRun: dry})
+		return err
+	}
+	require.ErrorContains(t, remove("n4", false), "n4 is active; flotilla node decommission n4 --wait empties it first")
+	require.Equal(t, codes.NotFound, status.Code(remove("n9", false)))
+	require.NoError(t, s.state(t.Context(), "n1", "decommissioning")(false))
+	require.ErrorContains(t, remove("n1", true), "it still holds replicas of")
+	require.ErrorContains(t, remove("n1", false), "it still holds replicas of")
+	require.NoError(t, s.state(t.Context(), "n1", "active")(false))
+	require.NoError(t, s.state(t.Context(), "n4", "decommissioning")(false))
+	require.NoError(t, remove("n4", true))
+	require.NoError(t, remove("n4", false))
+	require.Equal(t, codes.NotFound, status.Code(remove("n4", false)), "again")
+	require.Equal(t, placement.Removed, c.Map().Node(4).State)
 }

@@ -55,6 +55,10 @@ func (s *Server) Shards(ctx context.Context, req *adminpb.ShardsRequest) (*admin
 		return nil, err
 	}
 	reply := &adminpb.ShardsReply{}
+	if group := v.Map.Shard(shard.MetaID); req.Id == uint64(shard.MetaID) && group != nil { // it owns no keys
+		reply.Shards = append(reply.Shards, v.shard(group))
+		return reply, nil
+	}
 	span := shard.Span{Start: req.Span.GetStart(), End: req.Span.GetEnd()}
 	for _, d := range v.Map.Overlapping(span) {
 		if req.Id == 0 || d.ID == shard.ID(req.Id) {
@@ -86,7 +90,7 @@ func (s *Server) Settings(ctx context.Context, _ *adminpb.SettingsRequest) (*adm
 	if err != nil {
 		return nil, err
 	}
-	reply := &adminpb.SettingsReply{Rebalance: v.Map.Rules().Rebalance}
+	reply := &adminpb.SettingsReply{Rebalance: v.Map.Rules().Rebalance, BalancerWaits: v.BalancerWaits}
 	for _, one := range v.Map.Settings() {
 		reply.Settings = append(reply.Settings, &adminpb.Setting{Name: one.Name, Value: one.Value})
 	}
@@ -99,7 +103,7 @@ func (s *Server) Plan(ctx context.Context, _ *adminpb.PlanRequest) (*adminpb.Pla
 	if err != nil {
 		return nil, err
 	}
-	decision := placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now).Feasible()
+	decision := v.plan()
 	reply := &adminpb.PlanReply{}
 	for _, step := range decision.Steps {
 		reply.Steps = append(reply.Steps, v.step(step))
@@ -112,4 +116,9 @@ func (s *Server) Plan(ctx context.Context, _ *adminpb.PlanRequest) (*adminpb.Pla
 		reply.Reasons = append(reply.Reasons, reason)
 	}
 	return reply, nil
+}
+
+// plan is what the balancer would do.
+func (v *View) plan() *placement.Decision {
+	return placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now).Feasible()
 }

@@ -81,6 +81,11 @@ type Cluster interface {
 	// what this node knows will do. ClientURLs must be reachable: clients that sync
 	// their endpoints connect to them.
 	Members(ctx context.Context, linearizable bool) ([]*pb.Member, error)
+	// RemoveMember begins to empty a node, and takes one that is empty out of the cluster. It
+	// is refused with what is left until then.
+	RemoveMember(ctx context.Context, id uint64) error
+	// MoveLeader has a member lead the meta group, and returns when it does.
+	MoveLeader(ctx context.Context, id uint64) error
 	// Status must answer while the cluster has no quorum.
 	Status(ctx context.Context) (Status, error)
 

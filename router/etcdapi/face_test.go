@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -193,7 +194,21 @@ func (c *fakeCluster) setLeaderless(leaderless bool) {
 }
 
 func (c *fakeCluster) Members(context.Context, bool) ([]*pb.Member, error) {
-	return []*pb.Member{{ID: 0xA1, Name: "n1", ClientURLs: []string{"http://127.0.0.1:2379"}}}, c.err
+	return []*pb.Member{{ID: 0xA1, Name: "n1", PeerURLs: []string{"http://127.0.0.1:2380"}, ClientURLs: []string{"http://127.0.0.1:2379"}}}, c.err
+}
+
+func (c *fakeCluster) RemoveMember(_ context.Context, id uint64) error {
+	if id != 0xA1 {
+		return rpctypes.ErrGRPCMemberNotFound
+	}
+	return c.err
+}
+
+func (c *fakeCluster) MoveLeader(_ context.Context, id uint64) error {
+	if id != 0xA1 {
+		return rpctypes.ErrGRPCBadLeaderTransferee
+	}
+	return c.err
 }
 
 func (c *fakeCluster) Status(context.Context) (Status, error) {

@@ -112,8 +112,13 @@ func (s *maintenanceServer) Snapshot(*pb.SnapshotRequest, pb.Maintenance_Snapsho
 	return unimplemented("Maintenance.Snapshot")
 }
 
-func (s *maintenanceServer) MoveLeader(context.Context, *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
-	return nil, unimplemented("Maintenance.MoveLeader")
+// MoveLeader is about the meta group, whose leader Status tells. Any member takes it;
+// etcd's take it only when they lead.
+func (s *maintenanceServer) MoveLeader(ctx context.Context, req *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := s.cluster.MoveLeader(ctx, req.TargetID); err != nil {
+		return nil, writeError(err)
+	}
+	return &pb.MoveLeaderResponse{Header: s.header(s.cluster.Revision())}, nil
 }
 
 func (s *maintenanceServer) Downgrade(context.Context, *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {

@@ -101,6 +101,43 @@ func TestMemberList(t *testing.T) {
 	require.Equal(t, []string{"http://127.0.0.1:2379"}, f.client.Endpoints())
 }
 
+// What etcd's tools ask of members is done where it means something, and refused with what
+// to do instead where not.
+func TestMembersChange(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	_, err := f.client.MemberAdd(ctx, []string{"http://127.0.0.1:2390"})
+	require.ErrorContains(t, err, "flotilla node join prints the command")
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	_, err = f.client.MemberAdd(ctx, []string{"http://127.0.0.1:2380"})
+	require.Equal(t, rpctypes.ErrPeerURLExist, err)
+	_, err = pb.NewClusterClient(f.client.ActiveConnection()).MemberAdd(ctx, &pb.MemberAddRequest{})
+	requireStatus(t, rpctypes.ErrGRPCMemberBadURLs, err)
+
+	_, err = f.client.MemberUpdate(ctx, 0xA1, []string{"http://127.0.0.1:2390"})
+	require.ErrorContains(t, err, "flotilla node decommission n1")
+	updated, err := f.client.MemberUpdate(ctx, 0xA1, []string{"http://127.0.0.1:2380"})
+	require.NoError(t, err)
+	require.Len(t, updated.Members, 1)
+	_, err = f.client.MemberUpdate(ctx, 7, []string{"http://127.0.0.1:2380"})
+	require.Equal(t, rpctypes.ErrMemberNotFound, err)
+
+	_, err = f.client.MemberPromote(ctx, 0xA1)
+	require.Equal(t, rpctypes.ErrMemberNotLearner, err)
+	_, err = f.client.MemberPromote(ctx, 7)
+	require.Equal(t, rpctypes.ErrMemberNotFound, err)
+
+	removed, err := f.client.MemberRemove(ctx, 0xA1)
+	require.NoError(t, err)
+	require.Len(t, removed.Members, 1)
+	_, err = f.client.MemberRemove(ctx, 7)
+	require.Equal(t, rpctypes.ErrMemberNotFound, err)
+
+	_, err = f.client.MoveLeader(ctx, 0xA1)
+	require.NoError(t, err)
+	_, err = f.client.MoveLeader(ctx, 7)
+	require.Equal(t, rpctypes.ErrBadLeaderTransferee, err)
+}
+
 func TestErrorsOfTheCluster(t *testing.T) {
 	s := New(Config{}, newFakeKV(), newFakeWatches(), newFakeLeases(), &fakeCluster{err: errors.Join(shard.ErrUnavailable, errors.New("meta group"))})
 	_, err := (&clusterServer{Server: s}).MemberList(t.Context(), &pb.MemberListRequest{})
@@ -141,7 +178,8 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	served := map[string]bool{
 		"KV.Range": true, "KV.RangeStream": true, "KV.Put": true, "KV.DeleteRange": true, "KV.Txn": true, "KV.Compact": true,
 		"Maintenance.Status": true, "Maintenance.Alarm": true, "Maintenance.Defragment": true,
-		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Cluster.MemberList": true, "Watch.Watch": true,
+		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Maintenance.MoveLeader": true,
+		"Cluster.MemberList": true, "Cluster.MemberAdd": true, "Cluster.MemberRemove": true, "Cluster.MemberUpdate": true, "Cluster.MemberPromote": true, "Watch.Watch": true,
 		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
 	}
 	conn := f.client.ActiveConnection()

@@ -378,6 +378,163 @@ func (x *SplitPoint) GetLeft() float64 {
 	return 0
 }
 
+type LoadsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadsRequest) Reset() {
+	*x = LoadsRequest{}
+	mi := &file_router_routerpb_load_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadsRequest) ProtoMessage() {}
+
+func (x *LoadsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadsRequest.ProtoReflect.Descriptor instead.
+func (*LoadsRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{4}
+}
+
+type LoadsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Heard         []*HeardLoad           `protobuf:"bytes,1,rep,name=heard,proto3" json:"heard,omitempty"`
+	SinceMillis   int64                  `protobuf:"varint,2,opt,name=since_millis,json=sinceMillis,proto3" json:"since_millis,omitempty"`      // for how long nodes have been asked without a pause
+	BalancerWaits string                 `protobuf:"bytes,3,opt,name=balancer_waits,json=balancerWaits,proto3" json:"balancer_waits,omitempty"` // why the balancer's last round came to nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadsReply) Reset() {
+	*x = LoadsReply{}
+	mi := &file_router_routerpb_load_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadsReply) ProtoMessage() {}
+
+func (x *LoadsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadsReply.ProtoReflect.Descriptor instead.
+func (*LoadsReply) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LoadsReply) GetHeard() []*HeardLoad {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *LoadsReply) GetSinceMillis() int64 {
+	if x != nil {
+		return x.SinceMillis
+	}
+	return 0
+}
+
+func (x *LoadsReply) GetBalancerWaits() string {
+	if x != nil {
+		return x.BalancerWaits
+	}
+	return ""
+}
+
+// HeardLoad is what a node said last.
+type HeardLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	AgeMillis     int64                  `protobuf:"varint,2,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
+	Load          *LoadReply             `protobuf:"bytes,3,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeardLoad) Reset() {
+	*x = HeardLoad{}
+	mi := &file_router_routerpb_load_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeardLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeardLoad) ProtoMessage() {}
+
+func (x *HeardLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeardLoad.ProtoReflect.Descriptor instead.
+func (*HeardLoad) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HeardLoad) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *HeardLoad) GetAgeMillis() int64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+func (x *HeardLoad) GetLoad() *LoadReply {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
 var File_router_routerpb_load_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_load_proto_rawDesc = "" +
@@ -419,7 +576,18 @@ const file_router_routerpb_load_proto_rawDesc = "" +
 	"\n" +
 	"SplitPoint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
-	"\x04left\x18\x02 \x01(\x01R\x04leftB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
+	"\x04left\x18\x02 \x01(\x01R\x04left\"\x0e\n" +
+	"\fLoadsRequest\"\x8b\x01\n" +
+	"\n" +
+	"LoadsReply\x123\n" +
+	"\x05heard\x18\x01 \x03(\v2\x1d.flotilla.router.v1.HeardLoadR\x05heard\x12!\n" +
+	"\fsince_millis\x18\x02 \x01(\x03R\vsinceMillis\x12%\n" +
+	"\x0ebalancer_waits\x18\x03 \x01(\tR\rbalancerWaits\"q\n" +
+	"\tHeardLoad\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\x02 \x01(\x03R\tageMillis\x121\n" +
+	"\x04load\x18\x03 \x01(\v2\x1d.flotilla.router.v1.LoadReplyR\x04loadB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
 
 var (
 	file_router_routerpb_load_proto_rawDescOnce sync.Once
@@ -433,22 +601,27 @@ func file_router_routerpb_load_proto_rawDescGZIP() []byte {
 	return file_router_routerpb_load_proto_rawDescData
 }
 
-var file_router_routerpb_load_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_router_routerpb_load_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_router_routerpb_load_proto_goTypes = []any{
-	(*LoadRequest)(nil), // 0: flotilla.router.v1.LoadRequest
-	(*LoadReply)(nil),   // 1: flotilla.router.v1.LoadReply
-	(*ReplicaLoad)(nil), // 2: flotilla.router.v1.ReplicaLoad
-	(*SplitPoint)(nil),  // 3: flotilla.router.v1.SplitPoint
+	(*LoadRequest)(nil),  // 0: flotilla.router.v1.LoadRequest
+	(*LoadReply)(nil),    // 1: flotilla.router.v1.LoadReply
+	(*ReplicaLoad)(nil),  // 2: flotilla.router.v1.ReplicaLoad
+	(*SplitPoint)(nil),   // 3: flotilla.router.v1.SplitPoint
+	(*LoadsRequest)(nil), // 4: flotilla.router.v1.LoadsRequest
+	(*LoadsReply)(nil),   // 5: flotilla.router.v1.LoadsReply
+	(*HeardLoad)(nil),    // 6: flotilla.router.v1.HeardLoad
 }
 var file_router_routerpb_load_proto_depIdxs = []int32{
 	2, // 0: flotilla.router.v1.LoadReply.replicas:type_name -> flotilla.router.v1.ReplicaLoad
 	3, // 1: flotilla.router.v1.ReplicaLoad.middle:type_name -> flotilla.router.v1.SplitPoint
 	3, // 2: flotilla.router.v1.ReplicaLoad.balance:type_name -> flotilla.router.v1.SplitPoint
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 3: flotilla.router.v1.LoadsReply.heard:type_name -> flotilla.router.v1.HeardLoad
+	1, // 4: flotilla.router.v1.HeardLoad.load:type_name -> flotilla.router.v1.LoadReply
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_load_proto_init() }
@@ -462,7 +635,7 @@ func file_router_routerpb_load_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_load_proto_rawDesc), len(file_router_routerpb_load_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -958,6 +958,50 @@ func (x *ProposeMetaReply) GetResult() []byte {
 	return nil
 }
 
+type ReadMetaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMetaRequest) Reset() {
+	*x = ReadMetaRequest{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMetaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMetaRequest) ProtoMessage() {}
+
+func (x *ReadMetaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMetaRequest.ProtoReflect.Descriptor instead.
+func (*ReadMetaRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReadMetaRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type FollowMapRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -967,7 +1011,7 @@ type FollowMapRequest struct {
 
 func (x *FollowMapRequest) Reset() {
 	*x = FollowMapRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	mi := &file_router_routerpb_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1023,7 @@ func (x *FollowMapRequest) String() string {
 func (*FollowMapRequest) ProtoMessage() {}
 
 func (x *FollowMapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[9]
+	mi := &file_router_routerpb_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1036,7 @@ func (x *FollowMapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMapRequest.ProtoReflect.Descriptor instead.
 func (*FollowMapRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{9}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FollowMapRequest) GetVersion() uint64 {
@@ -1011,7 +1055,7 @@ type MapUpdate struct {
 
 func (x *MapUpdate) Reset() {
 	*x = MapUpdate{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[10]
+	mi := &file_router_routerpb_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1067,7 @@ func (x *MapUpdate) String() string {
 func (*MapUpdate) ProtoMessage() {}
 
 func (x *MapUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[10]
+	mi := &file_router_routerpb_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1080,7 @@ func (x *MapUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapUpdate.ProtoReflect.Descriptor instead.
 func (*MapUpdate) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{10}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MapUpdate) GetUpdate() []byte {
@@ -1061,7 +1105,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[11]
+	mi := &file_router_routerpb_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1117,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[11]
+	mi := &file_router_routerpb_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1130,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{11}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubscribeRequest) GetShard() uint64 {
@@ -1144,7 +1188,7 @@ type ChangesFrame struct {
 
 func (x *ChangesFrame) Reset() {
 	*x = ChangesFrame{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[12]
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1200,7 @@ func (x *ChangesFrame) String() string {
 func (*ChangesFrame) ProtoMessage() {}
 
 func (x *ChangesFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[12]
+	mi := &file_router_routerpb_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1213,7 @@ func (x *ChangesFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesFrame.ProtoReflect.Descriptor instead.
 func (*ChangesFrame) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{12}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangesFrame) GetEvents() [][]byte {
@@ -1211,7 +1255,7 @@ type HashPart struct {
 
 func (x *HashPart) Reset() {
 	*x = HashPart{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1267,7 @@ func (x *HashPart) String() string {
 func (*HashPart) ProtoMessage() {}
 
 func (x *HashPart) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[13]
+	mi := &file_router_routerpb_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1280,7 @@ func (x *HashPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashPart.ProtoReflect.Descriptor instead.
 func (*HashPart) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{13}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HashPart) GetSum() uint64 {
@@ -1263,7 +1307,7 @@ type LeaseQuery struct {
 
 func (x *LeaseQuery) Reset() {
 	*x = LeaseQuery{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1319,7 @@ func (x *LeaseQuery) String() string {
 func (*LeaseQuery) ProtoMessage() {}
 
 func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[14]
+	mi := &file_router_routerpb_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1332,7 @@ func (x *LeaseQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseQuery.ProtoReflect.Descriptor instead.
 func (*LeaseQuery) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{14}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseQuery) GetLease() int64 {
@@ -1320,7 +1364,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[15]
+	mi := &file_router_routerpb_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1376,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[15]
+	mi := &file_router_routerpb_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1389,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{15}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LeaseStatus) GetLease() int64 {
@@ -1406,7 +1450,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[16]
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1462,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[16]
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1475,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{16}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportRequest) GetShards() []uint64 {
@@ -1450,7 +1494,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1506,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1519,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportReply) GetReplicas() []*ReplicaReport {
@@ -1502,7 +1546,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1558,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1571,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaReport) GetShard() uint64 {
@@ -1608,7 +1652,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1664,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1677,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Checksum) GetIndex() uint64 {
@@ -1703,7 +1747,7 @@ type DirectRequest struct {
 
 func (x *DirectRequest) Reset() {
 	*x = DirectRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1759,7 @@ func (x *DirectRequest) String() string {
 func (*DirectRequest) ProtoMessage() {}
 
 func (x *DirectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1772,7 @@ func (x *DirectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectRequest.ProtoReflect.Descriptor instead.
 func (*DirectRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DirectRequest) GetShard() uint64 {
@@ -1923,7 +1967,7 @@ type DirectReply struct {
 
 func (x *DirectReply) Reset() {
 	*x = DirectReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +1979,7 @@ func (x *DirectReply) String() string {
 func (*DirectReply) ProtoMessage() {}
 
 func (x *DirectReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +1992,7 @@ func (x *DirectReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectReply.ProtoReflect.Descriptor instead.
 func (*DirectReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DirectReply) GetIndex() uint64 {
@@ -1966,7 +2010,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2022,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2035,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
 }
 
 type Quarantine struct {
@@ -2004,7 +2048,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2060,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2073,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Quarantine) GetReplica() uint64 {
@@ -2056,7 +2100,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2112,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2125,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Split) GetDescriptor_() *shardpb.Descriptor {
@@ -2106,7 +2150,7 @@ type Wean struct {
 
 func (x *Wean) Reset() {
 	*x = Wean{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2162,7 @@ func (x *Wean) String() string {
 func (*Wean) ProtoMessage() {}
 
 func (x *Wean) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2175,7 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
 }
 
 type Member struct {
@@ -2144,7 +2188,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2200,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2213,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2259,7 +2303,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x12ProposeMetaRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\"*\n" +
 	"\x10ProposeMetaReply\x12\x16\n" +
-	"\x06result\x18\x01 \x01(\fR\x06result\",\n" +
+	"\x06result\x18\x01 \x01(\fR\x06result\"+\n" +
+	"\x0fReadMetaRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\",\n" +
 	"\x10FollowMapRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"#\n" +
 	"\tMapUpdate\x12\x16\n" +
@@ -2395,14 +2441,16 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\xcb\x05\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xe6\x06\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
-	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12F\n" +
+	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12I\n" +
+	"\x05Loads\x12 .flotilla.router.v1.LoadsRequest\x1a\x1e.flotilla.router.v1.LoadsReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
-	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12R\n" +
+	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12N\n" +
+	"\bReadMeta\x12#.flotilla.router.v1.ReadMetaRequest\x1a\x1d.flotilla.router.v1.MapUpdate\x12R\n" +
 	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12L\n" +
 	"\x06Report\x12!.flotilla.router.v1.ReportRequest\x1a\x1f.flotilla.router.v1.ReportReply\x12L\n" +
 	"\x06Direct\x12!.flotilla.router.v1.DirectRequest\x1a\x1f.flotilla.router.v1.DirectReplyB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
@@ -2420,7 +2468,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2433,75 +2481,82 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*JoinReply)(nil),          // 8: flotilla.router.v1.JoinReply
 	(*ProposeMetaRequest)(nil), // 9: flotilla.router.v1.ProposeMetaRequest
 	(*ProposeMetaReply)(nil),   // 10: flotilla.router.v1.ProposeMetaReply
-	(*FollowMapRequest)(nil),   // 11: flotilla.router.v1.FollowMapRequest
-	(*MapUpdate)(nil),          // 12: flotilla.router.v1.MapUpdate
-	(*SubscribeRequest)(nil),   // 13: flotilla.router.v1.SubscribeRequest
-	(*ChangesFrame)(nil),       // 14: flotilla.router.v1.ChangesFrame
-	(*HashPart)(nil),           // 15: flotilla.router.v1.HashPart
-	(*LeaseQuery)(nil),         // 16: flotilla.router.v1.LeaseQuery
-	(*LeaseStatus)(nil),        // 17: flotilla.router.v1.LeaseStatus
-	(*ReportRequest)(nil),      // 18: flotilla.router.v1.ReportRequest
-	(*ReportReply)(nil),        // 19: flotilla.router.v1.ReportReply
-	(*ReplicaReport)(nil),      // 20: flotilla.router.v1.ReplicaReport
-	(*Checksum)(nil),           // 21: flotilla.router.v1.Checksum
-	(*DirectRequest)(nil),      // 22: flotilla.router.v1.DirectRequest
-	(*DirectReply)(nil),        // 23: flotilla.router.v1.DirectReply
-	(*Check)(nil),              // 24: flotilla.router.v1.Check
-	(*Quarantine)(nil),         // 25: flotilla.router.v1.Quarantine
-	(*Split)(nil),              // 26: flotilla.router.v1.Split
-	(*Wean)(nil),               // 27: flotilla.router.v1.Wean
-	(*Member)(nil),             // 28: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 29: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 30: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 31: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 32: flotilla.router.v1.LoadRequest
-	(*LoadReply)(nil),          // 33: flotilla.router.v1.LoadReply
+	(*ReadMetaRequest)(nil),    // 11: flotilla.router.v1.ReadMetaRequest
+	(*FollowMapRequest)(nil),   // 12: flotilla.router.v1.FollowMapRequest
+	(*MapUpdate)(nil),          // 13: flotilla.router.v1.MapUpdate
+	(*SubscribeRequest)(nil),   // 14: flotilla.router.v1.SubscribeRequest
+	(*ChangesFrame)(nil),       // 15: flotilla.router.v1.ChangesFrame
+	(*HashPart)(nil),           // 16: flotilla.router.v1.HashPart
+	(*LeaseQuery)(nil),         // 17: flotilla.router.v1.LeaseQuery
+	(*LeaseStatus)(nil),        // 18: flotilla.router.v1.LeaseStatus
+	(*ReportRequest)(nil),      // 19: flotilla.router.v1.ReportRequest
+	(*ReportReply)(nil),        // 20: flotilla.router.v1.ReportReply
+	(*ReplicaReport)(nil),      // 21: flotilla.router.v1.ReplicaReport
+	(*Checksum)(nil),           // 22: flotilla.router.v1.Checksum
+	(*DirectRequest)(nil),      // 23: flotilla.router.v1.DirectRequest
+	(*DirectReply)(nil),        // 24: flotilla.router.v1.DirectReply
+	(*Check)(nil),              // 25: flotilla.router.v1.Check
+	(*Quarantine)(nil),         // 26: flotilla.router.v1.Quarantine
+	(*Split)(nil),              // 27: flotilla.router.v1.Split
+	(*Wean)(nil),               // 28: flotilla.router.v1.Wean
+	(*Member)(nil),             // 29: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 30: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 31: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 32: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 33: flotilla.router.v1.LoadRequest
+	(*LoadsRequest)(nil),       // 34: flotilla.router.v1.LoadsRequest
+	(*LoadReply)(nil),          // 35: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 36: flotilla.router.v1.LoadsReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	29, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	30, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	30, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	31, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	31, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
-	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
-	20, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
-	21, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
-	28, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	28, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	28, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	28, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	28, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	26, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	30, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	30, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
-	27, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	24, // 20: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
-	25, // 21: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
-	30, // 22: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	30, // 23: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	32, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	18, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
+	21, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
+	22, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
+	29, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	29, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	29, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	29, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	29, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	27, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	31, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	31, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	28, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	25, // 20: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
+	26, // 21: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
+	31, // 22: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	31, // 23: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
 	2,  // 24: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	13, // 25: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	14, // 25: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 26: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	32, // 27: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	7,  // 28: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 29: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 30: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	18, // 31: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	22, // 32: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 33: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 34: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 35: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	33, // 36: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	8,  // 37: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 38: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 39: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	19, // 40: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	23, // 41: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
+	33, // 27: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	34, // 28: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
+	7,  // 29: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 30: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 31: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
+	12, // 32: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	19, // 33: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	23, // 34: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 35: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 36: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 37: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	35, // 38: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	36, // 39: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	8,  // 40: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 41: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 42: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 43: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 44: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	24, // 45: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	35, // [35:46] is the sub-list for method output_type
+	24, // [24:35] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2513,7 +2568,7 @@ func file_router_routerpb_peer_proto_init() {
 		return
 	}
 	file_router_routerpb_load_proto_init()
-	file_router_routerpb_peer_proto_msgTypes[20].OneofWrappers = []any{
+	file_router_routerpb_peer_proto_msgTypes[21].OneofWrappers = []any{
 		(*DirectRequest_AddLearner)(nil),
 		(*DirectRequest_CatchUp)(nil),
 		(*DirectRequest_Promote)(nil),
@@ -2532,7 +2587,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,8 +23,10 @@ const (
 	Peer_Subscribe_FullMethodName   = "/flotilla.router.v1.Peer/Subscribe"
 	Peer_Hello_FullMethodName       = "/flotilla.router.v1.Peer/Hello"
 	Peer_Load_FullMethodName        = "/flotilla.router.v1.Peer/Load"
+	Peer_Loads_FullMethodName       = "/flotilla.router.v1.Peer/Loads"
 	Peer_Join_FullMethodName        = "/flotilla.router.v1.Peer/Join"
 	Peer_ProposeMeta_FullMethodName = "/flotilla.router.v1.Peer/ProposeMeta"
+	Peer_ReadMeta_FullMethodName    = "/flotilla.router.v1.Peer/ReadMeta"
 	Peer_FollowMap_FullMethodName   = "/flotilla.router.v1.Peer/FollowMap"
 	Peer_Report_FullMethodName      = "/flotilla.router.v1.Peer/Report"
 	Peer_Direct_FullMethodName      = "/flotilla.router.v1.Peer/Direct"
@@ -45,11 +47,18 @@ type PeerClient interface {
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
 	// Load tells how much the node and its replicas have to do and to keep.
 	Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadReply, error)
+	// Loads tells what all nodes said of their load, and when: the node that leads the meta
+	// group has been asking them.
+	Loads(ctx context.Context, in *LoadsRequest, opts ...grpc.CallOption) (*LoadsReply, error)
 	// Join asks for membership of a running cluster.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error)
 	// ProposeMeta forwards a placement command to a node of the meta group.
 	ProposeMeta(ctx context.Context, in *ProposeMetaRequest, opts ...grpc.CallOption) (*ProposeMetaReply, error)
-	// FollowMap streams the placement table: a full one first, then changes.
+	// ReadMeta reads the placement table by way of a node of the meta group, so that it has
+	// all changes that were acknowledged before.
+	ReadMeta(ctx context.Context, in *ReadMetaRequest, opts ...grpc.CallOption) (*MapUpdate, error)
+	// FollowMap streams the placement table: a full one first, then changes. A node that is
+	// not of the meta group tells its own copy once.
 	FollowMap(ctx context.Context, in *FollowMapRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MapUpdate], error)
 	// Report tells which replicas the node runs and how far they are.
 	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportReply, error)
@@ -119,6 +128,16 @@ func (c *peerClient) Load(ctx context.Context, in *LoadRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *peerClient) Loads(ctx context.Context, in *LoadsRequest, opts ...grpc.CallOption) (*LoadsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LoadsReply)
+	err := c.cc.Invoke(ctx, Peer_Loads_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(JoinReply)
@@ -133,6 +152,16 @@ func (c *peerClient) ProposeMeta(ctx context.Context, in *ProposeMetaRequest, op
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProposeMetaReply)
 	err := c.cc.Invoke(ctx, Peer_ProposeMeta_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) ReadMeta(ctx context.Context, in *ReadMetaRequest, opts ...grpc.CallOption) (*MapUpdate, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MapUpdate)
+	err := c.cc.Invoke(ctx, Peer_ReadMeta_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -193,11 +222,18 @@ type PeerServer interface {
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
 	// Load tells how much the node and its replicas have to do and to keep.
 	Load(context.Context, *LoadRequest) (*LoadReply, error)
+	// Loads tells what all nodes said of their load, and when: the node that leads the meta
+	// group has been asking them.
+	Loads(context.Context, *LoadsRequest) (*LoadsReply, error)
 	// Join asks for membership of a running cluster.
 	Join(context.Context, *JoinRequest) (*JoinReply, error)
 	// ProposeMeta forwards a placement command to a node of the meta group.
 	ProposeMeta(context.Context, *ProposeMetaRequest) (*ProposeMetaReply, error)
-	// FollowMap streams the placement table: a full one first, then changes.
+	// ReadMeta reads the placement table by way of a node of the meta group, so that it has
+	// all changes that were acknowledged before.
+	ReadMeta(context.Context, *ReadMetaRequest) (*MapUpdate, error)
+	// FollowMap streams the placement table: a full one first, then changes. A node that is
+	// not of the meta group tells its own copy once.
 	FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error
 	// Report tells which replicas the node runs and how far they are.
 	Report(context.Context, *ReportRequest) (*ReportReply, error)
@@ -227,11 +263,17 @@ func (UnimplementedPeerServer) Hello(context.Context, *HelloRequest) (*HelloRepl
 func (UnimplementedPeerServer) Load(context.Context, *LoadRequest) (*LoadReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Load not implemented")
 }
+func (UnimplementedPeerServer) Loads(context.Context, *LoadsRequest) (*LoadsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Loads not implemented")
+}
 func (UnimplementedPeerServer) Join(context.Context, *JoinRequest) (*JoinReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
 }
 func (UnimplementedPeerServer) ProposeMeta(context.Context, *ProposeMetaRequest) (*ProposeMetaReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProposeMeta not implemented")
+}
+func (UnimplementedPeerServer) ReadMeta(context.Context, *ReadMetaRequest) (*MapUpdate, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadMeta not implemented")
 }
 func (UnimplementedPeerServer) FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error {
 	return status.Error(codes.Unimplemented, "method FollowMap not implemented")
@@ -317,6 +359,24 @@ func _Peer_Load_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Loads_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LoadsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Loads(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Loads_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Loads(ctx, req.(*LoadsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(JoinRequest)
 	if err := dec(in); err != nil {
@@ -349,6 +409,24 @@ func _Peer_ProposeMeta_Handler(srv interface{}, ctx context.Context, dec func(in
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServer).ProposeMeta(ctx, req.(*ProposeMetaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_ReadMeta_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadMetaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).ReadMeta(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_ReadMeta_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).ReadMeta(ctx, req.(*ReadMetaRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -416,12 +494,20 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Peer_Load_Handler,
 		},
 		{
+			MethodName: "Loads",
+			Handler:    _Peer_Loads_Handler,
+		},
+		{
 			MethodName: "Join",
 			Handler:    _Peer_Join_Handler,
 		},
 		{
 			MethodName: "ProposeMeta",
 			Handler:    _Peer_ProposeMeta_Handler,
+		},
+		{
+			MethodName: "ReadMeta",
+			Handler:    _Peer_ReadMeta_Handler,
 		},
 		{
 			MethodName: "Report",

@@ -123,8 +123,14 @@ func (h *Host) enter(id shard.ID, replicaID shard.ReplicaID, phase shardpb.Repli
 
 // StartOnce calls start so that the replica is started empty at most once in its
 // life (P5): with its group's first members the first time, with none afterwards.
-func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, start func(initial map[uint64]string) error) error {
-	return h.startOnce(id, replicaID, birth{members: members}, func(initial map[uint64]string, _, _ bool) error { return start(initial) })
+func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, start func(initial map[uint64]string, join, learner bool) error) error {
+	return h.startOnce(id, replicaID, birth{members: members}, start)
+}
+
+// JoinOnce is StartOnce for a replica of a group that exists: it begins with nothing, and
+// without a vote.
+func (h *Host) JoinOnce(id shard.ID, replicaID shard.ReplicaID, start func(initial map[uint64]string, join, learner bool) error) error {
+	return h.startOnce(id, replicaID, birth{join: true, learner: true}, start)
 }
 
 func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start func(initial map[uint64]string, join, learner bool) error) error {

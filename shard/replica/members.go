@@ -10,11 +10,21 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
+// Members are those of a group, as a replica of it on this node changes them.
+type Members struct {
+	nh  *dragonboat.NodeHost
+	id  shard.ID
+	own shard.ReplicaID
+}
+
+// Members returns the members of a group of which the node runs the replica.
+func (h *Host) Members(id shard.ID, own shard.ReplicaID) Members { return Members{h.nh, id, own} }
+
 // AddLearner makes the replica, which is to run at the address, receive the group's log
 // without a vote. Like Promote and Dismiss it is for the group's leader, and does nothing
 // when it was done already.
-func (r *Replica) AddLearner(ctx context.Context, id shard.ReplicaID, addr string) error {
-	return r.change(ctx, "add a learner", id, func(m *dragonboat.Membership) (done bool, err error) {
+func (g Members) AddLearner(ctx context.Context, id shard.ReplicaID, addr string) error {
+	return g.change(ctx, "add a learner", id, func(m *dragonboat.Membership) (done bool, err error) {
 		_, learns := m.NonVotings[uint64(id)]
 		_, votes := m.Nodes[uint64(id)]
 		if _, gone := m.Removed[uint64(id)]; gone {
@@ -22,13 +32,13 @@ func (r *Replica) AddLearner(ctx context.Context, id shard.ReplicaID, addr strin
 		}
 		return learns || votes, nil
 	}, func(ctx context.Context, order uint64) error {
-		return r.host.nh.SyncRequestAddNonVoting(ctx, uint64(r.id), uint64(id), addr, order)
+		return g.nh.SyncRequestAddNonVoting(ctx, uint64(g.id), uint64(id), addr, order)
 	})
 }
 
 // Promote gives a learner a vote.
-func (r *Replica) Promote(ctx context.Context, id shard.ReplicaID, addr string) error {
-	return r.change(ctx, "promote", id, func(m *dragonboat.Membership) (done bool, err error) {
+func (g Members) Promote(ctx context.Context, id shard.ReplicaID, addr string) error {
+	return g.change(ctx, "promote", id, func(m *dragonboat.Membership) (done bool, err error) {
 		_, learns := m.NonVotings[uint64(id)]
 		_, votes := m.Nodes[uint64(id)]
 		if !learns && !votes {
@@ -36,32 +46,32 @@ func (r *Replica) Promote(ctx context.Context, id shard.ReplicaID, addr string) 
 		}
 		return votes, nil
 	}, func(ctx context.Context, order uint64) error {
-		return r.host.nh.SyncRequestAddReplica(ctx, uint64(r.id), uint64(id), addr, order)
+		return g.nh.SyncRequestAddReplica(ctx, uint64(g.id), uint64(id), addr, order)
 	})
 }
 
 // Dismiss ends a replica's membership for ever. A leader does not dismiss itself: it
 // could not tell the others what it has committed.
-func (r *Replica) Dismiss(ctx context.Context, id shard.ReplicaID) error {
-	if id == r.replicaID {
-		return fmt.Errorf("dismiss replica %d of shard %d: it is this node's, which leads", id, r.id)
+func (g Members) Dismiss(ctx context.Context, id shard.ReplicaID) error {
+	if id == g.own {
+		return fmt.Errorf("dismiss replica %d of shard %d: it is this node's, which leads", id, g.id)
 	}
-	return r.change(ctx, "dismiss", id, func(m *dragonboat.Membership) (done bool, err error) {
+	return g.change(ctx, "dismiss", id, func(m *dragonboat.Membership) (done bool, err error) {
 		_, gone := m.Removed[uint64(id)]
 		return gone, nil
 	}, func(ctx context.Context, order uint64) error {
-		return r.host.nh.SyncRequestDeleteReplica(ctx, uint64(r.id), uint64(id), order)
+		return g.nh.SyncRequestDeleteReplica(ctx, uint64(g.id), uint64(id), order)
 	})
 }
 
 // change makes one change of the group's members, in the order of what was decided on:
 // if another came between the look and the change, it is refused and looked at again.
 // ctx must have a deadline.
-func (r *Replica) change(ctx context.Context, what string, id shard.ReplicaID, done func(*dragonboat.Membership) (bool, error), request func(ctx context.Context, order uint64) error) error {
-	fail := func(err error) error { return fmt.Errorf("%s: shard %d replica %d: %w", what, r.id, id, err) }
+func (g Members) change(ctx context.Context, what string, id shard.ReplicaID, done func(*dragonboat.Membership) (bool, error), request func(ctx context.Context, order uint64) error) error {
+	fail := func(err error) error { return fmt.Errorf("%s: shard %d replica %d: %w", what, g.id, id, err) }
 	var refused *uint64
 	for {
-		m, err := r.host.nh.SyncGetShardMembership(ctx, uint64(r.id))
+		m, err := g.nh.SyncGetShardMembership(ctx, uint64(g.id))
 		if err != nil {
 			return fail(fmt.Errorf("read who the members are: %w", err))
 		}
@@ -99,9 +109,9 @@ func (r *Replica) CatchUp(ctx context.Context) error {
 }
 
 // Yield asks the group to let another replica lead. It does not wait.
-func (r *Replica) Yield(to shard.ReplicaID) error {
-	if err := r.host.nh.RequestLeaderTransfer(uint64(r.id), uint64(to)); err != nil {
-		return fmt.Errorf("let replica %d of shard %d lead: %w", to, r.id, err)
+func (g Members) Yield(to shard.ReplicaID) error {
+	if err := g.nh.RequestLeaderTransfer(uint64(g.id), uint64(to)); err != nil {
+		return fmt.Errorf("let replica %d of shard %d lead: %w", to, g.id, err)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 // Replica is this node's member of one shard's group.
 type Replica struct {
+	Members
 	id        shard.ID
 	replicaID shard.ReplicaID
 	host      *Host
@@ -48,7 +49,7 @@ type viewWaiter struct {
 }
 
 func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.Machine) *Replica {
-	r := &Replica{id: id, replicaID: replicaID, host: h, machine: machine}
+	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine}
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,

@@ -113,7 +113,7 @@ type Node struct {
 	// heard_millis is how long ago the node told what follows; -1: it has not, to the node
 	// that answers, since that one started.
 	HeardMillis     int64   `protobuf:"varint,8,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`
-	Replicas        uint32  `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"` // by the placement table
+	Replicas        uint32  `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"` // by the placement table, that of the meta group included
 	Leaders         uint32  `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"`  // shards that it leads, as far as known
 	Writes          float64 `protobuf:"fixed64,11,opt,name=writes,proto3" json:"writes,omitempty"`   // per second, of the shards it leads
 	DiskTotal       int64   `protobuf:"varint,12,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
@@ -1002,8 +1002,9 @@ func (*SettingsRequest) Descriptor() ([]byte, []int) {
 
 type SettingsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`    // those that are set, ascending by name
-	Rebalance     bool                   `protobuf:"varint,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"` // whether plans are carried out by themselves
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`                                // those that are set, ascending by name
+	Rebalance     bool                   `protobuf:"varint,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"`                             // whether plans are carried out by themselves
+	BalancerWaits string                 `protobuf:"bytes,3,opt,name=balancer_waits,json=balancerWaits,proto3" json:"balancer_waits,omitempty"` // why its last round came to nothing; empty: it did not, or it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1050,6 +1051,13 @@ func (x *SettingsReply) GetRebalance() bool {
 		return x.Rebalance
 	}
 	return false
+}
+
+func (x *SettingsReply) GetBalancerWaits() string {
+	if x != nil {
+		return x.BalancerWaits
+	}
+	return ""
 }
 
 type Setting struct {
@@ -1170,6 +1178,7 @@ type MoveRequest struct {
 	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // node; empty: only a replica more
 	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // node; empty: only a replica less
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"` // also to a node that the balancer would not choose: silent, nearly full, in a zone that has one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1228,6 +1237,13 @@ func (x *MoveRequest) GetTo() string {
 func (x *MoveRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *MoveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -1295,6 +1311,7 @@ func (x *TransferRequest) GetDryRun() bool {
 type CancelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1336,10 +1353,18 @@ func (x *CancelRequest) GetOperator() uint64 {
 	return 0
 }
 
+func (x *CancelRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type LockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // empty: unlock
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1386,6 +1411,13 @@ func (x *LockRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *LockRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type SetNodeStateRequest struct {
@@ -1452,6 +1484,7 @@ type SetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"` // empty: the default
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1498,6 +1531,13 @@ func (x *SetRequest) GetValue() string {
 		return x.Value
 	}
 	return ""
+}
+
+func (x *SetRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type OperatorReply struct {
@@ -1802,6 +1842,7 @@ func (x *CheckedReplica) GetText() string {
 
 type RebalanceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell the steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1834,6 +1875,13 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
 	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type RebalanceReply struct {
@@ -1880,6 +1928,154 @@ func (x *RebalanceReply) GetBegun() []*Step {
 	return nil
 }
 
+type UndoRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell the steps
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoRequest) Reset() {
+	*x = UndoRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoRequest) ProtoMessage() {}
+
+func (x *UndoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
+func (*UndoRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UndoRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type UndoReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Begun         []*Step                `protobuf:"bytes,1,rep,name=begun,proto3" json:"begun,omitempty"`
+	Left          []*Reason              `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"` // what is not undone, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoReply) Reset() {
+	*x = UndoReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoReply) ProtoMessage() {}
+
+func (x *UndoReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoReply.ProtoReflect.Descriptor instead.
+func (*UndoReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *UndoReply) GetBegun() []*Step {
+	if x != nil {
+		return x.Begun
+	}
+	return nil
+}
+
+func (x *UndoReply) GetLeft() []*Reason {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+type RemoveNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RemoveNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type PlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1888,7 +2084,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2096,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2109,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type PlanReply struct {
@@ -1926,7 +2122,7 @@ type PlanReply struct {
 
 func (x *PlanReply) Reset() {
 	*x = PlanReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2134,7 @@ func (x *PlanReply) String() string {
 func (*PlanReply) ProtoMessage() {}
 
 func (x *PlanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2147,7 @@ func (x *PlanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanReply.ProtoReflect.Descriptor instead.
 func (*PlanReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PlanReply) GetSteps() []*Step {
@@ -1986,7 +2182,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2194,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2207,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Step) GetKind() string {
@@ -2095,7 +2291,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +2303,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +2316,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Reason) GetRule() string {
@@ -2239,39 +2435,44 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x0eOperatorsReply\x129\n" +
 	"\toperators\x18\x01 \x03(\v2\x1b.flotilla.admin.v1.OperatorR\toperators\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"\x11\n" +
-	"\x0fSettingsRequest\"e\n" +
+	"\x0fSettingsRequest\"\x8c\x01\n" +
 	"\rSettingsReply\x126\n" +
 	"\bsettings\x18\x01 \x03(\v2\x1a.flotilla.admin.v1.SettingR\bsettings\x12\x1c\n" +
-	"\trebalance\x18\x02 \x01(\bR\trebalance\"3\n" +
+	"\trebalance\x18\x02 \x01(\bR\trebalance\x12%\n" +
+	"\x0ebalancer_waits\x18\x03 \x01(\tR\rbalancerWaits\"3\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"O\n" +
 	"\fSplitRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"`\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"v\n" +
 	"\vMoveRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"P\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"P\n" +
 	"\x0fTransferRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"+\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"D\n" +
 	"\rCancelRequest\x12\x1a\n" +
-	"\boperator\x18\x01 \x01(\x04R\boperator\";\n" +
+	"\boperator\x18\x01 \x01(\x04R\boperator\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"T\n" +
 	"\vLockRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"X\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"X\n" +
 	"\x13SetNodeStateRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"6\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"O\n" +
 	"\n" +
 	"SetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"S\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"S\n" +
 	"\rOperatorReply\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\x04R\boperator\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x10\n" +
@@ -2292,10 +2493,19 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x03sum\x18\x04 \x01(\tR\x03sum\x12\x1a\n" +
 	"\bversions\x18\x05 \x01(\x03R\bversions\x12\x14\n" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12\x12\n" +
-	"\x04text\x18\a \x01(\tR\x04text\"\x12\n" +
-	"\x10RebalanceRequest\"?\n" +
+	"\x04text\x18\a \x01(\tR\x04text\"+\n" +
+	"\x10RebalanceRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"?\n" +
 	"\x0eRebalanceReply\x12-\n" +
-	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\"\r\n" +
+	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\"&\n" +
+	"\vUndoRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"i\n" +
+	"\tUndoReply\x12-\n" +
+	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\x12-\n" +
+	"\x04left\x18\x02 \x03(\v2\x19.flotilla.admin.v1.ReasonR\x04left\"@\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\r\n" +
 	"\vPlanRequest\"o\n" +
 	"\tPlanReply\x12-\n" +
 	"\x05steps\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05steps\x123\n" +
@@ -2315,7 +2525,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x06Reason\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text2\xb5\b\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text2\xcd\t\n" +
 	"\x05Admin\x12G\n" +
 	"\x05Nodes\x12\x1f.flotilla.admin.v1.NodesRequest\x1a\x1d.flotilla.admin.v1.NodesReply\x12J\n" +
 	"\x06Shards\x12 .flotilla.admin.v1.ShardsRequest\x1a\x1e.flotilla.admin.v1.ShardsReply\x12S\n" +
@@ -2330,7 +2540,10 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fSetNodeState\x12&.flotilla.admin.v1.SetNodeStateRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12B\n" +
 	"\x03Set\x12\x1d.flotilla.admin.v1.SetRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12S\n" +
 	"\tRebalance\x12#.flotilla.admin.v1.RebalanceRequest\x1a!.flotilla.admin.v1.RebalanceReply\x12G\n" +
-	"\x05Check\x12\x1f.flotilla.admin.v1.CheckRequest\x1a\x1d.flotilla.admin.v1.CheckReplyB9Z7github.com/flotilla-kv/flotilla/router/adminapi/adminpbb\x06proto3"
+	"\x05Check\x12\x1f.flotilla.admin.v1.CheckRequest\x1a\x1d.flotilla.admin.v1.CheckReply\x12D\n" +
+	"\x04Undo\x12\x1e.flotilla.admin.v1.UndoRequest\x1a\x1c.flotilla.admin.v1.UndoReply\x12P\n" +
+	"\n" +
+	"RemoveNode\x12$.flotilla.admin.v1.RemoveNodeRequest\x1a\x1c.flotilla.admin.v1.DoneReplyB9Z7github.com/flotilla-kv/flotilla/router/adminapi/adminpbb\x06proto3"
 
 var (
 	file_router_adminapi_adminpb_admin_proto_rawDescOnce sync.Once
@@ -2344,7 +2557,7 @@ func file_router_adminapi_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_router_adminapi_adminpb_admin_proto_rawDescData
 }
 
-var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*NodesRequest)(nil),        // 0: flotilla.admin.v1.NodesRequest
 	(*NodesReply)(nil),          // 1: flotilla.admin.v1.NodesReply
@@ -2375,15 +2588,18 @@ var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*CheckedReplica)(nil),      // 26: flotilla.admin.v1.CheckedReplica
 	(*RebalanceRequest)(nil),    // 27: flotilla.admin.v1.RebalanceRequest
 	(*RebalanceReply)(nil),      // 28: flotilla.admin.v1.RebalanceReply
-	(*PlanRequest)(nil),         // 29: flotilla.admin.v1.PlanRequest
-	(*PlanReply)(nil),           // 30: flotilla.admin.v1.PlanReply
-	(*Step)(nil),                // 31: flotilla.admin.v1.Step
-	(*Reason)(nil),              // 32: flotilla.admin.v1.Reason
-	nil,                         // 33: flotilla.admin.v1.Node.LabelsEntry
+	(*UndoRequest)(nil),         // 29: flotilla.admin.v1.UndoRequest
+	(*UndoReply)(nil),           // 30: flotilla.admin.v1.UndoReply
+	(*RemoveNodeRequest)(nil),   // 31: flotilla.admin.v1.RemoveNodeRequest
+	(*PlanRequest)(nil),         // 32: flotilla.admin.v1.PlanRequest
+	(*PlanReply)(nil),           // 33: flotilla.admin.v1.PlanReply
+	(*Step)(nil),                // 34: flotilla.admin.v1.Step
+	(*Reason)(nil),              // 35: flotilla.admin.v1.Reason
+	nil,                         // 36: flotilla.admin.v1.Node.LabelsEntry
 }
 var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 0: flotilla.admin.v1.NodesReply.nodes:type_name -> flotilla.admin.v1.Node
-	33, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
+	36, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
 	4,  // 2: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
 	6,  // 3: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
 	4,  // 4: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
@@ -2394,42 +2610,48 @@ var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	9,  // 9: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
 	14, // 10: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
 	26, // 11: flotilla.admin.v1.CheckReply.replicas:type_name -> flotilla.admin.v1.CheckedReplica
-	31, // 12: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
-	31, // 13: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
-	32, // 14: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
-	0,  // 15: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
-	3,  // 16: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
-	10, // 17: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
-	12, // 18: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
-	29, // 19: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
-	15, // 20: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
-	16, // 21: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
-	17, // 22: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
-	18, // 23: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
-	19, // 24: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
-	20, // 25: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
-	21, // 26: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
-	27, // 27: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
-	24, // 28: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
-	1,  // 29: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
-	5,  // 30: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
-	11, // 31: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
-	13, // 32: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
-	30, // 33: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
-	22, // 34: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
-	22, // 35: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
-	23, // 36: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
-	23, // 37: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
-	23, // 38: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
-	23, // 39: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
-	23, // 40: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
-	28, // 41: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
-	25, // 42: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
-	29, // [29:43] is the sub-list for method output_type
-	15, // [15:29] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	34, // 12: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
+	34, // 13: flotilla.admin.v1.UndoReply.begun:type_name -> flotilla.admin.v1.Step
+	35, // 14: flotilla.admin.v1.UndoReply.left:type_name -> flotilla.admin.v1.Reason
+	34, // 15: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
+	35, // 16: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
+	0,  // 17: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
+	3,  // 18: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
+	10, // 19: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
+	12, // 20: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
+	32, // 21: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
+	15, // 22: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
+	16, // 23: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
+	17, // 24: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
+	18, // 25: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
+	19, // 26: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
+	20, // 27: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
+	21, // 28: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
+	27, // 29: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
+	24, // 30: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
+	29, // 31: flotilla.admin.v1.Admin.Undo:input_type -> flotilla.admin.v1.UndoRequest
+	31, // 32: flotilla.admin.v1.Admin.RemoveNode:input_type -> flotilla.admin.v1.RemoveNodeRequest
+	1,  // 33: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
+	5,  // 34: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
+	11, // 35: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
+	13, // 36: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
+	33, // 37: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
+	22, // 38: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
+	22, // 39: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 40: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
+	23, // 41: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
+	23, // 42: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
+	23, // 43: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
+	23, // 44: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
+	28, // 45: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
+	25, // 46: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
+	30, // 47: flotilla.admin.v1.Admin.Undo:output_type -> flotilla.admin.v1.UndoReply
+	23, // 48: flotilla.admin.v1.Admin.RemoveNode:output_type -> flotilla.admin.v1.DoneReply
+	33, // [33:49] is the sub-list for method output_type
+	17, // [17:33] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_router_adminapi_adminpb_admin_proto_init() }
@@ -2443,7 +2665,7 @@ func file_router_adminapi_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_adminapi_adminpb_admin_proto_rawDesc), len(file_router_adminapi_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

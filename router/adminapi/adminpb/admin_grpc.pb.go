@@ -33,6 +33,8 @@ const (
 	Admin_Set_FullMethodName          = "/flotilla.admin.v1.Admin/Set"
 	Admin_Rebalance_FullMethodName    = "/flotilla.admin.v1.Admin/Rebalance"
 	Admin_Check_FullMethodName        = "/flotilla.admin.v1.Admin/Check"
+	Admin_Undo_FullMethodName         = "/flotilla.admin.v1.Admin/Undo"
+	Admin_RemoveNode_FullMethodName   = "/flotilla.admin.v1.Admin/RemoveNode"
 )
 
 // AdminClient is the client API for Admin service.
@@ -70,6 +72,10 @@ type AdminClient interface {
 	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
 	// long as they need to read it at leisure. What differs from the others is quarantined.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckReply, error)
+	// Undo begins the opposite of the steps that the last Rebalance began.
+	Undo(ctx context.Context, in *UndoRequest, opts ...grpc.CallOption) (*UndoReply, error)
+	// RemoveNode takes a node that was emptied out of the cluster for good.
+	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*DoneReply, error)
 }
 
 type adminClient struct {
@@ -220,6 +226,26 @@ func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Undo(ctx context.Context, in *UndoRequest, opts ...grpc.CallOption) (*UndoReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndoReply)
+	err := c.cc.Invoke(ctx, Admin_Undo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*DoneReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DoneReply)
+	err := c.cc.Invoke(ctx, Admin_RemoveNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -255,6 +281,10 @@ type AdminServer interface {
 	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
 	// long as they need to read it at leisure. What differs from the others is quarantined.
 	Check(context.Context, *CheckRequest) (*CheckReply, error)
+	// Undo begins the opposite of the steps that the last Rebalance began.
+	Undo(context.Context, *UndoRequest) (*UndoReply, error)
+	// RemoveNode takes a node that was emptied out of the cluster for good.
+	RemoveNode(context.Context, *RemoveNodeRequest) (*DoneReply, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -306,6 +336,12 @@ func (UnimplementedAdminServer) Rebalance(context.Context, *RebalanceRequest) (*
 }
 func (UnimplementedAdminServer) Check(context.Context, *CheckRequest) (*CheckReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedAdminServer) Undo(context.Context, *UndoRequest) (*UndoReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Undo not implemented")
+}
+func (UnimplementedAdminServer) RemoveNode(context.Context, *RemoveNodeRequest) (*DoneReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -580,6 +616,42 @@ func _Admin_Check_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Undo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndoRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Undo(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Undo_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Undo(ctx, req.(*UndoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RemoveNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RemoveNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RemoveNode(ctx, req.(*RemoveNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -642,6 +714,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Check",
 			Handler:    _Admin_Check_Handler,
+		},
+		{
+			MethodName: "Undo",
+			Handler:    _Admin_Undo_Handler,
+		},
+		{
+			MethodName: "RemoveNode",
+			Handler:    _Admin_RemoveNode_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

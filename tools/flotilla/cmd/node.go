@@ -12,9 +12,10 @@ import (
 )
 
 func newNode(client *clientFlags) *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "Look at the nodes and how loaded they are, and empty them"}
+	c := &cobra.Command{Use: "node", Short: "Look at the nodes and how loaded they are, have them join, empty and remove them"}
 	c.AddCommand(newNodeList(client))
 	c.AddCommand(newNodeStates(client)...)
+	c.AddCommand(newNodeJoin(client), newNodeRemove(client))
 	return c
 }
 

@@ -48,7 +48,7 @@ func (n nodeState) command(client *clientFlags) *cobra.Command {
 				if err := s.done(said, func(ctx context.Context) (*adminpb.DoneReply, error) { return s.admin().SetNodeState(ctx, req) }); err != nil || !flags.wait || n.left == nil {
 					return err
 				}
-				return s.until(func() (bool, string, error) { return s.isEmpty(req, n) })
+				return s.until(func() (stage, error) { return s.isEmpty(req, n) })
 			})
 		},
 	}
@@ -56,17 +56,16 @@ func (n nodeState) command(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// isEmpty reports whether the node has nothing left that it should lose, and says how much
-// it has.
-func (s *session) isEmpty(req *adminpb.SetNodeStateRequest, state nodeState) (bool, string, error) {
+// isEmpty is how much the node has left that it should lose.
+func (s *session) isEmpty(req *adminpb.SetNodeStateRequest, state nodeState) (stage, error) {
 	reply, err := s.nodes()
 	if err != nil {
-		return false, "", err
+		return stage{}, err
 	}
 	i := slices.IndexFunc(reply.Nodes, func(n *adminpb.Node) bool { return n.Name == req.Node })
 	if i < 0 || reply.Nodes[i].State != req.State {
-		return false, fmt.Sprintf("%s is not %s yet", req.Node, req.State), nil // to the node that answers
+		return stage{state: fmt.Sprintf("%s is not %s yet", req.Node, req.State)}, nil // to the node that answers
 	}
 	count, of := state.left(reply.Nodes[i])
-	return count == 0, fmt.Sprintf("%s %s %d shards", req.Node, of, count), nil
+	return stage{done: count == 0, state: fmt.Sprintf("%s %s %d shards", req.Node, of, count), left: int64(count)}, nil
 }

@@ -58,9 +58,11 @@ func (p printer) operatorFields(o *adminpb.Operator) []string {
 }
 
 func newOperatorCancel(client *clientFlags) *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	c := &cobra.Command{
 		Use:   "cancel ID",
 		Short: "End one that has not come so far that it can only go on",
+		Long:  "End an operator that has not come so far that it can only go on." + doneCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("%d arguments: want the ID of an operator", len(args))
@@ -70,12 +72,22 @@ func newOperatorCancel(client *clientFlags) *cobra.Command {
 				return fmt.Errorf("operator %q: want its ID, as flotilla operator ls prints it", args[0])
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				return s.done(fmt.Sprintf("operator %d is cancelled", id), func(ctx context.Context) (*adminpb.DoneReply, error) {
-					return s.admin().Cancel(ctx, &adminpb.CancelRequest{Operator: id})
+				return s.done(unless(dryRun, fmt.Sprintf("operator %d is cancelled", id)), func(ctx context.Context) (*adminpb.DoneReply, error) {
+					return s.admin().Cancel(ctx, &adminpb.CancelRequest{Operator: id, DryRun: dryRun})
 				})
 			})
 		},
 	}
+	registerDryRun(c, &dryRun)
+	return c
+}
+
+// unless is what a command says was done; with --dry-run nothing was.
+func unless(dryRun bool, said string) string {
+	if dryRun {
+		return "would be done: " + said
+	}
+	return said
 }
 
 func (s *session) operators() (reply *adminpb.OperatorsReply, err error) {
@@ -126,7 +138,7 @@ func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what s
 	}}); err != nil || !flags.wait {
 		return err
 	}
-	if err := s.until(func() (bool, string, error) { return s.hasEnded(reply.Operator) }); err != nil {
+	if err := s.until(func() (stage, error) { return s.hasEnded(reply.Operator) }); err != nil {
 		return err
 	}
 	done, err := isDone()
@@ -136,38 +148,36 @@ func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what s
 	return err
 }
 
-// hasEnded reports whether an operator that has begun is gone, and how far it is.
-func (s *session) hasEnded(id uint64) (bool, string, error) {
+// hasEnded is how far an operator is that has begun.
+func (s *session) hasEnded(id uint64) (stage, error) {
 	reply, err := s.operators()
 	if err != nil {
-		return false, "", err
+		return stage{}, err
 	}
 	i := slices.IndexFunc(reply.Operators, func(o *adminpb.Operator) bool { return o.Id == id })
 	switch {
 	case i >= 0:
-		return false, fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i])), nil
+		return stage{state: fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i]))}, nil
 	case reply.Version < id: // the node that answers does not know of it yet
-		return false, "", nil
+		return stage{}, nil
 	}
-	return true, fmt.Sprintf("operator %d has ended", id), nil
+	return stage{done: true, state: fmt.Sprintf("operator %d has ended", id)}, nil
 }
 
 // followPause is how long a command with --wait pauses between two looks.
 const followPause = 200 * time.Millisecond
 
 // until looks until something is done, and tells on stderr how far it is.
-func (s *session) until(look func() (done bool, state string, err error)) error {
-	said := ""
+func (s *session) until(look func() (stage, error)) (err error) {
+	f := newFollower(s.err)
+	defer func() { f.end(err == nil) }()
 	for {
-		done, state, err := look()
+		now, err := look()
 		if err != nil {
 			return err
 		}
-		if state != "" && state != said {
-			fmt.Fprintln(s.err, state)
-			said = state
-		}
-		if done {
+		f.show(now)
+		if now.done {
 			return nil
 		}
 		select {

@@ -14,8 +14,8 @@ import (
 )
 
 func newRebalance(client *clientFlags) *cobra.Command {
-	c := &cobra.Command{Use: "rebalance", Short: "Look at what the balancer would do, pause it, or have it do it now"}
-	c.AddCommand(newRebalancePlan(client), newRebalanceApply(client), newRebalanceStatus(client),
+	c := &cobra.Command{Use: "rebalance", Short: "Look at what the balancer would do, pause it, have it do it now, and undo that"}
+	c.AddCommand(newRebalancePlan(client), newRebalanceApply(client), newRebalanceUndo(client), newRebalanceStatus(client),
 		newRebalanceSwitch(client, "pause", "Let nothing begin by itself; what has begun goes on", "off"),
 		newRebalanceSwitch(client, "resume", "Carry plans out again", "on"))
 	return c
@@ -59,13 +59,14 @@ the JSON tells), 1 failed, 2 no node answered.`,
 }
 
 func newRebalanceApply(client *clientFlags) *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	c := &cobra.Command{
 		Use:   "apply",
 		Short: "Plan and begin the steps of the plan, once, also while the balancer is paused",
 		Long: `Plan and begin the steps of the plan, once, also while the balancer is paused.
 
-The node that answers plans. Nodes are taken for dead only by one that has been
-collecting load for long enough, which the leader of the meta group does.
+The node that answers plans, with what the leader of the meta group knows of load and
+silence. flotilla rebalance undo takes back what began.
 
 Exit codes: 0 done, and the steps that have begun are printed, 1 failed, 2 no node
 answered, 3 no answer came and some may have begun.`,
@@ -74,7 +75,7 @@ answered, 3 no answer came and some may have begun.`,
 			return client.connected(c, lines(), func(s *session) error {
 				var reply *adminpb.RebalanceReply
 				if err := s.write(func(ctx context.Context) (err error) {
-					reply, err = s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{})
+					reply, err = s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: dryRun})
 					return err
 				}); err != nil {
 					return err
@@ -83,34 +84,83 @@ answered, 3 no answer came and some may have begun.`,
 					if len(reply.Begun) == 0 {
 						s.line("nothing began; flotilla rebalance plan says why")
 					}
-					for _, step := range reply.Begun {
-						s.linef("began to %s: %s", s.stepText(step), step.Why)
+					s.printBegun(reply.Begun, dryRun)
+				}})
+			})
+		},
+	}
+	registerDryRun(c, &dryRun)
+	return c
+}
+
+func (p printer) printBegun(steps []*adminpb.Step, dryRun bool) {
+	verb := "began to"
+	if dryRun {
+		verb = "would begin to"
+	}
+	for _, step := range steps {
+		p.linef("%s %s: %s", verb, p.stepText(step), step.Why)
+	}
+}
+
+func newRebalanceUndo(client *clientFlags) *cobra.Command {
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "undo",
+		Short: "Begin the opposite of what flotilla rebalance apply began last",
+		Long: `Begin the opposite of what flotilla rebalance apply began last: replicas and leaders go
+back to where they were. What others have changed since is left, as are splits and
+merges; each is told with the reason. The balancer has to be paused, or it would
+begin the same again. It can be undone once.
+
+Exit codes: 0 done, and the steps that have begun and those that stay are printed,
+1 refused, 2 no node answered, 3 no answer came and some may have begun.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return client.connected(c, lines(), func(s *session) error {
+				var reply *adminpb.UndoReply
+				if err := s.write(func(ctx context.Context) (err error) {
+					reply, err = s.admin().Undo(ctx, &adminpb.UndoRequest{DryRun: dryRun})
+					return err
+				}); err != nil {
+					return err
+				}
+				return s.print(answer{message: reply, simple: func() {
+					s.printBegun(reply.Begun, dryRun)
+					for _, r := range reply.Left {
+						s.linef("stays: %s", reasonText(r))
 					}
 				}})
 			})
 		},
 	}
+	registerDryRun(c, &dryRun)
+	return c
 }
 
 func newRebalanceSwitch(client *clientFlags, name, short, value string) *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	c := &cobra.Command{
 		Use:   name,
 		Short: short,
+		Long:  short + "." + doneCodes,
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
-				return s.done(fmt.Sprintf("the balancer is %s", value), func(ctx context.Context) (*adminpb.DoneReply, error) {
-					return s.admin().Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: value})
+				return s.done(unless(dryRun, fmt.Sprintf("the balancer is %s", value)), func(ctx context.Context) (*adminpb.DoneReply, error) {
+					return s.admin().Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: value, DryRun: dryRun})
 				})
 			})
 		},
 	}
+	registerDryRun(c, &dryRun)
+	return c
 }
 
 func newRebalanceStatus(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Tell whether the balancer is on, and the settings that are not the default",
+		Short: "Tell whether the balancer is on and what it waits for, and the settings that are not the default",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
@@ -123,6 +173,9 @@ func newRebalanceStatus(client *clientFlags) *cobra.Command {
 				}
 				return s.print(answer{message: reply, simple: func() {
 					s.linef("the balancer is %s", map[bool]string{true: "on", false: "off"}[reply.Rebalance])
+					if reply.BalancerWaits != "" {
+						s.linef("its last round came to nothing: %s", reply.BalancerWaits)
+					}
 					for _, one := range reply.Settings {
 						s.linef("%s = %s", one.Name, one.Value)
 					}

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 func newShard(client *clientFlags) *cobra.Command {
@@ -201,7 +202,11 @@ func (p printer) operatorText(o *adminpb.Operator) string {
 
 // describe prints a shard for people.
 func (p printer) describe(d *adminpb.Shard) {
-	p.linef("shard %d [%s, %s)", d.Id, p.quoted(d.Span.Start), p.spanEnd(d.Span.End))
+	if d.Id == uint64(shard.MetaID) {
+		p.linef("shard %d, the meta group", d.Id)
+	} else {
+		p.linef("shard %d [%s, %s)", d.Id, p.quoted(d.Span.Start), p.spanEnd(d.Span.End))
+	}
 	fact := func(name, format string, args ...any) { p.linef("  %-11s %s", name, fmt.Sprintf(format, args...)) }
 	if d.Leader == "" {
 		fact("leader", "nobody is known to lead; its load is unknown")

@@ -16,11 +16,21 @@ const changeCodes = `
 Exit codes: 0 done (with --wait: the whole of it), 1 refused, or it was given up, 2 no
 node answered, 3 no answer came, so it may go on.`
 
+// doneCodes are the exit codes of commands that change something at once.
+const doneCodes = `
+
+Exit codes: 0 done, or with --dry-run: it would be, 1 refused, 2 no node answered, 3 no
+answer came, so it may be done.`
+
+func registerDryRun(c *cobra.Command, dryRun *bool) {
+	c.Flags().BoolVar(dryRun, "dry-run", false, "only say whether it would be refused")
+}
+
 // changeFlags are those of commands that change where things are.
 type changeFlags struct{ dryRun, wait bool }
 
 func (f *changeFlags) register(c *cobra.Command) {
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say whether it would be refused")
+	registerDryRun(c, &f.dryRun)
 	c.Flags().BoolVar(&f.wait, "wait", false, "return when it is done; tells on stderr how far it is")
 	c.MarkFlagsMutuallyExclusive("dry-run", "wait")
 }
@@ -70,7 +80,7 @@ func newShardMove(client *clientFlags) *cobra.Command {
 		Use:   "move ID [--from NODE] [--to NODE]",
 		Short: "Move a replica of a shard from a node to another",
 		Long: `Move a replica of a shard from a node to another. Without --from it has a replica more;
-without --to, one less.` + changeCodes,
+without --to, one less. Shard 1 is the meta group.` + changeCodes,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if req.Shard, err = shardArgument(args); err != nil {
 				return err
@@ -88,6 +98,7 @@ without --to, one less.` + changeCodes,
 	}
 	c.Flags().StringVar(&req.From, "from", "", "the node that loses its replica")
 	c.Flags().StringVar(&req.To, "to", "", "the node that gets one")
+	c.Flags().BoolVar(&req.Force, "force", false, "also to a node that is silent, nearly full, or in a zone that has a replica")
 	flags.register(c)
 	return c
 }
@@ -129,13 +140,13 @@ func newShardTransfer(client *clientFlags) *cobra.Command {
 				if err := s.done(flags.text(what), func(ctx context.Context) (*adminpb.DoneReply, error) { return s.admin().Transfer(ctx, req) }); err != nil || !flags.wait {
 					return err
 				}
-				return s.until(func() (bool, string, error) {
+				return s.until(func() (stage, error) {
 					reply, err := s.shards(&adminpb.ShardsRequest{Id: req.Shard})
 					if err != nil {
-						return false, "", err
+						return stage{}, err
 					}
 					leader := reply.Shards[0].Leader
-					return leader == req.To, fmt.Sprintf("%s leads shard %d", leader, req.Shard), nil
+					return stage{done: leader == req.To, state: fmt.Sprintf("%s leads shard %d", leader, req.Shard)}, nil
 				})
 			})
 		},
@@ -149,36 +160,43 @@ func newShardTransfer(client *clientFlags) *cobra.Command {
 
 func newShardLock(client *clientFlags) *cobra.Command {
 	var reason string
+	var dryRun bool
 	c := &cobra.Command{
 		Use:   "lock ID",
 		Short: "Have the balancer leave a shard alone; commands still change it",
+		Long:  "Have the balancer leave a shard alone. Commands still change it." + doneCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
 				return fmt.Errorf("--reason is empty; the plan tells it to those who ask why nothing happens")
 			}
-			return client.lock(c, args, reason, "locked: "+reason)
+			return client.lock(c, args, reason, "locked: "+reason, dryRun)
 		},
 	}
+	registerDryRun(c, &dryRun)
 	c.Flags().StringVar(&reason, "reason", "by hand", "what the plan says of why")
 	return c
 }
 
 func newShardUnlock(client *clientFlags) *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	c := &cobra.Command{
 		Use:   "unlock ID",
 		Short: "Give a shard back to the balancer",
-		RunE:  func(c *cobra.Command, args []string) error { return client.lock(c, args, "", "unlocked") },
+		Long:  "Give a shard back to the balancer." + doneCodes,
+		RunE:  func(c *cobra.Command, args []string) error { return client.lock(c, args, "", "unlocked", dryRun) },
 	}
+	registerDryRun(c, &dryRun)
+	return c
 }
 
-func (f *clientFlags) lock(c *cobra.Command, args []string, reason, said string) error {
+func (f *clientFlags) lock(c *cobra.Command, args []string, reason, said string, dryRun bool) error {
 	id, err := shardArgument(args)
 	if err != nil {
 		return err
 	}
 	return f.connected(c, lines(), func(s *session) error {
-		return s.done(fmt.Sprintf("shard %d is %s", id, said), func(ctx context.Context) (*adminpb.DoneReply, error) {
-			return s.admin().Lock(ctx, &adminpb.LockRequest{Shard: id, Reason: reason})
+		return s.done(unless(dryRun, fmt.Sprintf("shard %d is %s", id, said)), func(ctx context.Context) (*adminpb.DoneReply, error) {
+			return s.admin().Lock(ctx, &adminpb.LockRequest{Shard: id, Reason: reason, DryRun: dryRun})
 		})
 	})
 }

@@ -64,6 +64,8 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks")
 	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default 256 MiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 10 to 20 (default 100ms)")
+	f.Int64Var(&cfg.SnapshotRate, "snapshot-rate", 0, "bytes a second that the node sends of whole shards to replicas that are new or were away for long (default 64 MiB)")
+	f.DurationVar(&cfg.WatchProgressInterval, "watch-progress-interval", 0, "how often a watch that asks for progress and has no events is told (default 10m)")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than loopback without TLS")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&configFile, "config", "", "YAML file with the same names as the flags")

@@ -1,0 +1,142 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/lni/dragonboat/v4/statemachine"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// start starts the replica of the meta group that this node had before, or as one of those
+// that found the group. One that the table gave to the node later, and that never ran, is
+// started by the agent.
+func (m *meta) start(self *Membership) error {
+	own, members := self.Founding.metaMember(self.NodeID)
+	var held []shard.ReplicaID
+	for _, h := range m.node.host.Held() {
+		if h.Shard == shard.MetaID && h.Replica != own {
+			held = append(held, h.Replica)
+		}
+	}
+	for _, id := range held {
+		if err := m.join(id); err != nil && !errors.Is(err, replica.ErrRemoved) {
+			return err
+		}
+	}
+	if m.runs() || own == 0 {
+		return nil
+	}
+	err := m.node.host.StartOnce(shard.MetaID, own, members, m.startAs(own))
+	if errors.Is(err, replica.ErrRemoved) { // the group has moved away since
+		return nil
+	}
+	return err
+}
+
+// join starts a replica of the meta group on this node, to which the table has given one:
+// anew, with nothing, or again.
+func (m *meta) join(own shard.ReplicaID) error {
+	return m.node.host.JoinOnce(shard.MetaID, own, m.startAs(own))
+}
+
+func (m *meta) startAs(own shard.ReplicaID) func(initial map[uint64]string, join, learner bool) error {
+	return func(initial map[uint64]string, join, learner bool) error {
+		cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), 0, learner)
+		cfg.SnapshotEntries, cfg.CompactionOverhead = 1000, 100
+		err := m.node.host.NodeHost().StartConcurrentReplica(initial, join, func(uint64, uint64) statemachine.IConcurrentStateMachine {
+			machine := &metaMachine{state: placement.NewState(), publish: m.node.table.publish, applied: &m.applied}
+			machine.show()
+			return machine
+		}, cfg)
+		if err != nil {
+			return fmt.Errorf("start the meta group: %w", err)
+		}
+		m.own.Store(uint64(own))
+		return nil
+	}
+}
+
+// resign is called before the node's replica is removed: others are asked from now on.
+func (m *meta) resign(own shard.ReplicaID) { m.own.CompareAndSwap(uint64(own), 0) }
+
+// runs reports whether this node runs a replica of the meta group.
+func (m *meta) runs() bool { return m.own.Load() != 0 }
+
+// leads reports whether this node leads the meta group, as far as it knows.
+func (m *meta) leads() bool {
+	leader, _ := m.node.host.Leader(shard.MetaID)
+	return m.runs() && uint64(leader) == m.own.Load()
+}
+
+// next returns what this node has to do for its replica, which the table lists, nil for
+// nothing.
+func (m *meta) next(d *shard.Descriptor, leaving []leftover) func(context.Context) {
+	own, _ := d.ReplicaOn(m.node.self.NodeID)
+	switch {
+	case m.leads() && d.PreferredNode != 0 && d.PreferredNode != m.node.self.NodeID && m.node.watch.steady(d.PreferredNode):
+		return func(context.Context) {
+			to, _ := d.ReplicaOn(d.PreferredNode)
+			// Refused while one is under way; looked at again.
+			_ = m.members().Yield(to.ID)
+		}
+	case m.runs() || d.Generation == 1:
+		return nil // those that found the group have started it
+	}
+	for _, l := range leaving {
+		if l.Shard == shard.MetaID {
+			return nil
+		}
+	}
+	return func(context.Context) {
+		err := m.join(own.ID)
+		switch {
+		case errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable): // the table is about to take it away
+			m.node.log.Debug("not starting a replica of the meta group", "replica", own.ID, "error", err)
+		case err != nil:
+			m.node.fail(err)
+		default:
+			m.node.log.Info("this node is of the meta group now", "replica", own.ID)
+		}
+	}
+}
+
+func (m *meta) members() replica.Members {
+	return m.node.host.Members(shard.MetaID, shard.ReplicaID(m.own.Load()))
+}
+
+// report is what Report tells of the node's replica.
+func (m *meta) report() *routerpb.ReplicaReport {
+	leader, term := m.node.host.Leader(shard.MetaID)
+	return &routerpb.ReplicaReport{
+		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Leader: uint64(leader), Term: term,
+	}
+}
+
+// load is what Load tells of it: enough to see who leads and who is behind.
+func (m *meta) load() *routerpb.ReplicaLoad {
+	r := m.report()
+	return &routerpb.ReplicaLoad{Shard: r.Shard, Replica: r.Replica, Applied: r.Applied, Leader: r.Leader, Term: r.Term, Measures: m.leads()}
+}
+
+// obey carries out an order of the controller.
+func (m *meta) obey(ctx context.Context, req *routerpb.DirectRequest) error {
+	if o, is := req.Order.(*routerpb.DirectRequest_CatchUp); is {
+		if m.own.Load() != o.CatchUp.Replica {
+			return status.Errorf(codes.FailedPrecondition, "the meta group runs as replica %d here, not as %d", m.own.Load(), o.CatchUp.Replica)
+		}
+		_, err := m.readOwn(ctx)
+		return err
+	}
+	if !m.leads() {
+		return fmt.Errorf("change the meta group: another node leads it: %w", shard.ErrUnavailable)
+	}
+	return obeyMembers(ctx, m.members(), req)
+}

@@ -1,0 +1,61 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/flotilla-kv/flotilla/placement"
+)
+
+// balancerMetrics are what the node has done as the one that leads the meta group. Sum
+// them over all nodes, of which one leads at a time.
+type balancerMetrics struct {
+	begun, refused, finished *prometheus.CounterVec
+	failed                   prometheus.Counter
+	paused                   prometheus.Gauge
+	gap                      *prometheus.GaugeVec
+}
+
+func newBalancerMetrics(reg prometheus.Registerer) *balancerMetrics {
+	f := promauto.With(reg)
+	return &balancerMetrics{
+		begun: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "flotilla_balancer_steps_begun_total",
+			Help: "Steps of plans that this node began, by kind. Many of one kind without end: flotilla rebalance plan says why.",
+		}, []string{"step"}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "flotilla_balancer_steps_refused_total",
+			Help: "Steps of plans that could not begin, by kind: the shard had changed meanwhile, or a replica did not answer. A few are normal; rising: see the node's log.",
+		}, []string{"step"}),
+		finished: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "flotilla_operators_finished_total",
+			Help: "Moves, splits and merges that this node brought to their end, by kind. Not rising while flotilla operator ls lists some: the node's log says what they wait for.",
+		}, []string{"kind"}),
+		failed: f.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_balancer_rounds_failed_total",
+			Help: "Rounds of the balancer that came to nothing because the placement table could not be read. flotilla rebalance status tells the last error.",
+		}),
+		paused: f.NewGauge(prometheus.GaugeOpts{
+			Name: "flotilla_balancer_paused",
+			Help: "1 on the node that leads the meta group while the balancer is paused: lost replicas are not replaced. flotilla rebalance resume ends it.",
+		}),
+		gap: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "flotilla_balancer_gap_ratio",
+			Help: "By how much the node with most has more than the one with least, as a share of the mean, by measure; from the node that leads the meta group. Above the setting balance-gap for long: flotilla rebalance plan says what stands in the way.",
+		}, []string{"measure"}),
+	}
+}
+
+// decided shows what a plan found.
+func (m *balancerMetrics) decided(d *placement.Decision) {
+	m.gap.Reset() // measures may be unknown by now
+	for _, g := range d.Gaps {
+		m.gap.WithLabelValues(g.Measure).Set(g.Share)
+	}
+}
+
+// rests is for a node that does not balance.
+func (m *balancerMetrics) rests() {
+	m.paused.Set(0)
+	m.gap.Reset()
+}

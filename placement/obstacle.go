@@ -1,0 +1,30 @@
+package placement
+
+import (
+	"slices"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// MoveObstacle says why Plan would not put a replica of a shard on a node in place of the
+// one on another (0: one more), whoever asks for it; empty when it might.
+func MoveObstacle(m *Map, load *Load, now time.Time, id shard.ID, from, to shard.NodeID) string {
+	p := newPlanner(m, load, m.Rules(), now)
+	i := slices.IndexFunc(p.groups, func(g planGroup) bool { return g.d.ID == id })
+	t, out := p.node(to), p.node(from)
+	if i < 0 || t < 0 {
+		return "" // refused for other reasons
+	}
+	g, n := &p.groups[i], &p.nodes[t]
+	switch why := p.refuses(n); {
+	case why != "":
+		return n.Name + " takes no replica: " + why
+	case !p.fits(n, g.bytes):
+		return n.Name + " would have too little disk left"
+	case out >= 0 && p.compareCrowding(g.voters, out, t, -1, -1) > 0:
+		return "replicas would share a zone"
+	default:
+		return ""
+	}
+}
