@@ -39,6 +39,24 @@ func (r *Router) Subscribe(ctx context.Context, p Place, attempt int, sub Subscr
 	return feed, source, err
 }
 
+// here returns the place of the shard that has all of the span, if this node has a replica
+// of it to read from.
+func (r *Router) here(span shard.Span) (Place, bool) {
+	p, ok := r.cfg.Cache.find(span.Start)
+	return p, ok && p.Span.ContainsSpan(span) && r.reader(p, 0) == r.cfg.Self
+}
+
+// SubscribeHere opens a feed at the own node, without waiting, if one of its replicas has
+// all of the span as far as the cache knows. Whoever gets none asks Subscribe.
+func (r *Router) SubscribeHere(sub Subscription, ready func()) (Feed, Source, bool) {
+	p, ok := r.here(sub.Span)
+	if !ok {
+		return nil, Source{}, false
+	}
+	feed, source, err := r.Subscribe(context.Background(), p, 0, sub, ready)
+	return feed, source, err == nil
+}
+
 // Lost learns what the error that ended a feed, or kept it from being opened, tells of
 // where shards are.
 func (r *Router) Lost(source Source, err error) { r.learn(source.Place, source.Node, err) }
@@ -69,8 +87,8 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 // settledHere does what Settle does when one replica, on this node, tells it: what one shard
 // has written is always closed. As with rangeHere, otherwise the caller starts over.
 func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
-	p, ok := r.cfg.Cache.find(span.Start)
-	if !ok || !p.Span.ContainsSpan(span) || r.reader(p, 0) != r.cfg.Self {
+	p, ok := r.here(span)
+	if !ok {
 		return 0, false
 	}
 	reply, err := r.send(ctx, p, r.cfg.Self, &Request{Op: routerpb.Op_OP_PROBE})

@@ -512,3 +512,24 @@ func TestWatchesTakeTurns(t *testing.T) {
 		}
 	}
 }
+
+// More watches than fit into a turn: each gets every change, and its own ID with it.
+func TestManyWatchesOfOneStream(t *testing.T) {
+	const watches = 3*turnMax + 1
+	f := newFace(t)
+	w := f.wire(t, t.Context())
+	for id := range watches {
+		w.create(key("a"))
+		require.Equal(t, fmt.Sprintf("%d@42 created", id), w.next())
+	}
+	for rev := 43; rev < 46; rev++ {
+		f.watches.put("1", "a")
+		got := make(map[string]bool)
+		for range watches {
+			got[w.next()] = true
+		}
+		for id := range watches {
+			require.Contains(t, got, fmt.Sprintf("%d@%d put a=1", id, rev))
+		}
+	}
+}

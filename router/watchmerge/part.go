@@ -116,6 +116,23 @@ func (p *part) lost(err error) error {
 // history.
 func final(err error) bool { return errors.Is(err, shard.ErrCompacted) }
 
+// openHere opens the feed of a new watch at once, if this node can serve it all and it
+// takes no waiting: most watches are such, and there may be thousands. It reports whether
+// it did. Nobody else knows the watch yet.
+func (p *part) openHere() bool {
+	w := p.watch
+	if w.merger.ctx.Err() != nil {
+		return false
+	}
+	feed, source, ok := w.merger.router.SubscribeHere(router.Subscription{Span: p.span, From: w.from, PrevKV: w.prevKV}, p.signal)
+	if !ok {
+		return false
+	}
+	p.feed, p.source, p.attempt = feed, source, 1
+	p.signal()
+	return true
+}
+
 // reopen finds a feed for the part, in the background.
 func (p *part) reopen() {
 	attempt := p.attempt

@@ -46,7 +46,9 @@ func (m *Merger) Open(o Options, ready func()) *Watch {
 	w.first = part{watch: w, span: o.Span}
 	w.single[0] = &w.first
 	w.parts = w.single[:]
-	w.first.reopen()
+	if !w.first.openHere() {
+		w.first.reopen()
+	}
 	return w
 }
 

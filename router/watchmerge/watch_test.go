@@ -33,6 +33,11 @@ func TestOneShardPassesThrough(t *testing.T) {
 		require.Equal(t, "a1 a2 a3 ", c.keys())
 		require.Equal(t, last, c.through)
 		require.Zero(t, w.closed())
+
+		// Now that the node knows that the shard is its own, another watch needs no wait.
+		c = m.client(t, prefix("a"), 1)
+		c.take(64)
+		require.Equal(t, "a1 a2 a3 ", c.keys())
 	})
 }
 
