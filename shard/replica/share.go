@@ -31,13 +31,14 @@ const (
 // share is how much of a processor the collector takes: it backs off fast when there is a
 // sign that others wait, and comes back slowly.
 type share struct {
-	part    float64 // of one processor
-	cost    float64 // nanoseconds of work for a version
-	waiting waits
+	part float64 // of one processor
+	cost float64 // nanoseconds of work for a version
+	// waited tells how long goroutines had to wait for a processor since it was last asked.
+	waited func() time.Duration
 }
 
-func newShare() *share {
-	return &share{part: shareMin, cost: float64(costFirst), waiting: newWaits()}
+func newShare(waited func() time.Duration) *share {
+	return &share{part: shareMin, cost: float64(costFirst), waited: waited}
 }
 
 // versions is how many the next step is to look at.
@@ -62,7 +63,7 @@ func (s *share) rest(versions int, took time.Duration) time.Duration {
 
 // rested learns from the rest: by how much it was too long, and what others waited.
 func (s *share) rested(late time.Duration) {
-	if waited := s.waiting.since(); late > overslept || waited > pressed {
+	if waited := s.waited(); late > overslept || waited > pressed {
 		s.backOff()
 	} else {
 		s.part = min(s.part*1.1, shareMax)
@@ -77,8 +78,8 @@ type waits struct {
 	before []uint64 // counts when it was last asked
 }
 
-func newWaits() waits {
-	w := waits{sample: []metrics.Sample{{Name: "/sched/latencies:seconds"}}}
+func newWaits() *waits {
+	w := &waits{sample: []metrics.Sample{{Name: "/sched/latencies:seconds"}}}
 	w.since()
 	return w
 }
