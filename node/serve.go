@@ -11,6 +11,8 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/router/adminapi"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
+	"github.com/flotilla-kv/flotilla/router/exec"
+	"github.com/flotilla-kv/flotilla/router/native"
 )
 
 // serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
@@ -47,6 +49,7 @@ func (n *Node) serveClients(context.Context) error {
 	}
 	server := newRPCServer(mux.Listener(0), append(api.ServerOptions(), transportOptions()...)...)
 	register(server.Server)
+	n.serveNative(server.Server)
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
 	n.servers.Go(func() { n.served("etcd HTTP", web.Serve(mux.Listener(1))) })
@@ -60,6 +63,15 @@ func (n *Node) serveClients(context.Context) error {
 		return nil
 	}
 	return n.serveAdmin(api.HTTPHandler(nil, metrics))
+}
+
+// serveNative adds the service of native clients.
+func (n *Node) serveNative(g *grpc.Server) {
+	replicas := exec.New(n.host, n.watch.space)
+	native.New(native.Config{
+		Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
+		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
+	}).Register(g)
 }
 
 func (n *Node) startLoopback(api *etcdapi.Server, register func(*grpc.Server)) (*etcdapi.Loopback, error) {
@@ -77,8 +89,8 @@ func transportOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
 		// Goroutines that live on keep the stacks that a request needs. Beyond these many
-		// requests at a time each gets its own.
-		grpc.NumStreamWorkers(256),
+		// requests at a time each gets its own, and grows its stack anew.
+		grpc.NumStreamWorkers(1024),
 	}
 }
 

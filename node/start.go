@@ -35,6 +35,10 @@ const cachedDescriptors = 16 << 10
 // all of Config.CachedHeaders.
 const ownHeaders = 256
 
+// latestRows is how many latest versions of keys that were read the node remembers, for
+// all its shards: 25 MB of them with values of 256 bytes, 70 MB at most.
+const latestRows = 64 << 10
+
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds
 // only the starting. After an error the node is closed.
 func (n *Node) Start(ctx context.Context) (err error) {
@@ -172,7 +176,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate,
-		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
+		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err
@@ -198,8 +202,12 @@ func (n *Node) startRouter(context.Context) error {
 	cache := router.NewCache(n.table, cachedDescriptors)
 	n.agent.cache = cache
 	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table}
+	unfit := func(id shard.ID) bool {
+		r, runs := n.host.Replica(id)
+		return runs && r.Unfit() != ""
+	}
 	n.router = router.New(router.Config{
-		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
+		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Subscriber: sender,
 	})
@@ -231,6 +239,9 @@ func (n *Node) startAgent(context.Context) error {
 	n.work.Go(func() { n.control.run(n.ctx) })
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })
+	if n.cfg.CorruptCheckTime > 0 {
+		n.work.Go(func() { n.check.run(n.ctx) })
+	}
 	if n.cfg.HistoryRetention > 0 {
 		n.work.Go(func() { n.retain(n.ctx) })
 	}

@@ -84,9 +84,13 @@ func (r *Router) rangeOne(ctx context.Context, p Place, n int, req *pb.RangeRequ
 	if err != nil {
 		return nil, err
 	}
+	return rangeResponse(reply), nil
+}
+
+func rangeResponse(reply *Reply) *pb.RangeResponse {
 	resp := reply.Message.(*pb.RangeResponse)
 	resp.Header = header(reply.Rev)
-	return resp, nil
+	return resp
 }
 
 // rangeMany reads a span of several shards as one cut and assembles the answer.

@@ -37,10 +37,13 @@ type Compactions interface {
 
 // Config is what a Router works with.
 type Config struct {
-	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas.
+	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas, but for
+	// those that Unfit says serve nothing; nil is none.
 	Self        shard.NodeID
+	Unfit       func(shard.ID) bool
 	Cache       *Cache
 	Sender      Sender
+	Starter     Starter    // nil where every request is waited for
 	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
 	Compactions Compactions
@@ -65,6 +68,7 @@ type Router struct {
 	cfg     Config
 	closer  *closer
 	renewer *renewer
+	work    sync.WaitGroup // requests that nobody waits for and that are not over
 }
 
 // New returns a Router.
@@ -75,9 +79,10 @@ func New(cfg Config) *Router {
 	return r
 }
 
-// Close ends what the router does for no request in particular. No request may be
-// under way.
+// Close waits for requests that were started, and ends what the router does for no request
+// in particular. No other may be under way or come.
 func (r *Router) Close() {
+	r.work.Wait()
 	r.renewer.stop()
 	r.closer.stop()
 }
@@ -109,12 +114,18 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 }
 
 // final turns what ended a request into what its caller is told: the caller's own
-// deadline or cancellation first.
+// deadline or cancellation first, and with it that a write may have been applied.
 func (r *Router) final(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errRequestTimeout) {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil, errors.Is(cause, errRequestTimeout):
+		return err
+	case !errors.Is(err, shard.ErrUnknownOutcome):
 		return cause
+	case errors.Is(err, cause):
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // send asks the place, remembers what its answer tells about the map, and returns it.
@@ -124,6 +135,11 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 	}
 	req.Shard, req.Epoch = p.ID, p.Epoch
 	reply, err := r.cfg.Sender.Send(ctx, node, req)
+	return r.settle(p, node, req, reply, err)
+}
+
+// settle makes of what a node answered what its request came to.
+func (r *Router) settle(p Place, node shard.NodeID, req *Request, reply *Reply, err error) (*Reply, error) {
 	if err == nil {
 		if req.forLeader() && p.Leader != node {
 			r.cfg.Cache.SetLeader(p.ID, node)
@@ -166,15 +182,21 @@ func (r *Router) learn(p Place, node shard.NodeID, err error) {
 // writer chooses the node for the n-th attempt of a write: the known leader, else
 // any replica, which will name the leader.
 func (r *Router) writer(p Place, n int) shard.NodeID {
-	if p.Leader != 0 {
+	switch preferred, ok := p.ReplicaOn(p.PreferredNode); {
+	case p.Leader != 0:
 		return p.Leader
+	case r.cfg.Self == 0 && n == 0 && ok && !preferred.Learner:
+		return p.PreferredNode // the likely leader
 	}
 	return r.rotate(p, n)
 }
 
 // reader chooses the node for the n-th attempt of a read. Any replica can serve one;
-// the local one saves a hop.
+// the local one saves a hop, and where there is none, the leader does.
 func (r *Router) reader(p Place, n int) shard.NodeID {
+	if r.cfg.Self == 0 && n%2 == 0 {
+		return r.writer(p, n)
+	}
 	if n > 0 && p.Leader != 0 && n%2 == 1 {
 		return p.Leader
 	}
@@ -184,24 +206,34 @@ func (r *Router) reader(p Place, n int) shard.NodeID {
 // rotate starts with the own node's replica and goes round the others. Learners may
 // lag far behind and are left out.
 func (r *Router) rotate(p Place, n int) shard.NodeID {
-	if own, ok := p.ReplicaOn(r.cfg.Self); n == 0 && ok && !own.Learner {
+	own, here := r.ownReplica(p)
+	if here && n == 0 && !own.Learner {
 		return r.cfg.Self
 	}
 	var voters []shard.NodeID
-	own := 0
+	start := 0
 	for _, replica := range p.Replicas {
-		if replica.Learner {
+		if replica.Learner || replica.Node == r.cfg.Self && !here {
 			continue
 		}
 		if replica.Node == r.cfg.Self {
-			own = len(voters)
+			start = len(voters)
 		}
 		voters = append(voters, replica.Node)
 	}
 	if len(voters) == 0 {
 		return 0
 	}
-	return voters[(own+n)%len(voters)]
+	return voters[(start+n)%len(voters)]
+}
+
+// ownReplica is the shard's replica on this node, unless that serves nothing.
+func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
+	own, ok := p.ReplicaOn(r.cfg.Self)
+	if !ok || r.cfg.Unfit != nil && r.cfg.Unfit(p.ID) {
+		return shard.Replica{}, false
+	}
+	return own, true
 }
 
 // write sends a command to the shard that owns key, as often as is safe (T1).

@@ -27,9 +27,7 @@ func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, 
 	if err != nil {
 		return nil, err
 	}
-	resp := reply.Message.(*pb.PutResponse)
-	resp.Header = header(reply.Rev)
-	return resp, nil
+	return putResponse(reply), nil
 }
 
 // DeleteRange deletes the span shard by shard, in key order, each atomically. An
@@ -88,8 +86,7 @@ func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, spa
 		if err != nil {
 			return err
 		}
-		resp = reply.Message.(*pb.DeleteRangeResponse)
-		resp.Header = header(reply.Rev)
+		resp = deleteResponse(reply)
 		end = after(span, p.Span)
 		return nil
 	})
@@ -139,9 +136,7 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, err
 	}
-	resp := reply.Message.(*pb.TxnResponse)
-	resp.Header = header(reply.Rev)
-	return resp, nil
+	return txnResponse(reply), nil
 }
 
 func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint) (*pb.TxnResponse, error) {
@@ -162,9 +157,7 @@ func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footp
 	if err != nil {
 		return nil, err
 	}
-	resp := reply.Message.(*pb.TxnResponse)
-	resp.Header = header(reply.Rev)
-	return resp, nil
+	return txnResponse(reply), nil
 }
 
 // home returns the one shard that owns every key of a transaction. One that touches
@@ -288,6 +281,24 @@ func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) 
 // mark makes a command that carries only a revision.
 func mark(kind shardpb.Kind, rev shard.Revision) Request {
 	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Revision: int64(rev)}}
+}
+
+func putResponse(reply *Reply) *pb.PutResponse {
+	resp := reply.Message.(*pb.PutResponse)
+	resp.Header = header(reply.Rev)
+	return resp
+}
+
+func deleteResponse(reply *Reply) *pb.DeleteRangeResponse {
+	resp := reply.Message.(*pb.DeleteRangeResponse)
+	resp.Header = header(reply.Rev)
+	return resp
+}
+
+func txnResponse(reply *Reply) *pb.TxnResponse {
+	resp := reply.Message.(*pb.TxnResponse)
+	resp.Header = header(reply.Rev)
+	return resp
 }
 
 func header(rev shard.Revision) *pb.ResponseHeader {

@@ -4,15 +4,15 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
 )
 
-// Codec marshals with the generated code of the messages that have it. It is wire
-// compatible with gRPC's own.
-func Codec() encoding.CodecV2 { return codec{} }
+// Codec marshals messages with the code generated for them, if there is any, and leaves
+// the others to gRPC's own. It is wire compatible with that.
+func Codec() encoding.CodecV2 { return codec{others: encoding.GetCodecV2(proto.Name)} }
 
-type codec struct{}
+type codec struct{ others encoding.CodecV2 }
 
 type generated interface {
 	SizeVT() int
@@ -20,40 +20,32 @@ type generated interface {
 	UnmarshalVT([]byte) error
 }
 
-func (codec) Name() string { return "proto" }
+func (codec) Name() string { return proto.Name }
 
-func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	switch m := v.(type) {
-	case generated:
-		size := m.SizeVT()
-		buf := mem.DefaultBufferPool().Get(size)
-		n, err := m.MarshalToSizedBufferVT((*buf)[:size])
-		if err != nil {
-			mem.DefaultBufferPool().Put(buf)
-			return nil, fmt.Errorf("marshal %T: %w", v, err)
-		}
-		if n != size {
-			return nil, fmt.Errorf("marshal %T: wrote %d of %d bytes", v, n, size)
-		}
-		return mem.BufferSlice{mem.NewBuffer(buf, mem.DefaultBufferPool())}, nil
-	case proto.Message:
-		data, err := proto.Marshal(m)
-		if err != nil {
-			return nil, fmt.Errorf("marshal %T: %w", v, err)
-		}
-		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	m, ok := v.(generated)
+	if !ok {
+		return c.others.Marshal(v)
 	}
-	return nil, fmt.Errorf("marshal %T: not a message", v)
+	size := m.SizeVT()
+	buf := mem.DefaultBufferPool().Get(size)
+	n, err := m.MarshalToSizedBufferVT((*buf)[:size])
+	if err != nil {
+		mem.DefaultBufferPool().Put(buf)
+		return nil, fmt.Errorf("marshal %T: %w", v, err)
+	}
+	if n != size {
+		return nil, fmt.Errorf("marshal %T: wrote %d of %d bytes", v, n, size)
+	}
+	return mem.BufferSlice{mem.NewBuffer(buf, mem.DefaultBufferPool())}, nil
 }
 
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(generated)
+	if !ok {
+		return c.others.Unmarshal(data, v)
+	}
 	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buf.Free()
-	switch m := v.(type) {
-	case generated:
-		return m.UnmarshalVT(buf.ReadOnlyData()) // copies what it keeps
-	case proto.Message:
-		return proto.Unmarshal(buf.ReadOnlyData(), m)
-	}
-	return fmt.Errorf("unmarshal %T: not a message", v)
+	return m.UnmarshalVT(buf.ReadOnlyData()) // copies what it keeps
 }

@@ -243,30 +243,37 @@ func TestCallerLeaves(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	l := &link{kick: make(chan struct{}, 1)}
-	l.mu.calls = make(map[uint64]*call)
-	for range queueRequestsMax {
-		require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}))
+	l := newLink(peerBounds(), &seen{}, func() {})
+	var first *call
+	var outcome error
+	for i := range queueRequestsMax {
+		c := &call{write: true, link: l, finish: func(_ *routerpb.Reply, err error) { outcome = err }}
+		require.NoError(t, l.enqueue(&routerpb.Request{}, c))
+		if i == 6 {
+			first = c
+		}
 	}
 	require.ErrorIs(t, l.enqueue(&routerpb.Request{}, &call{}), shard.ErrOverloaded)
-	require.False(t, l.abandon(7), "it was not sent")
+	first.Abandon(context.Canceled)
+	require.ErrorIs(t, outcome, shard.ErrUnavailable, "it was not sent")
+	require.NotErrorIs(t, outcome, shard.ErrUnknownOutcome)
 	require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}), "who leaves makes room")
 }
 
 func TestFramesAreBounded(t *testing.T) {
 	request := func(size int) *routerpb.Request { return &routerpb.Request{Body: make([]byte, size)} }
-	n, _ := fill([]*routerpb.Request{})
+	n, _ := fill([]*routerpb.Request{}, frameBytesMax)
 	require.Zero(t, n)
-	n, _ = fill([]*routerpb.Request{request(10 * frameBytesMax), request(1)})
+	n, _ = fill([]*routerpb.Request{request(10 * frameBytesMax), request(1)}, frameBytesMax)
 	require.Equal(t, 1, n, "one that is too large goes alone")
-	n, size := fill([]*routerpb.Request{request(frameBytesMax / 2), request(frameBytesMax / 3), request(frameBytesMax / 3)})
+	n, size := fill([]*routerpb.Request{request(frameBytesMax / 2), request(frameBytesMax / 3), request(frameBytesMax / 3)}, frameBytesMax)
 	require.Equal(t, 2, n)
 	require.LessOrEqual(t, size, frameBytesMax)
 	small := make([]*routerpb.Request, 3*frameMessagesMax)
 	for i := range small {
 		small[i] = request(1)
 	}
-	n, _ = fill(small)
+	n, _ = fill(small, frameBytesMax)
 	require.Equal(t, frameMessagesMax, n)
 }
 

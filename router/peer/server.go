@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -40,6 +42,9 @@ func Serve(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], exec
 		frame, err := stream.Recv()
 		if err != nil {
 			return err
+		}
+		if len(frame.Requests) > frameMessagesMax {
+			return status.Errorf(codes.InvalidArgument, "flotilla: a frame has %d requests, the most is %d", len(frame.Requests), frameMessagesMax)
 		}
 		revisions.Observe(shard.Revision(frame.HighestRevision))
 		for _, in := range frame.Requests {
@@ -118,7 +123,7 @@ func (r *replies) wait(ctx context.Context) error {
 func (r *replies) take() ([]*routerpb.Reply, int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, bytes := fill(r.mu.queue)
+	n, bytes := fill(r.mu.queue, frameBytesMax)
 	out := r.mu.queue[:n:n]
 	r.mu.queue = r.mu.queue[n:]
 	return out, bytes

@@ -150,7 +150,7 @@ func (c *Client) Subscribe(ctx context.Context, sub *router.Subscription, ready 
 	live, cancel := context.WithCancel(context.Background())
 	defer context.AfterFunc(ctx, cancel)() // until the feed is open
 	f := &feed{revisions: c.revisions, ready: ready, cancel: cancel, room: make(chan struct{}, 1)}
-	stream, err := routerpb.NewPeerClient(c.conn).Subscribe(live, encodeSubscription(sub), grpc.ForceCodecV2(Codec()))
+	stream, err := c.service.Subscribe(live, encodeSubscription(sub), grpc.ForceCodecV2(Codec()))
 	var first shard.Changes
 	if err == nil {
 		first, err = f.receive(stream)

@@ -30,11 +30,14 @@ type fixture struct {
 	fs      vfs.FS
 	node    shard.NodeID
 	engine  *engine.Engine
+	rows    *mvcc.Rows
 	id      shard.ID
 	machine *apply.Machine
 	index   uint64
 	// aside are the node's other machines: see turn.
 	aside map[shard.ID]*apply.Machine
+	// checksum, if set, is called for machines opened afterwards: apply.Options.Checksum.
+	checksum func(index uint64)
 }
 
 func newFixture(t testing.TB) *fixture { return newNode(t, 1, vfs.NewMem()) }
@@ -50,6 +53,7 @@ func (f *fixture) open() {
 	var err error
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
+	f.rows = mvcc.NewRows(16) // few, for keys to share a slot
 	clear(f.aside)
 	f.machine = f.openMachine(f.id)
 	f.index = f.machine.View().Applied
@@ -57,7 +61,9 @@ func (f *fixture) open() {
 
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
-	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{Headers: mvcc.NewHeaderBudget(0, 8), Node: f.node})
+	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
+		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node, Checksum: f.checksum,
+	})
 	require.NoError(f.t, err)
 	return m
 }

@@ -30,6 +30,11 @@ type Replica struct {
 
 	// weaned is the last View.Since that the log was seen to begin after.
 	weaned atomic.Uint64
+	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
+	quarantined atomic.Pointer[string]
+	disputed    atomic.Bool
+	// checksum is the last one begun, nil before the first.
+	checksum atomic.Pointer[Checksum]
 
 	views struct {
 		sync.Mutex
@@ -48,7 +53,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
-		refused: r.notLeading, leaders: make(chan struct{}, 1),
+		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.barrier = barrier{group: h.barriers, shardID: id}
@@ -94,8 +99,8 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 		done(shard.Result{Err: err})
 		return
 	}
-	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
-		done(shard.Result{Err: view.Absent(r.id)})
+	if err := r.refusing(cmd.Kind); err != nil {
+		done(shard.Result{Err: err})
 		return
 	}
 	r.proposer.submit(cmd, done)
@@ -195,17 +200,4 @@ func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 // shard.ErrStopped when the replica closes.
 func (r *Replica) Subscribe(o watch.Options) (*watch.Subscription, error) {
 	return r.machine.Subscribe(o)
-}
-
-// TransferTo asks the group to let the node's replica lead. It does not wait; writes
-// are refused, certainly not applied, until the new leader is elected.
-func (r *Replica) TransferTo(node shard.NodeID) {
-	d := r.View().Descriptor
-	if d == nil {
-		return
-	}
-	if target, ok := d.ReplicaOn(node); ok && !target.Learner {
-		// The only errors are "not here" and "one is under way".
-		_ = r.host.nh.RequestLeaderTransfer(uint64(r.id), uint64(target.ID))
-	}
 }

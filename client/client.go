@@ -1,0 +1,130 @@
+package client
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/router/watchmerge"
+	"github.com/flotilla-kv/flotilla/shard/hlc"
+)
+
+// cachedShards bounds the router's cache: more than a cluster is meant to have.
+const cachedShards = 16 << 10
+
+// Client is a connection to a cluster. It is safe for concurrent use.
+type Client struct {
+	cfg       Config
+	endpoints []endpoint
+	directory *directory
+	nodes     *nodes
+	cache     *router.Cache
+	router    *router.Router
+	merger    *watchmerge.Merger
+	revisions *hlc.Hybrid // what the client has seen; it stamps nothing
+	metrics   *metrics
+	tracer    *tracer
+
+	cancel context.CancelFunc
+	work   sync.WaitGroup // what follows the map
+	once   sync.Once
+}
+
+// New returns a client. It does not wait for a node to answer: operations do.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	c := &Client{
+		cfg: cfg, directory: newDirectory(), revisions: hlc.NewHybrid(clock.System{}),
+		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider),
+	}
+	for _, s := range cfg.Endpoints {
+		e, err := parseEndpoint(s)
+		if err != nil {
+			return nil, err
+		}
+		c.endpoints = append(c.endpoints, e)
+	}
+	c.nodes = newNodes(cfg, c.directory, c.revisions, c.metrics)
+	c.cache = router.NewCache(c.metrics.counted(c.directory), cachedShards)
+	c.router = router.New(router.Config{
+		Cache: c.cache, Sender: c.nodes, Starter: c.nodes, Subscriber: c.nodes, Revisions: c.revisions, Logger: cfg.Logger,
+	})
+	c.merger = watchmerge.New(c.router, watchmerge.Knobs{})
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	c.work.Go(func() { c.follow(ctx) })
+	return c, nil
+}
+
+// Close ends what is under way and waits for it (X5). Operations that come later fail with
+// ErrClosed. It must not be called by what Go calls back.
+func (c *Client) Close() {
+	c.once.Do(func() {
+		c.directory.close()
+		c.cancel()
+		c.nodes.close() // everything under way fails, and nothing is sent again
+		c.merger.Close()
+		c.router.Close()
+		c.work.Wait()
+	})
+}
+
+// follow keeps the map up to date, from whichever node answers, until ctx ends.
+func (c *Client) follow(ctx context.Context) {
+	for pause := time.Duration(0); ; {
+		known := append(append([]endpoint(nil), c.endpoints...), c.directory.endpoints()...)
+		for _, e := range known {
+			told, err := c.followOne(ctx, e)
+			if ctx.Err() != nil {
+				return
+			}
+			c.directory.fail(err)
+			c.cfg.Logger.Debug("following the map of shards ended", "endpoint", e.addr, "error", err)
+			if told {
+				pause = 0
+			}
+		}
+		pause = min(max(2*pause, c.cfg.Backoff.Min), c.cfg.Backoff.Max)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// followOne takes updates from one node until it has no more; the error says why. told
+// reports whether there were any.
+func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err error) {
+	node, err := c.nodes.at(e)
+	if err != nil {
+		return false, err
+	}
+	stream, err := routerpb.NewNativeClient(node.Conn()).FollowShards(ctx, c.directory.since(), grpc.ForceCodecV2(peer.Codec()))
+	if err != nil {
+		return false, err
+	}
+	for {
+		u, err := stream.Recv()
+		if err != nil {
+			return told, err
+		}
+		shards, err := c.directory.take(u)
+		if err != nil {
+			return told, err
+		}
+		told = true
+		for _, d := range shards {
+			c.cache.Learn(d)
+		}
+	}
+}

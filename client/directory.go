@@ -1,0 +1,192 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// places is one version of where shards and nodes are. It is immutable.
+type places struct {
+	version, cluster uint64
+	shards           []*shard.Descriptor // in key order; they cover the keyspace
+	nodes            map[shard.NodeID]endpoint
+}
+
+// apply returns the places after an update.
+func (p *places) apply(u *routerpb.ShardsUpdate) (*places, error) {
+	if p.cluster != 0 && u.ClusterId != p.cluster {
+		return nil, fmt.Errorf("the node is of cluster %x, this client's is %x", u.ClusterId, p.cluster)
+	}
+	if u.Version <= p.version {
+		return p, nil
+	}
+	next := &places{version: u.Version, cluster: u.ClusterId, nodes: make(map[shard.NodeID]endpoint)}
+	if !u.Whole {
+		for id, e := range p.nodes {
+			next.nodes[id] = e
+		}
+	}
+	for _, n := range u.Nodes {
+		delete(next.nodes, shard.NodeID(n.NodeId))
+		for _, url := range n.ClientUrls {
+			if e, err := parseEndpoint(url); err == nil {
+				next.nodes[shard.NodeID(n.NodeId)] = e
+				break
+			}
+		}
+	}
+	for _, s := range u.Shards {
+		next.shards = append(next.shards, shard.DescriptorOf(s))
+	}
+	if !u.Whole {
+		for _, old := range p.shards {
+			if !slices.ContainsFunc(next.shards, func(d *shard.Descriptor) bool { return d.ID == old.ID || d.Span.Overlaps(old.Span) }) {
+				next.shards = append(next.shards, old)
+			}
+		}
+	}
+	slices.SortFunc(next.shards, func(a, b *shard.Descriptor) int { return bytes.Compare(a.Span.Start, b.Span.Start) })
+	return next, next.check()
+}
+
+// check makes sure that every key has a shard.
+func (p *places) check() error {
+	var end []byte
+	for i, d := range p.shards {
+		if !bytes.Equal(d.Span.Start, end) || i > 0 && len(end) == 0 {
+			return fmt.Errorf("the node tells of a map with a gap before shard %s %s", d.ID, d.Span)
+		}
+		end = d.Span.End
+	}
+	if len(p.shards) == 0 || len(end) != 0 {
+		return errors.New("the node tells of a map without an end")
+	}
+	return nil
+}
+
+func (p *places) lookup(key []byte) *shard.Descriptor {
+	i, found := slices.BinarySearchFunc(p.shards, key, func(d *shard.Descriptor, key []byte) int { return bytes.Compare(d.Span.Start, key) })
+	if found {
+		return p.shards[i]
+	}
+	return p.shards[i-1] // the first starts at the lowest key
+}
+
+// directory is the client's copy of where shards and nodes are, or why there is none. It
+// is a router.Directory.
+type directory struct {
+	mu struct {
+		sync.Mutex
+		places  *places // nil until a node has told
+		problem error   // of the last attempt to learn it
+		closed  bool
+		changed chan struct{} // closed and replaced when places or closed changes
+	}
+}
+
+func newDirectory() *directory {
+	d := &directory{}
+	d.mu.changed = make(chan struct{})
+	return d
+}
+
+// take learns an update and returns the shards that it speaks of.
+func (d *directory) take(u *routerpb.ShardsUpdate) ([]*shard.Descriptor, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.mu.places
+	if old == nil {
+		old = &places{}
+	}
+	next, err := old.apply(u)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.places, d.mu.problem = next, nil
+	d.announce()
+	return next.shards, nil
+}
+
+// announce wakes who waits for a change. mu is held.
+func (d *directory) announce() {
+	close(d.mu.changed)
+	d.mu.changed = make(chan struct{})
+}
+
+// fail remembers why the map could not be followed.
+func (d *directory) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.problem = err
+}
+
+func (d *directory) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.closed = true
+	d.announce()
+}
+
+// since is what to ask the next update for.
+func (d *directory) since() *routerpb.FollowShardsRequest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.places == nil {
+		return &routerpb.FollowShardsRequest{}
+	}
+	return &routerpb.FollowShardsRequest{Version: d.mu.places.version, ClusterId: d.mu.places.cluster}
+}
+
+// node returns where a node is reached.
+func (d *directory) node(id shard.NodeID) (endpoint, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.places == nil {
+		return endpoint{}, false
+	}
+	e, ok := d.mu.places.nodes[id]
+	return e, ok
+}
+
+// endpoints returns where all nodes are reached.
+func (d *directory) endpoints() []endpoint {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []endpoint
+	if d.mu.places != nil {
+		for _, e := range d.mu.places.nodes {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// Lookup implements router.Directory. It waits for the first map.
+func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, error) {
+	for {
+		d.mu.Lock()
+		known, problem, closed, changed := d.mu.places, d.mu.problem, d.mu.closed, d.mu.changed
+		d.mu.Unlock()
+		switch {
+		case closed:
+			return nil, ErrClosed
+		case known != nil:
+			return known.lookup(key), nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if problem == nil {
+				problem = context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("no endpoint has told where keys are: %w: %w", shard.ErrUnavailable, problem)
+		}
+	}
+}

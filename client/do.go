@@ -1,0 +1,194 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/router"
+)
+
+// Put writes a key.
+func (c *Client) Put(ctx context.Context, key string, value []byte, options ...Option) (Result, error) {
+	return c.Do(ctx, Put(key, value, options...))
+}
+
+// Get reads a key or a span.
+func (c *Client) Get(ctx context.Context, key string, options ...Option) (Result, error) {
+	return c.Do(ctx, Get(key, options...))
+}
+
+// Delete deletes a key or a span. A span that lies in several shards is deleted shard by
+// shard, each atomically.
+func (c *Client) Delete(ctx context.Context, key string, options ...Option) (Result, error) {
+	return c.Do(ctx, Delete(key, options...))
+}
+
+// Txn carries out a transaction.
+func (c *Client) Txn(ctx context.Context, compares []Compare, then, orElse []Op) (Result, error) {
+	return c.Do(ctx, Txn(compares, then, orElse))
+}
+
+// outcome is how an operation ended.
+type outcome struct {
+	result Result
+	err    error
+}
+
+// Do carries out an operation.
+func (c *Client) Do(ctx context.Context, op Op) (Result, error) {
+	ended := make(chan outcome, 1)
+	call := c.start(ctx, &op, func(r Result, err error) { ended <- outcome{r, err} })
+	select {
+	case o := <-ended:
+		return o.result, o.err
+	case <-ctx.Done():
+		call.Abandon(context.Cause(ctx))
+		o := <-ended
+		return o.result, o.err
+	}
+}
+
+// Go starts an operation and calls done once with its outcome. done must not block or call
+// Close: other operations' outcomes wait behind it. It may start others.
+func (c *Client) Go(ctx context.Context, op Op, done func(Result, error)) {
+	if ctx.Done() == nil {
+		c.start(ctx, &op, done)
+		return
+	}
+	a := &abandonable{done: done}
+	a.call = c.start(ctx, &op, a.finish)
+	a.watch(ctx)
+}
+
+// abandonable is an operation that ends early with its context.
+type abandonable struct {
+	done func(Result, error)
+	call router.Call
+
+	mu    sync.Mutex
+	ended bool
+	stop  func() bool
+}
+
+func (a *abandonable) finish(r Result, err error) {
+	a.mu.Lock()
+	a.ended = true
+	stop := a.stop
+	a.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	a.done(r, err)
+}
+
+func (a *abandonable) watch(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ended {
+		a.stop = context.AfterFunc(ctx, func() { a.call.Abandon(context.Cause(ctx)) })
+	}
+}
+
+// Outcome is how one operation of a batch ended.
+type Outcome struct {
+	Result Result
+	Err    error
+}
+
+// batchUnderWay bounds the operations of a batch that are under way at a time.
+const batchUnderWay = 8192
+
+// Batch carries out operations at the same time, in no order, and returns the outcome of
+// each (X3). They are not atomic together, and go to all nodes at once.
+func (c *Client) Batch(ctx context.Context, ops ...Op) []Outcome {
+	out := make([]Outcome, len(ops))
+	for from := 0; from < len(ops); from += batchUnderWay {
+		to := min(from+batchUnderWay, len(ops))
+		c.batch(ctx, ops[from:to], out[from:to])
+	}
+	return out
+}
+
+func (c *Client) batch(ctx context.Context, ops []Op, out []Outcome) {
+	var left atomic.Int64
+	left.Store(int64(len(ops)))
+	all := make(chan struct{})
+	calls := make([]router.Call, len(ops))
+	for i := range ops {
+		calls[i] = c.start(ctx, &ops[i], func(r Result, err error) {
+			out[i] = Outcome{r, err}
+			if left.Add(-1) == 0 {
+				close(all)
+			}
+		})
+	}
+	select {
+	case <-all:
+		return
+	case <-ctx.Done():
+	}
+	for _, call := range calls {
+		call.Abandon(context.Cause(ctx))
+	}
+	<-all
+}
+
+// start begins an operation. done is called once.
+func (c *Client) start(ctx context.Context, op *Op, done func(Result, error)) router.Call {
+	done = c.observed(ctx, op, done)
+	if err := op.check(); err != nil {
+		done(Result{}, err)
+		return ended{}
+	}
+	if ctx.Err() != nil {
+		done(Result{}, context.Cause(ctx)) // nothing was sent
+		return ended{}
+	}
+	switch op.kind {
+	case put:
+		return c.router.StartPut(ctx, op.put, func(r *pb.PutResponse, err error) { conclude(op, done, putResult, r, err) })
+	case get:
+		return c.startGet(ctx, op, func(r *pb.RangeResponse, err error) { conclude(op, done, getResult, r, err) })
+	case del:
+		return c.router.StartDeleteRange(ctx, op.del, func(r *pb.DeleteRangeResponse, err error) { conclude(op, done, deleteResult, r, err) })
+	default:
+		return c.router.StartTxn(ctx, op.txn, func(r *pb.TxnResponse, err error) { conclude(op, done, txnResult, r, err) })
+	}
+}
+
+func conclude[R any](op *Op, done func(Result, error), result func(R) Result, response R, err error) {
+	if err != nil {
+		done(Result{}, op.explain(err))
+		return
+	}
+	done(result(response), nil)
+}
+
+// startGet reads at a time as at its revision. If that was not reached yet, and is not in
+// the future, what is there is what there was.
+func (c *Client) startGet(ctx context.Context, op *Op, done func(*pb.RangeResponse, error)) router.Call {
+	if op.at.IsZero() {
+		return c.router.StartRange(ctx, op.get, done)
+	}
+	return c.router.StartRange(ctx, op.get, func(r *pb.RangeResponse, err error) {
+		if !errors.Is(err, ErrFutureRevision) || op.at.After(time.Now()) {
+			done(r, err)
+			return
+		}
+		latest := rangeLatest(op.get)
+		c.router.StartRange(ctx, latest, done)
+	})
+}
+
+// rangeLatest is a range of the latest state.
+func rangeLatest(r *pb.RangeRequest) *pb.RangeRequest {
+	return &pb.RangeRequest{
+		Key: r.Key, RangeEnd: r.RangeEnd, Limit: r.Limit, SortOrder: r.SortOrder, SortTarget: r.SortTarget,
+		Serializable: r.Serializable, KeysOnly: r.KeysOnly, CountOnly: r.CountOnly,
+	}
+}

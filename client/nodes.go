@@ -1,0 +1,154 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// replyBytesMax is the largest message that a node sends.
+const replyBytesMax = 64 << 20
+
+// nodes are the client's connections, one per address, opened when needed. They are what
+// the router sends by.
+type nodes struct {
+	cfg       Config
+	directory *directory
+	revisions peer.Revisions
+	metrics   *metrics
+
+	mu struct {
+		sync.Mutex
+		clients map[endpoint]*peer.Client
+		closed  bool
+	}
+}
+
+func newNodes(cfg Config, d *directory, revisions peer.Revisions, m *metrics) *nodes {
+	n := &nodes{cfg: cfg, directory: d, revisions: revisions, metrics: m}
+	n.mu.clients = make(map[endpoint]*peer.Client)
+	return n
+}
+
+// at returns the connection to an address.
+func (n *nodes) at(e endpoint) (*peer.Client, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.closed {
+		return nil, ErrClosed
+	}
+	if c := n.mu.clients[e]; c != nil {
+		return c, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+e.addr,
+		grpc.WithTransportCredentials(n.credentials(e)),
+		grpc.WithContextDialer(n.cfg.Dial),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(replyBytesMax)),
+		grpc.WithReadBufferSize(64<<10), grpc.WithWriteBufferSize(64<<10),
+		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(8<<20),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: n.cfg.Backoff.Min, Multiplier: 1.6, Jitter: 0.2, MaxDelay: n.cfg.Backoff.Max},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		// A node that is gone without a word (power, partition) is noticed.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w: %w", e.addr, shard.ErrUnavailable, err)
+	}
+	c := peer.NewNativeClient(conn, n.revisions)
+	n.mu.clients[e] = c
+	return c, nil
+}
+
+func (n *nodes) credentials(e endpoint) credentials.TransportCredentials {
+	switch {
+	case n.cfg.TLS != nil:
+		return credentials.NewTLS(n.cfg.TLS)
+	case e.secure:
+		return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+	default:
+		return insecure.NewCredentials()
+	}
+}
+
+// node returns the connection to a node.
+func (n *nodes) node(id shard.NodeID) (*peer.Client, error) {
+	e, ok := n.directory.node(id)
+	if !ok {
+		return nil, fmt.Errorf("node %s has told no address for clients: %w", id, shard.ErrUnavailable)
+	}
+	return n.at(e)
+}
+
+// Send implements router.Sender.
+func (n *nodes) Send(ctx context.Context, id shard.NodeID, req *router.Request) (*router.Reply, error) {
+	c, err := n.node(id)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := c.Send(ctx, req)
+	n.metrics.attempted(err)
+	return reply, named(id, err)
+}
+
+// Start implements router.Starter.
+func (n *nodes) Start(id shard.NodeID, req *router.Request, done func(*router.Reply, error)) router.Call {
+	c, err := n.node(id)
+	if err != nil {
+		done(nil, err)
+		return ended{}
+	}
+	return c.Start(req, func(reply *router.Reply, err error) {
+		n.metrics.attempted(err)
+		done(reply, named(id, err))
+	})
+}
+
+// ended is the Call of what was over at once.
+type ended struct{}
+
+func (ended) Abandon(error) {}
+
+// Subscribe implements router.Subscriber.
+func (n *nodes) Subscribe(ctx context.Context, id shard.NodeID, sub *router.Subscription, ready func()) (router.Feed, error) {
+	c, err := n.node(id)
+	if err != nil {
+		return nil, err
+	}
+	feed, err := c.Subscribe(ctx, sub, ready)
+	if err != nil {
+		return nil, named(id, err) // not feed: a nil *feed would make a Feed that is not nil
+	}
+	return feed, nil
+}
+
+func named(id shard.NodeID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("node %s: %w", id, err)
+}
+
+func (n *nodes) close() {
+	n.mu.Lock()
+	n.mu.closed = true
+	clients := n.mu.clients
+	n.mu.clients = nil
+	n.mu.Unlock()
+	for _, c := range clients {
+		_ = c.Close() // only of one that is closed already
+	}
+}

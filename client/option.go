@@ -1,0 +1,188 @@
+package client
+
+import (
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Option says more of an operation. One that does not fit makes the operation fail.
+type Option func(*Op)
+
+func (o Op) with(options []Option) Op {
+	for _, apply := range options {
+		apply(&o)
+	}
+	return o
+}
+
+func (o *Op) misfit(option string) {
+	o.err = fmt.Errorf("%s means nothing to a %s", option, o.kind)
+}
+
+// span sets the end of what the operation touches.
+func (o *Op) span(option string, end []byte) {
+	switch o.kind {
+	case get:
+		o.get.RangeEnd = end
+	case del:
+		o.del.RangeEnd = end
+	default:
+		o.misfit(option)
+	}
+}
+
+// WithRange has a get or delete touch all keys from its own up to end, without end.
+func WithRange(end string) Option { return func(o *Op) { o.span("WithRange", []byte(end)) } }
+
+// WithPrefix has a get or delete touch all keys that begin with its own; the empty key
+// stands for all keys.
+func WithPrefix() Option {
+	return func(o *Op) {
+		if o.kind == get && len(o.get.Key) == 0 {
+			o.get.Key = []byte{0}
+			o.span("WithPrefix", []byte{0})
+			return
+		}
+		if o.kind == del && len(o.del.Key) == 0 {
+			o.del.Key = []byte{0}
+		}
+		o.span("WithPrefix", prefixEnd([]byte(o.firstKey())))
+	}
+}
+
+// WithFromKey has a get or delete touch all keys from its own on.
+func WithFromKey() Option { return func(o *Op) { o.span("WithFromKey", []byte{0}) } }
+
+// prefixEnd is etcd's range_end of all keys with a prefix.
+func prefixEnd(prefix []byte) []byte {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] < 0xff {
+			end := append([]byte(nil), prefix[:i+1]...)
+			end[i]++
+			return end
+		}
+	}
+	return []byte{0}
+}
+
+// WithLease attaches the key of a put to a lease.
+func WithLease(id int64) Option {
+	return func(o *Op) {
+		if o.kind != put {
+			o.misfit("WithLease")
+			return
+		}
+		o.put.Lease = id
+	}
+}
+
+// WithSameLease leaves the key of a put attached to what it is attached to.
+func WithSameLease() Option {
+	return func(o *Op) {
+		if o.kind != put {
+			o.misfit("WithSameLease")
+			return
+		}
+		o.put.IgnoreLease = true
+	}
+}
+
+// WithPrevious has a put or delete tell what it replaced.
+func WithPrevious() Option {
+	return func(o *Op) {
+		switch o.kind {
+		case put:
+			o.put.PrevKv = true
+		case del:
+			o.del.PrevKv = true
+		default:
+			o.misfit("WithPrevious")
+		}
+	}
+}
+
+// reading makes an option of gets.
+func reading(name string, set func(*Op)) Option {
+	return func(o *Op) {
+		if o.kind != get {
+			o.misfit(name)
+			return
+		}
+		set(o)
+	}
+}
+
+// WithLimit has a get return at most n keys. 0 is no limit.
+func WithLimit(n int64) Option { return reading("WithLimit", func(o *Op) { o.get.Limit = n }) }
+
+// AtRevision has a get read the store as it was at a revision.
+func AtRevision(rev int64) Option {
+	return reading("AtRevision", func(o *Op) { o.get.Revision = rev })
+}
+
+// AtTime has a get read the store as it was at a time, by the clocks of the nodes that
+// wrote. If nothing was written since, it reads the latest.
+func AtTime(t time.Time) Option {
+	return reading("AtTime", func(o *Op) { o.at, o.get.Revision = t, int64(revisionAt(t)) })
+}
+
+// Serializable lets any replica answer a get from what it has, which may be old.
+func Serializable() Option {
+	return reading("Serializable", func(o *Op) { o.get.Serializable = true })
+}
+
+// KeysOnly has a get leave the values out.
+func KeysOnly() Option { return reading("KeysOnly", func(o *Op) { o.get.KeysOnly = true }) }
+
+// CountOnly has a get only count.
+func CountOnly() Option { return reading("CountOnly", func(o *Op) { o.get.CountOnly = true }) }
+
+// Descending has a get return the last keys first.
+func Descending() Option {
+	return reading("Descending", func(o *Op) {
+		o.get.SortOrder, o.get.SortTarget = pb.RangeRequest_DESCEND, pb.RangeRequest_KEY
+	})
+}
+
+// Compare is a condition of a transaction.
+type Compare struct{ proto *pb.Compare }
+
+// Relation is how a compare relates what a key has to what is wanted.
+type Relation = pb.Compare_CompareResult
+
+// The relations.
+const (
+	Equal    = pb.Compare_EQUAL
+	NotEqual = pb.Compare_NOT_EQUAL
+	Less     = pb.Compare_LESS
+	Greater  = pb.Compare_GREATER
+)
+
+// IfValue compares a key's value. One that does not exist fails every relation but
+// NotEqual.
+func IfValue(key string, r Relation, value []byte) Compare {
+	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_VALUE, TargetUnion: &pb.Compare_Value{Value: value}}}
+}
+
+// IfModified compares the revision of a key's last change, 0 if it does not exist.
+func IfModified(key string, r Relation, rev int64) Compare {
+	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: rev}}}
+}
+
+// IfCreated compares the revision at which a key came to be, 0 if it does not exist.
+func IfCreated(key string, r Relation, rev int64) Compare {
+	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_CREATE, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: rev}}}
+}
+
+// IfVersion compares how often a key was written since it came to be, 0 if it does not
+// exist.
+func IfVersion(key string, r Relation, version int64) Compare {
+	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_VERSION, TargetUnion: &pb.Compare_Version{Version: version}}}
+}
+
+// spanOf is the span of a get.
+func (o *Op) spanOf() shard.Span { return shard.RequestSpan(o.get.Key, o.get.RangeEnd) }

@@ -1,0 +1,44 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// tracer makes a span of every operation; nil where nobody wants them.
+type tracer struct{ trace.Tracer }
+
+func newTracer(p trace.TracerProvider) *tracer {
+	if p == nil {
+		return nil
+	}
+	return &tracer{p.Tracer("github.com/flotilla-kv/flotilla/client")}
+}
+
+// observed wraps done so that the operation is counted and traced, if anybody wants that.
+func (c *Client) observed(ctx context.Context, op *Op, done func(Result, error)) func(Result, error) {
+	if c.metrics == nil && c.tracer == nil {
+		return done
+	}
+	started := time.Now()
+	var span trace.Span
+	if c.tracer != nil {
+		_, span = c.tracer.Start(ctx, "flotilla."+op.kind.String(), trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(started))
+	}
+	return func(r Result, err error) {
+		c.metrics.ended(op.kind, started, err)
+		if span != nil {
+			span.SetAttributes(attribute.String("flotilla.outcome", outcomeOf(err)), attribute.Int64("flotilla.revision", r.Revision))
+			if err != nil {
+				span.RecordError(err)
+				span.SetStatus(codes.Error, err.Error())
+			}
+			span.End()
+		}
+		done(r, err)
+	}
+}

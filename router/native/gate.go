@@ -1,0 +1,179 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/txn"
+)
+
+// writesMax bounds the writes that one stream has under way (V3): about a tenth of a second
+// of what a busy node commits. Beyond it the stream is not read.
+const writesMax = 8192
+
+// gate stands between one client's stream and the node (V1, V2, V4).
+type gate struct {
+	*Server
+	ctx    context.Context // the stream's
+	writes chan struct{}   // a place for each under way
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		work   sync.WaitGroup // writes that the node's router carries out
+	}
+}
+
+func (s *Server) newGate(ctx context.Context) *gate {
+	return &gate{Server: s, ctx: ctx, writes: make(chan struct{}, writesMax)}
+}
+
+// close waits for what the stream made the node's router do. Outcomes of its writes may
+// still come.
+func (g *gate) close() {
+	g.mu.Lock()
+	g.mu.closed = true
+	g.mu.Unlock()
+	g.mu.work.Wait()
+}
+
+// spawn runs f unless the stream has ended.
+func (g *gate) spawn(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.mu.closed {
+		g.mu.work.Go(f)
+	}
+}
+
+// Write implements peer.Executor. It waits while too many are under way.
+func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
+	body, err := g.admitWrite(req)
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	select {
+	case g.writes <- struct{}{}:
+	case <-g.ctx.Done():
+		done(nil, fmt.Errorf("stream ended: %w", shard.ErrUnavailable))
+		return
+	}
+	g.cfg.Executor.Write(req, func(reply *router.Reply, err error) {
+		var refused *shard.UnregisteredLeaseError
+		if err != nil && errors.As(err, &refused) {
+			g.spawn(func() {
+				defer func() { <-g.writes }()
+				done(g.route(body))
+			})
+			return
+		}
+		<-g.writes
+		done(reply, err)
+	})
+}
+
+// route has the node's router carry out a write whose lease its shard does not know (V4).
+func (g *gate) route(body proto.Message) (*router.Reply, error) {
+	switch body := body.(type) {
+	case *pb.PutRequest:
+		resp, err := g.cfg.Router.Put(g.ctx, body)
+		if err != nil {
+			return nil, err
+		}
+		return &router.Reply{Rev: shard.Revision(resp.Header.Revision), Message: resp}, nil
+	case *pb.TxnRequest:
+		resp, err := g.cfg.Router.Txn(g.ctx, body)
+		if err != nil {
+			return nil, err
+		}
+		return &router.Reply{Rev: shard.Revision(resp.Header.Revision), Message: resp}, nil
+	}
+	return nil, refusal("%T attaches no lease", body)
+}
+
+// Read implements peer.Executor.
+func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	if err := g.admitRead(req); err != nil {
+		return nil, err
+	}
+	return g.cfg.Executor.Read(ctx, req)
+}
+
+// admitWrite checks a write and takes from it what is not the client's to say. It returns
+// what the command holds.
+func (g *gate) admitWrite(req *router.Request) (proto.Message, error) {
+	cmd := req.Command
+	req.Command = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
+	req.Grows = false
+	switch cmd.Kind {
+	case shardpb.Kind_PUT:
+		put := &pb.PutRequest{}
+		req.Grows = true
+		return put, g.admitBody(cmd.Body, put, func() error { return txn.CheckPut(put) })
+	case shardpb.Kind_DELETE_RANGE:
+		del := &pb.DeleteRangeRequest{}
+		return del, g.admitBody(cmd.Body, del, func() error { return txn.CheckDeleteRange(del) })
+	case shardpb.Kind_TXN:
+		t := &pb.TxnRequest{}
+		err := g.admitBody(cmd.Body, t, func() error { return txn.CheckTxn(t, g.cfg.MaxTxnOps) })
+		req.Grows = err == nil && txn.Grows(t)
+		return t, err
+	case shardpb.Kind_CLOSE:
+		floor := shard.Revision(cmd.Revision)
+		if floor > g.bound.limit() {
+			return nil, refusal("a close to revision %d, which is in the future", floor)
+		}
+		req.Command.Body, req.Command.Revision = nil, cmd.Revision
+		return nil, nil
+	}
+	return nil, refusal("a command of kind %s is not a client's to give", cmd.Kind)
+}
+
+func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error {
+	if loggedBytes(data) > g.cfg.MaxRequestBytes {
+		return rpctypes.ErrGRPCRequestTooLarge
+	}
+	if err := proto.Unmarshal(data, m); err != nil {
+		return refusal("a body that is none: %v", err)
+	}
+	return check()
+}
+
+// loggedBytes is the size of a write as etcd would log it, as package etcdapi measures it.
+func loggedBytes(body []byte) int { return 15 + protowire.SizeBytes(len(body)) }
+
+// admitRead checks a read.
+func (g *gate) admitRead(req *router.Request) error {
+	switch req.Op {
+	case routerpb.Op_OP_RANGE:
+		return txn.CheckRange(req.Message.(*pb.RangeRequest))
+	case routerpb.Op_OP_TXN:
+		t := req.Message.(*pb.TxnRequest)
+		if !txn.IsReadOnly(t) {
+			return refusal("a transaction that writes was sent as a read")
+		}
+		return txn.CheckTxn(t, g.cfg.MaxTxnOps)
+	case routerpb.Op_OP_PROBE, routerpb.Op_OP_FETCH, routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL,
+		routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		return nil
+	}
+	return refusal("operation %s is not a client's to ask for", req.Op)
+}
+
+func refusal(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, "flotilla: native request refused: "+format, args...)
+}

@@ -1,0 +1,29 @@
+package native
+
+import (
+	"time"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// bound believes clients what nobody could abuse (V2). It is a peer.Revisions.
+type bound struct {
+	peer.Revisions
+	clock clock.Clock
+	ahead time.Duration
+}
+
+// limit is the largest revision that could have been minted by now.
+func (b bound) limit() shard.Revision {
+	return max(b.Seen(), (shard.TickAt(b.clock.Now().Add(b.ahead)) + 1).Revision())
+}
+
+// Observe implements peer.Revisions. A revision that is too high was not minted, or by a
+// node whose clock is wrong by more than nodes may be; then it is left to them to tell.
+func (b bound) Observe(r shard.Revision) {
+	if r > b.Seen() && r <= b.limit() {
+		b.Revisions.Observe(r)
+	}
+}

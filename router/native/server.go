@@ -1,0 +1,115 @@
+package native
+
+import (
+	"context"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/txn"
+)
+
+// Router is the node's way to all shards; router.Router is one.
+type Router interface {
+	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
+	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
+}
+
+// Config is what a Server works with.
+type Config struct {
+	Executor  peer.Executor
+	Publisher peer.Publisher
+	Router    Router
+	// Table returns the node's copy of the placement table, and a channel that is closed when
+	// it is no longer the newest.
+	Table     func() (*placement.Map, <-chan struct{})
+	Revisions peer.Revisions
+	Clock     clock.Clock
+	// MaxClockOffset is how far ahead of this node's clock a client may have heard of
+	// revisions (V2).
+	MaxClockOffset time.Duration
+	// MaxRequestBytes and MaxTxnOps are as in etcdapi.Config. Default: etcd's.
+	MaxRequestBytes, MaxTxnOps int
+}
+
+// Server serves the Native service. Register it with a gRPC server that has peer.Codec.
+type Server struct {
+	routerpb.UnsafeNativeServer // a method that is added must be dealt with here
+
+	cfg   Config
+	bound bound
+}
+
+// New returns a Server.
+func New(cfg Config) *Server {
+	if cfg.MaxRequestBytes == 0 {
+		cfg.MaxRequestBytes = 1536 * 1024
+	}
+	if cfg.MaxTxnOps == 0 {
+		cfg.MaxTxnOps = txn.DefaultMaxOps
+	}
+	return &Server{cfg: cfg, bound: bound{cfg.Revisions, cfg.Clock, cfg.MaxClockOffset}}
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) { routerpb.RegisterNativeServer(g, s) }
+
+// Exchange implements routerpb.NativeServer.
+func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
+	g := s.newGate(stream.Context())
+	defer g.close()
+	return peer.Serve(stream, g, s.bound)
+}
+
+// Subscribe implements routerpb.NativeServer.
+func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame]) error {
+	if req.From <= 0 {
+		return refusal("changes from revision %d on", req.From)
+	}
+	return peer.ServeSubscribe(req, stream, s.cfg.Publisher, s.bound)
+}
+
+// FollowShards implements routerpb.NativeServer.
+func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.ServerStreamingServer[routerpb.ShardsUpdate]) error {
+	since := req.Version
+	for {
+		m, changed := s.cfg.Table()
+		if m.ClusterID() != req.ClusterId {
+			since = 0
+		}
+		if u := m.UpdateSince(since); u != nil {
+			if err := stream.Send(forClients(u)); err != nil {
+				return err
+			}
+			since, req.ClusterId = m.Version(), m.ClusterID()
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		}
+	}
+}
+
+// forClients is what clients are told of an update (V5).
+func forClients(u *placementpb.Update) *routerpb.ShardsUpdate {
+	out := &routerpb.ShardsUpdate{Version: u.Map.Version, ClusterId: u.Map.ClusterId, Whole: u.Since == 0}
+	for _, s := range u.Map.Shards {
+		out.Shards = append(out.Shards, s.Descriptor_)
+	}
+	for _, n := range u.Map.Nodes {
+		a := &routerpb.NodeAddress{NodeId: n.NodeId}
+		if n.State != placementpb.NodeState_REMOVED {
+			a.ClientUrls = n.ClientUrls
+		}
+		out.Nodes = append(out.Nodes, a)
+	}
+	return out
+}

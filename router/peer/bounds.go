@@ -1,0 +1,39 @@
+package peer
+
+// Bounds of what a stream carries, so that a burst does not become one message that
+// delays all others, or that is larger than a receiver takes: that would end the stream
+// and leave everything under way on it unknown.
+const (
+	// frameMessagesMax bounds the requests or replies of a frame.
+	frameMessagesMax = 1024
+	// frameBytesMax bounds a frame between peers, and every frame of replies. A single
+	// larger request or reply goes alone.
+	frameBytesMax = 4 << 20
+	// queueRequestsMax bounds what waits for a stream that does not drain.
+	queueRequestsMax = 32 << 10
+)
+
+// bounds of the frames of requests.
+type bounds struct {
+	// FrameBytes is the size up to which requests share a frame.
+	FrameBytes int
+	// RequestBytes is the size of the largest request.
+	RequestBytes int
+}
+
+func peerBounds() bounds { return bounds{FrameBytes: frameBytesMax, RequestBytes: replyBytesMax} }
+
+// NativeBounds are those of clients, whose port takes messages of 2 MiB.
+func NativeBounds() bounds { return bounds{FrameBytes: 1 << 20, RequestBytes: 2<<20 - 4096} }
+
+// fill returns how many of the queued messages make the next frame, and their size.
+func fill[M interface{ SizeVT() int }](queue []M, frameBytes int) (n, bytes int) {
+	for n < len(queue) && n < frameMessagesMax {
+		size := queue[n].SizeVT()
+		if n > 0 && bytes+size > frameBytes {
+			break
+		}
+		n, bytes = n+1, bytes+size
+	}
+	return n, bytes
+}

@@ -1,0 +1,144 @@
+package router
+
+import (
+	"context"
+	"errors"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/txn"
+)
+
+// Starter is a Sender that need not be waited for.
+type Starter interface {
+	// Start sends a request to a node and calls done once with the outcome, as Send would
+	// return it; perhaps before it returns, and perhaps on a goroutine that must not be
+	// blocked. Whoever gives up does not wait much longer than RequestTimeout.
+	Start(node shard.NodeID, req *Request, done func(*Reply, error)) Call
+}
+
+// Call is a request under way.
+type Call interface {
+	// Abandon ends the request, if it has not ended, with what is known of its outcome then.
+	Abandon(cause error)
+}
+
+// over is the Call of a request that has ended, or ends with its context.
+type over struct{}
+
+func (over) Abandon(error) {}
+
+// What follows are Put, Range, DeleteRange and Txn without waiting. done is called once with
+// the outcome and must not block. The first attempt costs neither a goroutine nor a timer; it
+// is made where one shard surely has all the keys, and ends with its answer or when the Call
+// is abandoned. If it fails for certain, or is none, the request is carried out as if it had
+// been waited for, until ctx ends. So whoever abandons a Call has ended its ctx before.
+
+// StartPut is Put without waiting.
+func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
+	again := func() Call {
+		return later(r, func() (*pb.PutResponse, error) { return r.Put(ctx, req) }, done)
+	}
+	p, ok := r.cfg.Cache.find(req.Key)
+	if !ok {
+		return again()
+	}
+	cmd, err := command(shardpb.Kind_PUT, req, true)
+	if err != nil {
+		done(nil, err)
+		return over{}
+	}
+	return start(r, ctx, p, r.writer(p, 0), &cmd, putResponse, again, done)
+}
+
+// StartRange is Range without waiting.
+func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func(*pb.RangeResponse, error)) Call {
+	again := func() Call {
+		return later(r, func() (*pb.RangeResponse, error) { return r.Range(ctx, req) }, done)
+	}
+	p, ok := r.cfg.Cache.find(req.Key)
+	if !ok || req.Revision > 0 || !holds(p.Span, req.Key, req.RangeEnd) {
+		return again()
+	}
+	sub := &Request{Op: routerpb.Op_OP_RANGE, Message: req, Serializable: req.Serializable}
+	return start(r, ctx, p, r.reader(p, 0), sub, rangeResponse, again, done)
+}
+
+// StartDeleteRange is DeleteRange without waiting.
+func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeRequest, done func(*pb.DeleteRangeResponse, error)) Call {
+	again := func() Call {
+		return later(r, func() (*pb.DeleteRangeResponse, error) { return r.DeleteRange(ctx, req) }, done)
+	}
+	p, ok := r.cfg.Cache.find(req.Key)
+	if !ok || !holds(p.Span, req.Key, req.RangeEnd) {
+		return again()
+	}
+	cmd, err := command(shardpb.Kind_DELETE_RANGE, req, false)
+	if err != nil {
+		done(nil, err)
+		return over{}
+	}
+	return start(r, ctx, p, r.writer(p, 0), &cmd, deleteResponse, again, done)
+}
+
+// StartTxn is Txn without waiting.
+func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Call {
+	again := func() Call {
+		return later(r, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
+	}
+	foot := txn.FootprintTxn(req)
+	if len(foot.Writes) == 0 || txn.HighestReadRevision(req) > 0 {
+		return again()
+	}
+	p, ok := r.cfg.Cache.find(foot.Writes[0].Start)
+	if !ok || !foot.Within(p.Span) {
+		return again()
+	}
+	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
+	if err != nil {
+		done(nil, err)
+		return over{}
+	}
+	return start(r, ctx, p, r.writer(p, 0), &cmd, txnResponse, again, done)
+}
+
+// start makes the first attempt of a request to the shard at p. response makes the answer
+// of the shard's; again is what remains to be tried.
+func start[R any](r *Router, ctx context.Context, p Place, node shard.NodeID, req *Request, response func(*Reply) R, again func() Call, done func(R, error)) Call {
+	if node == 0 {
+		return again()
+	}
+	req.Shard, req.Epoch = p.ID, p.Epoch
+	if req.Command != nil {
+		req.Command.Epoch = p.Epoch
+	}
+	return r.cfg.Starter.Start(node, req, func(reply *Reply, err error) {
+		reply, err = r.settle(p, node, req, reply, err)
+		switch {
+		case err == nil:
+			done(response(reply), nil)
+		case ctx.Err() == nil && unapplied(err):
+			again()
+		default:
+			var none R
+			done(none, r.final(ctx, err))
+		}
+	})
+}
+
+// later carries a request out on a goroutine of its own.
+func later[R any](r *Router, request func() (R, error), done func(R, error)) Call {
+	r.work.Go(func() { done(request()) })
+	return over{}
+}
+
+// unapplied reports whether an attempt that ended with err changed nothing (T1), and there
+// is more to try.
+func unapplied(err error) bool {
+	var unregistered *shard.UnregisteredLeaseError
+	var notClosed *shard.NotClosedError
+	return certain(err) || errors.As(err, &unregistered) || errors.As(err, &notClosed)
+}
