@@ -20,7 +20,8 @@ func (s *share) step(cost, held time.Duration) (versions int, rest time.Duration
 
 func TestShareFollowsWhatOthersWait(t *testing.T) {
 	var waited time.Duration
-	s := newShare(func() time.Duration { return waited })
+	var writes uint64
+	s := newShare(func() time.Duration { return waited }, func() uint64 { return writes })
 	const cost = 500 * time.Nanosecond
 	for range 100 {
 		s.step(cost, 0)
@@ -29,16 +30,17 @@ func TestShareFollowsWhatOthersWait(t *testing.T) {
 	require.InDelta(t, stepTime/cost, versions, 1)
 	require.InDelta(t, stepTime, rest, float64(stepTime)/10, "half of a processor is there to be had")
 
-	waited = 2 * pressed
-	s.step(cost, 0)
-	s.step(cost, 0)
-	s.step(cost, 0)
-	_, rest = s.step(cost, 0)
-	require.InDelta(t, 9*stepTime, rest, float64(stepTime)/10, "others come first, but it goes on")
-
-	waited = 0
-	for range 100 {
-		s.step(cost, 0)
+	for _, busy := range []func(){func() { waited = 2 * pressed }, func() { writes++ }} {
+		for range 5 {
+			busy()
+			s.step(cost, 0)
+		}
+		_, rest = s.step(cost, 0)
+		require.InDelta(t, 19*stepTime, rest, float64(stepTime)/10, "others come first, but it goes on")
+		waited = 0
+		for range 100 {
+			s.step(cost, 0)
+		}
 	}
 	s.rested(2 * overslept)
 	require.InDelta(t, shareMax/2, s.part, 0.01, "somebody else on the machine is busy")
@@ -49,7 +51,7 @@ func TestShareFollowsWhatOthersWait(t *testing.T) {
 // A step that had to wait is not taken for one that had more to do: steps would become
 // small and rests long just when there is much to remove.
 func TestShareTellsWorkFromWaiting(t *testing.T) {
-	s := newShare(func() time.Duration { return 0 })
+	s := newShare(func() time.Duration { return 0 }, func() uint64 { return 0 })
 	const cost = 500 * time.Nanosecond
 	for range 100 {
 		s.step(cost, 0)
