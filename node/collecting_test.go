@@ -37,17 +37,17 @@ func TestPutsWhileCollecting(t *testing.T) {
 	size := storeBytes(t, c)
 	t.Logf("%d versions of %d keys written in %s; the store has %d MiB", *versionsFlag, *versionsKeysFlag, time.Since(began).Round(time.Millisecond), size>>20)
 
-	putsMin := max(2_000, *versionsFlag/100)
+	puts := min(max(2_000, *versionsFlag/100), 50_000)
 	w := measurePuts(t, client)
-	testcluster.Until(t, "puts before the compaction", func() bool { return w.count() >= putsMin })
-	before := w.take()
+	w.next(t, 4*puts) // until the store has compacted what was written
+	before := w.next(t, puts)
 	began = time.Now()
 	_, err := client.Compact(t.Context(), rev, clientv3.WithCompactPhysical())
 	require.NoError(t, err)
 	took := time.Since(began)
 	during := w.take()
-	testcluster.Until(t, "puts after it", func() bool { return w.count() >= putsMin })
-	after := w.stop(t)
+	after := w.next(t, puts)
+	w.stop(t)
 	t.Logf("removed in %s, %.0f a second; the store has %d MiB, and less when it has rewritten its files",
 		took.Round(time.Millisecond), float64(*versionsFlag)/took.Seconds(), storeBytes(t, c)>>20)
 	for _, phase := range []struct {
@@ -164,11 +164,21 @@ func (m *meter) take() []time.Duration {
 	return times
 }
 
-func (m *meter) stop(t *testing.T) []time.Duration {
+// next waits for so many puts and returns how long they took.
+func (m *meter) next(t *testing.T, puts int) []time.Duration {
+	var times []time.Duration
+	for len(times) < puts {
+		few := min(1000, puts-len(times)) // which never take long
+		testcluster.Until(t, "puts", func() bool { return m.count() >= few })
+		times = append(times, m.take()...)
+	}
+	return times
+}
+
+func (m *meter) stop(t *testing.T) {
 	m.cancel()
 	m.work.Wait()
 	require.NoError(t, m.mu.failed)
-	return m.take()
 }
 
 func quantile(times []time.Duration, q float64) time.Duration {

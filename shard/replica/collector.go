@@ -49,7 +49,7 @@ type collector struct {
 }
 
 func newCollector(h *Host) *collector {
-	c := &collector{host: h, wake: make(chan struct{}, 1), share: newShare()}
+	c := &collector{host: h, wake: make(chan struct{}, 1), share: newShare(newWaits().since, h.updates.Load)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.progress = make(chan struct{})
 	return c

@@ -51,6 +51,9 @@ type Host struct {
 	summing   *summing
 	pace      pace
 
+	// updates counts the batches that replicas have applied.
+	updates atomic.Uint64
+
 	replicas sync.Map // shard.ID -> *Replica
 	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
 	changed  chan struct{}

@@ -11,10 +11,11 @@ const (
 	// waits no longer for it, and writes of the whole node wait for each other at the end
 	// of a commit, so a put can be held up by as much.
 	stepTime = 500 * time.Microsecond
-	// shareMin of a processor is left to the garbage when the node has more to do than it
-	// can: versions go faster in it than a busy node makes them, and ten million go in two
-	// minutes. shareMax is taken when nobody else wants it.
-	shareMin, shareMax = 0.1, 0.5
+	// shareMin of a processor is left to the garbage while there is anything else to do:
+	// versions go several times faster in it than a busy node makes them, and ten million go
+	// in two minutes. It is little because the store's flushes and compactions of what is
+	// removed take twice as much again. shareMax is taken when nobody else wants it.
+	shareMin, shareMax = 0.05, 0.5
 	// pressed is how long one of ten goroutines that could run waits for a processor when
 	// the node has enough to do, and overslept how late a timer is when others on the
 	// machine have: more than an idle machine needs to wake up.
@@ -28,16 +29,20 @@ const (
 	costFirst = time.Microsecond
 )
 
-// share is how much of a processor the collector takes: it backs off fast when there is a
-// sign that others wait, and comes back slowly.
+// share is how much of a processor the collector takes: it backs off fast when there is
+// other work or a sign that others wait, and comes back slowly.
 type share struct {
-	part    float64 // of one processor
-	cost    float64 // nanoseconds of work for a version
-	waiting waits
+	part float64 // of one processor
+	cost float64 // nanoseconds of work for a version
+	// waited tells how long goroutines had to wait for a processor since it was last asked.
+	waited func() time.Duration
+	// writes counts the writes that were applied, of all shards.
+	writes  func() uint64
+	written uint64 // when it was last asked
 }
 
-func newShare() *share {
-	return &share{part: shareMin, cost: float64(costFirst), waiting: newWaits()}
+func newShare(waited func() time.Duration, writes func() uint64) *share {
+	return &share{part: shareMin, cost: float64(costFirst), waited: waited, writes: writes}
 }
 
 // versions is how many the next step is to look at.
@@ -60,9 +65,12 @@ func (s *share) rest(versions int, took time.Duration) time.Duration {
 	return time.Duration(max(work, float64(stepTime)/4) * (1/s.part - 1))
 }
 
-// rested learns from the rest: by how much it was too long, and what others waited.
+// rested learns from the rest: by how much it was too long, what others waited, and whether
+// there was anything to write.
 func (s *share) rested(late time.Duration) {
-	if waited := s.waiting.since(); late > overslept || waited > pressed {
+	waited, before := s.waited(), s.written
+	s.written = s.writes()
+	if late > overslept || waited > pressed || s.written != before {
 		s.backOff()
 	} else {
 		s.part = min(s.part*1.1, shareMax)
@@ -77,8 +85,8 @@ type waits struct {
 	before []uint64 // counts when it was last asked
 }
 
-func newWaits() waits {
-	w := waits{sample: []metrics.Sample{{Name: "/sched/latencies:seconds"}}}
+func newWaits() *waits {
+	w := &waits{sample: []metrics.Sample{{Name: "/sched/latencies:seconds"}}}
 	w.since()
 	return w
 }

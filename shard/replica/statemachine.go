@@ -42,6 +42,7 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 	if err := r.machine.Update(s.entries, r.proposed); err != nil {
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)
 	}
+	r.host.updates.Add(1)
 	if r.View().Compacted > before.Compacted {
 		r.host.collector.poke()
 	}
