@@ -115,6 +115,9 @@ func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	if at := b.node.cfg.Knobs.Planned; at != nil {
+		at(ctx, b.node.cfg.Name)
+	}
 	var begun []placement.Step
 	for _, s := range decision.Steps {
 		operator, err := b.begin(ctx, m, s)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -241,6 +242,11 @@ func TestAPlanIsAppliedAndUndone(t *testing.T) {
 		return err
 	})
 	testcluster.Until(t, "it to be carried out", func() bool { return leads(leader) == 6-len(begun) })
+	require.Contains(t, metricsOf(t, one), fmt.Sprintf("flotilla_balancer_steps_begun_total{step=\"lead\"} %d\n", len(begun)))
+	testcluster.Until(t, "the leader of the meta group to show how things are", func() bool {
+		shown := metricsOf(t, metaLeader(t, c))
+		return strings.Contains(shown, "flotilla_balancer_paused 1\n") && strings.Contains(shown, `flotilla_balancer_gap_ratio{measure="shards led"} `)
+	})
 	reply, err := admin(t, c, other).Undo(ctx, &adminpb.UndoRequest{})
 	require.NoError(t, err)
 	require.Len(t, reply.Begun, len(begun))

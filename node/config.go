@@ -115,6 +115,10 @@ type Knobs struct {
 	// Operator is called before each step that this node takes of an operator, with the
 	// node's name and the step's. Its error ends the attempt, as a crash there would.
 	Operator func(ctx context.Context, node, step string) error
+	// Planned is called between a plan and its first step, with the node's name.
+	Planned func(ctx context.Context, node string)
+	// AllControl has every node work on operators as if it led the meta group.
+	AllControl bool
 }
 
 func (c Config) withDefaults() Config {

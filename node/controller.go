@@ -83,7 +83,7 @@ func (c *controller) run(ctx context.Context) {
 		operators := m.Operators()
 		for _, o := range operators {
 			r := c.runners[o.Kind]
-			if r == nil || !c.node.meta.leads() || !c.begin(o) {
+			if r == nil || !c.inCharge() || !c.begin(o) {
 				continue
 			}
 			attempts.Go(func() {
@@ -111,6 +111,9 @@ func (c *controller) run(ctx context.Context) {
 		}
 	}
 }
+
+// inCharge reports whether this node is to carry out operators.
+func (c *controller) inCharge() bool { return c.node.cfg.Knobs.AllControl || c.node.meta.leads() }
 
 func (c *controller) begin(o *placement.Operator) bool {
 	c.mu.Lock()
@@ -154,7 +157,7 @@ var errDeposed = errors.New("another node leads the meta group")
 // look reads the map through the meta group's log (O1) and finds the operator there; nil
 // when it has ended.
 func (c *controller) look(ctx context.Context, o *placement.Operator) (*placement.Map, *placement.Operator, error) {
-	if !c.node.meta.leads() {
+	if !c.inCharge() {
 		return nil, nil, errDeposed
 	}
 	m, err := c.node.meta.barrier(ctx)

@@ -27,13 +27,19 @@ func (p *planner) repair() {
 }
 
 // metaVotersMin keeps the placement table through the loss of a node even where data
-// has one replica.
+// has one replica, as far as there are nodes for it.
 const metaVotersMin = 3
 
 // wanted is how many voters a group should have.
 func (p *planner) wanted(g *planGroup) int {
 	if g.meta() {
-		return max(p.rules.ReplicationFactor, metaVotersMin)
+		staying := 0
+		for i := range p.nodes {
+			if p.nodes[i].State != Decommissioning {
+				staying++
+			}
+		}
+		return max(p.rules.ReplicationFactor, min(metaVotersMin, staying))
 	}
 	return p.rules.ReplicationFactor
 }

@@ -253,6 +253,10 @@ func (s *planStory) placementMap(t *testing.T) *Map {
 	}
 	for i, d := range s.shards {
 		d := *d
+		if d.ID == shard.MetaID { // first in a story, if it is there
+			p.Meta = &placementpb.Shard{Descriptor_: d.Proto(), Version: 1}
+			continue
+		}
 		d.Slot = shard.Slot(i % slotCount)
 		if i+1 < len(s.shards) {
 			d.Span.End = s.shards[i+1].Span.Start

@@ -51,3 +51,22 @@ func TestSplitBytes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), out.String())
 }
+
+// What stands behind INIT in one entry meets the leases that the seed has brought.
+func TestLeasesAreThereRightAfterInit(t *testing.T) {
+	f := newFixture(t)
+	for _, r := range f.apply(initCommand(shard.Everything()),
+		command(t, shardpb.Kind_LEASE_GRANT, 1, &shardpb.LeaseCommand{Lease: 1, Ttl: 10}),
+		command(t, shardpb.Kind_PUT, 1, &pb.PutRequest{Key: []byte("p"), Lease: 1}),
+	) {
+		require.NoError(t, r.Err)
+	}
+	split := splitCommand(f.machine.View().Descriptor, testChild, 8, "m")
+	require.NoError(t, f.apply(split)[0].Err)
+	f.turn(testChild)
+	put := command(t, shardpb.Kind_PUT, 1, &pb.PutRequest{Key: []byte("q"), Lease: 1})
+	put.Epoch = split.Child.Epoch
+	for _, r := range f.apply(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: split.Child}, put) {
+		require.NoError(t, r.Err)
+	}
+}
