@@ -253,3 +253,26 @@ func TestReplicasAreComparedUnasked(t *testing.T) {
 		})
 	}
 }
+
+// A copy that misses some of the keys is found when the move has ended, and the node that
+// has it passes it over.
+func TestABadCopyIsFound(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) {
+		cfg.CorruptCheckTime, cfg.RaftLogEntries, cfg.Knobs.Replica.ForgetSpanTail = time.Hour, 20, true
+	}})
+	client := c.Client(t)
+	for i := range 200 { // so that the log does not reach back
+		put(t, client, spread(i%16, fmt.Sprint(i)), "v")
+	}
+	last := spread(15, "15")
+	to := c.Add()
+	to.Start(t)
+	d := theShard(c.Node(1))
+	_, err := c.Node(1).Inside().Move(t.Context(), d.ID, d.Replicas[1].Node, id(to), "a test")
+	require.NoError(t, err)
+	requireMoved(t, c.Node(1), d.ID, d.Replicas[1].Node, id(to))
+	testcluster.Until(t, "an alarm", func() bool { return slices.Equal(corrupt(t, c), []uint64{uint64(id(to))}) })
+	requireShown(t, c, d.ID, to, "quarantined")
+	requireValue(t, c.Client(t, to), last, "v")
+}

@@ -202,8 +202,8 @@ func (p *planner) replace(g *planGroup) {
 }
 
 // replaceUnfit has another node take the place of a replica that serves nothing. If there
-// is none the replica goes first, as far as a majority of the others can do without it, and
-// the next plan adds one, on the same node if need be.
+// is none the replica goes first, as far as a majority of the others can do without it and
+// its node could take another; the next plan adds that.
 func (p *planner) replaceUnfit(g *planGroup, out int, why string) {
 	n := &p.nodes[out]
 	why = fmt.Sprintf("the replica on %s serves nothing: %s", n.Name, why)
@@ -220,6 +220,10 @@ func (p *planner) replaceUnfit(g *planGroup, out int, why string) {
 			Effect: fmt.Sprintf("one on %s serves instead", p.nodes[t].Name)})
 	case wait:
 		p.leave(RuleRepair, g.d.ID, obstacle)
+	case p.refuses(n) != "":
+		p.leave(RuleRepair, g.d.ID, fmt.Sprintf("%s; it stays, because %s could not take another, %s: %s", why, n.Name, p.refuses(n), obstacle))
+	case !p.fits(n, g.bytes):
+		p.leave(RuleRepair, g.d.ID, fmt.Sprintf("%s; it stays, because %s has too little disk for another: %s", why, n.Name, obstacle))
 	case 2*fit > len(g.voters)-1:
 		p.do(g, Step{Kind: RemoveReplica, From: n.ID, Rule: RuleRepair, Why: why,
 			Effect: fmt.Sprintf("%d replicas, and room on %s for another", len(g.voters)-1, n.Name)})

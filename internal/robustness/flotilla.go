@@ -181,6 +181,17 @@ func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, clients[i].Close()) }()
 	}
+	// Replicas that have missed a split are replaced by the balancer. It has to look often
+	// enough, and must not find that the disk of the machine has no room.
+	for name, value := range map[string]string{"rebalance-interval": "1s", "low-space": "0.01"} {
+		err := l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
+			_, err := admin.Set(ctx, &adminpb.SetRequest{Name: name, Value: value})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if err := poll(ctx, func() error { return l.rest(ctx, clients) }); err != nil {
 		return err
 	}
