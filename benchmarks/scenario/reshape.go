@@ -116,7 +116,7 @@ func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 		o.Figures = append(o.Figures,
 			Figure{Name: c.name + ": failed requests", Value: float64(during.Failed()), Bound: atMost(0, 0)},
 			Figure{Name: c.name + ": longest request of a touched shard", Value: millis(pause), Unit: "ms", Bound: c.pause},
-			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms"},
+			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms", Bound: c.pause},
 			Figure{Name: c.name + ": longest request of the other shards", Value: millis(others.Longest()), Unit: "ms"},
 			Figure{Name: c.name + ": took", Value: (c.to - c.from).Seconds(), Unit: "s"},
 		)
