@@ -68,11 +68,14 @@ func (a *agent) run(ctx context.Context) {
 	for {
 		m, changed := a.node.table.next()
 		a.initialise(ctx, m, &steps)
-		leaving := a.leaving(m)
+		leaving, disputed := a.leaving(m), m.Disputed()
 		for _, r := range leaving {
 			do(r.Shard, func(ctx context.Context) { a.remove(ctx, r, m) })
 		}
 		for _, d := range m.OnNode(a.node.self.NodeID) {
+			if r, running := a.node.host.Replica(d.ID); running {
+				r.Dispute(slices.Contains(disputed, d.ID))
+			}
 			do(d.ID, a.next(d, m, leaving))
 		}
 		for _, o := range m.Operators() {
@@ -122,9 +125,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 		return nil
 	}
 	switch {
-	case view.Poisoned:
-		return func(context.Context) { a.handOver(d) }
-	case a.node.hlc.Distrusted() != "":
+	case r.Unfit() != "", a.node.hlc.Distrusted() != "":
 		return func(context.Context) { a.handOver(d) }
 	case view.Descriptor == nil:
 		return func(ctx context.Context) {
@@ -138,7 +139,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 		return func(ctx context.Context) {
 			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: view.Descriptor.Epoch, Revision: int64(m.Compacted())})
 		}
-	case a.shouldLeave(r, view.Descriptor):
+	case a.shouldLeave(view.Descriptor):
 		return func(ctx context.Context) { a.leave(ctx, r, view.Descriptor) }
 	}
 	return nil
@@ -158,10 +159,10 @@ func (a *agent) tellRouter(m *placement.Map) {
 	}
 }
 
-// handOver gives leadership to any node that answers: this one may not propose.
+// handOver gives leadership to any node that answers and can lead: this one may not propose.
 func (a *agent) handOver(d *shard.Descriptor) {
 	for _, r := range d.Replicas {
-		if !r.Learner && a.node.watch.answers(r.Node) {
+		if !r.Learner && a.node.watch.answers(r.Node) && !a.node.watch.unfit(r.Node, d.ID) {
 			// The only errors are "not here" and "one is under way".
 			_ = a.node.host.NodeHost().RequestLeaderTransfer(uint64(d.ID), uint64(r.ID))
 			return
@@ -170,12 +171,12 @@ func (a *agent) handOver(d *shard.Descriptor) {
 }
 
 // shouldLeave reports whether leadership belongs on another node that is well.
-func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
+func (a *agent) shouldLeave(d *shard.Descriptor) bool {
 	preferred := d.PreferredNode
 	if preferred == 0 || preferred == a.node.self.NodeID {
 		return false
 	}
-	return a.node.watch.steady(preferred)
+	return a.node.watch.steady(preferred) && !a.node.watch.unfit(preferred, d.ID)
 }
 
 // leave has the preferred node lead, if it has a replica that may.
@@ -278,7 +279,7 @@ func (a *agent) missing() string {
 			return fmt.Sprintf("shard %s to start", d.ID)
 		case leader == 0:
 			return fmt.Sprintf("a leader of shard %s", d.ID)
-		case r.View().Poisoned: // it waits to be replaced
+		case r.Unfit() != "": // it waits to be replaced
 		case r.View().Descriptor == nil:
 			return fmt.Sprintf("shard %s to be initialised", d.ID)
 		}

@@ -71,6 +71,24 @@ func TestAssemblingALoad(t *testing.T) {
 	}, load.Shards[3])
 }
 
+// A replica that serves nothing is told of as that, and not as one that could lead. What a
+// node said of the one it had before says nothing about the one it has now.
+func TestAssemblingUnfitReplicas(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	m := threeNodes(t)
+	of := func(node shard.NodeID) uint64 {
+		r, _ := m.Shard(3).ReplicaOn(node)
+		return uint64(r.ID)
+	}
+	told := func(replica uint64, unfit string) heardLoad {
+		r := &routerpb.ReplicaLoad{Shard: 3, Replica: replica, Leader: of(1), Measures: true, Applied: 60, Unfit: unfit}
+		return heardLoad{&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{r}}, now}
+	}
+	load := assemble(m, map[shard.NodeID]heardLoad{1: told(of(1), ""), 2: told(of(2), "damaged"), 3: told(9, "damaged")}, now)
+	require.Equal(t, map[shard.NodeID]string{2: "damaged"}, load.Shards[3].Unfit)
+	require.Equal(t, map[shard.NodeID]uint64{1: 0}, load.Shards[3].Behind)
+}
+
 // Silence counts from when somebody began to listen without a long pause.
 func TestSilenceCountsOnlyWhileSomebodyListens(t *testing.T) {
 	l := &loads{}

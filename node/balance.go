@@ -92,19 +92,20 @@ func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step
 	}
 }
 
-// abandon cancels moves to nodes that have died, which would wait for them for ever. The
-// next plan finds the learner that is left.
+// abandon cancels moves to nodes that have died, and of learners that are unfit: both would
+// wait for ever. The next plan finds the learner that is left.
 func (b *balancer) abandon(ctx context.Context, m *placement.Map, load *placement.Load, now time.Time) {
 	for _, o := range m.Operators() {
 		heard := load.Nodes[o.To].Heard
 		if heard.Before(load.Since) {
 			heard = load.Since
 		}
-		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 || now.Sub(heard) <= m.Rules().DeadAfter {
+		unfit := load.Shards[o.Shard].Unfit[o.To]
+		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 || now.Sub(heard) <= m.Rules().DeadAfter && unfit == "" {
 			continue
 		}
 		err := b.node.CancelOperator(ctx, o.Shard, o.ID)
-		b.node.log.Info("giving up a move to a node that is dead", "operator", o.ID, "shard", o.Shard, "node", o.To, "error", err)
+		b.node.log.Info("giving up a move to a node that is dead or a replica that is unfit", "operator", o.ID, "shard", o.Shard, "node", o.To, "unfit", unfit, "error", err)
 	}
 }
 

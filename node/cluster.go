@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
@@ -11,6 +12,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // cluster tells etcd's API about nodes and the meta group.
@@ -83,13 +85,40 @@ func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
 	return s, nil
 }
 
-// Alarms implements etcdapi.Cluster: NOSPACE for every node whose disk is nearly full.
+// Alarms implements etcdapi.Cluster: NOSPACE for every node whose disk is nearly full,
+// CORRUPT for every node that had a replica which was not as the others, and for all nodes of
+// a shard whose replicas differ without a majority.
 func (c *cluster) Alarms() []*pb.AlarmMember {
 	var alarms []*pb.AlarmMember
+	for _, id := range c.corrupt() {
+		alarms = append(alarms, &pb.AlarmMember{MemberID: uint64(id), Alarm: pb.AlarmType_CORRUPT})
+	}
 	for _, id := range c.node.watch.lowDisks() {
 		alarms = append(alarms, &pb.AlarmMember{MemberID: uint64(id), Alarm: pb.AlarmType_NOSPACE})
 	}
 	return alarms
+}
+
+// corrupt are the nodes with a CORRUPT alarm, ascending.
+func (c *cluster) corrupt() []shard.NodeID {
+	m := c.node.table.Map()
+	nodes := m.Damaged()
+	for _, id := range m.Disputed() {
+		if d := m.Shard(id); d != nil {
+			for _, r := range d.Replicas {
+				nodes = append(nodes, r.Node)
+			}
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// Damaged implements etcdapi.Cluster.
+func (c *cluster) Damaged() bool {
+	damaged := false
+	c.node.host.Each(func(r *replica.Replica) { damaged = damaged || r.Damaged() })
+	return damaged
 }
 
 // RaiseAlarm implements etcdapi.Cluster. Alarms state facts that nodes measure; there
@@ -98,12 +127,29 @@ func (c *cluster) RaiseAlarm(_ context.Context, alarm *pb.AlarmMember) error {
 	return status.Error(codes.Unimplemented, fmt.Sprintf("flotilla: alarm %v is raised by nodes themselves and cannot be activated by hand", alarm.Alarm))
 }
 
-// ClearAlarm implements etcdapi.Cluster. An alarm goes when its cause is gone.
-func (c *cluster) ClearAlarm(_ context.Context, alarm *pb.AlarmMember) (bool, error) {
-	for _, a := range c.Alarms() {
-		if a.MemberID == alarm.MemberID && a.Alarm == alarm.Alarm {
-			return true, nil
+// ClearAlarm implements etcdapi.Cluster. NOSPACE goes when its cause is gone. CORRUPT stays
+// until it is cleared here: replicas in quarantine stay there, and shards that took no
+// writes take them again.
+func (c *cluster) ClearAlarm(ctx context.Context, alarm *pb.AlarmMember) (bool, error) {
+	raised := slices.ContainsFunc(c.Alarms(), func(a *pb.AlarmMember) bool {
+		return a.MemberID == alarm.MemberID && a.Alarm == alarm.Alarm
+	})
+	if !raised || alarm.Alarm != pb.AlarmType_CORRUPT {
+		return raised, nil
+	}
+	node, m := shard.NodeID(alarm.MemberID), c.node.table.Map()
+	settings := []string{placement.DamagedSetting(node)}
+	for _, id := range m.Disputed() {
+		if d := m.Shard(id); d != nil {
+			if _, has := d.ReplicaOn(node); has {
+				settings = append(settings, placement.DisputedSetting(id))
+			}
 		}
 	}
-	return false, nil
+	for _, name := range settings {
+		if _, err := c.node.meta.propose(ctx, placement.Set(name, "")); err != nil {
+			return false, fmt.Errorf("clear the alarm: %w", err)
+		}
+	}
+	return true, nil
 }

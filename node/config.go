@@ -82,6 +82,9 @@ type Config struct {
 	// WatchProgressInterval is how often a watch that wants to be told progress, and has
 	// no events, is told. Default 10 min.
 	WatchProgressInterval time.Duration
+	// CorruptCheckTime is how often the replicas of each shard are compared. Those whose
+	// replicas or keys have changed are compared then, too. 0 is only when somebody asks.
+	CorruptCheckTime time.Duration
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
 
@@ -222,6 +225,9 @@ func (c Config) Validate() error {
 	}
 	if c.HistoryRetention < 0 {
 		return fmt.Errorf("--history-retention %s: want how long history is kept, 1h for example, or 0 for as long as nobody compacts it", c.HistoryRetention)
+	}
+	if c.CorruptCheckTime < 0 {
+		return fmt.Errorf("--corrupt-check-time %s: want how often the replicas of each shard are compared, 12h for example, or 0 for only when somebody asks", c.CorruptCheckTime)
 	}
 	if c.InitialSplits != "" {
 		if _, err := placement.ParseSplits(c.InitialSplits); err != nil {

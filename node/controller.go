@@ -183,11 +183,17 @@ func (c *controller) advance(ctx context.Context, o *placement.Operator, to plac
 	return err
 }
 
-// finish lets the shard go.
+// finish lets the shard go, whose replicas are then compared.
 func (c *controller) finish(ctx context.Context, o *placement.Operator) error {
 	_, err := c.node.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_FinishOperator{
 		FinishOperator: &placementpb.FinishOperator{ShardId: uint64(o.Shard), OperatorId: o.ID},
 	}})
+	if err == nil {
+		c.node.check.soon(o.Shard)
+		if o.Child != nil {
+			c.node.check.soon(o.Child.ID)
+		}
+	}
 	return err
 }
 
@@ -202,16 +208,23 @@ func (c *controller) client(m *placement.Map, id shard.NodeID) (routerpb.PeerCli
 
 // order has the node do something with its replica of a shard.
 func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) error {
+	_, err := c.direct(ctx, m, id, req)
+	return err
+}
+
+// direct is order with an answer.
+func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
 	client, err := c.client(m, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
-	if _, err := client.Direct(ctx, req); err != nil {
-		return fmt.Errorf("node %s: %w", id, err)
+	reply, err := client.Direct(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", id, err)
 	}
-	return nil
+	return reply, nil
 }
 
 // report is what a node said about a replica.

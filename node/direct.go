@@ -23,7 +23,10 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		told := &routerpb.ReplicaReport{
 			Shard: uint64(r.ID()), Replica: uint64(r.ReplicaID()), Applied: view.Applied, Leader: uint64(leader), Term: term,
 		}
-		told.Poisoned = view.Poisoned
+		told.Unfit = r.Unfit()
+		if c, any := r.Checksum(); any {
+			told.Checksum = &routerpb.Checksum{Index: c.Index, Done: c.Done, Sum: c.Sum, Versions: c.Versions, Bytes: c.Bytes, Damage: c.Damage}
+		}
 		if d := view.Descriptor; d != nil {
 			told.Epoch, told.Generation = d.Epoch, d.Generation
 		}
@@ -51,19 +54,26 @@ func (s *peerServer) Direct(ctx context.Context, req *routerpb.DirectRequest) (*
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
-	if err := s.obey(ctx, r, req); err != nil {
+	reply := &routerpb.DirectReply{}
+	if err := s.obey(ctx, r, req, reply); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return &routerpb.DirectReply{}, nil
+	return reply, nil
 }
 
-func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest) error {
+func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb.DirectRequest, reply *routerpb.DirectReply) (err error) {
 	switch o := req.Order.(type) {
 	case *routerpb.DirectRequest_CatchUp:
-		if r.ReplicaID() != shard.ReplicaID(o.CatchUp.Replica) {
-			return status.Errorf(codes.FailedPrecondition, "shard %s runs as replica %d here, not as %d", r.ID(), r.ReplicaID(), o.CatchUp.Replica)
+		if err := isReplica(r, o.CatchUp.Replica); err != nil {
+			return err
 		}
 		return r.CatchUp(ctx)
+	case *routerpb.DirectRequest_Quarantine:
+		if err := isReplica(r, o.Quarantine.Replica); err != nil {
+			return err
+		}
+		defer s.node.agent.poke() // it must not lead
+		return r.Quarantine(o.Quarantine.Why)
 	case *routerpb.DirectRequest_SecureSeed:
 		return r.SecureSeed(ctx, shard.DescriptorOf(o.SecureSeed))
 	case *routerpb.DirectRequest_Wean:
@@ -85,6 +95,9 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
 	case *routerpb.DirectRequest_Initialise:
 		return r.Initialise(ctx, shard.DescriptorOf(o.Initialise))
+	case *routerpb.DirectRequest_Check:
+		reply.Index, err = r.SumUp(ctx)
+		return err
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}
@@ -100,4 +113,12 @@ func (n *Node) handOver(ctx context.Context, r *replica.Replica, heir shard.Repl
 	return r.HandOver(ctx, heir, func(ctx context.Context) error {
 		return n.control.order(ctx, n.table.Map(), d.NodeOf(heir), catchUp)
 	})
+}
+
+// isReplica refuses an order to a replica that the node had before, or will have.
+func isReplica(r *replica.Replica, id uint64) error {
+	if r.ReplicaID() != shard.ReplicaID(id) {
+		return status.Errorf(codes.FailedPrecondition, "shard %s runs as replica %d here, not as %d", r.ID(), r.ReplicaID(), id)
+	}
+	return nil
 }

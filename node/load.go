@@ -85,6 +85,7 @@ func (l *loads) own(now time.Time) *routerpb.LoadReply {
 		p := &routerpb.ReplicaLoad{
 			Shard: uint64(r.Shard), Replica: uint64(r.Replica), Leader: uint64(r.Leader), Term: r.Term, Applied: r.Applied,
 			Epoch: r.Epoch, Generation: r.Generation, Bytes: r.Bytes, Versions: r.Versions, Middle: pointProto(r.Middle), Reads: r.Reads,
+			Unfit: r.Unfit,
 		}
 		if !r.Since.IsZero() {
 			p.Measures, p.MeasuredMillis = true, now.Sub(r.Since).Milliseconds()
@@ -165,7 +166,11 @@ func assemble(m *placement.Map, heard map[shard.NodeID]heardLoad, since time.Tim
 		}
 	}
 	for id, replicas := range said {
-		if s, known := shardLoad(replicas); known && m.Shard(id) != nil {
+		d := m.Shard(id)
+		if d == nil {
+			continue
+		}
+		if s, known := shardLoad(d, replicas); known {
 			out.Shards[id] = s
 		}
 	}
@@ -181,7 +186,7 @@ type saidLoad struct {
 
 // shardLoad is what the leader said, and what the others add to it. There is none without
 // a leader: one of the replicas that took itself for it, in the latest term.
-func shardLoad(replicas []saidLoad) (out placement.ShardLoad, known bool) {
+func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoad, known bool) {
 	var leader saidLoad
 	for _, r := range replicas {
 		if r.Leader == r.Replica && r.Measures && (!known || r.Term > leader.Term) {
@@ -200,6 +205,15 @@ func shardLoad(replicas []saidLoad) (out placement.ShardLoad, known bool) {
 	}
 	for _, r := range replicas {
 		out.Reads += r.Reads
+		if r.Unfit != "" {
+			if d.NodeOf(shard.ReplicaID(r.Replica)) == r.node { // or its successor has taken its place
+				if out.Unfit == nil {
+					out.Unfit = make(map[shard.NodeID]string)
+				}
+				out.Unfit[r.node] = r.Unfit
+			}
+			continue
+		}
 		// Not asked at the same moment, a follower may even be ahead.
 		out.Behind[r.node] = leader.Applied - min(r.Applied, leader.Applied)
 	}

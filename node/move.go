@@ -182,12 +182,15 @@ func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor
 		if err != nil {
 			return err
 		}
-		heirs, voters := followers(reports, d, leader, from)
-		if len(heirs) <= voters/2 {
-			return fmt.Errorf("of the %d replicas that would stay %d answer and follow the leader: %w", voters, len(heirs), shard.ErrUnavailable)
+		heirs, following, voters := followers(reports, d, leader, from)
+		if following <= voters/2 {
+			return fmt.Errorf("of the %d replicas that would stay %d answer and follow the leader: %w", voters, following, shard.ErrUnavailable)
 		}
 		if leader.ID != from.ID {
 			return nil
+		}
+		if len(heirs) == 0 {
+			return fmt.Errorf("none of the replicas that would stay is fit to lead: %w", shard.ErrUnavailable)
 		}
 		// Refused while one is under way, and ended by an election timeout.
 		_ = v.order(ctx, m, leader.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Transfer{
@@ -199,24 +202,28 @@ func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor
 	}
 }
 
-// followers returns the voters but for the one that leaves that know the leader, those on
-// the preferred node first, and how many voters there are without it.
-func followers(reports []report, d *shard.Descriptor, leader, from shard.Replica) (following []shard.Replica, voters int) {
+// followers counts the voters but for the one that leaves, and those of them that know the
+// leader. heirs are those that are fit to lead, those on the preferred node first.
+func followers(reports []report, d *shard.Descriptor, leader, from shard.Replica) (heirs []shard.Replica, following, voters int) {
 	for _, r := range d.Replicas {
 		if !r.Learner && r.ID != from.ID {
 			voters++
 		}
 	}
 	for _, r := range reports {
+		if r.member.Learner || r.member.ID == from.ID || r.Leader != uint64(leader.ID) {
+			continue
+		}
+		following++
 		switch {
-		case r.member.Learner, r.member.ID == from.ID, r.Leader != uint64(leader.ID):
+		case r.Unfit != "":
 		case r.member.Node == d.PreferredNode:
-			following = slices.Insert(following, 0, r.member)
+			heirs = slices.Insert(heirs, 0, r.member)
 		default:
-			following = append(following, r.member)
+			heirs = append(heirs, r.member)
 		}
 	}
-	return following, voters
+	return heirs, following, voters
 }
 
 // orderLeader has the shard's leader change its group.

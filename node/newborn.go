@@ -20,7 +20,7 @@ func (a *agent) nextChild(child *shard.Descriptor, m *placement.Map) func(contex
 	if _, here := child.ReplicaOn(a.node.self.NodeID); !running && here {
 		return func(ctx context.Context) { a.start(ctx, child, m) }
 	}
-	if running && r.View().Poisoned && r.Leads() {
+	if running && r.Unfit() != "" && r.Leads() {
 		return func(context.Context) { a.handOver(child) }
 	}
 	return nil

@@ -35,6 +35,7 @@ type Node struct {
 	control *controller
 	balance *balancer
 	loads   *loads
+	check   *checker
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -83,6 +84,7 @@ func New(cfg Config) (*Node, error) {
 	n.control = newController(n)
 	n.balance = &balancer{n}
 	n.loads = newLoads(n)
+	n.check = newChecker(n)
 	return n, nil
 }
 

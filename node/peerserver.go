@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // peerServer answers the other nodes. It is reachable before the node is part of a
@@ -50,11 +51,19 @@ func (s *peerServer) Subscribe(req *routerpb.SubscribeRequest, stream grpc.Serve
 // Hello implements routerpb.PeerServer.
 func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*routerpb.HelloReply, error) {
 	n := s.node
-	return &routerpb.HelloReply{
+	reply := &routerpb.HelloReply{
 		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, Incarnation: n.identity.Incarnation, Identity: n.foundingJSON(),
 		ClockUnixMicros: n.cfg.Clock.Now().UnixMicro(), Join: n.cfg.Join, BootstrapExpect: uint32(n.cfg.BootstrapExpect),
 		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.watch.ownDiskLow(),
-	}, nil
+	}
+	if n.started.Load() {
+		n.host.Each(func(r *replica.Replica) {
+			if r.Unfit() != "" {
+				reply.UnfitShards = append(reply.UnfitShards, uint64(r.ID()))
+			}
+		})
+	}
+	return reply, nil
 }
 
 // Load implements routerpb.PeerServer.

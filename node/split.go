@@ -136,7 +136,7 @@ func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	}
 	following := 0
 	for _, r := range reports {
-		if r.Leader == uint64(leader.ID) && !r.Poisoned {
+		if r.Leader == uint64(leader.ID) && r.Unfit == "" {
 			following++
 		}
 	}
@@ -195,7 +195,7 @@ func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Op
 // that has not when the logs are cut would have to be sent all the data.
 func (s *splitter) arrive(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
 	for began := time.Now(); time.Since(began) < weanPatience; {
-		behind := slices.ContainsFunc(s.reports(ctx, m, d), func(r report) bool { return r.Epoch < d.Epoch && !r.Poisoned })
+		behind := slices.ContainsFunc(s.reports(ctx, m, d), func(r report) bool { return r.Epoch < d.Epoch && r.Unfit == "" })
 		if !behind {
 			return nil
 		}

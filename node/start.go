@@ -202,8 +202,12 @@ func (n *Node) startRouter(context.Context) error {
 	cache := router.NewCache(n.table, cachedDescriptors)
 	n.agent.cache = cache
 	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table}
+	unfit := func(id shard.ID) bool {
+		r, runs := n.host.Replica(id)
+		return runs && r.Unfit() != ""
+	}
 	n.router = router.New(router.Config{
-		Self: n.self.NodeID, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
+		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Subscriber: sender,
 	})
@@ -235,6 +239,9 @@ func (n *Node) startAgent(context.Context) error {
 	n.work.Go(func() { n.control.run(n.ctx) })
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })
+	if n.cfg.CorruptCheckTime > 0 {
+		n.work.Go(func() { n.check.run(n.ctx) })
+	}
 	if n.cfg.HistoryRetention > 0 {
 		n.work.Go(func() { n.retain(n.ctx) })
 	}

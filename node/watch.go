@@ -42,6 +42,7 @@ type peerHealth struct {
 	// clock is what the node's clock showed when it answered last; zero if it never did.
 	clock   time.Time
 	diskLow bool
+	unfit   []shard.ID // shards of which the node's replica serves nothing, and must not lead
 	// stranger is the cluster of whoever answers at the node's address, when it is not
 	// this one. Nothing it says counts.
 	stranger uint64
@@ -133,7 +134,10 @@ func (w *watch) record(id shard.NodeID, name string, sent, received time.Time, r
 		}
 		h.clock = time.UnixMicro(reply.ClockUnixMicros)
 		h.offset = clockOffset(sent, received, h.clock)
-		h.diskLow = reply.DiskLow
+		h.diskLow, h.unfit = reply.DiskLow, nil
+		for _, id := range reply.UnfitShards {
+			h.unfit = append(h.unfit, shard.ID(id))
+		}
 		w.node.hlc.Observe(shard.Revision(reply.HighestRevision))
 	}
 	w.mu.peers[id] = h
@@ -318,6 +322,13 @@ func (w *watch) answers(id shard.NodeID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return !w.mu.peers[id].since.IsZero()
+}
+
+// unfit reports whether the node said that its replica of the shard serves nothing.
+func (w *watch) unfit(id shard.NodeID, of shard.ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Contains(w.mu.peers[id].unfit, of)
 }
 
 // silent are the names of the nodes that do not answer.

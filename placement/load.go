@@ -55,6 +55,9 @@ type ShardLoad struct {
 	// Behind is how many log entries each replica has yet to apply, by node. A replica
 	// that is not listed is unknown.
 	Behind map[shard.NodeID]uint64
+	// Unfit says of replicas that serve nothing and have to be replaced why, by node. They
+	// are not among those Behind.
+	Unfit map[shard.NodeID]string
 }
 
 // SplitPoint is where a shard could be cut.

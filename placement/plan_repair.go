@@ -57,12 +57,15 @@ func (p *planner) ill(g *planGroup) bool {
 		return true
 	}
 	for _, v := range g.voters {
-		if n := &p.nodes[v]; n.condition == dead || n.State == Decommissioning {
+		if n := &p.nodes[v]; n.condition == dead || n.State == Decommissioning || p.unfit(g, v) != "" {
 			return true
 		}
 	}
 	return p.crowded(g)
 }
+
+// unfit says why a group's replica on a node serves nothing; empty when it is well.
+func (p *planner) unfit(g *planGroup, n int) string { return g.load.Unfit[p.nodes[n].ID] }
 
 // crowded reports whether replicas share a zone more than the number of zones forces.
 func (p *planner) crowded(g *planGroup) bool {
@@ -102,7 +105,7 @@ func (p *planner) treat(g *planGroup) {
 func (p *planner) finishLearner(g *planGroup) {
 	l := g.learners[0]
 	n := &p.nodes[l]
-	if len(g.voters) < p.wanted(g) && p.refuses(n) == "" {
+	if len(g.voters) < p.wanted(g) && p.refuses(n) == "" && p.unfit(g, l) == "" {
 		if p.atLimit(g, l) {
 			p.leave(RuleRepair, g.d.ID, p.limitText())
 			return
@@ -152,17 +155,30 @@ func (p *planner) removeSurplus(g *planGroup) {
 // compareWorth is negative if the replica on a is worth less than that on b.
 func (p *planner) compareWorth(g *planGroup, a, b int) int {
 	na, nb := &p.nodes[a], &p.nodes[b]
+	fit := func(n int) int { // 0 is worse
+		if p.unfit(g, n) != "" {
+			return 0
+		}
+		return 1
+	}
 	return cmp.Or(
 		-cmp.Compare(na.condition, nb.condition),
+		cmp.Compare(fit(a), fit(b)),
 		-cmp.Compare(na.State, nb.State), // decommissioning, draining, active
 		p.compareCrowding(g.voters, a, -1, b, -1),
 		-cmp.Compare(na.data, nb.data),
 	)
 }
 
-// replace moves one replica off a node that is gone, or that goes, or that shares a
-// zone with another replica.
+// replace ends one replica that serves nothing, or moves one off a node that is gone, or
+// that goes, or that shares a zone with another replica.
 func (p *planner) replace(g *planGroup) {
+	for _, v := range g.voters {
+		if why := p.unfit(g, v); why != "" {
+			p.replaceUnfit(g, v, why)
+			return
+		}
+	}
 	for _, v := range g.voters {
 		if n := &p.nodes[v]; n.condition == dead {
 			p.replaceOne(g, v, fmt.Sprintf("%s is %s", n.Name, p.conditionText(n)), "a replica stays on "+n.Name+", which is dead")
@@ -177,6 +193,33 @@ func (p *planner) replace(g *planGroup) {
 		}
 	}
 	p.spread(g)
+}
+
+// replaceUnfit has another node take the place of a replica that serves nothing. If there
+// is none the replica goes first, as far as a majority of the others can do without it, and
+// the next plan adds one, on the same node if need be.
+func (p *planner) replaceUnfit(g *planGroup, out int, why string) {
+	n := &p.nodes[out]
+	why = fmt.Sprintf("the replica on %s serves nothing: %s", n.Name, why)
+	t, wait, obstacle := p.target(g, out)
+	fit := 0
+	for _, v := range g.voters {
+		if p.nodes[v].condition == up && p.unfit(g, v) == "" {
+			fit++
+		}
+	}
+	switch {
+	case t >= 0:
+		p.do(g, Step{Kind: MoveReplica, From: n.ID, To: p.nodes[t].ID, Rule: RuleRepair, Bytes: g.load.Bytes, Why: why,
+			Effect: fmt.Sprintf("one on %s serves instead", p.nodes[t].Name)})
+	case wait:
+		p.leave(RuleRepair, g.d.ID, obstacle)
+	case 2*fit > len(g.voters)-1:
+		p.do(g, Step{Kind: RemoveReplica, From: n.ID, Rule: RuleRepair, Why: why,
+			Effect: fmt.Sprintf("%d replicas, and room on %s for another", len(g.voters)-1, n.Name)})
+	default:
+		p.leave(RuleRepair, g.d.ID, fmt.Sprintf("%s; of the %d others only %d are well, so it cannot go before one is added: %s", why, len(g.voters)-1, fit, obstacle))
+	}
 }
 
 func (p *planner) replaceOne(g *planGroup, out int, why, stays string) {

@@ -169,6 +169,10 @@ func (s *planStory) shard(t *testing.T, word string, attributes []string) {
 			if value == "always" {
 				l = ShardLoad{Behind: map[shard.NodeID]uint64{}}
 			}
+		case "unfit":
+			node, why, _ := strings.Cut(value, ":")
+			l.Unfit = map[shard.NodeID]string{s.id(t, node): why}
+			delete(l.Behind, s.id(t, node))
 		case "behind":
 			node, entries, _ := strings.Cut(value, ":")
 			l.Behind[s.id(t, node)] = uint64(number(t, entries))

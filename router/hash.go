@@ -103,10 +103,10 @@ func (r *Router) hashPart(ctx context.Context, c cut, span shard.Span) (hashed *
 	return reply.Message.(*routerpb.HashPart), end, nil
 }
 
-// hasher is the own replica, if there is one, however long it takes: another one's answer
-// would hide that it differs.
+// hasher is the own replica, if there is one that serves, however long it takes: another
+// one's answer would hide that it differs.
 func (r *Router) hasher(p Place, n int) shard.NodeID {
-	if _, ok := p.ReplicaOn(r.cfg.Self); ok {
+	if _, ok := r.ownReplica(p); ok {
 		return r.cfg.Self
 	}
 	return r.reader(p, n)

@@ -37,8 +37,10 @@ type Compactions interface {
 
 // Config is what a Router works with.
 type Config struct {
-	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas.
+	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas, but for
+	// those that Unfit says serve nothing; nil is none.
 	Self        shard.NodeID
+	Unfit       func(shard.ID) bool
 	Cache       *Cache
 	Sender      Sender
 	Starter     Starter    // nil where every request is waited for
@@ -204,24 +206,34 @@ func (r *Router) reader(p Place, n int) shard.NodeID {
 // rotate starts with the own node's replica and goes round the others. Learners may
 // lag far behind and are left out.
 func (r *Router) rotate(p Place, n int) shard.NodeID {
-	if own, ok := p.ReplicaOn(r.cfg.Self); n == 0 && ok && !own.Learner {
+	own, here := r.ownReplica(p)
+	if here && n == 0 && !own.Learner {
 		return r.cfg.Self
 	}
 	var voters []shard.NodeID
-	own := 0
+	start := 0
 	for _, replica := range p.Replicas {
-		if replica.Learner {
+		if replica.Learner || replica.Node == r.cfg.Self && !here {
 			continue
 		}
 		if replica.Node == r.cfg.Self {
-			own = len(voters)
+			start = len(voters)
 		}
 		voters = append(voters, replica.Node)
 	}
 	if len(voters) == 0 {
 		return 0
 	}
-	return voters[(own+n)%len(voters)]
+	return voters[(start+n)%len(voters)]
+}
+
+// ownReplica is the shard's replica on this node, unless that serves nothing.
+func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
+	own, ok := p.ReplicaOn(r.cfg.Self)
+	if !ok || r.cfg.Unfit != nil && r.cfg.Unfit(p.ID) {
+		return shard.Replica{}, false
+	}
+	return own, true
 }
 
 // write sends a command to the shard that owns key, as often as is safe (T1).

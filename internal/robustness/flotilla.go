@@ -172,7 +172,7 @@ func shardsOf(ctx context.Context, cli *clientv3.Client) ([]*adminpb.Shard, erro
 }
 
 // Settle implements Layout. Operators end, all nodes have the same map, in which shards
-// cover the keyspace without overlaps, and all replicas hold the same.
+// cover the keyspace without overlaps, and all replicas serve and hold the same.
 func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
 	clients := make([]*clientv3.Client, len(l.Nodes))
 	for i, n := range l.Nodes {
@@ -184,7 +184,40 @@ func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
 	if err := poll(ctx, func() error { return l.rest(ctx, clients) }); err != nil {
 		return err
 	}
-	return l.sameContent(ctx, clients)
+	if err := l.sameContent(ctx, clients); err != nil {
+		return err
+	}
+	return l.sameChecksums(ctx, clients[0])
+}
+
+// sameChecksums has the cluster compare its replicas by itself, with their history and
+// leases, and asks whether it has ever found that some differed.
+func (l FlotillaLayout) sameChecksums(ctx context.Context, cli *clientv3.Client) error {
+	admin := adminpb.NewAdminClient(cli.ActiveConnection())
+	err := poll(ctx, func() error {
+		shards, err := shardsOf(ctx, cli)
+		if err != nil {
+			return err
+		}
+		for _, s := range shards {
+			checked, err := admin.Check(ctx, &adminpb.CheckRequest{Shard: s.Id})
+			if err == nil && checked.Verdict != "agree" {
+				err = fmt.Errorf("the replicas of shard %d: %v", s.Id, checked)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	alarms, err := cli.AlarmList(ctx)
+	if err == nil && len(alarms.Alarms) > 0 {
+		err = fmt.Errorf("there are alarms: %v", alarms.Alarms)
+	}
+	return err
 }
 
 // rest looks at every node's map.
@@ -217,7 +250,10 @@ func auditShards(shards []*adminpb.Shard) error {
 				voters++
 			}
 		}
+		unfit := slices.IndexFunc(s.Replicas, func(r *adminpb.Replica) bool { return r.Unfit != "" })
 		switch {
+		case unfit >= 0:
+			return fmt.Errorf("replica %d of shard %d serves nothing: %s", s.Replicas[unfit].Id, s.Id, s.Replicas[unfit].Unfit)
 		case s.Operator != nil:
 			return fmt.Errorf("operator %d of shard %d is under way: %s, %s", s.Operator.Id, s.Id, s.Operator.Kind, s.Operator.Phase)
 		case i > 0 && len(end) == 0, !bytes.Equal(end, s.Span.Start):

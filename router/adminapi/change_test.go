@@ -21,6 +21,7 @@ type changed struct {
 	*placement.State
 	unready error
 	lost    error // the outcome of proposals stays unknown
+	checked *Checked
 }
 
 func (c *changed) Look(context.Context) (*View, error) {
@@ -42,6 +43,8 @@ func (c *changed) ReadyToSplit(context.Context, *shard.Descriptor) error { retur
 func (c *changed) Rebalance(context.Context) ([]placement.Step, error) {
 	return []placement.Step{{Kind: placement.TransferLeader, Shard: 3, From: 1, To: 2}}, c.lost
 }
+
+func (c *changed) CheckShard(context.Context, shard.ID) (*Checked, error) { return c.checked, c.lost }
 
 // withFourth is three nodes with all shards, and one that has joined.
 func withFourth(t *testing.T) (*Server, *changed) {

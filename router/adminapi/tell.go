@@ -39,7 +39,7 @@ func (v *View) shard(d *shard.Descriptor) *adminpb.Shard {
 }
 
 func (v *View) replica(id shard.ID, r shard.Replica) *adminpb.Replica {
-	out := &adminpb.Replica{Id: uint64(r.ID), Node: v.name(r.Node), Learner: r.Learner, HeardMillis: -1, Lag: -1}
+	out := &adminpb.Replica{Id: uint64(r.ID), Node: v.name(r.Node), Learner: r.Learner, HeardMillis: -1, Lag: -1, Unfit: v.Load.Shards[id].Unfit[r.Node]}
 	if size, told := v.Sizes[id][r.Node]; told {
 		out.Bytes, out.HeardMillis = size, v.age(v.Load.Nodes[r.Node].Heard)
 	}

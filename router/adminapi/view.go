@@ -28,6 +28,8 @@ type Changes interface {
 	ReadyToSplit(ctx context.Context, d *shard.Descriptor) error
 	// Rebalance begins the steps of the plan, once, and returns those that began.
 	Rebalance(ctx context.Context) ([]placement.Step, error)
+	// CheckShard compares what the replicas of a shard hold, and deals with what differs.
+	CheckShard(ctx context.Context, id shard.ID) (*Checked, error)
 }
 
 // View is the cluster as one node sees it at a moment.

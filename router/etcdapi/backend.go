@@ -86,6 +86,9 @@ type Cluster interface {
 
 	// Alarms lists the alarms raised in the cluster, as far as this node knows.
 	Alarms() []*pb.AlarmMember
+	// Damaged reports whether this node holds data that may be corrupt, whatever alarms
+	// there are.
+	Damaged() bool
 	// RaiseAlarm raises an alarm, also one that is raised already.
 	RaiseAlarm(ctx context.Context, alarm *pb.AlarmMember) error
 	// ClearAlarm clears an alarm and reports whether it was raised.

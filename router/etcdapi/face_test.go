@@ -163,6 +163,7 @@ type fakeCluster struct {
 		sync.Mutex
 		leaderless bool
 		alarms     []*pb.AlarmMember
+		sound      bool // whatever alarms there are
 	}
 	err     error        // immutable; what Members and Status answer
 	watches *fakeWatches // immutable; whose revision it has, if there are any
@@ -207,6 +208,18 @@ func (c *fakeCluster) Alarms() []*pb.AlarmMember {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.mu.alarms)
+}
+
+func (c *fakeCluster) Damaged() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.mu.sound && slices.ContainsFunc(c.mu.alarms, func(a *pb.AlarmMember) bool { return a.Alarm == pb.AlarmType_CORRUPT })
+}
+
+func (c *fakeCluster) setSound() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.sound = true
 }
 
 func (c *fakeCluster) RaiseAlarm(_ context.Context, a *pb.AlarmMember) error {

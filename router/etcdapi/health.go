@@ -42,11 +42,11 @@ func (s *Server) readinessChecks() []check {
 	}
 }
 
+// corruptionCheck is about this node alone. Damage on another one is contained there: were
+// all nodes to fail for it, what it is contained for would be lost.
 func (s *Server) corruptionCheck(context.Context) error {
-	for _, a := range s.cluster.Alarms() {
-		if a.Alarm == pb.AlarmType_CORRUPT {
-			return errors.New("alarm activated: CORRUPT")
-		}
+	if s.cluster.Damaged() {
+		return errors.New("alarm activated: CORRUPT")
 	}
 	return nil
 }
@@ -95,12 +95,15 @@ func (s *Server) unhealthy(ctx context.Context, exclude []string, serializable b
 	for _, a := range s.cluster.Alarms() {
 		name := a.Alarm.String()
 		switch {
-		case slices.Contains(exclude, name):
-		case a.Alarm == pb.AlarmType_NOSPACE, a.Alarm == pb.AlarmType_CORRUPT:
+		case slices.Contains(exclude, name), a.Alarm == pb.AlarmType_CORRUPT: // of that, below
+		case a.Alarm == pb.AlarmType_NOSPACE:
 			return "ALARM " + name
 		default:
 			return "ALARM UNKNOWN"
 		}
+	}
+	if name := pb.AlarmType_CORRUPT.String(); s.cluster.Damaged() && !slices.Contains(exclude, name) { // as corruptionCheck
+		return "ALARM " + name
 	}
 	if !serializable && !s.cluster.HasLeader() {
 		return "RAFT NO LEADER"

@@ -98,6 +98,19 @@ func TestProbes(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, code)
 }
 
+// Damage is a matter of the node that has it: the others stay in service.
+func TestDamageElsewhere(t *testing.T) {
+	f := newFace(t)
+	require.NoError(t, f.cluster.RaiseAlarm(t.Context(), &pb.AlarmMember{MemberID: 0xB2, Alarm: pb.AlarmType_CORRUPT}))
+	code, _ := f.get(t, "/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	f.cluster.setSound()
+	for _, path := range []string{"/readyz", "/health"} {
+		code, body := f.get(t, path)
+		require.Equal(t, http.StatusOK, code, body)
+	}
+}
+
 func TestGateway(t *testing.T) {
 	f := newFace(t)
 	post := func(path, body string) (int, map[string]any) {

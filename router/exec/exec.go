@@ -44,7 +44,7 @@ func New(host *replica.Host, space func() error) *Executor {
 // Write proposes the command of an OP_WRITE request and calls done exactly once with
 // its outcome. done must not block.
 func (e *Executor) Write(req *router.Request, done func(*router.Reply, error)) {
-	r, ok := e.host.Replica(req.Shard)
+	r, ok := e.host.Serving(req.Shard)
 	if !ok {
 		done(nil, &shard.NoReplicaError{Shard: req.Shard})
 		return
@@ -74,7 +74,7 @@ func (e *Executor) Write(req *router.Request, done func(*router.Reply, error)) {
 
 // Read answers every other request.
 func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
-	r, ok := e.host.Replica(req.Shard)
+	r, ok := e.host.Serving(req.Shard)
 	if !ok {
 		return nil, &shard.NoReplicaError{Shard: req.Shard}
 	}
@@ -117,7 +117,7 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 
 // Subscribe opens a feed at the node's replica of the shard (router.Subscriber).
 func (e *Executor) Subscribe(sub *router.Subscription, ready func()) (router.Feed, error) {
-	r, ok := e.host.Replica(sub.Shard)
+	r, ok := e.host.Serving(sub.Shard)
 	if !ok {
 		return nil, &shard.NoReplicaError{Shard: sub.Shard}
 	}

@@ -157,6 +157,7 @@ type ReplicaLoad struct {
 	PeakWrites     float64     `protobuf:"fixed64,16,opt,name=peak_writes,json=peakWrites,proto3" json:"peak_writes,omitempty"`
 	PeakWriteBytes float64     `protobuf:"fixed64,17,opt,name=peak_write_bytes,json=peakWriteBytes,proto3" json:"peak_write_bytes,omitempty"`
 	Balance        *SplitPoint `protobuf:"bytes,18,opt,name=balance,proto3" json:"balance,omitempty"` // divides the writes
+	Unfit          string      `protobuf:"bytes,19,opt,name=unfit,proto3" json:"unfit,omitempty"`     // why it serves nothing and has to be replaced; empty: it is well
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -317,6 +318,13 @@ func (x *ReplicaLoad) GetBalance() *SplitPoint {
 	return nil
 }
 
+func (x *ReplicaLoad) GetUnfit() string {
+	if x != nil {
+		return x.Unfit
+	}
+	return ""
+}
+
 // SplitPoint is where a shard could be cut.
 type SplitPoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -382,7 +390,7 @@ const file_router_routerpb_load_proto_rawDesc = "" +
 	"\tdisk_free\x18\x02 \x01(\x03R\bdiskFree\x12!\n" +
 	"\ffsync_micros\x18\x03 \x01(\x03R\vfsyncMicros\x12)\n" +
 	"\x10clock_distrusted\x18\x04 \x01(\tR\x0fclockDistrusted\x12;\n" +
-	"\breplicas\x18\x05 \x03(\v2\x1f.flotilla.router.v1.ReplicaLoadR\breplicas\"\xbc\x04\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1f.flotilla.router.v1.ReplicaLoadR\breplicas\"\xd2\x04\n" +
 	"\vReplicaLoad\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x16\n" +
@@ -406,7 +414,8 @@ const file_router_routerpb_load_proto_rawDesc = "" +
 	"\vpeak_writes\x18\x10 \x01(\x01R\n" +
 	"peakWrites\x12(\n" +
 	"\x10peak_write_bytes\x18\x11 \x01(\x01R\x0epeakWriteBytes\x128\n" +
-	"\abalance\x18\x12 \x01(\v2\x1e.flotilla.router.v1.SplitPointR\abalance\"2\n" +
+	"\abalance\x18\x12 \x01(\v2\x1e.flotilla.router.v1.SplitPointR\abalance\x12\x14\n" +
+	"\x05unfit\x18\x13 \x01(\tR\x05unfit\"2\n" +
 	"\n" +
 	"SplitPoint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +

@@ -637,6 +637,7 @@ type HelloReply struct {
 	BootstrapExpect uint32                 `protobuf:"varint,7,opt,name=bootstrap_expect,json=bootstrapExpect,proto3" json:"bootstrap_expect,omitempty"`
 	HighestRevision int64                  `protobuf:"varint,8,opt,name=highest_revision,json=highestRevision,proto3" json:"highest_revision,omitempty"`
 	DiskLow         bool                   `protobuf:"varint,9,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
+	UnfitShards     []uint64               `protobuf:"varint,10,rep,packed,name=unfit_shards,json=unfitShards,proto3" json:"unfit_shards,omitempty"` // of which the node's replica serves nothing
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -732,6 +733,13 @@ func (x *HelloReply) GetDiskLow() bool {
 		return x.DiskLow
 	}
 	return false
+}
+
+func (x *HelloReply) GetUnfitShards() []uint64 {
+	if x != nil {
+		return x.UnfitShards
+	}
+	return nil
 }
 
 type JoinRequest struct {
@@ -1486,7 +1494,8 @@ type ReplicaReport struct {
 	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the descriptor applied; 0: not initialised
 	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor applied
-	Poisoned      bool                   `protobuf:"varint,8,opt,name=poisoned,proto3" json:"poisoned,omitempty"`     // it was told to begin without its data and has to be replaced
+	Unfit         string                 `protobuf:"bytes,9,opt,name=unfit,proto3" json:"unfit,omitempty"`            // why it serves nothing and has to be replaced; empty: it is well
+	Checksum      *Checksum              `protobuf:"bytes,20,opt,name=checksum,proto3" json:"checksum,omitempty"`     // the last one begun; unset: none was since the node started
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1570,11 +1579,103 @@ func (x *ReplicaReport) GetGeneration() uint64 {
 	return 0
 }
 
-func (x *ReplicaReport) GetPoisoned() bool {
+func (x *ReplicaReport) GetUnfit() string {
 	if x != nil {
-		return x.Poisoned
+		return x.Unfit
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetChecksum() *Checksum {
+	if x != nil {
+		return x.Checksum
+	}
+	return nil
+}
+
+// Checksum is what a replica holds, summed up after an entry of its group's log.
+type Checksum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of the entry
+	Done          bool                   `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`   // what follows is known
+	Sum           uint64                 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	Versions      int64                  `protobuf:"varint,4,opt,name=versions,proto3" json:"versions,omitempty"` // of keys, summed up
+	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`       // of them
+	Damage        string                 `protobuf:"bytes,6,opt,name=damage,proto3" json:"damage,omitempty"`      // why there is no sum: what the store holds cannot be read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checksum) Reset() {
+	*x = Checksum{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checksum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checksum) ProtoMessage() {}
+
+func (x *Checksum) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
+func (*Checksum) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Checksum) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Checksum) GetDone() bool {
+	if x != nil {
+		return x.Done
 	}
 	return false
+}
+
+func (x *Checksum) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Checksum) GetVersions() int64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *Checksum) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Checksum) GetDamage() string {
+	if x != nil {
+		return x.Damage
+	}
+	return ""
 }
 
 // DirectRequest is an order to the node's replica of a shard. Members change at the
@@ -1593,6 +1694,8 @@ type DirectRequest struct {
 	//	*DirectRequest_SecureSeed
 	//	*DirectRequest_Initialise
 	//	*DirectRequest_Wean
+	//	*DirectRequest_Check
+	//	*DirectRequest_Quarantine
 	Order         isDirectRequest_Order `protobuf_oneof:"order"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1600,7 +1703,7 @@ type DirectRequest struct {
 
 func (x *DirectRequest) Reset() {
 	*x = DirectRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1715,7 @@ func (x *DirectRequest) String() string {
 func (*DirectRequest) ProtoMessage() {}
 
 func (x *DirectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1728,7 @@ func (x *DirectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectRequest.ProtoReflect.Descriptor instead.
 func (*DirectRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DirectRequest) GetShard() uint64 {
@@ -1723,6 +1826,24 @@ func (x *DirectRequest) GetWean() *Wean {
 	return nil
 }
 
+func (x *DirectRequest) GetCheck() *Check {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetQuarantine() *Quarantine {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Quarantine); ok {
+			return x.Quarantine
+		}
+	}
+	return nil
+}
+
 type isDirectRequest_Order interface {
 	isDirectRequest_Order()
 }
@@ -1763,6 +1884,14 @@ type DirectRequest_Wean struct {
 	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split
 }
 
+type DirectRequest_Check struct {
+	Check *Check `protobuf:"bytes,20,opt,name=check,proto3,oneof"` // at the leader: has all replicas sum up what they hold
+}
+
+type DirectRequest_Quarantine struct {
+	Quarantine *Quarantine `protobuf:"bytes,21,opt,name=quarantine,proto3,oneof"` // this node's replica serves nothing from now on
+}
+
 func (*DirectRequest_AddLearner) isDirectRequest_Order() {}
 
 func (*DirectRequest_CatchUp) isDirectRequest_Order() {}
@@ -1781,15 +1910,20 @@ func (*DirectRequest_Initialise) isDirectRequest_Order() {}
 
 func (*DirectRequest_Wean) isDirectRequest_Order() {}
 
+func (*DirectRequest_Check) isDirectRequest_Order() {}
+
+func (*DirectRequest_Quarantine) isDirectRequest_Order() {}
+
 type DirectReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // check: of the entry after which the sums are taken
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DirectReply) Reset() {
 	*x = DirectReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1935,7 @@ func (x *DirectReply) String() string {
 func (*DirectReply) ProtoMessage() {}
 
 func (x *DirectReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1948,102 @@ func (x *DirectReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectReply.ProtoReflect.Descriptor instead.
 func (*DirectReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DirectReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
+}
+
+type Quarantine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"` // this node's
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quarantine) Reset() {
+	*x = Quarantine{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quarantine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quarantine) ProtoMessage() {}
+
+func (x *Quarantine) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
+func (*Quarantine) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Quarantine) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Quarantine) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 type Split struct {
@@ -1827,7 +2056,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2068,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2081,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Split) GetDescriptor_() *shardpb.Descriptor {
@@ -1877,7 +2106,7 @@ type Wean struct {
 
 func (x *Wean) Reset() {
 	*x = Wean{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2118,7 @@ func (x *Wean) String() string {
 func (*Wean) ProtoMessage() {}
 
 func (x *Wean) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2131,7 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
 }
 
 type Member struct {
@@ -1915,7 +2144,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2156,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2169,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2002,7 +2231,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12\x12\n" +
 	"\x04join\x18\x04 \x03(\tR\x04join\x12)\n" +
 	"\x10bootstrap_expect\x18\x05 \x01(\rR\x0fbootstrapExpect\x12\x1a\n" +
-	"\bidentity\x18\x06 \x01(\fR\bidentity\"\xac\x02\n" +
+	"\bidentity\x18\x06 \x01(\fR\bidentity\"\xcf\x02\n" +
 	"\n" +
 	"HelloReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
@@ -2013,7 +2242,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x04join\x18\x06 \x03(\tR\x04join\x12)\n" +
 	"\x10bootstrap_expect\x18\a \x01(\rR\x0fbootstrapExpect\x12)\n" +
 	"\x10highest_revision\x18\b \x01(\x03R\x0fhighestRevision\x12\x19\n" +
-	"\bdisk_low\x18\t \x01(\bR\adiskLow\"\x81\x01\n" +
+	"\bdisk_low\x18\t \x01(\bR\adiskLow\x12!\n" +
+	"\funfit_shards\x18\n" +
+	" \x03(\x04R\vunfitShards\"\x81\x01\n" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr\x12\x1f\n" +
@@ -2064,7 +2295,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
 	"\vReportReply\x12=\n" +
-	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xd7\x01\n" +
+	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\x91\x02\n" +
 	"\rReplicaReport\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
@@ -2074,8 +2305,16 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12\x1e\n" +
 	"\n" +
 	"generation\x18\a \x01(\x04R\n" +
-	"generation\x12\x1a\n" +
-	"\bpoisoned\x18\b \x01(\bR\bpoisoned\"\xb4\x04\n" +
+	"generation\x12\x14\n" +
+	"\x05unfit\x18\t \x01(\tR\x05unfit\x128\n" +
+	"\bchecksum\x18\x14 \x01(\v2\x1c.flotilla.router.v1.ChecksumR\bchecksumJ\x04\b\b\x10\t\"\x90\x01\n" +
+	"\bChecksum\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x12\x10\n" +
+	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x1a\n" +
+	"\bversions\x18\x04 \x01(\x03R\bversions\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06damage\x18\x06 \x01(\tR\x06damage\"\xa9\x05\n" +
 	"\rDirectRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
 	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
@@ -2091,9 +2330,19 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"initialise\x18\t \x01(\v2\x1d.flotilla.shard.v1.DescriptorH\x00R\n" +
 	"initialise\x12.\n" +
 	"\x04wean\x18\n" +
-	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04weanB\a\n" +
-	"\x05order\"\r\n" +
-	"\vDirectReply\"{\n" +
+	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04wean\x121\n" +
+	"\x05check\x18\x14 \x01(\v2\x19.flotilla.router.v1.CheckH\x00R\x05check\x12@\n" +
+	"\n" +
+	"quarantine\x18\x15 \x01(\v2\x1e.flotilla.router.v1.QuarantineH\x00R\n" +
+	"quarantineB\a\n" +
+	"\x05order\"#\n" +
+	"\vDirectReply\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\a\n" +
+	"\x05Check\"8\n" +
+	"\n" +
+	"Quarantine\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"{\n" +
 	"\x05Split\x12=\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
@@ -2171,7 +2420,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2194,62 +2443,68 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*ReportRequest)(nil),      // 18: flotilla.router.v1.ReportRequest
 	(*ReportReply)(nil),        // 19: flotilla.router.v1.ReportReply
 	(*ReplicaReport)(nil),      // 20: flotilla.router.v1.ReplicaReport
-	(*DirectRequest)(nil),      // 21: flotilla.router.v1.DirectRequest
-	(*DirectReply)(nil),        // 22: flotilla.router.v1.DirectReply
-	(*Split)(nil),              // 23: flotilla.router.v1.Split
-	(*Wean)(nil),               // 24: flotilla.router.v1.Wean
-	(*Member)(nil),             // 25: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 26: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 27: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 28: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 29: flotilla.router.v1.LoadRequest
-	(*LoadReply)(nil),          // 30: flotilla.router.v1.LoadReply
+	(*Checksum)(nil),           // 21: flotilla.router.v1.Checksum
+	(*DirectRequest)(nil),      // 22: flotilla.router.v1.DirectRequest
+	(*DirectReply)(nil),        // 23: flotilla.router.v1.DirectReply
+	(*Check)(nil),              // 24: flotilla.router.v1.Check
+	(*Quarantine)(nil),         // 25: flotilla.router.v1.Quarantine
+	(*Split)(nil),              // 26: flotilla.router.v1.Split
+	(*Wean)(nil),               // 27: flotilla.router.v1.Wean
+	(*Member)(nil),             // 28: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 29: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 30: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 31: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 32: flotilla.router.v1.LoadRequest
+	(*LoadReply)(nil),          // 33: flotilla.router.v1.LoadReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	26, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	29, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	27, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	30, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	28, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	31, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	20, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
-	25, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	25, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	25, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	25, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	25, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	23, // 15: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	27, // 16: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	27, // 17: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
-	24, // 18: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	27, // 19: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	27, // 20: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 21: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	13, // 22: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 23: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	29, // 24: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	7,  // 25: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 26: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 27: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	18, // 28: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	21, // 29: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 30: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 31: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 32: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	30, // 33: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	8,  // 34: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 35: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 36: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	19, // 37: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	22, // 38: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	21, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
+	28, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	28, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	28, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	28, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	28, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	26, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	30, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	30, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	27, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	24, // 20: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
+	25, // 21: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
+	30, // 22: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	30, // 23: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 24: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	13, // 25: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 26: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	32, // 27: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	7,  // 28: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 29: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 30: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	18, // 31: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	22, // 32: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 33: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 34: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 35: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	33, // 36: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	8,  // 37: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 38: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 39: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	19, // 40: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	23, // 41: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	33, // [33:42] is the sub-list for method output_type
+	24, // [24:33] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -2258,7 +2513,7 @@ func file_router_routerpb_peer_proto_init() {
 		return
 	}
 	file_router_routerpb_load_proto_init()
-	file_router_routerpb_peer_proto_msgTypes[19].OneofWrappers = []any{
+	file_router_routerpb_peer_proto_msgTypes[20].OneofWrappers = []any{
 		(*DirectRequest_AddLearner)(nil),
 		(*DirectRequest_CatchUp)(nil),
 		(*DirectRequest_Promote)(nil),
@@ -2268,6 +2523,8 @@ func file_router_routerpb_peer_proto_init() {
 		(*DirectRequest_SecureSeed)(nil),
 		(*DirectRequest_Initialise)(nil),
 		(*DirectRequest_Wean)(nil),
+		(*DirectRequest_Check)(nil),
+		(*DirectRequest_Quarantine)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2275,7 +2532,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

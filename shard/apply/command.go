@@ -61,6 +61,8 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 		return nil, r.compact(cmd)
 	case shardpb.Kind_SPLIT:
 		return nil, r.split(cmd)
+	case shardpb.Kind_CHECKSUM:
+		return r.sumUp(cmd)
 	default:
 		return nil, malformed("command kind %d", cmd.Kind)
 	}

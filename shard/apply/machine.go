@@ -25,6 +25,10 @@ type Options struct {
 	Watches *watch.Metrics
 	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
 	Node shard.NodeID
+	// Checksum, if set, is called after the entry of the log that asks for what the replica
+	// holds to be summed up, and before any later one: what the machine shows then is the
+	// state after that entry. It is called by the apply worker.
+	Checksum func(index uint64)
 	// Knobs are for tests.
 	Knobs Knobs
 }
@@ -97,6 +101,9 @@ func (m *Machine) Leases() *lease.Table { return m.leases.Load() }
 // LeaseChanges lists the leases at home here that the last Update changed. It is for the
 // apply worker.
 func (m *Machine) LeaseChanges() []lease.RecordChange { return m.leaseChanges }
+
+// EndFeeds ends who watches and would watch later, with the error.
+func (m *Machine) EndFeeds(err error) { m.hub.End(err) }
 
 // Close ends who watches and gives up what the machine keeps in memory. It is the apply
 // worker's last call.

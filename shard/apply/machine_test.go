@@ -36,6 +36,8 @@ type fixture struct {
 	index   uint64
 	// aside are the node's other machines: see turn.
 	aside map[shard.ID]*apply.Machine
+	// checksum, if set, is called for machines opened afterwards: apply.Options.Checksum.
+	checksum func(index uint64)
 }
 
 func newFixture(t testing.TB) *fixture { return newNode(t, 1, vfs.NewMem()) }
@@ -59,7 +61,9 @@ func (f *fixture) open() {
 
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
-	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node})
+	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
+		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node, Checksum: f.checksum,
+	})
 	require.NoError(f.t, err)
 	return m
 }

@@ -30,21 +30,28 @@ type Entry struct {
 // Update applies entries in order, all in one engine batch (A3), and publishes the
 // new View; only then are the results valid. wanted, which may be nil, is called for
 // every batch that can be read and tells whether this process waits for its results;
-// it must not keep the batch. Entries up to the applied index are passed over.
+// it must not keep the batch. Entries up to the applied index are passed over. After one that
+// asks for a checksum a new batch begins, so that there is a moment that it speaks of.
 //
 // After an error the machine refuses everything until it is opened anew or reloaded.
 func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
 	if m.broken != nil {
 		return fmt.Errorf("apply to shard %s after a failure: %w", m.id, m.broken)
 	}
-	if err := m.update(entries, wanted); err != nil {
-		m.broken = err
-		return fmt.Errorf("apply to shard %s replica %d: %w", m.id, m.replica, err)
+	m.leaseChanges = nil
+	for len(entries) > 0 {
+		n, err := m.update(entries, wanted)
+		if err != nil {
+			m.broken = err
+			return fmt.Errorf("apply to shard %s replica %d: %w", m.id, m.replica, err)
+		}
+		entries = entries[n:]
 	}
 	return nil
 }
 
-func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (err error) {
+// update applies some of the entries, and returns how many.
+func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n int, err error) {
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	reader := m.engine.NewReader()
@@ -55,40 +62,39 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
-	m.leaseChanges = nil
 
-	if err := r.applyAll(entries, wanted); err != nil {
-		return err
+	if n, err = r.applyAll(entries, wanted); err != nil {
+		return n, err
 	}
 	if r.view.Applied == before {
-		return nil
+		return n, nil
 	}
 	if r.reshaped() {
 		// The collector must not go on in keys that are not the replica's any more (A8).
 		m.garbage.Lock()
 		defer m.garbage.Unlock()
 		if err := m.storeReshaped(b, r); err != nil {
-			return err
+			return n, err
 		}
 	}
 	state, err := MarshalState(r.view)
 	if err != nil {
-		return err
+		return n, err
 	}
 	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
-		return fmt.Errorf("write state record: %w", err)
+		return n, fmt.Errorf("write state record: %w", err)
 	}
 	changes := r.leases.Changes()
 	if err := m.storeLeases(b, changes); err != nil {
-		return err
+		return n, err
 	}
 	if err := m.engine.Commit(b); err != nil {
-		return err
+		return n, err
 	}
 	m.rows.Outdate(r.w)
 	r.w.Finish()
 	r.leases.Commit()
-	m.leaseChanges = changes.Records
+	m.leaseChanges = append(m.leaseChanges, changes.Records...)
 	for _, id := range changes.Left {
 		m.leaseChanges = append(m.leaseChanges, lease.RecordChange{ID: id})
 	}
@@ -96,7 +102,10 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
 	m.hub.Publish(r.events.batch, view)
-	return nil
+	if r.checksum && m.options.Checksum != nil {
+		m.options.Checksum(view.Applied)
+	}
+	return n, nil
 }
 
 // run is one Update on its way: what it has written is in w, what it has done to the
@@ -119,9 +128,12 @@ type run struct {
 	// splits are the seeds of the SPLITs carried out, begun the one that INIT has taken.
 	splits []seed
 	begun  *taken
+	// checksum ends the run after the entry that asks for one.
+	checksum bool
 }
 
-func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
+// applyAll applies entries until one asks for a checksum, and returns how many.
+func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (n int, err error) {
 	for i := range entries {
 		e := &entries[i]
 		e.Results = nil
@@ -130,11 +142,14 @@ func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) erro
 		}
 		r.index = e.Index
 		if err := r.apply(e, wanted); err != nil {
-			return fmt.Errorf("entry %d: %w", e.Index, err)
+			return i, fmt.Errorf("entry %d: %w", e.Index, err)
 		}
 		r.view.Applied = e.Index
+		if r.checksum {
+			return i + 1, nil
+		}
 	}
-	return nil
+	return len(entries), nil
 }
 
 func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {

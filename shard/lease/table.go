@@ -3,6 +3,7 @@ package lease
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -60,14 +61,30 @@ func NewTable(state *shardpb.LeaseState) (*Table, error) {
 }
 
 // State is all of the table, in an order that depends on its content alone.
-func (t *Table) State() *shardpb.LeaseState {
+func (t *Table) State() *shardpb.LeaseState { return t.Freeze().State() }
+
+// Frozen is a table at a moment.
+type Frozen struct {
+	records    []*Record
+	registered map[int64]int64
+	book       book
+}
+
+// Freeze takes down what the table holds. It is quick, also when that is much: what takes
+// time is left to State.
+func (t *Table) Freeze() *Frozen {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	s := &shardpb.LeaseState{Book: t.book.proto()}
-	for _, r := range t.records {
+	return &Frozen{records: slices.Collect(maps.Values(t.records)), registered: maps.Clone(t.registered), book: t.book}
+}
+
+// State is Table.State of the moment.
+func (f *Frozen) State() *shardpb.LeaseState {
+	s := &shardpb.LeaseState{Book: f.book.proto()}
+	for _, r := range f.records {
 		s.Records = append(s.Records, r.Proto())
 	}
-	for id, incarnation := range t.registered {
+	for id, incarnation := range f.registered {
 		s.Registrations = append(s.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: incarnation})
 	}
 	slices.SortFunc(s.Records, func(a, b *shardpb.LeaseRecord) int { return cmp.Compare(a.Lease, b.Lease) })

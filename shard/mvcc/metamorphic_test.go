@@ -263,6 +263,10 @@ func (p *player) collectAll() {
 
 func (p *player) collectSteps(s shard.Span, since shard.Revision, steps int) (dropped int) {
 	limits := CollectLimits{Versions: p.rng.IntN(6), Drops: p.rng.IntN(4), Singles: p.rng.IntN(4)}
+	sum := checksum(p.t, p.e.NewReader(), shard.Everything(), p.compacted, 100).Sum
+	defer func() {
+		require.Equal(p.t, sum, checksum(p.t, p.e.NewReader(), shard.Everything(), p.compacted, 100).Sum, "nobody can tell")
+	}()
 	var from []byte
 	for range steps {
 		b := p.e.NewBatch()

@@ -48,6 +48,7 @@ type Host struct {
 	barriers *barriers
 
 	collector *collector
+	summing   *summing
 	pace      pace
 
 	replicas sync.Map // shard.ID -> *Replica
@@ -58,6 +59,7 @@ type Host struct {
 		sync.Mutex
 		replicas map[Held]struct{}
 	}
+	records sync.Mutex // held over a change of a replica's record
 	// ended are replicas that stopped while the host went on, shard.ID -> shard.ReplicaID:
 	// their group has dismissed them, or they are being removed.
 	ended sync.Map
@@ -75,6 +77,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
 	h.collector = newCollector(h)
+	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {
 		return nil, err
 	}
@@ -86,6 +89,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	h.nh = nh
 	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
 	h.collector.start()
+	h.summing.start()
 	return h, nil
 }
 
@@ -93,6 +97,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 func (h *Host) Close() {
 	h.collector.close()
 	h.nh.Close()
+	h.summing.close() // after the replicas, which begin sums
 }
 
 // now reads the clock of leases.
@@ -169,14 +174,24 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred 
 	if was, ok := h.ended.Load(id); ok && was == replicaID {
 		return fmt.Errorf("start shard %d replica %d, which has stopped: %w", id, replicaID, ErrRemoved)
 	}
-	machine, err := apply.Open(h.cfg.Engine, id, replicaID, h.cfg.Apply)
+	var r *Replica
+	options := h.cfg.Apply
+	options.Checksum = func(index uint64) { r.sumUp(index) } // not before it is started
+	machine, err := apply.Open(h.cfg.Engine, id, replicaID, options)
 	if err != nil {
 		return fmt.Errorf("open shard %d: %w", id, err)
 	}
 	// The log may have nothing left to replay that would say it.
 	h.cfg.Source.Observe(machine.View().Rev)
-	r := newReplica(h, id, replicaID, machine)
-	r.reportPoison()
+	r = newReplica(h, id, replicaID, machine)
+	record, err := h.record(id, replicaID)
+	if err != nil {
+		return err
+	}
+	if why := record.Quarantined; why != "" {
+		r.quarantined.Store(&why)
+	}
+	r.reportUnfit()
 	start := func(initial map[uint64]string, join, learner bool) error {
 		first := uint64(0)
 		if len(initial) > 0 && preferred {

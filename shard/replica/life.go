@@ -78,17 +78,27 @@ func decodeRecord(id shard.ID, replicaID shard.ReplicaID, raw []byte) (*shardpb.
 	return record, nil
 }
 
-func encodeRecord(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase, learner bool) (engine.KV, error) {
-	data, err := (&shardpb.ReplicaRecord{Format: 1, Phase: phase, Learner: learner}).MarshalVT()
+func encodeRecord(id shard.ID, replicaID shard.ReplicaID, record *shardpb.ReplicaRecord) (engine.KV, error) {
+	record.Format = 1
+	data, err := record.MarshalVT()
 	if err != nil {
 		return engine.KV{}, fmt.Errorf("encode the record of shard %d replica %d: %w", id, replicaID, err)
 	}
 	return engine.KV{Key: engine.LocalKey(id, replicaID, recordKind), Value: data}, nil
 }
 
-// saveRecord makes the record durable before it returns.
-func (h *Host) saveRecord(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase, learner bool) error {
-	kv, err := encodeRecord(id, replicaID, phase, learner)
+// amend changes the record, unless change fails, and makes it durable before it returns.
+func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardpb.ReplicaRecord) error) error {
+	h.records.Lock()
+	defer h.records.Unlock()
+	record, err := h.record(id, replicaID)
+	if err != nil {
+		return err
+	}
+	if err := change(record); err != nil {
+		return err
+	}
+	kv, err := encodeRecord(id, replicaID, record)
 	if err != nil {
 		return err
 	}
@@ -101,6 +111,14 @@ func (h *Host) saveRecord(id shard.ID, replicaID shard.ReplicaID, phase shardpb.
 	defer h.held.Unlock()
 	h.held.replicas[Held{id, replicaID}] = struct{}{}
 	return nil
+}
+
+// enter amends the phase.
+func (h *Host) enter(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase) error {
+	return h.amend(id, replicaID, func(record *shardpb.ReplicaRecord) error {
+		record.Phase = phase
+		return nil
+	})
 }
 
 // StartOnce calls start so that the replica is started empty at most once in its
@@ -132,7 +150,7 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start 
 		}
 		// A crash had come between the two; without this, a log lost later would not be
 		// noticed.
-		return h.saveRecord(id, replicaID, shardpb.ReplicaRecord_STARTED, record.Learner)
+		return h.enter(id, replicaID, shardpb.ReplicaRecord_STARTED)
 	}
 	if len(b.members) == 0 && !b.join { // dragonboat would end the process
 		return fmt.Errorf("start shard %d replica %d anew: the group's first members are not known", id, replicaID)
@@ -140,7 +158,11 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start 
 	// A crash between STARTING and STARTED leaves it open whether the replica ever
 	// ran; it is then started anew, which is wrong only if its log was also lost within
 	// these milliseconds.
-	if err := h.saveRecord(id, replicaID, shardpb.ReplicaRecord_STARTING, b.learner); err != nil {
+	err = h.amend(id, replicaID, func(record *shardpb.ReplicaRecord) error {
+		record.Phase, record.Learner = shardpb.ReplicaRecord_STARTING, b.learner
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	initial := make(map[uint64]string, len(b.members))
@@ -150,5 +172,5 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start 
 	if err := start(initial, b.join, b.learner); err != nil {
 		return err
 	}
-	return h.saveRecord(id, replicaID, shardpb.ReplicaRecord_STARTED, b.learner)
+	return h.enter(id, replicaID, shardpb.ReplicaRecord_STARTED)
 }

@@ -24,6 +24,8 @@ type Load struct {
 	Leader  shard.ReplicaID
 	Term    uint64
 	Applied uint64
+	// Unfit is Replica.Unfit.
+	Unfit string
 	// Epoch and Generation are of the descriptor applied; 0 before there is one.
 	Epoch, Generation uint64
 
@@ -60,12 +62,17 @@ const (
 // one goroutine; peaks are kept for the given time.
 func (h *Host) Measure(now time.Time, peaks time.Duration) {
 	var due []*Replica
+	unfit := 0
 	h.Each(func(r *Replica) {
+		if r.Unfit() != "" {
+			unfit++
+		}
 		r.measure(now, peaks)
 		if r.View().Descriptor != nil && now.Sub(r.meter.sized()) >= sizeEvery {
 			due = append(due, r)
 		}
 	})
+	h.cfg.Metrics.unfit.Set(float64(unfit))
 	slices.SortFunc(due, func(a, b *Replica) int {
 		return cmp.Or(a.meter.sized().Compare(b.meter.sized()), cmp.Compare(a.id, b.id))
 	})
@@ -255,7 +262,7 @@ func (r *Replica) lookInside(span shard.Span, bytes int64) (found content, err e
 
 func (r *Replica) load() Load {
 	view := r.View()
-	out := Load{Shard: r.id, Replica: r.replicaID, Applied: view.Applied}
+	out := Load{Shard: r.id, Replica: r.replicaID, Applied: view.Applied, Unfit: r.Unfit()}
 	out.Leader, out.Term = r.host.Leader(r.id)
 	if d := view.Descriptor; d != nil {
 		out.Epoch, out.Generation = d.Epoch, d.Generation

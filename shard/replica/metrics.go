@@ -16,6 +16,8 @@ type Metrics struct {
 	leaseRenewals prometheus.Counter
 	leasesDue     prometheus.Counter
 	sent          prometheus.Counter
+	unfit         prometheus.Gauge
+	summed        prometheus.Counter
 
 	// Collecting garbage, under etcd's names where it has them.
 	dropped       prometheus.Counter
@@ -67,7 +69,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Bytes of whole shards sent to replicas on other nodes. Rising without moves: replicas fall so far behind that the log does not do; look for slow or restarting nodes.",
 		}),
 	}
-	reg.MustRegister(m.sent, m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	m.unfit = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "flotilla_shard_replicas_unfit",
+		Help: "Replicas on this node that serve nothing and have to be replaced, because they missed a split or hold other data than the others. They are replaced within a minute unless the balancer is off or the shard is locked; flotilla shard show says why.",
+	})
+	m.summed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "flotilla_shard_checksum_bytes_total",
+		Help: "Bytes of keys and values that this node has read to compare its replicas with the others'. It costs a tenth of a processor at most; --corrupt-check-time says how often.",
+	})
+	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
 	m.registerCollection(reg)
 	return m
 }

@@ -43,7 +43,7 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 		return nil
 	case shardpb.ReplicaRecord_REMOVING:
 	default:
-		if err := h.saveRecord(id, replicaID, shardpb.ReplicaRecord_REMOVING, record.Learner); err != nil { // 1
+		if err := h.enter(id, replicaID, shardpb.ReplicaRecord_REMOVING); err != nil { // 1
 			return err
 		}
 	}
@@ -67,7 +67,7 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 			}
 		}
 	}
-	gone, err := encodeRecord(id, replicaID, shardpb.ReplicaRecord_REMOVED, record.Learner)
+	gone, err := encodeRecord(id, replicaID, &shardpb.ReplicaRecord{Phase: shardpb.ReplicaRecord_REMOVED, Learner: record.Learner})
 	if err != nil {
 		return err
 	}

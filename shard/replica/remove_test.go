@@ -109,7 +109,7 @@ func TestRemovalIsCompletedAfterACrash(t *testing.T) {
 			p := openProcess(t, dir, 1, Knobs{})
 			p.startNew()
 			p.put("a", "1")
-			require.NoError(t, p.host.saveRecord(testShard, testReplica, shardpb.ReplicaRecord_REMOVING, false))
+			require.NoError(t, p.host.enter(testShard, testReplica, shardpb.ReplicaRecord_REMOVING))
 			crash(p)
 			p.close()
 

@@ -30,6 +30,11 @@ type Replica struct {
 
 	// weaned is the last View.Since that the log was seen to begin after.
 	weaned atomic.Uint64
+	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
+	quarantined atomic.Pointer[string]
+	disputed    atomic.Bool
+	// checksum is the last one begun, nil before the first.
+	checksum atomic.Pointer[Checksum]
 
 	views struct {
 		sync.Mutex
@@ -94,8 +99,8 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 		done(shard.Result{Err: err})
 		return
 	}
-	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
-		done(shard.Result{Err: view.Absent(r.id)})
+	if err := r.refusing(cmd.Kind); err != nil {
+		done(shard.Result{Err: err})
 		return
 	}
 	r.proposer.submit(cmd, done)

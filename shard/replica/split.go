@@ -75,13 +75,6 @@ func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error
 	return nil
 }
 
-// reportPoison says that somebody has to replace the replica, if so.
-func (r *Replica) reportPoison() {
-	if r.View().Poisoned {
-		r.host.cfg.Logger.Error("a replica missed a split and is poisoned: it serves nothing; move it to another node", "shard", r.id, "replica", r.replicaID)
-	}
-}
-
 // weanPause is between two looks at whether the log was cut.
 const weanPause = 5 * time.Millisecond
 

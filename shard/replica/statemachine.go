@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -44,8 +45,8 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 	if r.View().Compacted > before.Compacted {
 		r.host.collector.poke()
 	}
-	if !before.Poisoned {
-		r.reportPoison()
+	if !before.Poisoned && r.View().Poisoned {
+		r.reportUnfit()
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.noteLeases() // before deliver: who was granted a lease may renew it at once
@@ -77,24 +78,26 @@ func (s *stateMachine) Sync() error {
 	return s.replica.host.cfg.Engine.Sync()
 }
 
-// image is a moment of the shard, to be streamed to another replica.
+// image is a moment of the shard, to be read at leisure.
 type image struct {
 	view   shard.View
-	leases *shardpb.LeaseState
+	leases *lease.Frozen
 	data   *engine.View
 }
 
-// PrepareSnapshot implements IOnDiskStateMachine. No Update runs meanwhile, so the
-// view, the leases and the pinned data speak of the same moment.
+// image pins what has been applied. It is for the apply worker: no Update runs meanwhile,
+// so the view, the leases and the pinned data speak of the same moment.
+func (r *Replica) image(view shard.View) *image {
+	return &image{view: view, leases: r.machine.Leases().Freeze(), data: r.host.cfg.Engine.NewView(view.Descriptor.Span)}
+}
+
+// PrepareSnapshot implements IOnDiskStateMachine.
 func (s *stateMachine) PrepareSnapshot() (any, error) {
 	view := s.replica.View()
-	if view.Descriptor == nil {
-		return nil, fmt.Errorf("snapshot shard %d before it was initialised: %w", s.replica.id, statemachine.ErrSnapshotAborted)
+	if view.Descriptor == nil || s.replica.Unfit() != "" { // nobody may get what is damaged
+		return nil, fmt.Errorf("snapshot shard %d, which this replica has not or must not show: %w", s.replica.id, statemachine.ErrSnapshotAborted)
 	}
-	return &image{
-		view: view, leases: s.replica.machine.Leases().State(),
-		data: s.replica.host.cfg.Engine.NewView(view.Descriptor.Span),
-	}, nil
+	return s.replica.image(view), nil
 }
 
 // SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile. What is saved is
@@ -102,7 +105,7 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
-	state, err := apply.MarshalSnapshot(img.view, img.leases)
+	state, err := apply.MarshalSnapshot(img.view, img.leases.State())
 	if err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)
 	}
@@ -136,7 +139,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
 	r.endReign()
-	r.reportPoison()
+	r.reportUnfit()
 	r.host.cfg.Source.Observe(r.View().Rev)
 	r.host.collector.poke()
 	r.wakeWaiters()

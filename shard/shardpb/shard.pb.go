@@ -43,6 +43,7 @@ const (
 	Kind_LEASE_REGISTER Kind = 13 // lease, incarnation, fence: keys may be attached in this shard
 	Kind_LEASE_DETACH   Kind = 14 // lease, incarnation, span: delete the attached keys, unregister
 	Kind_SPLIT          Kind = 15 // descriptor: the shard's next one; child: the new shard that gets the keys from its end on
+	Kind_CHECKSUM       Kind = 20 // body: ChecksumCommand; each replica sums up what it holds now; changes nothing
 )
 
 // Enum value maps for Kind.
@@ -64,6 +65,7 @@ var (
 		13: "LEASE_REGISTER",
 		14: "LEASE_DETACH",
 		15: "SPLIT",
+		20: "CHECKSUM",
 	}
 	Kind_value = map[string]int32{
 		"UNKNOWN":        0,
@@ -82,6 +84,7 @@ var (
 		"LEASE_REGISTER": 13,
 		"LEASE_DETACH":   14,
 		"SPLIT":          15,
+		"CHECKSUM":       20,
 	}
 )
 
@@ -164,7 +167,7 @@ func (x ReplicaRecord_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReplicaRecord_Phase.Descriptor instead.
 func (ReplicaRecord_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12, 0}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Descriptor is what a shard owns and who replicates it (shard.Descriptor).
@@ -928,6 +931,95 @@ func (x *LeaseState) GetRegistrations() []*LeaseRegistration {
 	return nil
 }
 
+// ChecksumCommand is the body of CHECKSUM; answered by a ChecksumAnswer.
+type ChecksumCommand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // what is summed up, and how; a replica that does not know it gives no sum
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumCommand) Reset() {
+	*x = ChecksumCommand{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumCommand) ProtoMessage() {}
+
+func (x *ChecksumCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumCommand.ProtoReflect.Descriptor instead.
+func (*ChecksumCommand) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ChecksumCommand) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+type ChecksumAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of the entry after which the sums are taken
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumAnswer) Reset() {
+	*x = ChecksumAnswer{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumAnswer) ProtoMessage() {}
+
+func (x *ChecksumAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumAnswer.ProtoReflect.Descriptor instead.
+func (*ChecksumAnswer) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ChecksumAnswer) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // Batch is one Raft log entry: commands applied in order, each on its own.
 type Batch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -942,7 +1034,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1046,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1059,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{10}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Batch) GetFormat() uint32 {
@@ -1025,7 +1117,7 @@ type ReplicaState struct {
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1129,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1142,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{11}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReplicaState) GetFormat() uint32 {
@@ -1129,14 +1221,15 @@ type ReplicaRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // 1
 	Phase         ReplicaRecord_Phase    `protobuf:"varint,2,opt,name=phase,proto3,enum=flotilla.shard.v1.ReplicaRecord_Phase" json:"phase,omitempty"`
-	Learner       bool                   `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"` // started as a non-voting member
+	Learner       bool                   `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"`        // started as a non-voting member
+	Quarantined   string                 `protobuf:"bytes,4,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // why the replica must serve nothing and be replaced; empty: it need not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaRecord) Reset() {
 	*x = ReplicaRecord{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1241,7 @@ func (x *ReplicaRecord) String() string {
 func (*ReplicaRecord) ProtoMessage() {}
 
 func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1254,7 @@ func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaRecord.ProtoReflect.Descriptor instead.
 func (*ReplicaRecord) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReplicaRecord) GetFormat() uint32 {
@@ -1185,6 +1278,13 @@ func (x *ReplicaRecord) GetLearner() bool {
 	return false
 }
 
+func (x *ReplicaRecord) GetQuarantined() string {
+	if x != nil {
+		return x.Quarantined
+	}
+	return ""
+}
+
 // Collection is how far a replica's superseded versions are gone. It is written in the
 // batch that drops them.
 type Collection struct {
@@ -1199,7 +1299,7 @@ type Collection struct {
 
 func (x *Collection) Reset() {
 	*x = Collection{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1311,7 @@ func (x *Collection) String() string {
 func (*Collection) ProtoMessage() {}
 
 func (x *Collection) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1324,7 @@ func (x *Collection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Collection.ProtoReflect.Descriptor instead.
 func (*Collection) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{13}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Collection) GetFormat() uint32 {
@@ -1326,7 +1426,11 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"LeaseState\x120\n" +
 	"\x04book\x18\x01 \x01(\v2\x1c.flotilla.shard.v1.LeaseBookR\x04book\x128\n" +
 	"\arecords\x18\x02 \x03(\v2\x1e.flotilla.shard.v1.LeaseRecordR\arecords\x12J\n" +
-	"\rregistrations\x18\x03 \x03(\v2$.flotilla.shard.v1.LeaseRegistrationR\rregistrations\"\xae\x01\n" +
+	"\rregistrations\x18\x03 \x03(\v2$.flotilla.shard.v1.LeaseRegistrationR\rregistrations\")\n" +
+	"\x0fChecksumCommand\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\"&\n" +
+	"\x0eChecksumAnswer\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xae\x01\n" +
 	"\x05Batch\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x1a\n" +
@@ -1346,11 +1450,12 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x05child\x18\b \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x12\x1a\n" +
 	"\bpoisoned\x18\t \x01(\bR\bpoisoned\x12\x14\n" +
 	"\x05since\x18\n" +
-	" \x01(\x04R\x05since\"\xc8\x01\n" +
+	" \x01(\x04R\x05since\"\xea\x01\n" +
 	"\rReplicaRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12<\n" +
 	"\x05phase\x18\x02 \x01(\x0e2&.flotilla.shard.v1.ReplicaRecord.PhaseR\x05phase\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\"G\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\x12 \n" +
+	"\vquarantined\x18\x04 \x01(\tR\vquarantined\"G\n" +
 	"\x05Phase\x12\b\n" +
 	"\x04NONE\x10\x00\x12\f\n" +
 	"\bSTARTING\x10\x01\x12\v\n" +
@@ -1362,7 +1467,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
 	"\tcollected\x18\x02 \x01(\x03R\tcollected\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12\x12\n" +
-	"\x04next\x18\x04 \x01(\fR\x04next*\xee\x01\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next*\xfc\x01\n" +
 	"\x04Kind\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\x10\n" +
@@ -1381,7 +1486,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\vLEASE_REIGN\x10\f\x12\x12\n" +
 	"\x0eLEASE_REGISTER\x10\r\x12\x10\n" +
 	"\fLEASE_DETACH\x10\x0e\x12\t\n" +
-	"\x05SPLIT\x10\x0fB/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
+	"\x05SPLIT\x10\x0f\x12\f\n" +
+	"\bCHECKSUM\x10\x14B/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
 
 var (
 	file_shard_shardpb_shard_proto_rawDescOnce sync.Once
@@ -1396,7 +1502,7 @@ func file_shard_shardpb_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shard_shardpb_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_shard_shardpb_shard_proto_goTypes = []any{
 	(Kind)(0),                 // 0: flotilla.shard.v1.Kind
 	(ReplicaRecord_Phase)(0),  // 1: flotilla.shard.v1.ReplicaRecord.Phase
@@ -1410,10 +1516,12 @@ var file_shard_shardpb_shard_proto_goTypes = []any{
 	(*LeaseRegistration)(nil), // 9: flotilla.shard.v1.LeaseRegistration
 	(*LeaseBook)(nil),         // 10: flotilla.shard.v1.LeaseBook
 	(*LeaseState)(nil),        // 11: flotilla.shard.v1.LeaseState
-	(*Batch)(nil),             // 12: flotilla.shard.v1.Batch
-	(*ReplicaState)(nil),      // 13: flotilla.shard.v1.ReplicaState
-	(*ReplicaRecord)(nil),     // 14: flotilla.shard.v1.ReplicaRecord
-	(*Collection)(nil),        // 15: flotilla.shard.v1.Collection
+	(*ChecksumCommand)(nil),   // 12: flotilla.shard.v1.ChecksumCommand
+	(*ChecksumAnswer)(nil),    // 13: flotilla.shard.v1.ChecksumAnswer
+	(*Batch)(nil),             // 14: flotilla.shard.v1.Batch
+	(*ReplicaState)(nil),      // 15: flotilla.shard.v1.ReplicaState
+	(*ReplicaRecord)(nil),     // 16: flotilla.shard.v1.ReplicaRecord
+	(*Collection)(nil),        // 17: flotilla.shard.v1.Collection
 }
 var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
@@ -1449,7 +1557,7 @@ func file_shard_shardpb_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_shardpb_shard_proto_rawDesc), len(file_shard_shardpb_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -673,6 +673,7 @@ type Replica struct {
 	HeardMillis   int64                  `protobuf:"varint,4,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"` // -1: the node did not tell of it
 	Lag           int64                  `protobuf:"varint,5,opt,name=lag,proto3" json:"lag,omitempty"`                                    // log entries behind the leader, about; -1: unknown
 	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Unfit         string                 `protobuf:"bytes,7,opt,name=unfit,proto3" json:"unfit,omitempty"` // why it serves nothing and has to be replaced; empty: it is well
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -747,6 +748,13 @@ func (x *Replica) GetBytes() int64 {
 		return x.Bytes
 	}
 	return 0
+}
+
+func (x *Replica) GetUnfit() string {
+	if x != nil {
+		return x.Unfit
+	}
+	return ""
 }
 
 // Operator is a change that takes several steps.
@@ -1588,6 +1596,210 @@ func (*DoneReply) Descriptor() ([]byte, []int) {
 	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
 }
 
+type CheckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRequest) Reset() {
+	*x = CheckRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRequest) ProtoMessage() {}
+
+func (x *CheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
+func (*CheckRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CheckRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+type CheckReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`    // of the log entry after which the replicas were summed up
+	Verdict       string                 `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"` // agree, incomplete, damaged, disputed
+	Replicas      []*CheckedReplica      `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReply) Reset() {
+	*x = CheckReply{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReply) ProtoMessage() {}
+
+func (x *CheckReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReply.ProtoReflect.Descriptor instead.
+func (*CheckReply) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CheckReply) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *CheckReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CheckReply) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *CheckReply) GetReplicas() []*CheckedReplica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type CheckedReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Result        string                 `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`      // agrees, differs, damaged, unknown
+	Sum           string                 `protobuf:"bytes,4,opt,name=sum,proto3" json:"sum,omitempty"`            // hexadecimal
+	Versions      int64                  `protobuf:"varint,5,opt,name=versions,proto3" json:"versions,omitempty"` // of keys, summed up
+	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"` // of damaged and unknown: what is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckedReplica) Reset() {
+	*x = CheckedReplica{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckedReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckedReplica) ProtoMessage() {}
+
+func (x *CheckedReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckedReplica.ProtoReflect.Descriptor instead.
+func (*CheckedReplica) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CheckedReplica) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *CheckedReplica) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CheckedReplica) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *CheckedReplica) GetSum() string {
+	if x != nil {
+		return x.Sum
+	}
+	return ""
+}
+
+func (x *CheckedReplica) GetVersions() int64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *CheckedReplica) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CheckedReplica) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type RebalanceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1596,7 +1808,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1820,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1833,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type RebalanceReply struct {
@@ -1633,7 +1845,7 @@ type RebalanceReply struct {
 
 func (x *RebalanceReply) Reset() {
 	*x = RebalanceReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1857,7 @@ func (x *RebalanceReply) String() string {
 func (*RebalanceReply) ProtoMessage() {}
 
 func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1870,7 @@ func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceReply.ProtoReflect.Descriptor instead.
 func (*RebalanceReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RebalanceReply) GetBegun() []*Step {
@@ -1676,7 +1888,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1900,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1913,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type PlanReply struct {
@@ -1714,7 +1926,7 @@ type PlanReply struct {
 
 func (x *PlanReply) Reset() {
 	*x = PlanReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1938,7 @@ func (x *PlanReply) String() string {
 func (*PlanReply) ProtoMessage() {}
 
 func (x *PlanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1951,7 @@ func (x *PlanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanReply.ProtoReflect.Descriptor instead.
 func (*PlanReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PlanReply) GetSteps() []*Step {
@@ -1774,7 +1986,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1998,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2011,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Step) GetKind() string {
@@ -1883,7 +2095,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2107,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2120,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Reason) GetRule() string {
@@ -2002,14 +2214,15 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"SplitPoint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
-	"\x04left\x18\x02 \x01(\x01R\x04left\"\x92\x01\n" +
+	"\x04left\x18\x02 \x01(\x01R\x04left\"\xa8\x01\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
 	"\alearner\x18\x03 \x01(\bR\alearner\x12!\n" +
 	"\fheard_millis\x18\x04 \x01(\x03R\vheardMillis\x12\x10\n" +
 	"\x03lag\x18\x05 \x01(\x03R\x03lag\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"\xcc\x01\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05unfit\x18\a \x01(\tR\x05unfit\"\xcc\x01\n" +
 	"\bOperator\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -2063,7 +2276,23 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\boperator\x18\x01 \x01(\x04R\boperator\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\fR\x03key\"\v\n" +
-	"\tDoneReply\"\x12\n" +
+	"\tDoneReply\"$\n" +
+	"\fCheckRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\"\x91\x01\n" +
+	"\n" +
+	"CheckReply\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x12=\n" +
+	"\breplicas\x18\x04 \x03(\v2!.flotilla.admin.v1.CheckedReplicaR\breplicas\"\xa4\x01\n" +
+	"\x0eCheckedReplica\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
+	"\x06result\x18\x03 \x01(\tR\x06result\x12\x10\n" +
+	"\x03sum\x18\x04 \x01(\tR\x03sum\x12\x1a\n" +
+	"\bversions\x18\x05 \x01(\x03R\bversions\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04text\x18\a \x01(\tR\x04text\"\x12\n" +
 	"\x10RebalanceRequest\"?\n" +
 	"\x0eRebalanceReply\x12-\n" +
 	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\"\r\n" +
@@ -2086,7 +2315,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x06Reason\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text2\xec\a\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text2\xb5\b\n" +
 	"\x05Admin\x12G\n" +
 	"\x05Nodes\x12\x1f.flotilla.admin.v1.NodesRequest\x1a\x1d.flotilla.admin.v1.NodesReply\x12J\n" +
 	"\x06Shards\x12 .flotilla.admin.v1.ShardsRequest\x1a\x1e.flotilla.admin.v1.ShardsReply\x12S\n" +
@@ -2100,7 +2329,8 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x04Lock\x12\x1e.flotilla.admin.v1.LockRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12T\n" +
 	"\fSetNodeState\x12&.flotilla.admin.v1.SetNodeStateRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12B\n" +
 	"\x03Set\x12\x1d.flotilla.admin.v1.SetRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12S\n" +
-	"\tRebalance\x12#.flotilla.admin.v1.RebalanceRequest\x1a!.flotilla.admin.v1.RebalanceReplyB9Z7github.com/flotilla-kv/flotilla/router/adminapi/adminpbb\x06proto3"
+	"\tRebalance\x12#.flotilla.admin.v1.RebalanceRequest\x1a!.flotilla.admin.v1.RebalanceReply\x12G\n" +
+	"\x05Check\x12\x1f.flotilla.admin.v1.CheckRequest\x1a\x1d.flotilla.admin.v1.CheckReplyB9Z7github.com/flotilla-kv/flotilla/router/adminapi/adminpbb\x06proto3"
 
 var (
 	file_router_adminapi_adminpb_admin_proto_rawDescOnce sync.Once
@@ -2114,7 +2344,7 @@ func file_router_adminapi_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_router_adminapi_adminpb_admin_proto_rawDescData
 }
 
-var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*NodesRequest)(nil),        // 0: flotilla.admin.v1.NodesRequest
 	(*NodesReply)(nil),          // 1: flotilla.admin.v1.NodesReply
@@ -2140,17 +2370,20 @@ var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*SetRequest)(nil),          // 21: flotilla.admin.v1.SetRequest
 	(*OperatorReply)(nil),       // 22: flotilla.admin.v1.OperatorReply
 	(*DoneReply)(nil),           // 23: flotilla.admin.v1.DoneReply
-	(*RebalanceRequest)(nil),    // 24: flotilla.admin.v1.RebalanceRequest
-	(*RebalanceReply)(nil),      // 25: flotilla.admin.v1.RebalanceReply
-	(*PlanRequest)(nil),         // 26: flotilla.admin.v1.PlanRequest
-	(*PlanReply)(nil),           // 27: flotilla.admin.v1.PlanReply
-	(*Step)(nil),                // 28: flotilla.admin.v1.Step
-	(*Reason)(nil),              // 29: flotilla.admin.v1.Reason
-	nil,                         // 30: flotilla.admin.v1.Node.LabelsEntry
+	(*CheckRequest)(nil),        // 24: flotilla.admin.v1.CheckRequest
+	(*CheckReply)(nil),          // 25: flotilla.admin.v1.CheckReply
+	(*CheckedReplica)(nil),      // 26: flotilla.admin.v1.CheckedReplica
+	(*RebalanceRequest)(nil),    // 27: flotilla.admin.v1.RebalanceRequest
+	(*RebalanceReply)(nil),      // 28: flotilla.admin.v1.RebalanceReply
+	(*PlanRequest)(nil),         // 29: flotilla.admin.v1.PlanRequest
+	(*PlanReply)(nil),           // 30: flotilla.admin.v1.PlanReply
+	(*Step)(nil),                // 31: flotilla.admin.v1.Step
+	(*Reason)(nil),              // 32: flotilla.admin.v1.Reason
+	nil,                         // 33: flotilla.admin.v1.Node.LabelsEntry
 }
 var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 0: flotilla.admin.v1.NodesReply.nodes:type_name -> flotilla.admin.v1.Node
-	30, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
+	33, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
 	4,  // 2: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
 	6,  // 3: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
 	4,  // 4: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
@@ -2160,40 +2393,43 @@ var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	9,  // 8: flotilla.admin.v1.Shard.operator:type_name -> flotilla.admin.v1.Operator
 	9,  // 9: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
 	14, // 10: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
-	28, // 11: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
-	28, // 12: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
-	29, // 13: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
-	0,  // 14: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
-	3,  // 15: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
-	10, // 16: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
-	12, // 17: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
-	26, // 18: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
-	15, // 19: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
-	16, // 20: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
-	17, // 21: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
-	18, // 22: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
-	19, // 23: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
-	20, // 24: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
-	21, // 25: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
-	24, // 26: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
-	1,  // 27: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
-	5,  // 28: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
-	11, // 29: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
-	13, // 30: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
-	27, // 31: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
-	22, // 32: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
-	22, // 33: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
-	23, // 34: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
-	23, // 35: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
-	23, // 36: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
-	23, // 37: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
-	23, // 38: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
-	25, // 39: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
-	27, // [27:40] is the sub-list for method output_type
-	14, // [14:27] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	26, // 11: flotilla.admin.v1.CheckReply.replicas:type_name -> flotilla.admin.v1.CheckedReplica
+	31, // 12: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
+	31, // 13: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
+	32, // 14: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
+	0,  // 15: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
+	3,  // 16: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
+	10, // 17: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
+	12, // 18: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
+	29, // 19: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
+	15, // 20: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
+	16, // 21: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
+	17, // 22: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
+	18, // 23: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
+	19, // 24: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
+	20, // 25: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
+	21, // 26: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
+	27, // 27: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
+	24, // 28: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
+	1,  // 29: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
+	5,  // 30: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
+	11, // 31: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
+	13, // 32: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
+	30, // 33: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
+	22, // 34: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
+	22, // 35: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 36: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
+	23, // 37: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
+	23, // 38: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
+	23, // 39: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
+	23, // 40: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
+	28, // 41: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
+	25, // 42: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
+	29, // [29:43] is the sub-list for method output_type
+	15, // [15:29] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_router_adminapi_adminpb_admin_proto_init() }
@@ -2207,7 +2443,7 @@ func file_router_adminapi_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_adminapi_adminpb_admin_proto_rawDesc), len(file_router_adminapi_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

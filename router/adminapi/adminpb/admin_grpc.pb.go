@@ -32,6 +32,7 @@ const (
 	Admin_SetNodeState_FullMethodName = "/flotilla.admin.v1.Admin/SetNodeState"
 	Admin_Set_FullMethodName          = "/flotilla.admin.v1.Admin/Set"
 	Admin_Rebalance_FullMethodName    = "/flotilla.admin.v1.Admin/Rebalance"
+	Admin_Check_FullMethodName        = "/flotilla.admin.v1.Admin/Check"
 )
 
 // AdminClient is the client API for Admin service.
@@ -66,6 +67,9 @@ type AdminClient interface {
 	Set(ctx context.Context, in *SetRequest, opts ...grpc.CallOption) (*DoneReply, error)
 	// Rebalance begins the steps of the plan, once.
 	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceReply, error)
+	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
+	// long as they need to read it at leisure. What differs from the others is quarantined.
+	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckReply, error)
 }
 
 type adminClient struct {
@@ -206,6 +210,16 @@ func (c *adminClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts 
 	return out, nil
 }
 
+func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckReply)
+	err := c.cc.Invoke(ctx, Admin_Check_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -238,6 +252,9 @@ type AdminServer interface {
 	Set(context.Context, *SetRequest) (*DoneReply, error)
 	// Rebalance begins the steps of the plan, once.
 	Rebalance(context.Context, *RebalanceRequest) (*RebalanceReply, error)
+	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
+	// long as they need to read it at leisure. What differs from the others is quarantined.
+	Check(context.Context, *CheckRequest) (*CheckReply, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -286,6 +303,9 @@ func (UnimplementedAdminServer) Set(context.Context, *SetRequest) (*DoneReply, e
 }
 func (UnimplementedAdminServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
+}
+func (UnimplementedAdminServer) Check(context.Context, *CheckRequest) (*CheckReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -542,6 +562,24 @@ func _Admin_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Check_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Check(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Check_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Check(ctx, req.(*CheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -600,6 +638,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rebalance",
 			Handler:    _Admin_Rebalance_Handler,
+		},
+		{
+			MethodName: "Check",
+			Handler:    _Admin_Check_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -76,7 +76,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 			Name: name, DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
 			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
-			CacheBytes: 64 << 20, HistoryRetention: defaultHistoryRetention, Registerer: prometheus.NewRegistry(),
+			CacheBytes: 64 << 20, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime, Registerer: prometheus.NewRegistry(),
 		})
 	}
 	return configs

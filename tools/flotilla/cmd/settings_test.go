@@ -45,6 +45,7 @@ replication-factor: 1
 max-clock-offset: 250ms
 min-free-disk: 1073741824
 history-retention: 90m
+corrupt-check-time: 2h
 cache-bytes: 12345
 tick-interval: 50ms
 insecure: true
@@ -55,7 +56,7 @@ var settingsFlags = []string{
 	"--advertise-client-urls", "http://a:1,http://b:2", "--peer-addr", "127.0.0.1:2380",
 	"--admin-addr", "127.0.0.1:2381", "--join", "127.0.0.1:2380,127.0.0.1:22380", "--bootstrap-expect", "2",
 	"--initial-splits", "uniform:8", "--replication-factor", "1", "--max-clock-offset", "250ms",
-	"--min-free-disk", "1073741824", "--history-retention", "90m", "--cache-bytes", "12345", "--tick-interval", "50ms", "--insecure=true",
+	"--min-free-disk", "1073741824", "--history-retention", "90m", "--corrupt-check-time", "2h", "--cache-bytes", "12345", "--tick-interval", "50ms", "--insecure=true",
 }
 
 func writeFile(t *testing.T, text string) string {
@@ -70,7 +71,7 @@ func TestSettingsMeanTheSameWhereverTheyStand(t *testing.T) {
 		Name: "n1", DataDir: "/data", ClientAddr: "127.0.0.1:2379", AdvertiseClientURLs: []string{"http://a:1", "http://b:2"},
 		PeerAddr: "127.0.0.1:2380", AdminAddr: "127.0.0.1:2381", Join: []string{"127.0.0.1:2380", "127.0.0.1:22380"},
 		BootstrapExpect: 2, InitialSplits: "uniform:8", ReplicationFactor: 1, MaxClockOffset: 250 * time.Millisecond,
-		MinFreeDisk: 1 << 30, HistoryRetention: 90 * time.Minute, CacheBytes: 12345, TickInterval: 50 * time.Millisecond, Insecure: true,
+		MinFreeDisk: 1 << 30, HistoryRetention: 90 * time.Minute, CorruptCheckTime: 2 * time.Hour, CacheBytes: 12345, TickInterval: 50 * time.Millisecond, Insecure: true,
 	}
 	t.Run("flags", func(t *testing.T) {
 		got, out := parse(t, settingsFlags...)

@@ -18,7 +18,7 @@ import (
 func newShard(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{Use: "shard", Short: "Look at the shards and change them: what they own, where they are, who leads"}
 	c.AddCommand(newShardList(client), newShardShow(client), newShardSplit(client), newShardMove(client), newShardTransfer(client),
-		newShardLock(client), newShardUnlock(client))
+		newShardLock(client), newShardUnlock(client), newShardCheck(client))
 	return c
 }
 
@@ -168,10 +168,14 @@ func (p printer) shardFields(d *adminpb.Shard) []string {
 }
 
 func replicaName(r *adminpb.Replica) string {
+	name := r.Node
 	if r.Learner {
-		return r.Node + "(learner)"
+		name += "(learner)"
 	}
-	return r.Node
+	if r.Unfit != "" {
+		name += "(unfit)"
+	}
+	return name
 }
 
 // operatorText says what is being done to a shard.
@@ -217,6 +221,10 @@ func (p printer) describe(d *adminpb.Shard) {
 	for _, r := range d.Replicas {
 		if r.HeardMillis < 0 {
 			fact("replica", "%d on %s: the node did not tell of it", r.Id, replicaName(r))
+			continue
+		}
+		if r.Unfit != "" {
+			fact("replica", "%d on %s: serves nothing and has to be replaced; %s", r.Id, replicaName(r), r.Unfit)
 			continue
 		}
 		lag := unknown

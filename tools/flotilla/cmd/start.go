@@ -61,6 +61,7 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 	f.DurationVar(&cfg.MaxClockOffset, "max-clock-offset", 0, "how far the clock may be from the majority's before the node stops proposing (default 500ms)")
 	f.Int64Var(&cfg.MinFreeDisk, "min-free-disk", 0, "bytes of free disk below which puts are refused (default 512 MiB)")
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", defaultHistoryRetention, "how long superseded versions can be read and watched; 0 keeps them until somebody compacts")
+	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks")
 	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default 256 MiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 10 to 20 (default 100ms)")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than loopback without TLS")
@@ -72,6 +73,9 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 // defaultHistoryRetention is long enough for watchers to come back from a restart, and for
 // most store sizes hardly noticed.
 const defaultHistoryRetention = time.Hour
+
+// defaultCorruptCheckTime has every byte of a node read twice a day.
+const defaultCorruptCheckTime = 12 * time.Hour
 
 // runNode starts a node, says so, and runs it until ctx ends or it fails.
 func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {

@@ -1,0 +1,106 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/router/adminapi"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Replicas are judged by what a majority of those that vote holds. Of each replica a letter
+// says what it has told: a, b, c are sums; "!" has data that cannot be read, "." nothing
+// yet, "-" does not answer, "x" is unfit already. "+" behind it is a learner. What is found:
+// = agrees, # differs, ! is damaged, ? unknown, x unfit.
+func TestJudge(t *testing.T) {
+	for told, want := range map[string]string{
+		"a a a":     "agree = = =",
+		"a a b":     "damaged = = #",
+		"b a a":     "damaged # = =",
+		"a a !":     "damaged = = !",
+		"a a -":     "incomplete = = ?",
+		"a a .":     "incomplete = = ?",
+		"a a x":     "incomplete = = x",
+		"a b -":     "disputed = # ?",
+		"a b c":     "disputed = # #",
+		"a ! -":     "incomplete = ! ?",
+		"a ! !":     "disputed = ! !",
+		"a - -":     "incomplete = ? ?",
+		"- - -":     "incomplete ? ? ?",
+		"a x b":     "disputed = x #",
+		"a":         "agree =",
+		"!":         "disputed !",
+		"a b":       "disputed = #",
+		"a a":       "agree = =",
+		"a a a b+":  "damaged = = = #",
+		"a a b a+":  "damaged = = # =",
+		"a b a+ a+": "disputed = # = =", // who does not vote was not needed for what was acknowledged
+		"a a a b b": "damaged = = = # #",
+		"a a b b c": "disputed = = # # #",
+		"a a - - b": "disputed = = ? ? #",
+	} {
+		t.Run(told, func(t *testing.T) {
+			const index = 7
+			d := &shard.Descriptor{ID: 3}
+			var reports []report
+			for i, word := range strings.Fields(told) {
+				r := shard.Replica{ID: shard.ReplicaID(i + 1), Node: shard.NodeID(i + 1), Learner: strings.HasSuffix(word, "+")}
+				d.Replicas = append(d.Replicas, r)
+				p := &routerpb.ReplicaReport{Applied: index, Checksum: &routerpb.Checksum{Index: index, Done: true, Sum: uint64(word[0])}}
+				switch word[0] {
+				case '!':
+					p.Checksum.Damage = "nonsense"
+				case '.':
+					p.Checksum.Index--
+				case 'x':
+					p.Unfit = "poisoned"
+				case '-':
+					continue
+				}
+				reports = append(reports, report{r, p})
+			}
+			got := judge(d, index, reports)
+			words := []string{string(got.Verdict)}
+			for _, r := range got.Replicas {
+				words = append(words, map[adminapi.Result]string{
+					adminapi.Agrees: "=", adminapi.Differs: "#", adminapi.Broken: "!", adminapi.Unknown: "?", adminapi.Unfit: "x",
+				}[r.Result])
+			}
+			require.Equal(t, want, strings.Join(words, " "))
+		})
+	}
+}
+
+// C2: what is found once and not again is not acted on.
+func TestOneLookIsNotEnough(t *testing.T) {
+	n := &Node{cfg: Config{Registerer: prometheus.NewRegistry()}, table: newTable(), log: slog.New(slog.DiscardHandler)}
+	c := newChecker(n) // without a way to the placement table
+	looks := 0
+	c.look = func(context.Context, shard.ID) (*adminapi.Checked, error) {
+		if looks++; looks == 1 {
+			return &adminapi.Checked{Verdict: adminapi.Damaged, Replicas: []adminapi.CheckedReplica{{Result: adminapi.Differs}}}, nil
+		}
+		return &adminapi.Checked{Verdict: adminapi.Agree, Replicas: []adminapi.CheckedReplica{{Result: adminapi.Agrees}}}, nil
+	}
+	checked, err := c.check(t.Context(), 7)
+	require.NoError(t, err)
+	require.Equal(t, adminapi.Agree, checked.Verdict)
+	require.Equal(t, 2, looks)
+	_, err = c.check(t.Context(), 7)
+	require.NoError(t, err)
+	require.Equal(t, 3, looks, "one is enough where all agree")
+
+	c.look = func(context.Context, shard.ID) (*adminapi.Checked, error) {
+		looks++
+		other := adminapi.CheckedReplica{Replica: shard.Replica{ID: shard.ReplicaID(looks)}, Result: adminapi.Differs}
+		return &adminapi.Checked{Verdict: adminapi.Damaged, Replicas: []adminapi.CheckedReplica{other}}, nil
+	}
+	_, err = c.check(t.Context(), 7)
+	require.ErrorContains(t, err, "replicas [4] were not as the others at first, then replicas [5]")
+}

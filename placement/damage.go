@@ -1,0 +1,45 @@
+package placement
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// What comparing replicas has found is kept in settings: what is set lasts until somebody
+// takes it back, and the value says why.
+const (
+	damagedPrefix  = "damaged/"  // and a node: one of its replicas held other data than the others
+	disputedPrefix = "disputed/" // and a shard: no majority of its replicas holds the same
+)
+
+// DamagedSetting returns the name of the setting that says that a node had damaged data.
+func DamagedSetting(id shard.NodeID) string { return damagedPrefix + id.String() }
+
+// DisputedSetting returns the name of the setting that has a shard take no writes.
+func DisputedSetting(id shard.ID) string { return disputedPrefix + id.String() }
+
+// Damaged returns the nodes that had damaged data, ascending.
+func (m *Map) Damaged() []shard.NodeID { return named[shard.NodeID](m, damagedPrefix) }
+
+// Disputed returns the shards that take no writes, ascending.
+func (m *Map) Disputed() []shard.ID { return named[shard.ID](m, disputedPrefix) }
+
+// named returns the IDs that settings are about. A name that somebody has made up is passed
+// over.
+func named[ID interface {
+	~uint64
+	cmp.Ordered
+}](m *Map, prefix string) (ids []ID) {
+	for _, s := range m.settings {
+		word, is := strings.CutPrefix(s.Name, prefix)
+		if id, err := strconv.ParseUint(word, 10, 64); is && err == nil {
+			ids = append(ids, ID(id))
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}

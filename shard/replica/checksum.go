@@ -1,0 +1,216 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Checksum is what a replica held after an entry of the log, summed up.
+type Checksum struct {
+	Index uint64
+	Done  bool // what follows is known
+	Sum   uint64
+	// Versions and Bytes are what was summed up.
+	Versions, Bytes int64
+	// Damage says why there is no sum: what the store holds cannot be read.
+	Damage string
+}
+
+const (
+	// sumStepBytes is what a step takes: about a millisecond's work.
+	sumStepBytes = 512 << 10
+	// sumRestShare is how many times as long as the step it rests, within the bounds.
+	sumRestShare           = 9
+	sumRestMin, sumRestMax = time.Millisecond, 50 * time.Millisecond
+)
+
+// Checksum returns the last one begun since the replica started; false if there is none.
+func (r *Replica) Checksum() (Checksum, bool) {
+	if c := r.checksum.Load(); c != nil {
+		return *c, true
+	}
+	return Checksum{}, false
+}
+
+// SumUp has all replicas of the group sum up what they hold after one entry of the log, and
+// returns its index. It is for the group's leader.
+func (r *Replica) SumUp(ctx context.Context) (uint64, error) {
+	fail := func(err error) (uint64, error) { return 0, fmt.Errorf("sum up shard %s: %w", r.id, err) }
+	body, err := (&shardpb.ChecksumCommand{Format: apply.ChecksumFormat}).MarshalVT()
+	if err != nil {
+		return fail(err)
+	}
+	d := r.View().Descriptor
+	if d == nil {
+		return fail(r.View().Absent(r.id))
+	}
+	done := make(chan shard.Result, 1)
+	r.Propose(&shardpb.Command{Kind: shardpb.Kind_CHECKSUM, Epoch: d.Epoch, Body: body}, func(res shard.Result) { done <- res })
+	select {
+	case res := <-done:
+		if res.Err != nil {
+			return fail(res.Err)
+		}
+		return res.Response.(*shardpb.ChecksumAnswer).Index, nil
+	case <-ctx.Done():
+		return fail(fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx)))
+	}
+}
+
+// sumUp begins a sum of what has been applied, and forgets one that is under way. It is for
+// the apply worker, and waits for nothing (P4).
+func (r *Replica) sumUp(index uint64) {
+	view := r.View()
+	if view.Descriptor == nil { // the rest of the entry has taken it
+		return
+	}
+	c := &Checksum{Index: index}
+	r.checksum.Store(c)
+	r.host.summing.begin(&sum{replica: r, begun: c, image: r.image(view)})
+}
+
+// sum is one that is under way, or about to be.
+type sum struct {
+	replica *Replica
+	begun   *Checksum
+	image   *image
+}
+
+// outdated reports whether the replica has begun another one since.
+func (s *sum) outdated() bool { return s.replica.checksum.Load() != s.begun }
+
+// summing sums up the node's replicas, one after the other (P10). It runs only when one is
+// asked to.
+type summing struct {
+	log     *slog.Logger
+	metrics *Metrics
+	wake    chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		waiting []*sum
+	}
+}
+
+func newSumming(log *slog.Logger, metrics *Metrics) *summing {
+	g := &summing{log: log, metrics: metrics, wake: make(chan struct{}, 1)}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	return g
+}
+
+func (g *summing) start() { g.work.Go(g.run) }
+
+// close ends it. Nobody begins a sum any more.
+func (g *summing) close() {
+	g.cancel()
+	g.work.Wait()
+	for s := g.next(); s != nil; s = g.next() {
+		s.image.data.Close()
+	}
+}
+
+// begin adds a sum. One of the same replica that waits is given up with what it pins.
+func (g *summing) begin(s *sum) {
+	g.mu.Lock()
+	g.mu.waiting = slices.DeleteFunc(g.mu.waiting, func(o *sum) bool {
+		if o.replica != s.replica {
+			return false
+		}
+		o.image.data.Close()
+		return true
+	})
+	g.mu.waiting = append(g.mu.waiting, s)
+	g.mu.Unlock()
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next returns the sum that has waited longest, nil if there is none.
+func (g *summing) next() *sum {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.mu.waiting) == 0 {
+		return nil
+	}
+	s := g.mu.waiting[0]
+	g.mu.waiting = g.mu.waiting[1:]
+	return s
+}
+
+func (g *summing) run() {
+	for g.ctx.Err() == nil {
+		s := g.next()
+		if s == nil {
+			select {
+			case <-g.wake:
+			case <-g.ctx.Done():
+			}
+			continue
+		}
+		done, err := g.sum(s)
+		s.image.data.Close()
+		switch {
+		case err == nil && done == nil: // another one has begun, or the node stops
+		case err == nil:
+			s.replica.checksum.CompareAndSwap(s.begun, done)
+		case errors.Is(err, shard.ErrCorrupt), errors.Is(err, pebble.ErrCorruption):
+			s.replica.checksum.CompareAndSwap(s.begun, &Checksum{Index: s.begun.Index, Done: true, Damage: err.Error()})
+		default:
+			g.log.Error("cannot sum up a replica", "shard", s.replica.id, "error", err)
+		}
+	}
+}
+
+// sum does it, in steps. It returns nil if it was not brought to its end.
+func (g *summing) sum(s *sum) (done *Checksum, err error) {
+	if s.outdated() {
+		return nil, nil
+	}
+	view := s.image.view
+	c, err := mvcc.NewChecksum(s.image.data, view.Descriptor.Span, view.Compacted)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	for {
+		began, before := time.Now(), c.Bytes
+		last, err := c.Step(sumStepBytes)
+		if err != nil {
+			return nil, err
+		}
+		g.metrics.summed.Add(float64(c.Bytes - before))
+		if last {
+			break
+		}
+		rest := min(max(sumRestShare*time.Since(began), sumRestMin), sumRestMax)
+		select {
+		case <-time.After(rest):
+		case <-g.ctx.Done():
+			return nil, nil
+		}
+		if s.outdated() {
+			return nil, nil
+		}
+	}
+	if err := apply.AddState(c, view, s.image.leases.State()); err != nil {
+		return nil, err
+	}
+	return &Checksum{Index: s.begun.Index, Done: true, Sum: c.Sum, Versions: c.Versions, Bytes: c.Bytes}, nil
+}

@@ -1,0 +1,95 @@
+package replica
+
+import (
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// unfitPoisoned is why a poisoned replica is unfit (shard.View.Poisoned).
+const unfitPoisoned = "poisoned: it missed a split and has not got the data that the others began with"
+
+// Unfit says why the replica serves nothing and has to be replaced; empty when it is well.
+// Once unfit it stays so. It goes on to vote and to keep the log, so that the group
+// survives as much as before.
+func (r *Replica) Unfit() string {
+	if r.View().Poisoned {
+		return unfitPoisoned
+	}
+	if why := r.quarantined.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// Serving returns the node's replica of the shard, if it runs and is fit to serve.
+func (h *Host) Serving(id shard.ID) (*Replica, bool) {
+	r, ok := h.Replica(id)
+	if !ok || r.Unfit() != "" {
+		return nil, false
+	}
+	return r, true
+}
+
+// Quarantine ends all that the replica serves, for good: what it holds is not what the
+// others hold. It is durable, so that a restart does not bring it back, before it is true.
+func (r *Replica) Quarantine(why string) error {
+	if r.Unfit() != "" {
+		return nil
+	}
+	err := r.host.amend(r.id, r.replicaID, func(record *shardpb.ReplicaRecord) error {
+		if record.Phase >= shardpb.ReplicaRecord_REMOVING {
+			return ErrRemoved
+		}
+		record.Quarantined = why
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("quarantine shard %s replica %d: %w", r.id, r.replicaID, err)
+	}
+	r.quarantined.Store(&why)
+	r.endReign()
+	r.machine.EndFeeds(&shard.NoReplicaError{Shard: r.id})
+	r.reportUnfit()
+	return nil
+}
+
+// reportUnfit tells people of a replica that has to be replaced.
+func (r *Replica) reportUnfit() {
+	if why := r.Unfit(); why != "" {
+		r.host.cfg.Logger.Error("a replica serves nothing and has to be replaced", "shard", r.id, "replica", r.replicaID, "why", why)
+	}
+}
+
+// Dispute has a leader refuse writes to keys and leases, or take them again: the replicas
+// hold different things, and none of that is held by a majority.
+func (r *Replica) Dispute(disputed bool) { r.disputed.Store(disputed) }
+
+// Disputed reports whether writes are refused.
+func (r *Replica) Disputed() bool { return r.disputed.Load() }
+
+// Damaged reports whether the replica holds, or may hold, other data than the others.
+func (r *Replica) Damaged() bool { return r.quarantined.Load() != nil || r.Disputed() }
+
+// refusing is why a command is not taken, nil if it is.
+func (r *Replica) refusing(kind shardpb.Kind) error {
+	switch view := r.View(); {
+	case r.Unfit() != "":
+		return &shard.NoReplicaError{Shard: r.id}
+	case view.Descriptor == nil && kind != shardpb.Kind_INIT:
+		return view.Absent(r.id)
+	case r.Disputed() && changes(kind):
+		return fmt.Errorf("the replicas of shard %s hold different things: %w", r.id, shard.ErrCorrupt)
+	}
+	return nil
+}
+
+// changes reports whether commands of the kind may change keys or leases.
+func changes(kind shardpb.Kind) bool {
+	switch kind {
+	case shardpb.Kind_CLOSE, shardpb.Kind_COMPACT, shardpb.Kind_INIT, shardpb.Kind_UPDATE, shardpb.Kind_CHECKSUM:
+		return false
+	}
+	return true
+}
