@@ -84,7 +84,7 @@ func runCompare(cmd *cobra.Command, f compareFlags, c compare.Config) error {
 			c.Rates[name] = f.rate
 		}
 	}
-	return f.measure(cmd, c, 0, func(ctx context.Context, c compare.Config, log *slog.Logger, r *report.Report, done func(compare.Measurement)) error {
+	return f.measure(cmd, c, func(ctx context.Context, c compare.Config, log *slog.Logger, _ *report.Report, done func(compare.Measurement)) error {
 		return compare.Run(ctx, c, log, done)
 	})
 }
@@ -98,7 +98,7 @@ func rateCommand() *cobra.Command {
 		Short: "Compare latencies at the same load: a share of what the first system can do",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.measure(cmd, c, 1, func(ctx context.Context, c compare.Config, log *slog.Logger, r *report.Report, done func(compare.Measurement)) (err error) {
+			return f.measure(cmd, c, func(ctx context.Context, c compare.Config, log *slog.Logger, r *report.Report, done func(compare.Measurement)) (err error) {
 				r.Peaks, err = compare.AtShare(ctx, c, share, log, done)
 				return err
 			})
@@ -109,9 +109,12 @@ func rateCommand() *cobra.Command {
 	return cmd
 }
 
-// measure has a comparison run and tells what came of it; more is how many measurements
-// it makes besides.
-func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, more int, run func(context.Context, compare.Config, *slog.Logger, *report.Report, func(compare.Measurement)) error) error {
+// comparison runs what a configuration says; it may add to the report what is not a
+// measurement.
+type comparison func(context.Context, compare.Config, *slog.Logger, *report.Report, func(compare.Measurement)) error
+
+// measure has a comparison run and tells what came of it.
+func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, run comparison) error {
 	ctx := cmd.Context()
 	var err error
 	if c.Workloads, err = load.Named(f.workloads); err != nil {

@@ -29,7 +29,9 @@ func (f *scenarioFlags) register(flags *pflag.FlagSet, d scenario.Config) {
 	if d.Rate > 0 {
 		flags.IntVar(&f.Rate, "rate", d.Rate, "puts a second")
 	}
-	flags.DurationVar(&f.Calm, "calm", d.Calm, "time before, between and after what happens")
+	if d.Calm > 0 {
+		flags.DurationVar(&f.Calm, "calm", d.Calm, "time before, between and after what happens")
+	}
 	flags.IntVar(&f.Conns, "conns", 32, "connections, spread over the nodes")
 	flags.IntVar(&f.Keys, "keys", d.Keys, "keys that are put")
 	flags.IntVar(&f.ValueBytes, "value", 256, "bytes of each value")
@@ -114,7 +116,7 @@ func shiftCommand() *cobra.Command {
 			})
 		},
 	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 5, Shards: 5, Rate: 3000, Calm: 5 * time.Second, Keys: 20_000})
+	f.register(cmd.Flags(), scenario.Config{Nodes: 5, Shards: 5, Rate: 3000, Keys: 20_000})
 	cmd.Flags().DurationVar(&s.Every, "every", time.Minute, "how long the hot range stays where it is")
 	cmd.Flags().IntVar(&s.Times, "times", 3, "at how many places it is")
 	cmd.Flags().IntVar(&s.SplitWrites, "split-writes", 500, "writes a second from which on a shard is split (setting split-writes)")

@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
@@ -60,4 +61,13 @@ func TestValidate(t *testing.T) {
 	require.NoError(t, c.Validate())
 	c.Conns = 0
 	require.ErrorContains(t, c.Validate(), "at least 1")
+}
+
+func TestShareOfThePeak(t *testing.T) {
+	for _, share := range []float64{0, -1, 1.5} {
+		_, err := AtShare(t.Context(), Config{}, share, slog.New(slog.DiscardHandler), nil)
+		require.ErrorContains(t, err, "above 0 and at most 1")
+	}
+	_, err := AtShare(t.Context(), Config{}, 0.75, slog.New(slog.DiscardHandler), nil)
+	require.ErrorContains(t, err, "nothing to measure")
 }

@@ -17,8 +17,8 @@ const snapshotMetric = "flotilla_shard_snapshot_sent_bytes_total"
 // long a node may be silent before it counts as dead. Clients are connected to the others.
 func Loss(ctx context.Context, c Config, grace time.Duration) (Outcome, error) {
 	out := Outcome{Name: "loss"}
-	if c.Nodes <= replicationFactor || c.Rate < 1 {
-		return out, errors.New("loss needs a rate of at least 1, and 4 nodes: 3 must be left to hold 3 replicas")
+	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm < calmMin {
+		return out, errors.New("loss needs a rate of at least 1, a calm of 1s, and 4 nodes: 3 must be left to hold 3 replicas")
 	}
 	err := c.play(ctx, func(ctx context.Context, s *stage) error {
 		victim, err := s.keepFrom(ctx)
@@ -72,7 +72,7 @@ type lost struct {
 }
 
 func (s *stage) lose(ctx context.Context, steady *load.Steady, victim int) (l lost, err error) {
-	if err := s.rest(ctx, s.Calm); err != nil {
+	if err := rest(ctx, s.Calm); err != nil {
 		return l, err
 	}
 	name := s.cluster.Name(victim)
@@ -114,7 +114,7 @@ func (s *stage) lose(ctx context.Context, steady *load.Steady, victim int) (l lo
 		return l, err
 	}
 	l.copied = after - before
-	return l, s.rest(ctx, s.Calm)
+	return l, rest(ctx, s.Calm)
 }
 
 // untouchedShare is what must go on of the load of shards that the lost node did not lead.

@@ -35,8 +35,8 @@ const (
 // the configuration is not used.
 func Overload(ctx context.Context, c Config, o Overloading) (Outcome, error) {
 	out := Outcome{Name: "overload"}
-	if o.Factor <= 1 || o.For < time.Second || o.Clients < 1 {
-		return out, errors.New("the factor must be above 1, the time at least a second, and clients at least 1")
+	if o.Factor <= 1 || o.For < time.Second || o.Clients < 1 || c.Calm < calmMin {
+		return out, errors.New("the factor must be above 1, the times at least a second, and clients at least 1")
 	}
 	err := c.play(ctx, func(ctx context.Context, s *stage) error { return s.overload(ctx, o, &out) })
 	return out, err
@@ -67,7 +67,7 @@ func (s *stage) overload(ctx context.Context, o Overloading, out *Outcome) error
 	}{{gentle * peak, s.Calm}, {o.Factor * peak, o.For}, {gentle * peak, s.Calm}} {
 		began[i] = leases.Now()
 		steady := load.Begin(ctx, int(part.rate), requestTimeout, s.env.Puts(s.env.Anywhere))
-		if err = s.rest(ctx, part.d); err != nil {
+		if err = rest(ctx, part.d); err != nil {
 			steady.Stop()
 			break
 		}
@@ -128,7 +128,7 @@ func (s *stage) watchMemory(ctx context.Context) (most func() int64) {
 			if u, err := s.cluster.Usage(); err == nil {
 				seen = max(seen, u.RSSBytes)
 			}
-			_ = s.rest(ctx, time.Second/2) // ends with ctx
+			_ = rest(ctx, time.Second/2) // ends with ctx
 		}
 	})
 	return func() int64 {

@@ -15,8 +15,8 @@ import (
 // after the other, while keys all over the keyspace are being put.
 func Reshape(ctx context.Context, c Config) (Outcome, error) {
 	out := Outcome{Name: "reshape"}
-	if c.Nodes <= replicationFactor || c.Rate < 1 {
-		return out, errors.New("reshape needs a rate of at least 1, and 4 nodes: a replica moves to one that has none")
+	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm < calmMin {
+		return out, errors.New("reshape needs a rate of at least 1, a calm of 1s, and 4 nodes: a replica moves to one that has none")
 	}
 	err := c.play(ctx, func(ctx context.Context, s *stage) error {
 		if err := s.admin.set(ctx, "rebalance", "off"); err != nil {
@@ -65,7 +65,7 @@ type changed struct {
 }
 
 func (s *stage) reshapeAll(ctx context.Context, steady *load.Steady) (done []changed, err error) {
-	if err := s.rest(ctx, s.Calm); err != nil {
+	if err := rest(ctx, s.Calm); err != nil {
 		return nil, err
 	}
 	for _, c := range changes() {
@@ -76,7 +76,7 @@ func (s *stage) reshapeAll(ctx context.Context, steady *load.Steady) (done []cha
 		}
 		to := steady.Now()
 		s.Log.Info("done", "what", c.name, "took", to-from)
-		if err := s.rest(ctx, s.Calm); err != nil {
+		if err := rest(ctx, s.Calm); err != nil {
 			return nil, err
 		}
 		shards, err := s.admin.shards(ctx)
@@ -116,7 +116,7 @@ func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 		o.Figures = append(o.Figures,
 			Figure{Name: c.name + ": failed requests", Value: float64(during.Failed()), Bound: atMost(0, 0)},
 			Figure{Name: c.name + ": longest request of a touched shard", Value: millis(pause), Unit: "ms", Bound: c.pause},
-			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms"},
+			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms", Bound: c.pause},
 			Figure{Name: c.name + ": longest request of the other shards", Value: millis(others.Longest()), Unit: "ms"},
 			Figure{Name: c.name + ": took", Value: (c.to - c.from).Seconds(), Unit: "s"},
 		)

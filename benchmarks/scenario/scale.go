@@ -25,8 +25,8 @@ type Scaling struct {
 // one is always measured first, to compare with.
 func Scale(ctx context.Context, c Config, sc Scaling) (Outcome, error) {
 	out := Outcome{Name: "scale"}
-	if len(sc.Shards) == 0 || sc.Clients < 1 || sc.Idle < time.Second {
-		return out, errors.New("name at least one number of shards and one client, and be idle for at least a second")
+	if len(sc.Shards) == 0 || sc.Clients < 1 || sc.Idle < time.Second || c.Calm < calmMin {
+		return out, errors.New("name at least one number of shards and one client; calm and idleness must last a second")
 	}
 	var one scaled
 	for i, shards := range append([]int{1}, sc.Shards...) {
@@ -98,7 +98,7 @@ func (s *stage) idle(ctx context.Context, d time.Duration) (cores float64, rss i
 		return 0, 0, err
 	}
 	began := time.Now()
-	if err := s.rest(ctx, d); err != nil {
+	if err := rest(ctx, d); err != nil {
 		return 0, 0, err
 	}
 	after, err := s.cluster.Usage()

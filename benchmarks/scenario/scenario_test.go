@@ -90,7 +90,8 @@ func TestWhatCannotBePlayedIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "number of shards")
 	_, err = Overload(ctx, c, Overloading{Factor: 1})
 	require.ErrorContains(t, err, "above 1")
-	require.ErrorContains(t, Config{Nodes: 1, Shards: 1, Conns: 1}.Validate(), "calm")
+	_, err = Reshape(ctx, Config{Nodes: 4, Shards: 1, Rate: 1, Conns: 1})
+	require.ErrorContains(t, err, "calm")
 	require.ErrorContains(t, Config{}.Validate(), "at least 1")
 }
 

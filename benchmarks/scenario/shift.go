@@ -60,7 +60,7 @@ func (s *stage) shift(ctx context.Context, sh Shifting, balancer string, out *Ou
 		shards, err := s.admin.shards(ctx)
 		if err == nil {
 			owners = append(owners, sight{steady.Now(), shards})
-			err = s.rest(ctx, time.Second)
+			err = rest(ctx, time.Second)
 		}
 		if err != nil {
 			steady.Stop()

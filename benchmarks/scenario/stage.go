@@ -35,13 +35,13 @@ type Config struct {
 	Log    *slog.Logger
 }
 
+// calmMin is what a calm must last, for there to be something to compare with.
+const calmMin = time.Second
+
 // Validate tells what cannot be run, and what to change.
 func (c Config) Validate() error {
-	switch {
-	case c.Nodes < 1 || c.Shards < 1 || c.Conns < 1:
+	if c.Nodes < 1 || c.Shards < 1 || c.Conns < 1 {
 		return errors.New("nodes, shards and conns must be at least 1")
-	case c.Calm < time.Second:
-		return errors.New("the calm must be at least a second, to have something to compare with")
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (s *stage) connect(ctx context.Context, endpoints []string) error {
 }
 
 // rest lets the load run.
-func (s *stage) rest(ctx context.Context, d time.Duration) error {
+func rest(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
