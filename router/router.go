@@ -62,8 +62,9 @@ type Knobs struct {
 
 // Router routes requests. It is safe for concurrent use.
 type Router struct {
-	cfg    Config
-	closer *closer
+	cfg      Config
+	closer   *closer
+	patience patience
 }
 
 // New returns a Router.
@@ -77,11 +78,11 @@ func New(cfg Config) *Router {
 // under way.
 func (r *Router) Close() { r.closer.stop() }
 
-// errRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
-var errRequestTimeout = errors.New("request timed out")
+// ErrRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
+var ErrRequestTimeout = errors.New("request timed out")
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, RequestTimeout, errRequestTimeout)
+	return context.WithTimeoutCause(ctx, RequestTimeout, ErrRequestTimeout)
 }
 
 // retrying runs attempt until it succeeds or fails for good. attempt gets its number
@@ -106,7 +107,7 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 // final turns what ended a request into what its caller is told: the caller's own
 // deadline or cancellation first.
 func (r *Router) final(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errRequestTimeout) {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ErrRequestTimeout) {
 		return cause
 	}
 	return err
@@ -201,6 +202,13 @@ func (r *Router) rotate(p Place, n int) shard.NodeID {
 
 // write sends a command to the shard that owns key, as often as is safe (T1).
 func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, error) {
+	if p, ok := r.cfg.Cache.find(key); ok {
+		if reply, err, done := r.writeSoon(ctx, p, req); done {
+			return reply, err
+		}
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var reply *Reply
 	err := r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, key)
@@ -211,6 +219,25 @@ func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, er
 		return err
 	})
 	return reply, err
+}
+
+// writeSoon sends a write to the shard at p once, as most are sent, without a context of
+// its own. If it returns false there was nothing to send to, or the answer was a certain
+// failure, and the caller starts over (T1).
+func (r *Router) writeSoon(ctx context.Context, p Place, req Request) (*Reply, error, bool) {
+	if p.Leader == 0 || r.cfg.Knobs.RetryUnknown {
+		return nil, nil, false
+	}
+	req.GiveUp = r.patience.begin()
+	reply, err := r.writeTo(ctx, p, 0, req)
+	switch {
+	case err == nil:
+		return reply, nil, true
+	case errors.Is(err, ErrRequestTimeout): // certain or not
+	case certain(err):
+		return nil, nil, false
+	}
+	return nil, r.final(ctx, err), true
 }
 
 // writeOnce sends a command to the shard at p.

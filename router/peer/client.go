@@ -76,16 +76,9 @@ func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, 
 		}
 		return nil, l.lost(req, call)
 	case <-ctx.Done():
-		sent := l.abandon(out.Id)
-		select {
-		case in := <-call.reply:
-			return decodeReply(req, in)
-		default:
-		}
-		if sent && req.Op == routerpb.Op_OP_WRITE {
-			return nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx)) // N1
-		}
-		return nil, fmt.Errorf("no reply from the node: %w: %w", shard.ErrUnavailable, context.Cause(ctx))
+		return l.leave(req, out.Id, call, context.Cause(ctx))
+	case <-req.GiveUp:
+		return l.leave(req, out.Id, call, router.ErrRequestTimeout)
 	}
 }
 
@@ -191,6 +184,20 @@ func (l *link) abandon(id uint64) bool {
 		}
 	}
 	return false
+}
+
+// leave ends the wait for a reply because of cause.
+func (l *link) leave(req *router.Request, id uint64, c *call, cause error) (*router.Reply, error) {
+	sent := l.abandon(id)
+	select {
+	case in := <-c.reply:
+		return decodeReply(req, in)
+	default:
+	}
+	if sent && req.Op == routerpb.Op_OP_WRITE {
+		return nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, cause) // N1
+	}
+	return nil, fmt.Errorf("no reply from the node: %w: %w", shard.ErrUnavailable, cause)
 }
 
 // lost is the outcome of a call whose stream ended before its reply came.
