@@ -58,14 +58,25 @@ func (r *Router) Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.Leas
 
 // KeepAlive renews a lease. One that is unknown or has expired has TTL 0 in the answer.
 func (r *Router) KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	head := r.seen(0) // before the renewal, as in etcd: it says nothing of what came after
-	status, err := r.askHome(ctx, routerpb.Op_OP_LEASE_KEEPALIVE, req.ID)
+	status, err := r.renew(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}
 	return &pb.LeaseKeepAliveResponse{Header: head, ID: req.ID, TTL: status.Ttl}, nil
+}
+
+// renew asks the home's leader, if it is known, without a context of its own, as most
+// renewals go. If that fails it starts over: nothing changes by renewing twice.
+func (r *Router) renew(ctx context.Context, lease int64) (*routerpb.LeaseStatus, error) {
+	if p, ok := r.cfg.Cache.find(shard.HomeKey(lease)); ok && p.Leader != 0 {
+		if status, err := r.ask(ctx, p, p.Leader, routerpb.Op_OP_LEASE_KEEPALIVE, lease); err == nil {
+			return status, nil
+		}
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return r.askHome(ctx, routerpb.Op_OP_LEASE_KEEPALIVE, lease)
 }
 
 // TimeToLive tells how long a lease still lives and, when asked, which keys are attached,
@@ -156,7 +167,9 @@ func (r *Router) askHome(ctx context.Context, op routerpb.Op, lease int64) (*rou
 }
 
 func (r *Router) ask(ctx context.Context, p Place, node shard.NodeID, op routerpb.Op, lease int64) (*routerpb.LeaseStatus, error) {
-	reply, err := r.send(ctx, p, node, &Request{Op: op, Message: &routerpb.LeaseQuery{Lease: lease}})
+	reply, err := r.send(ctx, p, node, &Request{
+		Op: op, Message: &routerpb.LeaseQuery{Lease: lease}, GiveUp: r.patience.begin(),
+	})
 	if err != nil {
 		return nil, err
 	}
