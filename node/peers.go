@@ -120,5 +120,7 @@ func (s *sender) local(ctx context.Context, req *router.Request) (*router.Reply,
 		return o.reply, o.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx))
+	case <-req.GiveUp:
+		return nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, router.ErrRequestTimeout)
 	}
 }

@@ -30,6 +30,8 @@ func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Rep
 // key, so whoever revokes the lease comes there; and the fence, which is older than what
 // the home said, tells whether he was there already.
 func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.UnregisteredLeaseError) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	attached, err := r.attach(ctx, refused.Lease, p.Span)
 	if err != nil {
 		return err

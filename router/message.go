@@ -32,6 +32,9 @@ type Request struct {
 	Closed bool
 	// Limit is how many keys OP_FETCH wants; 0 is all.
 	Limit int64
+	// GiveUp, when closed, ends the wait for the answer like the end of the context does,
+	// with ErrRequestTimeout as the cause. It stays with the sender.
+	GiveUp <-chan struct{}
 	// NoCount lets OP_FETCH end with the Limit-th key (listing.FetchOptions).
 	NoCount bool
 }

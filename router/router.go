@@ -65,10 +65,11 @@ type Knobs struct {
 
 // Router routes requests. It is safe for concurrent use.
 type Router struct {
-	cfg     Config
-	closer  *closer
-	renewer *renewer
-	work    sync.WaitGroup // requests that nobody waits for and that are not over
+	cfg      Config
+	closer   *closer
+	renewer  *renewer
+	patience patience
+	work     sync.WaitGroup // requests that nobody waits for and that are not over
 }
 
 // New returns a Router.
@@ -87,11 +88,11 @@ func (r *Router) Close() {
 	r.closer.stop()
 }
 
-// errRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
-var errRequestTimeout = errors.New("request timed out")
+// ErrRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
+var ErrRequestTimeout = errors.New("request timed out")
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, RequestTimeout, errRequestTimeout)
+	return context.WithTimeoutCause(ctx, RequestTimeout, ErrRequestTimeout)
 }
 
 // retrying runs attempt until it succeeds or fails for good. attempt gets its number
@@ -118,7 +119,7 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 func (r *Router) final(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case cause == nil, errors.Is(cause, errRequestTimeout):
+	case cause == nil, errors.Is(cause, ErrRequestTimeout):
 		return err
 	case !errors.Is(err, shard.ErrUnknownOutcome):
 		return cause
@@ -238,6 +239,13 @@ func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
 
 // write sends a command to the shard that owns key, as often as is safe (T1).
 func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, error) {
+	if p, ok := r.cfg.Cache.find(key); ok {
+		if reply, err, done := r.writeSoon(ctx, p, req); done {
+			return reply, err
+		}
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var reply *Reply
 	err := r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, key)
@@ -248,6 +256,25 @@ func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, er
 		return err
 	})
 	return reply, err
+}
+
+// writeSoon sends a write to the shard at p once, as most are sent, without a context of
+// its own. If it returns false there was nothing to send to, or the answer was a certain
+// failure, and the caller starts over (T1).
+func (r *Router) writeSoon(ctx context.Context, p Place, req Request) (*Reply, error, bool) {
+	if p.Leader == 0 || r.cfg.Knobs.RetryUnknown {
+		return nil, nil, false
+	}
+	req.GiveUp = r.patience.begin()
+	reply, err := r.writeTo(ctx, p, 0, req)
+	switch {
+	case err == nil:
+		return reply, nil, true
+	case errors.Is(err, ErrRequestTimeout): // certain or not
+	case certain(err):
+		return nil, nil, false
+	}
+	return nil, r.final(ctx, err), true
 }
 
 // writeOnce sends a command to the shard at p.

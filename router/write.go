@@ -21,8 +21,6 @@ func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, 
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	reply, err := r.write(ctx, req.Key, cmd)
 	if err != nil {
 		return nil, err
@@ -111,8 +109,6 @@ func rangeEnd(s shard.Span) []byte {
 // Txn runs a transaction whose keys all lie in one shard; any other is refused with
 // *txn.CrossShardError and nothing is applied. The request has been validated.
 func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	foot := txn.FootprintTxn(req)
 	if txn.IsReadOnly(req) {
 		return r.readTxn(ctx, req, foot)
@@ -121,8 +117,23 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, err
 	}
+	reply, err := r.writeTxn(ctx, req, foot, cmd)
+	if err != nil {
+		return nil, err
+	}
+	return txnResponse(reply), nil
+}
+
+func (r *Router) writeTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, cmd Request) (*Reply, error) {
+	if p, ok := r.cfg.Cache.find(first(foot)); ok && foot.Within(p.Span) && txn.HighestReadRevision(req) == 0 {
+		if reply, err, done := r.writeSoon(ctx, p, cmd); done {
+			return reply, err
+		}
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var reply *Reply
-	err = r.retrying(ctx, func(n int) error {
+	err := r.retrying(ctx, func(n int) error {
 		p, err := r.home(ctx, foot)
 		if err != nil {
 			return err
@@ -133,13 +144,12 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 		reply, err = r.writeTo(ctx, p, n, cmd)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return txnResponse(reply), nil
+	return reply, err
 }
 
 func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint) (*pb.TxnResponse, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var reply *Reply
 	err := r.retrying(ctx, func(n int) error {
 		p, err := r.home(ctx, foot)
@@ -163,12 +173,7 @@ func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footp
 // home returns the one shard that owns every key of a transaction. One that touches
 // no key can be answered by any shard.
 func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
-	var start []byte
-	for span := range foot.Spans() {
-		start = span.Start
-		break
-	}
-	p, err := r.cfg.Cache.Lookup(ctx, start)
+	p, err := r.cfg.Cache.Lookup(ctx, first(foot))
 	if err != nil {
 		return Place{}, err
 	}
@@ -176,6 +181,14 @@ func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
 		return Place{}, r.crossShard(ctx, foot)
 	}
 	return p, nil
+}
+
+// first is where a footprint begins.
+func first(foot txn.Footprint) []byte {
+	for span := range foot.Spans() {
+		return span.Start
+	}
+	return nil
 }
 
 // crossShard names the shards of a transaction's keys.

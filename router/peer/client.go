@@ -85,6 +85,9 @@ func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, 
 	case <-ctx.Done():
 		call.Abandon(context.Cause(ctx))
 		a = <-answers // the reply, if it came just before
+	case <-req.GiveUp:
+		call.Abandon(router.ErrRequestTimeout)
+		a = <-answers
 	}
 	if a.err != nil {
 		return nil, a.err

@@ -242,6 +242,24 @@ func TestCallerLeaves(t *testing.T) {
 	require.Empty(t, p.client.mu.link.mu.calls, "nothing is kept of who has left")
 }
 
+// N1: nor does one whose patience ends.
+func TestPatienceEnds(t *testing.T) {
+	e := &stuck{arrived: make(chan struct{}, 1)}
+	p := newPair(t, e)
+	req, over := write(1), make(chan struct{})
+	req.GiveUp = over
+	got := make(chan error, 1)
+	go func() {
+		_, err := p.client.Send(t.Context(), req)
+		got <- err
+	}()
+	<-e.arrived
+	close(over)
+	err := <-got
+	require.ErrorIs(t, err, shard.ErrUnknownOutcome)
+	require.ErrorIs(t, err, router.ErrRequestTimeout)
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	l := newLink(peerBounds(), &seen{}, func() {})
 	var first *call

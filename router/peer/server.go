@@ -16,6 +16,8 @@ import (
 // Executor carries out requests on this node; exec.Executor is one.
 type Executor interface {
 	Write(req *router.Request, done func(*router.Reply, error))
+	// Read returns soon after the request's shard has answered or failed to, without a
+	// deadline.
 	Read(ctx context.Context, req *router.Request) (*router.Reply, error)
 }
 
@@ -65,10 +67,7 @@ func Serve(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], exec
 			}
 			work.Go(func() {
 				defer func() { <-reads }()
-				// The caller gives up by itself; this only bounds what it leaves behind.
-				ctx, cancel := context.WithTimeout(ctx, router.RequestTimeout)
-				defer cancel()
-				reply, err := exec.Read(ctx, req)
+				reply, err := exec.Read(ctx, req) // ends by itself when its caller has given up
 				out.add(encodeReply(id, reply, err))
 			})
 		}
