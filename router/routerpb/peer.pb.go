@@ -1468,9 +1468,10 @@ type ReplicaReport struct {
 	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"` // index in the group's log
 	Leader        uint64                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`   // replica ID, as far as the node knows; 0: none
 	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the descriptor applied; 0: not initialised
-	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor applied
-	Poisoned      bool                   `protobuf:"varint,8,opt,name=poisoned,proto3" json:"poisoned,omitempty"`     // it was told to begin without its data and has to be replaced
+	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`                        // of the descriptor applied; 0: not initialised
+	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`              // of the descriptor applied
+	Poisoned      bool                   `protobuf:"varint,8,opt,name=poisoned,proto3" json:"poisoned,omitempty"`                  // it was told to begin without its data and has to be replaced
+	FrozenBy      uint64                 `protobuf:"varint,10,opt,name=frozen_by,json=frozenBy,proto3" json:"frozen_by,omitempty"` // the operator by which it was frozen; 0: it serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1561,6 +1562,13 @@ func (x *ReplicaReport) GetPoisoned() bool {
 	return false
 }
 
+func (x *ReplicaReport) GetFrozenBy() uint64 {
+	if x != nil {
+		return x.FrozenBy
+	}
+	return 0
+}
+
 // DirectRequest is an order to the node's replica of a shard. Members change at the
 // leader only.
 type DirectRequest struct {
@@ -1577,6 +1585,9 @@ type DirectRequest struct {
 	//	*DirectRequest_SecureSeed
 	//	*DirectRequest_Initialise
 	//	*DirectRequest_Wean
+	//	*DirectRequest_Freeze
+	//	*DirectRequest_SecureFrozen
+	//	*DirectRequest_Subsume
 	Order         isDirectRequest_Order `protobuf_oneof:"order"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1707,6 +1718,33 @@ func (x *DirectRequest) GetWean() *Wean {
 	return nil
 }
 
+func (x *DirectRequest) GetFreeze() *Merge {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Freeze); ok {
+			return x.Freeze
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetSecureFrozen() *Merge {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_SecureFrozen); ok {
+			return x.SecureFrozen
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetSubsume() *Merge {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Subsume); ok {
+			return x.Subsume
+		}
+	}
+	return nil
+}
+
 type isDirectRequest_Order interface {
 	isDirectRequest_Order()
 }
@@ -1744,7 +1782,19 @@ type DirectRequest_Initialise struct {
 }
 
 type DirectRequest_Wean struct {
-	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split
+	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split or merge
+}
+
+type DirectRequest_Freeze struct {
+	Freeze *Merge `protobuf:"bytes,12,opt,name=freeze,proto3,oneof"` // at the leader: serves nothing from now on
+}
+
+type DirectRequest_SecureFrozen struct {
+	SecureFrozen *Merge `protobuf:"bytes,13,opt,name=secure_frozen,json=secureFrozen,proto3,oneof"` // returns when this node's replica is frozen, and durably so
+}
+
+type DirectRequest_Subsume struct {
+	Subsume *Merge `protobuf:"bytes,14,opt,name=subsume,proto3,oneof"` // at the leader: takes the keys of the frozen neighbour
 }
 
 func (*DirectRequest_AddLearner) isDirectRequest_Order() {}
@@ -1764,6 +1814,12 @@ func (*DirectRequest_SecureSeed) isDirectRequest_Order() {}
 func (*DirectRequest_Initialise) isDirectRequest_Order() {}
 
 func (*DirectRequest_Wean) isDirectRequest_Order() {}
+
+func (*DirectRequest_Freeze) isDirectRequest_Order() {}
+
+func (*DirectRequest_SecureFrozen) isDirectRequest_Order() {}
+
+func (*DirectRequest_Subsume) isDirectRequest_Order() {}
 
 type DirectReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1889,6 +1945,67 @@ func (*Wean) Descriptor() ([]byte, []int) {
 	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
 }
 
+// Merge is what a MERGE of the placement table comes to.
+type Merge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Descriptor_   *shardpb.Descriptor    `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // the left shard, with the keys of both
+	Right         *shardpb.Descriptor    `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	OperatorId    uint64                 `protobuf:"varint,3,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Merge) Reset() {
+	*x = Merge{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Merge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Merge) ProtoMessage() {}
+
+func (x *Merge) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Merge.ProtoReflect.Descriptor instead.
+func (*Merge) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Merge) GetDescriptor_() *shardpb.Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Merge) GetRight() *shardpb.Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+func (x *Merge) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -1899,7 +2016,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2028,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2041,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2046,7 +2163,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
 	"\vReportReply\x12=\n" +
-	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xd7\x01\n" +
+	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xf4\x01\n" +
 	"\rReplicaReport\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
@@ -2057,7 +2174,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\a \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
-	"\bpoisoned\x18\b \x01(\bR\bpoisoned\"\xb4\x04\n" +
+	"\bpoisoned\x18\b \x01(\bR\bpoisoned\x12\x1b\n" +
+	"\tfrozen_by\x18\n" +
+	" \x01(\x04R\bfrozenBy\"\xe2\x05\n" +
 	"\rDirectRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
 	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
@@ -2073,7 +2192,10 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"initialise\x18\t \x01(\v2\x1d.flotilla.shard.v1.DescriptorH\x00R\n" +
 	"initialise\x12.\n" +
 	"\x04wean\x18\n" +
-	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04weanB\a\n" +
+	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04wean\x123\n" +
+	"\x06freeze\x18\f \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\x06freeze\x12@\n" +
+	"\rsecure_frozen\x18\r \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\fsecureFrozen\x125\n" +
+	"\asubsume\x18\x0e \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\asubsumeB\a\n" +
 	"\x05order\"\r\n" +
 	"\vDirectReply\"{\n" +
 	"\x05Split\x12=\n" +
@@ -2081,7 +2203,14 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
 	"descriptor\x123\n" +
 	"\x05child\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"\x06\n" +
-	"\x04Wean\"?\n" +
+	"\x04Wean\"\x9c\x01\n" +
+	"\x05Merge\x12=\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
+	"descriptor\x123\n" +
+	"\x05right\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\x12\x1f\n" +
+	"\voperator_id\x18\x03 \x01(\x04R\n" +
+	"operatorId\"?\n" +
 	"\x06Member\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr*\xb5\x01\n" +
@@ -2153,7 +2282,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2180,58 +2309,64 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*DirectReply)(nil),        // 22: flotilla.router.v1.DirectReply
 	(*Split)(nil),              // 23: flotilla.router.v1.Split
 	(*Wean)(nil),               // 24: flotilla.router.v1.Wean
-	(*Member)(nil),             // 25: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 26: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 27: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 28: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 29: flotilla.router.v1.LoadRequest
-	(*LoadReply)(nil),          // 30: flotilla.router.v1.LoadReply
+	(*Merge)(nil),              // 25: flotilla.router.v1.Merge
+	(*Member)(nil),             // 26: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 27: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 28: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 29: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 30: flotilla.router.v1.LoadRequest
+	(*LoadReply)(nil),          // 31: flotilla.router.v1.LoadReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	26, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	27, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	27, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	28, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	28, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	29, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	17, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	20, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
-	25, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	25, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	25, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	25, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	25, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	26, // 10: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	26, // 11: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	26, // 12: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	26, // 13: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	26, // 14: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
 	23, // 15: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	27, // 16: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	27, // 17: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	28, // 16: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	28, // 17: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
 	24, // 18: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	27, // 19: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	27, // 20: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 21: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	13, // 22: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 23: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	29, // 24: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	7,  // 25: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 26: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 27: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	18, // 28: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	21, // 29: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 30: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	14, // 31: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 32: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	30, // 33: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	8,  // 34: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 35: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	12, // 36: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	19, // 37: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	22, // 38: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	25, // 19: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
+	25, // 20: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
+	25, // 21: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
+	28, // 22: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	28, // 23: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	28, // 24: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	28, // 25: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 26: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	13, // 27: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 28: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	30, // 29: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	7,  // 30: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 31: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 32: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	18, // 33: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	21, // 34: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 35: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	14, // 36: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 37: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	31, // 38: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	8,  // 39: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 40: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	12, // 41: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	19, // 42: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	22, // 43: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	35, // [35:44] is the sub-list for method output_type
+	26, // [26:35] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -2250,6 +2385,9 @@ func file_router_routerpb_peer_proto_init() {
 		(*DirectRequest_SecureSeed)(nil),
 		(*DirectRequest_Initialise)(nil),
 		(*DirectRequest_Wean)(nil),
+		(*DirectRequest_Freeze)(nil),
+		(*DirectRequest_SecureFrozen)(nil),
+		(*DirectRequest_Subsume)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2257,7 +2395,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

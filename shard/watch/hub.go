@@ -116,6 +116,9 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	} else {
 		h.match(b)
 		h.mu.recent.add(b, view.Floor)
+		if was != nil && view.Descriptor != nil && !was.Span.ContainsSpan(view.Descriptor.Span) {
+			h.mu.recent.grow(was.Span)
+		}
 		h.metrics.events.Add(float64(len(b.records)))
 	}
 	h.mu.view = view

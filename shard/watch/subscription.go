@@ -97,7 +97,7 @@ func (h *Hub) settle(s *Subscription) (told bool) {
 	switch r := &h.mu.recent; {
 	case s.armed:
 		return false
-	case s.end == nil && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
+	case s.end == nil && r.covers(s.o.Span, s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
 		s.group.arm(s)
 		s.live = true
 		return false
@@ -149,7 +149,7 @@ func (s *Subscription) begin() (shard.Revision, recent, error) {
 	past := h.mu.recent
 	if s.armed {
 		s.pos = max(s.pos, past.floor)
-	} else if s.live && !past.covers(s.pos, s.o.PrevKV) {
+	} else if s.live && !past.covers(s.o.Span, s.pos, s.o.PrevKV) {
 		s.live = false
 		h.metrics.fellBehind.Inc()
 	}
@@ -161,7 +161,7 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 	switch {
 	case pos >= past.floor:
 		out.Through = past.floor
-	case past.covers(pos, s.o.PrevKV):
+	case past.covers(s.o.Span, pos, s.o.PrevKV):
 		out.Events, out.Through = past.list(s.o.Span, pos, s.o.PrevKV, limit)
 	default:
 		s.hub.metrics.historyReads.Inc()
