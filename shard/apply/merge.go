@@ -23,8 +23,11 @@ func (r *run) freeze(cmd *shardpb.Command) error {
 	}
 	mine := r.view.Descriptor
 	if f := r.view.Frozen; f != nil {
-		if cmd.OperatorId < f.Operator {
+		switch {
+		case cmd.OperatorId < f.Operator:
 			return absent(r.id, r.view)
+		case cmd.OperatorId == f.Operator: // the neighbour may have taken it, as it is
+			return nil
 		}
 		mine = f.Descriptor
 	}
@@ -170,9 +173,6 @@ func (subsuming) store(m *Machine, b *pebble.Batch) error {
 	return setCollection(b, m.id, m.replica, &shardpb.Collection{Format: collectionFormat})
 }
 
-// adopt forgets the headers: others have written the keys that came, and this shard may
-// have had them before.
-func (subsuming) adopt(m *Machine) {
-	m.adoptCollection(&shardpb.Collection{})
-	m.headers.Purge()
-}
+// adopt has nothing to forget of headers: those of keys that are not the shard's go when
+// they are given away.
+func (subsuming) adopt(m *Machine) { m.adoptCollection(&shardpb.Collection{}) }
