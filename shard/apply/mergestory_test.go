@@ -56,6 +56,9 @@ func (s *story) mergeStep(a args) string {
 	if a.HasArg("into-end") {
 		cmd.Descriptor_.End = a.bytes("into-end")
 	}
+	if a.HasArg("into-replica") {
+		cmd.Descriptor_.Replicas[0].ReplicaId = uint64(a.int("into-replica", 0))
+	}
 	if a.HasArg("nothing") {
 		cmd.Descriptor_ = nil
 	}

@@ -43,7 +43,7 @@ import (
 //	init child              of the child of the last split
 //	merge left=2 right=3    settles what a merge of two of the node's shards comes to
 //	freeze, subsume         the shards of that merge [operator=5] [into-start=] [into-end=]
-//	                        [into-epoch=] [right-start=] [right-end=]
+//	                        [into-epoch=] [into-replica=] [right-start=] [right-end=]
 //	thaw [operator=5]
 //	seed, stored            what a split has left for the child here; all versions of the node
 //	snapshot, receive       from the machine at hand; by the machine at hand
