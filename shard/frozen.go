@@ -20,6 +20,9 @@ func (f *Frozen) For(node NodeID, id ID, replica ReplicaID) bool {
 	return f.Into.ID == id && here && own.ID == replica
 }
 
+// FrozenBy reports whether the operator has frozen the shard.
+func (v View) FrozenBy(operator uint64) bool { return v.Frozen != nil && v.Frozen.Operator == operator }
+
 // Proto converts it to its stored form.
 func (f *Frozen) Proto() *shardpb.Frozen {
 	return &shardpb.Frozen{Descriptor_: f.Descriptor.Proto(), Into: f.Into.Proto(), OperatorId: f.Operator}

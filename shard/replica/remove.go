@@ -91,6 +91,9 @@ func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 		if view.Descriptor != nil {
 			return view.Descriptor.Span, true, nil
 		}
+		if view.Frozen != nil {
+			return view.Frozen.Descriptor.Span, true, nil
+		}
 	}
 	return shard.Span{}, false, nil
 }

@@ -94,11 +94,16 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 		done(shard.Result{Err: err})
 		return
 	}
-	if view := r.View(); view.Poisoned || view.Descriptor == nil && cmd.Kind != shardpb.Kind_INIT {
+	if view := r.View(); view.Poisoned || view.Descriptor == nil && !awakens(cmd.Kind) {
 		done(shard.Result{Err: view.Absent(r.id)})
 		return
 	}
 	r.proposer.submit(cmd, done)
+}
+
+// awakens reports whether commands of the kind are for shards that serve nothing.
+func awakens(k shardpb.Kind) bool {
+	return k == shardpb.Kind_INIT || k == shardpb.Kind_FREEZE || k == shardpb.Kind_THAW
 }
 
 // notLeading is nil while this replica leads, as far as it knows.
