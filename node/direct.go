@@ -24,6 +24,9 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 			Shard: uint64(r.ID()), Replica: uint64(r.ReplicaID()), Applied: view.Applied, Leader: uint64(leader), Term: term,
 		}
 		told.Poisoned = view.Poisoned
+		if view.Frozen != nil {
+			told.FrozenBy = view.Frozen.Operator
+		}
 		if d := view.Descriptor; d != nil {
 			told.Epoch, told.Generation = d.Epoch, d.Generation
 		}
@@ -68,6 +71,8 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return r.SecureSeed(ctx, shard.DescriptorOf(o.SecureSeed))
 	case *routerpb.DirectRequest_Wean:
 		return r.Wean(ctx)
+	case *routerpb.DirectRequest_SecureFrozen:
+		return r.SecureFrozen(ctx, o.SecureFrozen.OperatorId)
 	}
 	if !r.Leads() {
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}
@@ -83,9 +88,19 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return r.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	case *routerpb.DirectRequest_Split:
 		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
+	case *routerpb.DirectRequest_Freeze:
+		into, right := mergeOf(o.Freeze)
+		return r.Freeze(ctx, into, right, o.Freeze.OperatorId)
+	case *routerpb.DirectRequest_Subsume:
+		into, right := mergeOf(o.Subsume)
+		return r.Subsume(ctx, into, right, o.Subsume.OperatorId)
 	case *routerpb.DirectRequest_Initialise:
 		return r.Initialise(ctx, shard.DescriptorOf(o.Initialise))
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}
+}
+
+func mergeOf(p *routerpb.Merge) (into, right *shard.Descriptor) {
+	return shard.DescriptorOf(p.Descriptor_), shard.DescriptorOf(p.Right)
 }

@@ -200,7 +200,7 @@ func (m *Map) auditOperator(o *Operator) error {
 			return fmt.Errorf("child %s: %w", c.ID, err)
 		}
 	case placementpb.OperatorKind_MERGE:
-		right := m.rightOf(d)
+		right := m.RightOf(d)
 		if isRight := right != nil && right.ID == o.With; isRight != (o.Phase < placementpb.Phase_COMMITTED) {
 			return fmt.Errorf("it is %s and shard %s is (or is not) the right neighbour of shard %s", o.Phase, o.With, d.ID)
 		}

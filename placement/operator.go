@@ -236,14 +236,14 @@ func (m *Map) freeSlot(d *shard.Descriptor) shard.Slot {
 		}
 	}
 	neighbours := []shard.Slot{d.Slot}
-	if right := m.rightOf(d); right != nil {
+	if right := m.RightOf(d); right != nil {
 		neighbours = append(neighbours, right.Slot)
 	}
 	return use.take(neighbours...)
 }
 
-// rightOf returns the shard that begins where d ends, or nil.
-func (m *Map) rightOf(d *shard.Descriptor) *shard.Descriptor {
+// RightOf returns the shard that begins where d ends, or nil.
+func (m *Map) RightOf(d *shard.Descriptor) *shard.Descriptor {
 	if len(d.Span.End) == 0 {
 		return nil
 	}
@@ -251,7 +251,7 @@ func (m *Map) rightOf(d *shard.Descriptor) *shard.Descriptor {
 }
 
 func (m *Map) checkMerge(o *Operator, d *shard.Descriptor) error {
-	if right := m.rightOf(d); d.ID == shard.MetaID || right == nil || right.ID != o.With {
+	if right := m.RightOf(d); d.ID == shard.MetaID || right == nil || right.ID != o.With {
 		return fmt.Errorf("shard %s is not its right neighbour", o.With)
 	}
 	// A shard keeps its slot for life, so two that would become neighbours must differ.
