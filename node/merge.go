@@ -48,7 +48,7 @@ const (
 
 // run implements runner.
 func (g *merger) run(ctx context.Context, o *placement.Operator) error {
-	began, froze := time.Now(), time.Time{}
+	began := time.Now()
 	for {
 		m, now, err := g.look(ctx, o)
 		if err != nil || now == nil {
@@ -58,10 +58,9 @@ func (g *merger) run(ctx context.Context, o *placement.Operator) error {
 		case placementpb.Phase_PREPARED:
 			err = g.prepare(ctx, m, now, began)
 		case placementpb.Phase_STARTED:
-			froze = time.Now()
 			err = g.freeze(ctx, m, now)
 		default:
-			err = g.subsume(ctx, m, now, froze)
+			err = g.settle(ctx, m, now)
 		}
 		if err != nil {
 			return err
@@ -109,20 +108,39 @@ func (g *merger) giveUp(ctx context.Context, o *placement.Operator, why error) e
 }
 
 // freeze makes sure that no replica of the right shard touches its keys any more, wherever it
-// is and whatever happens to its node. Then there is no way back; without it, there is no other.
+// is and whatever happens to its node. Then there is no way back; without it, there is no
+// other. From here on nobody serves the keys, so what can be known is asked before.
 func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
-	if err := g.step(ctx, stepFreeze); err != nil {
+	var leader shard.Replica
+	patience, cancel := context.WithTimeout(ctx, frozenPatience)
+	defer cancel()
+	err := until(patience, func() (err error) {
+		leader, err = leaderOf(g.reports(patience, m, into))
 		return err
+	})
+	if err == nil {
+		err = g.step(ctx, stepFreeze)
 	}
-	err := g.freezeRight(ctx, m, o, into, right)
+	froze := time.Now()
+	if err == nil {
+		err = g.freezeRight(ctx, m, o, into, right)
+	}
 	if err != nil && ctx.Err() == nil {
 		return g.giveUp(ctx, o, err)
 	}
 	if err := errors.Join(err, g.step(ctx, stepCede)); err != nil {
 		return err
 	}
-	return g.advance(ctx, o, placementpb.Phase_COMMITTED)
+	if err := g.advance(ctx, o, placementpb.Phase_COMMITTED); err != nil {
+		return err
+	}
+	// Nothing else can come of it now, so the table need not be read again.
+	if err := g.subsume(ctx, m, leader.Node, o, into, right); err != nil {
+		return err
+	}
+	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start), "pause", time.Since(froze))
+	return nil
 }
 
 func (g *merger) freezeRight(ctx context.Context, m *placement.Map, o *placement.Operator, into, right *shard.Descriptor) error {
@@ -143,21 +161,28 @@ func (g *merger) freezeRight(ctx context.Context, m *placement.Map, o *placement
 	}).all(right)
 }
 
-// subsume has the left shard take the keys, unless it has, and ends the operator when no log
-// goes back to before, but for those of a few nodes that are down. The replicas of the right
-// shard are removed then (janitor).
-func (g *merger) subsume(ctx context.Context, m *placement.Map, o *placement.Operator, froze time.Time) error {
+// subsume has the left shard take the keys, unless it has.
+func (g *merger) subsume(ctx context.Context, m *placement.Map, leader shard.NodeID, o *placement.Operator, into, right *shard.Descriptor) error {
 	if err := g.step(ctx, stepSubsume); err != nil {
 		return err
 	}
+	return g.order(ctx, m, leader, &routerpb.DirectRequest{Shard: uint64(into.ID), Order: &routerpb.DirectRequest_Subsume{
+		Subsume: &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID},
+	}})
+}
+
+// settle ends a committed merge when the left shard has the keys and no log goes back to
+// before, but for those of a few nodes that are down. The replicas of the right shard are
+// removed then (janitor).
+func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
-	merge := &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID}
-	if err := g.orderLeader(ctx, m, into, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Subsume{Subsume: merge}}); err != nil {
+	leader, err := leaderOf(g.reports(ctx, m, into))
+	if err == nil {
+		err = g.subsume(ctx, m, leader.Node, o, into, right)
+	}
+	if err != nil {
 		g.node.log.Info("a merge goes on", "operator", o.ID, "shard", o.Shard, "with", o.With, "error", err)
 		return rest(ctx)
-	}
-	if !froze.IsZero() { // else another controller did, or this one before it failed
-		g.node.log.Info("a shard was merged", "shard", o.Shard, "with", o.With, "key", string(right.Span.Start), "pause", time.Since(froze))
 	}
 	if err := g.step(ctx, stepSealed); err != nil {
 		return err
