@@ -39,6 +39,10 @@ func (c *changed) Propose(_ context.Context, cmd *placementpb.Command) (*placeme
 
 func (c *changed) ReadyToSplit(context.Context, *shard.Descriptor) error { return c.unready }
 
+func (c *changed) ReadyToMerge(context.Context, *shard.Descriptor, *shard.Descriptor) error {
+	return c.unready
+}
+
 func (c *changed) Rebalance(context.Context) ([]placement.Step, error) {
 	return []placement.Step{{Kind: placement.TransferLeader, Shard: 3, From: 1, To: 2}}, c.lost
 }

@@ -1156,6 +1156,58 @@ func (x *SplitRequest) GetDryRun() bool {
 	return false
 }
 
+type MergeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRequest) Reset() {
+	*x = MergeRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRequest) ProtoMessage() {}
+
+func (x *MergeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
+func (*MergeRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MergeRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *MergeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type MoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -1168,7 +1220,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1232,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1245,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MoveRequest) GetShard() uint64 {
@@ -1235,7 +1287,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1299,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1312,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TransferRequest) GetShard() uint64 {
@@ -1293,7 +1345,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1357,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1370,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelRequest) GetOperator() uint64 {
@@ -1338,7 +1390,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1402,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1415,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LockRequest) GetShard() uint64 {
@@ -1391,7 +1443,7 @@ type SetNodeStateRequest struct {
 
 func (x *SetNodeStateRequest) Reset() {
 	*x = SetNodeStateRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1455,7 @@ func (x *SetNodeStateRequest) String() string {
 func (*SetNodeStateRequest) ProtoMessage() {}
 
 func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1468,7 @@ func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStateRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStateRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetNodeStateRequest) GetNode() string {
@@ -1450,7 +1502,7 @@ type SetRequest struct {
 
 func (x *SetRequest) Reset() {
 	*x = SetRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1514,7 @@ func (x *SetRequest) String() string {
 func (*SetRequest) ProtoMessage() {}
 
 func (x *SetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1527,7 @@ func (x *SetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRequest.ProtoReflect.Descriptor instead.
 func (*SetRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetRequest) GetName() string {
@@ -1496,14 +1548,15 @@ type OperatorReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"` // that carries it out; 0 with dry_run
 	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
-	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // Split: where
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`    // Split: where; Merge: where no shard begins any more
+	With          uint64                 `protobuf:"varint,4,opt,name=with,proto3" json:"with,omitempty"` // Merge: the right neighbour
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperatorReply) Reset() {
 	*x = OperatorReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1568,7 @@ func (x *OperatorReply) String() string {
 func (*OperatorReply) ProtoMessage() {}
 
 func (x *OperatorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1581,7 @@ func (x *OperatorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorReply.ProtoReflect.Descriptor instead.
 func (*OperatorReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *OperatorReply) GetOperator() uint64 {
@@ -1552,6 +1605,13 @@ func (x *OperatorReply) GetKey() []byte {
 	return nil
 }
 
+func (x *OperatorReply) GetWith() uint64 {
+	if x != nil {
+		return x.With
+	}
+	return 0
+}
+
 type DoneReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1560,7 +1620,7 @@ type DoneReply struct {
 
 func (x *DoneReply) Reset() {
 	*x = DoneReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1632,7 @@ func (x *DoneReply) String() string {
 func (*DoneReply) ProtoMessage() {}
 
 func (x *DoneReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1645,7 @@ func (x *DoneReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneReply.ProtoReflect.Descriptor instead.
 func (*DoneReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type RebalanceRequest struct {
@@ -1596,7 +1656,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1668,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1681,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type RebalanceReply struct {
@@ -1633,7 +1693,7 @@ type RebalanceReply struct {
 
 func (x *RebalanceReply) Reset() {
 	*x = RebalanceReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1705,7 @@ func (x *RebalanceReply) String() string {
 func (*RebalanceReply) ProtoMessage() {}
 
 func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1718,7 @@ func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceReply.ProtoReflect.Descriptor instead.
 func (*RebalanceReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RebalanceReply) GetBegun() []*Step {
@@ -1676,7 +1736,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1748,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1761,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type PlanReply struct {
@@ -1714,7 +1774,7 @@ type PlanReply struct {
 
 func (x *PlanReply) Reset() {
 	*x = PlanReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1786,7 @@ func (x *PlanReply) String() string {
 func (*PlanReply) ProtoMessage() {}
 
 func (x *PlanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1799,7 @@ func (x *PlanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanReply.ProtoReflect.Descriptor instead.
 func (*PlanReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PlanReply) GetSteps() []*Step {
@@ -1774,7 +1834,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1846,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1859,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Step) GetKind() string {
@@ -1883,7 +1943,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1955,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +1968,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Reason) GetRule() string {
@@ -2036,7 +2096,10 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fSplitRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"`\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"=\n" +
+	"\fMergeRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"`\n" +
 	"\vMoveRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -2058,11 +2121,12 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"SetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"S\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"g\n" +
 	"\rOperatorReply\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\x04R\boperator\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\fR\x03key\"\v\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x12\n" +
+	"\x04with\x18\x04 \x01(\x04R\x04with\"\v\n" +
 	"\tDoneReply\"\x12\n" +
 	"\x10RebalanceRequest\"?\n" +
 	"\x0eRebalanceReply\x12-\n" +
@@ -2086,14 +2150,15 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x06Reason\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text2\xec\a\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text2\xb8\b\n" +
 	"\x05Admin\x12G\n" +
 	"\x05Nodes\x12\x1f.flotilla.admin.v1.NodesRequest\x1a\x1d.flotilla.admin.v1.NodesReply\x12J\n" +
 	"\x06Shards\x12 .flotilla.admin.v1.ShardsRequest\x1a\x1e.flotilla.admin.v1.ShardsReply\x12S\n" +
 	"\tOperators\x12#.flotilla.admin.v1.OperatorsRequest\x1a!.flotilla.admin.v1.OperatorsReply\x12P\n" +
 	"\bSettings\x12\".flotilla.admin.v1.SettingsRequest\x1a .flotilla.admin.v1.SettingsReply\x12D\n" +
 	"\x04Plan\x12\x1e.flotilla.admin.v1.PlanRequest\x1a\x1c.flotilla.admin.v1.PlanReply\x12J\n" +
-	"\x05Split\x12\x1f.flotilla.admin.v1.SplitRequest\x1a .flotilla.admin.v1.OperatorReply\x12H\n" +
+	"\x05Split\x12\x1f.flotilla.admin.v1.SplitRequest\x1a .flotilla.admin.v1.OperatorReply\x12J\n" +
+	"\x05Merge\x12\x1f.flotilla.admin.v1.MergeRequest\x1a .flotilla.admin.v1.OperatorReply\x12H\n" +
 	"\x04Move\x12\x1e.flotilla.admin.v1.MoveRequest\x1a .flotilla.admin.v1.OperatorReply\x12L\n" +
 	"\bTransfer\x12\".flotilla.admin.v1.TransferRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12H\n" +
 	"\x06Cancel\x12 .flotilla.admin.v1.CancelRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12D\n" +
@@ -2114,7 +2179,7 @@ func file_router_adminapi_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_router_adminapi_adminpb_admin_proto_rawDescData
 }
 
-var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*NodesRequest)(nil),        // 0: flotilla.admin.v1.NodesRequest
 	(*NodesReply)(nil),          // 1: flotilla.admin.v1.NodesReply
@@ -2132,25 +2197,26 @@ var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*SettingsReply)(nil),       // 13: flotilla.admin.v1.SettingsReply
 	(*Setting)(nil),             // 14: flotilla.admin.v1.Setting
 	(*SplitRequest)(nil),        // 15: flotilla.admin.v1.SplitRequest
-	(*MoveRequest)(nil),         // 16: flotilla.admin.v1.MoveRequest
-	(*TransferRequest)(nil),     // 17: flotilla.admin.v1.TransferRequest
-	(*CancelRequest)(nil),       // 18: flotilla.admin.v1.CancelRequest
-	(*LockRequest)(nil),         // 19: flotilla.admin.v1.LockRequest
-	(*SetNodeStateRequest)(nil), // 20: flotilla.admin.v1.SetNodeStateRequest
-	(*SetRequest)(nil),          // 21: flotilla.admin.v1.SetRequest
-	(*OperatorReply)(nil),       // 22: flotilla.admin.v1.OperatorReply
-	(*DoneReply)(nil),           // 23: flotilla.admin.v1.DoneReply
-	(*RebalanceRequest)(nil),    // 24: flotilla.admin.v1.RebalanceRequest
-	(*RebalanceReply)(nil),      // 25: flotilla.admin.v1.RebalanceReply
-	(*PlanRequest)(nil),         // 26: flotilla.admin.v1.PlanRequest
-	(*PlanReply)(nil),           // 27: flotilla.admin.v1.PlanReply
-	(*Step)(nil),                // 28: flotilla.admin.v1.Step
-	(*Reason)(nil),              // 29: flotilla.admin.v1.Reason
-	nil,                         // 30: flotilla.admin.v1.Node.LabelsEntry
+	(*MergeRequest)(nil),        // 16: flotilla.admin.v1.MergeRequest
+	(*MoveRequest)(nil),         // 17: flotilla.admin.v1.MoveRequest
+	(*TransferRequest)(nil),     // 18: flotilla.admin.v1.TransferRequest
+	(*CancelRequest)(nil),       // 19: flotilla.admin.v1.CancelRequest
+	(*LockRequest)(nil),         // 20: flotilla.admin.v1.LockRequest
+	(*SetNodeStateRequest)(nil), // 21: flotilla.admin.v1.SetNodeStateRequest
+	(*SetRequest)(nil),          // 22: flotilla.admin.v1.SetRequest
+	(*OperatorReply)(nil),       // 23: flotilla.admin.v1.OperatorReply
+	(*DoneReply)(nil),           // 24: flotilla.admin.v1.DoneReply
+	(*RebalanceRequest)(nil),    // 25: flotilla.admin.v1.RebalanceRequest
+	(*RebalanceReply)(nil),      // 26: flotilla.admin.v1.RebalanceReply
+	(*PlanRequest)(nil),         // 27: flotilla.admin.v1.PlanRequest
+	(*PlanReply)(nil),           // 28: flotilla.admin.v1.PlanReply
+	(*Step)(nil),                // 29: flotilla.admin.v1.Step
+	(*Reason)(nil),              // 30: flotilla.admin.v1.Reason
+	nil,                         // 31: flotilla.admin.v1.Node.LabelsEntry
 }
 var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 0: flotilla.admin.v1.NodesReply.nodes:type_name -> flotilla.admin.v1.Node
-	30, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
+	31, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
 	4,  // 2: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
 	6,  // 3: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
 	4,  // 4: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
@@ -2160,37 +2226,39 @@ var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	9,  // 8: flotilla.admin.v1.Shard.operator:type_name -> flotilla.admin.v1.Operator
 	9,  // 9: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
 	14, // 10: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
-	28, // 11: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
-	28, // 12: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
-	29, // 13: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
+	29, // 11: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
+	29, // 12: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
+	30, // 13: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
 	0,  // 14: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
 	3,  // 15: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
 	10, // 16: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
 	12, // 17: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
-	26, // 18: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
+	27, // 18: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
 	15, // 19: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
-	16, // 20: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
-	17, // 21: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
-	18, // 22: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
-	19, // 23: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
-	20, // 24: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
-	21, // 25: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
-	24, // 26: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
-	1,  // 27: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
-	5,  // 28: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
-	11, // 29: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
-	13, // 30: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
-	27, // 31: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
-	22, // 32: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
-	22, // 33: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
-	23, // 34: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
-	23, // 35: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
-	23, // 36: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
-	23, // 37: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
-	23, // 38: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
-	25, // 39: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
-	27, // [27:40] is the sub-list for method output_type
-	14, // [14:27] is the sub-list for method input_type
+	16, // 20: flotilla.admin.v1.Admin.Merge:input_type -> flotilla.admin.v1.MergeRequest
+	17, // 21: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
+	18, // 22: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
+	19, // 23: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
+	20, // 24: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
+	21, // 25: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
+	22, // 26: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
+	25, // 27: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
+	1,  // 28: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
+	5,  // 29: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
+	11, // 30: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
+	13, // 31: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
+	28, // 32: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
+	23, // 33: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 34: flotilla.admin.v1.Admin.Merge:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 35: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
+	24, // 36: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
+	24, // 37: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
+	24, // 38: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
+	24, // 39: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
+	24, // 40: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
+	26, // 41: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
+	28, // [28:42] is the sub-list for method output_type
+	14, // [14:28] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
 	14, // [14:14] is the sub-list for extension extendee
 	0,  // [0:14] is the sub-list for field type_name
@@ -2207,7 +2275,7 @@ func file_router_adminapi_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_adminapi_adminpb_admin_proto_rawDesc), len(file_router_adminapi_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
