@@ -65,7 +65,7 @@ func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 	load.InFlight = transfers(m, load, now)
 	b.abandon(ctx, m, load, now)
 	var begun []placement.Step
-	for _, s := range placement.Plan(m, load, m.Rules(), now).Feasible().Steps {
+	for _, s := range placement.Plan(m, load, m.Rules(), now).Steps {
 		operator, err := b.begin(ctx, m, s)
 		if err != nil {
 			b.node.log.Info("a step of the plan did not begin", "step", s.Kind, "shard", s.Shard, "error", err)
@@ -85,6 +85,8 @@ func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step
 		return b.node.begin(ctx, placement.BeginMove(d, s.From, s.To, why))
 	case placement.Split:
 		return b.node.beginSplit(ctx, d, s.Key, why)
+	case placement.Merge:
+		return b.node.beginMerge(ctx, d, m.Shard(s.With), why)
 	case placement.TransferLeader:
 		return b.node.begin(ctx, placement.Prefer(d, s.To))
 	default:

@@ -99,7 +99,7 @@ func (s *Server) Plan(ctx context.Context, _ *adminpb.PlanRequest) (*adminpb.Pla
 	if err != nil {
 		return nil, err
 	}
-	decision := placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now).Feasible()
+	decision := placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now)
 	reply := &adminpb.PlanReply{}
 	for _, step := range decision.Steps {
 		reply.Steps = append(reply.Steps, v.step(step))
