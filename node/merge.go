@@ -11,7 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// merger carries out MERGEs (docs/decisions/0014-merges.md):
+// merger carries out MERGEs (docs/decisions/0017-merges.md):
 //
 //	PREPARED   all replicas of both shards are well, and on the same nodes
 //	STARTED    the right shard is frozen, and that is durable on every node
