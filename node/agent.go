@@ -130,6 +130,8 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 	switch {
 	case r.Unfit() != "", a.node.hlc.Distrusted() != "":
 		return func(context.Context) { a.handOver(d) }
+	case view.Frozen != nil:
+		return a.nextFrozen(r, m)
 	case view.Descriptor == nil:
 		return func(ctx context.Context) {
 			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()})
@@ -286,6 +288,7 @@ func (a *agent) missing() string {
 		case leader == 0:
 			return fmt.Sprintf("a leader of shard %s", d.ID)
 		case r.Unfit() != "": // it waits to be replaced
+		case r.View().Frozen != nil: // it waits to be taken by its neighbour, or to be thawed
 		case r.View().Descriptor == nil:
 			return fmt.Sprintf("shard %s to be initialised", d.ID)
 		}

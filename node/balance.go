@@ -103,7 +103,7 @@ func (b *balancer) decide(ctx context.Context) (*placement.Map, *placement.Decis
 	if m.Rules().Rebalance {
 		b.abandon(ctx, m, load, now)
 	}
-	decision := placement.Plan(m, load, m.Rules(), now).Feasible()
+	decision := placement.Plan(m, load, m.Rules(), now)
 	b.metrics.decided(decision)
 	return m, decision, nil
 }
@@ -141,6 +141,8 @@ func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step
 		return b.node.begin(ctx, placement.BeginMove(d, s.From, s.To, why))
 	case placement.Split:
 		return b.node.beginSplit(ctx, d, s.Key, why)
+	case placement.Merge:
+		return b.node.beginMerge(ctx, d, m.Shard(s.With), why)
 	case placement.TransferLeader:
 		return b.node.begin(ctx, placement.Prefer(d, s.To))
 	default:

@@ -68,6 +68,7 @@ func newController(n *Node) *controller {
 	c := &controller{node: n}
 	c.runners = map[placementpb.OperatorKind]runner{
 		placementpb.OperatorKind_MOVE: &mover{c}, placementpb.OperatorKind_SPLIT: &splitter{c},
+		placementpb.OperatorKind_MERGE: &merger{c},
 	}
 	c.mu.running, c.mu.waits = make(map[uint64]bool), make(map[uint64]string)
 	return c
@@ -229,6 +230,16 @@ func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.Node
 		return nil, fmt.Errorf("node %s: %w", id, err)
 	}
 	return reply, nil
+}
+
+// orderLeader has the leader of a shard do something.
+func (c *controller) orderLeader(ctx context.Context, m *placement.Map, d *shard.Descriptor, req *routerpb.DirectRequest) error {
+	leader, err := leaderOf(c.reports(ctx, m, d))
+	if err != nil {
+		return err
+	}
+	req.Shard = uint64(d.ID)
+	return c.order(ctx, m, leader.Node, req)
 }
 
 // report is what a node said about a replica.

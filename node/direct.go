@@ -28,6 +28,9 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		if c, any := r.Checksum(); any {
 			told.Checksum = &routerpb.Checksum{Index: c.Index, Done: c.Done, Sum: c.Sum, Versions: c.Versions, Bytes: c.Bytes, Damage: c.Damage}
 		}
+		if view.Frozen != nil {
+			told.FrozenBy = view.Frozen.Operator
+		}
 		if d := view.Descriptor; d != nil {
 			told.Epoch, told.Generation = d.Epoch, d.Generation
 		}
@@ -89,6 +92,8 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return r.SecureSeed(ctx, shard.DescriptorOf(o.SecureSeed))
 	case *routerpb.DirectRequest_Wean:
 		return r.Wean(ctx)
+	case *routerpb.DirectRequest_SecureFrozen:
+		return r.SecureFrozen(ctx, o.SecureFrozen.OperatorId)
 	}
 	if !r.Leads() {
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}
@@ -98,6 +103,12 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		return s.node.handOver(ctx, r, shard.ReplicaID(o.Transfer.Replica))
 	case *routerpb.DirectRequest_Split:
 		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
+	case *routerpb.DirectRequest_Freeze:
+		into, right := mergeOf(o.Freeze)
+		return r.Freeze(ctx, into, right, o.Freeze.OperatorId)
+	case *routerpb.DirectRequest_Subsume:
+		into, right := mergeOf(o.Subsume)
+		return r.Subsume(ctx, into, right, o.Subsume.OperatorId)
 	case *routerpb.DirectRequest_Initialise:
 		return r.Initialise(ctx, shard.DescriptorOf(o.Initialise))
 	case *routerpb.DirectRequest_Check:
@@ -142,4 +153,8 @@ func isReplica(r *replica.Replica, id uint64) error {
 		return status.Errorf(codes.FailedPrecondition, "shard %s runs as replica %d here, not as %d", r.ID(), r.ReplicaID(), id)
 	}
 	return nil
+}
+
+func mergeOf(p *routerpb.Merge) (into, right *shard.Descriptor) {
+	return shard.DescriptorOf(p.Descriptor_), shard.DescriptorOf(p.Right)
 }

@@ -21,7 +21,7 @@ type leftover struct {
 func (a *agent) leaving(m *placement.Map) []leftover {
 	var out []leftover
 	for _, r := range a.node.host.Held() {
-		if !m.Gone(r.Shard, r.Replica) {
+		if !m.Gone(r.Shard, r.Replica) || a.awaited(r, m) {
 			continue
 		}
 		span, any, err := a.node.host.SpanOf(r)

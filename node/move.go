@@ -226,16 +226,6 @@ func followers(reports []report, d *shard.Descriptor, leader, from shard.Replica
 	return heirs, following, voters
 }
 
-// orderLeader has the shard's leader change its group.
-func (v *mover) orderLeader(ctx context.Context, m *placement.Map, d *shard.Descriptor, req *routerpb.DirectRequest) error {
-	leader, err := leaderOf(v.reports(ctx, m, d))
-	if err != nil {
-		return err
-	}
-	req.Shard = uint64(d.ID)
-	return v.order(ctx, m, leader.Node, req)
-}
-
 // update replaces the shard's descriptor if it still is the one that was decided on.
 func (v *mover) update(ctx context.Context, step string, o *placement.Operator, old, next *shard.Descriptor) error {
 	if err := v.step(ctx, step); err != nil {

@@ -55,6 +55,9 @@ func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Rep
 		return true
 	}
 	view := parent.View()
+	if view.Frozen != nil {
+		return !view.Frozen.Descriptor.Span.Overlaps(d.Span)
+	}
 	return view.Poisoned || view.Descriptor != nil && !view.Descriptor.Span.Overlaps(d.Span)
 }
 

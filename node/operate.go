@@ -34,6 +34,43 @@ func (n *Node) beginSplit(ctx context.Context, d *shard.Descriptor, key []byte, 
 	return n.begin(ctx, placement.BeginSplit(d, key, why))
 }
 
+// Merge begins to give the keys of a shard's right neighbour to it. It returns the
+// operator's ID once the merge is recorded. From then on it goes on by itself. It is refused
+// while a replica of either does not answer, and when they are not on the same nodes.
+func (n *Node) Merge(ctx context.Context, id shard.ID, why string) (uint64, error) {
+	m := n.table.Map()
+	d := m.Shard(id)
+	if d == nil {
+		return 0, fmt.Errorf("merge shard %s with its right neighbour: there is no such shard", id)
+	}
+	right := m.RightOf(d)
+	if right == nil {
+		return 0, fmt.Errorf("merge shard %s with its right neighbour: it is the last one and has none", id)
+	}
+	return n.beginMerge(ctx, d, right, why)
+}
+
+func (n *Node) beginMerge(ctx context.Context, d, right *shard.Descriptor, why string) (uint64, error) {
+	if err := n.ReadyToMerge(ctx, d, right); err != nil {
+		return 0, err
+	}
+	return n.begin(ctx, placement.BeginMerge(d, right, why))
+}
+
+// ReadyToMerge implements adminapi.Changes. It asks the shards' nodes.
+func (n *Node) ReadyToMerge(ctx context.Context, d, right *shard.Descriptor) error {
+	err := placement.Together(d, right)
+	for _, half := range []*shard.Descriptor{d, right} {
+		if err == nil {
+			_, err = well(half, n.control.reports(ctx, n.table.Map(), half))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("merge shard %s into shard %s: %w", right.ID, d.ID, err)
+	}
+	return nil
+}
+
 func (n *Node) begin(ctx context.Context, c *placementpb.Command) (uint64, error) {
 	result, err := n.meta.propose(ctx, c)
 	return result.GetOperatorId(), err

@@ -46,8 +46,9 @@ const (
 const (
 	// splitPatience is how long a split waits for all replicas before it is cancelled.
 	splitPatience = 30 * time.Second
-	// splitLagMax is how many entries the replicas of the parent may be apart.
-	splitLagMax = 1000
+	// lagMax is how many entries the replicas of a shard may be apart that is to be split or
+	// merged.
+	lagMax = 1000
 	// leadPatience is how long the child may take to be led where the parent is.
 	leadPatience = time.Second
 	// seedPatience is how long the child waits for a seed that does not come. Then those that
@@ -110,12 +111,8 @@ func (s *splitter) ready(ctx context.Context, m *placement.Map, o *placement.Ope
 	if err != nil {
 		return err
 	}
-	least, most := reports[0].Applied, reports[0].Applied
-	for _, r := range reports {
-		least, most = min(least, r.Applied), max(most, r.Applied)
-	}
-	if most-least > splitLagMax {
-		return fmt.Errorf("the replicas of shard %s are %d entries apart", parent.ID, most-least)
+	if err := abreast(parent, reports); err != nil {
+		return err
 	}
 	childLeader, err := well(o.Child, s.reports(ctx, m, o.Child))
 	if err != nil || childLeader.Node == leader.Node || !together {
@@ -126,6 +123,18 @@ func (s *splitter) ready(ctx context.Context, m *placement.Map, o *placement.Ope
 		Shard: uint64(o.Child.ID), Order: &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(heir.ID)}},
 	})
 	return errors.Join(fmt.Errorf("shard %s is led elsewhere than shard %s", o.Child.ID, parent.ID), err)
+}
+
+// abreast fails when the replicas of a shard are far apart.
+func abreast(d *shard.Descriptor, reports []report) error {
+	least, most := reports[0].Applied, reports[0].Applied
+	for _, r := range reports {
+		least, most = min(least, r.Applied), max(most, r.Applied)
+	}
+	if most-least > lagMax {
+		return fmt.Errorf("the replicas of shard %s are %d entries apart", d.ID, most-least)
+	}
+	return nil
 }
 
 // well returns the leader of a shard whose replicas all answer and follow it.
@@ -175,13 +184,7 @@ func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Op
 		return err
 	}
 	for _, d := range []*shard.Descriptor{o.Rest(m.Shard(o.Shard)), o.Child} {
-		if err := s.arrive(ctx, m, d); err != nil {
-			return err
-		}
-		weaned := s.everyReplica(ctx, d, weanPatience, func(ctx context.Context, r shard.Replica) error {
-			return s.order(ctx, m, r.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{}}})
-		})
-		if err := weaned.majority(d); err != nil {
+		if err := s.wean(ctx, m, d); err != nil {
 			return err
 		}
 	}
@@ -191,11 +194,22 @@ func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Op
 	return s.finish(ctx, o)
 }
 
-// arrive waits, not for long, until all replicas that answer have applied the split: one
-// that has not when the logs are cut would have to be sent all the data.
-func (s *splitter) arrive(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
+// wean has the logs of a shard cut behind the split or merge that gave it its epoch.
+func (c *controller) wean(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
+	if err := c.arrive(ctx, m, d); err != nil {
+		return err
+	}
+	weaned := c.everyReplica(ctx, d, weanPatience, func(ctx context.Context, r shard.Replica) error {
+		return c.order(ctx, m, r.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{}}})
+	})
+	return weaned.majority(d)
+}
+
+// arrive waits, not for long, until all replicas that answer have applied it: one that has
+// not when the logs are cut would have to be sent all the data.
+func (c *controller) arrive(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
 	for began := time.Now(); time.Since(began) < weanPatience; {
-		behind := slices.ContainsFunc(s.reports(ctx, m, d), func(r report) bool { return r.Epoch < d.Epoch && r.Unfit == "" })
+		behind := slices.ContainsFunc(c.reports(ctx, m, d), func(r report) bool { return r.Epoch < d.Epoch && r.Unfit == "" })
 		if !behind {
 			return nil
 		}
@@ -215,6 +229,14 @@ type tally struct {
 // majority fails unless most did what they were asked for.
 func (t tally) majority(d *shard.Descriptor) error {
 	if len(t.done) > len(d.Replicas)/2 {
+		return nil
+	}
+	return fmt.Errorf("%d of the %d replicas of shard %s: %w", len(t.done), len(d.Replicas), d.ID, errors.Join(t.errs...))
+}
+
+// all fails unless every replica did.
+func (t tally) all(d *shard.Descriptor) error {
+	if len(t.errs) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%d of the %d replicas of shard %s: %w", len(t.done), len(d.Replicas), d.ID, errors.Join(t.errs...))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/robustness"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/node"
 )
 
 // reshaped is a robustness.System of nodes in this process, whose shards can be split.
@@ -49,10 +50,25 @@ func (s reshaped) WaitReady(context.Context) error {
 
 // Split implements robustness.Layout.
 func (s reshaped) Split(ctx context.Context, key string) error {
+	return s.order(func(n *node.Node) error {
+		_, err := n.Split(ctx, []byte(key), "a test")
+		return err
+	})
+}
+
+// Merge implements robustness.Layout.
+func (s reshaped) Merge(ctx context.Context, key string) error {
+	return s.order(func(n *node.Node) error {
+		_, err := n.Merge(ctx, n.Map().Lookup([]byte(key)).ID, "a test")
+		return err
+	})
+}
+
+// order has some node do it.
+func (s reshaped) order(do func(*node.Node) error) error {
 	for _, n := range s.Nodes() {
 		if inside := n.Inside(); inside != nil {
-			_, err := inside.Split(ctx, []byte(key), "a test")
-			return err
+			return do(inside)
 		}
 	}
 	return errors.New("all nodes are down")
@@ -62,12 +78,14 @@ func (s reshaped) Split(ctx context.Context, key string) error {
 func (s reshaped) Crashes() []string { return nil }
 
 // Clients that put, read, run transactions, watch and hold leases are told nothing wrong
-// while shards are split under them and nodes restart.
+// while shards are split and merged under them and nodes restart.
 func TestHistoriesUnderSplits(t *testing.T) {
 	t.Parallel()
 	for name, weights := range map[string]map[robustness.Fault]int{
 		"splits":              {robustness.Split: 1},
 		"splits and restarts": {robustness.Split: 2, robustness.Kill: 1},
+		"merges":              {robustness.Split: 3, robustness.Merge: 2},
+		"merges and restarts": {robustness.Split: 6, robustness.Merge: 4, robustness.Kill: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testcluster.Start(t, testcluster.Options{})

@@ -200,9 +200,13 @@ func (m *Map) auditOperator(o *Operator) error {
 			return fmt.Errorf("child %s: %w", c.ID, err)
 		}
 	case placementpb.OperatorKind_MERGE:
-		right := m.rightOf(d)
+		right := m.RightOf(d)
 		if isRight := right != nil && right.ID == o.With; isRight != (o.Phase < placementpb.Phase_COMMITTED) {
 			return fmt.Errorf("it is %s and shard %s is (or is not) the right neighbour of shard %s", o.Phase, o.With, d.ID)
+		}
+		if gone := o.Right != nil; gone != (o.Phase >= placementpb.Phase_COMMITTED) ||
+			gone && (o.Right.ID != o.With || !bytes.Equal(o.Right.Span.End, d.Span.End) || o.Right.Epoch >= d.Epoch) {
+			return fmt.Errorf("it is %s and does not say rightly what shard %s was", o.Phase, o.With)
 		}
 	default:
 		return fmt.Errorf("this version knows no %s", o.Kind)

@@ -24,6 +24,14 @@ func begin(d *shard.Descriptor, o *placementpb.Operator) *placementpb.Command {
 	}}
 }
 
+// BeginMerge is the command that begins to give the keys of a right neighbour to a shard,
+// decided on these descriptors.
+func BeginMerge(d, right *shard.Descriptor, why string) *placementpb.Command {
+	c := begin(d, &placementpb.Operator{Kind: placementpb.OperatorKind_MERGE, WithShardId: uint64(right.ID), Why: why})
+	c.GetBeginOperator().ExpectedWithGeneration = right.Generation
+	return c
+}
+
 // CancelOf is the command that ends an operator.
 func CancelOf(id shard.ID, operator uint64) *placementpb.Command {
 	return &placementpb.Command{Body: &placementpb.Command_CancelOperator{

@@ -31,8 +31,10 @@ type Operator struct {
 	// Key and Child are a SPLIT's: the child as it will be in the map.
 	Key   []byte
 	Child *shard.Descriptor
-	// With is a MERGE's right neighbour, which is held as well.
-	With shard.ID
+	// With is a MERGE's right neighbour, which is held as well. Right is what it was, from
+	// when it is not in the map any more.
+	With  shard.ID
+	Right *shard.Descriptor
 }
 
 // Operators returns what is going on, ascending by shard.
@@ -206,6 +208,21 @@ func (o *Operator) Rest(d *shard.Descriptor) *shard.Descriptor {
 	return &rest
 }
 
+// Merging is what a MERGE comes to: the shard with the keys of both, and its right
+// neighbour as it is, or was, in the map.
+func (m *Map) Merging(o *Operator) (into, right *shard.Descriptor) {
+	d := m.Shard(o.Shard)
+	if o.Right != nil {
+		return d, o.Right
+	}
+	right = m.Shard(o.With)
+	merged := *d
+	merged.Span.End = right.Span.End
+	merged.Epoch = max(d.Epoch, right.Epoch) + 1 // above both: whoever compares descriptors of overlapping spans sees which is newer
+	merged.Generation++
+	return &merged, right
+}
+
 // freeSlot returns the slot for a child right of d. Slots promised to other children
 // are taken.
 func (m *Map) freeSlot(d *shard.Descriptor) shard.Slot {
@@ -219,14 +236,14 @@ func (m *Map) freeSlot(d *shard.Descriptor) shard.Slot {
 		}
 	}
 	neighbours := []shard.Slot{d.Slot}
-	if right := m.rightOf(d); right != nil {
+	if right := m.RightOf(d); right != nil {
 		neighbours = append(neighbours, right.Slot)
 	}
 	return use.take(neighbours...)
 }
 
-// rightOf returns the shard that begins where d ends, or nil.
-func (m *Map) rightOf(d *shard.Descriptor) *shard.Descriptor {
+// RightOf returns the shard that begins where d ends, or nil.
+func (m *Map) RightOf(d *shard.Descriptor) *shard.Descriptor {
 	if len(d.Span.End) == 0 {
 		return nil
 	}
@@ -234,7 +251,7 @@ func (m *Map) rightOf(d *shard.Descriptor) *shard.Descriptor {
 }
 
 func (m *Map) checkMerge(o *Operator, d *shard.Descriptor) error {
-	if right := m.rightOf(d); d.ID == shard.MetaID || right == nil || right.ID != o.With {
+	if right := m.RightOf(d); d.ID == shard.MetaID || right == nil || right.ID != o.With {
 		return fmt.Errorf("shard %s is not its right neighbour", o.With)
 	}
 	// A shard keeps its slot for life, so two that would become neighbours must differ.
@@ -244,15 +261,28 @@ func (m *Map) checkMerge(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
-// merged returns the map with the neighbour's keys given to the shard, at an epoch above
-// that of both: whoever compares descriptors of overlapping spans sees which is newer.
+// Together refuses a merge of shards that are not on the same nodes: each replica takes over
+// what its own node has. Whoever begins a merge asks first, by the descriptors that the
+// merge is begun with; the map asks when there is no way back afterwards.
+func Together(d, right *shard.Descriptor) error {
+	for _, pair := range [][2]*shard.Descriptor{{d, right}, {right, d}} {
+		for _, r := range pair[0].Replicas {
+			if r.Learner {
+				return fmt.Errorf("shard %s has a learner on node %s; wait until all its replicas vote", pair[0].ID, r.Node)
+			}
+			if _, has := pair[1].ReplicaOn(r.Node); !has {
+				return fmt.Errorf("shard %s has a replica on node %s and shard %s has none; move replicas until both are on the same nodes", pair[0].ID, r.Node, pair[1].ID)
+			}
+		}
+	}
+	return nil
+}
+
+// merged returns the map with the neighbour's keys given to the shard.
 func (m *Map) merged(o *Operator) *Map {
 	next := m.edit()
-	d, with := *m.Shard(o.Shard), m.Shard(o.With)
-	d.Span.End = with.Span.End
-	d.Epoch = max(d.Epoch, with.Epoch) + 1
-	d.Generation++
-	next.putShards([]entry{{desc: &d, version: next.version}})
+	into, _ := m.Merging(o)
+	next.putShards([]entry{{desc: into, version: next.version}})
 	return next
 }
 
@@ -302,14 +332,16 @@ func (m *Map) advanceOperator(c *placementpb.AdvanceOperator) (*Map, *placementp
 		return m, invalid("advance operator %d to %s: a %s has no such phase; finish it", o.ID, c.Phase, o.Kind)
 	}
 	next := m.edit()
+	advanced := *o
+	advanced.Phase = c.Phase
 	if o.Kind == placementpb.OperatorKind_MERGE && c.Phase == placementpb.Phase_COMMITTED {
-		if err := m.checkMerge(o, m.Shard(o.Shard)); err != nil {
+		d, right := m.Shard(o.Shard), m.Shard(o.With)
+		if err := errors.Join(m.checkMerge(o, d), Together(d, right)); err != nil {
 			return m, refuse(placementpb.Code_FAILED_PRECONDITION, "advance operator %d to %s: %v; cancel it", o.ID, c.Phase, err)
 		}
 		next = m.merged(o)
+		advanced.Right = right
 	}
-	advanced := *o
-	advanced.Phase = c.Phase
 	next.putOperator(&advanced)
 	return next, operatorResult(o)
 }
@@ -396,6 +428,9 @@ func (o *Operator) Proto() *placementpb.Operator {
 	if o.Child != nil {
 		p.Child = o.Child.Proto()
 	}
+	if o.Right != nil {
+		p.Right = o.Right.Proto()
+	}
 	return p
 }
 
@@ -414,6 +449,13 @@ func operatorOf(p *placementpb.Operator) (*Operator, error) {
 			return nil, fmt.Errorf("child: %w", err)
 		}
 		o.Child = child
+	}
+	if p.Right != nil {
+		right, err := descriptorOf(p.Right)
+		if err != nil {
+			return nil, fmt.Errorf("right neighbour: %w", err)
+		}
+		o.Right = right
 	}
 	return o, checkText("reason", o.Why, settingValueBytesMax)
 }

@@ -35,9 +35,10 @@ func Plan(m *Map, load *Load, rules Rules, now time.Time) *Decision {
 	p.evacuate()
 	if p.informed() {
 		p.split()
+		merge := p.merges()
 		p.balanceLeaders()
 		p.balanceData()
-		p.merge()
+		merge()
 	}
 	return p.decision()
 }

@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // leftMin is the least share that both halves of a split must have: below it the
@@ -114,88 +112,6 @@ func (p *planner) unready(g *planGroup) string {
 		if behind > p.rules.LagMax {
 			return fmt.Sprintf("its replica on %s is %d entries behind, at most %d are allowed", n.Name, behind, p.rules.LagMax)
 		}
-	}
-	return ""
-}
-
-// merge joins small neighbours, but leaves every node a shard to lead.
-func (p *planner) merge() {
-	if p.rules.MergeBelow == 0 {
-		p.note(RuleMerge, "merging is off (merge-below is 0)")
-		return
-	}
-	shards := p.groups
-	if len(shards) > 0 && shards[0].meta() {
-		shards = shards[1:]
-	}
-	remaining, small := len(shards), 0
-	for i := 1; i < len(shards); i++ {
-		left, right := &shards[i-1], &shards[i]
-		if !p.small(left, right) {
-			continue
-		}
-		small++
-		if why := p.mergeObstacle(left, right, remaining); why != "" {
-			p.leave(RuleMerge, right.d.ID, why)
-			continue
-		}
-		right.busy = true
-		p.do(left, Step{Kind: Merge, With: right.d.ID, Rule: RuleMerge, Bytes: right.load.Bytes,
-			Why: fmt.Sprintf("together they have %s and at most %.0f writes/s; below %.0f %% of what is split they are merged",
-				bytesText(float64(left.load.Bytes+right.load.Bytes)), left.load.PeakWrites+right.load.PeakWrites, 100*p.rules.MergeBelow),
-			Effect: fmt.Sprintf("shard %s owns %s", left.d.ID, shard.Span{Start: left.d.Span.Start, End: right.d.Span.End})})
-		remaining--
-	}
-	if small == 0 {
-		p.note(RuleMerge, "no two neighbours are below %.0f %% of what is split", 100*p.rules.MergeBelow)
-	}
-}
-
-// small reports whether two neighbours are so far from a split that they can be one.
-func (p *planner) small(left, right *planGroup) bool {
-	if left.busy || right.busy || !left.fresh || !right.fresh {
-		return false
-	}
-	a, b := left.load, right.load
-	now := p.pressure(a.Bytes+b.Bytes, a.Writes+b.Writes, a.WriteBytes+b.WriteBytes)
-	peak := p.pressure(0, a.PeakWrites+b.PeakWrites, a.PeakWriteBytes+b.PeakWriteBytes)
-	return max(now.most(), peak.most()) < p.rules.MergeBelow
-}
-
-func (p *planner) mergeObstacle(left, right *planGroup, remaining int) string {
-	active := 0
-	for i := range p.nodes {
-		if p.nodes[i].State == Active {
-			active++
-		}
-	}
-	if reason, pinned := p.rules.Pinned[string(right.d.Span.Start)]; pinned {
-		return "small, but where it begins is pinned: " + reason
-	}
-	if remaining <= active {
-		return fmt.Sprintf("small, but there are %d shards for %d nodes to lead", remaining, active)
-	}
-	for _, g := range []*planGroup{left, right} {
-		since := g.load.SpanSince
-		switch {
-		case g.locked != "":
-			return fmt.Sprintf("small, but shard %s is locked: %s", g.d.ID, g.locked)
-		case since.IsZero():
-			return "small, but it is not known since when it has its span"
-		case p.now.Sub(since) < p.rules.MergeWait:
-			return fmt.Sprintf("small, but it or its neighbour was split or merged less than %s ago", p.rules.MergeWait)
-		}
-		if why := p.unready(g); why != "" {
-			return "small, but " + why
-		}
-	}
-	for _, v := range left.voters {
-		if !slices.Contains(right.voters, v) && !p.fits(&p.nodes[v], right.bytes) {
-			return "small, but " + p.nodes[v].Name + " would have too little disk left"
-		}
-	}
-	if p.reshapes >= p.rules.ReshapesMax {
-		return fmt.Sprintf("waiting: at most %d splits and merges at once", p.rules.ReshapesMax)
 	}
 	return ""
 }

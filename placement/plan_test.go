@@ -128,7 +128,7 @@ func (s *planStory) shard(t *testing.T, word string, attributes []string) {
 	i := slices.IndexFunc(s.shards, func(d *shard.Descriptor) bool { return d.ID == id })
 	if i < 0 {
 		i = len(s.shards)
-		s.shards = append(s.shards, &shard.Descriptor{ID: id, Epoch: 1, Generation: 1, NextReplicaID: 100})
+		s.shards = append(s.shards, &shard.Descriptor{ID: id, Epoch: 1, Generation: 1, NextReplicaID: 100, Parent: 2})
 	}
 	d := s.shards[i]
 	l, known := s.load.Shards[id]
@@ -139,6 +139,8 @@ func (s *planStory) shard(t *testing.T, word string, attributes []string) {
 		switch name, value, _ := strings.Cut(attribute, "="); name {
 		case "from":
 			d.Span.Start = []byte(value)
+		case "initial":
+			d.Parent = 0
 		case "on":
 			d.Replicas = nil
 			for i, place := range strings.Split(value, ",") {
@@ -422,6 +424,7 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 			require.True(t, g.Span.Contains(s.Key) && !bytes.Equal(s.Key, g.Span.Start), "%+v", s)
 		case Merge:
 			require.Equal(t, g.Span.End, m.Shard(s.With).Span.Start, "%+v", s)
+			require.NoError(t, Together(g, m.Shard(s.With)))
 		}
 	}
 	require.LessOrEqual(t, moves, max(rules.MovesMax, len(load.InFlight)), "L6")

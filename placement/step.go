@@ -2,7 +2,6 @@ package placement
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -128,18 +127,4 @@ type Decision struct {
 type Gap struct {
 	Measure string
 	Share   float64
-}
-
-// Feasible is the decision without the steps that nobody carries out yet, which are
-// merges; each is a reason instead.
-func (d *Decision) Feasible() *Decision {
-	out := &Decision{Reasons: slices.Clip(d.Reasons), Gaps: d.Gaps}
-	for _, s := range d.Steps {
-		if s.Kind == Merge {
-			out.Reasons = append(out.Reasons, Reason{s.Rule, []shard.ID{s.Shard, s.With}, "small, but merges cannot be carried out yet"})
-			continue
-		}
-		out.Steps = append(out.Steps, s)
-	}
-	return out
 }

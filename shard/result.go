@@ -36,14 +36,20 @@ type View struct {
 	// Poisoned replicas were told to begin without their data. They have no Descriptor,
 	// apply nothing and serve nothing until they are replaced.
 	Poisoned bool
-	// Since is the Raft index of the split, or of the INIT after one, that gave the shard
-	// the keys it has; 0 for none. Nobody may begin with a log that goes back to it: what
+	// Frozen is set while the shard is being merged into its left neighbour, and for ever
+	// after it was. It has no Descriptor then and serves nothing.
+	Frozen *Frozen
+	// Since is the Raft index of the split or merge, or of the INIT after a split, that gave
+	// the shard the keys it has; 0 for none. Nobody may begin with a log that goes back to it: what
 	// is before speaks of keys that are another shard's by now.
 	Since uint64
 }
 
 // WrongShard refuses what was routed by another map than this replica's.
 func (v View) WrongShard(id ID) error {
+	if v.Descriptor == nil {
+		return v.Absent(id)
+	}
 	e := &WrongShardError{Shard: id}
 	for _, d := range []*Descriptor{v.Descriptor, v.Child} {
 		if d != nil {
@@ -55,7 +61,7 @@ func (v View) WrongShard(id ID) error {
 
 // Absent refuses everything that asks a replica without a Descriptor.
 func (v View) Absent(id ID) error {
-	if v.Poisoned {
+	if v.Poisoned || v.Frozen != nil {
 		return &NoReplicaError{Shard: id}
 	}
 	return fmt.Errorf("shard %s waits to be initialised: %w", id, ErrUnavailable)

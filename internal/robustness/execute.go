@@ -71,6 +71,8 @@ func (a Attack) change(ctx context.Context, sys System) error {
 	switch a.Fault {
 	case Split:
 		return sys.Split(ctx, a.Key)
+	case Merge:
+		return sys.Merge(ctx, a.Key)
 	case Move:
 		return sys.Move(ctx, a.Key, a.Node)
 	default:

@@ -65,15 +65,59 @@ func (l FlotillaLayout) Split(ctx context.Context, key string) error {
 	})
 }
 
+// Merge implements Layout. A replica of the right shard is moved where the left one has one
+// and it has none, before they can be merged.
+func (l FlotillaLayout) Merge(ctx context.Context, key string) error {
+	shards, err := l.anyShards(ctx)
+	if err != nil {
+		return err
+	}
+	i := indexOf(shards, key)
+	if i == len(shards)-1 {
+		i--
+	}
+	if i < 0 {
+		return fmt.Errorf("merge at %q: there are %d shards", key, len(shards))
+	}
+	left, right := shards[i], shards[i+1]
+	if left.Operator != nil || right.Operator != nil {
+		return fmt.Errorf("merge at %q: an operator of shard %d or %d is under way", key, left.Id, right.Id)
+	}
+	to, from := lacks(right, left), lacks(left, right)
+	return l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
+		if to == "" && from == "" {
+			_, err := admin.Merge(ctx, &adminpb.MergeRequest{Shard: left.Id})
+			return err
+		}
+		_, err := admin.Move(ctx, &adminpb.MoveRequest{Shard: right.Id, From: from, To: to})
+		return err
+	})
+}
+
+// lacks is a node that has a replica of b and none of a, empty when there is none.
+func lacks(a, b *adminpb.Shard) string {
+	for _, r := range b.Replicas {
+		if !hasReplica(a, r.Node) {
+			return r.Node
+		}
+	}
+	return ""
+}
+
+// indexOf is where the shard of the key is, -1 for nowhere.
+func indexOf(shards []*adminpb.Shard, key string) int {
+	return slices.IndexFunc(shards, func(s *adminpb.Shard) bool {
+		return string(s.Span.Start) <= key && (len(s.Span.End) == 0 || key < string(s.Span.End))
+	})
+}
+
 // Move implements Layout: the replica comes from the next node after it that has one.
 func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
 	shards, err := l.anyShards(ctx)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(shards, func(s *adminpb.Shard) bool {
-		return string(s.Span.Start) <= key && (len(s.Span.End) == 0 || key < string(s.Span.End))
-	})
+	i := indexOf(shards, key)
 	if i < 0 {
 		return fmt.Errorf("move %q: no shard owns it", key)
 	}

@@ -45,6 +45,10 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Apply.AnyEpoch = true
 	case "child-begins-without-seed":
 		c.Knobs.Apply.NoSeed = true
+	case "neighbour-serves-on":
+		c.Knobs.Apply.NoFreeze = true
+	case "neighbour-forgotten":
+		c.Knobs.Apply.LoseNeighbour = true
 	case "feed-kept-at-a-split":
 		c.Knobs.Apply.KeepFeeds = true
 	case "slots-shared":

@@ -70,6 +70,16 @@ func plantedBugs() []plantedBug {
 			want: append(survives, history.EarlyExpiry, history.RevisionRegression),
 		},
 		{
+			knob: "neighbour-serves-on", harm: "a shard serves on while its left neighbour takes its keys",
+			load: writes(1200), attack: only(robustness.Merge, soon()),
+			want: append(lost, history.RevisionRegression, history.VersionMismatch, history.DoubleApply, history.TwoRevisions, history.ChangedPast),
+		},
+		{
+			knob: "neighbour-forgotten", harm: "a shard takes the keys of its neighbour and not what that knew of revisions and leases",
+			load: leases(), attack: only(robustness.Merge, soon()),
+			want: append(survives, history.EarlyExpiry, history.RevisionRegression),
+		},
+		{
 			knob: "feed-kept-at-a-split", harm: "the feeds of keys that were split off go on as if nothing happened to them any more",
 			load: watches(), attack: only(robustness.Split, soon()),
 			want: []history.Anomaly{history.LostEvent, history.StateMismatch},

@@ -29,6 +29,9 @@ type System interface {
 type Layout interface {
 	// Split makes a shard of its own of key and what comes after it in its shard.
 	Split(ctx context.Context, key string) error
+	// Merge makes one shard of that of key and its right neighbour, or its left one where
+	// there is no other, or brings them nearer to where they could be merged.
+	Merge(ctx context.Context, key string) error
 	// Move takes a replica of the shard of key to the node, or to the next one that has none.
 	Move(ctx context.Context, key string, node int) error
 	// Transfer makes the node the leader of what it can, without stopping anything.
@@ -43,6 +46,9 @@ type Fixed struct{}
 
 // Split implements Layout.
 func (Fixed) Split(context.Context, string) error { return nil }
+
+// Merge implements Layout.
+func (Fixed) Merge(context.Context, string) error { return nil }
 
 // Move implements Layout.
 func (Fixed) Move(context.Context, string, int) error { return nil }

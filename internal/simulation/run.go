@@ -237,7 +237,7 @@ func (c *Cluster) landSplit(s *simulated, step placement.Step) {
 	_, to := bounds(s.d.Span)
 	right := c.newShard(positionOf(step.Key), to)
 	right.d.Replicas, right.d.NextReplicaID = slices.Clone(s.d.Replicas), s.d.NextReplicaID
-	right.leader = s.leader
+	right.leader, right.d.Parent = s.leader, s.d.ID
 	s.d.Span.End, s.since, s.peak = step.Key, c.now, 0
 	s.d.Epoch++
 	i := c.indexOf(s.d.ID)

@@ -137,7 +137,7 @@ type Phase int32
 const (
 	Phase_PHASE_UNKNOWN Phase = 0
 	Phase_PREPARED      Phase = 1 // the shard is held; nothing has happened to it
-	Phase_STARTED       Phase = 2 // MOVE: no way back, who votes may have changed. SPLIT: the child's replicas run, empty. MERGE: the neighbour refuses writes, its content is copied
+	Phase_STARTED       Phase = 2 // MOVE: no way back, who votes may have changed. SPLIT: the child's replicas run, empty. MERGE: the neighbour is frozen
 	Phase_COMMITTED     Phase = 3 // no way back. SPLIT: the parent may have given the keys up. MERGE: the map gives the keys to the shard
 	Phase_SEEDED        Phase = 4 // SPLIT: the child owns its keys
 )
@@ -591,6 +591,7 @@ type Operator struct {
 	ToNodeId      uint64                 `protobuf:"varint,8,opt,name=to_node_id,json=toNodeId,proto3" json:"to_node_id,omitempty"`
 	Key           []byte                 `protobuf:"bytes,9,opt,name=key,proto3" json:"key,omitempty"`
 	Child         *shardpb.Descriptor    `protobuf:"bytes,10,opt,name=child,proto3" json:"child,omitempty"` // SPLIT: the new shard as it will be
+	Right         *shardpb.Descriptor    `protobuf:"bytes,11,opt,name=right,proto3" json:"right,omitempty"` // MERGE, from COMMITTED on: the neighbour as it was in the map
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,6 +692,13 @@ func (x *Operator) GetKey() []byte {
 func (x *Operator) GetChild() *shardpb.Descriptor {
 	if x != nil {
 		return x.Child
+	}
+	return nil
+}
+
+func (x *Operator) GetRight() *shardpb.Descriptor {
+	if x != nil {
+		return x.Right
 	}
 	return nil
 }
@@ -2037,7 +2045,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"`\n" +
 	"\bSettings\x12:\n" +
 	"\bsettings\x18\x01 \x03(\v2\x1e.flotilla.placement.v1.SettingR\bsettings\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\"\xf0\x02\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xa5\x03\n" +
 	"\bOperator\x12\x1f\n" +
 	"\voperator_id\x18\x01 \x01(\x04R\n" +
 	"operatorId\x12\x19\n" +
@@ -2052,7 +2060,8 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"to_node_id\x18\b \x01(\x04R\btoNodeId\x12\x10\n" +
 	"\x03key\x18\t \x01(\fR\x03key\x123\n" +
 	"\x05child\x18\n" +
-	" \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"d\n" +
+	" \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x123\n" +
+	"\x05right\x18\v \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\"d\n" +
 	"\tOperators\x12=\n" +
 	"\toperators\x18\x01 \x03(\v2\x1f.flotilla.placement.v1.OperatorR\toperators\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"\xd2\x03\n" +
@@ -2247,40 +2256,41 @@ var file_placement_placementpb_placement_proto_depIdxs = []int32{
 	1,  // 4: flotilla.placement.v1.Operator.kind:type_name -> flotilla.placement.v1.OperatorKind
 	2,  // 5: flotilla.placement.v1.Operator.phase:type_name -> flotilla.placement.v1.Phase
 	28, // 6: flotilla.placement.v1.Operator.child:type_name -> flotilla.shard.v1.Descriptor
-	9,  // 7: flotilla.placement.v1.Operators.operators:type_name -> flotilla.placement.v1.Operator
-	5,  // 8: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
-	6,  // 9: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
-	6,  // 10: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
-	8,  // 11: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
-	10, // 12: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
-	11, // 13: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
-	14, // 14: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
-	15, // 15: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
-	18, // 16: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
-	19, // 17: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
-	20, // 18: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
-	21, // 19: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
-	22, // 20: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
-	23, // 21: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
-	24, // 22: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
-	25, // 23: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
-	26, // 24: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
-	5,  // 25: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
-	28, // 26: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
-	5,  // 27: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
-	4,  // 28: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
-	16, // 29: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
-	17, // 30: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
-	0,  // 31: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
-	28, // 32: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	9,  // 33: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
-	2,  // 34: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
-	3,  // 35: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	28, // 7: flotilla.placement.v1.Operator.right:type_name -> flotilla.shard.v1.Descriptor
+	9,  // 8: flotilla.placement.v1.Operators.operators:type_name -> flotilla.placement.v1.Operator
+	5,  // 9: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
+	6,  // 10: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
+	6,  // 11: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
+	8,  // 12: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
+	10, // 13: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
+	11, // 14: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
+	14, // 15: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
+	15, // 16: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
+	18, // 17: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
+	19, // 18: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
+	20, // 19: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
+	21, // 20: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
+	22, // 21: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
+	23, // 22: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
+	24, // 23: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
+	25, // 24: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
+	26, // 25: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
+	5,  // 26: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
+	28, // 27: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
+	5,  // 28: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
+	4,  // 29: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
+	16, // 30: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
+	17, // 31: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
+	0,  // 32: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
+	28, // 33: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	9,  // 34: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
+	2,  // 35: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
+	3,  // 36: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_placement_placementpb_placement_proto_init() }

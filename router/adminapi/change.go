@@ -45,7 +45,47 @@ func (s *Server) Split(ctx context.Context, req *adminpb.SplitRequest) (*adminpb
 	if err := s.changes.ReadyToSplit(ctx, d); err != nil {
 		return nil, refuse(codes.FailedPrecondition, "%v", err)
 	}
+	// What somebody wants to begin there the balancer does not merge away.
+	if err := s.pin(ctx, key, "split by hand", req.DryRun); err != nil {
+		return nil, err
+	}
 	return s.begin(ctx, v, c, &adminpb.OperatorReply{Shard: uint64(d.ID), Key: key}, req.DryRun)
+}
+
+// Merge implements adminpb.AdminServer.
+func (s *Server) Merge(ctx context.Context, req *adminpb.MergeRequest) (*adminpb.OperatorReply, error) {
+	v, err := s.decide(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := v.find(req.Shard)
+	if err != nil {
+		return nil, err
+	}
+	right := v.Map.RightOf(d)
+	if right == nil {
+		return nil, refuse(codes.FailedPrecondition, "merge shard %s with its right neighbour: it is the last one and has none; name the one before it", d.ID)
+	}
+	c := placement.BeginMerge(d, right, asked(v.Now))
+	if err := v.Map.Check(c); err != nil {
+		return nil, refusal(err)
+	}
+	if err := s.changes.ReadyToMerge(ctx, d, right); err != nil {
+		return nil, refuse(codes.FailedPrecondition, "%v", err)
+	}
+	if err := s.pin(ctx, right.Span.Start, "", req.DryRun); err != nil {
+		return nil, err
+	}
+	return s.begin(ctx, v, c, &adminpb.OperatorReply{Shard: uint64(d.ID), Key: right.Span.Start, With: uint64(right.ID)}, req.DryRun)
+}
+
+// pin says why a shard is to begin at the key, or with no reason that none need.
+func (s *Server) pin(ctx context.Context, key []byte, reason string, dryRun bool) error {
+	if dryRun {
+		return nil
+	}
+	_, err := s.changes.Propose(ctx, placement.Set(placement.PinSetting(key), reason))
+	return refusal(err)
 }
 
 // cut finds the shard that is to be split, and where.

@@ -49,6 +49,10 @@ func (c *changed) Propose(_ context.Context, cmd *placementpb.Command) (*placeme
 
 func (c *changed) ReadyToSplit(context.Context, *shard.Descriptor) error { return c.unready }
 
+func (c *changed) ReadyToMerge(context.Context, *shard.Descriptor, *shard.Descriptor) error {
+	return c.unready
+}
+
 func (c *changed) Rebalance(context.Context) ([]placement.Step, error) {
 	return c.steps, c.lost
 }
@@ -85,6 +89,10 @@ func TestRefusedChanges(t *testing.T) {
 		"split at a boundary":     {s.split(ctx, 4, "p"), codes.FailedPrecondition, "is not inside its span"},
 		"split of a held shard":   {s.split(ctx, 3, "i"), codes.FailedPrecondition, "is held by operator"},
 		"split without a key":     {s.split(ctx, 4, ""), codes.FailedPrecondition, "no key is known"},
+		"merge of no shard":       {s.merge(ctx, 9), codes.NotFound, "shard 9 is not in the placement table"},
+		"merge of the last":       {s.merge(ctx, 4), codes.FailedPrecondition, "it is the last one and has none"},
+		"merge of a held shard":   {s.merge(ctx, 3), codes.FailedPrecondition, "is held by operator"},
+		"merge with a held shard": {s.merge(ctx, 2), codes.FailedPrecondition, "is held by operator"},
 		"move from nowhere":       {s.move(ctx, 2, "", ""), codes.InvalidArgument, "name the node it goes to"},
 		"move from where none is": {s.move(ctx, 2, "n4", ""), codes.FailedPrecondition, "has no replica on n4; it is on n1, n2, n3"},
 		"move to an unknown node": {s.move(ctx, 2, "", "n9"), codes.NotFound, "whose nodes are n1, n2, n3, n4"},
@@ -117,6 +125,13 @@ func TestRefusedChanges(t *testing.T) {
 func (s *Server) split(ctx context.Context, id uint64, key string) func(bool) error {
 	return func(dry bool) error {
 		_, err := s.Split(ctx, &adminpb.SplitRequest{Shard: id, Key: []byte(key), DryRun: dry})
+		return err
+	}
+}
+
+func (s *Server) merge(ctx context.Context, id uint64) func(bool) error {
+	return func(dry bool) error {
+		_, err := s.Merge(ctx, &adminpb.MergeRequest{Shard: id, DryRun: dry})
 		return err
 	}
 }
@@ -328,4 +343,23 @@ func TestRemovedNodes(t *testing.T) {
 	require.NoError(t, remove("n4", false))
 	require.Equal(t, codes.NotFound, status.Code(remove("n4", false)), "again")
 	require.Equal(t, placement.Removed, c.Map().Node(4).State)
+}
+
+// A boundary that somebody made by hand stays until somebody takes it away by hand.
+func TestBoundariesByHandArePinned(t *testing.T) {
+	s, c := withFourth(t)
+	pinned := func() bool {
+		_, pinned := c.Map().Rules().Pinned["p"]
+		return pinned
+	}
+	require.NoError(t, placement.ResultError(c.Apply(placement.Set(placement.PinSetting([]byte("p")), "a test"))))
+	c.unready = errors.New("n3 does not answer")
+	require.ErrorContains(t, s.merge(t.Context(), 3)(false), "n3 does not answer")
+	c.unready = nil
+	require.NoError(t, s.merge(t.Context(), 3)(true))
+	require.True(t, pinned())
+	require.NoError(t, s.merge(t.Context(), 3)(false))
+	require.False(t, pinned())
+	require.NoError(t, s.split(t.Context(), 2, "b")(false))
+	require.Contains(t, c.Map().Rules().Pinned, "b")
 }

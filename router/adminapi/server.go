@@ -120,5 +120,5 @@ func (s *Server) Plan(ctx context.Context, _ *adminpb.PlanRequest) (*adminpb.Pla
 
 // plan is what the balancer would do.
 func (v *View) plan() *placement.Decision {
-	return placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now).Feasible()
+	return placement.Plan(v.Map, v.Load, v.Map.Rules(), v.Now)
 }

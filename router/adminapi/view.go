@@ -26,6 +26,8 @@ type Changes interface {
 	Propose(ctx context.Context, c *placementpb.Command) (*placementpb.Result, error)
 	// ReadyToSplit says which replicas of the shard do not answer or are not well.
 	ReadyToSplit(ctx context.Context, d *shard.Descriptor) error
+	// ReadyToMerge says why the replicas of two neighbours cannot become one's.
+	ReadyToMerge(ctx context.Context, d, right *shard.Descriptor) error
 	// Rebalance begins the steps of the plan, once, and returns those that began.
 	Rebalance(ctx context.Context) ([]placement.Step, error)
 	// CheckShard compares what the replicas of a shard hold, and deals with what differs.

@@ -1536,10 +1536,11 @@ type ReplicaReport struct {
 	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"` // index in the group's log
 	Leader        uint64                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`   // replica ID, as far as the node knows; 0: none
 	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`           // of the descriptor applied; 0: not initialised
-	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor applied
-	Unfit         string                 `protobuf:"bytes,9,opt,name=unfit,proto3" json:"unfit,omitempty"`            // why it serves nothing and has to be replaced; empty: it is well
-	Checksum      *Checksum              `protobuf:"bytes,20,opt,name=checksum,proto3" json:"checksum,omitempty"`     // the last one begun; unset: none was since the node started
+	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`                        // of the descriptor applied; 0: not initialised
+	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`              // of the descriptor applied
+	Unfit         string                 `protobuf:"bytes,9,opt,name=unfit,proto3" json:"unfit,omitempty"`                         // why it serves nothing and has to be replaced; empty: it is well
+	Checksum      *Checksum              `protobuf:"bytes,20,opt,name=checksum,proto3" json:"checksum,omitempty"`                  // the last one begun; unset: none was since the node started
+	FrozenBy      uint64                 `protobuf:"varint,10,opt,name=frozen_by,json=frozenBy,proto3" json:"frozen_by,omitempty"` // the operator by which it was frozen; 0: it serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1635,6 +1636,13 @@ func (x *ReplicaReport) GetChecksum() *Checksum {
 		return x.Checksum
 	}
 	return nil
+}
+
+func (x *ReplicaReport) GetFrozenBy() uint64 {
+	if x != nil {
+		return x.FrozenBy
+	}
+	return 0
 }
 
 // Checksum is what a replica holds, summed up after an entry of its group's log.
@@ -1738,6 +1746,9 @@ type DirectRequest struct {
 	//	*DirectRequest_SecureSeed
 	//	*DirectRequest_Initialise
 	//	*DirectRequest_Wean
+	//	*DirectRequest_Freeze
+	//	*DirectRequest_SecureFrozen
+	//	*DirectRequest_Subsume
 	//	*DirectRequest_Check
 	//	*DirectRequest_Quarantine
 	Order         isDirectRequest_Order `protobuf_oneof:"order"`
@@ -1870,6 +1881,33 @@ func (x *DirectRequest) GetWean() *Wean {
 	return nil
 }
 
+func (x *DirectRequest) GetFreeze() *Merge {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Freeze); ok {
+			return x.Freeze
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetSecureFrozen() *Merge {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_SecureFrozen); ok {
+			return x.SecureFrozen
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetSubsume() *Merge {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Subsume); ok {
+			return x.Subsume
+		}
+	}
+	return nil
+}
+
 func (x *DirectRequest) GetCheck() *Check {
 	if x != nil {
 		if x, ok := x.Order.(*DirectRequest_Check); ok {
@@ -1925,7 +1963,19 @@ type DirectRequest_Initialise struct {
 }
 
 type DirectRequest_Wean struct {
-	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split
+	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split or merge
+}
+
+type DirectRequest_Freeze struct {
+	Freeze *Merge `protobuf:"bytes,12,opt,name=freeze,proto3,oneof"` // at the leader: serves nothing from now on
+}
+
+type DirectRequest_SecureFrozen struct {
+	SecureFrozen *Merge `protobuf:"bytes,13,opt,name=secure_frozen,json=secureFrozen,proto3,oneof"` // returns when this node's replica is frozen, and durably so
+}
+
+type DirectRequest_Subsume struct {
+	Subsume *Merge `protobuf:"bytes,14,opt,name=subsume,proto3,oneof"` // at the leader: takes the keys of the frozen neighbour
 }
 
 type DirectRequest_Check struct {
@@ -1953,6 +2003,12 @@ func (*DirectRequest_SecureSeed) isDirectRequest_Order() {}
 func (*DirectRequest_Initialise) isDirectRequest_Order() {}
 
 func (*DirectRequest_Wean) isDirectRequest_Order() {}
+
+func (*DirectRequest_Freeze) isDirectRequest_Order() {}
+
+func (*DirectRequest_SecureFrozen) isDirectRequest_Order() {}
+
+func (*DirectRequest_Subsume) isDirectRequest_Order() {}
 
 func (*DirectRequest_Check) isDirectRequest_Order() {}
 
@@ -2178,6 +2234,67 @@ func (*Wean) Descriptor() ([]byte, []int) {
 	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
 }
 
+// Merge is what a MERGE of the placement table comes to.
+type Merge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Descriptor_   *shardpb.Descriptor    `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // the left shard, with the keys of both
+	Right         *shardpb.Descriptor    `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	OperatorId    uint64                 `protobuf:"varint,3,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Merge) Reset() {
+	*x = Merge{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Merge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Merge) ProtoMessage() {}
+
+func (x *Merge) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Merge.ProtoReflect.Descriptor instead.
+func (*Merge) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Merge) GetDescriptor_() *shardpb.Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Merge) GetRight() *shardpb.Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+func (x *Merge) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -2188,7 +2305,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2317,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2330,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2341,7 +2458,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
 	"\vReportReply\x12=\n" +
-	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\x91\x02\n" +
+	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xae\x02\n" +
 	"\rReplicaReport\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
@@ -2353,14 +2470,16 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"generation\x18\a \x01(\x04R\n" +
 	"generation\x12\x14\n" +
 	"\x05unfit\x18\t \x01(\tR\x05unfit\x128\n" +
-	"\bchecksum\x18\x14 \x01(\v2\x1c.flotilla.router.v1.ChecksumR\bchecksumJ\x04\b\b\x10\t\"\x90\x01\n" +
+	"\bchecksum\x18\x14 \x01(\v2\x1c.flotilla.router.v1.ChecksumR\bchecksum\x12\x1b\n" +
+	"\tfrozen_by\x18\n" +
+	" \x01(\x04R\bfrozenByJ\x04\b\b\x10\t\"\x90\x01\n" +
 	"\bChecksum\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x10\n" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x1a\n" +
 	"\bversions\x18\x04 \x01(\x03R\bversions\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06damage\x18\x06 \x01(\tR\x06damage\"\xa9\x05\n" +
+	"\x06damage\x18\x06 \x01(\tR\x06damage\"\xd7\x06\n" +
 	"\rDirectRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
 	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
@@ -2376,7 +2495,10 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"initialise\x18\t \x01(\v2\x1d.flotilla.shard.v1.DescriptorH\x00R\n" +
 	"initialise\x12.\n" +
 	"\x04wean\x18\n" +
-	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04wean\x121\n" +
+	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04wean\x123\n" +
+	"\x06freeze\x18\f \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\x06freeze\x12@\n" +
+	"\rsecure_frozen\x18\r \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\fsecureFrozen\x125\n" +
+	"\asubsume\x18\x0e \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\asubsume\x121\n" +
 	"\x05check\x18\x14 \x01(\v2\x19.flotilla.router.v1.CheckH\x00R\x05check\x12@\n" +
 	"\n" +
 	"quarantine\x18\x15 \x01(\v2\x1e.flotilla.router.v1.QuarantineH\x00R\n" +
@@ -2394,7 +2516,14 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
 	"descriptor\x123\n" +
 	"\x05child\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"\x06\n" +
-	"\x04Wean\"?\n" +
+	"\x04Wean\"\x9c\x01\n" +
+	"\x05Merge\x12=\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
+	"descriptor\x123\n" +
+	"\x05right\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\x12\x1f\n" +
+	"\voperator_id\x18\x03 \x01(\x04R\n" +
+	"operatorId\"?\n" +
 	"\x06Member\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr*\xb5\x01\n" +
@@ -2468,7 +2597,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2499,67 +2628,73 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*Quarantine)(nil),         // 26: flotilla.router.v1.Quarantine
 	(*Split)(nil),              // 27: flotilla.router.v1.Split
 	(*Wean)(nil),               // 28: flotilla.router.v1.Wean
-	(*Member)(nil),             // 29: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 30: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 31: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 32: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 33: flotilla.router.v1.LoadRequest
-	(*LoadsRequest)(nil),       // 34: flotilla.router.v1.LoadsRequest
-	(*LoadReply)(nil),          // 35: flotilla.router.v1.LoadReply
-	(*LoadsReply)(nil),         // 36: flotilla.router.v1.LoadsReply
+	(*Merge)(nil),              // 29: flotilla.router.v1.Merge
+	(*Member)(nil),             // 30: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 31: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 32: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 33: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 34: flotilla.router.v1.LoadRequest
+	(*LoadsRequest)(nil),       // 35: flotilla.router.v1.LoadsRequest
+	(*LoadReply)(nil),          // 36: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 37: flotilla.router.v1.LoadsReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	30, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	31, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	31, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	32, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	32, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	33, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	18, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	21, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
 	22, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
-	29, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	29, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	29, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	29, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	29, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	30, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	30, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	30, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	30, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	30, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
 	27, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	31, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	31, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	32, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	32, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
 	28, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	25, // 20: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
-	26, // 21: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
-	31, // 22: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	31, // 23: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 24: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	14, // 25: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 26: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	33, // 27: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	34, // 28: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
-	7,  // 29: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 30: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 31: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
-	12, // 32: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	19, // 33: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	23, // 34: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 35: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	15, // 36: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 37: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	35, // 38: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	36, // 39: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
-	8,  // 40: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 41: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	13, // 42: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
-	13, // 43: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	20, // 44: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	24, // 45: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	35, // [35:46] is the sub-list for method output_type
-	24, // [24:35] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	29, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
+	29, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
+	29, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
+	25, // 23: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
+	26, // 24: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
+	32, // 25: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	32, // 26: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	32, // 27: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	32, // 28: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 29: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	14, // 30: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 31: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	34, // 32: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	35, // 33: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
+	7,  // 34: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 35: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 36: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
+	12, // 37: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	19, // 38: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	23, // 39: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 40: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 41: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 42: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	36, // 43: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	37, // 44: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	8,  // 45: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 46: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 47: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 48: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 49: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	24, // 50: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	40, // [40:51] is the sub-list for method output_type
+	29, // [29:40] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -2578,6 +2713,9 @@ func file_router_routerpb_peer_proto_init() {
 		(*DirectRequest_SecureSeed)(nil),
 		(*DirectRequest_Initialise)(nil),
 		(*DirectRequest_Wean)(nil),
+		(*DirectRequest_Freeze)(nil),
+		(*DirectRequest_SecureFrozen)(nil),
+		(*DirectRequest_Subsume)(nil),
 		(*DirectRequest_Check)(nil),
 		(*DirectRequest_Quarantine)(nil),
 	}
@@ -2587,7 +2725,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

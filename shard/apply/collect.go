@@ -55,7 +55,7 @@ func (m *Machine) Collect(limits mvcc.CollectLimits) (Collection, error) {
 	}
 	defer m.garbage.Unlock()
 	view := m.View()
-	if m.garbage.closed || view.Compacted <= m.Collected() {
+	if m.garbage.closed || view.Descriptor == nil || view.Compacted <= m.Collected() {
 		return Collection{}, nil
 	}
 	step, err := m.collect(view, limits)

@@ -1,6 +1,8 @@
 package apply
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -37,8 +39,17 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 	if b.Format != batchFormat {
 		return nil, malformed("batch format %d", b.Format)
 	}
-	if cmd.Kind == shardpb.Kind_INIT {
+	if reshapes(cmd.Kind) && r.reshape != nil {
+		// One in an entry: each is judged on the state that the one before has made.
+		return nil, refuse(fmt.Errorf("shard %s changes its keys already: %w", r.id, shard.ErrUnavailable))
+	}
+	switch cmd.Kind {
+	case shardpb.Kind_INIT:
 		return nil, r.initialise(cmd)
+	case shardpb.Kind_FREEZE:
+		return nil, r.freeze(cmd)
+	case shardpb.Kind_THAW:
+		return nil, r.thaw(cmd)
 	}
 	d := r.view.Descriptor
 	if d == nil {
@@ -63,15 +74,22 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 		return nil, r.split(cmd)
 	case shardpb.Kind_CHECKSUM:
 		return r.sumUp(cmd)
+	case shardpb.Kind_SUBSUME:
+		return nil, r.subsume(cmd)
 	default:
 		return nil, malformed("command kind %d", cmd.Kind)
 	}
 }
 
+// reshapes reports whether commands of the kind change which keys a shard has.
+func reshapes(k shardpb.Kind) bool {
+	return k == shardpb.Kind_SPLIT || k == shardpb.Kind_FREEZE || k == shardpb.Kind_THAW || k == shardpb.Kind_SUBSUME
+}
+
 // initialise gives the shard its first descriptor. Several proposers may send it:
 // the first one counts.
 func (r *run) initialise(cmd *shardpb.Command) error {
-	if r.view.Descriptor != nil || r.view.Poisoned {
+	if r.view.Descriptor != nil || r.view.Poisoned || r.view.Frozen != nil {
 		return nil
 	}
 	d, err := r.descriptor(cmd)
@@ -81,7 +99,7 @@ func (r *run) initialise(cmd *shardpb.Command) error {
 	if d.Parent != 0 {
 		return r.begin()
 	}
-	if owner, err := r.ownerOf(d.Span); err != nil {
+	if owner, err := r.node.ownerOf(d.Span); err != nil {
 		return err
 	} else if owner != 0 { // a log that goes back too far: A10
 		r.view.Poisoned = true
@@ -103,7 +121,6 @@ func (r *run) updateDescriptor(cmd *shardpb.Command) error {
 	if !d.Span.Equal(mine.Span) || d.Epoch != mine.Epoch || d.Slot != mine.Slot {
 		return wrongShard(r.id, r.view)
 	}
-	// A change that let the span grow would have to make all registrations of leases void (L2).
 	if d.Generation > mine.Generation {
 		r.view.Descriptor = d
 	}

@@ -13,10 +13,11 @@
 //
 // Invariants:
 //
-//	A1  Deterministic: the state after entry i is a function of entries 1..i, and for a
-//	    shard that was split off, of its seed. How
-//	    they were grouped into Update calls, what was asked for as results, what
-//	    the clock said and what was restarted makes no difference.
+//	A1  Deterministic: the state after entry i is a function of entries 1..i, for a
+//	    shard that was split off, of its seed, and for one that was merged, of its frozen
+//	    neighbour, which is the same on every node. How they were grouped into Update calls,
+//	    what was asked for as results, what the clock said and what was restarted makes no
+//	    difference.
 //	A2  Total: every byte string in the log gives a state. What cannot be carried
 //	    out is refused whole, with a result that says why; an error from Update
 //	    means that the store failed, and nothing else.
@@ -38,4 +39,8 @@
 //	    the others have.
 //	A10 No snapshot and no INIT gives a replica keys that another shard's replica on the
 //	    node has.
+//	A11 From FREEZE to THAW nothing of a shard changes, and it serves nothing. SUBSUME takes
+//	    the keys of a neighbour that is frozen for it on this node, with its revision, floor,
+//	    compaction and what it knew of leases, in one batch, or poisons the replica. So no
+//	    key is written by two shards, no revision goes back, no lease ends early.
 package apply

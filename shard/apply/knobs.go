@@ -21,6 +21,11 @@ type Knobs struct {
 	AnyFence bool
 	// NoSeed lets a shard that was split off begin without what its parent left (against A9).
 	NoSeed bool
+	// NoFreeze lets a shard serve on while its left neighbour takes its keys (against A11).
+	NoFreeze bool
+	// LoseNeighbour takes the keys of a neighbour without what that knew of them: revisions
+	// and leases (against A11).
+	LoseNeighbour bool
 	// KeepFeeds does not end the feeds of keys that were split off (against watch.W8).
 	KeepFeeds bool
 	// Now replaces the stamps of commands by the replica's own clock (against A1).

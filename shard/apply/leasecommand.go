@@ -130,7 +130,7 @@ func (w *writing) leaseRegister(req *shardpb.LeaseCommand) (proto.Message, error
 		return nil, malformed("registration of lease %x without an incarnation", req.Lease)
 	}
 	detached := req.Fence != w.leases.Fence(req.Lease) && !w.knobs.AnyFence
-	if w.isHome(req.Lease) || detached || req.Incarnation < w.leases.Registered(req.Lease) {
+	if w.isHome(req.Lease) || detached || req.Incarnation < w.leases.Newest(req.Lease) {
 		return nil, refuse(shard.ErrLeaseRace)
 	}
 	w.leases.Register(req.Lease, req.Incarnation)
@@ -148,7 +148,7 @@ func (w *writing) leaseDetach(req *shardpb.LeaseCommand) (proto.Message, error) 
 		return nil, wrongShard(w.id, w.view)
 	}
 	answer := &shardpb.LeaseAnswer{}
-	if req.Incarnation < w.leases.Registered(req.Lease) {
+	if req.Incarnation < w.leases.Newest(req.Lease) {
 		return answer, nil
 	}
 	return answer, w.detach(req.Lease, span, answer)

@@ -17,10 +17,11 @@ import (
 // leaseModel is what the model knows about leases. Where keys may be attached is a set
 // of first bytes: no span that the generator makes cuts between two keys of one.
 type leaseModel struct {
-	records    map[int64]modelLease
-	registered map[int64]int64
-	fences     [256]uint64
-	reign      uint64
+	records map[int64]modelLease
+	// Keys may be attached by registered; newest also remembers what did hold before a merge.
+	registered, newest map[int64]int64
+	fences             [256]uint64
+	reign              uint64
 }
 
 type modelLease struct {
@@ -30,7 +31,7 @@ type modelLease struct {
 }
 
 func newLeaseModel() leaseModel {
-	return leaseModel{records: map[int64]modelLease{}, registered: map[int64]int64{}}
+	return leaseModel{records: map[int64]modelLease{}, registered: map[int64]int64{}, newest: map[int64]int64{}}
 }
 
 func classOf(id int64) byte { return shard.HomeKey(id)[7] }
@@ -88,7 +89,7 @@ func (m *model) mayAttach(id int64) error {
 func (l *leaseModel) attach(id int64, span shard.Span) {
 	if rec, ok := l.records[id]; ok && l.registered[id] != rec.incarnation {
 		l.records[id] = rec.with(span)
-		l.registered[id] = rec.incarnation
+		l.registered[id], l.newest[id] = rec.incarnation, rec.incarnation
 	}
 }
 
@@ -105,16 +106,16 @@ func (m *model) lease(cmd *shardpb.Command) (proto.Message, error) {
 		l.reign++
 		return &shardpb.LeaseAnswer{Reign: l.reign}, nil
 	case shardpb.Kind_LEASE_REGISTER:
-		if m.isHome(id) || req.Fence != l.fences[classOf(id)] || l.registered[id] > req.Incarnation {
+		if m.isHome(id) || req.Fence != l.fences[classOf(id)] || l.newest[id] > req.Incarnation {
 			return nil, shard.ErrLeaseRace
 		}
-		l.registered[id] = req.Incarnation
+		l.registered[id], l.newest[id] = req.Incarnation, req.Incarnation
 		return &shardpb.LeaseAnswer{Incarnation: req.Incarnation}, nil
 	case shardpb.Kind_LEASE_DETACH:
 		if !m.span.ContainsSpan(span) {
 			return nil, &shard.WrongShardError{}
 		}
-		if l.registered[id] > req.Incarnation {
+		if l.newest[id] > req.Incarnation {
 			return &shardpb.LeaseAnswer{}, nil
 		}
 		return &shardpb.LeaseAnswer{Deleted: m.detach(id, span, cmd)}, nil
@@ -179,6 +180,7 @@ func (m *model) revoke(cmd *shardpb.Command, req *shardpb.LeaseCommand) (proto.M
 
 func (m *model) detach(id int64, span shard.Span, cmd *shardpb.Command) (deleted int64) {
 	delete(m.leases.registered, id)
+	delete(m.leases.newest, id)
 	m.leases.fences[classOf(id)]++
 	w := &modelTxn{model: m, before: m.now.kvs, kvs: maps.Clone(m.now.kvs)}
 	w.rev = shard.NextRevision(m.floor, shard.Tick(cmd.Stamp), m.slot)
@@ -211,6 +213,7 @@ func (m *model) checkLeases(t *testing.T, f *fixture) {
 		require.NoError(t, err)
 		require.Equal(t, m.attached(id, m.span), keys)
 		require.Equal(t, m.leases.registered[id], u.Registered(id))
+		require.Equal(t, m.leases.newest[id], u.Newest(id))
 		require.Equal(t, m.leases.fences[classOf(id)], u.Fence(id))
 		want, ok := m.leases.records[id]
 		rec := got.Record(id)
@@ -282,7 +285,7 @@ func (g *generator) leaseCommand() *shardpb.Command {
 	case 8, 9:
 		kind = shardpb.Kind_LEASE_REGISTER
 		req.Lease = foreignLeases()[g.IntN(3)]
-		req.Incarnation = near(l.registered[req.Lease])
+		req.Incarnation = near(l.newest[req.Lease])
 		req.Fence = l.fences[classOf(req.Lease)]
 		if g.oneIn(6) {
 			req.Fence--
@@ -290,7 +293,7 @@ func (g *generator) leaseCommand() *shardpb.Command {
 	default:
 		kind = shardpb.Kind_LEASE_DETACH
 		req.Lease = g.lease()
-		req.Incarnation, req.Span = near(l.registered[req.Lease]), g.span()
+		req.Incarnation, req.Span = near(l.newest[req.Lease]), g.span()
 		if g.oneIn(2) {
 			req.Span = &shardpb.Span{Start: []byte("b"), End: []byte("y")}
 		}

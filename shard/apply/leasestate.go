@@ -80,17 +80,26 @@ func registrationKey(id shard.ID, replica shard.ReplicaID, lease int64) []byte {
 	return engine.LocalKey(id, replica, registrationKind, binary.BigEndian.AppendUint64(nil, uint64(lease))...)
 }
 
-// loadLeases reads what the engine holds about leases.
+// loadLeases reads what the engine holds about the replica's leases.
 func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
-	var s shardpb.LeaseState
 	if d == nil {
-		return lease.NewTable(&s)
+		return lease.NewTable(nil)
 	}
-	var err error
-	if s.Records, err = m.leaseRecordsIn(d.Span); err != nil {
+	s, err := m.leaseState(m.id, m.replica, d.Span)
+	if err != nil {
 		return nil, err
 	}
-	registrations, err := m.engine.LocalsOf(m.id, m.replica, registrationKind)
+	return lease.NewTable(s)
+}
+
+// leaseState reads what the engine holds about the leases of a replica with the span.
+func (m *Machine) leaseState(id shard.ID, replica shard.ReplicaID, span shard.Span) (*shardpb.LeaseState, error) {
+	s := &shardpb.LeaseState{}
+	var err error
+	if s.Records, err = m.leaseRecordsIn(span); err != nil {
+		return nil, err
+	}
+	registrations, err := m.engine.LocalsOf(id, replica, registrationKind)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +110,7 @@ func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
 		}
 		s.Registrations = append(s.Registrations, &g)
 	}
-	book, err := m.engine.Local(m.id, m.replica, leaseBookKind)
+	book, err := m.engine.Local(id, replica, leaseBookKind)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +120,7 @@ func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
 			return nil, fmt.Errorf("decode lease book: %w: %w", shard.ErrCorrupt, err)
 		}
 	}
-	return lease.NewTable(&s)
+	return s, nil
 }
 
 // leaseRecordsIn reads the leases whose home keys lie in the span.

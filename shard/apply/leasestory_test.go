@@ -66,7 +66,11 @@ func (s *story) leases() string {
 		b.WriteString(spans(r.Spans) + "\n")
 	}
 	for _, g := range t.Registrations {
-		fmt.Fprintf(&b, "registered: %d incarnation=%s\n", g.Lease, rev(g.Incarnation))
+		fmt.Fprintf(&b, "registered: %d incarnation=%s", g.Lease, rev(g.Incarnation))
+		if g.Void {
+			b.WriteString(" void")
+		}
+		b.WriteString("\n")
 	}
 	for class, fence := range t.GetBook().GetFences() {
 		if fence != 0 {

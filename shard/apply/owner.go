@@ -29,7 +29,8 @@ func (m *Machine) replaces(span shard.Span) shard.Span {
 }
 
 // ownerOf is another shard with a replica on this node that has keys of the span, or a
-// seed for them; 0 for none. What the engine holds counts: a replica need not run to have keys.
+// seed for them; 0 for none. What the engine holds counts: a replica need not run to have
+// keys. Those of a neighbour that was frozen to be taken by this replica are nobody else's.
 func (m *Machine) ownerOf(span shard.Span) (shard.ID, error) {
 	locals, err := m.engine.Locals()
 	if err != nil {
@@ -42,6 +43,9 @@ func (m *Machine) ownerOf(span shard.Span) (shard.ID, error) {
 		view, err := UnmarshalState(l.Value)
 		if err != nil {
 			return 0, fmt.Errorf("shard %s replica %d: %w", l.Shard, l.Replica, err)
+		}
+		if f := view.Frozen; f != nil && !f.For(m.options.Node, m.id, m.replica) && f.Descriptor.Span.Overlaps(span) {
+			return l.Shard, nil
 		}
 		if view.Descriptor != nil && view.Descriptor.Span.Overlaps(span) {
 			return l.Shard, nil

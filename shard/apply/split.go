@@ -46,10 +46,10 @@ func (r *run) split(cmd *shardpb.Command) error {
 	case child.Parent != r.id || child.ID == r.id:
 		return malformed("SPLIT of shard %s into shard %s, a part of shard %s", r.id, child.ID, child.Parent)
 	}
-	r.splits = append(r.splits, seed{
+	r.reshape = &split{left.Span, seed{
 		view:   shard.View{Descriptor: child, Rev: r.view.Rev, Floor: r.view.Floor, Compacted: r.view.Compacted},
 		leases: r.leases.Shared(),
-	})
+	}}
 	r.leases.Keep(left.Span)
 	r.view.Descriptor, r.view.Child, r.view.Since = left, child, r.index
 	return nil
@@ -59,7 +59,7 @@ func (r *run) split(cmd *shardpb.Command) error {
 // the data that the others begin with: it must never serve, nor wait for it, and stays
 // poisoned until a snapshot or another replica takes its place.
 func (r *run) begin() error {
-	s, err := r.seed()
+	s, err := r.node.loadSeed()
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (r *run) begin() error {
 	applied := r.view.Applied
 	r.view = s.view
 	r.view.Applied, r.view.Since = applied, r.index
-	r.begun = s
+	r.reshape = s
 	r.leases = s.table.Update()
 	return nil
 }
@@ -107,42 +107,33 @@ func (m *Machine) loadSeed() (*taken, error) {
 	return &t, err
 }
 
-// reshaped reports whether the run has changed what keys the replica has.
-func (r *run) reshaped() bool { return len(r.splits) > 0 || r.begun != nil }
-
-// storeReshaped adds to the batch what goes with a new span. The collector is locked out.
-func (m *Machine) storeReshaped(b *pebble.Batch, r *run) error {
-	if r.begun != nil {
-		if err := m.storeBegun(b, r.begun); err != nil {
-			return err
-		}
-	}
-	for _, s := range r.splits {
-		if err := m.storeSplit(b, s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *Machine) storeBegun(b *pebble.Batch, t *taken) error {
+// store takes the seed away. The parent's SPLIT has written how far garbage is gone.
+func (t *taken) store(m *Machine, b *pebble.Batch) error {
 	if err := b.Delete(engine.LocalKey(m.id, m.replica, SeedKind), nil); err != nil {
 		return fmt.Errorf("remove seed: %w", err)
 	}
-	if err := m.loadCollection(); err != nil { // the parent's SPLIT has written it
+	if err := m.loadCollection(); err != nil {
 		return err
 	}
 	return m.storeLeases(b, lease.Changes{Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook()})
 }
 
-// storeSplit leaves the child its seed. What was collected here was collected there; the
+func (t *taken) adopt(m *Machine) { m.leases.Store(t.table) }
+
+// split is a SPLIT that was carried out.
+type split struct {
+	keeps shard.Span
+	seed  seed
+}
+
+// store leaves the child its seed. What was collected here was collected there; the
 // walks of both begin anew.
-func (m *Machine) storeSplit(b *pebble.Batch, s seed) error {
+func (s *split) store(m *Machine, b *pebble.Batch) error {
 	collected := &shardpb.Collection{Format: collectionFormat, Collected: m.garbage.record.Collected}
 	if err := setCollection(b, m.id, m.replica, collected); err != nil {
 		return err
 	}
-	child := s.view.Descriptor
+	child := s.seed.view.Descriptor
 	own, here := child.ReplicaOn(m.options.Node)
 	if !here {
 		return nil
@@ -150,7 +141,7 @@ func (m *Machine) storeSplit(b *pebble.Batch, s seed) error {
 	if err := setCollection(b, child.ID, own.ID, collected); err != nil {
 		return err
 	}
-	data, err := marshalState(s.view, s.leases)
+	data, err := marshalState(s.seed.view, s.seed.leases)
 	if err != nil {
 		return err
 	}
@@ -160,13 +151,7 @@ func (m *Machine) storeSplit(b *pebble.Batch, s seed) error {
 	return nil
 }
 
-// adoptReshaped takes over what storeReshaped has stored, after the commit.
-func (m *Machine) adoptReshaped(r *run) {
-	if r.begun != nil {
-		m.leases.Store(r.begun.table)
-	}
-	if len(r.splits) > 0 {
-		m.adoptCollection(&shardpb.Collection{Collected: m.garbage.record.Collected})
-		m.headers.Keep(r.view.Descriptor.Span)
-	}
+func (s *split) adopt(m *Machine) {
+	m.adoptCollection(&shardpb.Collection{Collected: m.garbage.record.Collected})
+	m.headers.Keep(s.keeps)
 }

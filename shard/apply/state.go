@@ -34,6 +34,9 @@ func marshalState(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	if v.Child != nil {
 		s.Child = v.Child.Proto()
 	}
+	if v.Frozen != nil {
+		s.Frozen = v.Frozen.Proto()
+	}
 	data, err := s.MarshalVT()
 	if err != nil {
 		return nil, fmt.Errorf("encode state record: %w", err)
@@ -67,6 +70,9 @@ func unmarshalState(data []byte) (shard.View, *shardpb.LeaseState, error) {
 	}
 	if s.Child != nil {
 		v.Child = shard.DescriptorOf(s.Child)
+	}
+	if s.Frozen != nil {
+		v.Frozen = shard.FrozenOf(s.Frozen)
 	}
 	if v.Compacted > v.Rev || v.Rev > v.Floor { // A5
 		return fail("compacted %d, revision %d, floor %d out of order: %w", v.Compacted, v.Rev, v.Floor, shard.ErrCorrupt)

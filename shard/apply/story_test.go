@@ -41,6 +41,10 @@ import (
 //	split at=m [child=3] [slot=8] [left-end=] [child-end=] [child-epoch=] [generation=] [parent=]
 //	                        the child has replica n on node n, for nodes 1 and 2
 //	init child              of the child of the last split
+//	merge left=2 right=3    settles what a merge of two of the node's shards comes to
+//	freeze, subsume         the shards of that merge [operator=5] [into-start=] [into-end=]
+//	                        [into-epoch=] [into-replica=] [right-start=] [right-end=]
+//	thaw [operator=5]
 //	seed, stored            what a split has left for the child here; all versions of the node
 //	snapshot, receive       from the machine at hand; by the machine at hand
 //	shard id=3, node n=2    takes another machine to hand; the shard stays, where it is another node's
@@ -64,6 +68,7 @@ type story struct {
 	last  apply.Entry
 	child *shard.Descriptor
 	sent  []byte // a snapshot
+	merging
 }
 
 func newStory(t *testing.T) *story {
@@ -76,6 +81,8 @@ func (s *story) step(d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "split", "seed", "stored", "snapshot", "receive", "shard", "node", "sync", "crash":
 		return s.splitStep(a)
+	case "merge", "freeze", "thaw", "subsume":
+		return s.mergeStep(a)
 	case "init", "update":
 		return s.write(a, s.descriptorCommand(a))
 	case "put":
@@ -174,6 +181,9 @@ func (s *story) view() string {
 	out := fmt.Sprintf("applied=%d rev=%s floor=%s compacted=%s", v.Applied, rev(int64(v.Rev)), rev(int64(v.Floor)), rev(int64(v.Compacted)))
 	if v.Poisoned {
 		out += " poisoned"
+	}
+	if f := v.Frozen; f != nil {
+		out += fmt.Sprintf(" frozen by %d: %s for shard %s at epoch %d", f.Operator, f.Descriptor.Span, f.Into.ID, f.Into.Epoch)
 	}
 	if d := v.Descriptor; d != nil {
 		out += fmt.Sprintf(" %s epoch=%d generation=%d", d.Span, d.Epoch, d.Generation)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/lease"
@@ -27,8 +29,9 @@ type Entry struct {
 	Results []shard.Result
 }
 
-// Update applies entries in order, all in one engine batch (A3), and publishes the
-// new View; only then are the results valid. wanted, which may be nil, is called for
+// Update applies entries in order and publishes the new View; only then are the results
+// valid. They go into one engine batch (A3); one that changes which keys the shard has ends
+// the batch, so that what comes after meets the state that it made. wanted, which may be nil, is called for
 // every batch that can be read and tells whether this process waits for its results;
 // it must not keep the batch. Entries up to the applied index are passed over. After one that
 // asks for a checksum a new batch begins, so that there is a moment that it speaks of.
@@ -50,46 +53,46 @@ func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) er
 	return nil
 }
 
-// update applies some of the entries, and returns how many.
+// update applies as many entries as go into one batch, and returns how many.
 func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n int, err error) {
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	reader := m.engine.NewReader()
 	r := &run{
 		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
-		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, seed: m.loadSeed, ownerOf: m.ownerOf,
+		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, node: m,
 	}
 	r.events.batch = m.hub.Collect()
 	defer r.w.Discard() // does nothing after Finish
 	before := r.view.Applied
 
 	if n, err = r.applyAll(entries, wanted); err != nil {
-		return n, err
+		return 0, err
 	}
 	if r.view.Applied == before {
 		return n, nil
 	}
-	if r.reshaped() {
+	if r.reshape != nil {
 		// The collector must not go on in keys that are not the replica's any more (A8).
 		m.garbage.Lock()
 		defer m.garbage.Unlock()
-		if err := m.storeReshaped(b, r); err != nil {
-			return n, err
+		if err := r.reshape.store(m, b); err != nil {
+			return 0, err
 		}
 	}
 	state, err := MarshalState(r.view)
 	if err != nil {
-		return n, err
+		return 0, err
 	}
 	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
-		return n, fmt.Errorf("write state record: %w", err)
+		return 0, fmt.Errorf("write state record: %w", err)
 	}
 	changes := r.leases.Changes()
 	if err := m.storeLeases(b, changes); err != nil {
-		return n, err
+		return 0, err
 	}
 	if err := m.engine.Commit(b); err != nil {
-		return n, err
+		return 0, err
 	}
 	m.rows.Outdate(r.w)
 	r.w.Finish()
@@ -98,7 +101,9 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 	for _, id := range changes.Left {
 		m.leaseChanges = append(m.leaseChanges, lease.RecordChange{ID: id})
 	}
-	m.adoptReshaped(r)
+	if r.reshape != nil {
+		r.reshape.adopt(m)
+	}
 	view := r.view
 	m.view.Store(&view) // after Commit: see A6
 	m.hub.Publish(r.events.batch, view)
@@ -121,20 +126,41 @@ type run struct {
 	// leases and attached keep what was done to leases and to the keys attached to them.
 	leases   lease.Update
 	attached attached
-	// seed reads what the parent has left for this replica; nil when it has left nothing.
-	seed func() (*taken, error)
-	// ownerOf finds who else on the node has keys of a span.
-	ownerOf func(shard.Span) (shard.ID, error)
-	// splits are the seeds of the SPLITs carried out, begun the one that INIT has taken.
-	splits []seed
-	begun  *taken
+	node     neighbours
+	// reshape is what the last command has done to which keys the replica has; nil: nothing.
+	reshape reshape
 	// checksum ends the run after the entry that asks for one.
 	checksum bool
 }
 
-// applyAll applies entries until one asks for a checksum, and returns how many.
-func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (n int, err error) {
+// neighbours is what a command must know of other replicas of the node.
+type neighbours interface {
+	// loadSeed reads what the parent has left for this replica; nil for nothing.
+	loadSeed() (*taken, error)
+	// loadFrozen reads what the right neighbour, frozen by the operator, has left for this
+	// replica; nil for nothing.
+	loadFrozen(right *shard.Descriptor, operator uint64) (*left, error)
+	// loadLeases reads what the replica keeps about leases when it has the descriptor.
+	loadLeases(d *shard.Descriptor) (*lease.Table, error)
+	// ownerOf finds who else has keys of a span; 0 for nobody.
+	ownerOf(span shard.Span) (shard.ID, error)
+}
+
+// reshape is a change of which keys a replica has, on its way. The collector is locked out.
+type reshape interface {
+	// store adds to the batch what goes with it.
+	store(m *Machine, b *pebble.Batch) error
+	// adopt takes that over, after the commit.
+	adopt(m *Machine)
+}
+
+// applyAll ends after an entry that changes which keys the replica has, or that asks for a
+// checksum. It returns how many entries were applied.
+func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (int, error) {
 	for i := range entries {
+		if r.reshape != nil {
+			return i, nil
+		}
 		e := &entries[i]
 		e.Results = nil
 		if e.Index <= r.view.Applied {
@@ -142,7 +168,7 @@ func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (n i
 		}
 		r.index = e.Index
 		if err := r.apply(e, wanted); err != nil {
-			return i, fmt.Errorf("entry %d: %w", e.Index, err)
+			return 0, fmt.Errorf("entry %d: %w", e.Index, err)
 		}
 		r.view.Applied = e.Index
 		if r.checksum {

@@ -24,8 +24,20 @@ func class(id int64) int { return int(shard.HomeKey(id)[7]) }
 type Table struct {
 	mu         sync.RWMutex
 	records    map[int64]*Record
-	registered map[int64]int64 // lease -> incarnation
+	registered map[int64]registration // by lease
 	book       book
+}
+
+// registration says which lease of an ID keys of the shard were attached to last.
+type registration struct {
+	incarnation int64 // 0: none
+	// void is set by a merge: the lease's record may not cover the keys that came, so
+	// nobody attaches by it (L2). What it says of the incarnation still counts.
+	void bool
+}
+
+func (r registration) proto(id int64) *shardpb.LeaseRegistration {
+	return &shardpb.LeaseRegistration{Lease: id, Incarnation: r.incarnation, Void: r.void}
 }
 
 // book is a shardpb.LeaseBook.
@@ -36,7 +48,7 @@ type book struct {
 
 // NewTable returns a table that holds the state; nil is an empty one.
 func NewTable(state *shardpb.LeaseState) (*Table, error) {
-	t := &Table{records: make(map[int64]*Record), registered: make(map[int64]int64)}
+	t := &Table{records: make(map[int64]*Record), registered: make(map[int64]registration)}
 	for _, p := range state.GetRecords() {
 		r, err := RecordOf(p)
 		if err != nil {
@@ -45,7 +57,7 @@ func NewTable(state *shardpb.LeaseState) (*Table, error) {
 		t.records[r.ID] = r
 	}
 	for _, g := range state.GetRegistrations() {
-		t.registered[g.Lease] = g.Incarnation
+		t.registered[g.Lease] = registration{g.Incarnation, g.Void}
 	}
 	if b := state.GetBook(); b != nil {
 		if b.Format != format {
@@ -66,7 +78,7 @@ func (t *Table) State() *shardpb.LeaseState { return t.Freeze().State() }
 // Frozen is a table at a moment.
 type Frozen struct {
 	records    []*Record
-	registered map[int64]int64
+	registered map[int64]registration
 	book       book
 }
 
@@ -84,8 +96,8 @@ func (f *Frozen) State() *shardpb.LeaseState {
 	for _, r := range f.records {
 		s.Records = append(s.Records, r.Proto())
 	}
-	for id, incarnation := range f.registered {
-		s.Registrations = append(s.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: incarnation})
+	for id, r := range f.registered {
+		s.Registrations = append(s.Registrations, r.proto(id))
 	}
 	slices.SortFunc(s.Records, func(a, b *shardpb.LeaseRecord) int { return cmp.Compare(a.Lease, b.Lease) })
 	slices.SortFunc(s.Registrations, func(a, b *shardpb.LeaseRegistration) int { return cmp.Compare(a.Lease, b.Lease) })

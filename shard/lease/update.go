@@ -14,9 +14,10 @@ import (
 type Update struct {
 	t          *Table
 	records    map[int64]*Record // nil: dropped
-	registered map[int64]int64   // 0: not registered
-	book       *book             // nil: as it was
-	kept       *shard.Span       // nil: as it was
+	came       map[int64]*Record // from a neighbour, stored as they are
+	registered map[int64]registration
+	book       *book       // nil: as it was
+	kept       *shard.Span // nil: as it was
 }
 
 // Update begins one. It costs nothing until something is changed.
@@ -31,6 +32,9 @@ func (u *Update) Record(id int64) *Record {
 	if r, ok := u.records[id]; ok {
 		return r
 	}
+	if r, ok := u.came[id]; ok {
+		return r
+	}
 	return u.t.records[id]
 }
 
@@ -43,19 +47,32 @@ func (u *Update) Drop(id int64) { put(&u.records, id, nil) }
 // Registered returns the incarnation of the lease that keys may be attached to; 0 if
 // there is none.
 func (u *Update) Registered(id int64) (incarnation int64) {
-	if i, ok := u.registered[id]; ok {
-		return i
+	if r := u.registration(id); !r.void {
+		return r.incarnation
+	}
+	return 0
+}
+
+// Newest returns the incarnation of the last lease of the ID that keys may have been
+// attached to, whether they still may or not; 0 if none is known.
+func (u *Update) Newest(id int64) (incarnation int64) { return u.registration(id).incarnation }
+
+func (u *Update) registration(id int64) registration {
+	if r, ok := u.registered[id]; ok {
+		return r
 	}
 	return u.t.registered[id]
 }
 
 // Register lets keys of the shard be attached to the lease (L2).
-func (u *Update) Register(id, incarnation int64) { put(&u.registered, id, incarnation) }
+func (u *Update) Register(id, incarnation int64) {
+	put(&u.registered, id, registration{incarnation: incarnation})
+}
 
 // Detach ends the registration, if any, and raises the fence (L6).
 func (u *Update) Detach(id int64) {
-	if u.Registered(id) != 0 {
-		put(&u.registered, id, 0)
+	if u.Newest(id) != 0 {
+		put(&u.registered, id, registration{})
 	}
 	u.write().fences[class(id)]++
 }
@@ -84,8 +101,8 @@ func (u *Update) Shared() *shardpb.LeaseState {
 	all := maps.Clone(u.t.registered)
 	maps.Copy(all, u.registered)
 	for _, id := range sortedKeys(all) {
-		if all[id] != 0 {
-			s.Registrations = append(s.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: all[id]})
+		if all[id].incarnation != 0 {
+			s.Registrations = append(s.Registrations, all[id].proto(id))
 		}
 	}
 	return s
@@ -136,7 +153,7 @@ func (u *Update) Changes() Changes {
 		c.Records = append(c.Records, RecordChange{ID: id, Record: u.records[id]})
 	}
 	for _, id := range sortedKeys(u.registered) {
-		c.Registrations = append(c.Registrations, &shardpb.LeaseRegistration{Lease: id, Incarnation: u.registered[id]})
+		c.Registrations = append(c.Registrations, u.registered[id].proto(id))
 	}
 	if u.book != nil {
 		c.Book = u.book.proto()
@@ -160,11 +177,12 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 
 // Commit lets everybody see the changes (L5).
 func (u *Update) Commit() {
-	if u.records == nil && u.registered == nil && u.book == nil && u.kept == nil {
+	if u.records == nil && u.came == nil && u.registered == nil && u.book == nil && u.kept == nil {
 		return
 	}
 	u.t.mu.Lock()
 	defer u.t.mu.Unlock()
+	maps.Copy(u.t.records, u.came)
 	for id, r := range u.records {
 		if r == nil {
 			delete(u.t.records, id)
@@ -175,11 +193,11 @@ func (u *Update) Commit() {
 	if u.kept != nil {
 		maps.DeleteFunc(u.t.records, func(id int64, _ *Record) bool { return u.left(id) })
 	}
-	for id, incarnation := range u.registered {
-		if incarnation == 0 {
+	for id, r := range u.registered {
+		if r.incarnation == 0 {
 			delete(u.t.registered, id)
 		} else {
-			u.t.registered[id] = incarnation
+			u.t.registered[id] = r
 		}
 	}
 	if u.book != nil {

@@ -96,7 +96,7 @@ func (c *collector) waiting() []*Replica {
 	c.host.Each(func(r *Replica) {
 		v := r.View()
 		compacted = max(compacted, v.Compacted)
-		if v.Compacted > r.Collected() {
+		if v.Descriptor != nil && v.Compacted > r.Collected() {
 			list = append(list, r)
 		}
 	})

@@ -127,12 +127,17 @@ func (r *Replica) Leases(ctx context.Context) ([]LeaseStatus, error) {
 // livingAfterBarrier tells of the leases that ids names, leaving out those that do not
 // live, once it is certain that the reign counts.
 func (r *Replica) livingAfterBarrier(ctx context.Context, reign uint64, ids func(shard.View, *lease.Lessor) ([]int64, error)) ([]LeaseStatus, error) {
-	view, err := r.Barrier(ctx)
-	if err != nil {
+	if _, err := r.Barrier(ctx); err != nil {
 		return nil, err
 	}
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
+	// Not the barrier's: what has left with its keys since is not to be called gone. The
+	// lessor hears of it after the view.
+	view := r.View()
+	if view.Descriptor == nil {
+		return nil, view.Absent(r.id)
+	}
 	table := r.machine.Leases()
 	l := r.reigning.lessor
 	if l == nil || l.Reign() != reign || table.Reign() != reign {
@@ -162,7 +167,7 @@ func (r *Replica) LeaseKeys(id int64) ([][]byte, error) { return r.machine.Lease
 // expired first. It does not wait: a leader that has not begun its reign begins it, and
 // names none.
 func (r *Replica) DueLeases(limit int) []lease.Due {
-	if !r.Leads() || r.machine.Leases().Len() == 0 {
+	if !r.Leads() || r.View().Descriptor == nil || r.machine.Leases().Len() == 0 {
 		return nil
 	}
 	if _, start := r.reignOrStart(); start != nil {

@@ -228,10 +228,13 @@ func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	}
 }
 
-// size estimates what the replica, which has a descriptor, has on disk. The meter is not
+// size estimates what the replica has on disk. The meter is not
 // held up by it.
 func (r *Replica) size(now time.Time) error {
 	d := r.View().Descriptor
+	if d == nil { // it was frozen just now
+		return nil
+	}
 	m := &r.meter
 	m.mu.Lock()
 	found := m.mu.content

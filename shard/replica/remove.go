@@ -74,6 +74,16 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	return h.cfg.Engine.DeleteReplica(id, replicaID, gone)
 }
 
+// FrozenOf returns what a replica has left for its left neighbour; nil when it was not frozen.
+func (h *Host) FrozenOf(r Held) (*shard.Frozen, error) {
+	raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, apply.StateKind)
+	if raw == nil || err != nil {
+		return nil, err
+	}
+	view, err := apply.UnmarshalState(raw)
+	return view.Frozen, err
+}
+
 // SpanOf returns the keys of which a replica may have data; false when it has none.
 func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 	for _, kind := range []byte{apply.StateKind, apply.SeedKind} {
@@ -90,6 +100,9 @@ func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 		}
 		if view.Descriptor != nil {
 			return view.Descriptor.Span, true, nil
+		}
+		if view.Frozen != nil {
+			return view.Frozen.Descriptor.Span, true, nil
 		}
 	}
 	return shard.Span{}, false, nil

@@ -107,6 +107,11 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 	r.proposer.submit(cmd, done)
 }
 
+// awakens reports whether commands of the kind are for shards that serve nothing.
+func awakens(k shardpb.Kind) bool {
+	return k == shardpb.Kind_INIT || k == shardpb.Kind_FREEZE || k == shardpb.Kind_THAW
+}
+
 // notLeading is nil while this replica leads, as far as it knows.
 func (r *Replica) notLeading() error {
 	if r.Leads() {

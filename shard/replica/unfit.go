@@ -77,7 +77,7 @@ func (r *Replica) refusing(kind shardpb.Kind) error {
 	switch view := r.View(); {
 	case r.Unfit() != "":
 		return &shard.NoReplicaError{Shard: r.id}
-	case view.Descriptor == nil && kind != shardpb.Kind_INIT:
+	case view.Descriptor == nil && !awakens(kind):
 		return view.Absent(r.id)
 	case r.Disputed() && changes(kind):
 		return fmt.Errorf("the replicas of shard %s hold different things: %w", r.id, shard.ErrCorrupt)
@@ -88,7 +88,7 @@ func (r *Replica) refusing(kind shardpb.Kind) error {
 // changes reports whether commands of the kind may change keys or leases.
 func changes(kind shardpb.Kind) bool {
 	switch kind {
-	case shardpb.Kind_CLOSE, shardpb.Kind_COMPACT, shardpb.Kind_INIT, shardpb.Kind_UPDATE, shardpb.Kind_CHECKSUM:
+	case shardpb.Kind_CLOSE, shardpb.Kind_COMPACT, shardpb.Kind_INIT, shardpb.Kind_UPDATE, shardpb.Kind_CHECKSUM, shardpb.Kind_THAW:
 		return false
 	}
 	return true

@@ -43,6 +43,9 @@ const (
 	Kind_LEASE_REGISTER Kind = 13 // lease, incarnation, fence: keys may be attached in this shard
 	Kind_LEASE_DETACH   Kind = 14 // lease, incarnation, span: delete the attached keys, unregister
 	Kind_SPLIT          Kind = 15 // descriptor: the shard's next one; child: the new shard that gets the keys from its end on
+	Kind_FREEZE         Kind = 17 // descriptor: that of the left neighbour, with these keys; operator_id: the shard serves nothing from now on
+	Kind_THAW           Kind = 18 // operator_id: the merge was given up, the shard serves again
+	Kind_SUBSUME        Kind = 19 // descriptor: the shard's next one, with the keys of its right neighbour; right, operator_id: as frozen
 	Kind_CHECKSUM       Kind = 20 // body: ChecksumCommand; each replica sums up what it holds now; changes nothing
 )
 
@@ -65,6 +68,9 @@ var (
 		13: "LEASE_REGISTER",
 		14: "LEASE_DETACH",
 		15: "SPLIT",
+		17: "FREEZE",
+		18: "THAW",
+		19: "SUBSUME",
 		20: "CHECKSUM",
 	}
 	Kind_value = map[string]int32{
@@ -84,6 +90,9 @@ var (
 		"LEASE_REGISTER": 13,
 		"LEASE_DETACH":   14,
 		"SPLIT":          15,
+		"FREEZE":         17,
+		"THAW":           18,
+		"SUBSUME":        19,
 		"CHECKSUM":       20,
 	}
 )
@@ -167,7 +176,7 @@ func (x ReplicaRecord_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReplicaRecord_Phase.Descriptor instead.
 func (ReplicaRecord_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14, 0}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Descriptor is what a shard owns and who replicates it (shard.Descriptor).
@@ -357,6 +366,8 @@ type Command struct {
 	Revision      int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	Descriptor_   *Descriptor            `protobuf:"bytes,6,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
 	Child         *Descriptor            `protobuf:"bytes,7,opt,name=child,proto3" json:"child,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,10,opt,name=right,proto3" json:"right,omitempty"`
+	OperatorId    uint64                 `protobuf:"varint,11,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +449,20 @@ func (x *Command) GetChild() *Descriptor {
 		return x.Child
 	}
 	return nil
+}
+
+func (x *Command) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+func (x *Command) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
 }
 
 // Span is a half-open interval of keys.
@@ -761,6 +786,7 @@ type LeaseRegistration struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	Incarnation   int64                  `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Void          bool                   `protobuf:"varint,3,opt,name=void,proto3" json:"void,omitempty"` // from before a merge: it tells which lease is meant, and lets no key be attached
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -807,6 +833,13 @@ func (x *LeaseRegistration) GetIncarnation() int64 {
 		return x.Incarnation
 	}
 	return 0
+}
+
+func (x *LeaseRegistration) GetVoid() bool {
+	if x != nil {
+		return x.Void
+	}
+	return false
 }
 
 // LeaseBook is what a shard keeps about leases besides records and registrations.
@@ -1110,7 +1143,8 @@ type ReplicaState struct {
 	Leases        *LeaseState            `protobuf:"bytes,7,opt,name=leases,proto3" json:"leases,omitempty"`         // in snapshots and seeds; the store has records of their own
 	Child         *Descriptor            `protobuf:"bytes,8,opt,name=child,proto3" json:"child,omitempty"`           // the shard that was split off from this one last
 	Poisoned      bool                   `protobuf:"varint,9,opt,name=poisoned,proto3" json:"poisoned,omitempty"`    // the replica was told to begin without its data and never serves
-	Since         uint64                 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`         // index of the entry by which a split gave the shard its keys; 0: none did
+	Since         uint64                 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`         // index of the entry by which a split or merge gave the shard its keys; 0: none did
+	Frozen        *Frozen                `protobuf:"bytes,12,opt,name=frozen,proto3" json:"frozen,omitempty"`        // the shard is being merged into its left neighbour; then there is no descriptor
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1215,6 +1249,74 @@ func (x *ReplicaState) GetSince() uint64 {
 	return 0
 }
 
+func (x *ReplicaState) GetFrozen() *Frozen {
+	if x != nil {
+		return x.Frozen
+	}
+	return nil
+}
+
+// Frozen is what a shard leaves for its left neighbour to take (shard.Frozen).
+type Frozen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Descriptor_   *Descriptor            `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`                    // the shard's own, to be had again if the merge is given up
+	Into          *Descriptor            `protobuf:"bytes,2,opt,name=into,proto3" json:"into,omitempty"`                                // the neighbour, with these keys
+	OperatorId    uint64                 `protobuf:"varint,3,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"` // the MERGE of the placement table
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frozen) Reset() {
+	*x = Frozen{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frozen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frozen) ProtoMessage() {}
+
+func (x *Frozen) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frozen.ProtoReflect.Descriptor instead.
+func (*Frozen) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Frozen) GetDescriptor_() *Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Frozen) GetInto() *Descriptor {
+	if x != nil {
+		return x.Into
+	}
+	return nil
+}
+
+func (x *Frozen) GetOperatorId() uint64 {
+	if x != nil {
+		return x.OperatorId
+	}
+	return 0
+}
+
 // ReplicaRecord is what a node remembers about a replica it was told to hold. It
 // outlives the replica's Raft log, so that a lost log is noticed.
 type ReplicaRecord struct {
@@ -1229,7 +1331,7 @@ type ReplicaRecord struct {
 
 func (x *ReplicaRecord) Reset() {
 	*x = ReplicaRecord{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1343,7 @@ func (x *ReplicaRecord) String() string {
 func (*ReplicaRecord) ProtoMessage() {}
 
 func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1356,7 @@ func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaRecord.ProtoReflect.Descriptor instead.
 func (*ReplicaRecord) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReplicaRecord) GetFormat() uint32 {
@@ -1299,7 +1401,7 @@ type Collection struct {
 
 func (x *Collection) Reset() {
 	*x = Collection{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1413,7 @@ func (x *Collection) String() string {
 func (*Collection) ProtoMessage() {}
 
 func (x *Collection) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1426,7 @@ func (x *Collection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Collection.ProtoReflect.Descriptor instead.
 func (*Collection) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Collection) GetFormat() uint32 {
@@ -1379,7 +1481,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\"\x86\x02\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"\xdc\x02\n" +
 	"\aCommand\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.flotilla.shard.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1389,7 +1491,11 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\n" +
 	"descriptor\x18\x06 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
 	"descriptor\x123\n" +
-	"\x05child\x18\a \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\".\n" +
+	"\x05child\x18\a \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x123\n" +
+	"\x05right\x18\n" +
+	" \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\x12\x1f\n" +
+	"\voperator_id\x18\v \x01(\x04R\n" +
+	"operatorId\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xb1\x01\n" +
@@ -1414,10 +1520,11 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x03ttl\x18\x03 \x01(\x03R\x03ttl\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x03R\vincarnation\x12\x1a\n" +
 	"\brevoking\x18\x05 \x01(\bR\brevoking\x12-\n" +
-	"\x05spans\x18\x06 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\"K\n" +
+	"\x05spans\x18\x06 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\"_\n" +
 	"\x11LeaseRegistration\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\"Q\n" +
+	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12\x12\n" +
+	"\x04void\x18\x03 \x01(\bR\x04void\"Q\n" +
 	"\tLeaseBook\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05reign\x18\x02 \x01(\x04R\x05reign\x12\x16\n" +
@@ -1436,7 +1543,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x126\n" +
 	"\bcommands\x18\x04 \x03(\v2\x1a.flotilla.shard.v1.CommandR\bcommands\x12 \n" +
-	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xf8\x02\n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xab\x03\n" +
 	"\fReplicaState\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1a\n" +
@@ -1450,7 +1557,15 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x05child\x18\b \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\x12\x1a\n" +
 	"\bpoisoned\x18\t \x01(\bR\bpoisoned\x12\x14\n" +
 	"\x05since\x18\n" +
-	" \x01(\x04R\x05since\"\xea\x01\n" +
+	" \x01(\x04R\x05since\x121\n" +
+	"\x06frozen\x18\f \x01(\v2\x19.flotilla.shard.v1.FrozenR\x06frozen\"\x9b\x01\n" +
+	"\x06Frozen\x12=\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
+	"descriptor\x121\n" +
+	"\x04into\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x04into\x12\x1f\n" +
+	"\voperator_id\x18\x03 \x01(\x04R\n" +
+	"operatorId\"\xea\x01\n" +
 	"\rReplicaRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12<\n" +
 	"\x05phase\x18\x02 \x01(\x0e2&.flotilla.shard.v1.ReplicaRecord.PhaseR\x05phase\x12\x18\n" +
@@ -1467,7 +1582,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
 	"\tcollected\x18\x02 \x01(\x03R\tcollected\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12\x12\n" +
-	"\x04next\x18\x04 \x01(\fR\x04next*\xfc\x01\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next*\x9f\x02\n" +
 	"\x04Kind\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\x10\n" +
@@ -1486,7 +1601,11 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\vLEASE_REIGN\x10\f\x12\x12\n" +
 	"\x0eLEASE_REGISTER\x10\r\x12\x10\n" +
 	"\fLEASE_DETACH\x10\x0e\x12\t\n" +
-	"\x05SPLIT\x10\x0f\x12\f\n" +
+	"\x05SPLIT\x10\x0f\x12\n" +
+	"\n" +
+	"\x06FREEZE\x10\x11\x12\b\n" +
+	"\x04THAW\x10\x12\x12\v\n" +
+	"\aSUBSUME\x10\x13\x12\f\n" +
 	"\bCHECKSUM\x10\x14B/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
 
 var (
@@ -1502,7 +1621,7 @@ func file_shard_shardpb_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shard_shardpb_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_shard_shardpb_shard_proto_goTypes = []any{
 	(Kind)(0),                 // 0: flotilla.shard.v1.Kind
 	(ReplicaRecord_Phase)(0),  // 1: flotilla.shard.v1.ReplicaRecord.Phase
@@ -1520,30 +1639,35 @@ var file_shard_shardpb_shard_proto_goTypes = []any{
 	(*ChecksumAnswer)(nil),    // 13: flotilla.shard.v1.ChecksumAnswer
 	(*Batch)(nil),             // 14: flotilla.shard.v1.Batch
 	(*ReplicaState)(nil),      // 15: flotilla.shard.v1.ReplicaState
-	(*ReplicaRecord)(nil),     // 16: flotilla.shard.v1.ReplicaRecord
-	(*Collection)(nil),        // 17: flotilla.shard.v1.Collection
+	(*Frozen)(nil),            // 16: flotilla.shard.v1.Frozen
+	(*ReplicaRecord)(nil),     // 17: flotilla.shard.v1.ReplicaRecord
+	(*Collection)(nil),        // 18: flotilla.shard.v1.Collection
 }
 var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
 	0,  // 1: flotilla.shard.v1.Command.kind:type_name -> flotilla.shard.v1.Kind
 	2,  // 2: flotilla.shard.v1.Command.descriptor:type_name -> flotilla.shard.v1.Descriptor
 	2,  // 3: flotilla.shard.v1.Command.child:type_name -> flotilla.shard.v1.Descriptor
-	5,  // 4: flotilla.shard.v1.LeaseCommand.span:type_name -> flotilla.shard.v1.Span
-	5,  // 5: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
-	5,  // 6: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
-	10, // 7: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
-	8,  // 8: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
-	9,  // 9: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
-	4,  // 10: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
-	2,  // 11: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	11, // 12: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
-	2,  // 13: flotilla.shard.v1.ReplicaState.child:type_name -> flotilla.shard.v1.Descriptor
-	1,  // 14: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	2,  // 4: flotilla.shard.v1.Command.right:type_name -> flotilla.shard.v1.Descriptor
+	5,  // 5: flotilla.shard.v1.LeaseCommand.span:type_name -> flotilla.shard.v1.Span
+	5,  // 6: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
+	5,  // 7: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
+	10, // 8: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
+	8,  // 9: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
+	9,  // 10: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
+	4,  // 11: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
+	2,  // 12: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	11, // 13: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
+	2,  // 14: flotilla.shard.v1.ReplicaState.child:type_name -> flotilla.shard.v1.Descriptor
+	16, // 15: flotilla.shard.v1.ReplicaState.frozen:type_name -> flotilla.shard.v1.Frozen
+	2,  // 16: flotilla.shard.v1.Frozen.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 17: flotilla.shard.v1.Frozen.into:type_name -> flotilla.shard.v1.Descriptor
+	1,  // 18: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shard_shardpb_shard_proto_init() }
@@ -1557,7 +1681,7 @@ func file_shard_shardpb_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_shardpb_shard_proto_rawDesc), len(file_shard_shardpb_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

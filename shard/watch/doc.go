@@ -26,7 +26,7 @@
 //	    not polled holds no memory but its own.
 //	W4  recent holds every change in (from, floor], or none is taken from it: what was
 //	    not recorded, recorded without previous values, dropped, or brought by a snapshot
-//	    is read from the store.
+//	    or by a merge is read from the store.
 //	W5  Nothing is read from the store without looking afterwards whether it could be:
 //	    history below the compacted revision may be missing, and so may any while a
 //	    snapshot is being installed. The feed then ends with an error, not with a gap.

@@ -105,7 +105,8 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	defer h.mu.Unlock()
 	h.woken = h.woken[:0]
 	was := h.mu.view.Descriptor
-	if was != nil && (view.Descriptor == nil || view.Descriptor.Epoch != was.Epoch) && !h.KeepMoved {
+	moved := was != nil && (view.Descriptor == nil || view.Descriptor.Epoch != was.Epoch) && !h.KeepMoved
+	if moved && view.Frozen == nil {
 		h.dismiss(view)
 	}
 	if b == nil || len(h.mu.subs) == 0 {
@@ -117,9 +118,15 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	} else {
 		h.match(b)
 		h.mu.recent.add(b, view.Floor)
+		if was != nil && view.Descriptor != nil && !was.Span.ContainsSpan(view.Descriptor.Span) {
+			h.mu.recent.grow(was.Span)
+		}
 		h.metrics.events.Add(float64(len(b.records)))
 	}
 	h.mu.view = view
+	if moved && view.Frozen != nil {
+		h.dismiss(view)
+	}
 	h.wakeAwaiting()
 	return h.woken
 }
@@ -158,7 +165,8 @@ func (h *Hub) wake(s *Subscription) {
 
 // dismiss ends the subscriptions to keys that are not the shard's any more. It comes
 // before the floor rises: the new floor may have been reached after the keys were given
-// away, and then it says nothing about them (W2).
+// away, and then it says nothing about them (W2). Where the shard was frozen it comes after:
+// then the floor speaks of all of them, and who was idle for long has come far.
 func (h *Hub) dismiss(view shard.View) {
 	for s := range h.mu.subs {
 		if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(s.group.span) {

@@ -59,6 +59,10 @@ type recent struct {
 	floor, from shard.Revision
 	// prevFrom >= from; from there on previous values were recorded too.
 	prevFrom shard.Revision
+	// Of keys outside of own nothing up to ownUntil was recorded: they came by a merge
+	// then. There are none when ownUntil is not above from.
+	own      shard.Span
+	ownUntil shard.Revision
 }
 
 // nothingUpTo is a past of which nothing was recorded.
@@ -99,8 +103,20 @@ func (r *recent) trim() {
 	}
 }
 
-// covers reports whether everything above pos is in memory.
-func (r *recent) covers(pos shard.Revision, prevKV bool) bool {
+// grow notes that the shard has got more keys than own by now. What is in memory speaks of
+// fewer and fewer with each merge.
+func (r *recent) grow(own shard.Span) {
+	if r.ownUntil <= r.from {
+		r.own = own
+	}
+	r.ownUntil = r.floor
+}
+
+// covers reports whether everything of the span above pos is in memory.
+func (r *recent) covers(span shard.Span, pos shard.Revision, prevKV bool) bool {
+	if pos < r.ownUntil && !r.own.ContainsSpan(span) {
+		return false
+	}
 	if prevKV {
 		return pos >= r.prevFrom
 	}

@@ -95,7 +95,7 @@ func (h *Hub) settle(s *Subscription) (told bool) {
 	switch r := &h.mu.recent; {
 	case s.armed:
 		return false
-	case s.end == nil && r.covers(s.pos, s.prevKV) && !r.touches(s.group.span, s.pos):
+	case s.end == nil && r.covers(s.group.span, s.pos, s.prevKV) && !r.touches(s.group.span, s.pos):
 		s.arm()
 		return false
 	default:
@@ -172,7 +172,7 @@ func (s *Subscription) begin() (shard.Revision, recent, error) {
 	past := h.mu.recent
 	if s.armed {
 		s.pos = max(s.pos, past.floor)
-	} else if s.live && !past.covers(s.pos, s.prevKV) {
+	} else if s.live && !past.covers(s.group.span, s.pos, s.prevKV) {
 		s.live = false
 		h.metrics.fellBehind.Inc()
 	}
@@ -184,7 +184,7 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 	switch {
 	case pos >= past.floor:
 		out.Through = past.floor
-	case past.covers(pos, s.prevKV):
+	case past.covers(s.group.span, pos, s.prevKV):
 		out.Events, out.Through = past.list(s.group.span, pos, s.prevKV, limit)
 	default:
 		s.hub.metrics.historyReads.Inc()

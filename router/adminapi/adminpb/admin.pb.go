@@ -1172,6 +1172,58 @@ func (x *SplitRequest) GetDryRun() bool {
 	return false
 }
 
+type MergeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRequest) Reset() {
+	*x = MergeRequest{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRequest) ProtoMessage() {}
+
+func (x *MergeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
+func (*MergeRequest) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MergeRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *MergeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type MoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -1185,7 +1237,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1249,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1262,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MoveRequest) GetShard() uint64 {
@@ -1259,7 +1311,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1323,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1336,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TransferRequest) GetShard() uint64 {
@@ -1318,7 +1370,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1382,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1395,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelRequest) GetOperator() uint64 {
@@ -1371,7 +1423,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1435,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1448,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LockRequest) GetShard() uint64 {
@@ -1431,7 +1483,7 @@ type SetNodeStateRequest struct {
 
 func (x *SetNodeStateRequest) Reset() {
 	*x = SetNodeStateRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1495,7 @@ func (x *SetNodeStateRequest) String() string {
 func (*SetNodeStateRequest) ProtoMessage() {}
 
 func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1508,7 @@ func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStateRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStateRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetNodeStateRequest) GetNode() string {
@@ -1491,7 +1543,7 @@ type SetRequest struct {
 
 func (x *SetRequest) Reset() {
 	*x = SetRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1555,7 @@ func (x *SetRequest) String() string {
 func (*SetRequest) ProtoMessage() {}
 
 func (x *SetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1568,7 @@ func (x *SetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRequest.ProtoReflect.Descriptor instead.
 func (*SetRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetRequest) GetName() string {
@@ -1544,14 +1596,15 @@ type OperatorReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"` // that carries it out; 0 with dry_run
 	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
-	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // Split: where
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`    // Split: where; Merge: where no shard begins any more
+	With          uint64                 `protobuf:"varint,4,opt,name=with,proto3" json:"with,omitempty"` // Merge: the right neighbour
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperatorReply) Reset() {
 	*x = OperatorReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1616,7 @@ func (x *OperatorReply) String() string {
 func (*OperatorReply) ProtoMessage() {}
 
 func (x *OperatorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1629,7 @@ func (x *OperatorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorReply.ProtoReflect.Descriptor instead.
 func (*OperatorReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *OperatorReply) GetOperator() uint64 {
@@ -1600,6 +1653,13 @@ func (x *OperatorReply) GetKey() []byte {
 	return nil
 }
 
+func (x *OperatorReply) GetWith() uint64 {
+	if x != nil {
+		return x.With
+	}
+	return 0
+}
+
 type DoneReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1608,7 +1668,7 @@ type DoneReply struct {
 
 func (x *DoneReply) Reset() {
 	*x = DoneReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1680,7 @@ func (x *DoneReply) String() string {
 func (*DoneReply) ProtoMessage() {}
 
 func (x *DoneReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1693,7 @@ func (x *DoneReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneReply.ProtoReflect.Descriptor instead.
 func (*DoneReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type CheckRequest struct {
@@ -1645,7 +1705,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1717,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1730,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckRequest) GetShard() uint64 {
@@ -1692,7 +1752,7 @@ type CheckReply struct {
 
 func (x *CheckReply) Reset() {
 	*x = CheckReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1764,7 @@ func (x *CheckReply) String() string {
 func (*CheckReply) ProtoMessage() {}
 
 func (x *CheckReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1777,7 @@ func (x *CheckReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReply.ProtoReflect.Descriptor instead.
 func (*CheckReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckReply) GetShard() uint64 {
@@ -1763,7 +1823,7 @@ type CheckedReplica struct {
 
 func (x *CheckedReplica) Reset() {
 	*x = CheckedReplica{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1835,7 @@ func (x *CheckedReplica) String() string {
 func (*CheckedReplica) ProtoMessage() {}
 
 func (x *CheckedReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1848,7 @@ func (x *CheckedReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckedReplica.ProtoReflect.Descriptor instead.
 func (*CheckedReplica) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckedReplica) GetId() uint64 {
@@ -1849,7 +1909,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1921,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1934,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -1893,7 +1953,7 @@ type RebalanceReply struct {
 
 func (x *RebalanceReply) Reset() {
 	*x = RebalanceReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +1965,7 @@ func (x *RebalanceReply) String() string {
 func (*RebalanceReply) ProtoMessage() {}
 
 func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +1978,7 @@ func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceReply.ProtoReflect.Descriptor instead.
 func (*RebalanceReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RebalanceReply) GetBegun() []*Step {
@@ -1937,7 +1997,7 @@ type UndoRequest struct {
 
 func (x *UndoRequest) Reset() {
 	*x = UndoRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2009,7 @@ func (x *UndoRequest) String() string {
 func (*UndoRequest) ProtoMessage() {}
 
 func (x *UndoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2022,7 @@ func (x *UndoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
 func (*UndoRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UndoRequest) GetDryRun() bool {
@@ -1982,7 +2042,7 @@ type UndoReply struct {
 
 func (x *UndoReply) Reset() {
 	*x = UndoReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2054,7 @@ func (x *UndoReply) String() string {
 func (*UndoReply) ProtoMessage() {}
 
 func (x *UndoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2067,7 @@ func (x *UndoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoReply.ProtoReflect.Descriptor instead.
 func (*UndoReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UndoReply) GetBegun() []*Step {
@@ -2034,7 +2094,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2106,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2119,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -2084,7 +2144,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2156,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2169,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{33}
 }
 
 type PlanReply struct {
@@ -2122,7 +2182,7 @@ type PlanReply struct {
 
 func (x *PlanReply) Reset() {
 	*x = PlanReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2194,7 @@ func (x *PlanReply) String() string {
 func (*PlanReply) ProtoMessage() {}
 
 func (x *PlanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2207,7 @@ func (x *PlanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanReply.ProtoReflect.Descriptor instead.
 func (*PlanReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{33}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PlanReply) GetSteps() []*Step {
@@ -2182,7 +2242,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2254,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,7 +2267,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{34}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Step) GetKind() string {
@@ -2291,7 +2351,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2363,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2376,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{35}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Reason) GetRule() string {
@@ -2446,7 +2506,10 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fSplitRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"v\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"=\n" +
+	"\fMergeRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"v\n" +
 	"\vMoveRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -2472,11 +2535,12 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"SetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"S\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"g\n" +
 	"\rOperatorReply\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\x04R\boperator\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\fR\x03key\"\v\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x12\n" +
+	"\x04with\x18\x04 \x01(\x04R\x04with\"\v\n" +
 	"\tDoneReply\"$\n" +
 	"\fCheckRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\"\x91\x01\n" +
@@ -2525,14 +2589,16 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x06Reason\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\x04R\x06shards\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text2\xcd\t\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text2\x99\n" +
+	"\n" +
 	"\x05Admin\x12G\n" +
 	"\x05Nodes\x12\x1f.flotilla.admin.v1.NodesRequest\x1a\x1d.flotilla.admin.v1.NodesReply\x12J\n" +
 	"\x06Shards\x12 .flotilla.admin.v1.ShardsRequest\x1a\x1e.flotilla.admin.v1.ShardsReply\x12S\n" +
 	"\tOperators\x12#.flotilla.admin.v1.OperatorsRequest\x1a!.flotilla.admin.v1.OperatorsReply\x12P\n" +
 	"\bSettings\x12\".flotilla.admin.v1.SettingsRequest\x1a .flotilla.admin.v1.SettingsReply\x12D\n" +
 	"\x04Plan\x12\x1e.flotilla.admin.v1.PlanRequest\x1a\x1c.flotilla.admin.v1.PlanReply\x12J\n" +
-	"\x05Split\x12\x1f.flotilla.admin.v1.SplitRequest\x1a .flotilla.admin.v1.OperatorReply\x12H\n" +
+	"\x05Split\x12\x1f.flotilla.admin.v1.SplitRequest\x1a .flotilla.admin.v1.OperatorReply\x12J\n" +
+	"\x05Merge\x12\x1f.flotilla.admin.v1.MergeRequest\x1a .flotilla.admin.v1.OperatorReply\x12H\n" +
 	"\x04Move\x12\x1e.flotilla.admin.v1.MoveRequest\x1a .flotilla.admin.v1.OperatorReply\x12L\n" +
 	"\bTransfer\x12\".flotilla.admin.v1.TransferRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12H\n" +
 	"\x06Cancel\x12 .flotilla.admin.v1.CancelRequest\x1a\x1c.flotilla.admin.v1.DoneReply\x12D\n" +
@@ -2557,7 +2623,7 @@ func file_router_adminapi_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_router_adminapi_adminpb_admin_proto_rawDescData
 }
 
-var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*NodesRequest)(nil),        // 0: flotilla.admin.v1.NodesRequest
 	(*NodesReply)(nil),          // 1: flotilla.admin.v1.NodesReply
@@ -2575,31 +2641,32 @@ var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*SettingsReply)(nil),       // 13: flotilla.admin.v1.SettingsReply
 	(*Setting)(nil),             // 14: flotilla.admin.v1.Setting
 	(*SplitRequest)(nil),        // 15: flotilla.admin.v1.SplitRequest
-	(*MoveRequest)(nil),         // 16: flotilla.admin.v1.MoveRequest
-	(*TransferRequest)(nil),     // 17: flotilla.admin.v1.TransferRequest
-	(*CancelRequest)(nil),       // 18: flotilla.admin.v1.CancelRequest
-	(*LockRequest)(nil),         // 19: flotilla.admin.v1.LockRequest
-	(*SetNodeStateRequest)(nil), // 20: flotilla.admin.v1.SetNodeStateRequest
-	(*SetRequest)(nil),          // 21: flotilla.admin.v1.SetRequest
-	(*OperatorReply)(nil),       // 22: flotilla.admin.v1.OperatorReply
-	(*DoneReply)(nil),           // 23: flotilla.admin.v1.DoneReply
-	(*CheckRequest)(nil),        // 24: flotilla.admin.v1.CheckRequest
-	(*CheckReply)(nil),          // 25: flotilla.admin.v1.CheckReply
-	(*CheckedReplica)(nil),      // 26: flotilla.admin.v1.CheckedReplica
-	(*RebalanceRequest)(nil),    // 27: flotilla.admin.v1.RebalanceRequest
-	(*RebalanceReply)(nil),      // 28: flotilla.admin.v1.RebalanceReply
-	(*UndoRequest)(nil),         // 29: flotilla.admin.v1.UndoRequest
-	(*UndoReply)(nil),           // 30: flotilla.admin.v1.UndoReply
-	(*RemoveNodeRequest)(nil),   // 31: flotilla.admin.v1.RemoveNodeRequest
-	(*PlanRequest)(nil),         // 32: flotilla.admin.v1.PlanRequest
-	(*PlanReply)(nil),           // 33: flotilla.admin.v1.PlanReply
-	(*Step)(nil),                // 34: flotilla.admin.v1.Step
-	(*Reason)(nil),              // 35: flotilla.admin.v1.Reason
-	nil,                         // 36: flotilla.admin.v1.Node.LabelsEntry
+	(*MergeRequest)(nil),        // 16: flotilla.admin.v1.MergeRequest
+	(*MoveRequest)(nil),         // 17: flotilla.admin.v1.MoveRequest
+	(*TransferRequest)(nil),     // 18: flotilla.admin.v1.TransferRequest
+	(*CancelRequest)(nil),       // 19: flotilla.admin.v1.CancelRequest
+	(*LockRequest)(nil),         // 20: flotilla.admin.v1.LockRequest
+	(*SetNodeStateRequest)(nil), // 21: flotilla.admin.v1.SetNodeStateRequest
+	(*SetRequest)(nil),          // 22: flotilla.admin.v1.SetRequest
+	(*OperatorReply)(nil),       // 23: flotilla.admin.v1.OperatorReply
+	(*DoneReply)(nil),           // 24: flotilla.admin.v1.DoneReply
+	(*CheckRequest)(nil),        // 25: flotilla.admin.v1.CheckRequest
+	(*CheckReply)(nil),          // 26: flotilla.admin.v1.CheckReply
+	(*CheckedReplica)(nil),      // 27: flotilla.admin.v1.CheckedReplica
+	(*RebalanceRequest)(nil),    // 28: flotilla.admin.v1.RebalanceRequest
+	(*RebalanceReply)(nil),      // 29: flotilla.admin.v1.RebalanceReply
+	(*UndoRequest)(nil),         // 30: flotilla.admin.v1.UndoRequest
+	(*UndoReply)(nil),           // 31: flotilla.admin.v1.UndoReply
+	(*RemoveNodeRequest)(nil),   // 32: flotilla.admin.v1.RemoveNodeRequest
+	(*PlanRequest)(nil),         // 33: flotilla.admin.v1.PlanRequest
+	(*PlanReply)(nil),           // 34: flotilla.admin.v1.PlanReply
+	(*Step)(nil),                // 35: flotilla.admin.v1.Step
+	(*Reason)(nil),              // 36: flotilla.admin.v1.Reason
+	nil,                         // 37: flotilla.admin.v1.Node.LabelsEntry
 }
 var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 0: flotilla.admin.v1.NodesReply.nodes:type_name -> flotilla.admin.v1.Node
-	36, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
+	37, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
 	4,  // 2: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
 	6,  // 3: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
 	4,  // 4: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
@@ -2609,46 +2676,48 @@ var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	9,  // 8: flotilla.admin.v1.Shard.operator:type_name -> flotilla.admin.v1.Operator
 	9,  // 9: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
 	14, // 10: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
-	26, // 11: flotilla.admin.v1.CheckReply.replicas:type_name -> flotilla.admin.v1.CheckedReplica
-	34, // 12: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
-	34, // 13: flotilla.admin.v1.UndoReply.begun:type_name -> flotilla.admin.v1.Step
-	35, // 14: flotilla.admin.v1.UndoReply.left:type_name -> flotilla.admin.v1.Reason
-	34, // 15: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
-	35, // 16: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
+	27, // 11: flotilla.admin.v1.CheckReply.replicas:type_name -> flotilla.admin.v1.CheckedReplica
+	35, // 12: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
+	35, // 13: flotilla.admin.v1.UndoReply.begun:type_name -> flotilla.admin.v1.Step
+	36, // 14: flotilla.admin.v1.UndoReply.left:type_name -> flotilla.admin.v1.Reason
+	35, // 15: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
+	36, // 16: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
 	0,  // 17: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
 	3,  // 18: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
 	10, // 19: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
 	12, // 20: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
-	32, // 21: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
+	33, // 21: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
 	15, // 22: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
-	16, // 23: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
-	17, // 24: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
-	18, // 25: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
-	19, // 26: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
-	20, // 27: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
-	21, // 28: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
-	27, // 29: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
-	24, // 30: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
-	29, // 31: flotilla.admin.v1.Admin.Undo:input_type -> flotilla.admin.v1.UndoRequest
-	31, // 32: flotilla.admin.v1.Admin.RemoveNode:input_type -> flotilla.admin.v1.RemoveNodeRequest
-	1,  // 33: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
-	5,  // 34: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
-	11, // 35: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
-	13, // 36: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
-	33, // 37: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
-	22, // 38: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
-	22, // 39: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
-	23, // 40: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
-	23, // 41: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
-	23, // 42: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
-	23, // 43: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
-	23, // 44: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
-	28, // 45: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
-	25, // 46: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
-	30, // 47: flotilla.admin.v1.Admin.Undo:output_type -> flotilla.admin.v1.UndoReply
-	23, // 48: flotilla.admin.v1.Admin.RemoveNode:output_type -> flotilla.admin.v1.DoneReply
-	33, // [33:49] is the sub-list for method output_type
-	17, // [17:33] is the sub-list for method input_type
+	16, // 23: flotilla.admin.v1.Admin.Merge:input_type -> flotilla.admin.v1.MergeRequest
+	17, // 24: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
+	18, // 25: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
+	19, // 26: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
+	20, // 27: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
+	21, // 28: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
+	22, // 29: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
+	28, // 30: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
+	25, // 31: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
+	30, // 32: flotilla.admin.v1.Admin.Undo:input_type -> flotilla.admin.v1.UndoRequest
+	32, // 33: flotilla.admin.v1.Admin.RemoveNode:input_type -> flotilla.admin.v1.RemoveNodeRequest
+	1,  // 34: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
+	5,  // 35: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
+	11, // 36: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
+	13, // 37: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
+	34, // 38: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
+	23, // 39: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 40: flotilla.admin.v1.Admin.Merge:output_type -> flotilla.admin.v1.OperatorReply
+	23, // 41: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
+	24, // 42: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
+	24, // 43: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
+	24, // 44: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
+	24, // 45: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
+	24, // 46: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
+	29, // 47: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
+	26, // 48: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
+	31, // 49: flotilla.admin.v1.Admin.Undo:output_type -> flotilla.admin.v1.UndoReply
+	24, // 50: flotilla.admin.v1.Admin.RemoveNode:output_type -> flotilla.admin.v1.DoneReply
+	34, // [34:51] is the sub-list for method output_type
+	17, // [17:34] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2665,7 +2734,7 @@ func file_router_adminapi_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_adminapi_adminpb_admin_proto_rawDesc), len(file_router_adminapi_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

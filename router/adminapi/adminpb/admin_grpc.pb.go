@@ -25,6 +25,7 @@ const (
 	Admin_Settings_FullMethodName     = "/flotilla.admin.v1.Admin/Settings"
 	Admin_Plan_FullMethodName         = "/flotilla.admin.v1.Admin/Plan"
 	Admin_Split_FullMethodName        = "/flotilla.admin.v1.Admin/Split"
+	Admin_Merge_FullMethodName        = "/flotilla.admin.v1.Admin/Merge"
 	Admin_Move_FullMethodName         = "/flotilla.admin.v1.Admin/Move"
 	Admin_Transfer_FullMethodName     = "/flotilla.admin.v1.Admin/Transfer"
 	Admin_Cancel_FullMethodName       = "/flotilla.admin.v1.Admin/Cancel"
@@ -55,6 +56,8 @@ type AdminClient interface {
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	// Split cuts a shard in two.
 	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*OperatorReply, error)
+	// Merge gives the keys of a shard's right neighbour to it.
+	Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*OperatorReply, error)
 	// Move takes a replica from a node to another.
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*OperatorReply, error)
 	// Transfer has a node lead a shard from now on.
@@ -140,6 +143,16 @@ func (c *adminClient) Split(ctx context.Context, in *SplitRequest, opts ...grpc.
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(OperatorReply)
 	err := c.cc.Invoke(ctx, Admin_Split_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*OperatorReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperatorReply)
+	err := c.cc.Invoke(ctx, Admin_Merge_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -264,6 +277,8 @@ type AdminServer interface {
 	Plan(context.Context, *PlanRequest) (*PlanReply, error)
 	// Split cuts a shard in two.
 	Split(context.Context, *SplitRequest) (*OperatorReply, error)
+	// Merge gives the keys of a shard's right neighbour to it.
+	Merge(context.Context, *MergeRequest) (*OperatorReply, error)
 	// Move takes a replica from a node to another.
 	Move(context.Context, *MoveRequest) (*OperatorReply, error)
 	// Transfer has a node lead a shard from now on.
@@ -312,6 +327,9 @@ func (UnimplementedAdminServer) Plan(context.Context, *PlanRequest) (*PlanReply,
 }
 func (UnimplementedAdminServer) Split(context.Context, *SplitRequest) (*OperatorReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Split not implemented")
+}
+func (UnimplementedAdminServer) Merge(context.Context, *MergeRequest) (*OperatorReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Merge not implemented")
 }
 func (UnimplementedAdminServer) Move(context.Context, *MoveRequest) (*OperatorReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Move not implemented")
@@ -468,6 +486,24 @@ func _Admin_Split_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).Split(ctx, req.(*SplitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Merge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MergeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Merge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Merge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Merge(ctx, req.(*MergeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -682,6 +718,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Split",
 			Handler:    _Admin_Split_Handler,
+		},
+		{
+			MethodName: "Merge",
+			Handler:    _Admin_Merge_Handler,
 		},
 		{
 			MethodName: "Move",

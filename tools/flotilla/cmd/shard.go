@@ -18,7 +18,7 @@ import (
 
 func newShard(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{Use: "shard", Short: "Look at the shards and change them: what they own, where they are, who leads"}
-	c.AddCommand(newShardList(client), newShardShow(client), newShardSplit(client), newShardMove(client), newShardTransfer(client),
+	c.AddCommand(newShardList(client), newShardShow(client), newShardSplit(client), newShardMerge(client), newShardMove(client), newShardTransfer(client),
 		newShardLock(client), newShardUnlock(client), newShardCheck(client))
 	return c
 }

@@ -73,6 +73,36 @@ func (s *session) splitIsDone(key []byte) (bool, error) {
 	return err == nil && string(reply.Shards[0].Span.Start) == string(key), err
 }
 
+func newShardMerge(client *clientFlags) *cobra.Command {
+	req := &adminpb.MergeRequest{}
+	var flags changeFlags
+	c := &cobra.Command{
+		Use:   "merge ID",
+		Short: "Give the keys of a shard's right neighbour to it",
+		Long: `Give the keys of a shard's right neighbour to it: the two become one. Both have to be on
+the same nodes.` + changeCodes,
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if req.Shard, err = shardArgument(args); err != nil {
+				return err
+			}
+			req.DryRun = flags.dryRun
+			return client.connected(c, lines(), func(s *session) error {
+				reply, err := s.change(func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Merge(ctx, req) })
+				if err != nil {
+					return err
+				}
+				what := fmt.Sprintf("merge shard %d into shard %d", reply.With, reply.Shard)
+				return s.finish(flags, reply, what, func() (bool, error) {
+					split, err := s.splitIsDone(reply.Key)
+					return !split && err == nil, err
+				})
+			})
+		},
+	}
+	flags.register(c)
+	return c
+}
+
 func newShardMove(client *clientFlags) *cobra.Command {
 	req := &adminpb.MoveRequest{}
 	var flags changeFlags

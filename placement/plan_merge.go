@@ -1,0 +1,168 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// merges joins small neighbours, but leaves every node a shard to lead. It picks them before
+// anything is moved for balance, which then leaves them alone: two that are not on the same
+// nodes are brought together first, over several plans. What it returns plans the steps.
+func (p *planner) merges() (plan func()) {
+	if p.rules.MergeBelow == 0 {
+		return func() { p.note(RuleMerge, "merging is off (merge-below is 0)") }
+	}
+	shards := p.groups
+	if len(shards) > 0 && shards[0].meta() {
+		shards = shards[1:]
+	}
+	remaining, reshapes, small := len(shards), p.reshapes, 0
+	var steps []func()
+	for i := 1; i < len(shards); i++ {
+		left, right := &shards[i-1], &shards[i]
+		if !p.small(left, right) {
+			continue
+		}
+		small++
+		if why := p.mergeObstacle(left, right, remaining, reshapes); why != "" {
+			steps = append(steps, func() { p.leave(RuleMerge, right.d.ID, why) })
+			continue
+		}
+		left.busy, right.busy = true, true
+		remaining--
+		reshapes++
+		steps = append(steps, func() { p.mergeStep(left, right) })
+	}
+	return func() {
+		for _, step := range steps {
+			step()
+		}
+		if small == 0 {
+			p.note(RuleMerge, "no two neighbours are below %.0f %% of what is split", 100*p.rules.MergeBelow)
+		}
+	}
+}
+
+// mergeStep merges two neighbours, or moves a replica of the right one to where the left one
+// has one.
+func (p *planner) mergeStep(left, right *planGroup) {
+	from, to := apart(left, right)
+	if from < 0 {
+		p.do(left, Step{Kind: Merge, With: right.d.ID, Rule: RuleMerge, Bytes: right.load.Bytes,
+			Why: fmt.Sprintf("together they have %s and at most %.0f writes/s; below %.0f %% of what is split they are merged",
+				bytesText(float64(left.load.Bytes+right.load.Bytes)), left.load.PeakWrites+right.load.PeakWrites, 100*p.rules.MergeBelow),
+			Effect: fmt.Sprintf("shard %s owns %s", left.d.ID, shard.Span{Start: left.d.Span.Start, End: right.d.Span.End})})
+		return
+	}
+	if p.atLimit(right, to) {
+		p.leave(RuleMerge, right.d.ID, p.limitText())
+		return
+	}
+	a, b := &p.nodes[from], &p.nodes[to]
+	p.do(right, Step{Kind: MoveReplica, From: a.ID, To: b.ID, Rule: RuleMerge, Bytes: right.load.Bytes,
+		Why:    fmt.Sprintf("it is small and to be merged with shard %s, which is on %s and not on %s", left.d.ID, b.Name, a.Name),
+		Effect: "the two can be merged once all their replicas are on the same nodes"})
+}
+
+// small reports whether two neighbours are so far from a split that they can be one.
+func (p *planner) small(left, right *planGroup) bool {
+	if left.busy || right.busy || !left.fresh || !right.fresh {
+		return false
+	}
+	a, b := left.load, right.load
+	now := p.pressure(a.Bytes+b.Bytes, a.Writes+b.Writes, a.WriteBytes+b.WriteBytes)
+	peak := p.pressure(0, a.PeakWrites+b.PeakWrites, a.PeakWriteBytes+b.PeakWriteBytes)
+	return max(now.most(), peak.most()) < p.rules.MergeBelow
+}
+
+func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int) string {
+	active := 0
+	for i := range p.nodes {
+		if p.nodes[i].State == Active {
+			active++
+		}
+	}
+	if right.d.Parent == 0 {
+		return "small, but it is one of those that the cluster was made with (--initial-splits)"
+	}
+	if reason, pinned := p.rules.Pinned[string(right.d.Span.Start)]; pinned {
+		return "small, but where it begins is pinned: " + reason
+	}
+	if remaining <= active {
+		return fmt.Sprintf("small, but there are %d shards for %d nodes to lead", remaining, active)
+	}
+	for _, g := range []*planGroup{left, right} {
+		since := g.load.SpanSince
+		switch {
+		case g.locked != "":
+			return fmt.Sprintf("small, but shard %s is locked: %s", g.d.ID, g.locked)
+		case since.IsZero():
+			return "small, but it is not known since when it has its span"
+		case p.now.Sub(since) < p.rules.MergeWait:
+			return fmt.Sprintf("small, but it or its neighbour was split or merged less than %s ago", p.rules.MergeWait)
+		}
+		if why := p.unready(g); why != "" {
+			return "small, but " + why
+		}
+	}
+	if why := p.gatherObstacle(left, right); why != "" {
+		return why
+	}
+	if reshapes >= p.rules.ReshapesMax {
+		return fmt.Sprintf("waiting: at most %d splits and merges at once", p.rules.ReshapesMax)
+	}
+	return ""
+}
+
+// apart returns a node on which the right neighbour has a replica and the left one has
+// none, and one the other way round; -1 where there is none.
+func apart(left, right *planGroup) (from, to int) {
+	lacks := func(a, b *planGroup) int {
+		i := slices.IndexFunc(b.voters, func(v int) bool { return !slices.Contains(a.voters, v) })
+		if i < 0 {
+			return -1
+		}
+		return b.voters[i]
+	}
+	return lacks(left, right), lacks(right, left)
+}
+
+// gatherObstacle says why two neighbours are not brought together on the nodes of the left
+// one. It must open no gap: what balance would take away again is not begun.
+func (p *planner) gatherObstacle(left, right *planGroup) string {
+	from, to := apart(left, right)
+	if from < 0 && to < 0 {
+		return ""
+	}
+	if len(left.voters) != len(right.voters) {
+		return "small, but its neighbour has another number of replicas"
+	}
+	for _, to := range left.voters {
+		if slices.Contains(right.voters, to) {
+			continue
+		}
+		b := &p.nodes[to]
+		switch why := p.refuses(b); {
+		case why != "":
+			return fmt.Sprintf("small, but its neighbour is on %s, where nothing goes: %s", b.Name, why)
+		case !p.fits(b, right.bytes):
+			return "small, but " + b.Name + " would have too little disk left"
+		}
+		takes := func(n *planNode) bool { return p.refuses(n) == "" }
+		if f := p.field(storing(), takes); f.opens(to, right.bytes-idleBytes) {
+			return fmt.Sprintf("small, but its bytes would open a gap on %s, where its neighbour is", b.Name)
+		}
+		if f := p.field(working(), takes); f.opens(to, right.cost-idleCost) {
+			return fmt.Sprintf("small, but its write load would open a gap on %s, where its neighbour is", b.Name)
+		}
+	}
+	return ""
+}
+
+// opens reports whether x more on a node leaves it with so much more than another one that
+// something should move.
+func (f *field) opens(n int, x float64) bool {
+	return slices.ContainsFunc(f.over, func(o int) bool { return o != n && f.at(n)+x-f.at(o) > f.p.rules.BalanceGap*f.mean })
+}

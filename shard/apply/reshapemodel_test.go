@@ -1,0 +1,189 @@
+package apply_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// split divides the model. Both know the whole past and answer for their own keys.
+func (m *model) split(d *shard.Descriptor) *model {
+	child := *m
+	child.id, child.epoch, child.slot, child.span = d.ID, d.Epoch, d.Slot, d.Span
+	child.history = slices.Clone(m.history)
+	child.leases.records = maps.Clone(m.leases.records)
+	child.leases.registered, child.leases.newest = maps.Clone(m.leases.registered), maps.Clone(m.leases.newest)
+	m.epoch, m.span.End = d.Epoch, d.Span.Start
+	for _, half := range []*model{m, &child} {
+		maps.DeleteFunc(half.leases.records, func(id int64, _ modelLease) bool { return !half.isHome(id) })
+	}
+	return &child
+}
+
+// reshaping is a cluster of one node on which shards split and merge, and the model of each.
+type reshaping struct {
+	*fixture
+	*generator
+	t      *testing.T
+	models []*model
+	last   shard.ID
+}
+
+// split divides the shard at hand, as part of an entry with other commands, and goes on
+// with the child.
+func (r *reshaping) split(m *model, key []byte) *model {
+	r.last++
+	cmd := splitCommand(r.machine.View().Descriptor, r.last, shard.Slot(10+r.last), string(key))
+	var child *model
+	r.amid(m, cmd, func() { child = m.split(shard.DescriptorOf(cmd.Child)) })
+	r.models = append(r.models, child)
+	if r.oneIn(2) {
+		r.restart()
+	}
+	r.turn(child.id)
+	require.NoError(r.t, r.fixture.apply(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: cmd.Child})[0].Err)
+	return child
+}
+
+// amid applies a command in an entry with one before and one after it.
+func (r *reshaping) amid(m *model, cmd *shardpb.Command, change func()) {
+	before := m.draw(r.generator)
+	after := &shardpb.Command{Kind: shardpb.Kind_CLOSE, Revision: int64(r.revision())}
+	after.Epoch = cmd.Descriptor_.Epoch
+	got := r.fixture.apply(before, cmd, after)
+	require.True(r.t, sameResult(m.apply(before), got[0]), describe(before))
+	require.NoError(r.t, got[1].Err)
+	change()
+	require.True(r.t, sameResult(m.apply(after), got[2]))
+}
+
+// merge joins the shard at hand and its right neighbour, or begins to and gives it up.
+func (r *reshaping) merge(left, right *model) *model {
+	r.turn(right.id)
+	rightNow := r.machine.View().Descriptor
+	r.turn(left.id)
+	r.last++
+	operator, plan := uint64(r.last), merge(r.machine.View().Descriptor, rightNow)
+	r.turn(right.id)
+	freeze := plan.freeze(operator)
+	freeze.Stamp = int64(r.stamp)
+	require.NoError(r.t, r.fixture.apply(freeze)[0].Err)
+	right.floor = max(right.floor, r.stamp.Revision())
+	for range r.IntN(3) {
+		require.Error(r.t, r.fixture.apply(right.draw(r.generator))[0].Err)
+		_, err := r.machine.Range(r.rangeRequest(), 0)
+		require.Error(r.t, err)
+		if r.oneIn(2) {
+			r.restart()
+		}
+		step, err := r.machine.Collect(mvcc.CollectLimits{Versions: 5})
+		require.NoError(r.t, err)
+		require.False(r.t, step.Ran)
+	}
+	if r.oneIn(3) {
+		require.NoError(r.t, r.fixture.apply(&shardpb.Command{Kind: shardpb.Kind_THAW, OperatorId: operator})[0].Err)
+		right.leases.reign++
+		return right
+	}
+	r.turn(left.id)
+	r.amid(left, plan.subsume(operator), func() { left.merge(right, plan.into) })
+	r.models = slices.DeleteFunc(r.models, func(m *model) bool { return m == right })
+	return left
+}
+
+// merge gives the model what the right one has.
+func (m *model) merge(right *model, into *shard.Descriptor) {
+	revs := make(map[shard.Revision]bool)
+	for _, s := range slices.Concat(m.history, right.history) {
+		revs[s.rev] = true
+	}
+	join := func(at shard.Revision) state {
+		s := state{rev: at, kvs: make(map[string]*mvccpb.KeyValue)}
+		for _, half := range []*model{m, right} {
+			for _, kv := range inSpan(half.at(at), half.span) {
+				s.kvs[string(kv.Key)] = kv
+			}
+		}
+		return s
+	}
+	var history []state
+	for _, rev := range slices.Sorted(maps.Keys(revs)) {
+		history = append(history, join(rev))
+	}
+	m.history, m.now = history, history[len(history)-1]
+	m.rev, m.floor, m.compacted = max(m.rev, right.rev), max(m.floor, right.floor), max(m.compacted, right.compacted)
+	m.epoch, m.span = into.Epoch, into.Span
+	l, other := &m.leases, &right.leases
+	maps.Copy(l.records, other.records)
+	clear(l.registered)
+	for id, incarnation := range other.newest {
+		l.newest[id] = max(l.newest[id], incarnation)
+	}
+	for class, fence := range other.fences {
+		l.fences[class] = max(l.fences[class], fence)
+	}
+	l.reign = max(l.reign, other.reign) + 1
+}
+
+// rightOf is the shard that begins where the model ends, nil if there is none.
+func (r *reshaping) rightOf(m *model) *model {
+	i := slices.IndexFunc(r.models, func(o *model) bool { return string(o.span.Start) == string(m.span.End) })
+	if i < 0 {
+		return nil
+	}
+	return r.models[i]
+}
+
+// A shard and all that are split off from it, and from those, and what is merged again,
+// give what the model gives: results, every readable past, leases. Restarts and garbage
+// collection in between change nothing.
+func TestReshapesFollowModel(t *testing.T) {
+	g := seeded(t)
+	f := newFixture(t)
+	start := initCommand(shard.Span{Start: []byte("b"), End: []byte("y")})
+	f.apply(start)
+	first := &model{}
+	first.apply(start)
+	r := &reshaping{fixture: f, generator: g, t: t, models: []*model{first}, last: first.id}
+	for range 900 {
+		m := r.models[g.IntN(len(r.models))]
+		f.turn(m.id)
+		switch key, right := g.key(), r.rightOf(m); {
+		case g.oneIn(60) && m.span.Contains(key) && string(key) != string(m.span.Start):
+			m = r.split(m, key)
+		case g.oneIn(20) && right != nil:
+			m = r.merge(m, right)
+		case g.oneIn(40):
+			f.restart()
+		case g.oneIn(4):
+			_, err := f.machine.Collect(mvcc.CollectLimits{Versions: 1 + g.IntN(20)})
+			require.NoError(t, err)
+		default:
+			cmd := m.draw(g)
+			got := f.apply(cmd)[0]
+			if want := m.apply(cmd); !sameResult(want, got) {
+				t.Fatalf("shard %s: %s\nmodel:   %v\nmachine: %v", m.id, describe(cmd), want, got)
+			}
+		}
+		view := f.machine.View()
+		require.Equal(t, []shard.Revision{m.rev, m.floor, m.compacted}, []shard.Revision{view.Rev, view.Floor, view.Compacted})
+		require.True(t, m.span.Equal(view.Descriptor.Span))
+		m.checkRead(t, g, f)
+		m.checkLeases(t, f)
+	}
+}
+
+// draw makes a command for the shard.
+func (m *model) draw(g *generator) *shardpb.Command {
+	g.model = *m
+	cmd := g.draw()
+	cmd.Epoch += m.epoch - testEpoch
+	return cmd
+}

@@ -1,0 +1,57 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// Freeze ends the shard's service for its left neighbour, into, to take its keys. It is for
+// the group's leader, and does nothing when it was done already. After an error it may have
+// been done.
+func (r *Replica) Freeze(ctx context.Context, into, own *shard.Descriptor, operator uint64) error {
+	if r.View().FrozenBy(operator) {
+		return nil
+	}
+	err := r.do(ctx, &shardpb.Command{Kind: shardpb.Kind_FREEZE, Epoch: own.Epoch, Descriptor_: into.Proto(), OperatorId: operator})
+	if err != nil && !r.View().FrozenBy(operator) {
+		return fmt.Errorf("freeze shard %s for shard %s: %w", r.id, into.ID, err)
+	}
+	return nil
+}
+
+// SecureFrozen returns when this replica is frozen by the operator, and durably so: from
+// then on it touches its keys no more, whatever happens to the node, unless the merge is
+// given up.
+func (r *Replica) SecureFrozen(ctx context.Context, operator uint64) error {
+	if err := r.waitView(ctx, func(v shard.View) bool { return v.FrozenBy(operator) }); err != nil {
+		return fmt.Errorf("wait for shard %s to be frozen: %w", r.id, err)
+	}
+	if err := r.host.cfg.Engine.Sync(); err != nil {
+		return fmt.Errorf("secure that shard %s is frozen: %w", r.id, err)
+	}
+	return nil
+}
+
+// Subsume takes the keys of the right neighbour, of which every replica is frozen by the
+// operator. It is for the group's leader, and does nothing when it was done already. After
+// an error it may have been done.
+func (r *Replica) Subsume(ctx context.Context, merged, right *shard.Descriptor, operator uint64) error {
+	view := r.View()
+	if view.Descriptor == nil {
+		return view.Absent(r.id)
+	}
+	took := func() bool { d := r.View().Descriptor; return d != nil && d.Epoch >= merged.Epoch }
+	if took() {
+		return nil
+	}
+	err := r.do(ctx, &shardpb.Command{
+		Kind: shardpb.Kind_SUBSUME, Epoch: view.Descriptor.Epoch, Descriptor_: merged.Proto(), Right: right.Proto(), OperatorId: operator,
+	})
+	if err != nil && !took() {
+		return fmt.Errorf("merge shard %s into shard %s: %w", right.ID, r.id, err)
+	}
+	return nil
+}
