@@ -126,7 +126,7 @@ func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, run comparis
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	r, err := newReport(ctx, c.Dir)
+	r, err := newReport(ctx, c.Dir, f.flotilla)
 	if err != nil {
 		return err
 	}

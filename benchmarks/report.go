@@ -13,11 +13,16 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/report"
 )
 
-// newReport begins a report of what is run now, with data in dir.
-func newReport(ctx context.Context, dir string) (report.Report, error) {
+// newReport begins a report of what is run now, with data in dir. Of a ready binary of
+// Flotilla nobody knows what it was built from.
+func newReport(ctx context.Context, dir, flotilla string) (report.Report, error) {
 	root, err := peer.Root(ctx)
+	commit := report.Commit(ctx, root)
+	if flotilla != "" {
+		commit += " of the load, servers are " + flotilla
+	}
 	return report.Report{
-		Version: report.FormatVersion, Started: time.Now(), Commit: report.Commit(ctx, root),
+		Version: report.FormatVersion, Started: time.Now(), Commit: commit,
 		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "),
 		Machine: report.ThisMachine(dir),
 	}, err

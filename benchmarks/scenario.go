@@ -48,7 +48,7 @@ func (f scenarioFlags) run(cmd *cobra.Command, play func(context.Context, scenar
 	if f.Dir, err = filepath.Abs(f.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	r, err := newReport(ctx, f.Dir)
+	r, err := newReport(ctx, f.Dir, f.Binary)
 	if err != nil {
 		return err
 	}
