@@ -176,7 +176,7 @@ func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, 
 		d.mu.Unlock()
 		switch {
 		case closed:
-			return nil, ErrClosed
+			return nil, closedError{}
 		case known != nil:
 			return known.lookup(key), nil
 		}

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Option says more of an operation. One that does not fit makes the operation fail.
@@ -42,15 +40,14 @@ func WithRange(end string) Option { return func(o *Op) { o.span("WithRange", []b
 // stands for all keys.
 func WithPrefix() Option {
 	return func(o *Op) {
-		if o.kind == get && len(o.get.Key) == 0 {
+		end := prefixEnd([]byte(o.firstKey()))
+		switch {
+		case o.kind == get && len(o.get.Key) == 0:
 			o.get.Key = []byte{0}
-			o.span("WithPrefix", []byte{0})
-			return
-		}
-		if o.kind == del && len(o.del.Key) == 0 {
+		case o.kind == del && len(o.del.Key) == 0:
 			o.del.Key = []byte{0}
 		}
-		o.span("WithPrefix", prefixEnd([]byte(o.firstKey())))
+		o.span("WithPrefix", end)
 	}
 }
 
@@ -183,6 +180,3 @@ func IfCreated(key string, r Relation, rev int64) Compare {
 func IfVersion(key string, r Relation, version int64) Compare {
 	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_VERSION, TargetUnion: &pb.Compare_Version{Version: version}}}
 }
-
-// spanOf is the span of a get.
-func (o *Op) spanOf() shard.Span { return shard.RequestSpan(o.get.Key, o.get.RangeEnd) }
