@@ -18,6 +18,9 @@ import (
 // ErrClosed ends what comes after Close.
 var ErrClosed = errors.New("the client is closed")
 
+// ErrSessionOver ends what a session waited for when its lease may have ended.
+var ErrSessionOver = errors.New("the session is over")
+
 // closedError has a code, so that the router takes it for a refusal and does not try again.
 type closedError struct{}
 
