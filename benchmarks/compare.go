@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/compare"
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
@@ -21,6 +24,7 @@ type compareFlags struct {
 	a, b           string
 	shards         []int
 	workloads      []string
+	rate           int
 	out            string
 	flotilla, etcd string
 }
@@ -35,11 +39,17 @@ func compareCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runCompare(cmd, f, c) },
 	}
-	flags := cmd.Flags()
+	f.register(cmd.Flags(), &c, []string{"put", "get", "mixed", "list-100", "list-1000", "txn", "put1"})
+	cmd.Flags().IntVar(&f.rate, "rate", 0, "operations a second that begin at fixed times, whatever the servers do (default: as many as are answered)")
+	return cmd
+}
+
+// register adds the flags of commands that compare.
+func (f *compareFlags) register(flags *pflag.FlagSet, c *compare.Config, workloads []string) {
 	flags.StringVar(&f.a, "a", "etcd", "first system, the one ratios refer to: etcd or flotilla")
 	flags.StringVar(&f.b, "b", "flotilla", "second system")
 	flags.IntSliceVar(&f.shards, "shards", []int{1, 8}, "numbers of shards to run Flotilla with")
-	flags.StringSliceVar(&f.workloads, "workloads", []string{"put", "get", "mixed", "list-100", "list-1000", "txn", "put1"}, "what to run, in this order; list, watch and lease are all of that kind")
+	flags.StringSliceVar(&f.workloads, "workloads", workloads, "what to run, in this order; list, watch, lease and ycsb are all of that kind")
 	flags.IntVar(&c.Rounds, "rounds", 3, "rounds; their order alternates")
 	flags.DurationVar(&c.Duration, "duration", 10*time.Second, "measured time of each workload in each round")
 	flags.DurationVar(&c.WarmUp, "warm-up", 2*time.Second, "time before it that does not count")
@@ -57,7 +67,6 @@ func compareCommand() *cobra.Command {
 	flags.StringVar(&f.out, "out", "", "also write results.json and results.md to this folder")
 	flags.StringVar(&f.flotilla, "flotilla", "", "binary of Flotilla (default: build it)")
 	flags.StringVar(&f.etcd, "etcd", "", "binary of etcd "+peer.EtcdVersion+" (default: build it)")
-	return cmd
 }
 
 func workloadList() string {
@@ -69,7 +78,41 @@ func workloadList() string {
 }
 
 func runCompare(cmd *cobra.Command, f compareFlags, c compare.Config) error {
-	ctx, started := cmd.Context(), time.Now()
+	if f.rate > 0 {
+		c.Rates = make(map[string]int)
+		for _, name := range f.workloads {
+			c.Rates[name] = f.rate
+		}
+	}
+	return f.measure(cmd, c, 0, func(ctx context.Context, c compare.Config, log *slog.Logger, r *report.Report, done func(compare.Measurement)) error {
+		return compare.Run(ctx, c, log, done)
+	})
+}
+
+func rateCommand() *cobra.Command {
+	var f compareFlags
+	var c compare.Config
+	var share float64
+	cmd := &cobra.Command{
+		Use:   "rate",
+		Short: "Compare latencies at the same load: a share of what the first system can do",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.measure(cmd, c, 1, func(ctx context.Context, c compare.Config, log *slog.Logger, r *report.Report, done func(compare.Measurement)) (err error) {
+				r.Peaks, err = compare.AtShare(ctx, c, share, log, done)
+				return err
+			})
+		},
+	}
+	f.register(cmd.Flags(), &c, []string{"put", "get", "txn"})
+	cmd.Flags().Float64Var(&share, "share", 0.75, "share of the first system's peak")
+	return cmd
+}
+
+// measure has a comparison run and tells what came of it; more is how many measurements
+// it makes besides.
+func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, more int, run func(context.Context, compare.Config, *slog.Logger, *report.Report, func(compare.Measurement)) error) error {
+	ctx := cmd.Context()
 	var err error
 	if c.Workloads, err = load.Named(f.workloads); err != nil {
 		return err
@@ -80,27 +123,24 @@ func runCompare(cmd *cobra.Command, f compareFlags, c compare.Config) error {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	root, err := peer.Root(ctx)
+	r, err := newReport(ctx, c.Dir)
 	if err != nil {
 		return err
 	}
-	r := report.Report{
-		Version: report.FormatVersion, Started: started, Commit: report.Commit(ctx, root),
-		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "),
-		Machine: report.ThisMachine(c.Dir), Peers: map[string]string{"etcd": peer.EtcdVersion},
-	}
-	if f.etcd != "" {
-		r.Peers["etcd"] = f.etcd // whatever version that is
-	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-	log.Info("measure", "commit", r.Commit, "machine", r.Machine.String())
-	runErr := compare.Run(ctx, c, log, func(m compare.Measurement) { r.Measurements = append(r.Measurements, m) })
+	r.Peers = map[string]string{"etcd": cmp.Or(f.etcd, peer.EtcdVersion)} // a binary may be any version
+	p := begin(cmd, cmd.Name(), len(c.Workloads)*len(c.Systems)*c.Rounds)
+	p.log.Info("measure", "commit", r.Commit, "machine", r.Machine.String())
+	runErr := run(ctx, c, p.log, &r, func(m compare.Measurement) {
+		r.Measurements = append(r.Measurements, m)
+		p.part()
+	})
+	p.end()
 	if len(r.Measurements) == 0 {
 		return runErr
 	}
 	// What was measured before something failed is still shown.
 	r.Rows = report.Summarize(r.Measurements, names(c.Workloads, load.Workload.Name), names(c.Systems, func(s compare.System) string { return s.Label }))
-	fmt.Fprintf(cmd.OutOrStdout(), "%s\ncommit %s; %s\n", report.Table(r.Rows).Render(), r.Commit, r.Machine)
+	fmt.Fprint(cmd.OutOrStdout(), r.Text())
 	if runErr == nil && f.out != "" {
 		runErr = r.Write(f.out)
 	}

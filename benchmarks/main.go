@@ -1,5 +1,5 @@
-// Command benchmarks measures Flotilla beside other systems, on one machine and
-// over loopback only. See README.md for the method and its limits.
+// Command benchmarks measures Flotilla, beside other systems and by itself while things
+// happen to it, on one machine and over loopback only. See README.md for the method and its limits.
 package main
 
 import (
@@ -17,11 +17,12 @@ func main() {
 	defer stop()
 	root := &cobra.Command{
 		Use:           "benchmarks",
-		Short:         "Measure Flotilla beside other systems",
+		Short:         "Measure Flotilla beside other systems, and while things happen to it",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(compareCommand())
+	root.AddCommand(compareCommand(), rateCommand(), reshapeCommand(), shiftCommand(), lossCommand(),
+		scaleCommand(), overloadCommand(), reportCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		stop()

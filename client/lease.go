@@ -56,14 +56,14 @@ func leaseError(err error) error {
 // Renew renews a lease once and returns for how long it lives from now on, if nobody renews
 // it again. The request goes straight to the leader that measures the lease's time.
 func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) {
-	resp, err := c.router.KeepAlive(ctx, &pb.LeaseKeepAliveRequest{ID: lease})
+	ttls, _, err := c.router.KeepAlive(ctx, []int64{lease})
 	if err != nil {
 		return 0, fmt.Errorf("renew lease %x: %w", lease, err)
 	}
-	if resp.TTL <= 0 {
+	if ttls[0] <= 0 {
 		return 0, fmt.Errorf("renew lease %x: %w", lease, shard.ErrLeaseNotFound)
 	}
-	return time.Duration(resp.TTL) * time.Second, nil
+	return time.Duration(ttls[0]) * time.Second, nil
 }
 
 // Session is a lease that is renewed until the session is closed. It is over when the

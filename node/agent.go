@@ -139,7 +139,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 			a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: view.Descriptor.Epoch, Revision: int64(m.Compacted())})
 		}
 	case a.shouldLeave(r, view.Descriptor):
-		return func(context.Context) { r.TransferTo(view.Descriptor.PreferredNode) }
+		return func(ctx context.Context) { a.leave(ctx, r, view.Descriptor) }
 	}
 	return nil
 }
@@ -176,6 +176,17 @@ func (a *agent) shouldLeave(r *replica.Replica, d *shard.Descriptor) bool {
 		return false
 	}
 	return a.node.watch.steady(preferred)
+}
+
+// leave has the preferred node lead, if it has a replica that may.
+func (a *agent) leave(ctx context.Context, r *replica.Replica, d *shard.Descriptor) {
+	heir, ok := d.ReplicaOn(d.PreferredNode)
+	if !ok || heir.Learner {
+		return
+	}
+	if err := a.node.handOver(ctx, r, heir.ID); err != nil && ctx.Err() == nil {
+		a.node.log.Debug("leadership stays for now", "shard", d.ID, "error", err)
+	}
 }
 
 // start starts the node's replica. In a shard whose descriptor is still its first one it

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,22 +18,26 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 )
 
-var versionsFlag = flag.Int("versions", 20_000, "superseded versions that TestPutsWhileCollecting has removed")
+var (
+	versionsFlag     = flag.Int("versions", 20_000, "superseded versions that TestPutsWhileCollecting has removed")
+	versionsKeysFlag = flag.Int("versions-keys", 2_000, "keys that they are of")
+)
 
 // How long puts take while a compaction's garbage goes, and while none does. It asserts
 // that all of it goes and no put fails; how long they took is reported (-v), because that
-// is the machine's doing too. A million versions and more say something about it:
+// is the machine's doing too. A million versions and more say something about it, and
+// there is a difference between few keys with long histories and many with short ones:
 //
-//	go test ./node -run TestPutsWhileCollecting -v -timeout 2h -versions=10000000
+//	go test ./node -run TestPutsWhileCollecting -v -timeout 2h -versions=10000000 -versions-keys=1000000
 func TestPutsWhileCollecting(t *testing.T) {
 	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
 	client := c.Client(t)
 	began := time.Now()
-	rev := fillHistory(t, client, *versionsFlag)
+	rev := fillHistory(t, client)
 	size := storeBytes(t, c)
-	t.Logf("%d versions written in %s; the store has %d MiB", *versionsFlag, time.Since(began).Round(time.Millisecond), size>>20)
+	t.Logf("%d versions of %d keys written in %s; the store has %d MiB", *versionsFlag, *versionsKeysFlag, time.Since(began).Round(time.Millisecond), size>>20)
 
-	const putsMin = 2_000
+	putsMin := max(2_000, *versionsFlag/100)
 	w := measurePuts(t, client)
 	testcluster.Until(t, "puts before the compaction", func() bool { return w.count() >= putsMin })
 	before := w.take()
@@ -56,46 +61,43 @@ func TestPutsWhileCollecting(t *testing.T) {
 	require.NoError(t, m.Host().WaitCollected(t.Context(), m.Map().Compacted()))
 	got, err := client.Get(t.Context(), "fill", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	require.NoError(t, err)
-	require.EqualValues(t, fillKeys, got.Count)
+	require.EqualValues(t, *versionsKeysFlag, got.Count)
 }
 
 const (
-	fillKeys  = 100 // written together, in one transaction
+	fillTxn   = 100 // keys of a transaction
 	fillBytes = 256
 )
 
-// fillHistory overwrites the same keys until there are so many versions, and returns the
+// fillHistory overwrites the keys in turn until there are so many versions, and returns the
 // last revision.
-func fillHistory(t *testing.T, client *clientv3.Client, versions int) int64 {
+func fillHistory(t *testing.T, client *clientv3.Client) int64 {
 	t.Helper()
-	var mu sync.Mutex
-	var last int64
-	left := make(chan struct{}, versions/fillKeys)
-	for range cap(left) {
-		left <- struct{}{}
-	}
-	close(left)
+	var next, last atomic.Int64
 	var work sync.WaitGroup
-	for range 8 {
+	for range 32 {
 		work.Go(func() {
-			for range left {
-				ops := make([]clientv3.Op, fillKeys)
-				for k := range ops {
-					ops[k] = clientv3.OpPut(fmt.Sprintf("fill%03d", k), value())
+			for {
+				from := int(next.Add(fillTxn)) - fillTxn
+				if from >= *versionsFlag {
+					return
+				}
+				ops := make([]clientv3.Op, fillTxn)
+				for i := range ops {
+					ops[i] = clientv3.OpPut(fmt.Sprintf("fill%07d", (from+i)%*versionsKeysFlag), value())
 				}
 				resp, err := client.Txn(t.Context()).Then(ops...).Commit()
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				mu.Lock()
-				last = max(last, resp.Header.Revision)
-				mu.Unlock()
+				for rev := last.Load(); rev < resp.Header.Revision && !last.CompareAndSwap(rev, resp.Header.Revision); rev = last.Load() {
+				}
 			}
 		})
 	}
 	work.Wait()
-	return last
+	return last.Load()
 }
 
 // value is one that does not compress.

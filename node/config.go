@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
+	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -238,7 +239,7 @@ const requestBytesMax = 64 << 20
 
 func (c Config) etcdapi() etcdapi.Config {
 	return etcdapi.Config{
-		Registerer: c.Registerer, Logger: c.Logger,
+		Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
 		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
 	}
 }

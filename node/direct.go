@@ -78,7 +78,7 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	case *routerpb.DirectRequest_Promote:
 		return r.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
 	case *routerpb.DirectRequest_Transfer:
-		return r.Yield(shard.ReplicaID(o.Transfer.Replica))
+		return s.node.handOver(ctx, r, shard.ReplicaID(o.Transfer.Replica))
 	case *routerpb.DirectRequest_Remove:
 		return r.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	case *routerpb.DirectRequest_Split:
@@ -88,4 +88,16 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}
+}
+
+// handOver makes another replica of the shard lead, and returns when one does.
+func (n *Node) handOver(ctx context.Context, r *replica.Replica, heir shard.ReplicaID) error {
+	d := r.View().Descriptor
+	if d == nil { // a new group: nothing is written to it, and who is where it does not say
+		return r.Yield(heir)
+	}
+	catchUp := &routerpb.DirectRequest{Shard: uint64(r.ID()), Order: &routerpb.DirectRequest_CatchUp{CatchUp: &routerpb.Member{Replica: uint64(heir)}}}
+	return r.HandOver(ctx, heir, func(ctx context.Context) error {
+		return n.control.order(ctx, n.table.Map(), d.NodeOf(heir), catchUp)
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // cuts are ways to lose the network around a node.
@@ -191,7 +192,7 @@ func TestLostProposalsHoldUpNobody(t *testing.T) {
 	testcluster.Until(t, "a write through the node as the leader", func() bool {
 		if leader := leaderOf(t, c, rest[0], key); leader != lonely {
 			r, _ := leader.Inside().Host().Replica(shard.FirstDataID)
-			r.TransferTo(nodeID(lonely))
+			yieldTo(r, nodeID(lonely))
 			return false
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -199,4 +200,11 @@ func TestLostProposalsHoldUpNobody(t *testing.T) {
 		_, err := cutOff.Put(ctx, key, "again")
 		return err == nil
 	})
+}
+
+// yieldTo asks the leader's group, once, to let the node lead.
+func yieldTo(leader *replica.Replica, node shard.NodeID) {
+	if heir, ok := leader.View().Descriptor.ReplicaOn(node); ok {
+		_ = leader.Yield(heir.ID) // who asks looks again
+	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/native"
-	"github.com/flotilla-kv/flotilla/router/peer"
 )
 
 // serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
@@ -90,9 +89,8 @@ func transportOptions() []grpc.ServerOption {
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
 		// Goroutines that live on keep the stacks that a request needs. Beyond these many
-		// requests at a time each gets its own.
-		grpc.NumStreamWorkers(256),
-		grpc.ForceServerCodecV2(peer.Codec()),
+		// requests at a time each gets its own, and grows its stack anew.
+		grpc.NumStreamWorkers(1024),
 	}
 }
 

@@ -35,6 +35,10 @@ const cachedDescriptors = 16 << 10
 // all of Config.CachedHeaders.
 const ownHeaders = 256
 
+// latestRows is how many latest versions of keys that were read the node remembers, for
+// all its shards: 25 MB of them with values of 256 bytes, 70 MB at most.
+const latestRows = 64 << 10
+
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds
 // only the starting. After an error the node is closed.
 func (n *Node) Start(ctx context.Context) (err error) {
@@ -172,7 +176,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate,
-		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
+		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err

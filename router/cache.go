@@ -39,12 +39,14 @@ type Cache struct {
 		sync.Mutex
 		byID    *lru.Cache[shard.ID, *Place] // eviction also leaves byStart
 		byStart *btree.BTreeG[*Place]
+		pivot   Place // find's: what it compares with, made once
 	}
 }
 
 // NewCache returns an empty cache of at most size descriptors.
 func NewCache(directory Directory, size int) *Cache {
 	c := &Cache{directory: directory}
+	c.mu.pivot.Descriptor = &shard.Descriptor{}
 	c.mu.byStart = btree.NewG(32, func(a, b *Place) bool {
 		return bytes.Compare(a.Span.Start, b.Span.Start) < 0
 	})
@@ -77,14 +79,15 @@ func (c *Cache) Lookup(ctx context.Context, key []byte) (Place, error) {
 }
 
 func (c *Cache) find(key []byte) (Place, bool) {
-	probe := Place{Descriptor: &shard.Descriptor{Span: shard.Span{Start: key}}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var found *Place
-	c.mu.byStart.DescendLessOrEqual(&probe, func(p *Place) bool {
+	c.mu.pivot.Span.Start = key
+	c.mu.byStart.DescendLessOrEqual(&c.mu.pivot, func(p *Place) bool {
 		found = p
 		return false
 	})
+	c.mu.pivot.Span.Start = nil // the caller's
 	if found == nil || !found.Span.Contains(key) {
 		return Place{}, false
 	}

@@ -56,24 +56,12 @@ func (r *Router) Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.Leas
 	}
 }
 
-// KeepAlive renews a lease. One that is unknown or has expired has TTL 0 in the answer.
-func (r *Router) KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	head := r.seen(0) // before the renewal, as in etcd: it says nothing of what came after
-	status, err := r.askHome(ctx, routerpb.Op_OP_LEASE_KEEPALIVE, req.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &pb.LeaseKeepAliveResponse{Header: head, ID: req.ID, TTL: status.Ttl}, nil
-}
-
 // TimeToLive tells how long a lease still lives and, when asked, which keys are attached,
 // in key order. An unknown lease has TTL -1.
 func (r *Router) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	status, err := r.askHome(ctx, routerpb.Op_OP_LEASE_TTL, req.ID)
+	status, err := r.askHome(ctx, req.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +82,7 @@ func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Leas
 	var mu sync.Mutex
 	var all []*routerpb.LeaseStatus
 	err := r.everywhere(ctx, []shard.Span{shard.Everything()}, func(p Place, n int, part shard.Span) error {
-		status, err := r.ask(ctx, p, r.writer(p, n), routerpb.Op_OP_LEASE_LIST, 0)
+		status, err := r.ask(ctx, p, r.writer(p, n), routerpb.Op_OP_LEASE_LIST, &routerpb.LeaseQuery{})
 		if err != nil {
 			return err
 		}
@@ -124,7 +112,7 @@ func (r *Router) leaseKeys(ctx context.Context, lease int64, spans []shard.Span)
 	var mu sync.Mutex
 	var keys [][]byte
 	err := r.everywhere(ctx, spans, func(p Place, n int, part shard.Span) error {
-		status, err := r.ask(ctx, p, r.reader(p, n), routerpb.Op_OP_LEASE_KEYS, lease)
+		status, err := r.ask(ctx, p, r.reader(p, n), routerpb.Op_OP_LEASE_KEYS, &routerpb.LeaseQuery{Lease: lease})
 		if err != nil {
 			return err
 		}
@@ -142,21 +130,21 @@ func (r *Router) leaseKeys(ctx context.Context, lease int64, spans []shard.Span)
 }
 
 // askHome asks the leader of the lease's home, which alone knows its time.
-func (r *Router) askHome(ctx context.Context, op routerpb.Op, lease int64) (*routerpb.LeaseStatus, error) {
+func (r *Router) askHome(ctx context.Context, lease int64) (*routerpb.LeaseStatus, error) {
 	var status *routerpb.LeaseStatus
 	err := r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, shard.HomeKey(lease))
 		if err != nil {
 			return err
 		}
-		status, err = r.ask(ctx, p, r.writer(p, n), op, lease)
+		status, err = r.ask(ctx, p, r.writer(p, n), routerpb.Op_OP_LEASE_TTL, &routerpb.LeaseQuery{Lease: lease})
 		return err
 	})
 	return status, err
 }
 
-func (r *Router) ask(ctx context.Context, p Place, node shard.NodeID, op routerpb.Op, lease int64) (*routerpb.LeaseStatus, error) {
-	reply, err := r.send(ctx, p, node, &Request{Op: op, Message: &routerpb.LeaseQuery{Lease: lease}})
+func (r *Router) ask(ctx context.Context, p Place, node shard.NodeID, op routerpb.Op, q *routerpb.LeaseQuery) (*routerpb.LeaseStatus, error) {
+	reply, err := r.send(ctx, p, node, &Request{Op: op, Message: q})
 	if err != nil {
 		return nil, err
 	}

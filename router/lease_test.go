@@ -103,19 +103,48 @@ func TestKeepAlive(t *testing.T) {
 		id := leaseNear(w, "z")
 		grant(t, r, id)
 		w.locked(func() { w.owner("z").leader = 3 })
-		resp, err := r.KeepAlive(t.Context(), &pb.LeaseKeepAliveRequest{ID: id})
+		ttls, _, err := r.KeepAlive(t.Context(), []int64{id})
 		require.NoError(t, err)
-		require.EqualValues(t, 60, resp.TTL)
-		require.EqualValues(t, id, resp.ID)
+		require.Equal(t, []int64{60}, ttls)
 		w.locked(func() { w.sent = nil })
-		_, err = r.KeepAlive(t.Context(), &pb.LeaseKeepAliveRequest{ID: id})
+		_, _, err = r.KeepAlive(t.Context(), []int64{id, 99, id})
 		require.NoError(t, err)
 		require.Equal(t, []sentRequest{{node: 3, shard: 3, op: routerpb.Op_OP_LEASE_KEEPALIVE}}, w.sent, "straight to the leader")
 
-		resp, err = r.KeepAlive(t.Context(), &pb.LeaseKeepAliveRequest{ID: 99})
+		ttls, head, err := r.KeepAlive(t.Context(), []int64{99, id})
 		require.NoError(t, err)
-		require.Zero(t, resp.TTL)
-		require.EqualValues(t, 1, resp.Header.Revision, "an empty store reads 1")
+		require.Equal(t, []int64{0, 60}, ttls)
+		require.EqualValues(t, 1, head.Revision, "an empty store reads 1")
+	})
+}
+
+// Leases of many homes are renewed at all of them at once. Only those are asked again that
+// have not answered, and in the end the answers are in the order of the question.
+func TestKeepAliveAtManyHomes(t *testing.T) {
+	inWorld(t, []string{"\x40", "\x80", "\xc0"}, func(t *testing.T, w *world, r *Router) {
+		var leases, want []int64
+		for id := range int64(40) {
+			leases, want = append(leases, id), append(want, 0)
+			if id%3 == 0 {
+				_, err := r.Grant(t.Context(), &pb.LeaseGrantRequest{ID: id + 1000, TTL: 60 + id})
+				require.NoError(t, err)
+				leases, want = append(leases, id+1000), append(want, 60+id)
+			}
+		}
+		_, _, err := r.KeepAlive(t.Context(), leases) // the router knows the leaders
+		require.NoError(t, err)
+		failed := 0
+		w.script = func(node shard.NodeID, req *Request) (*Reply, error, bool) {
+			if failed++; failed > 2 {
+				return nil, nil, false
+			}
+			return nil, &shard.NotLeaderError{Shard: req.Shard, Leader: node}, true
+		}
+		w.locked(func() { w.sent = nil })
+		ttls, _, err := r.KeepAlive(t.Context(), leases)
+		require.NoError(t, err)
+		require.Equal(t, want, ttls)
+		require.Len(t, w.sent, 4+2)
 	})
 }
 

@@ -159,8 +159,8 @@ func (tr *leaseTrial) revoke(ctx context.Context, r *Router, op *operation, leas
 
 // renew must find a lease that is there.
 func (tr *leaseTrial) renew(ctx context.Context, r *Router, op *operation, lease int64) error {
-	resp, err := r.KeepAlive(ctx, &pb.LeaseKeepAliveRequest{ID: lease})
-	if err == nil && resp.TTL == 0 {
+	ttls, _, err := r.KeepAlive(ctx, []int64{lease})
+	if err == nil && ttls[0] == 0 {
 		tr.later(func() {
 			if tr.lived(op, lease) {
 				tr.w.violation("operation %d did not find lease %d, which lived all the time", op.id, lease)

@@ -199,8 +199,12 @@ func (w *world) readLease(v shard.View, req *Request) proto.Message {
 	record := w.leases[lease]
 	switch req.Op {
 	case routerpb.Op_OP_LEASE_KEEPALIVE:
-		if record != nil && !record.revoking {
-			status.Ttl = record.ttl
+		for _, id := range req.Message.(*routerpb.LeaseQuery).Leases {
+			ttl := int64(0)
+			if record := w.leases[id]; record != nil && !record.revoking {
+				ttl = record.ttl
+			}
+			status.Ttls = append(status.Ttls, ttl)
 		}
 	case routerpb.Op_OP_LEASE_TTL:
 		status.Ttl = -1

@@ -63,8 +63,9 @@ type Knobs struct {
 
 // Router routes requests. It is safe for concurrent use.
 type Router struct {
-	cfg    Config
-	closer *closer
+	cfg     Config
+	closer  *closer
+	renewer *renewer
 
 	// started are the requests that nobody waits for and that run on a goroutine.
 	started struct {
@@ -78,6 +79,7 @@ type Router struct {
 func New(cfg Config) *Router {
 	r := &Router{cfg: cfg}
 	r.closer = newCloser(r.closeSpan)
+	r.renewer = newRenewer(r.ask)
 	return r
 }
 
@@ -88,6 +90,7 @@ func (r *Router) Close() {
 	r.started.closed = true
 	r.started.Unlock()
 	r.started.work.Wait()
+	r.renewer.stop()
 	r.closer.stop()
 }
 

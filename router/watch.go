@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -28,8 +29,11 @@ func (r *Router) Subscribe(ctx context.Context, p Place, attempt int, sub Subscr
 	if source.Node == 0 {
 		return nil, source, fmt.Errorf("watch shard %d, which has no replicas: %w", p.ID, &shard.NoReplicaError{Shard: p.ID})
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
+	if source.Node != r.cfg.Self { // a feed of this node is opened without waiting
+		var cancel context.CancelFunc
+		ctx, cancel = bounded(ctx)
+		defer cancel()
+	}
 	sub.Shard, sub.Epoch = p.ID, p.Epoch
 	feed, err := r.cfg.Subscriber.Subscribe(ctx, source.Node, &sub, ready)
 	return feed, source, err
@@ -48,6 +52,9 @@ func (r *Router) CloseShard(ctx context.Context, p Place, floor shard.Revision) 
 // Settle returns the largest revision of the span after a read barrier, when the shards
 // that own it are closed to it: what comes later has a higher one.
 func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, error) {
+	if rev, ok := r.settledHere(ctx, span); ok {
+		return rev, nil
+	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var settled shard.Revision
@@ -57,6 +64,20 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 		return err
 	})
 	return settled, err
+}
+
+// settledHere does what Settle does when one replica, on this node, tells it: what one shard
+// has written is always closed. As with rangeHere, otherwise the caller starts over.
+func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
+	p, ok := r.cfg.Cache.find(span.Start)
+	if !ok || !p.Span.ContainsSpan(span) || r.reader(p, 0) != r.cfg.Self {
+		return 0, false
+	}
+	reply, err := r.send(ctx, p, r.cfg.Self, &Request{Op: routerpb.Op_OP_PROBE})
+	if err != nil {
+		return 0, false
+	}
+	return reply.Rev, true
 }
 
 // Latest returns the largest revision of any shard that overlaps one of the spans, after

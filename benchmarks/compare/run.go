@@ -25,6 +25,9 @@ type Config struct {
 	WarmUp    time.Duration
 	Duration  time.Duration
 	Seed      uint64
+	// Rates has for workloads, by name, how many operations a second begin; the others
+	// begin as many as are answered.
+	Rates map[string]int
 	load.Sizes
 	// Dir takes the data directories while they are needed.
 	Dir string
@@ -49,6 +52,7 @@ type Measurement struct {
 	Workload string `json:"workload"`
 	Round    int    `json:"round"`
 	Clients  int    `json:"clients"`
+	Rate     int    `json:"rate,omitempty"` // at which operations began; 0: none was set
 	load.Result
 	// Servers is what all server processes used in the window together.
 	Servers Cost `json:"servers"`
@@ -126,7 +130,7 @@ func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Log
 func measure(ctx context.Context, c Config, w load.Workload, env *load.Env, cluster *peer.Cluster) (Measurement, error) {
 	var marks [2]counters
 	result, err := load.Run(ctx, w, env, load.Plan{
-		Clients: c.Clients, WarmUp: c.WarmUp, Duration: c.Duration,
+		Clients: c.Clients, WarmUp: c.WarmUp, Duration: c.Duration, Rate: c.Rates[w.Name()],
 		Mark: func(end bool) (err error) {
 			i := 0
 			if end {
@@ -139,7 +143,7 @@ func measure(ctx context.Context, c Config, w load.Workload, env *load.Env, clus
 	if err != nil {
 		return Measurement{}, err
 	}
-	return costed(Measurement{Clients: w.Clients(c.Clients), Result: result}, marks[0], marks[1]), nil
+	return costed(Measurement{Clients: w.Clients(c.Clients), Rate: c.Rates[w.Name()], Result: result}, marks[0], marks[1]), nil
 }
 
 // counters is what is read at both ends of the window.

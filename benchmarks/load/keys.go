@@ -9,10 +9,12 @@ import (
 type keyspace uint64
 
 const (
-	sharedKeys keyspace = iota + 1 // put, get, mixed
+	sharedKeys keyspace = iota + 1 // put, get, mixed, ycsb
 	txnKeys
 	watchKeys
 	catchUpKeys
+	ycsbInserts
+	kubernetesKeys
 	listGroups // and those after it
 )
 

@@ -64,7 +64,7 @@ func (w leaseKeepAlive) Measure(ctx context.Context, e *Env, p Plan) (Result, er
 	}
 	// No two clients may wait for the same lease, so there are no more than leases.
 	clients := min(p.Clients, len(leases))
-	return runLoops(ctx, p, clients, operationTimeout, func(i int) Operation {
+	return runClients(ctx, p, clients, operationTimeout, func(i int) Operation {
 		stream, next := streams[i%len(streams)], i
 		return func(ctx context.Context) error {
 			id := leases[next]

@@ -42,7 +42,7 @@ func (w native) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	if _, err := c.Get(ctx, "connected?"); err != nil { // L1
 		return Result{}, fmt.Errorf("first read: %w", err)
 	}
-	return runLoops(ctx, p, w.Clients(p.Clients), operationTimeout, func(i int) Operation { return w.client(c, e, i) })
+	return runClients(ctx, p, w.Clients(p.Clients), operationTimeout, func(i int) Operation { return w.client(c, e, i) })
 }
 
 func nativePut(c *client.Client, e *Env, i int) Operation {

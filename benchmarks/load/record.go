@@ -14,6 +14,8 @@ const (
 	latencyMin    = 1 // µs
 	latencyMax    = 60_000_000
 	latencyDigits = 3
+	// secondDigits is enough to find the worst of many seconds, at a tenth of the memory.
+	secondDigits = 2
 )
 
 // recorder collects from many clients. It is split into parts, because one lock
@@ -29,7 +31,27 @@ type part struct {
 		latency *hdrhistogram.Histogram
 		done    int64 // ended well within the window
 		errors  map[string]int64
+		seconds map[int]*second
 	}
+}
+
+// second is one of those that the window consists of.
+type second struct {
+	latency *hdrhistogram.Histogram // of what started in it
+	done    int64                   // ended well in it
+}
+
+func newSecond() *second {
+	return &second{latency: hdrhistogram.New(latencyMin, latencyMax, secondDigits)}
+}
+
+// second is the one that t lies in; the part is locked.
+func (p *part) second(w window, t time.Time) *second {
+	i := int(t.Sub(w.start) / time.Second)
+	if p.mu.seconds[i] == nil {
+		p.mu.seconds[i] = newSecond()
+	}
+	return p.mu.seconds[i]
 }
 
 func newRecorder() *recorder {
@@ -38,6 +60,7 @@ func newRecorder() *recorder {
 		p := &part{}
 		p.mu.latency = hdrhistogram.New(latencyMin, latencyMax, latencyDigits)
 		p.mu.errors = make(map[string]int64)
+		p.mu.seconds = make(map[int]*second)
 		r.parts[i] = p
 	}
 	return r
@@ -62,10 +85,13 @@ func (r *recorder) add(client int, w window, started, ended time.Time, err error
 	}
 	if w.contains(ended) {
 		p.mu.done++
+		p.second(w, ended).done++
 	}
 	if w.contains(started) {
 		// Values above the range are recorded as its end: never lost.
-		_ = p.mu.latency.RecordValue(min(max(ended.Sub(started).Microseconds(), latencyMin), latencyMax))
+		took := min(max(ended.Sub(started).Microseconds(), latencyMin), latencyMax)
+		_ = p.mu.latency.RecordValue(took)
+		_ = p.second(w, started).latency.RecordValue(took)
 	}
 }
 
@@ -86,7 +112,29 @@ func (r *recorder) result(w window) Result {
 		P50: whole.ValueAtQuantile(50), P90: whole.ValueAtQuantile(90), P99: whole.ValueAtQuantile(99),
 		P999: whole.ValueAtQuantile(99.9), Max: whole.Max(),
 	}
+	out.Worst = r.worst(int(out.Seconds))
 	return out
+}
+
+// worst looks for the worst of the first n seconds of the window; the last one may be
+// only begun.
+func (r *recorder) worst(n int) (worst WorstSecond) {
+	for i := range n {
+		whole := newSecond()
+		for _, p := range r.parts {
+			p.mu.Lock()
+			if s := p.mu.seconds[i]; s != nil {
+				whole.latency.Merge(s.latency)
+				whole.done += s.done
+			}
+			p.mu.Unlock()
+		}
+		if i == 0 || whole.done < worst.Operations {
+			worst.Operations = whole.done
+		}
+		worst.P99 = max(worst.P99, whole.latency.ValueAtQuantile(99))
+	}
+	return worst
 }
 
 // errorName groups errors: by code, and by text where the code says nothing.
@@ -103,6 +151,7 @@ type Result struct {
 	Operations int64            `json:"operations"`
 	PerSecond  float64          `json:"per_second"`
 	Latency    Latency          `json:"latency_us"`
+	Worst      WorstSecond      `json:"worst_second"`
 	Errors     map[string]int64 `json:"errors,omitempty"`
 	// Held is how many watchers or leases the servers hold at the end of the window that
 	// they did not at its start.
@@ -124,4 +173,12 @@ type Latency struct {
 	P99  int64 `json:"p99"`
 	P999 int64 `json:"p999"`
 	Max  int64 `json:"max"`
+}
+
+// WorstSecond is how bad single seconds were; zero where the window had none that was whole.
+type WorstSecond struct {
+	// P99 is the largest of any second, in microseconds.
+	P99 int64 `json:"p99_us"`
+	// Operations is the smallest number of any second.
+	Operations int64 `json:"operations"`
 }

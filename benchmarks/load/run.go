@@ -12,6 +12,9 @@ type Plan struct {
 	Clients  int
 	WarmUp   time.Duration
 	Duration time.Duration
+	// Rate is how many operations a second the clients begin together, at fixed times. 0:
+	// each begins one when its last has ended. What keeps a rate of its own disregards it.
+	Rate int
 	// Mark is called at the start and at the end of the measured window, to read
 	// counters that belong to it.
 	Mark func(end bool) error
@@ -33,15 +36,20 @@ func Run(ctx context.Context, w Workload, e *Env, p Plan) (Result, error) {
 	return got, nil
 }
 
-// runLoops warms up n clients and measures what they do.
-func runLoops(ctx context.Context, p Plan, n int, timeout time.Duration, client func(i int) Operation) (Result, error) {
+// runClients warms up n clients and measures what they do: in a closed loop, or at the
+// plan's rate.
+func runClients(ctx context.Context, p Plan, n int, timeout time.Duration, client func(i int) Operation) (Result, error) {
 	win, rec := p.window(), newRecorder()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	for i := range n {
-		op := client(i)
-		wg.Go(func() { loop(ctx, op, i, timeout, win, rec) })
+	if p.Rate > 0 {
+		wg.Go(func() { atRate(ctx, p.Rate, n, timeout, win, rec, client) })
+	} else {
+		for i := range n {
+			op := client(i)
+			wg.Go(func() { loop(ctx, op, i, timeout, win, rec) })
+		}
 	}
 	err := mark(ctx, win, p.Mark)
 	if err != nil {

@@ -33,7 +33,7 @@ type looped interface {
 	Client(e *Env, i int) Operation
 }
 
-// closed makes a workload of one that is looped.
+// closed makes a workload of one that is looped: a closed loop, unless the plan has a rate.
 type closed struct {
 	looped
 	// holds: the servers keep something for each operation.
@@ -45,7 +45,7 @@ func (w closed) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	if err := w.Prepare(ctx, e); err != nil {
 		return Result{}, err
 	}
-	got, err := runLoops(ctx, p, w.Clients(p.Clients), operationTimeout, func(i int) Operation { return w.Client(e, i) })
+	got, err := runClients(ctx, p, w.Clients(p.Clients), operationTimeout, func(i int) Operation { return w.Client(e, i) })
 	if w.holds {
 		got.Held = got.Operations
 	}
@@ -77,7 +77,11 @@ func Workloads() []Workload {
 	for _, n := range []int{1, 100, 1000} {
 		out = append(out, watch{name: fmt.Sprintf("watch-max-%d", n), watchers: n, flatOut: true})
 	}
+	for _, mix := range ycsbMixes() {
+		out = append(out, closed{looped: ycsb{mix}})
+	}
 	return append(out,
+		kubernetes{},
 		watch{name: "watch-all-100", watchers: 100, everything: true},
 		watch{name: "watch-stuck", watchers: 100, stuck: 10},
 		watchCatchUp{},
@@ -87,7 +91,7 @@ func Workloads() []Workload {
 }
 
 // families are the names that mean several workloads, by the prefix of theirs.
-func families() []string { return []string{"list", "watch", "lease", "native"} }
+func families() []string { return []string{"list", "watch", "lease", "ycsb", "native"} }
 
 // Named returns the workloads with the given names, or of the given families.
 func Named(names []string) ([]Workload, error) {
@@ -137,6 +141,8 @@ type Env struct {
 	Native bool
 
 	noise []byte
+	// zipf picks out of the shared keyspace.
+	zipf *Zipf
 	// filled: the shared keyspace was written, and no workload deletes from it.
 	filled bool
 }
@@ -168,7 +174,7 @@ func NewEnv(conns []*clientv3.Client, sizes Sizes, seed uint64) (*Env, error) {
 	case sizes.WatchRate < 1 || sizes.IdleWatchers < 1 || sizes.CatchUp < 1 || sizes.Leases < 1:
 		return nil, errors.New("watch rate, idle watchers, events to catch up with and leases must be at least 1")
 	}
-	e := &Env{Conns: conns, Sizes: sizes, Seed: seed, noise: make([]byte, noiseBytes)}
+	e := &Env{Conns: conns, Sizes: sizes, Seed: seed, noise: make([]byte, noiseBytes), zipf: NewZipf(sizes.Keys)}
 	r := rand.New(rand.NewPCG(seed, 1<<63))
 	for i := range e.noise {
 		e.noise[i] = byte(r.Uint32())

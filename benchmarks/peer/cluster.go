@@ -15,13 +15,15 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// readyTimeout bounds how long a cluster may take to elect and serve.
-const readyTimeout = 60 * time.Second
+// readyTimeout bounds how long a cluster may take to elect and serve, with thousands of
+// shards too.
+const readyTimeout = 2 * time.Minute
 
 // Cluster is a running system.
 type Cluster struct {
 	kind      Kind
-	endpoints []string
+	binary    string
+	plan      plan
 	processes []*process
 }
 
@@ -44,27 +46,64 @@ func Start(ctx context.Context, kind Kind, o Options) (*Cluster, error) {
 		}
 		p.dirs = append(p.dirs, dir)
 	}
-	c := &Cluster{kind: kind, endpoints: p.client}
-	for i := range o.Nodes {
-		proc, err := startProcess(binary, kind.command(p, i), p.dirs[i]+".log")
+	c := &Cluster{kind: kind, binary: binary, plan: p}
+	if err := c.run(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+// run starts a process for every node and waits until all serve.
+func (c *Cluster) run(ctx context.Context) error {
+	c.processes = nil
+	for i := range c.plan.Nodes {
+		proc, err := startProcess(c.binary, c.kind.command(c.plan, i), c.plan.dirs[i]+".log")
 		if err != nil {
-			return nil, errors.Join(err, c.Stop())
+			return err
 		}
 		c.processes = append(c.processes, proc)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for i, proc := range c.processes {
-		if err := ready(ctx, c.endpoints[i], proc); err != nil {
-			err = fmt.Errorf("%s node %s: %w; its log ends with:\n%s", kind.Name(), nodeName(i), err, proc.logTail())
-			return nil, errors.Join(err, c.Stop())
+		if err := ready(ctx, c.plan.client[i], proc); err != nil {
+			return fmt.Errorf("%s node %s: %w; its log ends with:\n%s", c.kind.Name(), nodeName(i), err, proc.logTail())
 		}
 	}
-	return c, nil
+	return nil
 }
 
+// Kill ends the process of a node with SIGKILL; it stays down.
+func (c *Cluster) Kill(node int) error {
+	if err := c.processes[node].kill(); err != nil {
+		return fmt.Errorf("kill %s node %s: %w", c.kind.Name(), nodeName(node), err)
+	}
+	return nil
+}
+
+// Restart stops all nodes, starts them on the data they have, and waits until all serve.
+func (c *Cluster) Restart(ctx context.Context) error {
+	if err := c.Stop(); err != nil {
+		return err
+	}
+	return c.run(ctx)
+}
+
+// Running is which nodes were not killed.
+func (c *Cluster) Running() (nodes []int) {
+	for i, p := range c.processes {
+		if p.log != nil {
+			nodes = append(nodes, i)
+		}
+	}
+	return nodes
+}
+
+// Name is what the node is called.
+func (c *Cluster) Name(node int) string { return nodeName(node) }
+
 // Endpoints are the addresses that serve the etcd API, one a node.
-func (c *Cluster) Endpoints() []string { return c.endpoints }
+func (c *Cluster) Endpoints() []string { return c.plan.client }
 
 // Stop ends every process that Start started.
 func (c *Cluster) Stop() error {
@@ -75,11 +114,11 @@ func (c *Cluster) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Usage is what the operating system says the processes have used so far.
+// Usage is what the operating system says the running processes have used so far.
 func (c *Cluster) Usage() (Usage, error) {
 	var sum Usage
-	for _, p := range c.processes {
-		u, err := usageOf(p.cmd.Process.Pid)
+	for _, i := range c.Running() {
+		u, err := usageOf(c.processes[i].cmd.Process.Pid)
 		if err != nil {
 			return Usage{}, fmt.Errorf("usage of %s: %w", c.kind.Name(), err)
 		}

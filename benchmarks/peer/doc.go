@@ -1,7 +1,7 @@
 // Package peer builds, starts and stops the servers that are measured or recorded:
 // each a real operating system process on loopback, with its own data directory.
 //
-//	Kind --Build--> binary --Start(nodes)--> Cluster --Stop--> nothing left running
+//	Kind --Build--> binary --Start(nodes)--> Cluster --Kill, Restart, Stop--> nothing left running
 //
 // It knows how each kind of server is told who its peers are. It sends no load and
 // measures nothing but what the operating system says about the processes.

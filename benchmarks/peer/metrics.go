@@ -18,14 +18,20 @@ const fsyncMetric = "etcd_disk_wal_fsync_duration_seconds_count"
 // Fsyncs is how often all nodes have synced their logs so far; ok is false when a
 // node does not say.
 func (c *Cluster) Fsyncs(ctx context.Context) (sum float64, ok bool) {
-	for _, endpoint := range c.endpoints {
-		n, err := scrape(ctx, endpoint, fsyncMetric)
+	sum, err := c.Metric(ctx, fsyncMetric)
+	return sum, err == nil
+}
+
+// Metric is a metric of the running nodes, summed over them and over its labels.
+func (c *Cluster) Metric(ctx context.Context, name string) (sum float64, err error) {
+	for _, i := range c.Running() {
+		n, err := scrape(ctx, c.plan.client[i], name)
 		if err != nil {
-			return 0, false
+			return 0, err
 		}
 		sum += n
 	}
-	return sum, true
+	return sum, nil
 }
 
 const scrapeTimeout = 2 * time.Second

@@ -21,7 +21,8 @@ type process struct {
 }
 
 func startProcess(binary string, args []string, logPath string) (*process, error) {
-	log, err := os.Create(logPath)
+	// One log over all starts.
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create the log of %s: %w", filepath.Base(binary), err)
 	}
@@ -40,8 +41,12 @@ func startProcess(binary string, args []string, logPath string) (*process, error
 	return p, nil
 }
 
-// stop asks the process to end, kills it if it does not, and waits until it is gone.
+// stop asks the process to end, kills it if it does not, and waits until it is gone. It
+// does nothing to one that was stopped before.
 func (p *process) stop() error {
+	if p.log == nil {
+		return nil
+	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it is gone already
 	select {
 	case <-p.done:
@@ -49,7 +54,20 @@ func (p *process) stop() error {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
-	return p.log.Close()
+	return p.closeLog()
+}
+
+// kill ends the process as a power cut would, but that what it wrote stays written.
+func (p *process) kill() error {
+	_ = p.cmd.Process.Kill() // fails only when it is gone already
+	<-p.done
+	return p.closeLog()
+}
+
+func (p *process) closeLog() error {
+	err := p.log.Close()
+	p.log = nil
+	return err
 }
 
 // logTail is the end of what the process said, for error messages.

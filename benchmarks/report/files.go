@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/compare"
+	"github.com/flotilla-kv/flotilla/benchmarks/scenario"
 )
 
-// Report is everything about one comparison; its JSON form is what later reports
-// are made from.
+// Report is everything about one comparison, or about scenarios; its JSON form is what
+// later reports are made from.
 type Report struct {
 	// Version rises when a field changes its meaning.
 	Version int       `json:"version"`
@@ -20,33 +21,49 @@ type Report struct {
 	Command string    `json:"command"`
 	Machine Machine   `json:"machine"`
 	// Peers tells the versions that are not in Commit.
-	Peers        map[string]string     `json:"peers"`
-	Rows         []Row                 `json:"rows"`
-	Measurements []compare.Measurement `json:"measurements"`
+	Peers map[string]string `json:"peers"`
+	// Peaks are what rates were taken from: operations a second of the first system.
+	Peaks        map[string]float64    `json:"peaks,omitempty"`
+	Rows         []Row                 `json:"rows,omitempty"`
+	Measurements []compare.Measurement `json:"measurements,omitempty"`
+	Outcomes     []scenario.Outcome    `json:"outcomes,omitempty"`
 }
 
 // FormatVersion is the Version of what this package writes.
 const FormatVersion = 1
 
-// Write puts results.json and results.md into dir.
-func (r Report) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("write the report: %w", err)
+const resultsFile = "results.json"
+
+// Read returns the report that Write put into dir.
+func Read(dir string) (r Report, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, resultsFile))
+	if err != nil {
+		return r, fmt.Errorf("read the report: %w", err)
 	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("read the report in %s: %w", dir, err)
+	}
+	if r.Version != FormatVersion {
+		return r, fmt.Errorf("read the report in %s: version %d, want %d", dir, r.Version, FormatVersion)
+	}
+	return r, nil
+}
+
+// Write puts results.json, results.md and the charts into dir.
+func (r Report) Write(dir string) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	for name, text := range map[string]string{"results.json": string(data) + "\n", "results.md": r.Markdown()} {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	files := r.charts()
+	files[resultsFile], files["results.md"] = string(data)+"\n", r.Markdown()
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write the report: %w", err)
 		}
 	}
 	return nil
-}
-
-// Markdown is the table with what is needed to read and to repeat it.
-func (r Report) Markdown() string {
-	return fmt.Sprintf("%s\n\nCommit %s, %s.\n%s.\n\n`%s`\n",
-		Table(r.Rows).RenderMarkdown(), r.Commit, r.Started.UTC().Format(time.DateTime), r.Machine, r.Command)
 }

@@ -33,6 +33,7 @@ type Row struct {
 	System    string `json:"system"`
 	Clients   int    `json:"clients"`
 	Rounds    int    `json:"rounds"`
+	Rate      int    `json:"rate,omitempty"` // at which operations began; 0: none was set
 	PerSecond Spread `json:"per_second"`
 	// Ratio is the median throughput over that of the first system; 0 if unknown.
 	Ratio float64 `json:"ratio"`
@@ -42,6 +43,9 @@ type Row struct {
 	P99  Spread `json:"p99_us"`
 	P999 Spread `json:"p999_us"`
 	Max  Spread `json:"max_us"`
+	// WorstP99 is the largest p99 of any second, WorstSecond the fewest operations.
+	WorstP99    Spread `json:"worst_second_p99_us"`
+	WorstSecond Spread `json:"worst_second_operations"`
 	// CPUPerOp and ClientPerOp are CPU microseconds of the servers and of the load.
 	CPUPerOp     Spread `json:"cpu_us_per_op"`
 	ClientPerOp  Spread `json:"client_cpu_us_per_op"`
@@ -95,13 +99,15 @@ func rowOf(of []compare.Measurement) Row {
 		return spreadOf(values)
 	}
 	row := Row{
-		Workload: of[0].Workload, System: of[0].System, Clients: of[0].Clients, Rounds: len(of),
+		Workload: of[0].Workload, System: of[0].System, Clients: of[0].Clients, Rounds: len(of), Rate: of[0].Rate,
 		PerSecond:    spread(func(m compare.Measurement) float64 { return m.PerSecond }),
 		P50:          spread(func(m compare.Measurement) float64 { return float64(m.Latency.P50) }),
 		P90:          spread(func(m compare.Measurement) float64 { return float64(m.Latency.P90) }),
 		P99:          spread(func(m compare.Measurement) float64 { return float64(m.Latency.P99) }),
 		P999:         spread(func(m compare.Measurement) float64 { return float64(m.Latency.P999) }),
 		Max:          spread(func(m compare.Measurement) float64 { return float64(m.Latency.Max) }),
+		WorstP99:     spread(func(m compare.Measurement) float64 { return float64(m.Worst.P99) }),
+		WorstSecond:  spread(func(m compare.Measurement) float64 { return float64(m.Worst.Operations) }),
 		CPUPerOp:     spread(func(m compare.Measurement) float64 { return m.Servers.CPUPerOp }),
 		ClientPerOp:  spread(func(m compare.Measurement) float64 { return m.ClientCPUPerOp }),
 		WrittenPerOp: spread(func(m compare.Measurement) float64 { return m.Servers.WrittenBytesPerOp }),

@@ -26,9 +26,13 @@ const finishClient = 0
 // everything is the span of all keys.
 func everything() history.Request { return history.Range("\x00", "\x00", 0) }
 
-// awaitLeases waits until no key is attached to a lease any more, for nobody renews, and
-// then until every lease is gone. What is left when the context ends it returns.
+// awaitLeases waits until every lease is gone, for nobody renews, and asks all the time, so
+// that it is known when; then until no key is attached to one any more. What is left when
+// the context ends it returns.
 func (f *finish) awaitLeases(ctx context.Context) []string {
+	if problems := f.awaitEnds(ctx, false); problems != nil {
+		return problems
+	}
 	r := f.reader()
 	for attached := true; attached; {
 		resp, err := r.get(ctx, everything())
@@ -37,10 +41,15 @@ func (f *finish) awaitLeases(ctx context.Context) []string {
 			return []string{"keys are still attached to leases, long after these were last renewed"}
 		}
 	}
+	return f.awaitEnds(ctx, true)
+}
+
+// awaitEnds asks for each lease until it is gone; final when its keys must be, too.
+func (f *finish) awaitEnds(ctx context.Context, final bool) []string {
 	left := f.granted()
 	for node := 0; ; node = (node + 1) % len(f.nodes) {
 		c := leaseCaller{client: finishClient, conn: f.nodes[node].ActiveConnection(), rec: f.rec, timeout: f.timeout}
-		left = slices.DeleteFunc(left, func(id int64) bool { return c.ask(ctx, id, true) })
+		left = slices.DeleteFunc(left, func(id int64) bool { return c.ask(ctx, id, final) })
 		if len(left) == 0 {
 			return nil
 		}

@@ -134,32 +134,32 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
 	} else {
 		healed()
+		f := &finish{rec: rec, nodes: conns.single(len(sys.Endpoints())), names: sys.Endpoints(), timeout: cfg.Workload.Timeout}
+		if cfg.Workload.Lessees > 0 { // at once, or it would not be known how late they end
+			// Leases that do not end must not keep the rest from being read.
+			some, cancel := context.WithTimeout(ctx, patience/3)
+			problems = append(problems, f.awaitLeases(some)...)
+			cancel()
+		}
 		// Shards that do not settle must not keep the rest from being read.
 		some, cancel := context.WithTimeout(ctx, patience/2)
 		if err := sys.Settle(some); err != nil {
 			problems = append(problems, fmt.Sprintf("the shards did not settle: %v", err))
 		}
 		cancel()
-		problems = append(problems, conclude(ctx, patience, sys.Endpoints(), rec, conns, cfg.Workload)...)
+		problems = append(problems, f.conclude(ctx, conns, cfg.Workload)...)
 	}
 	return append(problems, sys.Crashes()...)
 }
 
 // conclude asks for all that the verdict needs, once leases have ended and nothing
 // changes any more.
-func conclude(ctx context.Context, patience time.Duration, names []string, rec *history.Recorder, conns connections, load Workload) []string {
-	f := &finish{rec: rec, nodes: conns.single(len(names)), names: names, timeout: load.Timeout}
+func (f *finish) conclude(ctx context.Context, conns connections, load Workload) []string {
 	var problems []string
-	if load.Lessees > 0 {
-		// Leases that do not end must not keep the rest from being read.
-		some, cancel := context.WithTimeout(ctx, patience/3)
-		problems = append(problems, f.awaitLeases(some)...)
-		cancel()
-	}
 	if load.Watchers > 0 {
 		problems = append(problems, f.watchAll(ctx)...)
 	}
-	return append(problems, readBack(ctx, rec, conns, len(names), load.Keys.All(), load.Timeout)...)
+	return append(problems, readBack(ctx, f.rec, conns, len(f.names), load.Keys.All(), load.Timeout)...)
 }
 
 // longestPause is the longest time between two acknowledged writes.

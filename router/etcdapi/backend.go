@@ -33,8 +33,9 @@ type Leases interface {
 	Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error)
 	// Revoke returns when all keys of the lease are deleted.
 	Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error)
-	// KeepAlive answers with TTL 0, and TimeToLive with -1, when there is no such lease.
-	KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error)
+	// KeepAlive renews leases, and returns the TTL of each and the header of all answers. It
+	// answers with TTL 0, and TimeToLive with -1, when there is no such lease.
+	KeepAlive(ctx context.Context, leases []int64) ([]int64, *pb.ResponseHeader, error)
 	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	Leases(ctx context.Context, req *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
 }

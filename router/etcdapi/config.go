@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 )
 
 // Config has etcd's limits. The zero value of a field means its default.
@@ -33,6 +35,9 @@ type Config struct {
 	// LeaderTimeout is how long the cluster may be without a leader before the streams
 	// that require one end. Default 3 s: three election timeouts.
 	LeaderTimeout time.Duration
+	// Codec marshals what is not etcd's, of other services on the same gRPC server: a
+	// server has one codec for all. Default gRPC's own.
+	Codec encoding.CodecV2
 
 	// Registerer takes the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
@@ -49,6 +54,9 @@ const (
 )
 
 func (c Config) withDefaults() Config {
+	if c.Codec == nil {
+		c.Codec = encoding.GetCodecV2(proto.Name)
+	}
 	if c.MaxRequestBytes == 0 {
 		c.MaxRequestBytes = defaultMaxRequestBytes
 	}

@@ -23,12 +23,13 @@ import (
 type fakeLeases struct {
 	mu struct {
 		sync.Mutex
-		ttls    map[int64]int64
-		fails   error              // what every call answers
-		held    map[int64]chan any // renewals that wait until the channel is closed
-		renewed chan int64         // IDs as their renewals begin
-		under   int                // renewals under way, and at most
-		most    int
+		ttls     map[int64]int64
+		fails    error              // what every call answers
+		held     map[int64]chan any // renewals that wait until the channel is closed
+		renewed  chan int64         // IDs as their renewals begin
+		together [][]int64          // of each call
+		under    int                // renewals under way, and at most
+		most     int
 	}
 }
 
@@ -71,24 +72,33 @@ func (f *fakeLeases) Revoke(_ context.Context, req *pb.LeaseRevokeRequest) (*pb.
 	return &pb.LeaseRevokeResponse{Header: f.head()}, f.mu.fails
 }
 
-func (f *fakeLeases) KeepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
+func (f *fakeLeases) KeepAlive(ctx context.Context, leases []int64) ([]int64, *pb.ResponseHeader, error) {
 	f.mu.Lock()
-	held, ttl, err := f.mu.held[req.ID], f.mu.ttls[req.ID], f.mu.fails
-	f.mu.under++
+	err := f.mu.fails
+	f.mu.together = append(f.mu.together, leases)
+	f.mu.under += len(leases)
 	f.mu.most = max(f.mu.most, f.mu.under)
-	f.mu.renewed <- req.ID
+	var ttls []int64
+	var held []chan any
+	for _, id := range leases {
+		ttls = append(ttls, f.mu.ttls[id])
+		if h := f.mu.held[id]; h != nil {
+			held = append(held, h)
+		}
+		f.mu.renewed <- id
+	}
 	f.mu.Unlock()
-	if held != nil {
+	for _, h := range held {
 		select {
-		case <-held:
+		case <-h:
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.under--
-	return &pb.LeaseKeepAliveResponse{Header: f.head(), ID: req.ID, TTL: ttl}, err
+	f.mu.under -= len(leases)
+	return ttls, f.head(), err
 }
 
 func (f *fakeLeases) TimeToLive(_ context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {

@@ -23,6 +23,7 @@ type Server struct {
 	checks   *healthMetrics
 	watching *watchMetrics
 	leased   *leaseMetrics
+	encoder  encoder
 }
 
 // New returns a Server that carries requests out with kv, watches, leases and cluster.
@@ -54,6 +55,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 		grpc.ChainUnaryInterceptor(s.interceptUnary),
 		grpc.ChainStreamInterceptor(s.interceptStream),
 		grpc.UnknownServiceHandler(refuseUnknown),
+		grpc.ForceServerCodecV2(codec{s.cfg.Codec}),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes + messageOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),

@@ -101,6 +101,7 @@ type watchStream struct {
 	work sync.WaitGroup
 
 	progress progress // run's
+	turn     []*watch // run's: those it serves now
 
 	// polling is held while a watch is polled. Once close has had it none is any more,
 	// though run may be stuck in sending.
@@ -356,13 +357,14 @@ func (ws *watchStream) end(w *watch) bool {
 func (w *watch) ready() {
 	ws := w.stream
 	ws.mu.Lock()
-	queue := w.announced && !w.queued && !w.gone.Load()
-	if queue {
+	first := false
+	if w.announced && !w.queued && !w.gone.Load() {
 		w.queued = true
 		ws.mu.ready = append(ws.mu.ready, w)
+		first = len(ws.mu.ready) == 1 // else run has been woken, or goes on
 	}
 	ws.mu.Unlock()
-	if queue {
+	if first {
 		ws.wake()
 	}
 }

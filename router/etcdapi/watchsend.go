@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -12,6 +13,9 @@ import (
 )
 
 const (
+	// turnMax is how many watches are served before answers, progress and what else there
+	// is to do get their turn.
+	turnMax = 64
 	// pollEvents is about how many events are taken from a watch in its turn.
 	pollEvents = 256
 	// responseBytes is about how large a response becomes, if revisions are small: what
@@ -54,37 +58,38 @@ func (ws *watchStream) run() error {
 	return nil
 }
 
-// step does one thing and reports whether there was one: answers first, then the watches
-// in turn.
+// step does something and reports whether there was anything to do: an answer first, then
+// the watches in turn.
 func (ws *watchStream) step() (worked bool, err error) {
 	ws.mu.Lock()
-	a, w := ws.nextAnswer(), (*watch)(nil)
+	a := ws.nextAnswer()
 	if a == nil {
-		w = ws.nextReady()
+		ws.nextReady()
 	}
 	ws.mu.Unlock()
-	switch {
-	case a != nil:
+	if a != nil {
 		err = ws.reply(a)
-	case w != nil:
-		err = ws.serve(w)
 	}
+	for i := 0; i < len(ws.turn) && err == nil; i++ {
+		err = ws.serve(ws.turn[i])
+	}
+	worked = a != nil || len(ws.turn) > 0
+	clear(ws.turn)
+	ws.turn = ws.turn[:0]
 	if err != nil {
 		return false, err
 	}
-	return a != nil || w != nil, ws.tellProgress()
+	return worked, ws.tellProgress()
 }
 
-// nextReady takes the watch that has waited longest for its turn.
-func (ws *watchStream) nextReady() *watch {
-	if len(ws.mu.ready) == 0 {
-		return nil
+// nextReady takes into turn the watches that have waited longest.
+func (ws *watchStream) nextReady() {
+	n := min(len(ws.mu.ready), turnMax)
+	ws.turn = append(ws.turn, ws.mu.ready[:n]...)
+	ws.mu.ready = slices.Delete(ws.mu.ready, 0, n)
+	for _, w := range ws.turn {
+		w.queued = false
 	}
-	w := ws.mu.ready[0]
-	ws.mu.ready[0] = nil
-	ws.mu.ready = ws.mu.ready[1:]
-	w.queued = false
-	return w
 }
 
 // nextAnswer takes the oldest answer, if it is done.
@@ -200,10 +205,11 @@ func (ws *watchStream) sendEvents(w *watch, events []*mvccpb.Event) error {
 	w.quiet = false
 	ws.progress.told = max(ws.progress.told, shard.Revision(events[len(events)-1].Kv.ModRevision))
 	ws.watching.events.Add(float64(len(events)))
-	resp := &pb.WatchResponse{Header: ws.header(int64(w.sent)), WatchId: w.id, Events: events}
+	header := ws.header(int64(w.sent))
 	if !w.fragment {
-		return ws.grpc.Send(resp)
+		return ws.grpc.SendMsg(&eventsResponse{header: header, id: w.id, events: ws.encoder.encode(events)})
 	}
+	resp := &pb.WatchResponse{Header: header, WatchId: w.id, Events: events}
 	for _, part := range fragments(resp, ws.cfg.MaxRequestBytes+messageOverheadBytes) {
 		if err := ws.grpc.Send(part); err != nil {
 			return err

@@ -40,13 +40,13 @@ func (e *Executor) readHome(ctx context.Context, r *replica.Replica, req *router
 	return &router.Reply{Rev: view.Rev, Floor: view.Floor, Compacted: view.Compacted, Message: status}, nil
 }
 
-// keepAlive answers a TTL of 0 for a lease that does not live.
+// keepAlive answers a TTL of 0 for each lease that does not live.
 func keepAlive(ctx context.Context, r *replica.Replica, q *routerpb.LeaseQuery) (*routerpb.LeaseStatus, error) {
-	ttl, err := r.KeepAlive(ctx, q.Lease)
+	ttls, err := r.KeepAlive(ctx, q.Leases)
 	if err != nil {
 		return nil, err
 	}
-	return &routerpb.LeaseStatus{Lease: q.Lease, Ttl: ttl}, nil
+	return &routerpb.LeaseStatus{Ttls: ttls}, nil
 }
 
 // leaseTTL answers a TTL of -1 for a lease that does not live.

@@ -19,7 +19,11 @@ const (
 )
 
 func (n *node) lease(op routerpb.Op, id int64) (*routerpb.LeaseStatus, error) {
-	reply, err := n.read(func(r *router.Request) { r.Op, r.Message = op, &routerpb.LeaseQuery{Lease: id} })
+	q := &routerpb.LeaseQuery{Lease: id}
+	if op == routerpb.Op_OP_LEASE_KEEPALIVE {
+		q = &routerpb.LeaseQuery{Leases: []int64{id}}
+	}
+	reply, err := n.read(func(r *router.Request) { r.Op, r.Message = op, q })
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +40,7 @@ func (n *node) status(op routerpb.Op, id int64) *routerpb.LeaseStatus {
 
 func TestLeases(t *testing.T) {
 	n := newNode(t)
-	require.Zero(t, n.status(routerpb.Op_OP_LEASE_KEEPALIVE, ownLease).Ttl)
+	require.Equal(t, []int64{0}, n.status(routerpb.Op_OP_LEASE_KEEPALIVE, ownLease).Ttls)
 	require.Equal(t, int64(-1), n.status(routerpb.Op_OP_LEASE_TTL, ownLease).Ttl)
 	require.Empty(t, n.status(routerpb.Op_OP_LEASE_LIST, 0).Leases)
 	require.Empty(t, n.status(routerpb.Op_OP_LEASE_KEYS, ownLease).Keys)
@@ -48,7 +52,7 @@ func TestLeases(t *testing.T) {
 		_, err = n.write(command(shardpb.Kind_PUT, &pb.PutRequest{Key: []byte(key), Lease: ownLease}), true)
 		require.NoError(t, err)
 	}
-	require.Equal(t, int64(1000), n.status(routerpb.Op_OP_LEASE_KEEPALIVE, ownLease).Ttl)
+	require.Equal(t, []int64{1000}, n.status(routerpb.Op_OP_LEASE_KEEPALIVE, ownLease).Ttls)
 	s := n.status(routerpb.Op_OP_LEASE_TTL, ownLease)
 	require.Equal(t, int64(1000), s.GrantedTtl)
 	require.Positive(t, s.Ttl)

@@ -32,7 +32,7 @@ const (
 	Op_OP_PROBE   Op = 4 // what is the shard's revision and floor, after a read barrier
 	Op_OP_FETCH   Op = 5 // body: etcdserverpb.RangeRequest, one shard's part of a wider one
 	// Leases; body: LeaseQuery, answered by LeaseStatus. All but the third ask the leader.
-	Op_OP_LEASE_KEEPALIVE Op = 6  // at the home: renew
+	Op_OP_LEASE_KEEPALIVE Op = 6  // at the home: renew, many at a time
 	Op_OP_LEASE_TTL       Op = 7  // at the home: how long it still lives, where keys are attached
 	Op_OP_LEASE_KEYS      Op = 8  // at any replica: this shard's attached keys, after a read barrier
 	Op_OP_LEASE_LIST      Op = 9  // the leases whose home the shard is
@@ -1248,6 +1248,7 @@ func (x *HashPart) GetNext() []byte {
 type LeaseQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Leases        []int64                `protobuf:"varint,2,rep,packed,name=leases,proto3" json:"leases,omitempty"` // OP_LEASE_KEEPALIVE: all of these, instead
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,14 +1290,22 @@ func (x *LeaseQuery) GetLease() int64 {
 	return 0
 }
 
+func (x *LeaseQuery) GetLeases() []int64 {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
 type LeaseStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         int64                  `protobuf:"varint,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	Ttl           int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"` // seconds left; 0 or -1 as in etcd when there is no such lease
 	GrantedTtl    int64                  `protobuf:"varint,3,opt,name=granted_ttl,json=grantedTtl,proto3" json:"granted_ttl,omitempty"`
-	Spans         []*shardpb.Span        `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`   // OP_LEASE_TTL: where keys may be attached
-	Keys          [][]byte               `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`     // OP_LEASE_KEYS
-	Leases        []*LeaseStatus         `protobuf:"bytes,6,rep,name=leases,proto3" json:"leases,omitempty"` // OP_LEASE_LIST
+	Spans         []*shardpb.Span        `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`       // OP_LEASE_TTL: where keys may be attached
+	Keys          [][]byte               `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`         // OP_LEASE_KEYS
+	Leases        []*LeaseStatus         `protobuf:"bytes,6,rep,name=leases,proto3" json:"leases,omitempty"`     // OP_LEASE_LIST
+	Ttls          []int64                `protobuf:"varint,7,rep,packed,name=ttls,proto3" json:"ttls,omitempty"` // OP_LEASE_KEEPALIVE: of each lease asked for, 0 where it does not live
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1369,6 +1378,13 @@ func (x *LeaseStatus) GetKeys() [][]byte {
 func (x *LeaseStatus) GetLeases() []*LeaseStatus {
 	if x != nil {
 		return x.Leases
+	}
+	return nil
+}
+
+func (x *LeaseStatus) GetTtls() []int64 {
+	if x != nil {
+		return x.Ttls
 	}
 	return nil
 }
@@ -2031,10 +2047,11 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x10highest_revision\x18\x04 \x01(\x03R\x0fhighestRevision\"0\n" +
 	"\bHashPart\x12\x10\n" +
 	"\x03sum\x18\x01 \x01(\x06R\x03sum\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\fR\x04next\"\"\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\":\n" +
 	"\n" +
 	"LeaseQuery\x12\x14\n" +
-	"\x05lease\x18\x01 \x01(\x03R\x05lease\"\xd2\x01\n" +
+	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12\x16\n" +
+	"\x06leases\x18\x02 \x03(\x03R\x06leases\"\xe6\x01\n" +
 	"\vLeaseStatus\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12\x10\n" +
 	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12\x1f\n" +
@@ -2042,7 +2059,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"grantedTtl\x12-\n" +
 	"\x05spans\x18\x04 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
 	"\x04keys\x18\x05 \x03(\fR\x04keys\x127\n" +
-	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases\"'\n" +
+	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases\x12\x12\n" +
+	"\x04ttls\x18\a \x03(\x03R\x04ttls\"'\n" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
 	"\vReportReply\x12=\n" +

@@ -57,7 +57,11 @@ func (p *part) poll(max int) error {
 	if err != nil {
 		return p.lost(err)
 	}
-	p.held = append(p.held, got.Events...)
+	if len(p.held) == 0 {
+		p.held = got.Events
+	} else {
+		p.held = append(p.held, got.Events...)
+	}
 	if got.Through > p.through { // else it is a replica behind the one before it
 		p.through, p.attempt = got.Through, 0
 	}

@@ -20,6 +20,8 @@ type Watch struct {
 
 	mu      sync.Mutex // guards all below and the fields of parts that say so
 	parts   []*part    // in key order, without gaps
+	first   part       // the one of parts that there always is
+	single  [1]*part   // parts, while there are no more
 	out     []*mvccpb.Event
 	awaited shard.Revision // what Await wants
 	target  shard.Revision // what all parts are to come to first
@@ -41,9 +43,10 @@ type Options struct {
 // watch is called: it is called then, too.
 func (m *Merger) Open(o Options, ready func()) *Watch {
 	w := &Watch{merger: m, from: o.From, prevKV: o.PrevKV, ready: ready}
-	p := &part{watch: w, span: o.Span}
-	w.parts = []*part{p}
-	p.reopen()
+	w.first = part{watch: w, span: o.Span}
+	w.single[0] = &w.first
+	w.parts = w.single[:]
+	w.first.reopen()
 	return w
 }
 
@@ -69,7 +72,12 @@ func (w *Watch) poll(max int) (given shard.Changes, more bool, err error) {
 	if len(w.parts) == 1 {
 		// What one shard gives needs no merging.
 		p := w.parts[0]
-		w.out, p.held = append(w.out, p.held...), nil
+		if len(w.out) == 0 {
+			w.out = p.held // shared with others who watch the same
+		} else {
+			w.out = append(w.out, p.held...)
+		}
+		p.held = nil
 	} else {
 		w.release()
 	}

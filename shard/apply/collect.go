@@ -38,6 +38,7 @@ type Collection struct {
 	Done              bool
 	Versions, Dropped int // looked at; removed
 	Bytes             int64
+	Histories         int // that were removed from a version on, without a look at what there was
 }
 
 // Collected is the revision up to which everything is gone that compactions let go.
@@ -86,7 +87,7 @@ func (m *Machine) collect(view shard.View, limits mvcc.CollectLimits) (step Coll
 		return Collection{}, err
 	}
 	m.adoptCollection(&next)
-	return Collection{Ran: true, Done: out.Next == nil, Versions: out.Versions, Dropped: out.Dropped, Bytes: out.Bytes}, nil
+	return Collection{Ran: true, Done: out.Next == nil, Versions: out.Versions, Dropped: out.Dropped, Bytes: out.Bytes, Histories: out.Histories}, nil
 }
 
 func setCollection(b *pebble.Batch, id shard.ID, replica shard.ReplicaID, c *shardpb.Collection) error {

@@ -18,6 +18,9 @@ type Options struct {
 	// memory, for all machines of a node together, so that a put need not read the
 	// store. Default: 8192 for this machine alone.
 	Headers *mvcc.HeaderBudget
+	// Rows are the latest versions of keys that were read, for all machines of a node
+	// together. Default: 1024 for this machine alone.
+	Rows *mvcc.Rows
 	// Watches count what those do who watch, for all machines of a node together.
 	Watches *watch.Metrics
 	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
@@ -26,7 +29,10 @@ type Options struct {
 	Knobs Knobs
 }
 
-const cachedHeadersDefault = 8192
+const (
+	cachedHeadersDefault = 8192
+	rowsDefault          = 1024
+)
 
 // Machine is one replica's state machine. Update, Install and Reload are called by
 // one goroutine at a time (the replica's apply worker); everything else by any.
@@ -35,6 +41,7 @@ type Machine struct {
 	id      shard.ID
 	replica shard.ReplicaID
 	options Options
+	rows    *mvcc.RowReader
 
 	// view is what was last committed; never nil. Only the apply worker stores it.
 	view atomic.Pointer[shard.View]
@@ -64,7 +71,10 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 	if o.Headers == nil {
 		o.Headers = mvcc.NewHeaderBudget(0, cachedHeadersDefault)
 	}
-	m := &Machine{engine: e, id: id, replica: replica, options: o}
+	if o.Rows == nil {
+		o.Rows = mvcc.NewRows(rowsDefault)
+	}
+	m := &Machine{engine: e, id: id, replica: replica, options: o, rows: mvcc.NewRowReader(o.Rows)}
 	if err := m.Reload(); err != nil {
 		return nil, err
 	}
@@ -126,6 +136,7 @@ func (m *Machine) Reload() error {
 	m.broken = nil
 	m.leaseChanges = nil
 	m.leases.Store(leases)
+	m.rows.Forget()
 	m.view.Store(&view)
 	return nil
 }

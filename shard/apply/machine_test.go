@@ -30,6 +30,7 @@ type fixture struct {
 	fs      vfs.FS
 	node    shard.NodeID
 	engine  *engine.Engine
+	rows    *mvcc.Rows
 	id      shard.ID
 	machine *apply.Machine
 	index   uint64
@@ -50,6 +51,7 @@ func (f *fixture) open() {
 	var err error
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
+	f.rows = mvcc.NewRows(16) // few, for keys to share a slot
 	clear(f.aside)
 	f.machine = f.openMachine(f.id)
 	f.index = f.machine.View().Applied
@@ -57,7 +59,7 @@ func (f *fixture) open() {
 
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
-	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{Headers: mvcc.NewHeaderBudget(0, 8), Node: f.node})
+	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node})
 	require.NoError(f.t, err)
 	return m
 }

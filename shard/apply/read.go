@@ -136,7 +136,7 @@ func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	if own {
 		at = s.at
 	}
-	f, err := mvcc.Fetch(s.m.engine.NewReader(), span, at, o)
+	f, err := s.m.rows.Fetch(s.m.engine.NewReader(), span, s.view.Descriptor.Epoch, at, o)
 	if err != nil {
 		return listing.Fetched{}, fmt.Errorf("read shard %s: %w", s.m.id, err)
 	}

@@ -85,6 +85,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (e
 	if err := m.engine.Commit(b); err != nil {
 		return err
 	}
+	m.rows.Outdate(r.w)
 	r.w.Finish()
 	r.leases.Commit()
 	m.leaseChanges = changes.Records

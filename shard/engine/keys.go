@@ -63,6 +63,12 @@ func DataPrefix(key []byte) []byte {
 	return AppendDataPrefix(make([]byte, 0, len(key)+2), key)
 }
 
+// DataKeyEnd returns the key that sorts just after every version of a user's key: what
+// the next key that a user could have begins with.
+func DataKeyEnd(key []byte) []byte {
+	return append(DataPrefix(key), sentinel)
+}
+
 // AppendDataPrefix appends DataPrefix(key) to dst.
 func AppendDataPrefix(dst, key []byte) []byte {
 	dst = append(dst, dataTag)

@@ -63,8 +63,10 @@ func (o Options) pebble() *pebble.Options {
 		FormatMajorVersion:          pebbleFormat,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Low, because a point read asks every sublevel of L0.
-		L0CompactionThreshold: 2,
+		// Two sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
+		// next level, so that one after every flush cost more than the flush; more sublevels
+		// would be cheaper yet, but what was collected leaves the disk only with them.
+		L0CompactionThreshold: 4,
 		// High, because a stall of L0 stalls every shard of the node at once.
 		L0StopWritesThreshold: 64,
 		LBaseMaxBytes:         64 << 20,
@@ -75,6 +77,11 @@ func (o Options) pebble() *pebble.Options {
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 	}
 	p.Experimental.ShortAttributeExtractor = shortAttribute
+	// L0 is small and rewritten soon; compressing it took longer than writing it.
+	p.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	for i := range p.Levels[1:] {
+		p.Levels[1+i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	}
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; over prefixes, so over user keys
 	}

@@ -15,6 +15,9 @@ import (
 type CollectLimits struct {
 	Versions int // to look at
 	Drops    int // to drop
+	// Singles of one key are dropped one by one. What is older goes at once, which costs
+	// the same for a million versions as for ten.
+	Singles int
 }
 
 // Collected is what one step of Collect did.
@@ -24,6 +27,9 @@ type Collected struct {
 	Versions int // looked at
 	Dropped  int
 	Bytes    int64 // of the keys and values dropped
+	// Histories counts the keys of which all further versions went at once. Those were not
+	// looked at, and are in none of the figures above.
+	Histories int
 }
 
 // Collect adds to b the removal of versions of the span's keys, from key from on
@@ -187,6 +193,13 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 		if !same {
 			break
 		}
+		if k.limits.Singles > 0 && dropped >= k.limits.Singles {
+			if err := k.dropFrom(rev); err != nil {
+				return false, err
+			}
+			k.it.NextPrefix()
+			break
+		}
 		if dropped > 0 && k.full() {
 			return false, nil
 		}
@@ -248,4 +261,12 @@ func (k *collector) drop(rev shard.Revision, valueBytes uint32) error {
 	op := k.b.DeleteSizedDeferred(len(k.key)+engine.DataKeyOverhead, valueBytes)
 	engine.AppendDataKey(op.Key[:0], k.key, rev)
 	return op.Finish()
+}
+
+// dropFrom removes the key's version at the revision and all that are older. None of them
+// is written any more, because they are at or below the compacted revision.
+func (k *collector) dropFrom(rev shard.Revision) error {
+	k.out.Histories++
+	from := engine.DataKey(k.key, rev)
+	return k.b.DeleteRange(from, engine.DataKeyEnd(k.key), nil)
 }

@@ -26,4 +26,6 @@
 //	V5  A snapshot stream is read whole or fails; there is no short read.
 //	V6  Hash is a function of what Fetch returns, and the sum of any parts of a span is
 //	    the span's.
+//	V7  What a RowReader returns at a revision of a published view is what the engine
+//	    would give.
 package mvcc

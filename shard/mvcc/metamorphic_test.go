@@ -262,16 +262,16 @@ func (p *player) collectAll() {
 }
 
 func (p *player) collectSteps(s shard.Span, since shard.Revision, steps int) (dropped int) {
-	limits := CollectLimits{Versions: p.rng.IntN(6), Drops: p.rng.IntN(4)}
+	limits := CollectLimits{Versions: p.rng.IntN(6), Drops: p.rng.IntN(4), Singles: p.rng.IntN(4)}
 	var from []byte
 	for range steps {
 		b := p.e.NewBatch()
 		done, err := Collect(p.e.NewReader(), b, s, since, p.compacted, from, limits)
 		require.NoError(p.t, err)
-		require.EqualValues(p.t, done.Dropped, b.Count())
+		require.EqualValues(p.t, done.Dropped+done.Histories, b.Count())
 		require.NoError(p.t, p.e.Commit(b))
 		require.NoError(p.t, b.Close())
-		dropped += done.Dropped
+		dropped += done.Dropped + done.Histories
 		if done.Next == nil {
 			return dropped
 		}

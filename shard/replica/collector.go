@@ -9,29 +9,23 @@ import (
 	"time"
 
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
 const (
-	// stepTime is how long a step is meant to take. Writes of the whole node wait for each
-	// other at the end of a commit, so a put can be held up by as much.
-	stepTime = time.Millisecond
-	// restShare is how many times as long as the step it rests: a node gives a twentieth of
-	// a processor to its garbage, in which versions go several times faster than puts can
-	// make them.
-	restShare = 19
-	// restMin and restMax bound the rest. At the upper one, with the smallest steps, it
-	// still keeps up with thousands of overwritten keys a second on a machine that is so
-	// busy that each step takes long.
-	restMin, restMax = time.Millisecond, 50 * time.Millisecond
-	// Versions that a step looks at: as many as stepTime turns out to be enough for.
-	stepVersionsMin, stepVersionsFirst, stepVersionsMax = 250, 500, 2000
+	// busyPause is how long it leaves a replica alone whose data is being replaced.
+	busyPause = 50 * time.Millisecond
+	// singles is how many versions of a key it drops one by one before the rest goes at once.
+	// A range tombstone costs every reader of a memtable what a handful of single ones cost,
+	// so it has to stand for many; with so many beside it, no memtable holds more than about
+	// a thousand. It is less than a step, or it would never be reached.
+	singles = 256
 	// failurePause is how long it rests when the store failed. It may never mend, and
 	// each attempt is a line in the log.
 	failurePause = 30 * time.Second
-	// flushBytes is how much must be gone for it to be worth a flush of the memtable. As
-	// long as the removals are only there the disk gets nothing back.
+	// flushBytes is how much must be gone for it to be worth a flush of the memtable, and
+	// what a history is taken to have been. As long as the removals are only there the disk
+	// gets nothing back.
 	flushBytes = 4 << 20
 )
 
@@ -45,7 +39,7 @@ type collector struct {
 	work   sync.WaitGroup
 
 	// Owned by run.
-	versions  int   // of the next step
+	share     *share
 	unflushed int64 // bytes dropped since the last flush
 
 	mu struct {
@@ -55,7 +49,7 @@ type collector struct {
 }
 
 func newCollector(h *Host) *collector {
-	c := &collector{host: h, wake: make(chan struct{}, 1), versions: stepVersionsFirst}
+	c := &collector{host: h, wake: make(chan struct{}, 1), share: newShare()}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.progress = make(chan struct{})
 	return c
@@ -134,8 +128,8 @@ func (c *collector) clean(r *Replica) {
 	m := c.host.cfg.Metrics
 	began := time.Now()
 	for c.ctx.Err() == nil {
-		started := time.Now()
-		step, err := r.machine.Collect(mvcc.CollectLimits{Versions: c.versions, Drops: c.versions})
+		started, versions := time.Now(), c.share.versions()
+		step, err := r.machine.Collect(mvcc.CollectLimits{Versions: versions, Drops: versions, Singles: singles})
 		took := time.Since(started)
 		if err != nil {
 			c.host.cfg.Logger.Error("cannot remove superseded versions; trying again later", "shard", r.id, "error", err)
@@ -146,32 +140,24 @@ func (c *collector) clean(r *Replica) {
 		m.looked.Add(float64(step.Versions))
 		m.dropped.Add(float64(step.Dropped))
 		m.droppedBytes.Add(float64(step.Bytes))
-		c.unflushed += step.Bytes
-		c.fit(step, took)
+		m.histories.Add(float64(step.Histories))
+		c.unflushed += step.Bytes + int64(step.Histories)*flushBytes
 		switch {
 		case !step.Ran: // a snapshot is coming in
-			c.rest(restMax)
+			c.rest(busyPause)
 			return
 		case step.Done:
 			m.walks.Observe(float64(time.Since(began)) / float64(time.Millisecond))
 			m.lastWalk.SetToCurrentTime()
 			c.announce()
 		}
-		c.rest(min(max(restShare*took, restMin), restMax))
+		pause, paused := c.share.rest(step.Versions, took), time.Now()
+		c.rest(pause)
+		c.share.rested(time.Since(paused) - pause)
 		if step.Done {
 			return
 		}
 	}
-}
-
-// fit makes the next step as large as this one says fits into stepTime.
-func (c *collector) fit(step apply.Collection, took time.Duration) {
-	if !step.Ran || step.Done {
-		return // less than asked for: tells nothing
-	}
-	fits := c.versions * int(stepTime) / int(max(took, time.Microsecond))
-	// Half way there: one step that had to wait for a processor says little.
-	c.versions = min(max((c.versions+fits)/2, stepVersionsMin), stepVersionsMax)
 }
 
 func (c *collector) rest(d time.Duration) {

@@ -28,4 +28,6 @@
 //	    bounded work, between which it rests several times as long as they took.
 //	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
 //	    nothing that comes after it.
+//	P8  A leader that hands over proposes nothing from before the heir has applied all that
+//	    is committed until another leads, or the attempt has failed.
 package replica

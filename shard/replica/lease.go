@@ -47,26 +47,35 @@ type LeaseStatus struct {
 	Spans []shard.Span
 }
 
-// KeepAlive renews a lease at its home and returns its TTL in seconds: 0 if there is no
-// such lease, or none any more. Only a leader answers; NotLeaderError and ErrUnavailable
-// promise nothing, and the caller asks again.
-func (r *Replica) KeepAlive(ctx context.Context, id int64) (ttl int64, err error) {
+// KeepAlive renews leases at their home and returns the TTL of each in seconds: 0 if there
+// is no such lease, or none any more. Only a leader answers; NotLeaderError and
+// ErrUnavailable promise nothing, and the caller asks again.
+func (r *Replica) KeepAlive(ctx context.Context, ids []int64) (ttls []int64, err error) {
 	reign, err := r.reign(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("renew lease %x: %w", id, err)
+		return nil, fmt.Errorf("renew %d leases: %w", len(ids), err)
 	}
 	r.reigning.Lock()
 	if l := r.reigning.lessor; l != nil && l.Reign() == reign {
-		l.Renew(id, r.host.now())
+		now := r.host.now()
+		for _, id := range ids {
+			l.Renew(id, now)
+		}
 	}
 	r.reigning.Unlock()
 	// The order is the protocol: renewed, then shown that it counted. See reigning.
-	status, err := r.statusAfterBarrier(ctx, reign, id)
-	if err != nil || status.TTL < 0 {
-		return 0, err
+	living, err := r.statusAfterBarrier(ctx, reign, ids)
+	if err != nil {
+		return nil, fmt.Errorf("renew %d leases: %w", len(ids), err)
 	}
-	r.host.cfg.Metrics.leaseRenewals.Inc()
-	return status.Granted, nil
+	r.host.cfg.Metrics.leaseRenewals.Add(float64(len(living)))
+	ttls = make([]int64, len(ids))
+	for i, id := range ids { // living has those that live in the same order
+		if len(living) > 0 && living[0].ID == id {
+			ttls[i], living = living[0].Granted, living[1:]
+		}
+	}
+	return ttls, nil
 }
 
 // LeaseStatus tells how long a lease still lives, at its home. Refusals are as for
@@ -76,23 +85,27 @@ func (r *Replica) LeaseStatus(ctx context.Context, id int64) (LeaseStatus, error
 	if err != nil {
 		return LeaseStatus{}, fmt.Errorf("look at lease %x: %w", id, err)
 	}
-	return r.statusAfterBarrier(ctx, reign, id)
-}
-
-func (r *Replica) statusAfterBarrier(ctx context.Context, reign uint64, id int64) (LeaseStatus, error) {
-	list, err := r.livingAfterBarrier(ctx, reign, func(view shard.View, l *lease.Lessor) ([]int64, error) {
-		if !view.Descriptor.Span.Contains(shard.HomeKey(id)) {
-			return nil, view.WrongShard(r.id)
-		}
-		return []int64{id}, nil
-	})
+	living, err := r.statusAfterBarrier(ctx, reign, []int64{id})
 	if err != nil {
 		return LeaseStatus{}, fmt.Errorf("look at lease %x: %w", id, err)
 	}
-	if len(list) == 0 {
+	if len(living) == 0 {
 		return LeaseStatus{ID: id, TTL: -1}, nil
 	}
-	return list[0], nil
+	return living[0], nil
+}
+
+// statusAfterBarrier tells of those of the leases that live, in the order of ids. All of
+// them must be at home here.
+func (r *Replica) statusAfterBarrier(ctx context.Context, reign uint64, ids []int64) ([]LeaseStatus, error) {
+	return r.livingAfterBarrier(ctx, reign, func(view shard.View, l *lease.Lessor) ([]int64, error) {
+		for _, id := range ids {
+			if !view.Descriptor.Span.Contains(shard.HomeKey(id)) {
+				return nil, view.WrongShard(r.id)
+			}
+		}
+		return ids, nil
+	})
 }
 
 // Leases lists the living leases whose home this shard is, those first that are the
@@ -129,7 +142,7 @@ func (r *Replica) livingAfterBarrier(ctx context.Context, reign uint64, ids func
 	if err != nil {
 		return nil, err
 	}
-	var out []LeaseStatus
+	out := make([]LeaseStatus, 0, len(wanted))
 	now := r.host.now()
 	for _, id := range wanted {
 		left, ok := l.Remaining(id, now)

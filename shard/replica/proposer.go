@@ -61,6 +61,8 @@ type proposer struct {
 	// leaders receives, coalesced, when the group's leader has changed.
 	leaders chan struct{}
 	meter   *meter
+	// turn holds one element while a batch is under way, or leadership (P8).
+	turn chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -92,34 +94,44 @@ func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 
 // drain proposes batch after batch until nothing waits.
 func (p *proposer) drain() {
-	for {
-		p.mu.Lock()
-		n, size := 0, 0
-		for n < len(p.mu.queue) && n < batchCommandsMax {
-			size += len(p.mu.queue[n].cmd.Body) + 32
-			if n > 0 && size > batchBytesMax {
-				break
+	for more := true; more; {
+		p.turn <- struct{}{}
+		var batch []pending
+		if batch, more = p.next(); more {
+			if p.knobs != (Knobs{}) {
+				batch = p.sabotage(batch)
 			}
-			n++
+			p.meter.wrote(batch)
+			p.round(p.launch(batch), batch)
 		}
-		if n == 0 {
-			p.mu.queue = nil
-			p.mu.running = false
-			p.mu.Unlock()
-			return
-		}
-		batch := p.mu.queue[:n:n]
-		p.mu.queue = p.mu.queue[n:]
-		for i := range batch {
-			p.mu.queued -= len(batch[i].cmd.Body)
-		}
-		p.mu.Unlock()
-		if p.knobs != (Knobs{}) {
-			batch = p.sabotage(batch)
-		}
-		p.meter.wrote(batch)
-		p.round(p.launch(batch), batch)
+		<-p.turn
 	}
+}
+
+// next takes what goes into one log entry; more is false when nothing waits, and then
+// whoever comes next has to drain again.
+func (p *proposer) next() (batch []pending, more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, size := 0, 0
+	for n < len(p.mu.queue) && n < batchCommandsMax {
+		size += len(p.mu.queue[n].cmd.Body) + 32
+		if n > 0 && size > batchBytesMax {
+			break
+		}
+		n++
+	}
+	if n == 0 {
+		p.mu.queue = nil
+		p.mu.running = false
+		return nil, false
+	}
+	batch = p.mu.queue[:n:n]
+	p.mu.queue = p.mu.queue[n:]
+	for i := range batch {
+		p.mu.queued -= len(batch[i].cmd.Body)
+	}
+	return batch, true
 }
 
 // launch gives the batch its number; from now on its results find it.

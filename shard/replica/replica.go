@@ -48,7 +48,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
-		refused: r.notLeading, leaders: make(chan struct{}, 1),
+		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.barrier = barrier{group: h.barriers, shardID: id}
@@ -195,17 +195,4 @@ func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 // shard.ErrStopped when the replica closes.
 func (r *Replica) Subscribe(o watch.Options) (*watch.Subscription, error) {
 	return r.machine.Subscribe(o)
-}
-
-// TransferTo asks the group to let the node's replica lead. It does not wait; writes
-// are refused, certainly not applied, until the new leader is elected.
-func (r *Replica) TransferTo(node shard.NodeID) {
-	d := r.View().Descriptor
-	if d == nil {
-		return
-	}
-	if target, ok := d.ReplicaOn(node); ok && !target.Learner {
-		// The only errors are "not here" and "one is under way".
-		_ = r.host.nh.RequestLeaderTransfer(uint64(r.id), uint64(target.ID))
-	}
 }

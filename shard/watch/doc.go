@@ -13,7 +13,8 @@
 // to the hub's floor; it lies in the index and has no position of its own to keep. The
 // first change that concerns it takes it out of the index, gives it a position and has
 // its ready called. From then on it costs Publish nothing, however long it is not
-// polled: it is one number. A Poll that gives it everything there is arms it again.
+// polled: it is one number. A Poll that gives it everything there is arms it again, and
+// what it was given is kept for those of the same span that were where it was.
 //
 // Invariants:
 //
@@ -35,4 +36,5 @@
 //	W8  Whoever subscribes by an epoch that is not the hub's, or to keys the shard has
 //	    not or gives away later, is told with WrongShardError.
 //	W9  An event costs nothing for those that watch other keys or prefixes.
+//	W10 Those who watch the same span and come promptly share one list of events.
 package watch

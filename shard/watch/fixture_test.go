@@ -159,12 +159,13 @@ func (w *world) compact(rev shard.Revision) {
 type feed struct {
 	*Subscription
 	t      testing.TB
+	o      Options
 	called int
 }
 
 func (w *world) subscribe(o Options) *feed {
 	w.t.Helper()
-	f := &feed{t: w.t}
+	f := &feed{t: w.t, o: o}
 	o.Epoch = testEpoch
 	o.Ready = func() { f.called++ }
 	s, err := w.hub.Subscribe(o)

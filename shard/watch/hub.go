@@ -95,7 +95,7 @@ func (h *Hub) Collect() *Batch {
 // It is called when the store shows the changes and view is what a reader is judged by.
 func (h *Hub) Publish(b *Batch, view shard.View) {
 	for _, s := range h.publish(b, view) {
-		s.o.Ready() // without the lock: its holder may hold one of its own while it polls
+		s.ready() // without the lock: its holder may hold one of its own while it polls
 	}
 	clear(h.woken)
 }
@@ -110,6 +110,7 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	}
 	if b == nil || len(h.mu.subs) == 0 {
 		for s := range h.mu.subs {
+			s.group.answer = answer{}
 			h.disturb(s)
 		}
 		h.mu.recent = nothingUpTo(view.Floor)
@@ -128,6 +129,7 @@ func (h *Hub) match(b *Batch) {
 	for i := range b.records {
 		rec := &b.records[i]
 		h.mu.index.each(rec.plain.Kv.Key, func(g *group) {
+			g.answer = answer{}
 			for j := len(g.armed) - 1; j >= 0; j-- { // from the end: disarm moves the last
 				if s := g.armed[j]; s.pos < rec.rev {
 					h.disturb(s)
@@ -159,7 +161,7 @@ func (h *Hub) wake(s *Subscription) {
 // away, and then it says nothing about them (W2).
 func (h *Hub) dismiss(view shard.View) {
 	for s := range h.mu.subs {
-		if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(s.o.Span) {
+		if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(s.group.span) {
 			h.finish(s, view.WrongShard(h.id))
 			h.wake(s)
 		}
@@ -198,7 +200,7 @@ func (h *Hub) End(err error) {
 	}
 	h.mu.Unlock()
 	for _, s := range woken {
-		s.o.Ready()
+		s.ready()
 	}
 }
 
@@ -218,7 +220,7 @@ func (h *Hub) finish(s *Subscription, err error) {
 	h.mu.index.leave(s.group)
 	delete(h.mu.subs, s)
 	delete(h.mu.awaiting, s)
-	if s.o.PrevKV {
+	if s.prevKV {
 		h.mu.prevs--
 	}
 	if len(h.mu.subs) == 0 {

@@ -54,6 +54,47 @@ func TestPublishDuringACatchUp(t *testing.T) {
 	}
 }
 
+// W10: however many watch a span, what has changed is gathered once; whoever wants
+// something else, or was elsewhere, gets its own. Nothing is kept when all have it (W3).
+func TestThoseWhoWatchTheSameShare(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.subscribe(Options{Span: prefix("b"), From: 2}), w.subscribe(Options{Span: prefix("b"), From: 2})
+	prev, late := w.subscribe(Options{Span: prefix("b"), From: 2, PrevKV: true}), w.subscribe(Options{Span: prefix("b"), From: 2})
+	list := func(f *feed) []*mvccpb.Event {
+		got, err := f.Poll(10)
+		require.NoError(t, err)
+		return got.Events
+	}
+	w.put("b=1")
+	first := list(a)
+	require.Len(t, first, 1)
+	require.Same(t, &first[0], &list(b)[0])
+	require.NotSame(t, &first[0], &list(prev)[0])
+
+	w.put("b=2", "bb=2")
+	second := list(a)
+	require.Len(t, second, 2)
+	require.Len(t, list(late), 3, "it had not been given the first")
+	w.put("c=3") // of no concern to them, though the floor rises
+	require.Equal(t, "through=4 3:b=2 3:bb=2", b.poll(10))
+	require.Equal(t, "through=4 3:b=2(1) 3:bb=2", prev.poll(10))
+	require.Empty(t, a.group.answer.events)
+
+	w.put("b=5")
+	require.Len(t, list(a), 1)
+	w.write(w.view.Floor+1, "b=6")
+	w.hub.Publish(nil, w.view) // as a snapshot
+	require.Len(t, list(b), 2)
+
+	w.put("b=7")
+	list(a)
+	require.NotEmpty(t, a.group.answer.events)
+	for _, f := range []*feed{b, prev, late} {
+		f.Close()
+	}
+	require.Empty(t, a.group.answer.events)
+}
+
 // W3: a subscription that is not polled is one number, and not in anybody's way. Memory
 // holds a bounded past, however large it comes.
 func TestUnpolledFeedsAreForgotten(t *testing.T) {

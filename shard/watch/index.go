@@ -3,6 +3,8 @@ package watch
 import (
 	"slices"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -25,6 +27,22 @@ type group struct {
 	members int
 	// armed knows the place of each of its subscriptions (Subscription.slot).
 	armed []*Subscription
+	// answer is what the first one that asked was given, for those that follow.
+	answer answer
+}
+
+// answer is what has changed in a group's span since pos, all of it: the next change drops
+// it. Without events there is none. It goes when nobody is left to ask, so that what
+// nobody reads holds no more than one piece (W3).
+type answer struct {
+	pos    shard.Revision
+	prevKV bool
+	events []*mvccpb.Event
+}
+
+// to returns what the answer says to s.
+func (a *answer) to(s *Subscription) ([]*mvccpb.Event, bool) {
+	return a.events, len(a.events) > 0 && a.pos == s.pos && a.prevKV == s.prevKV && !s.armed && s.end == nil
 }
 
 func newIndex() index {
@@ -71,6 +89,7 @@ func (x *index) add(g *group) {
 // leave takes a member out, who is not armed.
 func (x *index) leave(g *group) {
 	if g.members--; g.members > 0 {
+		g.tidy()
 		return
 	}
 	switch {
@@ -110,6 +129,21 @@ func (x *index) each(key []byte, f func(*group)) {
 func (g *group) arm(s *Subscription) {
 	s.armed, s.slot = true, len(g.armed)
 	g.armed = append(g.armed, s)
+	g.tidy()
+}
+
+// tidy drops the answer when all members have been given everything.
+func (g *group) tidy() {
+	if len(g.armed) == g.members {
+		g.answer = answer{}
+	}
+}
+
+// keep keeps an answer for the others, if there are some.
+func (g *group) keep(a answer) {
+	if len(g.armed) < g.members && len(a.events) > 0 {
+		g.answer = a
+	}
 }
 
 func (g *group) disarm(s *Subscription) {

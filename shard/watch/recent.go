@@ -126,10 +126,10 @@ func (r *recent) list(span shard.Span, pos shard.Revision, prevKV bool, limit in
 			continue
 		}
 		if len(events) >= limit && rec.rev != last {
-			return events, rec.rev - 1
+			return slices.Clip(events), rec.rev - 1
 		}
 		events = append(events, rec.event(prevKV))
 		last = rec.rev
 	}
-	return events, r.floor
+	return slices.Clip(events), r.floor
 }

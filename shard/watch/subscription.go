@@ -26,23 +26,21 @@ type Options struct {
 // Subscription is a feed of the changes of a span. Poll is called by one goroutine at a
 // time.
 type Subscription struct {
-	hub *Hub
-	o   Options
-
-	// Guarded by hub.mu.
+	hub   *Hub // immutable, as the next two and prevKV; the rest is guarded by hub.mu
 	group *group
-	// pos: everything from o.From up to pos has been given. While armed that is true up to
-	// the hub's floor.
+	ready func()
+
+	// pos: everything from the first revision wanted up to pos has been given. While armed
+	// that is true up to the hub's floor.
 	pos shard.Revision
-	// through is what Poll has told last, at least o.From-1.
+	// through is what Poll has told last; at first, the revision before the first wanted.
 	through shard.Revision
-	// armed: in the index, at slot of its group.
-	armed bool
-	slot  int
-	// told: ready was called and Poll was not since.
-	told bool
-	// live: it has been armed, after it began or after it fell behind.
-	live bool
+
+	slot   int // in its group, while armed
+	prevKV bool
+	armed  bool // in the index
+	told   bool // ready was called and Poll was not since
+	live   bool // it has been armed, after it began or after it fell behind
 	// await holds the lowest and the highest floor awaited.
 	await struct{ first, last shard.Revision }
 	// end is what Poll says for ever; nil while the subscription is under way. Before it,
@@ -55,7 +53,7 @@ type Subscription struct {
 // told.
 func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 	begin := max(0, o.From-1)
-	s := &Subscription{hub: h, o: o, pos: begin, through: begin}
+	s := &Subscription{hub: h, ready: o.Ready, prevKV: o.PrevKV, pos: begin, through: begin}
 	h.mu.Lock()
 	if err := h.admit(&o); err != nil {
 		h.mu.Unlock()
@@ -97,13 +95,17 @@ func (h *Hub) settle(s *Subscription) (told bool) {
 	switch r := &h.mu.recent; {
 	case s.armed:
 		return false
-	case s.end == nil && r.covers(s.pos, s.o.PrevKV) && !r.touches(s.o.Span, s.pos):
-		s.group.arm(s)
-		s.live = true
+	case s.end == nil && r.covers(s.pos, s.prevKV) && !r.touches(s.group.span, s.pos):
+		s.arm()
 		return false
 	default:
 		return s.tell()
 	}
+}
+
+func (s *Subscription) arm() {
+	s.group.arm(s)
+	s.live = true
 }
 
 // tell notes that ready is called; not again before a Poll.
@@ -117,19 +119,40 @@ func (s *Subscription) tell() bool {
 // revision. If that was not all, ready is called. It may read the store. An error is
 // final: shard.CompactedError, WrongShardError, ErrUnavailable, or what End was told.
 func (s *Subscription) Poll(limit int) (shard.Changes, error) {
+	limit = max(1, limit)
+	if out, ok := s.same(limit); ok {
+		return out, nil
+	}
 	pos, past, err := s.begin()
 	if err != nil {
 		return shard.Changes{}, err
 	}
-	out, err := s.take(pos, &past, max(1, limit))
+	out, err := s.take(pos, &past, limit)
 	if err != nil {
 		s.fail(err)
 		return s.Poll(limit) // tells how far it had come, or the end
 	}
-	if s.given(out.Through) {
-		s.o.Ready()
+	if s.given(pos, out) {
+		s.ready()
 	}
 	return out, nil
+}
+
+// same returns what another of the group was given that was where this one is, if that is
+// all there is. Then there is no more to do than to arm it.
+func (s *Subscription) same(limit int) (shard.Changes, bool) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	events, ok := s.group.answer.to(s)
+	if !ok || len(events) > limit {
+		return shard.Changes{}, false
+	}
+	s.told = false
+	floor := h.mu.recent.floor
+	s.pos, s.through = floor, max(s.through, floor)
+	s.arm()
+	return shard.Changes{Events: events, Through: floor}, true
 }
 
 // begin returns where the subscription is, and the past as it is in memory. Of one that
@@ -149,7 +172,7 @@ func (s *Subscription) begin() (shard.Revision, recent, error) {
 	past := h.mu.recent
 	if s.armed {
 		s.pos = max(s.pos, past.floor)
-	} else if s.live && !past.covers(s.pos, s.o.PrevKV) {
+	} else if s.live && !past.covers(s.pos, s.prevKV) {
 		s.live = false
 		h.metrics.fellBehind.Inc()
 	}
@@ -161,23 +184,27 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 	switch {
 	case pos >= past.floor:
 		out.Through = past.floor
-	case past.covers(pos, s.o.PrevKV):
-		out.Events, out.Through = past.list(s.o.Span, pos, s.o.PrevKV, limit)
+	case past.covers(pos, s.prevKV):
+		out.Events, out.Through = past.list(s.group.span, pos, s.prevKV, limit)
 	default:
 		s.hub.metrics.historyReads.Inc()
-		o := mvcc.EventsOptions{Limit: limit, PrevKV: s.o.PrevKV}
-		out.Events, out.Through, err = s.hub.history(s.o.Span, pos, past.floor, o)
+		o := mvcc.EventsOptions{Limit: limit, PrevKV: s.prevKV}
+		out.Events, out.Through, err = s.hub.history(s.group.span, pos, past.floor, o)
 	}
 	return out, err
 }
 
-// given notes how far Poll has come, and reports whether ready has to be called.
-func (s *Subscription) given(through shard.Revision) (told bool) {
+// given notes how far Poll has come from pos, and reports whether ready has to be called.
+func (s *Subscription) given(pos shard.Revision, out shard.Changes) (told bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.pos, s.through = max(s.pos, through), max(s.through, through)
-	return h.settle(s)
+	s.pos, s.through = max(s.pos, out.Through), max(s.through, out.Through)
+	told = h.settle(s)
+	if s.armed {
+		s.group.keep(answer{pos: pos, prevKV: s.prevKV, events: out.Events})
+	}
+	return told
 }
 
 // fail ends the subscription, as its history cannot be read.
@@ -192,7 +219,7 @@ func (s *Subscription) fail(err error) {
 // awaited; ready is called for each, and perhaps in between.
 func (s *Subscription) Await(rev shard.Revision) {
 	if s.awaits(rev) {
-		s.o.Ready()
+		s.ready()
 	}
 }
 

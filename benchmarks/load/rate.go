@@ -1,0 +1,58 @@
+package load
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// pace calls begin at each time between start and end that the rate gives. None is left
+// out: while begin takes long the next ones come late, with the time at which they
+// were due (L6).
+func pace(ctx context.Context, rate int, start, end time.Time, begin func(due time.Time)) {
+	for i := 0; ctx.Err() == nil; i++ {
+		due := start.Add(time.Duration(i) * time.Second / time.Duration(rate))
+		if !due.Before(end) {
+			return
+		}
+		if wait := time.Until(due); wait > 0 {
+			if pause(ctx, wait); ctx.Err() != nil {
+				return // it was not due yet
+			}
+		}
+		begin(due)
+	}
+}
+
+// worker is a client that waits for its turn.
+type worker struct {
+	number int
+	op     Operation
+}
+
+// atRate has n clients take turns, so that operations begin at a fixed rate whatever the
+// servers do. When all clients wait for answers, the next operation begins late, which is
+// part of its latency. The timeout counts from when it was due, too.
+func atRate(ctx context.Context, rate, n int, timeout time.Duration, win window, rec *recorder, client func(i int) Operation) {
+	free := make(chan worker, n)
+	for i := range n {
+		free <- worker{i, client(i)}
+	}
+	var wg sync.WaitGroup
+	pace(ctx, rate, time.Now(), win.end, func(due time.Time) {
+		var w worker
+		select {
+		case w = <-free:
+		case <-ctx.Done():
+			return
+		}
+		wg.Go(func() {
+			one, cancel := context.WithDeadline(ctx, due.Add(timeout))
+			err := w.op(one)
+			cancel()
+			rec.add(w.number, win, due, time.Now(), err)
+			free <- w
+		})
+	})
+	wg.Wait()
+}

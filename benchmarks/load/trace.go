@@ -1,0 +1,243 @@
+package load
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Sample is one operation of a Steady. Times count from its beginning.
+type Sample struct {
+	Due  time.Duration // when it should have begun
+	Took time.Duration // from then to its answer
+	Key  int
+	Err  string // "" for one that ended well
+}
+
+func (s Sample) end() time.Duration { return s.Due + s.Took }
+
+// Trace is what became of operations, in no order.
+type Trace []Sample
+
+// Where is what f says yes to.
+func (t Trace) Where(f func(Sample) bool) Trace {
+	var out Trace
+	for _, s := range t {
+		if f(s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Between is what was due from one time until another.
+func (t Trace) Between(from, to time.Duration) Trace {
+	return t.Where(func(s Sample) bool { return from <= s.Due && s.Due < to })
+}
+
+// Ended is what ended well from one time until another.
+func (t Trace) Ended(from, to time.Duration) Trace {
+	return t.Where(func(s Sample) bool { return s.Err == "" && from <= s.end() && s.end() < to })
+}
+
+// End is when the last of all ended.
+func (t Trace) End() (end time.Duration) {
+	for _, s := range t {
+		end = max(end, s.end())
+	}
+	return end
+}
+
+// Errors counts what failed, by its error.
+func (t Trace) Errors() map[string]int {
+	out := make(map[string]int)
+	for _, s := range t {
+		if s.Err != "" {
+			out[s.Err]++
+		}
+	}
+	return out
+}
+
+// Failed is how many operations did.
+func (t Trace) Failed() (n int) {
+	for _, s := range t {
+		if s.Err != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// Done is how many operations ended well.
+func (t Trace) Done() int { return len(t) - t.Failed() }
+
+// Quantile is the time that the given share of those that ended well took at most; 0 of
+// none.
+func (t Trace) Quantile(share float64) time.Duration {
+	var took []time.Duration
+	for _, s := range t {
+		if s.Err == "" {
+			took = append(took, s.Took)
+		}
+	}
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[min(len(took)-1, int(share*float64(len(took))))]
+}
+
+// Longest is the largest time that any took, failed ones included.
+func (t Trace) Longest() (longest time.Duration) {
+	for _, s := range t {
+		longest = max(longest, s.Took)
+	}
+	return longest
+}
+
+// Gap is the longest time between two moments without anything ending well.
+func (t Trace) Gap(from, to time.Duration) (longest time.Duration) {
+	var ends []time.Duration
+	for _, s := range t {
+		if s.Err == "" && from < s.end() && s.end() < to {
+			ends = append(ends, s.end())
+		}
+	}
+	slices.Sort(ends)
+	last := from
+	for _, end := range append(ends, to) {
+		longest, last = max(longest, end-last), end
+	}
+	return longest
+}
+
+// Second is what happened in one of a trace.
+type Second struct {
+	Done   int           `json:"done"` // ended well in it
+	Failed int           `json:"failed,omitempty"`
+	P99    time.Duration `json:"p99_ns"` // of what was due in it
+	Max    time.Duration `json:"max_ns"`
+}
+
+// Seconds is the trace second by second, from its beginning.
+func (t Trace) Seconds() []Second {
+	if len(t) == 0 {
+		return nil
+	}
+	out := make([]Second, t.End()/time.Second+1)
+	due := make([]Trace, len(out))
+	for _, s := range t {
+		due[s.Due/time.Second] = append(due[s.Due/time.Second], s)
+		if end := &out[s.end()/time.Second]; s.Err == "" {
+			end.Done++
+		} else {
+			end.Failed++
+		}
+	}
+	for i := range out {
+		out[i].P99, out[i].Max = due[i].Quantile(0.99), due[i].Longest()
+	}
+	return out
+}
+
+// Keyed is an operation of which it is known what key it touches.
+type Keyed func(ctx context.Context, number int) (key int, err error)
+
+// Steady begins operations at a fixed rate until it is stopped, and keeps each (L6).
+type Steady struct {
+	began   time.Time
+	cancel  context.CancelFunc // begins nothing more
+	abandon context.CancelFunc // ends what is under way, too
+	ended   chan struct{}
+
+	mu struct {
+		sync.Mutex
+		trace Trace
+	}
+}
+
+// inFlightMax is far more than a rate has under way, unless servers stand still for
+// seconds; what is due then waits here, and its latency counts.
+const inFlightMax = 20_000
+
+// Begin starts a Steady. Each operation has its timeout from when it is due.
+func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Steady {
+	ctx, abandon := context.WithCancel(ctx)
+	pacing, cancel := context.WithCancel(ctx)
+	s := &Steady{began: time.Now(), cancel: cancel, abandon: abandon, ended: make(chan struct{})}
+	go func() {
+		defer close(s.ended)
+		var wg sync.WaitGroup
+		slots, number := make(chan struct{}, inFlightMax), 0
+		pace(pacing, rate, s.began, s.began.Add(24*time.Hour), func(due time.Time) {
+			select {
+			case slots <- struct{}{}:
+			case <-pacing.Done():
+				return
+			}
+			n := number
+			number++
+			wg.Go(func() {
+				one, cancel := context.WithDeadline(ctx, due.Add(timeout))
+				key, err := op(one, n)
+				cancel()
+				s.add(due, key, err)
+				<-slots
+			})
+		})
+		wg.Wait()
+	}()
+	return s
+}
+
+func (s *Steady) add(due time.Time, key int, err error) {
+	sample := Sample{Due: due.Sub(s.began), Took: time.Since(due), Key: key}
+	if err != nil {
+		sample.Err = errorName(err)
+	}
+	s.mu.Lock()
+	s.mu.trace = append(s.mu.trace, sample)
+	s.mu.Unlock()
+}
+
+// Now is the time since the beginning, as samples count it.
+func (s *Steady) Now() time.Duration { return time.Since(s.began) }
+
+// Abandon begins nothing more, gives up what is under way, and returns all that was done.
+func (s *Steady) Abandon() Trace {
+	s.abandon()
+	return s.Stop()
+}
+
+// Stop begins nothing more, waits for what is under way, and returns all that was done.
+func (s *Steady) Stop() Trace {
+	s.cancel()
+	defer s.abandon()
+	<-s.ended
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.trace
+}
+
+// Puts are puts of keys out of the shared keyspace, which choose picks for each number.
+func (e *Env) Puts(choose func(number int) int) Keyed {
+	return func(ctx context.Context, number int) (int, error) {
+		key := choose(number)
+		_, err := e.Conn(number).Put(ctx, Key(key), e.value(e.random(number)))
+		return key, err
+	}
+}
+
+// Anywhere picks a random key of the shared keyspace for each number.
+func (e *Env) Anywhere(number int) int { return e.random(-number - 1).IntN(e.Keys) }
+
+// Popular picks a rank for each number, the first most often.
+func (e *Env) Popular(number int) int { return e.zipf.Rank(e.random(-number - 1)) }
+
+// Fill writes every key of the shared keyspace, once.
+func (e *Env) Fill(ctx context.Context) error { return e.fill(ctx) }
+
+// Key is the i-th key of the shared keyspace.
+func Key(i int) string { return sharedKeys.key(i) }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-kv/flotilla/benchmarks/peer"
+	"github.com/flotilla-kv/flotilla/benchmarks/report"
+)
+
+// newReport begins a report of what is run now, with data in dir.
+func newReport(ctx context.Context, dir string) (report.Report, error) {
+	root, err := peer.Root(ctx)
+	return report.Report{
+		Version: report.FormatVersion, Started: time.Now(), Commit: report.Commit(ctx, root),
+		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "),
+		Machine: report.ThisMachine(dir),
+	}, err
+}
+
+func reportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "report FOLDER...",
+		Short: "Make tables and charts again of results that --out has written",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, folders []string) error {
+			for _, folder := range folders {
+				r, err := report.Read(folder)
+				if err != nil {
+					return err
+				}
+				fmt.Fprint(cmd.OutOrStdout(), r.Text())
+				if err := r.Write(folder); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,85 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/flotilla-kv/flotilla/benchmarks/scenario"
+)
+
+// Figures lays out the numbers of a scenario, with what they should be.
+func Figures(o scenario.Outcome) table.Writer {
+	t := newTable(o.Name, "figure", "must", "goal", "")
+	for _, f := range o.Figures {
+		must, goal := "", ""
+		if f.Bound != nil {
+			must, goal = limit(f, f.Bound.Must), limit(f, f.Bound.Goal)
+		}
+		t.AppendRow(table.Row{f.Name, amount(f.Value, f.Unit), must, goal, f.Verdict()})
+	}
+	alignRight(t, 2, 4)
+	return t
+}
+
+// Phases lays out how the load fared in each part of the time.
+func Phases(o scenario.Outcome) table.Writer {
+	t := newTable(o.Name, "s", "answers/s", "failed", "p50 ms", "p99 ms", "max ms", "errors")
+	for _, p := range o.Phases {
+		t.AppendRow(table.Row{p.Name, fmt.Sprintf("%.1f", p.Seconds), fmt.Sprintf("%.0f", p.PerSecond), p.Failed,
+			fmt.Sprintf("%.2f", p.P50), fmt.Sprintf("%.2f", p.P99), fmt.Sprintf("%.2f", p.Max), errorText(p.Errors)})
+	}
+	alignRight(t, 2, 7)
+	return t
+}
+
+func newTable(header ...string) table.Writer {
+	t := table.NewWriter()
+	t.Style().Format.Header = text.FormatDefault // capitals would turn µ into Μ
+	row := make(table.Row, len(header))
+	for i, h := range header {
+		row[i] = h
+	}
+	t.AppendHeader(row)
+	return t
+}
+
+func alignRight(t table.Writer, from, to int) {
+	var right []table.ColumnConfig
+	for n := from; n <= to; n++ {
+		right = append(right, table.ColumnConfig{Number: n, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(right)
+}
+
+func limit(f scenario.Figure, v float64) string {
+	if f.Bound.AtLeast {
+		return "≥ " + amount(v, f.Unit)
+	}
+	return "≤ " + amount(v, f.Unit)
+}
+
+// amount has about three digits.
+func amount(v float64, unit string) string {
+	format := "%.0f"
+	switch {
+	case v == float64(int64(v)):
+	case v < 1:
+		format = "%.3f"
+	case v < 100:
+		format = "%.1f"
+	}
+	return strings.TrimSpace(fmt.Sprintf(format+" %s", v, unit))
+}
+
+func errorText(errors map[string]int) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(errors)) {
+		out = append(out, fmt.Sprintf("%d× %s", errors[name], name))
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,128 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/flotilla-kv/flotilla/benchmarks/load"
+	"github.com/flotilla-kv/flotilla/benchmarks/peer"
+)
+
+// Config is what the scenarios have in common.
+type Config struct {
+	// Nodes is the number of server processes, Shards into how many ranges the keyspace
+	// is cut evenly at the start.
+	Nodes, Shards int
+	// Rate is how many puts a second there are, where the scenario does not decide it.
+	Rate int
+	// Calm is how long the load runs before, between and after what happens.
+	Calm time.Duration
+	// Conns are connections, spread over the nodes.
+	Conns      int
+	Keys       int
+	ValueBytes int
+	Seed       uint64
+	// Dir takes the data directories while they are needed.
+	Dir string
+	// Binary is the server; "" builds it.
+	Binary string
+	Log    *slog.Logger
+}
+
+// Validate tells what cannot be run, and what to change.
+func (c Config) Validate() error {
+	switch {
+	case c.Nodes < 1 || c.Shards < 1 || c.Conns < 1:
+		return errors.New("nodes, shards and conns must be at least 1")
+	case c.Calm < time.Second:
+		return errors.New("the calm must be at least a second, to have something to compare with")
+	}
+	return nil
+}
+
+// requestTimeout ends a put that hangs; it has then failed. It is what many clients use.
+const requestTimeout = 5 * time.Second
+
+// stage is a running cluster and a load that can be put on it.
+type stage struct {
+	Config
+	cluster *peer.Cluster
+	// startup is how long it took from starting the processes until all shards were whole.
+	startup time.Duration
+	// admin is the Admin service; conns and env are for the load.
+	admin admin
+	conns []*clientv3.Client
+	env   *load.Env
+}
+
+// play runs act on a new cluster, and removes that afterwards.
+func (c Config) play(ctx context.Context, act func(ctx context.Context, s *stage) error) (err error) {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(c.Dir, "scenario-")
+	if err != nil {
+		return fmt.Errorf("make a data directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	binary, err := peer.Flotilla{Path: c.Binary}.Binary(ctx)
+	if err != nil {
+		return err
+	}
+	c.Log.Info("start", "nodes", c.Nodes, "shards", c.Shards)
+	began := time.Now()
+	cluster, err := peer.Start(ctx, peer.Flotilla{Path: binary}, peer.Options{Nodes: c.Nodes, Dir: dir, Shards: c.Shards})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Stop()) }()
+	s := &stage{Config: c, cluster: cluster}
+	if err := s.connect(ctx, cluster.Endpoints()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, load.Disconnect(s.conns)) }()
+	if err := s.admin.whole(ctx, c.Nodes); err != nil {
+		return err
+	}
+	s.startup = time.Since(began)
+	// All nodes are on one disk, which may be nearly full of something else: they would
+	// take no replica, and give theirs away.
+	if err := s.admin.set(ctx, "low-space", "0.01"); err != nil {
+		return err
+	}
+	return act(ctx, s)
+}
+
+// connect opens connections to some of the nodes in place of those there are.
+func (s *stage) connect(ctx context.Context, endpoints []string) error {
+	conns, err := load.Connect(ctx, endpoints, s.Conns)
+	if err != nil {
+		return err
+	}
+	if err := load.Disconnect(s.conns); err != nil {
+		return err
+	}
+	s.conns, s.admin = conns, newAdmin(conns[0])
+	s.env, err = load.NewEnv(conns, load.Sizes{
+		Keys: s.Keys, ValueBytes: s.ValueBytes, WatchRate: 1, IdleWatchers: 1, CatchUp: 1, Leases: 1,
+	}, s.Seed)
+	return err
+}
+
+// rest lets the load run.
+func (s *stage) rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,35 @@
+package node_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Leadership goes from node to node while clients write. No put fails, and no heir refuses
+// because it has not applied what it knows to be committed: writes would have to wait for
+// an election timeout.
+func TestLeadersHandOverUnderLoad(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{})
+	first := c.Node(1)
+	load := startLoad(t, c)
+	for range 6 {
+		leader := id(leaderOf(t, c, first, ""))
+		d := theShard(first)
+		heir := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != leader })].Node
+		_, err := first.Inside().Propose(t.Context(), placement.Prefer(d, heir))
+		require.NoError(t, err)
+		testcluster.Until(t, "the preferred node to lead", func() bool { return id(leaderOf(t, c, first, "")) == heir })
+	}
+	load.stop(t)
+	for _, n := range c.Nodes() {
+		load.requireAll(t, c.Client(t, n))
+		require.False(t, n.Logged("campaign skipped"), n.Name)
+	}
+}

@@ -1,0 +1,164 @@
+package etcdapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+const (
+	// renewalsMax bounds the leases that one stream has under way; what a client sends
+	// beyond them waits in the stream.
+	renewalsMax = 256
+	// renewalPatience is how long requests wait for those before them, to be renewed together
+	// when they have been: most take less. A home without a leader holds others up for no
+	// longer.
+	renewalPatience = 5 * time.Millisecond
+)
+
+// LeaseKeepAlive renews what a client asks for and answers in the order of its requests.
+// What comes while leases are being renewed is renewed together when they have been: that
+// is cheaper, and the answers leave together too. Yet leases must not expire because
+// others' shard has no leader: they wait only for so long. As in etcd, the first renewal
+// that fails, and not for want of the lease, ends the stream.
+func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	k := &keepAlives{server: s, ctx: ctx, patience: time.NewTimer(renewalPatience)}
+	defer k.work.Wait()
+	defer cancel()
+	defer k.patience.Stop()
+	requests, ended := receiveKeepAlives(ctx, stream)
+	for requests != nil || len(k.gathered)+len(k.under) > 0 {
+		next := requests
+		if k.leases >= renewalsMax {
+			next = nil
+		}
+		select {
+		case id, ok := <-next:
+			if !ok { // the client has said all, and waits for the rest
+				requests = nil
+				continue
+			}
+			k.gather(id, next)
+		case r := <-k.first():
+			if err := k.answer(r, stream); err != nil {
+				return err
+			}
+		case <-k.patience.C:
+			k.late = true
+		case err := <-ended:
+			return err
+		}
+		if len(k.gathered) > 0 && (len(k.under) == 0 || k.late) {
+			k.begin()
+		}
+	}
+	return nil
+}
+
+// keepAlives is what a stream has to do.
+type keepAlives struct {
+	server *leaseServer
+	ctx    context.Context
+	work   sync.WaitGroup // of renewals
+
+	gathered []int64         // leases to be renewed next
+	under    []chan renewals // under way, in the order of the requests
+	leases   int             // in both
+
+	patience *time.Timer // with those that were begun last
+	late     bool        // it has ended
+}
+
+// renewals are leases that were renewed together.
+type renewals struct {
+	leases, ttls []int64
+	head         *pb.ResponseHeader
+	err          error
+}
+
+// gather takes a lease and those that have come with it.
+func (k *keepAlives) gather(id int64, more <-chan int64) {
+	for {
+		k.gathered = append(k.gathered, id)
+		if k.leases++; k.leases == renewalsMax {
+			return
+		}
+		var ok bool
+		select {
+		case id, ok = <-more:
+		default:
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// begin has what was gathered renewed.
+func (k *keepAlives) begin() {
+	leases, done := k.gathered, make(chan renewals, 1)
+	k.gathered, k.under = nil, append(k.under, done)
+	k.late = false
+	k.patience.Reset(renewalPatience)
+	k.work.Go(func() {
+		ttls, head, err := k.server.leases.KeepAlive(k.ctx, leases)
+		done <- renewals{leases, ttls, head, err}
+	})
+}
+
+// first is where the outcome of the first renewals under way comes.
+func (k *keepAlives) first() <-chan renewals {
+	if len(k.under) == 0 {
+		return nil
+	}
+	return k.under[0]
+}
+
+// answer sends what came of the first renewals under way.
+func (k *keepAlives) answer(r renewals, stream pb.Lease_LeaseKeepAliveServer) error {
+	k.under, k.leases = k.under[1:], k.leases-len(r.leases)
+	if r.err != nil {
+		return readError(stream.Context(), r.err)
+	}
+	k.server.fill(r.head)
+	for i, id := range r.leases {
+		if r.ttls[i] > 0 {
+			k.server.leased.renewed.Inc()
+		}
+		if err := stream.Send(&pb.LeaseKeepAliveResponse{Header: r.head, ID: id, TTL: r.ttls[i]}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveKeepAlives hands over the leases that are named on the stream, until the client
+// ends them, and why the stream ended otherwise. It ends with ctx: a stream that its handler
+// has left is not read any more.
+func receiveKeepAlives(ctx context.Context, stream pb.Lease_LeaseKeepAliveServer) (<-chan int64, <-chan error) {
+	requests, ended := make(chan int64, renewalsMax), make(chan error, 1)
+	go func() {
+		for {
+			req, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				close(requests)
+				return
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case requests <- req.ID:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests, ended
+}

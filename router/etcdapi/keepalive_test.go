@@ -1,0 +1,71 @@
+package etcdapi
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// keepAliveStream is a stream without a network, so that a test can have its own time.
+type keepAliveStream struct {
+	pb.Lease_LeaseKeepAliveServer
+	ctx      context.Context
+	requests chan int64
+	answers  []int64 // the leases of
+}
+
+func (s *keepAliveStream) Context() context.Context { return s.ctx }
+
+func (s *keepAliveStream) Recv() (*pb.LeaseKeepAliveRequest, error) {
+	id, ok := <-s.requests
+	if !ok {
+		return nil, io.EOF
+	}
+	return &pb.LeaseKeepAliveRequest{ID: id}, nil
+}
+
+func (s *keepAliveStream) Send(resp *pb.LeaseKeepAliveResponse) error {
+	s.answers = append(s.answers, resp.ID)
+	return nil
+}
+
+// Leases that are named while others are being renewed are renewed together after them,
+// and do not wait for long.
+func TestKeepAlivesAreRenewedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leases := newFakeLeases()
+		s := &leaseServer{Server: New(Config{Registerer: prometheus.NewRegistry()}, newFakeKV(), newFakeWatches(), leases, &fakeCluster{})}
+		release := leases.hold(1)
+		stream := &keepAliveStream{ctx: t.Context(), requests: make(chan int64)}
+		ended := make(chan error)
+		go func() { ended <- s.LeaseKeepAlive(stream) }()
+		var sent []int64
+		name := func(from, to int64) {
+			for id := from; id <= to; id++ {
+				stream.requests <- id
+				sent = append(sent, id)
+			}
+			synctest.Wait()
+		}
+		name(1, 1)
+		name(2, 50)
+		require.Len(t, leases.mu.renewed, 1)
+		time.Sleep(renewalPatience)
+		synctest.Wait()
+		require.Len(t, leases.mu.renewed, 50, "the first does not hold up the others")
+		name(51, 60)
+		require.Empty(t, stream.answers, "its answer comes first all the same")
+		release()
+		close(stream.requests)
+		require.NoError(t, <-ended)
+		require.Equal(t, sent, stream.answers)
+		require.Len(t, leases.mu.renewed, 60)
+		require.Equal(t, [][]int64{sent[:1], sent[1:50], sent[50:]}, leases.mu.together)
+	})
+}

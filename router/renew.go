@@ -1,0 +1,181 @@
+package router
+
+import (
+	"context"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// renewalsMax bounds the leases of one request, but for those that came together.
+const renewalsMax = 4096
+
+// renewer lets the keepalives of all clients share requests to the homes of their leases:
+// one is under way to each, and who comes meanwhile shares the next. So what a keepalive
+// costs, of frames between nodes and read barriers, falls as there are more.
+type renewer struct {
+	ask askHome
+
+	// ctx ends with stop; runs are the goroutines of run.
+	ctx    context.Context
+	cancel context.CancelFunc
+	runs   sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		waiting map[renewalKey][]*renewal // no entry: nothing is under way either
+	}
+}
+
+// renewalKey has the node, so that nobody waits for one that has been found not to lead.
+type renewalKey struct {
+	id    shard.ID
+	epoch uint64
+	node  shard.NodeID
+}
+
+// renewal is of leases that have the same home.
+type renewal struct {
+	key    renewalKey
+	at     Place
+	leases []int64
+	places []int   // of the leases, in what the caller asked for
+	ttls   []int64 // set before nil is sent
+	done   chan error
+}
+
+// askHome is Router.ask.
+type askHome func(ctx context.Context, p Place, node shard.NodeID, op routerpb.Op, q *routerpb.LeaseQuery) (*routerpb.LeaseStatus, error)
+
+func newRenewer(ask askHome) *renewer {
+	n := &renewer{ask: ask}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.mu.waiting = make(map[renewalKey][]*renewal)
+	return n
+}
+
+// stop ends what is under way and waits for it. Nothing may be begun any more.
+func (n *renewer) stop() {
+	n.cancel()
+	n.runs.Wait()
+}
+
+// begin has leases renewed. What comes of it is sent to done, which takes it without waiting.
+func (n *renewer) begin(r *renewal) {
+	r.done = make(chan error, 1)
+	n.mu.Lock()
+	waiting, running := n.mu.waiting[r.key]
+	n.mu.waiting[r.key] = append(waiting, r)
+	n.mu.Unlock()
+	if !running {
+		n.runs.Go(func() { n.run(r.key, r.at) })
+	}
+}
+
+// run sends requests until nobody waits. Each has its own deadline: a caller that leaves
+// does not fail the others.
+func (n *renewer) run(key renewalKey, p Place) {
+	for {
+		batch, q := n.next(key)
+		if len(batch) == 0 {
+			return
+		}
+		ctx, cancel := bounded(n.ctx)
+		status, err := n.ask(ctx, p, key.node, routerpb.Op_OP_LEASE_KEEPALIVE, q)
+		cancel()
+		ttls := status.GetTtls()
+		for _, r := range batch {
+			if err == nil {
+				r.ttls, ttls = ttls[:len(r.leases)], ttls[len(r.leases):]
+			}
+			r.done <- err
+		}
+	}
+}
+
+// next takes those that share the next request; none ends the running.
+func (n *renewer) next(key renewalKey) ([]*renewal, *routerpb.LeaseQuery) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	waiting := n.mu.waiting[key]
+	q := &routerpb.LeaseQuery{}
+	count := 0
+	for count < len(waiting) && len(q.Leases) < renewalsMax {
+		q.Leases = append(q.Leases, waiting[count].leases...)
+		count++
+	}
+	if count == 0 {
+		delete(n.mu.waiting, key)
+	} else {
+		n.mu.waiting[key] = waiting[count:]
+	}
+	return waiting[:count:count], q
+}
+
+// KeepAlive renews leases and returns the TTL of each: 0 for one that is unknown or has
+// expired. The header is that of all.
+func (r *Router) KeepAlive(ctx context.Context, leases []int64) (ttls []int64, head *pb.ResponseHeader, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	head = r.seen(0) // before the renewal, as in etcd: it says nothing of what came after
+	ttls = make([]int64, len(leases))
+	left := make([]int, len(leases))
+	for i := range leases {
+		left[i] = i
+	}
+	err = r.retrying(ctx, func(n int) error {
+		renewals, err := r.atHomes(ctx, n, leases, left)
+		if err != nil {
+			return err
+		}
+		for _, renewal := range renewals {
+			r.renewer.begin(renewal)
+		}
+		left = nil
+		for _, renewal := range renewals {
+			select {
+			case failed := <-renewal.done:
+				if failed != nil {
+					left = append(left, renewal.places...)
+					if err == nil || !certain(failed) {
+						err = failed
+					}
+					continue
+				}
+				for k, i := range renewal.places {
+					ttls[i] = renewal.ttls[k]
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return err
+	})
+	return ttls, head, err
+}
+
+// atHomes divides leases, those at the places of the list, by their homes.
+func (r *Router) atHomes(ctx context.Context, n int, leases []int64, places []int) ([]*renewal, error) {
+	var renewals []*renewal
+next:
+	for _, i := range places {
+		home := shard.HomeKey(leases[i])
+		for _, known := range renewals { // few
+			if known.at.Span.Contains(home) {
+				known.leases, known.places = append(known.leases, leases[i]), append(known.places, i)
+				continue next
+			}
+		}
+		p, err := r.cfg.Cache.Lookup(ctx, home)
+		if err != nil {
+			return nil, err
+		}
+		renewals = append(renewals, &renewal{
+			key: renewalKey{p.ID, p.Epoch, r.writer(p, n)}, at: p, leases: []int64{leases[i]}, places: []int{i},
+		})
+	}
+	return renewals, nil
+}

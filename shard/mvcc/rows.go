@@ -1,0 +1,154 @@
+package mvcc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync/atomic"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+	"github.com/flotilla-kv/flotilla/shard/listing"
+)
+
+// rowBytesMax is the largest key with its value that Rows keep. Larger ones cost more
+// to copy and send than to find.
+const rowBytesMax = 1 << 10
+
+// Rows remember the latest versions of single keys that were read, for all replicas of a
+// node together: finding a key in the store was a fifth of what a get costs a server.
+// They are a table of slots that keys share by their hash; who comes last has the slot.
+//
+// A row is put into its slot only if the slot holds what it held before the engine was
+// read, and every update puts something new into the slots of its keys, after its batch
+// was committed and before its view is published. So a row that was read before an
+// update cannot come in after it, and whoever reads a view finds no row that is older
+// than what the view speaks of (V7).
+type Rows struct {
+	slots []atomic.Pointer[row]
+	seed  maphash.Seed
+}
+
+// row is a key's latest version; Header.Mod is 0 when there is none. It never changes.
+type row struct {
+	owner      *ownership
+	epoch      uint64
+	key, value []byte
+	header     Header
+}
+
+// ownership is compared by its address, so it must have one of its own.
+type ownership struct{ _ byte }
+
+// NewRows makes a table of so many slots.
+func NewRows(slots int) *Rows {
+	return &Rows{slots: make([]atomic.Pointer[row], slots), seed: maphash.MakeSeed()}
+}
+
+func (r *Rows) slot(key []byte) *atomic.Pointer[row] {
+	return &r.slots[maphash.Bytes(r.seed, key)%uint64(len(r.slots))]
+}
+
+// RowReader is one replica's share of Rows.
+type RowReader struct {
+	rows  *Rows
+	owner atomic.Pointer[ownership]
+}
+
+// NewRowReader returns a reader that shares the table with others and finds nothing of theirs.
+func NewRowReader(rows *Rows) *RowReader {
+	r := &RowReader{rows: rows}
+	r.Forget()
+	return r
+}
+
+// Forget makes the reader find nothing that was read before. It must be called when keys
+// have changed other than through a Writer, before a view of that is published.
+func (r *RowReader) Forget() { r.owner.Store(new(ownership)) }
+
+// Outdate forgets the keys that w has written. It must be called after w's batch was
+// committed and before the view of it is published.
+func (r *RowReader) Outdate(w *Writer) {
+	if len(w.over.entries) == 0 {
+		return
+	}
+	fresh := new(row) // owned by nobody
+	for _, e := range w.over.entries {
+		r.rows.slot([]byte(e.key)).Store(fresh)
+	}
+}
+
+// Fetch is what the function Fetch is. The caller has its revision from a published view
+// of the given epoch. Keys and values that it returns may be shared and must not be
+// written to.
+func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
+	key, ok := pointOf(span)
+	if !ok {
+		return Fetch(reader, span, at, o)
+	}
+	slot, owner := r.rows.slot(key), r.owner.Load()
+	held := slot.Load() // before the engine is read
+	g := newGather(at, o)
+	if held != nil && held.owner == owner && held.epoch == epoch && held.header.Mod <= g.at && bytes.Equal(held.key, key) {
+		g.addRow(held)
+		return g.out, nil
+	}
+	latest, err := fetchLatest(reader, key, g)
+	if err != nil {
+		return listing.Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
+	}
+	if latest != nil {
+		latest.owner, latest.epoch = owner, epoch
+		slot.CompareAndSwap(held, latest)
+	}
+	return g.out, nil
+}
+
+// fetchLatest reads one key and returns its row, nil if it is not one to keep.
+func fetchLatest(r engine.Reader, key []byte, g *gather) (found *row, err error) {
+	it, err := r.NewIter(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	g.seek = engine.AppendDataKey(g.seek[:0], key, latest)
+	if !it.SeekPrefixGE(g.seek) {
+		return &row{key: bytes.Clone(key)}, it.Error()
+	}
+	_, rev, err := dataKeyAt(it)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := it.ValueAndErr()
+	if err != nil {
+		return nil, err
+	}
+	if rev > g.at || len(key)+len(rec) > rowBytesMax {
+		return nil, fetchPoint(it, key, g)
+	}
+	h, value, err := decodeRecord(rec, rev)
+	if err != nil {
+		return nil, err
+	}
+	both := append(append(make([]byte, 0, len(key)+len(value)), key...), value...)
+	found = &row{key: both[:len(key):len(key)], value: both[len(key):], header: h}
+	g.addRow(found)
+	return found, nil
+}
+
+// addRow takes the key's latest version, which is visible.
+func (g *gather) addRow(w *row) {
+	if !exists(w.header) || !g.wanted() {
+		return
+	}
+	kv := g.newKV()
+	kv.Key = w.key
+	w.header.fill(kv)
+	if g.o.KeysOnly {
+		kv.Lease = 0
+	} else if len(w.value) > 0 {
+		kv.Value = w.value
+	}
+	g.out.KVs = append(g.out.KVs, kv)
+}
