@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,9 +32,19 @@ type Client struct {
 	metrics   *metrics
 	tracer    *tracer
 
+	// followed is the node that the map comes from: one that is surely up.
+	followed atomic.Pointer[peer.Client]
+
 	cancel context.CancelFunc
-	work   sync.WaitGroup // what follows the map
+	closed chan struct{}
 	once   sync.Once
+
+	// running are the goroutines that end with closed.
+	running struct {
+		sync.Mutex
+		closed bool
+		work   sync.WaitGroup
+	}
 }
 
 // New returns a client. It does not wait for a node to answer: operations do.
@@ -43,7 +54,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	cfg = cfg.withDefaults()
 	c := &Client{
-		cfg: cfg, directory: newDirectory(), revisions: hlc.NewHybrid(clock.System{}),
+		cfg: cfg, closed: make(chan struct{}), directory: newDirectory(), revisions: hlc.NewHybrid(clock.System{}),
 		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider),
 	}
 	for _, s := range cfg.Endpoints {
@@ -61,7 +72,7 @@ func New(cfg Config) (*Client, error) {
 	c.merger = watchmerge.New(c.router, watchmerge.Knobs{})
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
-	c.work.Go(func() { c.follow(ctx) })
+	c.spawn(func() { c.follow(ctx) })
 	return c, nil
 }
 
@@ -69,13 +80,27 @@ func New(cfg Config) (*Client, error) {
 // ErrClosed. It must not be called by what Go calls back.
 func (c *Client) Close() {
 	c.once.Do(func() {
+		c.running.Lock()
+		c.running.closed = true
+		c.running.Unlock()
+		close(c.closed)
 		c.directory.close()
 		c.cancel()
 		c.nodes.close() // everything under way fails, and nothing is sent again
 		c.merger.Close()
 		c.router.Close()
-		c.work.Wait()
+		c.running.work.Wait()
 	})
+}
+
+// spawn runs f unless the client is closed.
+func (c *Client) spawn(f func()) bool {
+	c.running.Lock()
+	defer c.running.Unlock()
+	if !c.running.closed {
+		c.running.work.Go(f)
+	}
+	return !c.running.closed
 }
 
 // follow keeps the map up to date, from whichever node answers, until ctx ends.
@@ -118,6 +143,7 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 		if err != nil {
 			return told, err
 		}
+		c.followed.Store(node)
 		shards, err := c.directory.take(u)
 		if err != nil {
 			return told, err
@@ -127,4 +153,13 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 			c.cache.Learn(d)
 		}
 	}
+}
+
+// anyNode returns a connection to a node that was up when it was last heard of, for what
+// any node can do.
+func (c *Client) anyNode(ctx context.Context) (*grpc.ClientConn, error) {
+	if _, err := c.directory.Lookup(ctx, nil); err != nil {
+		return nil, err
+	}
+	return c.followed.Load().Conn(), nil
 }

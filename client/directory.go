@@ -144,6 +144,9 @@ func (d *directory) since() *routerpb.FollowShardsRequest {
 	return &routerpb.FollowShardsRequest{Version: d.mu.places.version, ClusterId: d.mu.places.cluster}
 }
 
+// cluster is the cluster's ID, 0 while it is not known.
+func (d *directory) cluster() uint64 { return d.since().ClusterId }
+
 // node returns where a node is reached.
 func (d *directory) node(id shard.NodeID) (endpoint, bool) {
 	d.mu.Lock()
@@ -176,7 +179,7 @@ func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, 
 		d.mu.Unlock()
 		switch {
 		case closed:
-			return nil, ErrClosed
+			return nil, closedError{}
 		case known != nil:
 			return known.lookup(key), nil
 		}

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Put writes a key.
@@ -176,7 +177,7 @@ func (c *Client) startGet(ctx context.Context, op *Op, done func(*pb.RangeRespon
 		return c.router.StartRange(ctx, op.get, done)
 	}
 	return c.router.StartRange(ctx, op.get, func(r *pb.RangeResponse, err error) {
-		if !errors.Is(err, ErrFutureRevision) || op.at.After(time.Now()) {
+		if !errors.Is(err, shard.ErrFutureRevision) || op.at.After(time.Now()) {
 			done(r, err)
 			return
 		}

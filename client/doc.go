@@ -18,6 +18,6 @@
 //	    router.RequestTimeout of every attempt.
 //	X3  The outcome of one operation says nothing about another's: those of a batch fail
 //	    one by one.
-//	X4  What waits to be sent is bounded; beyond it operations fail with ErrOverloaded.
+//	X4  What waits to be sent is bounded; beyond it operations fail with shard.ErrOverloaded.
 //	X5  After Close nothing of the client runs.
 package client

@@ -10,29 +10,23 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Errors that operations end with; errors.Is finds them. What etcd refuses by itself (an
-// empty key, a request that is too large) is etcd's own error of package rpctypes, and a
-// transaction over several shards is refused with *txn.CrossShardError. In all of these
-// cases nothing was applied.
-var (
-	ErrCompacted      = shard.ErrCompacted
-	ErrFutureRevision = shard.ErrFutureRevision
-	ErrLeaseNotFound  = shard.ErrLeaseNotFound
-	ErrNoSpace        = shard.ErrNoSpace
-	// ErrUnavailable: the shard could not be reached, or had no leader, for as long as there
-	// was time.
-	ErrUnavailable = shard.ErrUnavailable
-	// ErrOverloaded: too much is waiting to be sent, or to be carried out.
-	ErrOverloaded = shard.ErrOverloaded
-	// ErrClosed: the client is closed.
-	ErrClosed error = closedError{}
-)
+// What operations end with, besides *UnknownOutcomeError, are errors of package shard
+// (shard.ErrUnavailable, shard.ErrCompacted, …), of etcd where etcd refuses by itself
+// (package rpctypes: an empty key, a request that is too large), *txn.CrossShardError, and
+// the caller's context's. In all of these cases nothing was applied.
 
-// closedError has a code of its own, so that the router takes it for a refusal.
+// ErrClosed ends what comes after Close.
+var ErrClosed = errors.New("the client is closed")
+
+// ErrSessionOver ends what a session waited for when its lease may have ended.
+var ErrSessionOver = errors.New("the session is over")
+
+// closedError has a code, so that the router takes it for a refusal and does not try again.
 type closedError struct{}
 
-func (closedError) Error() string              { return "the client is closed" }
-func (closedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, "client is closed") }
+func (closedError) Error() string              { return ErrClosed.Error() }
+func (closedError) Unwrap() error              { return ErrClosed }
+func (closedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, ErrClosed.Error()) }
 
 // UnknownOutcomeError says that an operation may have been applied, or may still be: it was
 // sent, and no answer came. Whoever gets it looks at the key before doing it again.

@@ -47,7 +47,7 @@ func (n *nodes) at(e endpoint) (*peer.Client, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mu.closed {
-		return nil, ErrClosed
+		return nil, closedError{}
 	}
 	if c := n.mu.clients[e]; c != nil {
 		return c, nil

@@ -21,6 +21,7 @@ const (
 	get
 	del
 	transact
+	watch // only for the sake of options
 )
 
 func kinds() []kind { return []kind{put, get, del, transact} }
@@ -35,6 +36,8 @@ func (k kind) String() string {
 		return "delete"
 	case transact:
 		return "txn"
+	case watch:
+		return "watch"
 	default:
 		return "nothing"
 	}
@@ -50,6 +53,8 @@ type Op struct {
 	txn  *pb.TxnRequest
 	at   time.Time // a get's, when it has one
 	err  error     // why it is none
+
+	previous bool // a watch's: events have what they replaced
 }
 
 // Put writes a key.
@@ -78,6 +83,14 @@ func Txn(compares []Compare, then, orElse []Op) Op {
 	o.txn.Failure = o.branch(orElse)
 	return o
 }
+
+// watchOp gathers the options of a watch; what it watches from is the get's revision.
+func watchOp(key string, options []Option) Op {
+	return Op{kind: watch, get: &pb.RangeRequest{Key: []byte(key)}}.with(options)
+}
+
+// span is that of a get or watch.
+func (o *Op) span() shard.Span { return shard.RequestSpan(o.get.Key, o.get.RangeEnd) }
 
 // branch makes the operations of a transaction.
 func (o *Op) branch(ops []Op) []*pb.RequestOp {
@@ -129,7 +142,7 @@ func (o *Op) firstKey() string {
 	switch o.kind {
 	case put:
 		return string(o.put.Key)
-	case get:
+	case get, watch:
 		return string(o.get.Key)
 	case del:
 		return string(o.del.Key)

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Option says more of an operation. One that does not fit makes the operation fail.
@@ -23,10 +21,10 @@ func (o *Op) misfit(option string) {
 	o.err = fmt.Errorf("%s means nothing to a %s", option, o.kind)
 }
 
-// span sets the end of what the operation touches.
-func (o *Op) span(option string, end []byte) {
+// upTo sets the end of what the operation touches.
+func (o *Op) upTo(option string, end []byte) {
 	switch o.kind {
-	case get:
+	case get, watch:
 		o.get.RangeEnd = end
 	case del:
 		o.del.RangeEnd = end
@@ -35,27 +33,26 @@ func (o *Op) span(option string, end []byte) {
 	}
 }
 
-// WithRange has a get or delete touch all keys from its own up to end, without end.
-func WithRange(end string) Option { return func(o *Op) { o.span("WithRange", []byte(end)) } }
+// WithRange has a get, delete or watch touch all keys from its own up to end, without end.
+func WithRange(end string) Option { return func(o *Op) { o.upTo("WithRange", []byte(end)) } }
 
-// WithPrefix has a get or delete touch all keys that begin with its own; the empty key
+// WithPrefix has a get, delete or watch touch all keys that begin with its own; the empty key
 // stands for all keys.
 func WithPrefix() Option {
 	return func(o *Op) {
-		if o.kind == get && len(o.get.Key) == 0 {
+		end := prefixEnd([]byte(o.firstKey()))
+		switch {
+		case (o.kind == get || o.kind == watch) && len(o.get.Key) == 0:
 			o.get.Key = []byte{0}
-			o.span("WithPrefix", []byte{0})
-			return
-		}
-		if o.kind == del && len(o.del.Key) == 0 {
+		case o.kind == del && len(o.del.Key) == 0:
 			o.del.Key = []byte{0}
 		}
-		o.span("WithPrefix", prefixEnd([]byte(o.firstKey())))
+		o.upTo("WithPrefix", end)
 	}
 }
 
-// WithFromKey has a get or delete touch all keys from its own on.
-func WithFromKey() Option { return func(o *Op) { o.span("WithFromKey", []byte{0}) } }
+// WithFromKey has a get, delete or watch touch all keys from its own on.
+func WithFromKey() Option { return func(o *Op) { o.upTo("WithFromKey", []byte{0}) } }
 
 // prefixEnd is etcd's range_end of all keys with a prefix.
 func prefixEnd(prefix []byte) []byte {
@@ -91,7 +88,7 @@ func WithSameLease() Option {
 	}
 }
 
-// WithPrevious has a put or delete tell what it replaced.
+// WithPrevious has a put or delete tell what it replaced, and a watch what each event did.
 func WithPrevious() Option {
 	return func(o *Op) {
 		switch o.kind {
@@ -99,9 +96,22 @@ func WithPrevious() Option {
 			o.put.PrevKv = true
 		case del:
 			o.del.PrevKv = true
+		case watch:
+			o.previous = true
 		default:
 			o.misfit("WithPrevious")
 		}
+	}
+}
+
+// FromRevision has a watch begin at a revision, in the past or the future.
+func FromRevision(rev int64) Option {
+	return func(o *Op) {
+		if o.kind != watch {
+			o.misfit("FromRevision")
+			return
+		}
+		o.get.Revision = rev
 	}
 }
 
@@ -183,6 +193,3 @@ func IfCreated(key string, r Relation, rev int64) Compare {
 func IfVersion(key string, r Relation, version int64) Compare {
 	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_VERSION, TargetUnion: &pb.Compare_Version{Version: version}}}
 }
-
-// spanOf is the span of a get.
-func (o *Op) spanOf() shard.Span { return shard.RequestSpan(o.get.Key, o.get.RangeEnd) }

@@ -69,7 +69,13 @@ type Router struct {
 	closer   *closer
 	renewer  *renewer
 	patience patience
-	work     sync.WaitGroup // requests that nobody waits for and that are not over
+
+	// started are the requests that nobody waits for and that run on a goroutine.
+	started struct {
+		sync.Mutex
+		closed bool
+		work   sync.WaitGroup
+	}
 }
 
 // New returns a Router.
@@ -81,11 +87,24 @@ func New(cfg Config) *Router {
 }
 
 // Close waits for requests that were started, and ends what the router does for no request
-// in particular. No other may be under way or come.
+// in particular. No other may be under way or come; what is started fails.
 func (r *Router) Close() {
-	r.work.Wait()
+	r.started.Lock()
+	r.started.closed = true
+	r.started.Unlock()
+	r.started.work.Wait()
 	r.renewer.stop()
 	r.closer.stop()
+}
+
+// spawn runs f unless the router is closed.
+func (r *Router) spawn(f func()) bool {
+	r.started.Lock()
+	defer r.started.Unlock()
+	if !r.started.closed {
+		r.started.work.Go(f)
+	}
+	return !r.started.closed
 }
 
 // ErrRequestTimeout tells the end of RequestTimeout from the caller's own deadline.

@@ -131,7 +131,10 @@ func start[R any](r *Router, ctx context.Context, p Place, node shard.NodeID, re
 
 // later carries a request out on a goroutine of its own.
 func later[R any](r *Router, request func() (R, error), done func(R, error)) Call {
-	r.work.Go(func() { done(request()) })
+	if !r.spawn(func() { done(request()) }) {
+		var none R
+		done(none, shard.ErrStopped)
+	}
 	return over{}
 }
 

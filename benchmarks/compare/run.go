@@ -113,6 +113,7 @@ func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Log
 	if err != nil {
 		return err
 	}
+	_, env.Native = s.Kind.(peer.Flotilla)
 	for _, w := range c.Workloads {
 		m, err := measure(ctx, c, w, env, cluster)
 		if err != nil {

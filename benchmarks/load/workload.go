@@ -66,6 +66,8 @@ func Workloads() []Workload {
 		closed{looped: list{name: "list-100", keys: 100, groups: 64, clients: listClientsMax}},
 		closed{looped: list{name: "list-1000", keys: 1000, groups: 16, clients: listClientsMax}},
 		closed{looped: list{name: "list-100k", keys: 100_000, groups: 1, clients: 1}},
+		native{name: "native-put", about: "put by the system's own client", etcd: put{}, client: nativePut},
+		native{name: "native-get", about: "linearizable get by the system's own client", etcd: get{}, client: nativeGet},
 		closed{looped: put{name: "put1", about: "put by one client: latency", one: true}},
 		watchIdle{},
 	}
@@ -89,7 +91,7 @@ func Workloads() []Workload {
 }
 
 // families are the names that mean several workloads, by the prefix of theirs.
-func families() []string { return []string{"list", "watch", "lease", "ycsb"} }
+func families() []string { return []string{"list", "watch", "lease", "ycsb", "native"} }
 
 // Named returns the workloads with the given names, or of the given families.
 func Named(names []string) ([]Workload, error) {
@@ -135,6 +137,8 @@ type Env struct {
 	Conns []*clientv3.Client
 	Sizes
 	Seed uint64
+	// Native: the system serves Flotilla's native client.
+	Native bool
 
 	noise []byte
 	// zipf picks out of the shared keyspace.
@@ -154,9 +158,12 @@ const noiseBytes = 1 << 20
 
 // value is ValueBytes of noise: nothing that compresses, or a store that
 // compresses would be measured with less to write.
-func (e *Env) value(r *rand.Rand) string {
+func (e *Env) value(r *rand.Rand) string { return string(e.bytes(r)) }
+
+// bytes is such a value, not to be changed.
+func (e *Env) bytes(r *rand.Rand) []byte {
 	at := r.IntN(len(e.noise) - e.ValueBytes)
-	return string(e.noise[at : at+e.ValueBytes])
+	return e.noise[at : at+e.ValueBytes]
 }
 
 // NewEnv prepares an environment over open connections.

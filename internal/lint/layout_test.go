@@ -43,7 +43,7 @@ func layers() []layer {
 			"The Raft transport carries bytes between nodes and knows nothing of what is in them."},
 		{[]string{"node/..."}, []string{"node/...", "router/...", "placement/...", "txn", "shard/..."},
 			"The composition root wires what is below it. Commands, clients and benchmarks are above."},
-		{[]string{"client/..."}, append([]string{"client/...", "router/watchmerge"}, routing...),
+		{[]string{"client/..."}, append([]string{"client/...", "router/watchmerge", "router/etcderr"}, routing...),
 			"A client shares the transport-free router with the nodes, and the vocabulary below it.\nWhat stores or serves belongs to nodes."},
 		{[]string{"router/routerpb"}, []string{"shard/shardpb"},
 			"Wire messages import wire messages only."},
@@ -53,8 +53,12 @@ func layers() []layer {
 			"The peer protocol carries the router's requests; who carries them out is given to it."},
 		{[]string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb"}, []string{"router/etcdapi/v3lockpb"},
 			"Wire messages import wire messages only."},
-		{[]string{"router/etcdapi"}, []string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb", "txn", "shard"},
+		{[]string{"router/etcdapi"}, []string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb", "router/etcderr", "txn", "shard"},
 			"The etcd face is given a KV, Watches, Leases and a Cluster; it decides nothing about keys,\nshards or nodes."},
+		{[]string{"router/etcderr"}, []string{"shard"},
+			"Errors are turned into etcd's for nodes and clients alike."},
+		{[]string{"router/native"}, []string{"router", "router/peer", "router/routerpb", "placement/...", "txn", "shard", "shard/shardpb", "shard/hlc"},
+			"What native clients may do is decided before it reaches a replica: those who carry it out\nare given to it."},
 		{[]string{"router/adminapi/adminpb"}, nil,
 			"Wire messages import wire messages only."},
 		{[]string{"router/adminapi"}, []string{"router/adminapi/adminpb", "placement/...", "shard"},
@@ -129,7 +133,7 @@ func checkLayout(t *tree) []finding {
 
 // light packages become part of every program that uses the Go client: none may pull
 // Raft or a storage engine in.
-func light() []string { return []string{"client/...", "router", "router/peer"} }
+func light() []string { return []string{"client/...", "router", "router/peer", "router/watchmerge"} }
 
 // heavy are the modules that light packages stay free of.
 func heavy() []string {

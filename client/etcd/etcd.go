@@ -1,0 +1,64 @@
+// Package etcd moves programs that were written for etcd's client to Flotilla's. What they
+// do with keys goes straight to the shards' leaders, batched; watches, leases and all else
+// are etcd's own client, talking to the nodes' etcd API. So packages concurrency,
+// namespace, mirror and the like work as they are.
+//
+// What differs from etcd is what differs in Flotilla; see docs/ETCD.md.
+package etcd
+
+import (
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/flotilla-kv/flotilla/client"
+)
+
+// New returns an etcd client whose KV is a native client's. Close closes both.
+func New(cfg client.Config) (*clientv3.Client, error) {
+	native, err := client.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	etcd, err := clientv3.New(clientv3.Config{
+		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Logger: zap.NewNop(), DialOptions: dialing(cfg),
+	})
+	if err != nil {
+		native.Close()
+		return nil, fmt.Errorf("make etcd's client: %w", err)
+	}
+	etcd.KV = KV(native)
+	etcd.Lease = lease{etcd.Lease, native}
+	return etcd, nil
+}
+
+// KV is a clientv3.KV over a native client, which it does not close.
+func KV(c *client.Client) clientv3.KV { return clientv3.NewKVFromKVClient(c.KVClient(), nil) }
+
+// dialing has etcd's client find nodes that come back as soon as the native one does: gRPC
+// by itself waits for up to two minutes.
+func dialing(cfg client.Config) []grpc.DialOption {
+	pause := backoff.DefaultConfig
+	pause.BaseDelay, pause.MaxDelay = 50*time.Millisecond, time.Second
+	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: pause})}
+	if cfg.Dial != nil {
+		options = append(options, grpc.WithContextDialer(cfg.Dial))
+	}
+	return options
+}
+
+// lease closes the native client with etcd's: a clientv3.Client closes its Lease.
+type lease struct {
+	clientv3.Lease
+	native *client.Client
+}
+
+// Close implements clientv3.Lease.
+func (l lease) Close() error {
+	l.native.Close()
+	return l.Lease.Close()
+}

@@ -1,0 +1,140 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Grant makes a lease that ends ttl after it was last renewed, and returns its ID. The
+// cluster may give it longer, never less.
+func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
+	conn, err := c.anyNode(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("grant a lease: %w", err)
+	}
+	seconds := int64((ttl + time.Second - 1) / time.Second)
+	resp, err := pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: seconds})
+	if err != nil {
+		return 0, fmt.Errorf("grant a lease: %w", leaseError(err))
+	}
+	return resp.ID, nil
+}
+
+// Revoke ends a lease and deletes the keys attached to it.
+func (c *Client) Revoke(ctx context.Context, lease int64) error {
+	conn, err := c.anyNode(ctx)
+	if err != nil {
+		return fmt.Errorf("revoke lease %x: %w", lease, err)
+	}
+	if _, err := pb.NewLeaseClient(conn).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease}); err != nil {
+		return fmt.Errorf("revoke lease %x: %w", lease, leaseError(err))
+	}
+	return nil
+}
+
+// leaseError gives an answer of etcd's Lease service the words of this package. What says
+// neither that it is done nor that it is refused may have been done.
+func leaseError(err error) error {
+	switch status.Code(err) {
+	case codes.NotFound:
+		return shard.ErrLeaseNotFound
+	case codes.OutOfRange, codes.InvalidArgument, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated:
+		return rpctypes.Error(err)
+	}
+	return &UnknownOutcomeError{Op: "lease", Err: fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)}
+}
+
+// Renew renews a lease once and returns for how long it lives from now on, if nobody renews
+// it again. The request goes straight to the leader that measures the lease's time.
+func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) {
+	ttls, _, err := c.router.KeepAlive(ctx, []int64{lease})
+	if err != nil {
+		return 0, fmt.Errorf("renew lease %x: %w", lease, err)
+	}
+	if ttls[0] <= 0 {
+		return 0, fmt.Errorf("renew lease %x: %w", lease, shard.ErrLeaseNotFound)
+	}
+	return time.Duration(ttls[0]) * time.Second, nil
+}
+
+// Session is a lease that is renewed until the session is closed. It is over when the
+// lease may have ended: from then on somebody else may hold what it held.
+type Session struct {
+	client *Client
+	lease  int64
+	ttl    time.Duration
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewSession begins a session. ctx bounds only the beginning.
+func (c *Client) NewSession(ctx context.Context, ttl time.Duration) (*Session, error) {
+	began := time.Now()
+	lease, err := c.Grant(ctx, ttl)
+	if err != nil {
+		return nil, err
+	}
+	live, cancel := context.WithCancel(context.Background())
+	s := &Session{client: c, lease: lease, ttl: ttl, cancel: cancel, done: make(chan struct{})}
+	if !c.spawn(func() { s.run(live, began) }) {
+		cancel()
+		return nil, ErrClosed
+	}
+	return s, nil
+}
+
+// Lease is the ID of the session's lease, for WithLease.
+func (s *Session) Lease() int64 { return s.lease }
+
+// Done is closed when the session is over.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Close ends the session and its lease.
+func (s *Session) Close(ctx context.Context) error {
+	s.cancel()
+	<-s.done
+	if err := s.client.Revoke(ctx, s.lease); err != nil && !errors.Is(err, shard.ErrLeaseNotFound) {
+		return err
+	}
+	return nil
+}
+
+// run renews the lease. renewed is when the last renewal that succeeded was sent: the time
+// of the lease began after it.
+func (s *Session) run(ctx context.Context, renewed time.Time) {
+	defer close(s.done)
+	defer s.cancel()
+	for pause := s.ttl / 3; ; {
+		select {
+		case <-time.After(min(pause, time.Until(renewed.Add(s.ttl)))):
+		case <-ctx.Done():
+			return
+		case <-s.client.closed:
+			return
+		}
+		sent := time.Now()
+		if !sent.Before(renewed.Add(s.ttl)) {
+			return
+		}
+		attempt, cancel := context.WithDeadline(ctx, renewed.Add(s.ttl))
+		_, err := s.client.Renew(attempt, s.lease)
+		cancel()
+		switch {
+		case err == nil:
+			renewed, pause = sent, s.ttl/3
+		case errors.Is(err, shard.ErrLeaseNotFound):
+			return
+		default:
+			pause = s.ttl / 20
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package client
+
+import (
+	"context"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// Lock is a key that a session holds. It does not keep a holder from acting that was away
+// for longer than its session lived; the guard and the token do.
+type Lock struct {
+	session *Session
+	key     string
+	token   int64
+}
+
+// Lock waits until the session holds the key, which nobody may write but by Lock. It fails
+// with ErrSessionOver when the session ends first.
+func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !s.client.spawn(func() {
+		select {
+		case <-s.done:
+			cancel(ErrSessionOver)
+		case <-ctx.Done():
+		}
+	}) {
+		return nil, ErrClosed
+	}
+	for {
+		held, err := s.client.Txn(ctx, []Compare{IfCreated(key, Equal, 0)},
+			[]Op{Put(key, nil, WithLease(s.lease))}, []Op{Get(key)})
+		if err != nil {
+			return nil, fmt.Errorf("lock %.64q: %w", key, err)
+		}
+		if held.Succeeded {
+			return &Lock{session: s, key: key, token: held.Revision}, nil
+		}
+		holder := held.Results[0].KV()
+		if holder.Lease == s.lease { // an attempt of which the outcome was unknown
+			return &Lock{session: s, key: key, token: holder.CreateRevision}, nil
+		}
+		if err := s.client.awaitDelete(ctx, key, held.Revision+1); err != nil {
+			return nil, fmt.Errorf("wait for lock %.64q: %w", key, err)
+		}
+	}
+}
+
+// awaitDelete returns when the key has been deleted at a revision from rev on.
+func (c *Client) awaitDelete(ctx context.Context, key string, rev int64) error {
+	for changes, err := range c.Watch(ctx, key, FromRevision(rev)) {
+		if err != nil {
+			return err
+		}
+		for _, e := range changes.Events {
+			if e.Type == mvccpb.Event_DELETE {
+				return nil
+			}
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// Guard is a compare that holds as long as the lock does. A transaction that has it changes
+// nothing for a holder that is none any more. The lock's key and the transaction's must lie
+// in one shard: under one prefix, for example.
+func (l *Lock) Guard() Compare { return IfCreated(l.key, Equal, l.token) }
+
+// Token is higher than that of every holder before. Systems outside can refuse whoever
+// comes with a lower one than they have seen.
+func (l *Lock) Token() int64 { return l.token }
+
+// Unlock gives the lock back, if it is still held.
+func (l *Lock) Unlock(ctx context.Context) error {
+	_, err := l.session.client.Txn(ctx, []Compare{l.Guard()}, []Op{Delete(l.key)}, nil)
+	if err != nil {
+		return fmt.Errorf("unlock %.64q: %w", l.key, err)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+// Package etcderr says in etcd's words what became of a request. It is the one place where
+// the vocabulary of package shard turns into gRPC codes and etcd's texts, for nodes that
+// answer etcd's clients and for the native client where it stands in for one of them.
+package etcderr
+
+import (
+	"context"
+	"errors"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// What clientv3 3.7 does with an error, which is what the mapping below is made for:
+//
+//	read (Range, MemberList, …)   tried again on code Unavailable, any text
+//	LeaseGrant, LeaseRevoke       as reads: a second lease harms nobody, and what was
+//	                              revoked is not found
+//	write (Put, Txn, …)           tried again on Unavailable with one of the texts
+//	                              "there is no address available" and
+//	                              "there is no connection available"
+//	either                        tried again on Canceled and DeadlineExceeded while
+//	                              the caller's own context is alive
+//
+// The last line is why a write is never answered with these two codes (E2 of package
+// etcdapi): the server may see the end of a deadline first, and the client would apply it
+// twice.
+
+// Read turns the error of a request that changes nothing into what its client
+// is told. ctx is the client's.
+func Read(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if known := translate(err); known != nil {
+		return known
+	}
+	if isContextError(err) {
+		if ctx.Err() != nil {
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		// A deadline of the server's own: trying again may help.
+		return rpctypes.ErrGRPCTimeout
+	}
+	return unknown(err)
+}
+
+// Write turns the error of a request that may change something into what its
+// client is told.
+func Write(err error) error {
+	if err == nil {
+		return nil
+	}
+	known := translate(err)
+	switch {
+	case known == nil && isContextError(err), known != nil && retriedAsWrite(known):
+		return rpctypes.ErrGRPCTimeout
+	case known == nil:
+		return unknown(err)
+	default:
+		return known
+	}
+}
+
+// translate returns etcd's error for err, or nil when the vocabulary does not have it.
+func translate(err error) error {
+	var (
+		wrongShard *shard.WrongShardError
+		notLeader  *shard.NotLeaderError
+		noReplica  *shard.NoReplicaError
+		notClosed  *shard.NotClosedError
+		client     rpctypes.EtcdError
+		own        interface{ GRPCStatus() *status.Status }
+	)
+	switch {
+	// Before all else: whatever caused it, what a client must know is the outcome.
+	case errors.Is(err, shard.ErrUnknownOutcome):
+		return rpctypes.ErrGRPCTimeout
+
+	// Refusals: the request was understood, and the answer is no.
+	case errors.Is(err, shard.ErrCompacted):
+		return rpctypes.ErrGRPCCompacted
+	case errors.Is(err, shard.ErrFutureRevision):
+		return rpctypes.ErrGRPCFutureRev
+	case errors.Is(err, shard.ErrKeyNotFound):
+		return rpctypes.ErrGRPCKeyNotFound
+	case errors.Is(err, shard.ErrLeaseNotFound):
+		return rpctypes.ErrGRPCLeaseNotFound
+	case errors.Is(err, shard.ErrLeaseExists):
+		return rpctypes.ErrGRPCLeaseExist
+	case errors.Is(err, shard.ErrNoSpace):
+		return rpctypes.ErrGRPCNoSpace
+	case errors.Is(err, shard.ErrCorrupt):
+		return rpctypes.ErrGRPCCorrupt
+
+	// Failures to get an answer.
+	case errors.Is(err, shard.ErrOverloaded):
+		return rpctypes.ErrGRPCRequestTooManyRequests
+	case errors.Is(err, shard.ErrClockUntrusted):
+		return rpctypes.ErrGRPCUnhealthy
+	case errors.Is(err, shard.ErrStopped):
+		return rpctypes.ErrGRPCStopped
+
+	// The router retries these until its time is over; then this is what remains.
+	case errors.As(err, &notLeader), errors.As(err, &wrongShard):
+		return rpctypes.ErrGRPCLeaderChanged
+	case errors.As(err, &noReplica), errors.Is(err, shard.ErrUnavailable):
+		return rpctypes.ErrGRPCNoLeader
+	case errors.As(err, &notClosed):
+		return rpctypes.ErrGRPCTimeoutWaitAppliedIndex
+
+	// Errors that know their code, package txn's for example. They are unwrapped:
+	// what was added around them would spoil the exact text (E3 of package etcdapi).
+	case errors.As(err, &client):
+		return status.Error(client.Code(), client.Error())
+	case errors.As(err, &own):
+		return own.GRPCStatus().Err()
+	}
+	return nil
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// retriedAsWrite reports whether clientv3 would send a write again on this answer.
+func retriedAsWrite(err error) bool {
+	s, ok := status.FromError(err)
+	if !ok {
+		return false
+	}
+	switch s.Code() {
+	case codes.Canceled, codes.DeadlineExceeded:
+		return true
+	case codes.Unavailable:
+		return s.Message() == "there is no address available" || s.Message() == "there is no connection available"
+	default:
+		return false
+	}
+}
+
+// unknown is the answer for an error outside the vocabulary. Clients never retry it.
+func unknown(err error) error { return status.Error(codes.Unknown, err.Error()) }

@@ -1,0 +1,350 @@
+package native_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/native"
+	"github.com/flotilla-kv/flotilla/router/peer"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// replicas stands for a node's: it records what reaches them.
+type replicas struct {
+	write func(*router.Request, func(*router.Reply, error)) // nil answers at once
+
+	mu      sync.Mutex
+	reached []*router.Request
+}
+
+func (r *replicas) note(req *router.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reached = append(r.reached, req)
+}
+
+func (r *replicas) all() []*router.Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reached
+}
+
+func (r *replicas) Write(req *router.Request, done func(*router.Reply, error)) {
+	r.note(req)
+	if r.write != nil {
+		r.write(req, done)
+		return
+	}
+	done(&router.Reply{Rev: 7, Message: &pb.PutResponse{}}, nil)
+}
+
+func (r *replicas) Read(_ context.Context, req *router.Request) (*router.Reply, error) {
+	r.note(req)
+	return &router.Reply{Rev: 7}, nil
+}
+
+func (r *replicas) Subscribe(*router.Subscription, func()) (router.Feed, error) {
+	return nil, shard.ErrCompacted
+}
+
+// routed stands for the node's router.
+type routed struct{}
+
+func (routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: 1000 + req.Lease}}, nil
+}
+
+func (routed) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
+	return nil, shard.ErrLeaseNotFound
+}
+
+// still is a clock that stands.
+type still struct{ now time.Time }
+
+func (c still) Now() time.Time { return c.now }
+
+type harness struct {
+	replicas *replicas
+	seen     *hlc.Hybrid
+	clock    still
+	conn     *grpc.ClientConn
+	table    *placement.Map
+}
+
+func serve(t *testing.T) *harness {
+	h := &harness{replicas: &replicas{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, table: table(t)}
+	h.seen = hlc.NewHybrid(h.clock)
+	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
+	native.New(native.Config{
+		Executor: h.replicas, Publisher: h.replicas, Router: routed{}, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
+		Table: func() (*placement.Map, <-chan struct{}) { return h.table, nil },
+	}).Register(server)
+	listener := bufconn.Listen(1 << 20)
+	var served sync.WaitGroup
+	served.Go(func() { _ = server.Serve(listener) })
+	conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(t, err)
+	h.conn = conn
+	t.Cleanup(func() {
+		conn.Close()
+		server.Stop()
+		served.Wait()
+	})
+	return h
+}
+
+func table(t *testing.T) *placement.Map {
+	state := placement.NewState()
+	c := &placementpb.InitCluster{ClusterId: 9, ReplicationFactor: 1, Nodes: []*placementpb.Node{
+		{NodeId: 1, Name: "n1", PeerAddr: "127.0.0.1:1", Incarnation: []byte("secret"), ClientUrls: []string{"http://127.0.0.1:2"}},
+	}}
+	require.NoError(t, placement.ResultError(state.Apply(&placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: c}})))
+	return state.Map()
+}
+
+// exchange sends one frame and returns the replies, by request.
+func (h *harness) exchange(t *testing.T, frame *routerpb.Frame) ([]*routerpb.Reply, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := routerpb.NewNativeClient(h.conn).Exchange(ctx, grpc.ForceCodecV2(peer.Codec()))
+	require.NoError(t, err)
+	for i, r := range frame.Requests {
+		r.Id = uint64(i)
+	}
+	require.NoError(t, stream.Send(frame))
+	replies := make([]*routerpb.Reply, len(frame.Requests))
+	for got := 0; got < len(replies); {
+		in, err := stream.Recv()
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range in.Replies {
+			replies[r.Id] = r
+			got++
+		}
+	}
+	return replies, nil
+}
+
+func body(t *testing.T, m proto.Message) []byte {
+	data, err := proto.Marshal(m)
+	require.NoError(t, err)
+	return data
+}
+
+func write(kind shardpb.Kind, data []byte) *routerpb.Request {
+	return &routerpb.Request{Shard: 2, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Epoch: 1, Body: data}}
+}
+
+func read(op routerpb.Op, data []byte) *routerpb.Request {
+	return &routerpb.Request{Shard: 2, Op: op, Body: data}
+}
+
+// V1: what no user may ask reaches no replica, whatever it is dressed up as.
+func TestHostileFrames(t *testing.T) {
+	h := serve(t)
+	put := body(t, &pb.PutRequest{Key: []byte("k"), Value: []byte("v")})
+	writes := body(t, &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("k")}}}}})
+	frame := &routerpb.Frame{}
+	add := func(r *routerpb.Request) { frame.Requests = append(frame.Requests, r) }
+	for number := range shardpb.Kind_name {
+		switch kind := shardpb.Kind(number); kind {
+		case shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN, shardpb.Kind_CLOSE:
+		default:
+			add(write(kind, put))
+		}
+	}
+	add(write(99, put))
+	for number := range routerpb.Op_name {
+		switch op := routerpb.Op(number); op {
+		case routerpb.Op_OP_HASH, routerpb.Op_OP_UNKNOWN:
+			add(read(op, nil))
+		}
+	}
+	add(read(77, nil))
+	add(read(routerpb.Op_OP_WRITE, put))                                                                    // no command
+	add(read(routerpb.Op_OP_TXN, writes))                                                                   // a write that says it is a read
+	add(read(routerpb.Op_OP_RANGE, []byte("\xff\xff\xff")))                                                 // no range
+	add(read(routerpb.Op_OP_RANGE, nil))                                                                    // no key
+	add(write(shardpb.Kind_PUT, []byte("\xff\xff\xff")))                                                    // no put
+	add(write(shardpb.Kind_PUT, nil))                                                                       // no key
+	add(write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 1536*1024)}))) // too large
+	add(write(shardpb.Kind_TXN, body(t, deep(200))))                                                        // too deep
+	future := write(shardpb.Kind_CLOSE, nil)
+	future.Command.Revision = 1 << 60
+	add(future)
+	replies, err := h.exchange(t, frame)
+	require.NoError(t, err)
+	for i, r := range replies {
+		require.NotEqual(t, routerpb.Code_OK, r.Code, "request %d: %v", i, frame.Requests[i])
+		require.NotEqual(t, routerpb.Code_UNKNOWN_OUTCOME, r.Code, "a refusal is certain: %v", frame.Requests[i])
+	}
+	require.Empty(t, h.replicas.all())
+}
+
+// deep is a transaction in a transaction, and so on.
+func deep(n int) *pb.TxnRequest {
+	t := &pb.TxnRequest{}
+	for range n {
+		t = &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{RequestTxn: t}}}}
+	}
+	return t
+}
+
+// V1: of a command, only what is the client's to say reaches the replica.
+func TestCommandsAreMadeAnew(t *testing.T) {
+	h := serve(t)
+	put := write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k")}))
+	put.Command.Descriptor_ = &shardpb.Descriptor{ShardId: 2}
+	put.Command.Child = &shardpb.Descriptor{ShardId: 3}
+	put.Command.Stamp, put.Command.Revision, put.Grows = 1<<50, 1<<50, false
+	del := write(shardpb.Kind_DELETE_RANGE, body(t, &pb.DeleteRangeRequest{Key: []byte("k")}))
+	del.Grows = true
+	replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{put, del}})
+	require.NoError(t, err)
+	require.Equal(t, routerpb.Code_OK, replies[0].Code)
+	got := h.replicas.all()
+	require.True(t, proto.Equal(&shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 1, Body: put.Command.Body}, got[0].Command), "%v", got[0].Command)
+	require.True(t, got[0].Grows, "whether there is space is not for the client to say")
+	require.False(t, got[1].Grows)
+}
+
+// V2: revisions from the future are not believed, those of now are.
+func TestTimeIsNotTheClients(t *testing.T) {
+	h := serve(t)
+	now := shard.TickAt(h.clock.now)
+	probe := func(highest shard.Revision) {
+		_, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{read(routerpb.Op_OP_PROBE, nil)}, HighestRevision: int64(highest)})
+		require.NoError(t, err)
+	}
+	probe(1 << 60)
+	require.Zero(t, h.seen.Seen())
+	late := shard.TickAt(h.clock.now.Add(time.Hour)).Revision()
+	probe(late)
+	require.Zero(t, h.seen.Seen())
+	probe(now.Revision())
+	require.Equal(t, now.Revision(), h.seen.Seen(), "what the client has read is below what it writes next")
+
+	closing := write(shardpb.Kind_CLOSE, nil)
+	closing.Command.Revision = int64(late)
+	replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{closing}})
+	require.NoError(t, err)
+	require.Equal(t, routerpb.Code_STATUS, replies[0].Code)
+	require.Equal(t, uint32(codes.InvalidArgument), replies[0].Status)
+	h.seen.Observe(late) // a node whose clock is wrong has minted it
+	replies, err = h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{closing}})
+	require.NoError(t, err)
+	require.Equal(t, routerpb.Code_OK, replies[0].Code)
+}
+
+// V3: too many requests in a frame end the stream; too many under way hold it up.
+func TestStreamsAreBounded(t *testing.T) {
+	h := serve(t)
+	frame := &routerpb.Frame{}
+	for range 2000 {
+		frame.Requests = append(frame.Requests, read(routerpb.Op_OP_PROBE, nil))
+	}
+	_, err := h.exchange(t, frame)
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	require.Empty(t, h.replicas.all())
+
+	var held sync.Map
+	var number int
+	h.replicas.write = func(_ *router.Request, done func(*router.Reply, error)) {
+		held.Store(number, done)
+		number++
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := routerpb.NewNativeClient(h.conn).Exchange(ctx, grpc.ForceCodecV2(peer.Codec()))
+	require.NoError(t, err)
+	const frames, each = 20, 500
+	for range frames {
+		frame := &routerpb.Frame{}
+		for range each {
+			frame.Requests = append(frame.Requests, write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k")})))
+		}
+		require.NoError(t, stream.Send(frame))
+	}
+	const most = 8192
+	require.Eventually(t, func() bool { return len(h.replicas.all()) == most }, 20*time.Second, time.Millisecond)
+	require.Never(t, func() bool { return len(h.replicas.all()) > most }, 50*time.Millisecond, time.Millisecond)
+	held.Range(func(_, done any) bool {
+		done.(func(*router.Reply, error))(&router.Reply{Message: &pb.PutResponse{}}, nil)
+		return true
+	})
+	require.Eventually(t, func() bool { return len(h.replicas.all()) == frames*each }, 20*time.Second, time.Millisecond)
+}
+
+// V4: a shard that does not know the lease is told by the node.
+func TestLeasesAreMadeKnownByTheNode(t *testing.T) {
+	h := serve(t)
+	h.replicas.write = func(_ *router.Request, done func(*router.Reply, error)) {
+		done(nil, fmt.Errorf("refused: %w", &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1}))
+	}
+	replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{
+		write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Lease: 5})),
+		write(shardpb.Kind_TXN, body(t, &pb.TxnRequest{})),
+		write(shardpb.Kind_DELETE_RANGE, body(t, &pb.DeleteRangeRequest{Key: []byte("k")})),
+	}})
+	require.NoError(t, err)
+	require.Equal(t, int64(1005), replies[0].Revision, "the router's answer")
+	require.Equal(t, routerpb.Code_LEASE_NOT_FOUND, replies[1].Code)
+	require.Equal(t, routerpb.Code_STATUS, replies[2].Code)
+}
+
+// V5: where keys and nodes are, and no more.
+func TestFollowShards(t *testing.T) {
+	h := serve(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	follow := func(req *routerpb.FollowShardsRequest) *routerpb.ShardsUpdate {
+		stream, err := routerpb.NewNativeClient(h.conn).FollowShards(ctx, req)
+		require.NoError(t, err)
+		u, err := stream.Recv()
+		require.NoError(t, err)
+		return u
+	}
+	whole := follow(&routerpb.FollowShardsRequest{})
+	require.True(t, whole.Whole)
+	require.Equal(t, uint64(9), whole.ClusterId)
+	require.Len(t, whole.Shards, 1)
+	require.Equal(t, []string{"http://127.0.0.1:2"}, whole.Nodes[0].ClientUrls)
+	require.NotContains(t, string(body(t, whole)), "secret")
+	require.True(t, proto.Equal(whole, follow(&routerpb.FollowShardsRequest{Version: 100, ClusterId: 4})), "the version of another cluster means nothing")
+}
+
+func TestSubscribeRefuses(t *testing.T) {
+	h := serve(t)
+	subscribe := func(from int64) (*routerpb.ChangesFrame, error) {
+		stream, err := routerpb.NewNativeClient(h.conn).Subscribe(t.Context(), &routerpb.SubscribeRequest{Shard: 2, From: from}, grpc.ForceCodecV2(peer.Codec()))
+		require.NoError(t, err)
+		return stream.Recv()
+	}
+	_, err := subscribe(0)
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	frame, err := subscribe(5)
+	require.NoError(t, err)
+	require.Equal(t, routerpb.Code_COMPACTED, frame.Error.GetCode(), "%v", frame)
+}
