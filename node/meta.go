@@ -208,7 +208,20 @@ func (m *meta) RecordCompaction(ctx context.Context, rev shard.Revision) error {
 	if errors.As(err, &refused) && refused.Code == placementpb.Code_COMPACTED {
 		return shard.ErrCompacted
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for {
+		known, changed := m.node.table.next()
+		if known.Compacted() >= rev {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the compaction to be in the own copy of the placement table: %w: %w", shard.ErrUnknownOutcome, context.Cause(ctx))
+		}
+	}
 }
 
 // Compacted implements router.Compactions.

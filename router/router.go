@@ -26,7 +26,7 @@ type Revisions interface {
 // Compactions is the cluster-wide record of history that may go.
 type Compactions interface {
 	// RecordCompaction makes rev the compaction revision, or returns
-	// shard.ErrCompacted when one at least as high is recorded.
+	// shard.ErrCompacted when one at least as high is recorded. Compacted knows it then.
 	RecordCompaction(ctx context.Context, rev shard.Revision) error
 	// Compacted is the highest revision recorded, as far as this process knows.
 	Compacted() shard.Revision
@@ -46,7 +46,7 @@ type Config struct {
 	Starter     Starter    // nil where every request is waited for
 	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
-	Compactions Compactions
+	Compactions Compactions // nil where nobody compacts
 	// ElectionTimeout is how long a shard may be without a leader before it looks for
 	// another. The shortest TTL of leases is made from it.
 	ElectionTimeout time.Duration

@@ -17,6 +17,15 @@ type Source struct {
 	Node shard.NodeID
 }
 
+// Compacted is the revision below which there is no history any more, as far as this
+// process knows.
+func (r *Router) Compacted() shard.Revision {
+	if r.cfg.Compactions == nil {
+		return 0
+	}
+	return r.cfg.Compactions.Compacted()
+}
+
 // Locate returns the place of the shard that owns key, as far as the cache knows.
 func (r *Router) Locate(ctx context.Context, key []byte) (Place, error) {
 	return r.cfg.Cache.Lookup(ctx, key)

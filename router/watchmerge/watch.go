@@ -46,6 +46,12 @@ func (m *Merger) Open(o Options, ready func()) *Watch {
 	w.first = part{watch: w, span: o.Span}
 	w.single[0] = &w.first
 	w.parts = w.single[:]
+	// A replica of this node may be behind a compaction that was acknowledged here.
+	if c := m.router.Compacted(); o.From < c {
+		w.end(&shard.CompactedError{Compacted: c})
+		ready()
+		return w
+	}
 	if !w.first.openHere() {
 		w.first.reopen()
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -238,6 +239,37 @@ func TestCompacted(t *testing.T) {
 			require.Equal(t, "a ", c.keys())
 			m.Close()
 		}
+	})
+}
+
+// recorded is a compaction that the process knows of.
+type recorded struct {
+	router.Compactions
+	at shard.Revision
+}
+
+func (r *recorded) Compacted() shard.Revision { return r.at }
+
+// What was compacted through this process cannot be watched here, even where no replica has
+// heard of it.
+func TestCompactionThatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.frozen = true
+		m, _ := w.merger()
+		first, second := w.put("a"), w.put("b")
+		w.recorded.at = second
+		c := m.client(t, shard.Everything(), first)
+		synctest.Wait()
+		c.take(64)
+		var compacted *shard.CompactedError
+		require.ErrorAs(t, c.err, &compacted)
+		require.Equal(t, second, compacted.Compacted)
+		require.Empty(t, w.feeds)
+		c = m.client(t, shard.Everything(), second)
+		c.until(second)
+		require.NoError(t, c.err)
+		m.Close()
 	})
 }
 

@@ -34,6 +34,7 @@ type world struct {
 	log       []*mvccpb.Event
 	clock     shard.Tick
 	compacted shard.Revision
+	recorded  recorded // what the process of the merger knows
 	feeds     map[*modelFeed]bool
 	opened    int // feeds, since the test began
 	closes    int
@@ -70,7 +71,7 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 
 // merger returns a Merger on node 1.
 func (w *world) merger() (*Merger, *router.Router) {
-	r := router.New(router.Config{Self: 1, Cache: router.NewCache(w, 64), Sender: w, Subscriber: w, Revisions: w})
+	r := router.New(router.Config{Self: 1, Cache: router.NewCache(w, 64), Sender: w, Subscriber: w, Revisions: w, Compactions: &w.recorded})
 	m := New(r, Knobs{})
 	w.t.Cleanup(func() {
 		m.Close()
