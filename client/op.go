@@ -57,7 +57,7 @@ type Op struct {
 	previous bool // a watch's: events have what they replaced
 }
 
-// Put writes a key.
+// Put writes a key. The value must not be changed until the operation has ended.
 func Put(key string, value []byte, options ...Option) Op {
 	return Op{kind: put, put: &pb.PutRequest{Key: []byte(key), Value: value}}.with(options)
 }

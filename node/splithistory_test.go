@@ -91,7 +91,7 @@ func TestHistoriesUnderSplits(t *testing.T) {
 			c := testcluster.Start(t, testcluster.Options{})
 			audit(t, c)
 			cfg := robustness.DefaultConfig(time.Now().UnixNano()%1000, 8*time.Second)
-			cfg.PromptProgress = true
+			cfg.PromptProgress, cfg.Native = true, true
 			cfg.Nemesis.Weights = weights
 			cfg.Nemesis.Changes = robustness.Between{Min: 200 * time.Millisecond, Max: 600 * time.Millisecond}
 			res, err := robustness.Run(t.Context(), reshaped{Cluster: c}, cfg)

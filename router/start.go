@@ -46,12 +46,8 @@ func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb
 	if !ok {
 		return again()
 	}
-	cmd, err := command(shardpb.Kind_PUT, req, true)
-	if err != nil {
-		done(nil, err)
-		return over{}
-	}
-	return start(r, ctx, p, r.writer(p, 0), &cmd, putResponse, again, done)
+	cmd := putCommand(req)
+	return start(ctx, r, p, r.writer(p, 0), &cmd, putResponse, again, done)
 }
 
 // StartRange is Range without waiting.
@@ -64,7 +60,7 @@ func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func
 		return again()
 	}
 	sub := &Request{Op: routerpb.Op_OP_RANGE, Message: req, Serializable: req.Serializable}
-	return start(r, ctx, p, r.reader(p, 0), sub, rangeResponse, again, done)
+	return start(ctx, r, p, r.reader(p, 0), sub, rangeResponse, again, done)
 }
 
 // StartDeleteRange is DeleteRange without waiting.
@@ -81,7 +77,7 @@ func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeReques
 		done(nil, err)
 		return over{}
 	}
-	return start(r, ctx, p, r.writer(p, 0), &cmd, deleteResponse, again, done)
+	return start(ctx, r, p, r.writer(p, 0), &cmd, deleteResponse, again, done)
 }
 
 // StartTxn is Txn without waiting.
@@ -102,12 +98,12 @@ func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb
 		done(nil, err)
 		return over{}
 	}
-	return start(r, ctx, p, r.writer(p, 0), &cmd, txnResponse, again, done)
+	return start(ctx, r, p, r.writer(p, 0), &cmd, txnResponse, again, done)
 }
 
 // start makes the first attempt of a request to the shard at p. response makes the answer
 // of the shard's; again is what remains to be tried.
-func start[R any](r *Router, ctx context.Context, p Place, node shard.NodeID, req *Request, response func(*Reply) R, again func() Call, done func(R, error)) Call {
+func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, req *Request, response func(*Reply) R, again func() Call, done func(R, error)) Call {
 	if node == 0 {
 		return again()
 	}

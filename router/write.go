@@ -17,11 +17,7 @@ import (
 
 // Put writes one key. The request has been validated.
 func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
-	cmd, err := command(shardpb.Kind_PUT, req, true)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := r.write(ctx, req.Key, cmd)
+	reply, err := r.write(ctx, req.Key, putCommand(req))
 	if err != nil {
 		return nil, err
 	}
@@ -289,6 +285,11 @@ func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) 
 		return Request{}, fmt.Errorf("encode %v command: %w", kind, err)
 	}
 	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Body: body}, Grows: grows}, nil
+}
+
+// putCommand is command for a put.
+func putCommand(req *pb.PutRequest) Request {
+	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_PUT, Body: encodePut(req)}, Grows: true}
 }
 
 // mark makes a command that carries only a revision.

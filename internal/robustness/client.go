@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-kv/flotilla/client"
+	"github.com/flotilla-kv/flotilla/client/etcd"
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
@@ -28,6 +30,15 @@ func dial(endpoints []string) (*clientv3.Client, error) {
 			MinConnectTimeout: time.Second,
 		})},
 	})
+	if err != nil {
+		return nil, fmt.Errorf("dial %v: %w", endpoints, err)
+	}
+	return cli, nil
+}
+
+// dialNative makes a native client that looks like etcd's.
+func dialNative(endpoints []string) (*clientv3.Client, error) {
+	cli, err := etcd.New(client.Config{Endpoints: endpoints})
 	if err != nil {
 		return nil, fmt.Errorf("dial %v: %w", endpoints, err)
 	}

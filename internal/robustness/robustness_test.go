@@ -35,7 +35,7 @@ func TestClusterKeepsItsPromises(t *testing.T) {
 		return
 	}
 	f.eachSeed(t, func(t *testing.T, cfg robustness.Config) {
-		cfg.PromptProgress = true
+		cfg.PromptProgress, cfg.Native = true, true
 		if cfg.Seed%2 == 0 {
 			f.keepShards(t, cfg)
 		} else {

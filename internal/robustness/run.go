@@ -20,6 +20,8 @@ type Config struct {
 	Nemesis  Nemesis
 	// ShardOf names the shard of a key for history.Check; nil when shards may change.
 	ShardOf func(key string) string
+	// Native has every third client be Flotilla's own (client/etcd).
+	Native bool
 	// PromptProgress and LateBy are for history.Check.
 	PromptProgress bool
 	LateBy         time.Duration
@@ -81,7 +83,7 @@ func (r Result) String() string {
 func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	nodes := len(sys.Endpoints())
 	names := sys.Endpoints()
-	conns, err := connect(names, max(cfg.Workload.Clients, 2*nodes))
+	conns, err := connect(names, max(cfg.Workload.Clients, 2*nodes), cfg.Native)
 	if err != nil {
 		return Result{}, err
 	}

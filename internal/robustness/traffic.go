@@ -14,15 +14,20 @@ import (
 )
 
 // connections are the clients of a run. Half of them talk to one node each, which sees
-// what that node believes; the others go to all nodes in turn, as applications do.
+// what that node believes; the others go to all nodes in turn, as applications do. A native
+// client goes to all nodes by itself, whichever it begins with.
 type connections []*clientv3.Client
 
-func connect(endpoints []string, n int) (connections, error) {
+func connect(endpoints []string, n int, native bool) (connections, error) {
 	var out connections
 	for i := range n {
 		to := endpoints
 		if i%2 == 0 {
 			to = endpoints[i/2%len(endpoints):][:1]
+		}
+		dial := dial
+		if native && i%3 == 0 {
+			dial = dialNative
 		}
 		cli, err := dial(to)
 		if err != nil {

@@ -61,8 +61,7 @@ func (g *gate) spawn(f func()) {
 
 // Write implements peer.Executor. It waits while too many are under way.
 func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
-	body, err := g.admitWrite(req)
-	if err != nil {
+	if err := g.admitWrite(req); err != nil {
 		done(nil, err)
 		return
 	}
@@ -77,7 +76,7 @@ func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
 		if err != nil && errors.As(err, &refused) {
 			g.spawn(func() {
 				defer func() { <-g.writes }()
-				done(g.route(body))
+				done(g.route(req.Command))
 			})
 			return
 		}
@@ -87,22 +86,31 @@ func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
 }
 
 // route has the node's router carry out a write whose lease its shard does not know (V4).
-func (g *gate) route(body proto.Message) (*router.Reply, error) {
-	switch body := body.(type) {
-	case *pb.PutRequest:
-		resp, err := g.cfg.Router.Put(g.ctx, body)
+// It has been admitted.
+func (g *gate) route(cmd *shardpb.Command) (*router.Reply, error) {
+	switch cmd.Kind {
+	case shardpb.Kind_PUT:
+		put := &pb.PutRequest{}
+		if err := proto.Unmarshal(cmd.Body, put); err != nil {
+			return nil, refusal("a body that is none: %v", err)
+		}
+		resp, err := g.cfg.Router.Put(g.ctx, put)
 		if err != nil {
 			return nil, err
 		}
 		return &router.Reply{Rev: shard.Revision(resp.Header.Revision), Message: resp}, nil
-	case *pb.TxnRequest:
-		resp, err := g.cfg.Router.Txn(g.ctx, body)
+	case shardpb.Kind_TXN:
+		t := &pb.TxnRequest{}
+		if err := proto.Unmarshal(cmd.Body, t); err != nil {
+			return nil, refusal("a body that is none: %v", err)
+		}
+		resp, err := g.cfg.Router.Txn(g.ctx, t)
 		if err != nil {
 			return nil, err
 		}
 		return &router.Reply{Rev: shard.Revision(resp.Header.Revision), Message: resp}, nil
 	}
-	return nil, refusal("%T attaches no lease", body)
+	return nil, refusal("a command of kind %s attaches no lease", cmd.Kind)
 }
 
 // Read implements peer.Executor.
@@ -113,34 +121,66 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 	return g.cfg.Executor.Read(ctx, req)
 }
 
-// admitWrite checks a write and takes from it what is not the client's to say. It returns
-// what the command holds.
-func (g *gate) admitWrite(req *router.Request) (proto.Message, error) {
+// admitWrite checks a write and takes from it what is not the client's to say.
+func (g *gate) admitWrite(req *router.Request) error {
 	cmd := req.Command
 	req.Command = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
 	req.Grows = false
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
-		put := &pb.PutRequest{}
 		req.Grows = true
-		return put, g.admitBody(cmd.Body, put, func() error { return txn.CheckPut(put) })
+		if isPlainPut(cmd.Body) && loggedBytes(cmd.Body) <= g.cfg.MaxRequestBytes {
+			return nil
+		}
+		put := &pb.PutRequest{}
+		return g.admitBody(cmd.Body, put, func() error { return txn.CheckPut(put) })
 	case shardpb.Kind_DELETE_RANGE:
 		del := &pb.DeleteRangeRequest{}
-		return del, g.admitBody(cmd.Body, del, func() error { return txn.CheckDeleteRange(del) })
+		return g.admitBody(cmd.Body, del, func() error { return txn.CheckDeleteRange(del) })
 	case shardpb.Kind_TXN:
 		t := &pb.TxnRequest{}
 		err := g.admitBody(cmd.Body, t, func() error { return txn.CheckTxn(t, g.cfg.MaxTxnOps) })
 		req.Grows = err == nil && txn.Grows(t)
-		return t, err
+		return err
 	case shardpb.Kind_CLOSE:
 		floor := shard.Revision(cmd.Revision)
 		if floor > g.bound.limit() {
-			return nil, refusal("a close to revision %d, which is in the future", floor)
+			return refusal("a close to revision %d, which is in the future", floor)
 		}
 		req.Command.Body, req.Command.Revision = nil, cmd.Revision
-		return nil, nil
+		return nil
 	}
-	return nil, refusal("a command of kind %s is not a client's to give", cmd.Kind)
+	return refusal("a command of kind %s is not a client's to give", cmd.Kind)
+}
+
+// isPlainPut reports whether the body is a put of a key, a value and a lease and nothing
+// else, which CheckPut would let pass. Almost all are, and need not be unmarshalled here.
+func isPlainPut(body []byte) bool {
+	hasKey := false
+	for len(body) > 0 {
+		field, wire, n := protowire.ConsumeTag(body)
+		if n < 0 {
+			return false
+		}
+		body = body[n:]
+		switch {
+		case field == 1 && wire == protowire.BytesType:
+			var key []byte
+			key, n = protowire.ConsumeBytes(body)
+			hasKey = len(key) > 0
+		case field == 2 && wire == protowire.BytesType:
+			_, n = protowire.ConsumeBytes(body)
+		case field == 3 && wire == protowire.VarintType:
+			_, n = protowire.ConsumeVarint(body)
+		default:
+			return false
+		}
+		if n < 0 {
+			return false
+		}
+		body = body[n:]
+	}
+	return hasKey
 }
 
 func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error {

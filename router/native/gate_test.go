@@ -183,11 +183,13 @@ func TestHostileFrames(t *testing.T) {
 		}
 	}
 	add(read(77, nil))
-	add(read(routerpb.Op_OP_WRITE, put))                                                                    // no command
-	add(read(routerpb.Op_OP_TXN, writes))                                                                   // a write that says it is a read
-	add(read(routerpb.Op_OP_RANGE, []byte("\xff\xff\xff")))                                                 // no range
-	add(read(routerpb.Op_OP_RANGE, nil))                                                                    // no key
-	add(write(shardpb.Kind_PUT, []byte("\xff\xff\xff")))                                                    // no put
+	add(read(routerpb.Op_OP_WRITE, put))                                // no command
+	add(read(routerpb.Op_OP_TXN, writes))                               // a write that says it is a read
+	add(read(routerpb.Op_OP_RANGE, []byte("\xff\xff\xff")))             // no range
+	add(read(routerpb.Op_OP_RANGE, nil))                                // no key
+	add(write(shardpb.Kind_PUT, []byte("\xff\xff\xff")))                // no put
+	add(write(shardpb.Kind_PUT, []byte{1<<3 | 2, 1, 'k', 1<<3 | 2, 0})) // a key, and then none
+	add(write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Value: []byte("v"), IgnoreValue: true})))
 	add(write(shardpb.Kind_PUT, nil))                                                                       // no key
 	add(write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 1536*1024)}))) // too large
 	add(write(shardpb.Kind_TXN, body(t, deep(200))))                                                        // too deep

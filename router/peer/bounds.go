@@ -9,8 +9,9 @@ const (
 	// frameBytesMax bounds a frame between peers, and every frame of replies. A single
 	// larger request or reply goes alone.
 	frameBytesMax = 4 << 20
-	// queueRequestsMax bounds what waits for a stream that does not drain.
+	// queueRequestsMax and queueBytesMax bound what waits for a stream that does not drain.
 	queueRequestsMax = 32 << 10
+	queueBytesMax    = 256 << 20
 )
 
 // bounds of the frames of requests.

@@ -116,7 +116,7 @@ func (c *Client) begin(req *router.Request, finish func(*routerpb.Reply, error))
 		finish(nil, fmt.Errorf("%w: %w", shard.ErrUnavailable, err))
 		return call
 	}
-	if out.SizeVT() > c.bounds.RequestBytes {
+	if call.size = out.SizeVT(); call.size > c.bounds.RequestBytes {
 		finish(nil, rpctypes.ErrGRPCRequestTooLarge)
 		return call
 	}

@@ -276,6 +276,13 @@ func TestQueueIsBounded(t *testing.T) {
 	require.ErrorIs(t, outcome, shard.ErrUnavailable, "it was not sent")
 	require.NotErrorIs(t, outcome, shard.ErrUnknownOutcome)
 	require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}), "who leaves makes room")
+
+	l = newLink(peerBounds(), &seen{}, func() {})
+	large := &call{size: queueBytesMax + 1, link: l, finish: func(*routerpb.Reply, error) {}}
+	require.NoError(t, l.enqueue(&routerpb.Request{}, large))
+	require.ErrorIs(t, l.enqueue(&routerpb.Request{}, &call{}), shard.ErrOverloaded)
+	large.Abandon(context.Canceled)
+	require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}))
 }
 
 func TestFramesAreBounded(t *testing.T) {

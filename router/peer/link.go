@@ -17,6 +17,7 @@ import (
 // call is a request that waits for its reply.
 type call struct {
 	write  bool
+	size   int                          // of the request
 	finish func(*routerpb.Reply, error) // called once, without link.mu
 
 	// Set when it is enqueued.
@@ -56,6 +57,7 @@ type link struct {
 		nextID uint64
 		calls  map[uint64]*call
 		queue  []*routerpb.Request
+		bytes  int   // of queue
 		age    int   // counts glances
 		ended  error // why there is no stream any more
 	}
@@ -73,7 +75,7 @@ func (l *link) enqueue(req *routerpb.Request, c *call) error {
 		defer l.mu.Unlock()
 		return fmt.Errorf("no stream to the node: %w: %w", shard.ErrUnavailable, l.mu.ended)
 	}
-	if len(l.mu.queue) >= queueRequestsMax {
+	if len(l.mu.queue) >= queueRequestsMax || l.mu.bytes > queueBytesMax {
 		l.mu.Unlock()
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
 	}
@@ -81,6 +83,7 @@ func (l *link) enqueue(req *routerpb.Request, c *call) error {
 	req.Id, c.id, c.born = l.mu.nextID, l.mu.nextID, l.mu.age
 	l.mu.calls[req.Id] = c
 	l.mu.queue = append(l.mu.queue, req)
+	l.mu.bytes += c.size
 	l.mu.Unlock()
 	select {
 	case l.kick <- struct{}{}:
@@ -98,6 +101,7 @@ func (l *link) forget(c *call) bool {
 	}
 	delete(l.mu.calls, c.id)
 	if !c.sent {
+		l.mu.bytes -= c.size
 		for i, req := range l.mu.queue {
 			if req.Id == c.id {
 				l.mu.queue = append(l.mu.queue[:i], l.mu.queue[i+1:]...)
@@ -185,7 +189,9 @@ func (l *link) flush(stream grpc.BidiStreamingClient[routerpb.Frame, routerpb.Fr
 		requests := l.mu.queue[:n:n]
 		l.mu.queue = l.mu.queue[n:]
 		for _, req := range requests {
-			l.mu.calls[req.Id].sent = true
+			c := l.mu.calls[req.Id]
+			c.sent = true
+			l.mu.bytes -= c.size
 		}
 		l.mu.Unlock()
 		if n == 0 {
