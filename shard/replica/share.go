@@ -13,9 +13,9 @@ const (
 	stepTime = 500 * time.Microsecond
 	// shareMin of a processor is left to the garbage while there is anything else to do:
 	// versions go several times faster in it than a busy node makes them, and ten million go
-	// in two minutes. It is little because the store's flushes and compactions of what is
+	// in three minutes. It is little because the store's flushes and compactions of what is
 	// removed take twice as much again. shareMax is taken when nobody else wants it.
-	shareMin, shareMax = 0.05, 0.5
+	shareMin, shareMax = 0.025, 0.5
 	// pressed is how long one of ten goroutines that could run waits for a processor when
 	// the node has enough to do, and overslept how late a timer is when others on the
 	// machine have: more than an idle machine needs to wake up.

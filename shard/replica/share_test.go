@@ -36,7 +36,7 @@ func TestShareFollowsWhatOthersWait(t *testing.T) {
 			s.step(cost, 0)
 		}
 		_, rest = s.step(cost, 0)
-		require.InDelta(t, 19*stepTime, rest, float64(stepTime)/10, "others come first, but it goes on")
+		require.InDelta(t, 39*stepTime, rest, float64(stepTime)/10, "others come first, but it goes on")
 		waited = 0
 		for range 100 {
 			s.step(cost, 0)
