@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -25,8 +26,10 @@ func briskly(t *testing.T, n *testcluster.Node, more map[string]string) {
 		rules[name] = value
 	}
 	for name, value := range rules {
-		_, err := n.Inside().Propose(t.Context(), placement.Set(name, value))
-		require.NoError(t, err)
+		require.Eventually(t, func() bool { // the meta group may be without a leader just now
+			_, err := n.Inside().Propose(t.Context(), placement.Set(name, value))
+			return err == nil
+		}, 30*time.Second, 50*time.Millisecond, "set %s", name)
 	}
 }
 

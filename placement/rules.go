@@ -66,7 +66,8 @@ type Rules struct {
 	ReshapesMax int
 
 	// low-space: a node with less than this share of its disk free sheds replicas, and
-	// none goes to a node that would have less than half as much again. Default 0.15.
+	// none goes to a node that would have less than half as much again. Default 0.05: a disk that
+	// is mostly full of other things is no reason to leave a shard with too few replicas.
 	LowSpace float64
 	// slow-disk: a node whose fsync takes longer, and several times longer than
 	// others', loses its leaders. Default 100ms.
@@ -98,7 +99,7 @@ func DefaultRules() Rules {
 		SplitBytes: 512 << 20, SplitWrites: 5000, SplitWriteBytes: 16 << 20,
 		MergeBelow: 0.25, MergeWait: time.Hour, Settle: time.Minute,
 		BalanceGap: 0.2, MovesPerNode: 2, MovesMax: 16, TransfersMax: 32, ReshapesMax: 4,
-		LowSpace: 0.15, SlowDisk: 100 * time.Millisecond, LagMax: 1000,
+		LowSpace: 0.05, SlowDisk: 100 * time.Millisecond, LagMax: 1000,
 		Locked: make(map[shard.ID]string), Pinned: make(map[string]string),
 	}
 }
