@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -21,7 +22,7 @@ type closes struct {
 }
 
 func (c *closes) close(_ context.Context, _ shard.Span, floor shard.Revision) error {
-	time.Sleep(10 * time.Millisecond) // in the bubble's time
+	bubble.Pass(10 * time.Millisecond)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.floors = append(c.floors, floor)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -46,7 +47,7 @@ func runRandomLeases(t *testing.T, seed uint64, steps int) {
 	clients.Wait()
 	close(stop)
 	chaos.Wait()
-	time.Sleep(2 * RequestTimeout)
+	bubble.Pass(2 * RequestTimeout)
 	synctest.Wait()
 
 	w.locked(func() {

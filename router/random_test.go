@@ -17,6 +17,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/txn"
 )
@@ -82,7 +83,7 @@ func runRandom(t *testing.T, seed uint64, steps int, knobs Knobs) []string {
 	close(stop)
 	chaos.Wait()
 	// What was sent by callers who left, and closes under way, comes to its end.
-	time.Sleep(2 * RequestTimeout)
+	bubble.Pass(2 * RequestTimeout)
 	synctest.Wait()
 
 	w.locked(func() {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
 // L6: a server that stands still for a second is seen by everything that was due in it.
@@ -65,7 +67,7 @@ func TestASteadyKeepsEverything(t *testing.T) {
 			pause(ctx, 10*time.Millisecond)
 			return number, nil
 		})
-		time.Sleep(2*time.Second - time.Millisecond)
+		bubble.Pass(2*time.Second - time.Millisecond)
 		trace := s.Stop()
 		require.Len(t, trace, 200)
 		require.Equal(t, map[string]int{context.DeadlineExceeded.Error(): 1}, trace.Errors())

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
 // newDelivery is a run with one watcher, which began a second ago.
@@ -32,7 +34,7 @@ func TestLatencyIsFromThePutToTheArrival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDelivery()
 		put := time.Now()
-		time.Sleep(250 * time.Millisecond)
+		bubble.Pass(250 * time.Millisecond)
 		d.deliver(put, 7)
 		got := d.rec.result(d.win)
 		require.Equal(t, int64(1), got.Operations)

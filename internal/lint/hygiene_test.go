@@ -58,12 +58,10 @@ func checkTests(t *tree) []finding {
 			if !f.test {
 				continue
 			}
-			virtual := false // time in a synctest bubble: a sleep takes none
-			f.imports(func(_ *ast.ImportSpec, imported string) { virtual = virtual || imported == "testing/synctest" })
 			f.uses(func(n ast.Node, imported, name string) {
-				if imported == "time" && name == "Sleep" && !virtual {
+				if imported == "time" && name == "Sleep" {
 					out = append(out, finding{t.at(n), p.path + " sleeps in a test",
-						"A sleep is too short on a busy machine and too long on an idle one. Wait for the\ncondition (a channel, require.Eventually) or run under testing/synctest."})
+						"A sleep is too short on a busy machine and too long on an idle one. Wait for the\ncondition (a channel, require.Eventually), or run under testing/synctest and move its\nclock with bubble.Pass."})
 				}
 			})
 			ast.Inspect(f.syntax, func(n ast.Node) bool {

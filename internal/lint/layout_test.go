@@ -21,7 +21,7 @@ func leaves() []string { return []string{"internal/clock", "internal/invariant",
 // harnesses are what tests stand on. They may import all, and only tests may import them.
 func harnesses() []string {
 	return []string{
-		"internal/conformance", "internal/history", "internal/lint", "internal/ports", "internal/proccluster",
+		"internal/bubble", "internal/conformance", "internal/history", "internal/lint", "internal/ports", "internal/proccluster",
 		"internal/robustness", "internal/simulation", "internal/testcluster",
 	}
 }

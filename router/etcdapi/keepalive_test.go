@@ -5,11 +5,12 @@ import (
 	"io"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
 // keepAliveStream is a stream without a network, so that a test can have its own time.
@@ -56,7 +57,7 @@ func TestKeepAlivesAreRenewedTogether(t *testing.T) {
 		name(1, 1)
 		name(2, 50)
 		require.Len(t, leases.mu.renewed, 1)
-		time.Sleep(renewalPatience)
+		bubble.Pass(renewalPatience)
 		synctest.Wait()
 		require.Len(t, leases.mu.renewed, 50, "the first does not hold up the others")
 		name(51, 60)

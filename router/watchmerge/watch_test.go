@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -52,13 +53,13 @@ func TestAnIdleShardIsClosedForABusyOne(t *testing.T) {
 		c := m.client(t, shard.Everything(), 1)
 		synctest.Wait()
 		c.take(64)
-		time.Sleep(time.Hour)
+		bubble.Pass(time.Hour)
 		require.Zero(t, w.closed(), "an idle cluster writes nothing")
 		last := w.put("a")
 		c.until(last)
 		require.Equal(t, "a ", c.keys())
 		require.Equal(t, 1, w.closed())
-		time.Sleep(time.Hour)
+		bubble.Pass(time.Hour)
 		c.take(64)
 		require.Equal(t, 1, w.closed())
 
@@ -92,9 +93,9 @@ func TestClosesArePacedAndShared(t *testing.T) {
 		}
 		for range 1000 {
 			w.put("a")
-			time.Sleep(100 * time.Microsecond)
+			bubble.Pass(100 * time.Microsecond)
 		}
-		time.Sleep(time.Second)
+		bubble.Pass(time.Second)
 		require.LessOrEqual(t, w.closed(), 25, "one each 5 ms in 100 ms")
 		require.GreaterOrEqual(t, w.closed(), 10)
 		for _, c := range clients {
@@ -170,7 +171,7 @@ func TestAPartThatIsAheadIsLeftAlone(t *testing.T) {
 		}
 		for range 100 {
 			c.take(64)
-			time.Sleep(time.Millisecond)
+			bubble.Pass(time.Millisecond)
 		}
 		require.Empty(t, c.events)
 		require.LessOrEqual(t, len(c.watch.parts[0].held), heldMax+64)
@@ -189,7 +190,7 @@ func TestFailuresArePaced(t *testing.T) {
 			w.refuse = refusal
 			m, _ := w.merger()
 			c := m.client(t, shard.Everything(), 1)
-			time.Sleep(10 * time.Second)
+			bubble.Pass(10 * time.Second)
 			w.mu.Lock()
 			require.Less(t, w.opened, 120, "%v", refusal)
 			require.Greater(t, w.opened, 20, "%v", refusal)
@@ -203,7 +204,7 @@ func TestFailuresArePaced(t *testing.T) {
 			for range 1000 { // each feed ends before it has given anything
 				w.cutFeed()
 				c.take(64)
-				time.Sleep(10 * time.Millisecond)
+				bubble.Pass(10 * time.Millisecond)
 			}
 			w.mu.Lock()
 			require.Less(t, w.opened, 120)
@@ -290,7 +291,7 @@ func TestClose(t *testing.T) {
 
 		w.refuse = shard.ErrUnavailable
 		trying := m.client(t, shard.Everything(), 1)
-		time.Sleep(time.Second)
+		bubble.Pass(time.Second)
 		m.Close()
 		<-trying.kick
 		_, err = trying.watch.Poll(1)
@@ -391,7 +392,7 @@ func random(t *testing.T, seed uint64) {
 			}
 			c.take(1 + rng.IntN(20))
 		default:
-			time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+			bubble.Pass(time.Duration(rng.IntN(20)) * time.Millisecond)
 		}
 	}
 	w.freeze()
@@ -416,9 +417,9 @@ func random(t *testing.T, seed uint64) {
 		}
 		require.Equal(t, w.changes(c.span, c.from, last), transactions(c.events), "watch of %v from %d", c.span, c.from)
 	}
-	time.Sleep(time.Minute) // what was asked for has happened
+	bubble.Pass(time.Minute) // what was asked for has happened
 	closes := w.closed()
-	time.Sleep(time.Minute)
+	bubble.Pass(time.Minute)
 	for _, c := range clients {
 		c.take(64)
 	}
