@@ -105,17 +105,12 @@ func loadIdentity(fsys vfs.FS, dir string) (*Identity, error) {
 		return nil, fmt.Errorf("make the data directory %s: %w", dir, err)
 	}
 	path := fsys.PathJoin(dir, identityFile)
-	file, err := fsys.Open(path)
+	data, err := readFile(fsys, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newIdentity(fsys, dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, err
 	}
 	var id Identity
 	if err := json.Unmarshal(data, &id); err != nil {
@@ -125,6 +120,20 @@ func loadIdentity(fsys vfs.FS, dir string) (*Identity, error) {
 		return nil, fmt.Errorf("%s has format %d, this version reads format %d; start a version of flotilla that is at least as new as the one that wrote it", path, id.Format, identityFormat)
 	}
 	return &id, nil
+}
+
+// readFile reads a whole file; fs.ErrNotExist when there is none.
+func readFile(fsys vfs.FS, path string) ([]byte, error) {
+	file, err := fsys.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return data, nil
 }
 
 func newIdentity(fsys vfs.FS, dir string) (*Identity, error) {

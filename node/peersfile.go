@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 
@@ -37,17 +36,12 @@ type peersContent struct {
 // loadPeers reads the file; none is there before the node first knew the table.
 func loadPeers(fsys vfs.FS, dir string) ([]Peer, error) {
 	path := fsys.PathJoin(dir, peersFile)
-	file, err := fsys.Open(path)
+	data, err := readFile(fsys, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, err
 	}
 	var content peersContent
 	if err := json.Unmarshal(data, &content); err != nil || content.Format != peersFormat {

@@ -126,44 +126,41 @@ func (r *Router) writeTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Foot
 			return reply, err
 		}
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	var reply *Reply
-	err := r.retrying(ctx, func(n int) error {
-		p, err := r.home(ctx, foot)
-		if err != nil {
-			return err
-		}
-		if err := r.closeForReads(ctx, p, req); err != nil {
-			return err
-		}
-		reply, err = r.writeTo(ctx, p, n, cmd)
-		return err
+	return r.atHome(ctx, req, foot, func(ctx context.Context, p Place, n int) (*Reply, error) {
+		return r.writeTo(ctx, p, n, cmd)
 	})
-	return reply, err
 }
 
 func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint) (*pb.TxnResponse, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	var reply *Reply
-	err := r.retrying(ctx, func(n int) error {
-		p, err := r.home(ctx, foot)
-		if err != nil {
-			return err
-		}
-		if err := r.closeForReads(ctx, p, req); err != nil {
-			return err
-		}
-		reply, err = r.send(ctx, p, r.reader(p, n), &Request{
+	reply, err := r.atHome(ctx, req, foot, func(ctx context.Context, p Place, n int) (*Reply, error) {
+		return r.send(ctx, p, r.reader(p, n), &Request{
 			Op: routerpb.Op_OP_TXN, Message: req, Serializable: txn.IsSerializable(req),
 		})
-		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return txnResponse(reply), nil
+}
+
+// atHome has the transaction's shard asked, as often as is safe, when it is closed to what
+// the transaction reads.
+func (r *Router) atHome(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, ask func(ctx context.Context, p Place, n int) (*Reply, error)) (*Reply, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var reply *Reply
+	err := r.retrying(ctx, func(n int) error {
+		p, err := r.home(ctx, foot)
+		if err != nil {
+			return err
+		}
+		if err := r.closeForReads(ctx, p, req); err != nil {
+			return err
+		}
+		reply, err = ask(ctx, p, n)
+		return err
+	})
+	return reply, err
 }
 
 // home returns the one shard that owns every key of a transaction. One that touches
