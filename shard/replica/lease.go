@@ -333,7 +333,7 @@ func (r *Replica) bequeath() (*shardpb.Command, error) {
 	}
 	body, err := (&shardpb.LeaseCommand{Will: l.Will(r.host.now())}).MarshalVT()
 	if err != nil {
-		return nil, fmt.Errorf("encode what %d leases have left: %w", r.machine.Leases().Len(), err)
+		return nil, fmt.Errorf("encode what leases of shard %d have left: %w", r.id, err)
 	}
 	return &shardpb.Command{Kind: shardpb.Kind_LEASE_BEQUEATH, Epoch: view.Descriptor.Epoch, Body: body}, nil
 }
