@@ -21,7 +21,7 @@ func TestAReignInheritsWhatIsLeft(t *testing.T) {
 	now = now.Add(seconds(4))
 	require.True(t, l.Renew(2, now))
 	require.Equal(t, []int64{3, 4}, names(l.Due(now, 2)), "one more is over, and not found to be")
-	now = now.Add(seconds(1) + 100*time.Microsecond)
+	now = now.Add(500*time.Millisecond + 100*time.Microsecond)
 	will := l.Will(now)
 	require.Equal(t, uint64(4), will.Reign)
 
@@ -29,7 +29,7 @@ func TestAReignInheritsWhatIsLeft(t *testing.T) {
 	records[5] = &Record{ID: 6, TTL: 60, Incarnation: 11} // granted since
 	records = append(records, &Record{ID: 7, TTL: 30, Incarnation: 12})
 	next := Reign(5, records, will, now, seconds(1))
-	for id, want := range map[int64]time.Duration{1: 5 * time.Second, 2: 19 * time.Second, 6: 61 * time.Second, 7: 31 * time.Second} {
+	for id, want := range map[int64]time.Duration{1: 5500 * time.Millisecond, 2: 19500 * time.Millisecond, 6: 61 * time.Second, 7: 31 * time.Second} {
 		left, ok := next.Remaining(id, now)
 		require.True(t, ok, id)
 		require.Equal(t, want, left, "lease %d: rounded up, never down", id)
