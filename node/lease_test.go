@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -240,6 +241,49 @@ func TestLeasesOutliveTheirLeaders(t *testing.T) {
 	untilGone(t, rest, keys)
 	lost.Start(t)
 	untilGone(t, c.Client(t, lost), keys)
+}
+
+// L9: what leases have left goes with leadership from node to node. No handing over adds to
+// it, also not of a lease that is renewed meanwhile.
+func TestLeasesAreNotProlongedByHandovers(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{})
+	client := c.Client(t)
+	const ttl = 3600
+	forgotten, renewed := grantLease(t, client, ttl), grantLease(t, client, ttl)
+	// measured is what the leader says, once it does.
+	measured := func(id clientv3.LeaseID) (left time.Duration, term uint64) {
+		testcluster.Eventually(t, "the home of a lease to answer", func(ctx context.Context) error {
+			r, ok := leaderOf(t, c, c.Node(1), "").Inside().Host().Replica(theShard(c.Node(1)).ID)
+			if !ok {
+				return errors.New("it does not run")
+			}
+			status, err := r.LeaseStatus(ctx, int64(id))
+			left, term = status.TTL, r.Term()
+			return err
+		})
+		return left, term
+	}
+	measured(forgotten)
+	for range 5 {
+		_, err := client.KeepAliveOnce(t.Context(), renewed)
+		require.NoError(t, err)
+		before, reigned := measured(forgotten)
+		fresh, _ := measured(renewed)
+		leader := id(leaderOf(t, c, c.Node(1), ""))
+		d := theShard(c.Node(1))
+		heir := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != leader })].Node
+		_, err = c.Node(1).Inside().Propose(t.Context(), placement.Prefer(d, heir))
+		require.NoError(t, err)
+		testcluster.Until(t, "the preferred node to lead", func() bool { return id(leaderOf(t, c, c.Node(1), "")) == heir })
+		after, reigns := measured(forgotten)
+		if reigns > reigned+1 {
+			continue // somebody was elected in between
+		}
+		require.LessOrEqual(t, after, before+time.Millisecond)
+		inherited, _ := measured(renewed)
+		require.LessOrEqual(t, inherited, fresh+time.Millisecond)
+	}
 }
 
 func nodeID(n *testcluster.Node) shard.NodeID {
