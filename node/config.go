@@ -119,6 +119,9 @@ type Knobs struct {
 	Planned func(ctx context.Context, node string)
 	// AllControl has every node work on operators as if it led the meta group.
 	AllControl bool
+	// StaleRoutes breaks nothing: the router learns where shards are when it does not know, and
+	// from refusals, but not from the table as that changes.
+	StaleRoutes bool
 }
 
 func (c Config) withDefaults() Config {

@@ -225,8 +225,10 @@ func (n *Node) startRouter(context.Context) error {
 func (n *Node) feed(cache *router.Cache) {
 	for {
 		m, changed := n.table.next()
-		for _, d := range m.Shards() {
-			cache.Learn(d)
+		if !n.cfg.Knobs.StaleRoutes {
+			for _, d := range m.Shards() {
+				cache.Learn(d)
+			}
 		}
 		if err := n.expelled(); err != nil {
 			n.fail(err)
