@@ -35,4 +35,6 @@
 //	    could ask, and shows its data to no other replica, from then on for good.
 //	P10  What replicas hold is summed up as of one entry of the log, from a pinned moment, on
 //	    a goroutine of its own, one replica at a time, in steps as those of P6.
+//	P11 Nobody stands for election early (Campaign) in a group that some member knows a
+//	    leader of.
 package replica

@@ -190,7 +190,7 @@ func TestKeepAlivesShareBarriers(t *testing.T) {
 	require.Eventually(t, func() bool {
 		barriers.mu.Lock()
 		defer barriers.mu.Unlock()
-		return len(own.waiting) == many
+		return own.next != nil && own.next.reads == many
 	}, patience, time.Millisecond)
 	barriers.mu.Lock()
 	barriers.enqueue(own)
