@@ -395,6 +395,25 @@ func TestReplicaStaysWhileItIsNeeded(t *testing.T) {
 	requireValue(t, c.Client(t, leaving), "k", "v")
 }
 
+// O4: a replica that leads has another one lead before the group dismisses it.
+func TestALeaderYieldsBeforeItLeaves(t *testing.T) {
+	t.Parallel()
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	first, fourth := c.Node(1), c.Node(4)
+	d := theShard(first)
+	leader := leaderOf(t, c, first, "")
+	stop.before(node.MoveSteps()[8])
+	_, err := first.Inside().Move(t.Context(), d.ID, id(leader), id(fourth), "a test")
+	require.NoError(t, err)
+	stop.await(t, c)
+	r, ok := leader.Inside().Host().Replica(d.ID)
+	require.True(t, ok)
+	require.False(t, r.Leads())
+	close(stop.resume)
+	requireMoved(t, first, d.ID, id(leader), id(fourth))
+}
+
 // requireSameMembers waits until the group has the members that the table says: a node may
 // hear of the table's last change a little later than of the group's.
 func requireSameMembers(t *testing.T, c *testcluster.Cluster, id shard.ID) {
