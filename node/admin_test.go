@@ -121,6 +121,7 @@ func tellsTheLoad(ctx context.Context, api adminpb.AdminClient, c *testcluster.C
 
 // A node whose clock is off is told with the reason, by the others too.
 func TestAnUntrustedClockIsTold(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	c.Node(2).Clock.Set(time.Hour)
 	api := admin(t, c, c.Node(1))

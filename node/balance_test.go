@@ -71,6 +71,7 @@ func requireVoters(t *testing.T, at *testcluster.Node, want int, on ...shard.Nod
 
 // A cluster of one node gets its replicas as nodes join, and goes on without the first.
 func TestReplicasAreAddedAsNodesJoin(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Balance: true, Nodes: 1, Splits: "m"})
 	client := c.Client(t, c.Node(1))
 	put(t, client, "a", "1")
@@ -88,7 +89,8 @@ func TestReplicasAreAddedAsNodesJoin(t *testing.T) {
 // A fourth node takes its share of replicas and of leaders, also when one shard has all the
 // writes.
 func TestAFourthNodeTakesItsShare(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:8"})
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:8", Tick: steadyTick})
 	briskly(t, c.Node(1), nil)
 	load := startLoad(t, c)
 	fourth := c.Add()
@@ -105,6 +107,7 @@ func TestAFourthNodeTakesItsShare(t *testing.T) {
 
 // A node that is gone for good is replaced by one that has room.
 func TestADeadNodeIsReplaced(t *testing.T) {
+	t.Parallel()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.ManualPlacement = false })
 	put(t, c.Client(t), "k", "v")
 	briskly(t, c.Node(1), nil)
@@ -128,7 +131,8 @@ func TestADeadNodeIsReplaced(t *testing.T) {
 
 // A node that is decommissioned loses its leaders and replicas while nobody's request fails.
 func TestDecommissioningEmptiesANode(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:4"})
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:4", Tick: steadyTick})
 	fourth := c.Add()
 	fourth.Start(t)
 	briskly(t, c.Node(1), nil)
@@ -141,7 +145,8 @@ func TestDecommissioningEmptiesANode(t *testing.T) {
 
 // Draining takes leaders only, and an active node gets some again.
 func TestDrainingTakesLeaders(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6"})
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6", Tick: steadyTick})
 	briskly(t, c.Node(1), nil)
 	load := startLoad(t, c)
 	second := c.Node(2)
@@ -155,6 +160,7 @@ func TestDrainingTakesLeaders(t *testing.T) {
 
 // A shard that is written more than allowed is split.
 func TestAHotShardIsSplit(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Balance: true})
 	briskly(t, c.Node(1), map[string]string{"split-writes": "20"})
 	client := c.Client(t)
@@ -171,8 +177,40 @@ func TestAHotShardIsSplit(t *testing.T) {
 	})
 }
 
+// A keyspace in which little happens any more loses shards by itself, down to one for each
+// node to lead, and nothing of what they held. Replicas that lie elsewhere are brought
+// together before.
+func TestAShrunkKeyspaceLosesShards(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true})
+	c.Add().Start(t)
+	first, client := c.Node(1), c.Client(t)
+	briskly(t, first, map[string]string{"rebalance": "off"})
+	for part := range 7 {
+		splitAt(t, first, spread(part+1, ""))
+	}
+	for i := range 8 {
+		put(t, client, spread(i, "k"), fmt.Sprint(i))
+	}
+	briskly(t, first, map[string]string{"rebalance": "on", "merge-wait": "5s"})
+	merged := func() int { return 8 - len(first.Inside().Map().Shards()) }
+	testcluster.Until(t, "the first shard to go", func() bool { return merged() > 0 })
+	testcluster.Until(t, "more of them to go", func() bool { return merged() > 2 })
+	testcluster.Until(t, "all to go that are too many", func() bool { return merged() == 4 })
+	var stay []shard.NodeID
+	for _, n := range c.Nodes() {
+		stay = append(stay, id(n))
+	}
+	requireVoters(t, first, 3, stay...)
+	require.Equal(t, 4, merged(), "one is left for each node to lead")
+	for i := range 8 {
+		requireValue(t, client, spread(i, "k"), fmt.Sprint(i))
+	}
+}
+
 // On a balanced cluster nothing is begun, and nothing is written anywhere.
 func TestABalancedClusterStaysIdle(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6"})
 	briskly(t, c.Node(1), nil)
 	api := admin(t, c, c.Node(1))
@@ -210,6 +248,7 @@ func TestABalancedClusterStaysIdle(t *testing.T) {
 
 // A move whose new node died before it had caught up is given up, and leaves nothing behind.
 func TestAMoveToADeadNodeIsGivenUp(t *testing.T) {
+	t.Parallel()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.ManualPlacement = false })
 	first, fourth := c.Node(1), c.Node(4)
 	d, dead := theShard(first), id(fourth)

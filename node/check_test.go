@@ -223,13 +223,14 @@ func TestDisputeIsDisarmed(t *testing.T) {
 	require.Empty(t, corrupt(t, c))
 }
 
-// Replicas are compared in turn, and after a split and a move, without anybody asking, and
-// what differs is found so.
+// Replicas are compared in turn, and after a split, a merge and a move, without anybody
+// asking, and what differs is found so.
 func TestReplicasAreComparedUnasked(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]func(t *testing.T, c *testcluster.Cluster){
 		"in turn":       func(t *testing.T, c *testcluster.Cluster) {},
 		"after a split": func(t *testing.T, c *testcluster.Cluster) { splitAt(t, c.Node(1), "m") },
+		"after a merge": func(t *testing.T, c *testcluster.Cluster) { mergeAt(t, c, c.Node(1), "m") },
 		"after a move": func(t *testing.T, c *testcluster.Cluster) {
 			d := theShard(c.Node(1))
 			to := c.Add()
@@ -240,12 +241,22 @@ func TestReplicasAreComparedUnasked(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			every := time.Hour
-			if name == "in turn" {
-				every = 100 * time.Millisecond
-			}
-			c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) { cfg.CorruptCheckTime = every }})
+			t.Parallel()
+			c := testcluster.Start(t, testcluster.Options{}) // nothing is compared yet
 			put(t, c.Client(t), "a", "good")
+			if name == "after a merge" {
+				splitAt(t, c.Node(1), "m")
+			}
+			c.StopAll()
+			for _, n := range c.Nodes() {
+				n.Edit(func(cfg *node.Config) {
+					cfg.CorruptCheckTime = time.Hour
+					if name == "in turn" {
+						cfg.CorruptCheckTime = 100 * time.Millisecond
+					}
+				})
+			}
+			c.StartAll(t)
 			ill := nodeOf(t, c, theShard(c.Node(1)).Replicas[1].Node)
 			alterKey(t, ill, "a", "evil")
 			begin(t, c)

@@ -31,6 +31,7 @@ func session(t *testing.T, client *clientv3.Client, opts ...concurrency.SessionO
 // etcd's recipes hold what they promise, through all nodes at once: a lock has one holder,
 // and comes free with its holder's session.
 func TestMutex(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	ctx := t.Context()
 	var wg sync.WaitGroup
@@ -78,6 +79,7 @@ func TestMutex(t *testing.T) {
 // An election has one leader, who is followed when he resigns or dies, and everybody who
 // observes hears of each.
 func TestElection(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -129,6 +131,7 @@ func untilCampaigning(t *testing.T, c *testcluster.Cluster, n int64) {
 
 // Transactional memory of one shard's keys, from all nodes at once: no increment is lost.
 func TestSTM(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	var wg sync.WaitGroup
 	for i := range 6 {
@@ -155,6 +158,7 @@ func TestSTM(t *testing.T) {
 
 // The Lock service does the same for clients without the recipes, also over HTTP.
 func TestLockService(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	ctx := t.Context()
 	client := c.Client(t, c.Node(1))
@@ -215,6 +219,7 @@ func TestLockService(t *testing.T) {
 
 // The Election service, too.
 func TestElectionService(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

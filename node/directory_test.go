@@ -39,6 +39,7 @@ func single(t *testing.T) *testcluster.Cluster {
 }
 
 func TestDirectoriesThatAreRefused(t *testing.T) {
+	t.Parallel()
 	t.Run("not a node's", func(t *testing.T) {
 		c := testcluster.New(t, testcluster.Options{Nodes: 1})
 		dir := c.Node(1).Config().DataDir

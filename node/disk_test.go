@@ -15,6 +15,7 @@ import (
 // A nearly full disk refuses what would fill it, on every node, and says so; the alarm
 // ends by itself when there is room.
 func TestDiskNearlyFull(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	full, other := c.Node(3), c.Node(1)
 	put(t, c.Client(t), spread(0, "k"), "v")

@@ -64,6 +64,7 @@ func (f *follower) until(rev int64) error {
 // Every replica tells every write once and in order, followers and leaders alike, also
 // those of the time when it was down.
 func TestFeedsOfEveryReplica(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	begin := put(t, c.Client(t), "k", "before")
 	var followers []*follower

@@ -18,6 +18,7 @@ import (
 // Connections that speak nonsense, or stop in the middle of a word, end; the traffic of
 // others goes on meanwhile.
 func TestGarbageOnBothPorts(t *testing.T) {
+	t.Parallel()
 	const seed = 1
 	random := rand.NewChaCha8([32]byte{seed})
 	noise := func(n int) []byte {
@@ -37,8 +38,8 @@ func TestGarbageOnBothPorts(t *testing.T) {
 		append([]byte(raftnet.Preface), 0x0f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1),
 		append([]byte(raftnet.Preface), 0, 0, 0, 2, 1, 2, 3, 4, 1, 'h', 'i'),
 	}
-	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
-	w := startWriters(t, 3, c.Client(t, c.Node(1)), c.Client(t, c.Node(2)), c.Client(t, c.Node(3)))
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick, Splits: "uniform:4"})
+	w := startPatientWriters(t, 3, c.Client(t, c.Node(1)), c.Client(t, c.Node(2)), c.Client(t, c.Node(3)))
 	var conns []net.Conn
 	for range 3 {
 		for _, n := range c.Nodes() {

@@ -16,7 +16,7 @@ import (
 // an election timeout.
 func TestLeadersHandOverUnderLoad(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{})
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	first := c.Node(1)
 	load := startLoad(t, c)
 	for range 6 {

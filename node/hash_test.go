@@ -30,6 +30,7 @@ func hashKV(t *testing.T, c *testcluster.Cluster, n *testcluster.Node, rev int64
 // Three nodes agree on what they hold, at every revision and whatever they have collected.
 // A value that changes behind a node's back shows in its hash, and in no other.
 func TestHashKV(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t, c.Node(1))
 	var revs []int64

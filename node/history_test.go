@@ -146,6 +146,7 @@ func TestHistoryRetentionWithAWrongClock(t *testing.T) {
 
 // A physical compaction is answered when the node's own replicas have removed everything.
 func TestCompactPhysical(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t, c.Node(2))
 	var rev int64

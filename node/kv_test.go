@@ -17,6 +17,7 @@ import (
 
 // Every node serves every key, wherever its shard is led.
 func TestKVThroughEveryNode(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	for _, n := range c.Nodes() {
 		t.Run(n.Name, func(t *testing.T) { testKV(t, c.Client(t, n), n.Name) })

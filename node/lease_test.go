@@ -21,7 +21,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// The clusters here have elections of 0.2 s, so leases live for a second at least.
+// The clusters here have elections of 0.5 s, so leases live for a second at least.
 
 // grantID grants a lease of a given ID, which clientv3 cannot ask for.
 func grantID(ctx context.Context, client *clientv3.Client, id, ttl int64) (*pb.LeaseGrantResponse, error) {
@@ -357,6 +357,7 @@ func TestLeasesOutliveRestarts(t *testing.T) {
 // A key that is put while its lease is being revoked is refused or goes with the rest, over
 // and over with leases of one ID.
 func TestRevokeRacesPuts(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	const id, rounds, writers = 4711, 15, 6
 	admin := c.Client(t, c.Node(1))
@@ -409,6 +410,7 @@ func TestRevokeRacesPuts(t *testing.T) {
 
 // A lease may have any number of keys.
 func TestLeaseOfManyKeys(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t)
 	id := grantLease(t, client, 3600)
@@ -439,6 +441,7 @@ func TestLeaseOfManyKeys(t *testing.T) {
 
 // A revocation that whoever began it has left is finished by the leader of the home.
 func TestRevocationLeftBehind(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t)
 	id := grantLease(t, client, 3600)

@@ -23,6 +23,7 @@ var listWatchFlag = flag.Duration("list-watch", time.Second, "how long TestLists
 // while all keys are overwritten and deleted, and compares it at exact revisions with
 // later lists: nothing may be missing, too much, or out of its time.
 func TestListsAndWatchesAgree(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	ctx, stop := context.WithTimeout(t.Context(), *listWatchFlag)
 	defer stop()

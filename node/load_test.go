@@ -17,10 +17,14 @@ func spread(i int, name string) string { return string([]byte{byte(i % 8 * 32)})
 // everything are the arguments of a read of the whole keyspace.
 func everything() (string, clientv3.OpOption) { return "\x00", clientv3.WithFromKey() }
 
+// steadyTick keeps leaders in office on a busy machine, where no request may fail.
+const steadyTick = 400 * time.Millisecond
+
 // writers put keys of their own, each once, until they are stopped.
 type writers struct {
-	cancel context.CancelFunc
-	work   sync.WaitGroup
+	timeout time.Duration // of a put
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
@@ -29,11 +33,26 @@ type writers struct {
 	}
 }
 
+const (
+	// writeTimeout is how long a writer waits before it calls a put lost and goes on.
+	writeTimeout = time.Second
+	// writePatience is how long where no put may fail: it may take as long as the machine does.
+	writePatience = 20 * time.Second
+)
+
 // startWriters runs count writers over the clients in turn.
 func startWriters(t *testing.T, count int, clients ...*clientv3.Client) *writers {
-	t.Helper()
+	return startWriting(t, writeTimeout, count, clients)
+}
+
+// startPatientWriters is startWriters where nothing happens by which a put may fail.
+func startPatientWriters(t *testing.T, count int, clients ...*clientv3.Client) *writers {
+	return startWriting(t, writePatience, count, clients)
+}
+
+func startWriting(t *testing.T, timeout time.Duration, count int, clients []*clientv3.Client) *writers {
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &writers{cancel: cancel}
+	w := &writers{timeout: timeout, cancel: cancel}
 	w.mu.acked, w.mu.failed = make(map[string]int64), make(map[string]error)
 	for i := range count {
 		w.work.Go(func() { w.write(ctx, i, clients[i%len(clients)]) })
@@ -42,13 +61,10 @@ func startWriters(t *testing.T, count int, clients ...*clientv3.Client) *writers
 	return w
 }
 
-// writeTimeout is how long a writer waits before it calls a put lost and goes on.
-const writeTimeout = time.Second
-
 func (w *writers) write(ctx context.Context, id int, client *clientv3.Client) {
 	for n := 0; ctx.Err() == nil; n++ {
 		key := spread(n, fmt.Sprintf("w%d/%d", id, n))
-		putting, cancel := context.WithTimeout(ctx, writeTimeout)
+		putting, cancel := context.WithTimeout(ctx, w.timeout)
 		resp, err := client.Put(putting, key, key)
 		cancel()
 		w.mu.Lock()

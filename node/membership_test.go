@@ -16,6 +16,7 @@ import (
 
 // A fourth node holds no replica, but it serves clients like the others.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	put(t, c.Client(t), spread(0, "before"), "v")
 	fourth := c.Add()
@@ -70,6 +71,7 @@ func TestJoin(t *testing.T) {
 }
 
 func TestTakenPorts(t *testing.T) {
+	t.Parallel()
 	for flag, edit := range map[string]func(*node.Config, string){
 		"--client-addr": func(cfg *node.Config, addr string) { cfg.ClientAddr = addr },
 		"--peer-addr":   func(cfg *node.Config, addr string) { cfg.PeerAddr, cfg.Join = addr, nil },
@@ -93,6 +95,7 @@ func TestTakenPorts(t *testing.T) {
 }
 
 func TestFoundersThatDisagree(t *testing.T) {
+	t.Parallel()
 	t.Run("two of the same name", func(t *testing.T) {
 		for _, same := range [][2]int{{1, 2}, {2, 3}} {
 			t.Run(fmt.Sprint(same), func(t *testing.T) {
@@ -155,6 +158,7 @@ func readFile(t *testing.T, path string) string {
 
 // A node whose addresses were taken over by another cluster does not mix with it.
 func TestDirectoryOfAnotherCluster(t *testing.T) {
+	t.Parallel()
 	a := testcluster.Start(t, testcluster.Options{})
 	put(t, a.Client(t), "whose", "a")
 	a.StopAll()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -65,7 +64,7 @@ func mergeAt(t *testing.T, c *testcluster.Cluster, through *testcluster.Node, ke
 // is lost, and watches tell of each once and in order.
 func TestMergeUnderLoad(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{Tick: 400 * time.Millisecond})
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	audit(t, c)
 	for _, part := range []int{4, 2, 6, 1, 3, 5, 7} {
 		splitAt(t, c.Node(1), spread(part, ""))
@@ -76,7 +75,7 @@ func TestMergeUnderLoad(t *testing.T) {
 		clients = append(clients, c.Client(t, n))
 		watchers = append(watchers, watchEverything(t, clients[len(clients)-1]))
 	}
-	w := startWriters(t, 6, clients...)
+	w := startPatientWriters(t, 6, clients...)
 	for i, part := range []int{3, 7, 1, 2, 6, 4, 5} {
 		before := w.count()
 		mergeAt(t, c, c.Node(1+i%3), spread(part, ""))

@@ -72,7 +72,7 @@ func remove(t *testing.T, c *testcluster.Cluster, at, gone *testcluster.Node) {
 // are switched off for good, the others restart, and find each other without them.
 func TestAClusterOutlivesItsFounders(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "m"})
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "m", Tick: steadyTick})
 	for range 4 {
 		c.Add().Start(t)
 	}

@@ -89,7 +89,9 @@ func requireHolds(t *testing.T, n *testcluster.Node, id shard.ID, want ...shard.
 // leads. No request fails, nothing is lost.
 func TestMoveUnderLoad(t *testing.T) {
 	t.Parallel()
-	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.RaftLogEntries = 100 }) // a joiner needs a snapshot
+	c := moveCluster(t, func(_ string, cfg *node.Config) {
+		cfg.RaftLogEntries, cfg.TickInterval = 100, steadyTick // a joiner needs a snapshot
+	})
 	first, fourth := c.Node(1), c.Node(4)
 	client := c.Client(t)
 	lease, err := client.Grant(t.Context(), 3600)
@@ -302,6 +304,7 @@ func TestMoveGoesOnAfterStops(t *testing.T) {
 // A move to a node that does not come back is cancelled while nothing has a vote yet;
 // after that it cannot be, whoever asks.
 func TestMoveIsCancelled(t *testing.T) {
+	t.Parallel()
 	stop := newInterruption()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
 	first, fourth := c.Node(1), c.Node(4)
@@ -337,6 +340,7 @@ func TestMoveIsCancelled(t *testing.T) {
 
 // O2: a replica gets its vote when it has applied what was acknowledged before.
 func TestLearnerVotesWhenItHasCaughtUp(t *testing.T) {
+	t.Parallel()
 	stop := newInterruption()
 	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
 	first, fourth := c.Node(1), c.Node(4)
@@ -364,6 +368,7 @@ func TestLearnerVotesWhenItHasCaughtUp(t *testing.T) {
 
 // O4: a replica does not leave while those that stay could not go on without it.
 func TestReplicaStaysWhileItIsNeeded(t *testing.T) {
+	t.Parallel()
 	stop := newInterruption()
 	c := testcluster.Start(t, testcluster.Options{Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at }})
 	d := theShard(c.Node(1))
@@ -388,6 +393,25 @@ func TestReplicaStaysWhileItIsNeeded(t *testing.T) {
 	requireMoved(t, leader, d.ID, from, 0)
 	requireSameMembers(t, c, d.ID)
 	requireValue(t, c.Client(t, leaving), "k", "v")
+}
+
+// O4: a replica that leads has another one lead before the group dismisses it.
+func TestALeaderYieldsBeforeItLeaves(t *testing.T) {
+	t.Parallel()
+	stop := newInterruption()
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.Operator = stop.at })
+	first, fourth := c.Node(1), c.Node(4)
+	d := theShard(first)
+	leader := leaderOf(t, c, first, "")
+	stop.before(node.MoveSteps()[8])
+	_, err := first.Inside().Move(t.Context(), d.ID, id(leader), id(fourth), "a test")
+	require.NoError(t, err)
+	stop.await(t, c)
+	r, ok := leader.Inside().Host().Replica(d.ID)
+	require.True(t, ok)
+	require.False(t, r.Leads())
+	close(stop.resume)
+	requireMoved(t, first, d.ID, id(leader), id(fourth))
 }
 
 // requireSameMembers waits until the group has the members that the table says: a node may
@@ -461,6 +485,7 @@ func TestTwoControllers(t *testing.T) {
 // A replica moves away from a node that is down. When the node comes back it has nothing of
 // it any more.
 func TestMoveFromANodeThatIsDown(t *testing.T) {
+	t.Parallel()
 	c := moveCluster(t, nil)
 	d := theShard(c.Node(1))
 	down, fourth := c.Node(3), c.Node(4)
@@ -521,6 +546,7 @@ func metricsOf(t *testing.T, n *testcluster.Node) string {
 
 // A snapshot on its way ends with its sender or its receiver, at once, and is sent again.
 func TestMoveGoesOnAfterASnapshotWasCutOff(t *testing.T) {
+	t.Parallel()
 	stop := newInterruption()
 	crawl := func(_ string, cfg *node.Config) {
 		// The log alone does not do, and all of it would take minutes.
@@ -556,6 +582,7 @@ func TestMoveGoesOnAfterASnapshotWasCutOff(t *testing.T) {
 // All nodes restart after replicas have moved: each finds the table of before in its log
 // first, and none starts a replica that was taken from it.
 func TestMovedReplicasDoNotComeBack(t *testing.T) {
+	t.Parallel()
 	c := moveCluster(t, nil)
 	first, fourth := c.Node(1), c.Node(4)
 	d := theShard(first)
@@ -587,6 +614,7 @@ func TestMovedReplicasDoNotComeBack(t *testing.T) {
 // O5: a founder that never came up takes part in a group whose members have changed since:
 // it joins, and does not found a group of its own.
 func TestFounderThatComesLate(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Nodes: 4, Splits: "uniform:4"})
 	first, late := c.Node(1), c.Node(4) // the fourth has no part in the meta group
 	m := first.Inside().Map()

@@ -15,6 +15,7 @@ import (
 // Any node takes what people want done, also one that is no member of the meta group; a
 // split only while all replicas answer.
 func TestOperatorsByTheAdminService(t *testing.T) {
+	t.Parallel()
 	c := moveCluster(t, nil)
 	first, fourth := c.Node(1), c.Node(4)
 	d := theShard(first)

@@ -87,6 +87,7 @@ func TestCutNetworkAroundALeader(t *testing.T) {
 // As soon as a node knows the new leader of a shard, its clients do not wait for the
 // old one any more, which is cut off and answers nothing.
 func TestRequestsFollowANewLeader(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	lonely := leaderOf(t, c, c.Node(1), "k")
 	rest := others(c, lonely)
@@ -145,6 +146,7 @@ func TestNoQuorum(t *testing.T) {
 
 // Start that is given up at any moment leaves nothing behind and spoils nothing.
 func TestStartIsGivenUp(t *testing.T) {
+	t.Parallel()
 	c := testcluster.New(t, testcluster.Options{Splits: "uniform:4"})
 	giveUp := errors.New("given up")
 	for after := time.Duration(0); after < 1200*time.Millisecond; after += 130 * time.Millisecond {
@@ -169,6 +171,7 @@ func TestStartIsGivenUp(t *testing.T) {
 
 // A write that was lost with a leadership holds up nobody once the node leads again.
 func TestLostProposalsHoldUpNobody(t *testing.T) {
+	t.Parallel()
 	c := testcluster.New(t, testcluster.Options{})
 	for _, n := range c.Nodes() {
 		n.Edit(func(cfg *node.Config) { cfg.ProposalTimeout = time.Hour })

@@ -16,6 +16,7 @@ import (
 // all nodes take part.
 
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "queue/m"})
 	clients := []*clientv3.Client{c.Client(t, c.Node(1)), c.Client(t, c.Node(2)), c.Client(t, c.Node(3))}
 	const items = 30
@@ -68,6 +69,7 @@ func TestQueues(t *testing.T) {
 }
 
 func TestBarriers(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "queue/m"})
 	b := recipe.NewBarrier(c.Client(t, c.Node(1)), "queue/b")
 	require.NoError(t, b.Hold())
@@ -101,6 +103,7 @@ func TestBarriers(t *testing.T) {
 }
 
 func TestReadersAndWriters(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "queue/m"})
 	var mu sync.Mutex
 	readers, writers := 0, 0

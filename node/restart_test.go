@@ -44,6 +44,7 @@ func others(c *testcluster.Cluster, except *testcluster.Node) []*testcluster.Nod
 }
 
 func TestRestarts(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	client := c.Client(t)
 	var last int64
@@ -92,6 +93,7 @@ func TestRestarts(t *testing.T) {
 
 // Writes go on when the leader of a shard stops, and nothing acknowledged is lost.
 func TestLeaderStops(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	leader := leaderOf(t, c, c.Node(1), spread(4, ""))
 	rest := others(c, leader)

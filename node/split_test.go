@@ -186,8 +186,7 @@ func (w *watcher) requireSaw(t *testing.T, writers *writers) {
 // is lost, and watches tell of each once and in order.
 func TestSplitUnderLoad(t *testing.T) {
 	t.Parallel()
-	// Elections of a busy machine are not what this is about.
-	c := testcluster.Start(t, testcluster.Options{Tick: 400 * time.Millisecond})
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	audit(t, c)
 	var watchers []*watcher
 	var clients []*clientv3.Client
@@ -195,7 +194,7 @@ func TestSplitUnderLoad(t *testing.T) {
 		clients = append(clients, c.Client(t, n))
 		watchers = append(watchers, watchEverything(t, clients[len(clients)-1]))
 	}
-	w := startWriters(t, 6, clients...)
+	w := startPatientWriters(t, 6, clients...)
 	for i, part := range []int{4, 2, 6, 1, 3, 5, 7} {
 		before := w.count()
 		splitAt(t, c.Node(1+i%3), spread(part, ""))

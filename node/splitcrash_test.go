@@ -88,6 +88,7 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 // A split does not begin while a replica is down, and can be cancelled as long as the
 // keys are where they were: nothing is left of the child.
 func TestSplitWithAMemberDown(t *testing.T) {
+	t.Parallel()
 	c, g := startGated(t)
 	client := c.Client(t, c.Node(1), c.Node(2))
 	put(t, client, "k", "v")
@@ -131,6 +132,7 @@ func TestSplitLosesAMember(t *testing.T) {
 	t.Parallel()
 	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the logs are cut behind the split"} {
 		t.Run(step, func(t *testing.T) {
+			t.Parallel()
 			c, g := startGated(t)
 			client := c.Client(t)
 			w := startWriters(t, 3, client)

@@ -13,6 +13,7 @@ import (
 // Leases with homes and keys on both sides of a split are renewed and looked at as
 // before, can be attached to, and take all their keys along when they are revoked.
 func TestSplitKeepsLeases(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	client := c.Client(t)
 	var ids []clientv3.LeaseID

@@ -20,7 +20,7 @@ import (
 // had done it.
 func TestAllControllersAtATime(t *testing.T) {
 	t.Parallel()
-	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.AllControl = true })
+	c := moveCluster(t, func(_ string, cfg *node.Config) { cfg.Knobs.AllControl, cfg.TickInterval = true, steadyTick })
 	ids := make([]shard.NodeID, 4)
 	for i, n := range c.Nodes() {
 		ids[i] = id(n)

@@ -57,6 +57,7 @@ func withStore(t *testing.T, n *testcluster.Node, do func(*engine.Engine)) {
 // A node whose replica of a shard is poisoned serves the shard's keys all the same, from
 // other nodes: it reads, sums up and watches there, and never leads.
 func TestPoisonedReplicaIsPassedOver(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "m"})
 	put(t, c.Client(t), "a", "1")
 	put(t, c.Client(t), "z", "1")
@@ -88,6 +89,7 @@ func TestPoisonedReplicaIsPassedOver(t *testing.T) {
 // A poisoned replica does not lead, not even for the node that should, and that does not
 // keep changing who leads.
 func TestPoisonedReplicaDoesNotLead(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	client := c.Client(t, c.Node(1), c.Node(2))
 	put(t, client, "k", "v")
@@ -107,8 +109,10 @@ func TestPoisonedReplicaDoesNotLead(t *testing.T) {
 	testcluster.Until(t, "a fit replica to lead", func() bool { n := leads(); return n != nil && n != ill })
 	// As when an election makes it lead.
 	testcluster.Until(t, "the poisoned one to lead once more", func() bool {
-		other, _ := leads().Inside().Host().Replica(r.ID())
-		_ = other.Yield(r.ReplicaID()) // refused while one is under way
+		if n := leads(); n != nil {
+			leader, _ := n.Inside().Host().Replica(r.ID())
+			_ = leader.Yield(r.ReplicaID()) // refused while one is under way
+		}
 		return r.Leads()
 	})
 	testcluster.Until(t, "a fit replica to lead", func() bool { n := leads(); return n != nil && n != ill })
@@ -120,6 +124,7 @@ func TestPoisonedReplicaIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, nodes := range []int{3, 4} {
 		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
+			t.Parallel()
 			c := testcluster.Start(t, testcluster.Options{Balance: true})
 			for range nodes - 3 {
 				c.Add().Start(t)

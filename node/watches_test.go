@@ -71,6 +71,7 @@ func keysOf(events []*clientv3.Event) (keys []string) {
 // Through every node, also one that has no replica: everything over several shards, in
 // the order of revisions, with what was there before.
 func TestWatchThroughEveryNode(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	c.Add().Start(t)
 	all, fromKey := everything()
@@ -116,6 +117,7 @@ func TestWatchThroughEveryNode(t *testing.T) {
 // Lists and watches go together: what is watched from the revision behind a list's is
 // what came after the list.
 func TestListThenWatch(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	w := startWriters(t, 4, c.Client(t))
 	all, fromKey := everything()
@@ -147,6 +149,7 @@ func TestListThenWatch(t *testing.T) {
 
 // From old revisions, from the future, and from what was compacted.
 func TestWatchStartRevisions(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t)
 	all, fromKey := everything()
@@ -181,6 +184,7 @@ func TestWatchStartRevisions(t *testing.T) {
 
 // What a client can ask for besides.
 func TestWatchOptions(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Edit: func(_ string, cfg *node.Config) {
 		cfg.WatchProgressInterval = 100 * time.Millisecond
 	}})
@@ -226,6 +230,7 @@ func applied(n *testcluster.Node) (entries uint64) {
 // Requested progress reaches what a reader was told before, promptly, and an idle cluster
 // writes nothing for it.
 func TestWatchProgress(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	client := c.Client(t, c.Node(1))
 	all, fromKey := everything()
@@ -408,6 +413,7 @@ func heap() uint64 {
 
 // As with curl.
 func TestWatchOverHTTP(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()

@@ -149,7 +149,7 @@ func (r *Rules) set(name, value string) error {
 	case "merge-below":
 		return setFloat(&r.MergeBelow, value, 0, 0.5)
 	case "merge-wait":
-		return setDuration(&r.MergeWait, value, time.Minute, 30*24*time.Hour)
+		return setDuration(&r.MergeWait, value, 5*time.Second, 30*24*time.Hour)
 	case "settle":
 		return setDuration(&r.Settle, value, time.Second, time.Hour)
 	case "balance-gap":
