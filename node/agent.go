@@ -68,15 +68,20 @@ func (a *agent) run(ctx context.Context) {
 			step(ctx)
 		})
 	}
+	var known *placement.Map
+	var own []*shard.Descriptor // of known
 	for {
 		began := time.Now()
 		m, changed := a.node.table.next()
+		if m != known {
+			known, own = m, m.OnNode(a.node.self.NodeID)
+		}
 		a.initialise(ctx, m, &steps)
 		leaving, disputed := a.leaving(m), m.Disputed()
 		for _, r := range leaving {
 			do(r.Shard, func(ctx context.Context) { a.remove(ctx, r, m) })
 		}
-		for _, d := range m.OnNode(a.node.self.NodeID) {
+		for _, d := range own {
 			if r, running := a.node.host.Replica(d.ID); running {
 				r.Dispute(slices.Contains(disputed, d.ID))
 			}
@@ -95,7 +100,7 @@ func (a *agent) run(ctx context.Context) {
 		select {
 		case <-changed:
 		case <-a.node.host.LeadersChanged():
-			a.tellRouter(m)
+			a.tellRouter(own)
 		case <-a.wake:
 		case <-tick.C:
 		case <-ctx.Done():
@@ -161,8 +166,8 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 
 // tellRouter lets requests go to new leaders at once. Otherwise each would first wait
 // for an answer of the old one, which may be cut off.
-func (a *agent) tellRouter(m *placement.Map) {
-	for _, d := range m.OnNode(a.node.self.NodeID) {
+func (a *agent) tellRouter(own []*shard.Descriptor) {
+	for _, d := range own {
 		r, running := a.node.host.Replica(d.ID)
 		if !running {
 			continue

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -21,6 +22,11 @@ var (
 	// ReadIndex requests that may wait for it. A barrier has one in flight.
 	//go:linkname incomingReadIndexMaxLen github.com/lni/dragonboat/v4.incomingReadIndexMaxLen
 	incomingReadIndexMaxLen uint64
+	// Entries for which memory is taken at once, and how few may be left before it is again.
+	//go:linkname entrySliceSize github.com/lni/dragonboat/v4/internal/raft.entrySliceSize
+	entrySliceSize uint64
+	//go:linkname minEntrySliceSize github.com/lni/dragonboat/v4/internal/raft.minEntrySliceSize
+	minEntrySliceSize uint64
 	// Parts of the table of proposals in flight, each with a random source of 5 KiB.
 	//go:linkname pendingProposalShards github.com/lni/dragonboat/v4.pendingProposalShards
 	pendingProposalShards uint64
@@ -31,12 +37,22 @@ var (
 
 // settle sets them. It fails when dragonboat has others by now: the linker does not tell.
 var settle = sync.OnceValue(func() error {
-	if receiveQueueLen == 0 || incomingProposalsMaxLen == 0 || incomingReadIndexMaxLen == 0 || pendingProposalShards == 0 || nodeReloadInterval == 0 {
-		return fmt.Errorf("dragonboat's settings are not where they were: queues of %d, %d and %d, %d parts, every %s",
-			receiveQueueLen, incomingProposalsMaxLen, incomingReadIndexMaxLen, pendingProposalShards, nodeReloadInterval)
+	for _, setting := range []struct {
+		name string
+		at   *uint64
+		to   uint64
+	}{
+		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
+		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
+	} {
+		if *setting.at == 0 {
+			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)
+		}
+		*setting.at = setting.to
 	}
-	receiveQueueLen, incomingProposalsMaxLen, incomingReadIndexMaxLen = 256, 128, 128
-	pendingProposalShards = 1
+	if nodeReloadInterval == 0 {
+		return errors.New("dragonboat's setting of how often it looks at replicas is not where it was")
+	}
 	nodeReloadInterval = 2 * time.Second
 	return nil
 })
