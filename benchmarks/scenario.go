@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (f *scenarioFlags) register(flags *pflag.FlagSet, d scenario.Config) {
 	}
 	flags.IntVar(&f.Conns, "conns", 32, "connections, spread over the nodes")
 	flags.IntVar(&f.Keys, "keys", d.Keys, "keys that are put")
-	flags.IntVar(&f.ValueBytes, "value", 256, "bytes of each value")
+	flags.IntVar(&f.ValueBytes, "value", cmp.Or(d.ValueBytes, 256), "bytes of each value")
 	flags.Uint64Var(&f.Seed, "seed", 1, "seed of all randomness")
 	flags.StringVar(&f.Dir, "dir", os.TempDir(), "where data directories are made; use the disk that is to be measured")
 	flags.StringVar(&f.out, "out", "", "also write results.json, results.md and charts to this folder")
@@ -93,7 +94,7 @@ func lossCommand() *cobra.Command {
 			})
 		},
 	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 4, Shards: 16, Rate: 2000, Calm: 10 * time.Second, Keys: 50_000})
+	f.register(cmd.Flags(), scenario.Config{Nodes: 4, Shards: 16, Rate: 2000, Calm: 10 * time.Second, Keys: 100_000, ValueBytes: 1024})
 	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "silence after which a node counts as dead (setting dead-after)")
 	return cmd
 }

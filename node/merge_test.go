@@ -65,7 +65,7 @@ func mergeAt(t *testing.T, c *testcluster.Cluster, through *testcluster.Node, ke
 // is lost, and watches tell of each once and in order.
 func TestMergeUnderLoad(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{Tick: 200 * time.Millisecond})
+	c := testcluster.Start(t, testcluster.Options{Tick: 400 * time.Millisecond})
 	audit(t, c)
 	for _, part := range []int{4, 2, 6, 1, 3, 5, 7} {
 		splitAt(t, c.Node(1), spread(part, ""))

@@ -33,6 +33,7 @@ type Node struct {
 	meta    *meta
 	watch   *watch
 	agent   *agent
+	elect   *elections
 	control *controller
 	balance *balancer
 	loads   *loads
@@ -89,6 +90,7 @@ func New(cfg Config) (*Node, error) {
 	n.meta = &meta{node: n}
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
+	n.elect = newElections(n)
 	n.control = newController(n)
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
 	n.loads = newLoads(n)

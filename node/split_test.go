@@ -187,7 +187,7 @@ func (w *watcher) requireSaw(t *testing.T, writers *writers) {
 func TestSplitUnderLoad(t *testing.T) {
 	t.Parallel()
 	// Elections of a busy machine are not what this is about.
-	c := testcluster.Start(t, testcluster.Options{Tick: 200 * time.Millisecond})
+	c := testcluster.Start(t, testcluster.Options{Tick: 400 * time.Millisecond})
 	audit(t, c)
 	var watchers []*watcher
 	var clients []*clientv3.Client

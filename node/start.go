@@ -227,8 +227,10 @@ func (n *Node) startRouter(context.Context) error {
 func (n *Node) feed(cache *router.Cache) {
 	for {
 		m, changed := n.table.next()
-		for _, d := range m.Shards() {
-			cache.Learn(d)
+		if !n.cfg.Knobs.StaleRoutes {
+			for _, d := range m.Shards() {
+				cache.Learn(d)
+			}
 		}
 		if err := n.expelled(); err != nil {
 			n.fail(err)
@@ -245,6 +247,7 @@ func (n *Node) feed(cache *router.Cache) {
 func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
+	n.work.Go(func() { n.elect.run(n.ctx) })
 	n.work.Go(func() { n.control.run(n.ctx) })
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })

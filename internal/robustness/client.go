@@ -20,15 +20,19 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// dial makes an etcd client. gRPC's own backoff grows to two minutes, longer than any
-// fault here lasts.
+// backsOff has a connection that was lost tried again soon. gRPC's own backoff grows to two
+// minutes, longer than any fault here lasts.
+func backsOff() grpc.DialOption {
+	return grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: 300 * time.Millisecond},
+		MinConnectTimeout: time.Second,
+	})
+}
+
+// dial makes an etcd client.
 func dial(endpoints []string) (*clientv3.Client, error) {
 	cli, err := clientv3.New(clientv3.Config{
-		Endpoints: endpoints, Logger: zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: 300 * time.Millisecond},
-			MinConnectTimeout: time.Second,
-		})},
+		Endpoints: endpoints, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{backsOff()},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial %v: %w", endpoints, err)

@@ -13,15 +13,15 @@ import (
 
 // execute carries out the plan. When the context ends early, the attacks that have
 // begun are still ended: however it returns without an error, no node stays down or
-// paused by its doing. It returns how many changes of the layout were accepted.
-func execute(ctx context.Context, sys System, plan []Attack) (accepted int, err error) {
+// paused by its doing. It returns how many changes of the layout were made.
+func execute(ctx context.Context, sys System, plan []Attack) (made int, err error) {
 	began := time.Now()
 	running := make(map[int]bool)
 	var changes sync.WaitGroup
 	var changed atomic.Int64
 	defer func() {
 		changes.Wait()
-		accepted = int(changed.Load())
+		made = int(changed.Load())
 	}()
 	for _, m := range moments(plan) {
 		if wait(ctx, m.at-time.Since(began)) != nil && (!m.end || !running[m.attack]) {
@@ -72,6 +72,9 @@ func (a Attack) change(ctx context.Context, sys System) error {
 	case Split:
 		return sys.Split(ctx, a.Key)
 	case Merge:
+		return sys.Merge(ctx, a.Key)
+	case Rejoin:
+		_ = sys.Split(ctx, a.Key) // refused where a shard begins already: then that one goes
 		return sys.Merge(ctx, a.Key)
 	case Move:
 		return sys.Move(ctx, a.Key, a.Node)

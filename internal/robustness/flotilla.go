@@ -59,37 +59,65 @@ func (l FlotillaLayout) Split(ctx context.Context, key string) error {
 	if len(shards) >= shardsMax {
 		return fmt.Errorf("split at %q: there are %d shards", key, len(shards))
 	}
-	return l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
-		_, err := admin.Split(ctx, &adminpb.SplitRequest{Key: []byte(key)})
-		return err
+	return l.operate(ctx, func(ctx context.Context, admin adminpb.AdminClient) (*adminpb.OperatorReply, error) {
+		return admin.Split(ctx, &adminpb.SplitRequest{Key: []byte(key)})
 	})
 }
 
-// Merge implements Layout. A replica of the right shard is moved where the left one has one
-// and it has none, before they can be merged.
+// Merge implements Layout.
 func (l FlotillaLayout) Merge(ctx context.Context, key string) error {
+	for {
+		left, right, err := l.pair(ctx, key)
+		if err != nil {
+			return err
+		}
+		// A replica of the right shard goes where the left one has one and it has none.
+		to, from := lacks(right, left), lacks(left, right)
+		together := to == "" && from == ""
+		err = l.operate(ctx, func(ctx context.Context, admin adminpb.AdminClient) (*adminpb.OperatorReply, error) {
+			if together {
+				return admin.Merge(ctx, &adminpb.MergeRequest{Shard: left.Id})
+			}
+			return admin.Move(ctx, &adminpb.MoveRequest{Shard: right.Id, From: from, To: to})
+		})
+		if err != nil || together {
+			return err
+		}
+	}
+}
+
+// pair is the shard of the key and its neighbour.
+func (l FlotillaLayout) pair(ctx context.Context, key string) (left, right *adminpb.Shard, err error) {
 	shards, err := l.anyShards(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	i := max(indexOf(shards, key), 1)
+	if i >= len(shards) {
+		return nil, nil, fmt.Errorf("merge at %q: there are %d shards", key, len(shards))
+	}
+	left, right = shards[i-1], shards[i]
+	if left.Operator != nil || right.Operator != nil {
+		return nil, nil, fmt.Errorf("merge at %q: an operator of shard %d or %d is under way", key, left.Id, right.Id)
+	}
+	return left, right, nil
+}
+
+// operate has an operator begun and waits until it has ended, whatever came of it.
+func (l FlotillaLayout) operate(ctx context.Context, begin func(context.Context, adminpb.AdminClient) (*adminpb.OperatorReply, error)) error {
+	var begun *adminpb.OperatorReply
+	err := l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) (err error) {
+		begun, err = begin(ctx, admin)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	i := indexOf(shards, key)
-	if i == len(shards)-1 {
-		i--
-	}
-	if i < 0 {
-		return fmt.Errorf("merge at %q: there are %d shards", key, len(shards))
-	}
-	left, right := shards[i], shards[i+1]
-	if left.Operator != nil || right.Operator != nil {
-		return fmt.Errorf("merge at %q: an operator of shard %d or %d is under way", key, left.Id, right.Id)
-	}
-	to, from := lacks(right, left), lacks(left, right)
-	return l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
-		if to == "" && from == "" {
-			_, err := admin.Merge(ctx, &adminpb.MergeRequest{Shard: left.Id})
-			return err
+	return poll(ctx, func() error {
+		shards, err := l.anyShards(ctx)
+		if err == nil && slices.ContainsFunc(shards, func(s *adminpb.Shard) bool { return s.Operator.GetId() == begun.Operator }) {
+			err = fmt.Errorf("operator %d is under way", begun.Operator)
 		}
-		_, err := admin.Move(ctx, &adminpb.MoveRequest{Shard: right.Id, From: from, To: to})
 		return err
 	})
 }

@@ -17,10 +17,11 @@ const (
 	Kill    Fault = "kill"
 	Pause   Fault = "pause"
 	KillAll Fault = "kill all"
-	// Split cuts a shard in two, Merge makes one of two, Move takes a replica to another node, Transfer makes a node
-	// the leader of what it can. All of them make the maps of routers stale.
+	// Split cuts a shard in two, Merge makes one of two, Rejoin does one after the other, Move takes a replica to
+	// another node, Transfer makes a node the leader of what it can. All of them make the maps of routers stale.
 	Split    Fault = "split"
 	Merge    Fault = "merge"
+	Rejoin   Fault = "rejoin"
 	Move     Fault = "move"
 	Transfer Fault = "transfer leadership to"
 )
@@ -61,7 +62,7 @@ func DefaultNemesis() Nemesis {
 // Reshaping adds splits, merges, moves and transfers to what there is.
 func (n Nemesis) Reshaping() Nemesis {
 	n.Weights = maps.Clone(n.Weights)
-	n.Weights[Split], n.Weights[Merge], n.Weights[Move], n.Weights[Transfer] = 3, 3, 3, 1
+	n.Weights[Split], n.Weights[Merge], n.Weights[Rejoin], n.Weights[Move], n.Weights[Transfer] = 3, 2, 3, 3, 1
 	return n
 }
 
@@ -81,6 +82,8 @@ func (a Attack) String() string {
 		return fmt.Sprintf("%6.3fs split at %q", a.At.Seconds(), a.Key)
 	case Merge:
 		return fmt.Sprintf("%6.3fs merge at %q", a.At.Seconds(), a.Key)
+	case Rejoin:
+		return fmt.Sprintf("%6.3fs split at %q and merge", a.At.Seconds(), a.Key)
 	case Move:
 		return fmt.Sprintf("%6.3fs move %q to node %d", a.At.Seconds(), a.Key, a.Node+1)
 	case Transfer:
@@ -94,7 +97,7 @@ func (a Attack) String() string {
 
 // Plan decides all attacks of a run in advance. It is pure.
 func (n Nemesis) Plan(rng *rand.Rand, nodes int, keys []string, duration time.Duration) []Attack {
-	stops, changes := []Fault{Kill, Pause, KillAll}, []Fault{Split, Merge, Move, Transfer}
+	stops, changes := []Fault{Kill, Pause, KillAll}, []Fault{Split, Merge, Rejoin, Move, Transfer}
 	var plan []Attack
 	// Each of MaxDown slots has at most one attack at a time.
 	for range max(1, n.MaxDown) {

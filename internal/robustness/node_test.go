@@ -29,14 +29,20 @@ func nodeEntry(knobs []string) func(args []string) int {
 	}
 }
 
-// shortLogs is no bug: whoever was away for a moment has to be sent a snapshot.
-const shortLogs = "short-logs"
+const (
+	// shortLogs is no bug: whoever was away for a moment has to be sent a snapshot.
+	shortLogs = "short-logs"
+	// staleRoutes is none either: requests go where shards were until they are refused there.
+	staleRoutes = "stale-routes"
+)
 
 // plant puts one of plantedBugs into a node.
 func plant(c *node.Config, knob string) {
 	switch knob {
 	case shortLogs:
 		c.RaftLogEntries = 50
+	case staleRoutes:
+		c.Knobs.StaleRoutes = true
 	case "ack-before-commit":
 		c.Knobs.Replica.AckBeforeCommit = true
 	case "read-without-readindex":
@@ -47,6 +53,7 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Apply.NoSeed = true
 	case "neighbour-serves-on":
 		c.Knobs.Apply.NoFreeze = true
+		c.Knobs.StaleRoutes = true // or there is hardly anybody who still asks it
 	case "neighbour-forgotten":
 		c.Knobs.Apply.LoseNeighbour = true
 	case "feed-kept-at-a-split":
@@ -64,7 +71,7 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Replica.DropBatchTail = true
 	case "unknown-reported-as-failed-then-retried":
 		c.Knobs.Router.RetryUnknown = true
-		c.TickInterval = 20 * time.Millisecond // a new leader while the client still waits
+		c.TickInterval = 40 * time.Millisecond // a new leader while the client still waits
 	case "snapshot-forgets-span-tail":
 		c.Knobs.Replica.ForgetSpanTail = true
 		c.RaftLogEntries = 50

@@ -68,7 +68,7 @@ func TestShardsAreChangedWhileNodesAreDown(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, met, 4)
+	require.Len(t, met, 5)
 	require.Empty(t, DefaultNemesis().Weights[Split], "what is added to is a copy")
 }
 

@@ -71,12 +71,12 @@ func plantedBugs() []plantedBug {
 		},
 		{
 			knob: "neighbour-serves-on", harm: "a shard serves on while its left neighbour takes its keys",
-			load: writes(1200), attack: only(robustness.Merge, soon()),
+			load: writes(1200), attack: rejoins(),
 			want: append(lost, history.RevisionRegression, history.VersionMismatch, history.DoubleApply, history.TwoRevisions, history.ChangedPast),
 		},
 		{
 			knob: "neighbour-forgotten", harm: "a shard takes the keys of its neighbour and not what that knew of revisions and leases",
-			load: leases(), attack: only(robustness.Merge, soon()),
+			load: leases(), attack: rejoins(),
 			want: append(survives, history.EarlyExpiry, history.RevisionRegression),
 		},
 		{
@@ -200,6 +200,13 @@ func only(fault robustness.Fault, down robustness.Between) robustness.Nemesis {
 	n.Gap = robustness.Between{Min: 300 * time.Millisecond, Max: 900 * time.Millisecond}
 	n.Changes = n.Gap
 	n.Down, n.Paused = down, robustness.Between{Min: 300 * time.Millisecond, Max: 1500 * time.Millisecond}
+	return n
+}
+
+// rejoins has shards split and merged again all the time.
+func rejoins() robustness.Nemesis {
+	n := only(robustness.Rejoin, soon())
+	n.Changes = robustness.Between{Min: 100 * time.Millisecond, Max: 300 * time.Millisecond}
 	return n
 }
 

@@ -62,6 +62,9 @@ func (f flags) changeShards(t *testing.T, cfg robustness.Config) {
 	if cfg.Seed%4 == 3 && f.flotilla == "" {
 		extra = append(extra, shortLogs)
 	}
+	if cfg.Seed%8 == 7 && f.flotilla == "" {
+		extra = append(extra, staleRoutes)
+	}
 	if cfg.Seed%8 == 5 {
 		cfg.Nemesis.Weights[robustness.KillAll] = 1
 	}
@@ -70,6 +73,7 @@ func (f flags) changeShards(t *testing.T, cfg robustness.Config) {
 	res := target.run(t, cfg)
 	requireClean(t, cfg, res)
 	require.NotZero(t, res.Changes, "nothing was split or moved")
+	require.NotZero(t, res.Observed.Maps, "no map was looked at")
 }
 
 // TestEtcdRaisesNoAlarm runs the same load, faults and checks on the real etcd: what

@@ -52,9 +52,11 @@ type Result struct {
 	History history.History
 	// Attacks are the faults that were planned.
 	Attacks []Attack
-	// Changes is how many changes of the layout were accepted, and so went on by themselves.
+	// Changes is how many changes of the layout were made, or begun where nobody waits for them.
 	Changes int
-	// Problems are crashes, and what could not be read at the end (B4).
+	// Observed is what nodes told of their maps from the first to the last.
+	Observed Observed
+	// Problems are crashes, maps that must not be, and what could not be read at the end (B4).
 	Problems []string
 	// LongestPause is the longest time in which no write was acknowledged.
 	LongestPause time.Duration
@@ -65,8 +67,8 @@ func (r Result) Clean() bool { return r.Report.Clean() && len(r.Problems) == 0 }
 
 func (r Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; %d changes of the layout; longest time without an acknowledged write %s",
-		r.Report, r.Changes, r.LongestPause.Round(time.Millisecond))
+	fmt.Fprintf(&b, "%s; %d changes of the layout; %d splits and %d merges in %d maps; longest time without an acknowledged write %s",
+		r.Report, r.Changes, r.Observed.Splits, r.Observed.Merges, r.Observed.Maps, r.LongestPause.Round(time.Millisecond))
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "\n  seed %d: %s", r.Report.Seed, p)
 	}
@@ -93,6 +95,10 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 
 	loadCtx, stopLoad := context.WithTimeout(ctx, cfg.Duration)
 	defer stopLoad()
+	observing, stopObserving := context.WithCancel(ctx)
+	defer stopObserving()
+	observed := make(chan Observed, 1)
+	go func() { observed <- sys.Observe(observing) }()
 	res := Result{Attacks: plan}
 	attacked := make(chan error, 1)
 	go func() {
@@ -108,6 +114,9 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	res.LongestPause = longestPause(rec.History().Ops)
 	healed := time.Duration(0)
 	res.Problems = settle(ctx, sys, rec, conns, cfg, func() { healed = time.Since(began) })
+	stopObserving()
+	res.Observed = <-observed
+	res.Problems = append(res.Problems, res.Observed.Problems...)
 	if err := conns.close(); err != nil {
 		return Result{}, err
 	}

@@ -27,15 +27,18 @@ type System interface {
 // Layout is what is where: which shards there are, on which nodes, and who leads them.
 // What it is asked to change may be refused, be under way for a while, or come to nothing.
 type Layout interface {
-	// Split makes a shard of its own of key and what comes after it in its shard.
+	// Split makes a shard of its own of key and what comes after it in its shard, and waits
+	// until that has come to its end.
 	Split(ctx context.Context, key string) error
-	// Merge makes one shard of that of key and its right neighbour, or its left one where
-	// there is no other, or brings them nearer to where they could be merged.
+	// Merge makes one shard of that of key and its left neighbour, or its right one where there
+	// is no other. It brings them together first, and waits for all of it.
 	Merge(ctx context.Context, key string) error
 	// Move takes a replica of the shard of key to the node, or to the next one that has none.
 	Move(ctx context.Context, key string, node int) error
 	// Transfer makes the node the leader of what it can, without stopping anything.
 	Transfer(ctx context.Context, node int) error
+	// Observe looks at every map that nodes tell of, until the context ends.
+	Observe(ctx context.Context) Observed
 	// Settle waits until nothing is under way any more. Its error says what has not come to
 	// its end, or is not as it should be: shards that overlap, replicas that differ.
 	Settle(ctx context.Context) error
@@ -55,6 +58,12 @@ func (Fixed) Move(context.Context, string, int) error { return nil }
 
 // Transfer implements Layout.
 func (Fixed) Transfer(context.Context, int) error { return nil }
+
+// Observe implements Layout: there is nothing to see.
+func (Fixed) Observe(ctx context.Context) Observed {
+	<-ctx.Done()
+	return Observed{}
+}
 
 // Settle implements Layout.
 func (Fixed) Settle(context.Context) error { return nil }

@@ -21,7 +21,7 @@ type Options struct {
 	Nodes int
 	// Splits cuts the keyspace, as node.Config.InitialSplits.
 	Splits string
-	// Tick is the unit of Raft's timers. Default 20 ms: elections take 0.2 to 0.4 s.
+	// Tick is the unit of Raft's timers. Default 40 ms: elections take 0.2 to 0.4 s.
 	Tick time.Duration
 	// Balance lets the nodes move replicas and leaders, and split shards, by themselves. By
 	// default a test decides where things are.
@@ -48,7 +48,7 @@ func New(tb testing.TB, o Options) *Cluster {
 		o.Nodes = 3
 	}
 	if o.Tick == 0 {
-		o.Tick = 20 * time.Millisecond
+		o.Tick = 40 * time.Millisecond
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default

@@ -63,7 +63,7 @@ func (r *replicas) Read(_ context.Context, req *router.Request) (*router.Reply, 
 	return &router.Reply{Rev: 7}, nil
 }
 
-func (r *replicas) Subscribe(*router.Subscription, func()) (router.Feed, error) {
+func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
 	return nil, shard.ErrCompacted
 }
 

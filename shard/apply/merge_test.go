@@ -123,6 +123,27 @@ func TestFeedsAcrossAMerge(t *testing.T) {
 	require.Equal(t, []string{"p", "q", "d", "r", "c", "s"}, keysOf(both.got))
 }
 
+// A key that was split off and comes back with a merge goes on from what its other shard has
+// made of it, not from what was in memory of it before.
+func TestWhatComesBackIsReadAnew(t *testing.T) {
+	f := newFixture(t)
+	f.apply(initCommand(shard.Everything()))
+	f.putAt("p", 10)
+	f.putAt("p", 20)
+	split := splitCommand(f.machine.View().Descriptor, testChild, 8, "m")
+	require.NoError(t, f.apply(split)[0].Err)
+	f.turn(testChild)
+	require.NoError(t, f.apply(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: split.Child})[0].Err)
+	f.putAt("p", 30)
+	f.turn(testShard)
+	plan := f.freezeRight(shard.DescriptorOf(split.Child), 40)
+	require.NoError(t, f.apply(plan.subsume(testOperator))[0].Err)
+	f.putAt("p", 50)
+	resp, err := f.machine.Range(&pb.RangeRequest{Key: []byte("p")}, 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, resp.Kvs[0].Version)
+}
+
 // follow is watch at the epoch that the shard at hand has.
 func (f *fixture) follow(o watch.Options) *watcher {
 	w := &watcher{onReady: func() {}}

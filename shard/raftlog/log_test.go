@@ -298,3 +298,38 @@ func TestSyncsAreTold(t *testing.T) {
 	require.Equal(t, 1, syncs)
 	require.NoError(t, l.Close())
 }
+
+// A group's first members may be lost in a crash as long as nobody has synced the log, but
+// not with anything of the replica left (R1, R2).
+func TestFirstMembersAreDurableBeforeAnyPromise(t *testing.T) {
+	members := raftpb.Bootstrap{Addresses: map[uint64]string{1: "n1:1"}}
+	for name, c := range map[string]struct {
+		then func(l *Log)
+		kept bool
+	}{
+		"nothing":    {func(*Log) {}, false},
+		"a sync":     {func(l *Log) { require.NoError(t, l.Sync()) }, true},
+		"a vote":     {func(l *Log) { save(t, l, update(1, 1, raftpb.State{Term: 1, Vote: 1})) }, true},
+		"some other": {func(l *Log) { save(t, l, update(2, 1, raftpb.State{Term: 1, Vote: 1})) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewCrashableMem()
+			require.NoError(t, fs.MkdirAll(dir, 0o755))
+			l := open(t, fs)
+			require.NoError(t, l.Sync())
+			require.NoError(t, l.SaveBootstrapInfo(1, 1, members))
+			c.then(l)
+			crashed := fs.CrashClone(vfs.CrashCloneCfg{})
+			require.NoError(t, l.Close())
+			l = open(t, crashed)
+			defer l.Close()
+			got, err := l.GetBootstrapInfo(1, 1)
+			if !c.kept {
+				require.ErrorIs(t, err, raftio.ErrNoBootstrapInfo)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, members, got)
+		})
+	}
+}

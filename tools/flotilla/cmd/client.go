@@ -154,13 +154,18 @@ func ignoreCanceled(err error) error {
 }
 
 // read makes a request that changes nothing.
-func (s *session) read(request func(context.Context) error) error { return s.call(request, false) }
+func read[R any](s *session, request func(context.Context) (R, error)) (R, error) {
+	return call(s, request, false)
+}
 
 // write makes a request whose outcome may stay unknown.
-func (s *session) write(request func(context.Context) error) error { return s.call(request, true) }
+func write[R any](s *session, request func(context.Context) (R, error)) (R, error) {
+	return call(s, request, true)
+}
 
-func (s *session) call(request func(context.Context) error, writes bool) error {
+func call[R any](s *session, request func(context.Context) (R, error), writes bool) (R, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
 	defer cancel()
-	return explain(request(ctx), s.timeout, writes)
+	resp, err := request(ctx)
+	return resp, explain(err, s.timeout, writes)
 }

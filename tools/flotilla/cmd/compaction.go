@@ -25,11 +25,8 @@ func newCompaction(client *clientFlags) *cobra.Command {
 				opts = append(opts, clientv3.WithCompactPhysical())
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				var resp *clientv3.CompactResponse
-				if err := s.write(func(ctx context.Context) (err error) {
-					resp, err = s.Compact(ctx, rev, opts...)
-					return err
-				}); err != nil {
+				resp, err := write(s, func(ctx context.Context) (*clientv3.CompactResponse, error) { return s.Compact(ctx, rev, opts...) })
+				if err != nil {
 					return err
 				}
 				return s.print(answer{message: resp, simple: func() { s.linef("compacted revision %d", rev) }})

@@ -21,11 +21,8 @@ func newDel(client *clientFlags) *cobra.Command {
 				return err
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				var resp clientv3.OpResponse
-				if err := s.write(func(ctx context.Context) (err error) {
-					resp, err = s.Do(ctx, op)
-					return err
-				}); err != nil {
+				resp, err := write(s, func(ctx context.Context) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
+				if err != nil {
 					return err
 				}
 				return s.print(s.delAnswer(resp.Del()))

@@ -20,12 +20,8 @@ func newEndpointHashKV(e *endpoints) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := askEach(c, e, p, func(s *session, endpoint string) (resp *clientv3.HashKVResponse, err error) {
-				err = s.read(func(ctx context.Context) (err error) {
-					resp, err = s.HashKV(ctx, endpoint, rev)
-					return err
-				})
-				return resp, err
+			all, err := askEach(c, e, p, func(s *session, endpoint string) (*clientv3.HashKVResponse, error) {
+				return read(s, func(ctx context.Context) (*clientv3.HashKVResponse, error) { return s.HashKV(ctx, endpoint, rev) })
 			})
 			if err != nil {
 				return err

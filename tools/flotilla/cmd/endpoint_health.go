@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 func newEndpointHealth(e *endpoints) *cobra.Command {
@@ -34,31 +35,29 @@ func newEndpointHealth(e *endpoints) *cobra.Command {
 // checkHealth reads through a node and asks for alarms. It returns the time that took.
 func checkHealth(s *session, _ string) (time.Duration, error) {
 	started := time.Now()
-	err := s.read(func(ctx context.Context) error {
-		_, err := s.Get(ctx, "health")
+	_, err := read(s, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		resp, err := s.Get(ctx, "health")
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			return nil // it took a quorum to know that
+			return nil, nil // it took a quorum to know that
 		}
-		return err
+		return resp, err
 	})
 	took := time.Since(started)
 	if err != nil {
 		return took, err
 	}
-	return took, s.read(func(ctx context.Context) error {
-		resp, err := s.AlarmList(ctx)
-		if err != nil {
-			return err
-		}
-		var alarms []string
-		for _, a := range resp.Alarms {
-			alarms = append(alarms, a.Alarm.String())
-		}
-		if len(alarms) > 0 {
-			return fmt.Errorf("active alarms: %s", strings.Join(alarms, ", "))
-		}
-		return nil
-	})
+	resp, err := read(s, s.AlarmList)
+	if err != nil {
+		return took, err
+	}
+	var alarms []string
+	for _, a := range resp.Alarms {
+		alarms = append(alarms, a.Alarm.String())
+	}
+	if len(alarms) > 0 {
+		err = fmt.Errorf("active alarms: %s", strings.Join(alarms, ", "))
+	}
+	return took, err
 }
 
 // nodeHealth is what etcdctl prints of a node's health as JSON.

@@ -21,12 +21,8 @@ func newEndpointStatus(e *endpoints) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := askEach(c, e, p, func(s *session, endpoint string) (resp *clientv3.StatusResponse, err error) {
-				err = s.read(func(ctx context.Context) (err error) {
-					resp, err = s.Status(ctx, endpoint)
-					return err
-				})
-				return resp, err
+			all, err := askEach(c, e, p, func(s *session, endpoint string) (*clientv3.StatusResponse, error) {
+				return read(s, func(ctx context.Context) (*clientv3.StatusResponse, error) { return s.Status(ctx, endpoint) })
 			})
 			if err != nil {
 				return err

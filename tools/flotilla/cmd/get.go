@@ -27,11 +27,8 @@ func newGet(client *clientFlags) *cobra.Command {
 				return err
 			}
 			return client.connected(c, linesOrTable(), func(s *session) error {
-				var resp clientv3.OpResponse
-				if err := s.read(func(ctx context.Context) (err error) {
-					resp, err = s.Do(ctx, op)
-					return err
-				}); err != nil {
+				resp, err := read(s, func(ctx context.Context) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
+				if err != nil {
 					return err
 				}
 				return s.print(s.rangeAnswer(resp.Get(), get.countOnly, valueOnly))

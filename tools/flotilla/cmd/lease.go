@@ -49,12 +49,8 @@ func newLeaseGrant(client *clientFlags) *cobra.Command {
 	}
 }
 
-func (s *session) grant(ttl int64) (resp *clientv3.LeaseGrantResponse, err error) {
-	err = s.write(func(ctx context.Context) (err error) {
-		resp, err = s.Grant(ctx, ttl)
-		return err
-	})
-	return resp, err
+func (s *session) grant(ttl int64) (*clientv3.LeaseGrantResponse, error) {
+	return write(s, func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) { return s.Grant(ctx, ttl) })
 }
 
 func newLeaseRevoke(client *clientFlags) *cobra.Command {
@@ -68,11 +64,8 @@ func newLeaseRevoke(client *clientFlags) *cobra.Command {
 				return err
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				var resp *clientv3.LeaseRevokeResponse
-				if err := s.write(func(ctx context.Context) (err error) {
-					resp, err = s.Revoke(ctx, id)
-					return err
-				}); err != nil {
+				resp, err := write(s, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) { return s.Revoke(ctx, id) })
+				if err != nil {
 					return err
 				}
 				return s.print(answer{message: resp, simple: func() { s.linef("lease %016x revoked", id) }})
@@ -97,11 +90,10 @@ func newLeaseTimeToLive(client *clientFlags) *cobra.Command {
 				opts = append(opts, clientv3.WithAttachedKeys())
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				var resp *clientv3.LeaseTimeToLiveResponse
-				if err := s.read(func(ctx context.Context) (err error) {
-					resp, err = s.TimeToLive(ctx, id, opts...)
-					return err
-				}); err != nil {
+				resp, err := read(s, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
+					return s.TimeToLive(ctx, id, opts...)
+				})
+				if err != nil {
 					return err
 				}
 				return s.print(answer{message: resp, simple: func() { s.line(s.timeToLive(resp, keys)) }})
@@ -134,11 +126,8 @@ func newLeaseList(client *clientFlags) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, linesOrTable(), func(s *session) error {
-				var resp *clientv3.LeaseLeasesResponse
-				if err := s.read(func(ctx context.Context) (err error) {
-					resp, err = s.Leases(ctx)
-					return err
-				}); err != nil {
+				resp, err := read(s, func(ctx context.Context) (*clientv3.LeaseLeasesResponse, error) { return s.Leases(ctx) })
+				if err != nil {
 					return err
 				}
 				return s.print(answer{
@@ -186,11 +175,8 @@ func newLeaseKeepAlive(client *clientFlags) *cobra.Command {
 }
 
 func (s *session) renew(id clientv3.LeaseID) error {
-	var resp *clientv3.LeaseKeepAliveResponse
-	if err := s.read(func(ctx context.Context) (err error) {
-		resp, err = s.KeepAliveOnce(ctx, id)
-		return err
-	}); err != nil {
+	resp, err := read(s, func(ctx context.Context) (*clientv3.LeaseKeepAliveResponse, error) { return s.KeepAliveOnce(ctx, id) })
+	if err != nil {
 		return err
 	}
 	return s.print(s.keptAlive(resp))

@@ -76,11 +76,8 @@ func (s *session) lock(held context.Context, m *concurrency.Mutex, command []str
 
 // showKey prints a key that this command has written.
 func (s *session) showKey(key string, simple func(*clientv3.GetResponse)) error {
-	var resp *clientv3.GetResponse
-	if err := s.read(func(ctx context.Context) (err error) {
-		resp, err = s.Get(ctx, key)
-		return err
-	}); err != nil {
+	resp, err := read(s, func(ctx context.Context) (*clientv3.GetResponse, error) { return s.Get(ctx, key) })
+	if err != nil {
 		return err
 	}
 	return s.print(answer{message: resp, simple: func() { simple(resp) }})

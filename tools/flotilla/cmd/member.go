@@ -48,12 +48,8 @@ func newMemberList(client *clientFlags) *cobra.Command {
 	}
 }
 
-func (s *session) members() (resp *clientv3.MemberListResponse, err error) {
-	err = s.read(func(ctx context.Context) (err error) {
-		resp, err = s.MemberList(ctx)
-		return err
-	})
-	return resp, err
+func (s *session) members() (*clientv3.MemberListResponse, error) {
+	return read(s, func(ctx context.Context) (*clientv3.MemberListResponse, error) { return s.MemberList(ctx) })
 }
 
 func memberFields(m *pb.Member) []string {

@@ -48,12 +48,10 @@ func newNodeList(client *clientFlags) *cobra.Command {
 // admin is Flotilla's own service, on the connection of the others.
 func (s *session) admin() adminpb.AdminClient { return adminpb.NewAdminClient(s.ActiveConnection()) }
 
-func (s *session) nodes() (reply *adminpb.NodesReply, err error) {
-	err = s.read(func(ctx context.Context) (err error) {
-		reply, err = s.admin().Nodes(ctx, &adminpb.NodesRequest{})
-		return err
+func (s *session) nodes() (*adminpb.NodesReply, error) {
+	return read(s, func(ctx context.Context) (*adminpb.NodesReply, error) {
+		return s.admin().Nodes(ctx, &adminpb.NodesRequest{})
 	})
-	return reply, err
 }
 
 func nodeTable(reply *adminpb.NodesReply) table.Writer {

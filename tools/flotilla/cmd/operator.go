@@ -90,12 +90,10 @@ func unless(dryRun bool, said string) string {
 	return said
 }
 
-func (s *session) operators() (reply *adminpb.OperatorsReply, err error) {
-	err = s.read(func(ctx context.Context) (err error) {
-		reply, err = s.admin().Operators(ctx, &adminpb.OperatorsRequest{})
-		return err
+func (s *session) operators() (*adminpb.OperatorsReply, error) {
+	return read(s, func(ctx context.Context) (*adminpb.OperatorsReply, error) {
+		return s.admin().Operators(ctx, &adminpb.OperatorsRequest{})
 	})
-	return reply, err
 }
 
 // text says what was asked for.
@@ -108,23 +106,11 @@ func (f changeFlags) text(what string) string {
 
 // done asks for a change that needs no operator, and says that it was made.
 func (s *session) done(said string, request func(context.Context) (*adminpb.DoneReply, error)) error {
-	var reply *adminpb.DoneReply
-	if err := s.write(func(ctx context.Context) (err error) {
-		reply, err = request(ctx)
-		return err
-	}); err != nil {
+	reply, err := write(s, request)
+	if err != nil {
 		return err
 	}
 	return s.print(answer{message: reply, simple: func() { s.line(said) }})
-}
-
-// change asks for one that needs an operator.
-func (s *session) change(request func(context.Context) (*adminpb.OperatorReply, error)) (reply *adminpb.OperatorReply, err error) {
-	err = s.write(func(ctx context.Context) (err error) {
-		reply, err = request(ctx)
-		return err
-	})
-	return reply, err
 }
 
 // finish says what has begun, and with --wait sees it to its end.

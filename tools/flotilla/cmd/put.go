@@ -27,11 +27,8 @@ value that begins with a dash is written after two: flotilla put KEY -- -1`,
 				return err
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				var resp clientv3.OpResponse
-				if err := s.write(func(ctx context.Context) (err error) {
-					resp, err = s.Do(ctx, op)
-					return err
-				}); err != nil {
+				resp, err := write(s, func(ctx context.Context) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
+				if err != nil {
 					return err
 				}
 				return s.print(s.putAnswer(resp.Put()))

@@ -73,11 +73,10 @@ answered, 3 no answer came and some may have begun.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
-				var reply *adminpb.RebalanceReply
-				if err := s.write(func(ctx context.Context) (err error) {
-					reply, err = s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: dryRun})
-					return err
-				}); err != nil {
+				reply, err := write(s, func(ctx context.Context) (*adminpb.RebalanceReply, error) {
+					return s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: dryRun})
+				})
+				if err != nil {
 					return err
 				}
 				return s.print(answer{message: reply, simple: func() {
@@ -118,11 +117,10 @@ Exit codes: 0 done, and the steps that have begun and those that stay are printe
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
-				var reply *adminpb.UndoReply
-				if err := s.write(func(ctx context.Context) (err error) {
-					reply, err = s.admin().Undo(ctx, &adminpb.UndoRequest{DryRun: dryRun})
-					return err
-				}); err != nil {
+				reply, err := write(s, func(ctx context.Context) (*adminpb.UndoReply, error) {
+					return s.admin().Undo(ctx, &adminpb.UndoRequest{DryRun: dryRun})
+				})
+				if err != nil {
 					return err
 				}
 				return s.print(answer{message: reply, simple: func() {
@@ -164,11 +162,10 @@ func newRebalanceStatus(client *clientFlags) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
-				var reply *adminpb.SettingsReply
-				if err := s.read(func(ctx context.Context) (err error) {
-					reply, err = s.admin().Settings(ctx, &adminpb.SettingsRequest{})
-					return err
-				}); err != nil {
+				reply, err := read(s, func(ctx context.Context) (*adminpb.SettingsReply, error) {
+					return s.admin().Settings(ctx, &adminpb.SettingsRequest{})
+				})
+				if err != nil {
 					return err
 				}
 				return s.print(answer{message: reply, simple: func() {
@@ -185,12 +182,10 @@ func newRebalanceStatus(client *clientFlags) *cobra.Command {
 	}
 }
 
-func (s *session) plan() (reply *adminpb.PlanReply, err error) {
-	err = s.read(func(ctx context.Context) (err error) {
-		reply, err = s.admin().Plan(ctx, &adminpb.PlanRequest{})
-		return err
+func (s *session) plan() (*adminpb.PlanReply, error) {
+	return read(s, func(ctx context.Context) (*adminpb.PlanReply, error) {
+		return s.admin().Plan(ctx, &adminpb.PlanRequest{})
 	})
-	return reply, err
 }
 
 func (p printer) printPlan(reply *adminpb.PlanReply) {

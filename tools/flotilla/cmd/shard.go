@@ -137,12 +137,8 @@ func shardArgument(args []string) (uint64, error) {
 	return id, nil
 }
 
-func (s *session) shards(req *adminpb.ShardsRequest) (reply *adminpb.ShardsReply, err error) {
-	err = s.read(func(ctx context.Context) (err error) {
-		reply, err = s.admin().Shards(ctx, req)
-		return err
-	})
-	return reply, err
+func (s *session) shards(req *adminpb.ShardsRequest) (*adminpb.ShardsReply, error) {
+	return read(s, func(ctx context.Context) (*adminpb.ShardsReply, error) { return s.admin().Shards(ctx, req) })
 }
 
 func (p printer) shardTable(shards []*adminpb.Shard) table.Writer {

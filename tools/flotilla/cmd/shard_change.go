@@ -53,7 +53,7 @@ ID the shard is the one that owns the key.` + changeCodes,
 				}
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				reply, err := s.change(func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Split(ctx, req) })
+				reply, err := write(s, func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Split(ctx, req) })
 				if err != nil {
 					return err
 				}
@@ -87,7 +87,7 @@ the same nodes.` + changeCodes,
 			}
 			req.DryRun = flags.dryRun
 			return client.connected(c, lines(), func(s *session) error {
-				reply, err := s.change(func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Merge(ctx, req) })
+				reply, err := write(s, func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Merge(ctx, req) })
 				if err != nil {
 					return err
 				}
@@ -117,7 +117,7 @@ without --to, one less. Shard 1 is the meta group.` + changeCodes,
 			}
 			req.DryRun = flags.dryRun
 			return client.connected(c, lines(), func(s *session) error {
-				reply, err := s.change(func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Move(ctx, req) })
+				reply, err := write(s, func(ctx context.Context) (*adminpb.OperatorReply, error) { return s.admin().Move(ctx, req) })
 				if err != nil {
 					return err
 				}

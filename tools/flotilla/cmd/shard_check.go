@@ -52,16 +52,13 @@ func (s *session) check(id uint64) (checks []*adminpb.CheckReply, err error) {
 		return nil, err
 	}
 	for _, d := range reply.Shards {
-		err := s.read(func(ctx context.Context) error {
-			checked, err := s.admin().Check(ctx, &adminpb.CheckRequest{Shard: d.Id})
-			if err == nil {
-				checks = append(checks, checked)
-			}
-			return err
+		checked, err := read(s, func(ctx context.Context) (*adminpb.CheckReply, error) {
+			return s.admin().Check(ctx, &adminpb.CheckRequest{Shard: d.Id})
 		})
 		if err != nil {
 			return checks, err
 		}
+		checks = append(checks, checked)
 	}
 	return checks, nil
 }

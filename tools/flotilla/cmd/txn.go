@@ -46,11 +46,10 @@ options of that command.`,
 				return err
 			}
 			return client.connected(c, lines(), func(s *session) error {
-				var resp *clientv3.TxnResponse
-				if err := s.write(func(ctx context.Context) (err error) {
-					resp, err = s.Txn(ctx).If(t.compares...).Then(t.success...).Else(t.failure...).Commit()
-					return err
-				}); err != nil {
+				resp, err := write(s, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+					return s.Txn(ctx).If(t.compares...).Then(t.success...).Else(t.failure...).Commit()
+				})
+				if err != nil {
 					return err
 				}
 				return s.print(s.txnAnswer(resp))
