@@ -153,6 +153,11 @@ func overloadCommand() *cobra.Command {
 		Short: "Ask for more than the cluster can do: what is left, and how does it come back?",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program, to renew leases beside it: %w", err)
+			}
+			o.Renewer = []string{self, renewLeases}
 			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
 				return scenario.Overload(ctx, c, o)
 			})
@@ -161,6 +166,20 @@ func overloadCommand() *cobra.Command {
 	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Shards: 8, Calm: 10 * time.Second, Keys: 20_000})
 	cmd.Flags().Float64Var(&o.Factor, "factor", 3, "how many times what the cluster can do is asked for")
 	cmd.Flags().DurationVar(&o.For, "for", time.Minute, "how long")
-	cmd.Flags().IntVar(&o.Clients, "clients", 1000, "clients that find out what the cluster can do")
+	cmd.Flags().IntVar(&o.Clients, "clients", 10_000, "clients that ask for it, each with one put at a time")
+	cmd.Flags().IntVar(&o.Finders, "finders", 1000, "clients that find out what the cluster can do")
+	cmd.Flags().StringVar(&f.CPUs, "servers-on", "", "processors that the servers may use, as taskset takes them; start this program with taskset on the others (default: all share all)")
 	return cmd
+}
+
+// renewLeases is the command by which this program starts itself.
+const renewLeases = "renew-leases"
+
+func renewLeasesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: renewLeases, Hidden: true,
+		RunE: func(cmd *cobra.Command, endpoints []string) error {
+			return scenario.Renew(cmd.Context(), endpoints, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
@@ -262,9 +263,9 @@ const tickMax = 500 * time.Millisecond
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.
 const requestBytesMax = 64 << 20
 
-func (c Config) etcdapi() etcdapi.Config {
+func (c Config) etcdapi(room *admission.Room) etcdapi.Config {
 	return etcdapi.Config{
-		Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
+		Room: room, Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
 		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
 	}
 }

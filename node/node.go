@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -37,6 +38,11 @@ type Node struct {
 	balance *balancer
 	loads   *loads
 	check   *checker
+
+	// admission are the metrics of room, what the node has for requests of clients, and of the
+	// router's lanes.
+	admission *admission.Metrics
+	room      *admission.Room
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -89,6 +95,8 @@ func New(cfg Config) (*Node, error) {
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
+	n.admission = admission.NewMetrics(cfg.Registerer)
+	n.room = admission.NewRoom(n.admission)
 	return n, nil
 }
 

@@ -147,5 +147,5 @@ func Pause(ctx context.Context, attempt int) bool {
 		return ctx.Err() == nil
 	}
 	b := backoff{next: min(backoffMin<<min(attempt-1, 10), backoffMax)}
-	return b.wait(ctx)
+	return b.wait(ctx, nil)
 }
