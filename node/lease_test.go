@@ -291,7 +291,7 @@ func TestLeasesAreNotProlongedByHandovers(t *testing.T) {
 // L9: nor does it add anything that leases get another home.
 func TestLeasesAreNotProlongedByReshapes(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{Tick: 200 * time.Millisecond})
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	client := c.Client(t)
 	var leases []clientv3.LeaseID
 	for range 8 {
