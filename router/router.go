@@ -72,6 +72,7 @@ type Knobs struct {
 type Router struct {
 	cfg      Config
 	closer   *closer
+	settler  *settler
 	renewer  *renewer
 	patience patience
 
@@ -89,6 +90,7 @@ type Router struct {
 func New(cfg Config) *Router {
 	r := &Router{cfg: cfg}
 	r.closer = newCloser(r.closeSpan)
+	r.settler = newSettler(r.probeHere)
 	r.renewer = newRenewer(r.ask)
 	return r
 }
@@ -102,6 +104,7 @@ func (r *Router) Close() {
 	r.started.Unlock()
 	r.started.work.Wait()
 	r.renewer.stop()
+	r.settler.stop()
 	r.closer.stop()
 }
 

@@ -100,11 +100,18 @@ func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revisi
 	if !ok {
 		return 0, false
 	}
+	rev, err := r.settler.settle(ctx, p)
+	return rev, err == nil
+}
+
+// probeHere returns the largest revision of the shard at p after a read barrier, as the
+// replica of this node tells it.
+func (r *Router) probeHere(ctx context.Context, p Place) (shard.Revision, error) {
 	reply, err := r.send(ctx, p, r.cfg.Self, &Request{Op: routerpb.Op_OP_PROBE})
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
-	return reply.Rev, true
+	return reply.Rev, nil
 }
 
 // Latest returns the largest revision of any shard that overlaps one of the spans, after

@@ -1,0 +1,102 @@
+package router
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// settlePace is the pause between two probes of a shard for watches that begin together. It
+// is some times what a probe takes, so that hundreds that are opened at once, as by a client
+// that starts, cost few read barriers. One that is opened alone does not wait.
+const settlePace = 5 * time.Millisecond
+
+// settler lets watches that begin at the same time share the read barriers that tell where:
+// one probe of a shard is under way, and who comes meanwhile shares the next.
+type settler struct {
+	probe func(ctx context.Context, p Place) (shard.Revision, error)
+
+	// ctx ends with stop; runs are the goroutines of run.
+	ctx    context.Context
+	cancel context.CancelFunc
+	runs   sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		next map[closingKey]*settling // no entry: no probe is under way either
+	}
+}
+
+// settling is what those get who share a probe.
+type settling struct {
+	callers int // guarded by settler.mu until the probe begins
+	done    chan struct{}
+	rev     shard.Revision // like err, set before done is closed
+	err     error
+}
+
+func newSettler(probe func(ctx context.Context, p Place) (shard.Revision, error)) *settler {
+	s := &settler{probe: probe}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.mu.next = make(map[closingKey]*settling)
+	return s
+}
+
+// stop ends what is under way and waits for it. Nothing may be begun any more.
+func (s *settler) stop() {
+	s.cancel()
+	s.runs.Wait()
+}
+
+// settle returns what a probe of the shard at p that began after the call told.
+func (s *settler) settle(ctx context.Context, p Place) (shard.Revision, error) {
+	key := closingKey{p.ID, p.Epoch}
+	s.mu.Lock()
+	call, running := s.mu.next[key]
+	if call == nil {
+		call = &settling{done: make(chan struct{})}
+		s.mu.next[key] = call
+	}
+	call.callers++
+	s.mu.Unlock()
+	if !running {
+		s.runs.Go(func() { s.run(key, p) })
+	}
+	select {
+	case <-call.done:
+		return call.rev, call.err
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// run probes the shard until nobody asks. A caller that leaves does not fail the others.
+func (s *settler) run(key closingKey, p Place) {
+	for {
+		s.mu.Lock()
+		call := s.mu.next[key]
+		if call == nil {
+			delete(s.mu.next, key)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.next[key] = nil
+		s.mu.Unlock()
+		call.rev, call.err = s.probe(s.ctx, p)
+		close(call.done)
+		if call.callers > 1 {
+			s.pause()
+		}
+	}
+}
+
+func (s *settler) pause() {
+	t := time.NewTimer(settlePace)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.ctx.Done():
+	}
+}
