@@ -243,7 +243,8 @@ func (r *Replica) reignOrStart() (uint64, *reignStart) {
 	}
 	r.reigning.Unlock()
 	if first {
-		r.proposeReign(func(res shard.Result) { r.beginReign(start, term, res) })
+		// Not on the worker that tells the result (P4): there may be very many leases.
+		r.proposeReign(func(res shard.Result) { go r.beginReign(start, term, res) })
 	}
 	return 0, start
 }
@@ -324,7 +325,7 @@ func (r *Replica) takeLessor() *lease.Lessor {
 // that is given back.
 func (r *Replica) bequeath() (*shardpb.Command, error) {
 	view := r.View()
-	if view.Descriptor == nil || r.machine.Leases().Len() == 0 {
+	if view.Descriptor == nil || r.machine.Leases().Len() == 0 || r.host.cfg.Knobs.ForgetWills {
 		return nil, nil
 	}
 	l := r.takeLessor()
