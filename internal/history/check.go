@@ -16,10 +16,12 @@ type Options struct {
 	// that anybody had been told of the span before (H9). The real etcd tells how far the
 	// node has come.
 	PromptProgress bool
-	// Healed is when faults had ended and all nodes served again, LateBy how long after its
-	// time to live a lease may still be there then (H11). Without LateBy that is measured,
-	// not judged.
-	Healed, LateBy time.Duration
+	// Asked is since when leases are asked for all the time, so that it is known when they
+	// end. Healed is when the last fault that had stopped a node had ended and all served
+	// again; 0: there was none. Only then may leases get their whole time to live again.
+	// LateBy is how long after its time a lease may still be there (H11). Without it that is
+	// measured, not judged.
+	Asked, Healed, LateBy time.Duration
 	// Timeout bounds the search for a linearization of one group. Default 30 s.
 	Timeout time.Duration
 }

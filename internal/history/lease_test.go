@@ -148,6 +148,8 @@ func TestALateExpiryIsMeasuredFromTheEndOfTheFaults(t *testing.T) {
 	h := History{Leases: []LeaseOp{granted(0, 10, 100), missing(Ask, 480, 500)}}
 	require.Equal(t, ms(390), Check(h, Options{}).LatestExpiry)
 	require.Equal(t, ms(50), Check(h, Options{Healed: ms(350)}).LatestExpiry)
+	require.Equal(t, ms(50), Check(h, Options{Healed: ms(350), Asked: ms(360)}).LatestExpiry)
+	require.Equal(t, ms(140), Check(h, Options{Asked: ms(360)}).LatestExpiry, "no node was stopped")
 	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(60)}).Clean())
 	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(40)}).Has(LateExpiry))
 }

@@ -82,7 +82,7 @@ func (f *facts) checkLeases(opt Options, scopeOf func(key string) string, r *Rep
 	var found []Violation
 	for _, id := range sortedKeys(leases) {
 		found = append(found, leases[id].checkLife()...)
-		late := leases[id].late(opt.Healed)
+		late := leases[id].late(opt)
 		r.LatestExpiry = max(r.LatestExpiry, late)
 		if opt.LateBy > 0 && late > opt.LateBy {
 			found = append(found, Violation{LateExpiry, fmt.Sprintf("lease %d was there for %s after its time", id, late), []Op{quote(leases[id].renewed), *leases[id].deadBy}})
@@ -140,13 +140,18 @@ func (l *leaseFacts) checkLife() []Violation {
 		l.id, seconds(l.due), seconds(l.dead)), []Op{quote(l.renewed), *l.deadBy}}}
 }
 
-// late is how long after its time the lease was last not known to be gone. A new leader
-// may give every lease its whole time again, so that begins when the faults have ended.
-func (l *leaseFacts) late(healed time.Duration) time.Duration {
+// late is how long after its time the lease was last not known to be gone. The leader that
+// comes after one that failed may give every lease its whole time again; one that leadership
+// was handed over to may not.
+func (l *leaseFacts) late(opt Options) time.Duration {
 	if l.deadBy == nil || l.renewed == nil {
 		return 0
 	}
-	return max(0, l.dead-max(l.over, healed+l.ttl))
+	over := max(l.over, opt.Asked)
+	if opt.Healed > 0 {
+		over = max(over, opt.Healed+l.ttl)
+	}
+	return max(0, l.dead-over)
 }
 
 // checkRenewals decides H12 for the lease itself: what is gone is not renewed. How much

@@ -80,6 +80,8 @@ func plant(c *node.Config, knob string) {
 		c.RaftLogEntries = 50
 	case "new-leader-expires-leases":
 		c.Knobs.Replica.ForgetTTLs = true
+	case "wills-forgotten":
+		c.Knobs.Replica.ForgetWills = true
 	case "unregistered-lease-accepted":
 		c.Knobs.Apply.AnyLease = true
 	case "fence-ignored":

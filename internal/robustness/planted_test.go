@@ -27,7 +27,7 @@ type plantedBug struct {
 	attack robustness.Nemesis
 	// want are the anomalies by which it may show; any one is enough.
 	want []history.Anomaly
-	// orDown accepts a node that crashes or never recovers as well.
+	// orDown accepts a node that crashes or never recovers as well, or a lease that never ends.
 	orDown bool
 }
 
@@ -42,6 +42,7 @@ const (
 func (b plantedBug) config(seed int64) robustness.Config {
 	return robustness.Config{
 		Seed: seed, Duration: plantedRun, Workload: b.load, Nemesis: b.attack, Patience: plantedPatience,
+		HandOn: b.attack.Weights[robustness.Transfer] > 0, LateBy: robustness.DefaultConfig(seed, plantedRun).LateBy,
 	}
 }
 
@@ -122,6 +123,10 @@ func plantedBugs() []plantedBug {
 		{
 			knob: "new-leader-expires-leases", harm: "a new leader takes all leases for expired that it has not seen renewed",
 			load: leases(), attack: only(robustness.Kill, soon()), want: []history.Anomaly{history.EarlyExpiry},
+		},
+		{
+			knob: "wills-forgotten", harm: "leases get their whole time again from each leader that leadership is handed to",
+			load: leases(), attack: only(robustness.Transfer, soon()), want: []history.Anomaly{history.LateExpiry}, orDown: true,
 		},
 		{
 			knob: "unregistered-lease-accepted", harm: "a shard attaches keys to a lease without asking whether there is one",

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/internal/history"
@@ -25,6 +26,9 @@ type Config struct {
 	// PromptProgress and LateBy are for history.Check.
 	PromptProgress bool
 	LateBy         time.Duration
+	// HandOn has leadership of all shards go from node to node while it is waited for leases
+	// to end: that must not prolong their lives.
+	HandOn bool
 	// Patience bounds recovery and read-back together, after the faults are healed.
 	// Default 30 s.
 	Patience time.Duration
@@ -32,9 +36,13 @@ type Config struct {
 
 const patienceDefault = 30 * time.Second
 
-// lateByDefault is two election timeouts and the pacing of expiry, with room for a
-// machine that has other things to do.
-const lateByDefault = 10 * time.Second
+const (
+	// lateByDefault is two election timeouts, and as much for a machine that has other
+	// things to do than to end leases and to ask for them.
+	lateByDefault = 4 * time.Second
+	// handOnPause is between two rounds in which leadership goes to another node.
+	handOnPause = 200 * time.Millisecond
+)
 
 // DefaultConfig is the run that every change has to pass. A longer run works on more
 // keys: what the checks cost grows much faster than a key's history.
@@ -112,8 +120,11 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	}
 
 	res.LongestPause = longestPause(rec.History().Ops)
-	healed := time.Duration(0)
-	res.Problems = settle(ctx, sys, rec, conns, cfg, func() { healed = time.Since(began) })
+	var asked, healed time.Duration
+	res.Problems = settle(ctx, sys, rec, conns, cfg, func() { asked = time.Since(began) })
+	if slices.ContainsFunc(plan, func(a Attack) bool { return a.Fault.stops() }) {
+		healed = asked
+	}
 	stopObserving()
 	res.Observed = <-observed
 	res.Problems = append(res.Problems, res.Observed.Problems...)
@@ -122,7 +133,7 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	}
 	res.History = rec.History()
 	res.Report = history.Check(res.History, history.Options{
-		Seed: cfg.Seed, ShardOf: cfg.ShardOf, PromptProgress: cfg.PromptProgress, Healed: healed, LateBy: cfg.LateBy, Timeout: max(30*time.Second, 2*cfg.Duration),
+		Seed: cfg.Seed, ShardOf: cfg.ShardOf, PromptProgress: cfg.PromptProgress, Asked: asked, Healed: healed, LateBy: cfg.LateBy, Timeout: max(30*time.Second, 2*cfg.Duration),
 	})
 	return res, nil
 }
@@ -149,8 +160,13 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		if cfg.Workload.Lessees > 0 { // at once, or it would not be known how late they end
 			// Leases that do not end must not keep the rest from being read.
 			some, cancel := context.WithTimeout(ctx, patience/3)
+			var handing sync.WaitGroup
+			if cfg.HandOn {
+				handing.Go(func() { handOn(some, sys) })
+			}
 			problems = append(problems, f.awaitLeases(some)...)
 			cancel()
+			handing.Wait()
 		}
 		// Shards that do not settle must not keep the rest from being read.
 		some, cancel := context.WithTimeout(ctx, patience/2)
@@ -161,6 +177,13 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		problems = append(problems, f.conclude(ctx, conns, cfg.Workload)...)
 	}
 	return append(problems, sys.Crashes()...)
+}
+
+// handOn makes one node after the other lead what it can, until the context ends.
+func handOn(ctx context.Context, sys System) {
+	for node := 0; wait(ctx, handOnPause) == nil; node = (node + 1) % len(sys.Endpoints()) {
+		_ = sys.Transfer(ctx, node) // may be refused, as others are under way
+	}
 }
 
 // conclude asks for all that the verdict needs, once leases have ended and nothing

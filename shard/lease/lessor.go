@@ -42,16 +42,26 @@ type Due struct {
 // that has left it. Every other one gets its whole TTL and extend, because nobody knows when
 // it was last renewed (L3).
 func Reign(reign uint64, records []*Record, will *shardpb.LeaseWill, now time.Time, extend time.Duration) *Lessor {
-	l := &Lessor{reign: reign, leases: make(map[int64]*term, len(records))}
-	for _, r := range records {
-		l.Changed(r.ID, r, now)
-		if t := l.leases[r.ID]; !t.ended {
-			t.due = t.due.Add(extend)
+	// All at once: there may be very many, and those who ask for them are waiting.
+	l := &Lessor{reign: reign, leases: make(map[int64]*term, len(records)), queue: make(queue, len(records))}
+	terms := make([]term, len(records))
+	for i, r := range records {
+		t := &terms[i]
+		*t = termOf(r, now)
+		t.due, t.index = t.due.Add(extend), i
+		if r.Revoking {
+			t.end(now)
 		}
+		l.leases[r.ID], l.queue[i] = t, t
 	}
 	l.inherit(will, now)
 	heap.Init(&l.queue)
 	return l
+}
+
+func termOf(r *Record, now time.Time) term {
+	ttl := time.Duration(r.TTL) * time.Second
+	return term{id: r.ID, incarnation: r.Incarnation, ttl: ttl, due: now.Add(ttl)}
 }
 
 // Reign is the number of the reign.
@@ -69,8 +79,7 @@ func (l *Lessor) Changed(id int64, r *Record, now time.Time) {
 		return
 	}
 	if t == nil {
-		t = &term{id: id, incarnation: r.Incarnation, ttl: time.Duration(r.TTL) * time.Second}
-		t.due = now.Add(t.ttl)
+		t = new(termOf(r, now))
 		l.leases[id] = t
 		heap.Push(&l.queue, t)
 	}
@@ -124,10 +133,11 @@ func (l *Lessor) Due(now time.Time, limit int) []Due {
 }
 
 func (l *Lessor) end(t *term, now time.Time) {
-	t.ended = true
-	t.due = now.Add(takeOver)
+	t.end(now)
 	heap.Fix(&l.queue, t.index)
 }
+
+func (t *term) end(now time.Time) { t.ended, t.due = true, now.Add(takeOver) }
 
 // Living lists the leases that live, earliest to expire first.
 func (l *Lessor) Living(now time.Time) []int64 {

@@ -22,6 +22,8 @@ type Knobs struct {
 	SyncWithoutFsync bool
 	// ForgetTTLs has leases expire when a reign begins (against L3).
 	ForgetTTLs bool
+	// ForgetWills has leases begin anew in each reign (against L9).
+	ForgetWills bool
 	// ForgetSpanTail leaves the end of the span out of snapshots.
 	ForgetSpanTail bool
 }

@@ -38,7 +38,7 @@ type reigning struct {
 	sync.Mutex
 	lessor *lease.Lessor // nil unless this replica began the last reign known here
 	term   uint64        // in which it did
-	start  *reignStart   // under way; nil: none
+	start  *reignStart   // under way, or held up by abdicate; nil: none
 }
 
 // reignStart is an attempt to begin a reign.
@@ -243,7 +243,8 @@ func (r *Replica) reignOrStart() (uint64, *reignStart) {
 	}
 	r.reigning.Unlock()
 	if first {
-		r.proposeReign(func(res shard.Result) { r.beginReign(start, term, res) })
+		// Not on the worker that tells the result (P4): there may be very many leases.
+		r.proposeReign(func(res shard.Result) { go r.beginReign(start, term, res) })
 	}
 	return 0, start
 }
@@ -307,33 +308,8 @@ func (r *Replica) noteLeases() {
 }
 
 // endReign is for when the leases were replaced as a whole.
-func (r *Replica) endReign() { r.takeLessor() }
-
-// takeLessor ends this leader's reign, and returns who measured it, nil for nobody.
-func (r *Replica) takeLessor() *lease.Lessor {
+func (r *Replica) endReign() {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
-	l := r.reigning.lessor
 	r.reigning.lessor = nil
-	return l
-}
-
-// bequeath ends this leader's reign, and gives the command that leaves to the next one what
-// leases still have; nil if there is nothing to leave. It is for who has the proposer's turn:
-// requests about leases wait from now on for another reign, which cannot begin before
-// that is given back.
-func (r *Replica) bequeath() (*shardpb.Command, error) {
-	view := r.View()
-	if view.Descriptor == nil || r.machine.Leases().Len() == 0 {
-		return nil, nil
-	}
-	l := r.takeLessor()
-	if l == nil {
-		return nil, nil
-	}
-	body, err := (&shardpb.LeaseCommand{Will: l.Will(r.host.now())}).MarshalVT()
-	if err != nil {
-		return nil, fmt.Errorf("encode what leases of shard %d have left: %w", r.id, err)
-	}
-	return &shardpb.Command{Kind: shardpb.Kind_LEASE_BEQUEATH, Epoch: view.Descriptor.Epoch, Body: body}, nil
 }

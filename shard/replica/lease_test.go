@@ -364,6 +364,38 @@ func TestLeasesAreNotProlongedByAHandover(t *testing.T) {
 	require.Nil(t, p.replica.machine.Leases().State().Will)
 }
 
+// From the will to the end of the attempt no reign begins here, whoever asks: it would take
+// what is meant for the next leader. Writes go on.
+func TestNoReignBeginsUntilLeadershipIsSettled(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	require.Zero(t, p.keepAlive(7))
+	p.grant(7, 10)
+	reign := p.replica.machine.Leases().Reign()
+	resume, err := p.replica.abdicate(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, p.replica.DueLeases(9))
+	renewed := make(chan error, 1)
+	go func() {
+		_, err := p.replica.KeepAlive(t.Context(), []int64{7})
+		renewed <- err
+	}()
+	again, err := p.replica.abdicate(t.Context())
+	require.NoError(t, err)
+	again() // settles nothing
+	require.Empty(t, p.replica.DueLeases(9))
+	p.put("a", "1") // behind whatever was proposed before
+	require.Equal(t, reign, p.replica.machine.Leases().Reign())
+	require.NotNil(t, p.replica.machine.Leases().State().Will)
+	resume()
+	if err := <-renewed; err != nil { // it may have come only now
+		require.ErrorIs(t, err, shard.ErrUnavailable)
+	}
+	require.Equal(t, int64(10), p.keepAlive(7))
+	require.Equal(t, reign+1, p.replica.machine.Leases().Reign())
+}
+
 // A leader that never measured leases leaves the will of the one before as it is.
 func TestAWillOutlivesALeaderWhoDidNothing(t *testing.T) {
 	p := openProcess(t, t.TempDir(), 1, Knobs{})

@@ -42,11 +42,6 @@ func (r *Replica) Initialise(ctx context.Context, d *shard.Descriptor) error {
 func (r *Replica) do(ctx context.Context, cmd *shardpb.Command) error {
 	done := make(chan shard.Result, 1)
 	r.Propose(cmd, func(res shard.Result) { done <- res })
-	return outcome(ctx, done)
-}
-
-// outcome waits for the result of what was proposed.
-func outcome(ctx context.Context, done <-chan shard.Result) error {
 	select {
 	case res := <-done:
 		return res.Err
@@ -55,35 +50,15 @@ func outcome(ctx context.Context, done <-chan shard.Result) error {
 	}
 }
 
-// reshape is do for a command that gives leases another home. In one log entry with it, and
-// before it, goes what leases still have, so that they do not get their whole time again
-// there (L9). It does not wait behind other commands, and they wait until its outcome is
-// known: from when this leader ends its reign no other one may begin.
+// reshape is do for a command that gives leases another home. There they would get their
+// whole time again (L9).
 func (r *Replica) reshape(ctx context.Context, cmd *shardpb.Command) error {
-	if err := r.refusing(cmd.Kind); err != nil {
-		return err
-	}
-	select {
-	case r.proposer.turn <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx) // nothing was proposed
-	}
-	release := func() { <-r.proposer.turn }
-	will, err := r.bequeath()
+	resume, err := r.abdicate(ctx)
 	if err != nil {
-		release()
 		return err
 	}
-	done := make(chan shard.Result, 1)
-	entry := []pending{{cmd, func(res shard.Result) { done <- res }}}
-	if will != nil { // what comes of it shows in the next reign
-		entry = []pending{{will, func(shard.Result) {}}, entry[0]}
-	}
-	go func() {
-		defer release()
-		r.proposer.propose(entry)
-	}()
-	return outcome(ctx, done)
+	defer resume()
+	return r.do(ctx, cmd)
 }
 
 // SecureSeed returns when this replica has applied the split that the child comes from
