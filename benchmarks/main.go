@@ -22,7 +22,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(compareCommand(), rateCommand(), reshapeCommand(), shiftCommand(), lossCommand(),
-		scaleCommand(), overloadCommand(), reportCommand())
+		scaleCommand(), overloadCommand(), renewLeasesCommand(), reportCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		stop()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (f *scenarioFlags) register(flags *pflag.FlagSet, d scenario.Config) {
 	}
 	flags.IntVar(&f.Conns, "conns", 32, "connections, spread over the nodes")
 	flags.IntVar(&f.Keys, "keys", d.Keys, "keys that are put")
-	flags.IntVar(&f.ValueBytes, "value", 256, "bytes of each value")
+	flags.IntVar(&f.ValueBytes, "value", cmp.Or(d.ValueBytes, 256), "bytes of each value")
 	flags.Uint64Var(&f.Seed, "seed", 1, "seed of all randomness")
 	flags.StringVar(&f.Dir, "dir", os.TempDir(), "where data directories are made; use the disk that is to be measured")
 	flags.StringVar(&f.out, "out", "", "also write results.json, results.md and charts to this folder")
@@ -93,7 +94,7 @@ func lossCommand() *cobra.Command {
 			})
 		},
 	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 4, Shards: 16, Rate: 2000, Calm: 10 * time.Second, Keys: 50_000})
+	f.register(cmd.Flags(), scenario.Config{Nodes: 4, Shards: 16, Rate: 2000, Calm: 10 * time.Second, Keys: 100_000, ValueBytes: 1024})
 	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "silence after which a node counts as dead (setting dead-after)")
 	return cmd
 }
@@ -152,6 +153,11 @@ func overloadCommand() *cobra.Command {
 		Short: "Ask for more than the cluster can do: what is left, and how does it come back?",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program, to renew leases beside it: %w", err)
+			}
+			o.Renewer = []string{self, renewLeases}
 			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
 				return scenario.Overload(ctx, c, o)
 			})
@@ -160,6 +166,20 @@ func overloadCommand() *cobra.Command {
 	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Shards: 8, Calm: 10 * time.Second, Keys: 20_000})
 	cmd.Flags().Float64Var(&o.Factor, "factor", 3, "how many times what the cluster can do is asked for")
 	cmd.Flags().DurationVar(&o.For, "for", time.Minute, "how long")
-	cmd.Flags().IntVar(&o.Clients, "clients", 1000, "clients that find out what the cluster can do")
+	cmd.Flags().IntVar(&o.Clients, "clients", 10_000, "clients that ask for it, each with one put at a time")
+	cmd.Flags().IntVar(&o.Finders, "finders", 1000, "clients that find out what the cluster can do")
+	cmd.Flags().StringVar(&f.CPUs, "servers-on", "", "processors that the servers may use, as taskset takes them; start this program with taskset on the others (default: all share all)")
 	return cmd
+}
+
+// renewLeases is the command by which this program starts itself.
+const renewLeases = "renew-leases"
+
+func renewLeasesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: renewLeases, Hidden: true,
+		RunE: func(cmd *cobra.Command, endpoints []string) error {
+			return scenario.Renew(cmd.Context(), endpoints, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
 }

@@ -32,4 +32,4 @@ func spread(i int, name string) string { return string([]byte{byte(i*32 + 1)}) +
 
 // steadyTick keeps leaders in office on a busy machine, in tests that are not about their
 // changes.
-const steadyTick = 100 * time.Millisecond
+const steadyTick = 350 * time.Millisecond

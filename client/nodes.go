@@ -123,7 +123,7 @@ type ended struct{}
 func (ended) Abandon(error) {}
 
 // Subscribe implements router.Subscriber.
-func (n *nodes) Subscribe(ctx context.Context, id shard.NodeID, sub *router.Subscription, ready func()) (router.Feed, error) {
+func (n *nodes) Subscribe(ctx context.Context, id shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error) {
 	c, err := n.node(id)
 	if err != nil {
 		return nil, err

@@ -35,6 +35,9 @@ const (
 	agentInterval = time.Second
 	// agentStarts bounds how many replicas start at the same time.
 	agentStarts = 16
+	// agentRest is how many times as long as a look took the agent rests after it: it looks at
+	// all shards of the node, and when all start each of them gives it several reasons to.
+	agentRest = 4
 )
 
 func newAgent(n *Node) *agent {
@@ -65,14 +68,20 @@ func (a *agent) run(ctx context.Context) {
 			step(ctx)
 		})
 	}
+	var known *placement.Map
+	var own []*shard.Descriptor // of known
 	for {
+		began := time.Now()
 		m, changed := a.node.table.next()
+		if m != known {
+			known, own = m, m.OnNode(a.node.self.NodeID)
+		}
 		a.initialise(ctx, m, &steps)
 		leaving, disputed := a.leaving(m), m.Disputed()
 		for _, r := range leaving {
 			do(r.Shard, func(ctx context.Context) { a.remove(ctx, r, m) })
 		}
-		for _, d := range m.OnNode(a.node.self.NodeID) {
+		for _, d := range own {
 			if r, running := a.node.host.Replica(d.ID); running {
 				r.Dispute(slices.Contains(disputed, d.ID))
 			}
@@ -84,9 +93,14 @@ func (a *agent) run(ctx context.Context) {
 			}
 		}
 		select {
+		case <-time.After(agentRest * time.Since(began)):
+		case <-ctx.Done():
+			return
+		}
+		select {
 		case <-changed:
 		case <-a.node.host.LeadersChanged():
-			a.tellRouter(m)
+			a.tellRouter(own)
 		case <-a.wake:
 		case <-tick.C:
 		case <-ctx.Done():
@@ -152,8 +166,8 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 
 // tellRouter lets requests go to new leaders at once. Otherwise each would first wait
 // for an answer of the old one, which may be cut off.
-func (a *agent) tellRouter(m *placement.Map) {
-	for _, d := range m.OnNode(a.node.self.NodeID) {
+func (a *agent) tellRouter(own []*shard.Descriptor) {
+	for _, d := range own {
 		r, running := a.node.host.Replica(d.ID)
 		if !running {
 			continue
@@ -211,7 +225,19 @@ func (a *agent) start(ctx context.Context, d *shard.Descriptor, m *placement.Map
 		a.node.fail(err)
 		return
 	}
+	if a.leadsFirst(d) {
+		a.node.elect.hold(replica.Held{Shard: d.ID, Replica: own.ID}, a.node.othersOf(d, m))
+	}
 	a.poke()
+}
+
+// leadsFirst reports whether this node is to lead the shard once its group begins.
+func (a *agent) leadsFirst(d *shard.Descriptor) bool {
+	lead := d.PreferredNode
+	if parent, ok := a.node.host.Replica(d.Parent); ok && d.Generation == 1 && parent.LeaderNode() != 0 {
+		lead = parent.LeaderNode() // for a split both should be led by the same
+	}
+	return lead == a.node.self.NodeID
 }
 
 func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placement.Map) error {
@@ -222,9 +248,7 @@ func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placemen
 	for _, r := range d.Replicas {
 		members[r.ID] = m.Node(r.Node).PeerAddr
 	}
-	parent, ok := a.node.host.Replica(d.Parent)
-	first := d.PreferredNode == a.node.self.NodeID || ok && parent.Leads() // for a split both should be led here
-	return a.node.host.Start(d.ID, own.ID, members, first)
+	return a.node.host.Start(d.ID, own.ID, members)
 }
 
 // tell proposes a command and waits for its outcome; a failure is tried again by the

@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -240,6 +241,84 @@ func TestLeasesOutliveTheirLeaders(t *testing.T) {
 	untilGone(t, rest, keys)
 	lost.Start(t)
 	untilGone(t, c.Client(t, lost), keys)
+}
+
+// timeLeft is what the leader of a lease's home says, once it does.
+func timeLeft(t *testing.T, c *testcluster.Cluster, lease clientv3.LeaseID) (left time.Duration, term uint64) {
+	t.Helper()
+	home := string(shard.HomeKey(int64(lease)))
+	testcluster.Eventually(t, "the home of a lease to answer", func(ctx context.Context) error {
+		inside := leaderOf(t, c, c.Node(1), home).Inside()
+		r, ok := inside.Host().Replica(inside.Map().Lookup([]byte(home)).ID)
+		if !ok {
+			return errors.New("it does not run")
+		}
+		status, err := r.LeaseStatus(ctx, int64(lease))
+		left, term = status.TTL, r.Term()
+		return err
+	})
+	return left, term
+}
+
+// L9: what leases have left goes with leadership from node to node. No handing over adds to it.
+func TestLeasesAreNotProlongedByHandovers(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{})
+	client := c.Client(t)
+	forgotten, renewed := grantLease(t, client, 3600), grantLease(t, client, 3600)
+	timeLeft(t, c, forgotten)
+	for range 5 {
+		_, err := client.KeepAliveOnce(t.Context(), renewed)
+		require.NoError(t, err)
+		before, reigned := timeLeft(t, c, forgotten)
+		fresh, _ := timeLeft(t, c, renewed)
+		leader := id(leaderOf(t, c, c.Node(1), ""))
+		d := theShard(c.Node(1))
+		heir := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != leader })].Node
+		_, err = c.Node(1).Inside().Propose(t.Context(), placement.Prefer(d, heir))
+		require.NoError(t, err)
+		testcluster.Until(t, "the preferred node to lead", func() bool { return id(leaderOf(t, c, c.Node(1), "")) == heir })
+		after, reigns := timeLeft(t, c, forgotten)
+		if reigns > reigned+1 {
+			continue // somebody was elected in between
+		}
+		require.LessOrEqual(t, after, before+time.Millisecond)
+		inherited, _ := timeLeft(t, c, renewed)
+		require.LessOrEqual(t, inherited, fresh+time.Millisecond)
+	}
+}
+
+// L9: nor does it add anything that leases get another home.
+func TestLeasesAreNotProlongedByReshapes(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Tick: 200 * time.Millisecond})
+	client := c.Client(t)
+	var leases []clientv3.LeaseID
+	for range 8 {
+		leases = append(leases, grantLease(t, client, 3600))
+	}
+	look := func() (left []time.Duration) {
+		for _, id := range leases {
+			d, _ := timeLeft(t, c, id)
+			left = append(left, d)
+		}
+		return left
+	}
+	shorter := func(before []time.Duration) {
+		t.Helper()
+		for i, after := range look() {
+			require.LessOrEqual(t, after, before[i]+time.Millisecond, "lease %x", leases[i])
+		}
+	}
+	look()
+	for range 3 {
+		before := look()
+		splitAt(t, c.Node(1), spread(4, ""))
+		shorter(before)
+		before = look()
+		mergeAt(t, c, c.Node(2), spread(4, ""))
+		shorter(before)
+	}
 }
 
 func nodeID(n *testcluster.Node) shard.NodeID {

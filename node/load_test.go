@@ -18,7 +18,7 @@ func spread(i int, name string) string { return string([]byte{byte(i % 8 * 32)})
 func everything() (string, clientv3.OpOption) { return "\x00", clientv3.WithFromKey() }
 
 // steadyTick keeps leaders in office on a busy machine, where no request may fail.
-const steadyTick = 200 * time.Millisecond
+const steadyTick = 500 * time.Millisecond
 
 // writers put keys of their own, each once, until they are stopped.
 type writers struct {

@@ -38,8 +38,15 @@ func (m *meta) start(self *Membership) error {
 	if errors.Is(err, replica.ErrRemoved) { // the group has moved away since
 		return nil
 	}
+	if err == nil && own == firstMetaMember {
+		delete(members, own)
+		m.node.elect.hold(replica.Held{Shard: shard.MetaID, Replica: own}, members)
+	}
 	return err
 }
+
+// firstMetaMember is who leads the meta group when it begins.
+const firstMetaMember shard.ReplicaID = 1
 
 // join starts a replica of the meta group on this node, to which the table has given one:
 // anew, with nothing, or again.
@@ -49,7 +56,7 @@ func (m *meta) join(own shard.ReplicaID) error {
 
 func (m *meta) startAs(own shard.ReplicaID) func(initial map[uint64]string, join, learner bool) error {
 	return func(initial map[uint64]string, join, learner bool) error {
-		cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), 0, learner)
+		cfg := m.node.raftConfig().GroupConfig(uint64(shard.MetaID), uint64(own), learner)
 		cfg.SnapshotEntries, cfg.CompactionOverhead = 1000, 100
 		err := m.node.host.NodeHost().StartConcurrentReplica(initial, join, func(uint64, uint64) statemachine.IConcurrentStateMachine {
 			machine := &metaMachine{state: placement.NewState(), publish: m.node.table.publish, applied: &m.applied}

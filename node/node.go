@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -32,10 +33,16 @@ type Node struct {
 	meta    *meta
 	watch   *watch
 	agent   *agent
+	elect   *elections
 	control *controller
 	balance *balancer
 	loads   *loads
 	check   *checker
+
+	// admission are the metrics of room, what the node has for requests of clients, and of the
+	// router's lanes.
+	admission *admission.Metrics
+	room      *admission.Room
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -83,10 +90,13 @@ func New(cfg Config) (*Node, error) {
 	n.meta = &meta{node: n}
 	n.watch = newWatch(n)
 	n.agent = newAgent(n)
+	n.elect = newElections(n)
 	n.control = newController(n)
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
+	n.admission = admission.NewMetrics(cfg.Registerer)
+	n.room = admission.NewRoom(n.admission)
 	return n, nil
 }
 

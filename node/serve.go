@@ -18,7 +18,7 @@ import (
 // serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
 // one address.
 func (n *Node) serveClients(context.Context) error {
-	api := etcdapi.New(n.cfg.etcdapi(), n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
+	api := etcdapi.New(n.cfg.etcdapi(n.room), n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
 	// Lock and Election are clients of the other services, and the JSON gateway is one of
 	// all, without a socket between.
 	own, err := n.startLoopback(api, api.Register)
@@ -71,6 +71,7 @@ func (n *Node) serveNative(g *grpc.Server) {
 	native.New(native.Config{
 		Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
+		Room: n.room,
 	}).Register(g)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -213,6 +214,7 @@ func (n *Node) startRouter(context.Context) error {
 		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Subscriber: sender,
+		Lanes: admission.NewLanes(n.admission),
 	})
 	n.onClose(n.router.Close)
 	n.merger = watchmerge.New(n.router, n.cfg.Knobs.Watch)
@@ -245,6 +247,7 @@ func (n *Node) feed(cache *router.Cache) {
 func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
+	n.work.Go(func() { n.elect.run(n.ctx) })
 	n.work.Go(func() { n.control.run(n.ctx) })
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })

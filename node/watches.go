@@ -11,7 +11,7 @@ import (
 )
 
 // Subscribe implements router.Subscriber.
-func (s *sender) Subscribe(ctx context.Context, node shard.NodeID, sub *router.Subscription, ready func()) (router.Feed, error) {
+func (s *sender) Subscribe(ctx context.Context, node shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error) {
 	if node == s.self {
 		return s.exec.Subscribe(sub, ready)
 	}

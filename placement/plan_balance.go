@@ -150,6 +150,7 @@ func (p *planner) balanceLeaders() {
 	takes := func(n *planNode) bool { return n.noLead == "" }
 	load, number := p.field(leading(), takes), p.field(counting(), takes)
 	p.balanceLed(load, func(_, _ int, _ *planGroup) bool { return true })
+	p.refine(load)
 	p.balanceLed(number, func(from, to int, g *planGroup) bool { return load.closes(from, to, g.cost) })
 }
 

@@ -47,7 +47,8 @@ func (p *planner) split() {
 		if g.busy {
 			continue
 		}
-		if why := p.splitOne(g, press(g)); why != "" {
+		limits := fmt.Sprintf("the limits are %s, %.0f writes/s and %s/s", bytesText(float64(p.rules.SplitBytes)), p.rules.SplitWrites, bytesText(float64(p.rules.SplitWriteBytes)))
+		if why := p.splitOne(g, press(g), limits); why != "" {
 			p.leave(RuleSplit, g.d.ID, why)
 		}
 	}
@@ -57,8 +58,40 @@ func (p *planner) split() {
 	}
 }
 
-// splitOne plans the split, or says why there is none.
-func (p *planner) splitOne(g *planGroup, press pressure) (why string) {
+// fineShare is how near the threshold a shard must be to be split for the sake of balance. Its
+// halves must stay well above what is merged, too: fineMerge times as much together.
+const (
+	fineShare = 0.4
+	fineMerge = 1.6
+)
+
+// refine splits a shard when the node that leads most leads too much, and everything there that
+// another node could lead is so large that it would only move the gap.
+func (p *planner) refine(f *field) {
+	if len(f.over) < 2 {
+		return
+	}
+	order := f.descending()
+	most, least := order[0], order[len(order)-1]
+	if !f.open(most, least) {
+		return
+	}
+	for _, g := range p.ledBy(most) {
+		press := p.pressure(0, g.load.Writes, g.load.WriteBytes)
+		if g.busy || press.load < max(fineShare, fineMerge*p.rules.MergeBelow) || !slices.ContainsFunc(g.voters, func(t int) bool {
+			return p.canLead(g, t) && f.open(most, t) && !f.closes(most, t, g.cost)
+		}) {
+			continue
+		}
+		why := fmt.Sprintf("%s leads %s, and what it leads is too large to be led elsewhere for that", p.nodes[most].Name, f.text(f.at(most)))
+		if p.splitOne(g, press, why) == "" {
+			return
+		}
+	}
+}
+
+// splitOne plans the split for the reason given, or says why there is none.
+func (p *planner) splitOne(g *planGroup, press pressure, reason string) (why string) {
 	what := fmt.Sprintf("%s, %.0f writes/s and %s/s", bytesText(float64(g.load.Bytes)), g.load.Writes, bytesText(g.load.WriteBytes))
 	switch {
 	case g.locked != "":
@@ -85,8 +118,7 @@ func (p *planner) splitOne(g *planGroup, press pressure) (why string) {
 			what, point.Key, 100*max(point.Left, 1-point.Left), unit)
 	}
 	p.do(g, Step{Kind: Split, Key: bytes.Clone(point.Key), Rule: RuleSplit,
-		Why: fmt.Sprintf("%s; the limits are %s, %.0f writes/s and %s/s", what, bytesText(float64(p.rules.SplitBytes)),
-			p.rules.SplitWrites, bytesText(float64(p.rules.SplitWriteBytes))),
+		Why:    what + "; " + reason,
 		Effect: fmt.Sprintf("two shards with %.0f %% and %.0f %% of %s", 100*point.Left, 100*(1-point.Left), unit)})
 	return ""
 }

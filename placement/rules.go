@@ -49,7 +49,7 @@ type Rules struct {
 	// long, and by their peak over that time. Default 1h.
 	MergeWait time.Duration
 	// settle: what a shard reports so soon after a split or merge still speaks of the
-	// span it had before, so it is neither split nor moved for balance. Default 1m.
+	// span it had before, so it is neither split nor moved for balance. Default 10s.
 	Settle time.Duration
 
 	// balance-gap: two nodes are out of balance when they differ by more than this
@@ -97,7 +97,7 @@ func DefaultRules() Rules {
 		Rebalance: true, RebalanceInterval: 10 * time.Second,
 		StaleAfter: 30 * time.Second, DeadAfter: 10 * time.Minute,
 		SplitBytes: 512 << 20, SplitWrites: 5000, SplitWriteBytes: 16 << 20,
-		MergeBelow: 0.25, MergeWait: time.Hour, Settle: time.Minute,
+		MergeBelow: 0.25, MergeWait: time.Hour, Settle: 10 * time.Second,
 		BalanceGap: 0.2, MovesPerNode: 2, MovesMax: 16, TransfersMax: 32, ReshapesMax: 4,
 		LowSpace: 0.05, SlowDisk: 100 * time.Millisecond, LagMax: 1000,
 		Locked: make(map[shard.ID]string), Pinned: make(map[string]string),

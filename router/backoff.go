@@ -2,21 +2,29 @@ package router
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 const (
 	backoffMin = 2 * time.Millisecond
 	backoffMax = 250 * time.Millisecond
+	// backoffBusy is what is waited at least before who had too much to do is asked again.
+	backoffBusy = 50 * time.Millisecond
 )
 
 // backoff paces the attempts of one request: none before the first retry, then
 // doubling with jitter, so that waiting for an election costs little.
 type backoff struct{ next time.Duration }
 
-// wait returns false when ctx ends first.
-func (b *backoff) wait(ctx context.Context) bool {
+// wait returns false when ctx ends first. err is how the last attempt failed.
+func (b *backoff) wait(ctx context.Context, err error) bool {
+	if errors.Is(err, shard.ErrOverloaded) {
+		b.next = max(b.next, backoffBusy)
+	}
 	if b.next == 0 {
 		b.next = backoffMin
 		return ctx.Err() == nil

@@ -47,9 +47,11 @@ func newCloser(f func(ctx context.Context, span shard.Span, floor shard.Revision
 	return c
 }
 
-// stop ends what is under way and waits for it. Nothing may be begun any more.
+// stop ends what is under way and waits for it. Who comes later is told shard.ErrStopped.
 func (c *closer) stop() {
+	c.mu.Lock()
 	c.cancel()
+	c.mu.Unlock()
 	c.runs.Wait()
 }
 
@@ -57,6 +59,10 @@ func (c *closer) stop() {
 func (c *closer) reach(ctx context.Context, p Place, floor shard.Revision) error {
 	key := closingKey{p.ID, p.Epoch}
 	c.mu.Lock()
+	if c.ctx.Err() != nil {
+		c.mu.Unlock()
+		return shard.ErrStopped
+	}
 	state := c.mu.shards[key]
 	if state == nil {
 		state = &closing{}

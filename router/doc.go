@@ -25,4 +25,6 @@
 //	    key's shard, and the shard was told so with the fence of its own refusal.
 //	T7  A lease is forgotten only after its record was marked and, later, every part of
 //	    every span in it was detached.
+//	T8  A node sends a shard no more puts, deletes, transactions and grants than package
+//	    admission gives turns. Closes and what ends leases need none: others wait for them.
 package router

@@ -39,5 +39,5 @@ type Feed interface {
 // call it themselves before they return, so it must not take a lock that is held around
 // them. The feed outlives ctx, which bounds only the opening.
 type Subscriber interface {
-	Subscribe(ctx context.Context, node shard.NodeID, sub *Subscription, ready func()) (Feed, error)
+	Subscribe(ctx context.Context, node shard.NodeID, sub Subscription, ready func()) (Feed, error)
 }

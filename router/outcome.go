@@ -19,7 +19,8 @@ func certain(err error) bool {
 		return false
 	case errors.As(err, &wrongShard), errors.As(err, &notLeader), errors.As(err, &noReplica):
 		return true
-	case errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrStopped), errors.Is(err, shard.ErrClockUntrusted):
+	case errors.Is(err, shard.ErrUnavailable), errors.Is(err, shard.ErrStopped), errors.Is(err, shard.ErrClockUntrusted),
+		errors.Is(err, shard.ErrOverloaded):
 		return true
 	}
 	return false
@@ -31,7 +32,7 @@ func ambiguous(err error) bool {
 	if errors.Is(err, shard.ErrUnknownOutcome) {
 		return true
 	}
-	if certain(err) || errors.Is(err, shard.ErrOverloaded) {
+	if certain(err) {
 		return false
 	}
 	for _, refusal := range []error{

@@ -26,7 +26,7 @@ func TestOutcomesOfErrors(t *testing.T) {
 		{fmt.Errorf("node n1: %w", shard.ErrUnavailable), true, false},
 		{shard.ErrStopped, true, false},
 		{shard.ErrClockUntrusted, true, false},
-		{shard.ErrOverloaded, false, false}, // nothing applied, but more of the same is no help
+		{shard.ErrOverloaded, true, false},
 		{shard.ErrNoSpace, false, false},
 		{shard.ErrKeyNotFound, false, false},
 		{shard.ErrCompacted, false, false},
@@ -46,12 +46,12 @@ func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoff
 		start := time.Now()
-		require.True(t, b.wait(t.Context()))
+		require.True(t, b.wait(t.Context(), nil))
 		require.Zero(t, time.Since(start), "the first retry comes at once")
 		last := time.Duration(0)
 		for range 20 {
 			before := time.Now()
-			require.True(t, b.wait(t.Context()))
+			require.True(t, b.wait(t.Context(), nil))
 			last = time.Since(before)
 			require.LessOrEqual(t, last, backoffMax)
 		}
@@ -59,7 +59,11 @@ func TestBackoff(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		require.False(t, b.wait(ctx))
-		require.False(t, (&backoff{}).wait(ctx), "no retry for a caller that has left")
+		require.False(t, b.wait(ctx, nil))
+		require.False(t, (&backoff{}).wait(ctx, nil), "no retry for a caller that has left")
+
+		before := time.Now()
+		require.True(t, (&backoff{}).wait(t.Context(), fmt.Errorf("a queue: %w", shard.ErrOverloaded)))
+		require.GreaterOrEqual(t, time.Since(before), backoffBusy/2, "who has too much to do is not asked again at once")
 	})
 }

@@ -57,9 +57,11 @@ func newRenewer(ask askHome) *renewer {
 	return n
 }
 
-// stop ends what is under way and waits for it. Nothing may be begun any more.
+// stop ends what is under way and waits for it. Who comes later is told shard.ErrStopped.
 func (n *renewer) stop() {
+	n.mu.Lock()
 	n.cancel()
+	n.mu.Unlock()
 	n.runs.Wait()
 }
 
@@ -67,9 +69,13 @@ func (n *renewer) stop() {
 func (n *renewer) begin(r *renewal) {
 	r.done = make(chan error, 1)
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx.Err() != nil {
+		r.done <- shard.ErrStopped
+		return
+	}
 	waiting, running := n.mu.waiting[r.key]
 	n.mu.waiting[r.key] = append(waiting, r)
-	n.mu.Unlock()
 	if !running {
 		n.runs.Go(func() { n.run(r.key, r.at) })
 	}

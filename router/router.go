@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -47,6 +49,9 @@ type Config struct {
 	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
 	Compactions Compactions // nil where nobody compacts
+	// Lanes hold writes back from shards that are slower than they come. nil: a client leaves
+	// that to the nodes, and comes again when it is refused.
+	Lanes *admission.Lanes
 	// ElectionTimeout is how long a shard may be without a leader before it looks for
 	// another. The shortest TTL of leases is made from it.
 	ElectionTimeout time.Duration
@@ -76,6 +81,8 @@ type Router struct {
 		closed bool
 		work   sync.WaitGroup
 	}
+	// refused is how many of them a node had too much to do for.
+	refused atomic.Int64
 }
 
 // New returns a Router.
@@ -87,7 +94,8 @@ func New(cfg Config) *Router {
 }
 
 // Close waits for requests that were started, and ends what the router does for no request
-// in particular. No other may be under way or come; what is started fails.
+// in particular. What is started from then on fails, and others do soon when nothing can be
+// sent any more.
 func (r *Router) Close() {
 	r.started.Lock()
 	r.started.closed = true
@@ -127,7 +135,7 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 		if !retry {
 			return r.final(ctx, err)
 		}
-		if !b.wait(ctx) {
+		if !b.wait(ctx, err) {
 			return r.final(ctx, err)
 		}
 	}
@@ -140,10 +148,10 @@ func (r *Router) final(ctx context.Context, err error) error {
 	switch {
 	case cause == nil, errors.Is(cause, ErrRequestTimeout):
 		return err
-	case !errors.Is(err, shard.ErrUnknownOutcome):
-		return cause
-	case errors.Is(err, cause):
+	case errors.Is(err, cause) && errors.Is(err, shard.ErrUnknownOutcome):
 		return err
+	case !errors.Is(err, shard.ErrUnknownOutcome):
+		return fmt.Errorf("%w: %v", cause, err)
 	}
 	return fmt.Errorf("%w: %w", err, cause)
 }
@@ -256,8 +264,28 @@ func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
 	return own, true
 }
 
-// write sends a command to the shard that owns key, as often as is safe (T1).
+// turn waits until a write may be sent to the shard that owns key (T8).
+func (r *Router) turn(ctx context.Context, key []byte) (admission.Turn, error) {
+	p, ok := r.cfg.Cache.find(key)
+	if !ok {
+		return admission.Turn{}, nil // a node that knows no shards has sent them nothing
+	}
+	return r.cfg.Lanes.Enter(ctx, p.ID)
+}
+
+// write sends a command to the shard that owns key when it is its turn, as often as is
+// safe (T1).
 func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, error) {
+	turn, err := r.turn(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := r.writeNow(ctx, key, req)
+	turn.Leave(err)
+	return reply, err
+}
+
+func (r *Router) writeNow(ctx context.Context, key []byte, req Request) (*Reply, error) {
 	if p, ok := r.cfg.Cache.find(key); ok {
 		if reply, err, done := r.writeSoon(ctx, p, req); done {
 			return reply, err
@@ -291,6 +319,7 @@ func (r *Router) writeSoon(ctx context.Context, p Place, req Request) (*Reply, e
 		return reply, nil, true
 	case errors.Is(err, ErrRequestTimeout): // certain or not
 	case certain(err):
+		(&backoff{}).wait(ctx, err)
 		return nil, nil, false
 	}
 	return nil, r.final(ctx, err), true

@@ -39,12 +39,12 @@ func (over) Abandon(error) {}
 
 // StartPut is Put without waiting.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	again := func() Call {
-		return later(r, func() (*pb.PutResponse, error) { return r.Put(ctx, req) }, done)
+	again := func(why error) Call {
+		return later(ctx, r, why, func() (*pb.PutResponse, error) { return r.Put(ctx, req) }, done)
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok {
-		return again()
+		return again(nil)
 	}
 	cmd := putCommand(req)
 	return start(ctx, r, p, r.writer(p, 0), &cmd, putResponse, again, done)
@@ -52,12 +52,12 @@ func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb
 
 // StartRange is Range without waiting.
 func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func(*pb.RangeResponse, error)) Call {
-	again := func() Call {
-		return later(r, func() (*pb.RangeResponse, error) { return r.Range(ctx, req) }, done)
+	again := func(why error) Call {
+		return later(ctx, r, why, func() (*pb.RangeResponse, error) { return r.Range(ctx, req) }, done)
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || req.Revision > 0 || !holds(p.Span, req.Key, req.RangeEnd) {
-		return again()
+		return again(nil)
 	}
 	sub := &Request{Op: routerpb.Op_OP_RANGE, Message: req, Serializable: req.Serializable}
 	return start(ctx, r, p, r.reader(p, 0), sub, rangeResponse, again, done)
@@ -65,12 +65,12 @@ func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func
 
 // StartDeleteRange is DeleteRange without waiting.
 func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeRequest, done func(*pb.DeleteRangeResponse, error)) Call {
-	again := func() Call {
-		return later(r, func() (*pb.DeleteRangeResponse, error) { return r.DeleteRange(ctx, req) }, done)
+	again := func(why error) Call {
+		return later(ctx, r, why, func() (*pb.DeleteRangeResponse, error) { return r.DeleteRange(ctx, req) }, done)
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || !holds(p.Span, req.Key, req.RangeEnd) {
-		return again()
+		return again(nil)
 	}
 	cmd, err := command(shardpb.Kind_DELETE_RANGE, req, false)
 	if err != nil {
@@ -82,16 +82,16 @@ func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeReques
 
 // StartTxn is Txn without waiting.
 func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Call {
-	again := func() Call {
-		return later(r, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
+	again := func(why error) Call {
+		return later(ctx, r, why, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
 	}
 	foot := txn.FootprintTxn(req)
 	if len(foot.Writes) == 0 || txn.HighestReadRevision(req) > 0 {
-		return again()
+		return again(nil)
 	}
 	p, ok := r.cfg.Cache.find(foot.Writes[0].Start)
 	if !ok || !foot.Within(p.Span) {
-		return again()
+		return again(nil)
 	}
 	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
 	if err != nil {
@@ -102,10 +102,10 @@ func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb
 }
 
 // start makes the first attempt of a request to the shard at p. response makes the answer
-// of the shard's; again is what remains to be tried.
-func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, req *Request, response func(*Reply) R, again func() Call, done func(R, error)) Call {
+// of the shard's; again is what remains to be tried, and why.
+func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, req *Request, response func(*Reply) R, again func(why error) Call, done func(R, error)) Call {
 	if node == 0 {
-		return again()
+		return again(nil)
 	}
 	req.Shard, req.Epoch = p.ID, p.Epoch
 	if req.Command != nil {
@@ -117,7 +117,7 @@ func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, re
 		case err == nil:
 			done(response(reply), nil)
 		case ctx.Err() == nil && unapplied(err):
-			again()
+			again(err)
 		default:
 			var none R
 			done(none, r.final(ctx, err))
@@ -125,8 +125,26 @@ func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, re
 	})
 }
 
-// later carries a request out on a goroutine of its own.
-func later[R any](r *Router, request func() (R, error), done func(R, error)) Call {
+// refusedMax bounds the requests that wait until a node is asked again that had too much to
+// do. Beyond it they fail.
+const refusedMax = 4096
+
+// later carries a request out on a goroutine of its own. why is how its first attempt failed.
+func later[R any](ctx context.Context, r *Router, why error, request func() (R, error), done func(R, error)) Call {
+	if errors.Is(why, shard.ErrOverloaded) {
+		if r.refused.Add(1) > refusedMax {
+			r.refused.Add(-1)
+			var none R
+			done(none, why)
+			return over{}
+		}
+		once := request
+		request = func() (R, error) {
+			defer r.refused.Add(-1)
+			(&backoff{}).wait(ctx, why)
+			return once()
+		}
+	}
 	if !r.spawn(func() { done(request()) }) {
 		var none R
 		done(none, shard.ErrStopped)

@@ -44,7 +44,7 @@ func (r *Router) Subscribe(ctx context.Context, p Place, attempt int, sub Subscr
 		defer cancel()
 	}
 	sub.Shard, sub.Epoch = p.ID, p.Epoch
-	feed, err := r.cfg.Subscriber.Subscribe(ctx, source.Node, &sub, ready)
+	feed, err := r.cfg.Subscriber.Subscribe(ctx, source.Node, sub, ready)
 	return feed, source, err
 }
 
@@ -147,5 +147,5 @@ func Pause(ctx context.Context, attempt int) bool {
 		return ctx.Err() == nil
 	}
 	b := backoff{next: min(backoffMin<<min(attempt-1, 10), backoffMax)}
-	return b.wait(ctx)
+	return b.wait(ctx, nil)
 }

@@ -13,6 +13,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/listing"
@@ -145,8 +146,12 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 // newRouter returns a router on a node, 0 for a client, with a cache of its own.
 func (w *world) newRouter(self shard.NodeID, knobs Knobs) (*Router, *seenRevisions) {
 	seen := &seenRevisions{}
+	var lanes *admission.Lanes
+	if self != 0 {
+		lanes = admission.NewLanes(nil)
+	}
 	return New(Config{
-		Self: self, Cache: NewCache(&directory{w: w, node: self}, 64), Sender: &sender{w: w, seen: seen},
+		Lanes: lanes, Self: self, Cache: NewCache(&directory{w: w, node: self}, 64), Sender: &sender{w: w, seen: seen},
 		Revisions: seen, Compactions: w, ElectionTimeout: time.Second, Knobs: knobs,
 	}), seen
 }

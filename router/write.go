@@ -64,9 +64,13 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 // deletePart deletes what the shard at the span's start owns of it. It returns where
 // the next part starts, nil when there is none.
 func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, span shard.Span) (*pb.DeleteRangeResponse, []byte, error) {
+	turn, err := r.turn(ctx, span.Start)
+	if err != nil {
+		return nil, nil, err
+	}
 	var resp *pb.DeleteRangeResponse
 	var end []byte
-	err := r.retrying(ctx, func(n int) error {
+	err = r.retrying(ctx, func(n int) error {
 		p, err := r.cfg.Cache.Lookup(ctx, span.Start)
 		if err != nil {
 			return err
@@ -84,6 +88,7 @@ func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, spa
 		end = after(span, p.Span)
 		return nil
 	})
+	turn.Leave(err)
 	return resp, end, err
 }
 
@@ -113,7 +118,12 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, err
 	}
+	turn, err := r.turn(ctx, first(foot))
+	if err != nil {
+		return nil, err
+	}
 	reply, err := r.writeTxn(ctx, req, foot, cmd)
+	turn.Leave(err)
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,12 @@
 package router
 
 import (
+	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -37,7 +41,7 @@ func TestPutIsNotSentAgainWhenUnknown(t *testing.T) {
 }
 
 func TestPutRefusedIsNotSentAgain(t *testing.T) {
-	for _, err := range []error{shard.ErrNoSpace, shard.ErrKeyNotFound, shard.ErrOverloaded, shard.ErrLeaseNotFound} {
+	for _, err := range []error{shard.ErrNoSpace, shard.ErrKeyNotFound, shard.ErrLeaseNotFound} {
 		inWorld(t, nil, func(t *testing.T, w *world, r *Router) {
 			w.script = failing(shardpb.Kind_PUT, 1, err)
 			_, got := r.Put(t.Context(), &pb.PutRequest{Key: []byte("a")})
@@ -46,6 +50,100 @@ func TestPutRefusedIsNotSentAgain(t *testing.T) {
 			require.Equal(t, 1, w.count(routerpb.Op_OP_WRITE, shardpb.Kind_PUT))
 		})
 	}
+}
+
+// A shard that has too much to do is asked again, more and more rarely, and at last the
+// request has certainly failed.
+func TestTooMuchToDoIsAskedAgain(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world, r *Router) {
+		busy := failing(shardpb.Kind_PUT, 1, shard.ErrOverloaded)
+		left := 3
+		w.script = func(node shard.NodeID, req *Request) (*Reply, error, bool) {
+			if left--; left < 0 {
+				return nil, nil, false
+			}
+			return busy(node, req)
+		}
+		put(t, r, "a", "1")
+		w.script = busy
+		w.locked(func() { w.sent = nil })
+		_, err := r.Put(t.Context(), &pb.PutRequest{Key: []byte("a")})
+		require.ErrorIs(t, err, shard.ErrOverloaded)
+		require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+		require.InDelta(t, RequestTimeout/backoffMax, w.count(routerpb.Op_OP_WRITE, shardpb.Kind_PUT), 25)
+	})
+}
+
+// silent is a sender to shards that never answer certain writes.
+type silent struct {
+	Sender
+	kinds []shardpb.Kind
+	held  atomic.Int64
+}
+
+// Send implements Sender.
+func (s *silent) Send(ctx context.Context, node shard.NodeID, req *Request) (*Reply, error) {
+	if req.Op != routerpb.Op_OP_WRITE || !slices.Contains(s.kinds, req.Command.Kind) {
+		return s.Sender.Send(ctx, node, req)
+	}
+	s.held.Add(1)
+	select {
+	case <-ctx.Done():
+	case <-req.GiveUp:
+	}
+	return nil, shard.ErrUnknownOutcome
+}
+
+// T8: a shard that does not answer is sent no more than its lane lets through. Reads, closes,
+// renewals and what ends leases do not wait behind the rest.
+func TestWritesWaitForTheirTurn(t *testing.T) {
+	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
+		rev := put(t, r, "z", "1")
+		put(t, r, "a", "1")
+		lease, err := r.Grant(t.Context(), &pb.LeaseGrantRequest{TTL: 60})
+		require.NoError(t, err)
+		stuck := &silent{Sender: r.cfg.Sender, kinds: []shardpb.Kind{shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN}}
+		r.cfg.Sender = stuck
+		const clients = 999
+		wrote := make(chan error, 2*clients)
+		for i := range 2 * clients {
+			go func() {
+				var err error
+				key := []byte{"az"[i%2]}
+				switch i % 3 {
+				case 0:
+					_, err = r.Put(t.Context(), &pb.PutRequest{Key: key})
+				case 1:
+					_, err = r.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: key})
+				case 2:
+					_, err = r.Txn(t.Context(), putBoth(string(key), string(key)+"b"))
+				}
+				wrote <- err
+			}()
+		}
+		synctest.Wait()
+		held := stuck.held.Load()
+		require.Less(t, held, int64(clients))
+
+		_, err = r.Range(t.Context(), all())
+		require.NoError(t, err)
+		require.NoError(t, r.closeSpan(t.Context(), shard.Everything(), rev))
+		ttls, _, err := r.KeepAlive(t.Context(), []int64{lease.ID})
+		require.NoError(t, err)
+		require.Positive(t, ttls[0])
+		_, err = r.Revoke(t.Context(), &pb.LeaseRevokeRequest{ID: lease.ID})
+		require.NoError(t, err)
+
+		unknown := int64(0)
+		for range 2 * clients {
+			if err := <-wrote; errors.Is(err, shard.ErrUnknownOutcome) {
+				unknown++
+			} else {
+				require.ErrorIs(t, err, shard.ErrOverloaded)
+			}
+		}
+		require.Equal(t, stuck.held.Load(), unknown, "whatever was not sent has certainly failed")
+	})
 }
 
 // A router learns where the leader is and goes there from then on.

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -164,17 +165,47 @@ const inFlightMax = 20_000
 
 // Begin starts a Steady. Each operation has its timeout from when it is due.
 func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Steady {
+	return begin(ctx, rate, timeout, op, inFlightMax, func(pacing context.Context, slots chan<- struct{}) bool {
+		select {
+		case slots <- struct{}{}:
+			return true
+		case <-pacing.Done():
+			return false
+		}
+	})
+}
+
+// BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
+// while all of them wait for answers has failed.
+func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
+	return begin(ctx, rate, timeout, op, clients, func(_ context.Context, slots chan<- struct{}) bool {
+		select {
+		case slots <- struct{}{}:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// errBusy is why what is due is not begun.
+var errBusy = errors.New("all clients wait")
+
+// begin starts a Steady with so many operations under way at most. slot takes one of the slots;
+// if it returns false there is none for this operation.
+func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most int, slot func(context.Context, chan<- struct{}) bool) *Steady {
 	ctx, abandon := context.WithCancel(ctx)
 	pacing, cancel := context.WithCancel(ctx)
 	s := &Steady{began: time.Now(), cancel: cancel, abandon: abandon, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		var wg sync.WaitGroup
-		slots, number := make(chan struct{}, inFlightMax), 0
+		slots, number := make(chan struct{}, most), 0
 		pace(pacing, rate, s.began, s.began.Add(24*time.Hour), func(due time.Time) {
-			select {
-			case slots <- struct{}{}:
-			case <-pacing.Done():
+			if !slot(pacing, slots) {
+				if pacing.Err() == nil {
+					s.add(due, -1, errBusy)
+				}
 				return
 			}
 			n := number

@@ -57,7 +57,11 @@ func Start(ctx context.Context, kind Kind, o Options) (*Cluster, error) {
 func (c *Cluster) run(ctx context.Context) error {
 	c.processes = nil
 	for i := range c.plan.Nodes {
-		proc, err := startProcess(c.binary, c.kind.command(c.plan, i), c.plan.dirs[i]+".log")
+		command := append([]string{c.binary}, c.kind.command(c.plan, i)...)
+		if c.plan.CPUs != "" {
+			command = append([]string{"taskset", "--cpu-list", c.plan.CPUs}, command...)
+		}
+		proc, err := startProcess(command[0], command[1:], c.plan.dirs[i]+".log")
 		if err != nil {
 			return err
 		}

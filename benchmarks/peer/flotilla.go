@@ -10,6 +10,8 @@ import (
 type Flotilla struct {
 	// Path is the server's binary; "" builds it.
 	Path string
+	// Flags are given to every node besides those that make a cluster of them.
+	Flags []string
 }
 
 // Name implements Kind.
@@ -36,5 +38,5 @@ func (f Flotilla) command(p plan, i int) []string {
 	if p.Shards > 0 {
 		args = append(args, "--initial-splits", "uniform:"+strconv.Itoa(p.Shards))
 	}
-	return args
+	return append(args, f.Flags...)
 }

@@ -21,6 +21,8 @@ type Options struct {
 	Nodes int
 	// Dir takes data directories and logs. It is the caller's to remove.
 	Dir string
+	// CPUs are the processors that the servers may use, as taskset takes them; "" is all.
+	CPUs string
 	// Shards is into how many key ranges the keyspace is split at the start, where
 	// the kind has such a thing. 0 leaves it to the kind.
 	Shards int

@@ -13,6 +13,10 @@ import (
 // snapshotMetric counts what nodes sent of whole shards.
 const snapshotMetric = "flotilla_shard_snapshot_sent_bytes_total"
 
+// logEntries makes logs so short that the new replicas are sent whole shards, as on clusters
+// that have run for longer.
+const logEntries = "200"
+
 // Loss kills a node for good and waits until the others hold all its replicas. grace is how
 // long a node may be silent before it counts as dead. Clients are connected to the others.
 func Loss(ctx context.Context, c Config, grace time.Duration) (Outcome, error) {
@@ -20,6 +24,7 @@ func Loss(ctx context.Context, c Config, grace time.Duration) (Outcome, error) {
 	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm < calmMin {
 		return out, errors.New("loss needs a rate of at least 1, a calm of 1s, and 4 nodes: 3 must be left to hold 3 replicas")
 	}
+	c.Flags = append(c.Flags, "--raft-log-entries", logEntries)
 	err := c.play(ctx, func(ctx context.Context, s *stage) error {
 		victim, err := s.keepFrom(ctx)
 		if err != nil {
@@ -144,6 +149,7 @@ func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
 		Figure{Name: "until all shards had 3 healthy replicas", Value: (l.whole - l.killed).Seconds(), Unit: "s"},
 		Figure{Name: "of which after the grace time", Value: (l.whole - l.killed - grace).Seconds(), Unit: "s"},
 		Figure{Name: "sent as whole shards", Value: l.copied / (1 << 20), Unit: "MiB"},
+		Figure{Name: "sent as whole shards, each of the replicas lost", Value: l.copied / (1 << 20) / float64(max(1, l.held)), Unit: "MiB"},
 		Figure{Name: "shards it led: longest time one answered nothing", Value: millis(gap), Unit: "ms"},
 		Figure{Name: "failed requests to shards it led", Value: float64(touched.Between(l.killed-requestTimeout, l.whole).Failed())},
 		Figure{Name: "failed requests to others", Value: float64(others.Failed()), Bound: atMost(0, 0)},

@@ -4,26 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
 )
 
 // Overloading says how much too much is asked.
 type Overloading struct {
-	// Factor times what the cluster can do is asked, for For.
-	Factor float64
-	For    time.Duration
-	// Clients find out what it can do, each with one put at a time.
+	// Factor times what the cluster can do is asked, for For, by Clients together. Each has one
+	// put at a time: what is due while all of them wait for answers has failed.
+	Factor  float64
+	For     time.Duration
 	Clients int
+	// Finders find out what it can do, each with one put at a time.
+	Finders int
+	// Renewer is the command that runs Renew for the endpoints that are appended to it.
+	Renewer []string
 }
 
 const (
-	// renewalRate is how many leases a second are renewed, over connections of their own.
-	renewalRate = 50
 	// gentle is the share of what the cluster can do that is asked before and after.
 	gentle = 0.5
 	// recovered: p99 is back when it is no more than this many times what it was.
@@ -35,7 +36,7 @@ const (
 // the configuration is not used.
 func Overload(ctx context.Context, c Config, o Overloading) (Outcome, error) {
 	out := Outcome{Name: "overload"}
-	if o.Factor <= 1 || o.For < time.Second || o.Clients < 1 || c.Calm < calmMin {
+	if o.Factor <= 1 || o.For < time.Second || o.Clients < 1 || o.Finders < 1 || len(o.Renewer) == 0 || c.Calm < calmMin {
 		return out, errors.New("the factor must be above 1, the times at least a second, and clients at least 1")
 	}
 	err := c.play(ctx, func(ctx context.Context, s *stage) error { return s.overload(ctx, o, &out) })
@@ -43,30 +44,24 @@ func Overload(ctx context.Context, c Config, o Overloading) (Outcome, error) {
 }
 
 func (s *stage) overload(ctx context.Context, o Overloading, out *Outcome) error {
-	peak, err := s.peak(ctx, o.Clients)
+	peak, err := s.peak(ctx, o.Finders)
 	if err != nil {
 		return err
 	}
 	s.Log.Info("peak", "puts_per_second", int(peak))
-	apart, err := load.Connect(ctx, s.cluster.Endpoints(), s.Nodes)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = load.Disconnect(apart) }() // its requests have ended
-	renew, err := renewals(ctx, apart)
+	leases, err := startRenewer(ctx, append(slices.Clone(o.Renewer), s.cluster.Endpoints()...))
 	if err != nil {
 		return err
 	}
 	memory := s.watchMemory(ctx)
-	leases := load.Begin(ctx, renewalRate, requestTimeout, renew)
 	var parts [3]load.Trace
 	var began [3]time.Duration
 	for i, part := range []struct {
 		rate float64
 		d    time.Duration
 	}{{gentle * peak, s.Calm}, {o.Factor * peak, o.For}, {gentle * peak, s.Calm}} {
-		began[i] = leases.Now()
-		steady := load.Begin(ctx, int(part.rate), requestTimeout, s.env.Puts(s.env.Anywhere))
+		began[i] = leases.now()
+		steady := load.BeginBusy(ctx, int(part.rate), o.Clients, requestTimeout, s.env.Puts(s.env.Anywhere))
 		if err = rest(ctx, part.d); err != nil {
 			steady.Stop()
 			break
@@ -77,8 +72,9 @@ func (s *stage) overload(ctx context.Context, o Overloading, out *Outcome) error
 			parts[i] = steady.Stop()
 		}
 	}
-	renewed, rss := leases.Stop(), memory()
-	if err != nil {
+	renewed, failed := leases.stop()
+	rss := memory()
+	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
 	out.tellOverload(o, s.Calm, peak, parts, renewed, began, rss)
@@ -98,23 +94,6 @@ func (s *stage) peak(ctx context.Context, clients int) (float64, error) {
 		err = fmt.Errorf("no put ended well: %v", got.Errors)
 	}
 	return got.PerSecond, err
-}
-
-// renewals renews one of some leases that it grants.
-func renewals(ctx context.Context, conns []*clientv3.Client) (load.Keyed, error) {
-	const leases, ttl = 10, 600
-	var ids [leases]clientv3.LeaseID
-	for i := range ids {
-		resp, err := conns[0].Grant(ctx, ttl)
-		if err != nil {
-			return nil, fmt.Errorf("grant a lease: %w", err)
-		}
-		ids[i] = resp.ID
-	}
-	return func(ctx context.Context, number int) (int, error) {
-		_, err := conns[number%len(conns)].KeepAliveOnce(ctx, ids[number%leases])
-		return number % leases, err
-	}, nil
 }
 
 // watchMemory looks at the servers' resident memory until it is asked for the most that

@@ -2,7 +2,9 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -12,6 +14,20 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/peer"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
+
+// renewHere has this test binary be the process that renews leases.
+const renewHere = "renew"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == renewHere {
+		if err := Renew(context.Background(), os.Args[2:], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // small is a scenario of a few seconds, with real processes.
 func small(t *testing.T, nodes int) Config {
@@ -71,7 +87,9 @@ func TestScale(t *testing.T) {
 }
 
 func TestOverload(t *testing.T) {
-	out, err := Overload(t.Context(), small(t, 3), Overloading{Factor: 2, For: time.Second, Clients: 4})
+	out, err := Overload(t.Context(), small(t, 3), Overloading{
+		Factor: 2, For: time.Second, Clients: 4, Finders: 4, Renewer: []string{os.Args[0], renewHere},
+	})
 	require.NoError(t, err)
 	require.Positive(t, figure(t, out, "goodput under overload").Value)
 	require.Positive(t, figure(t, out, "lease renewals under overload: p99").Value)

@@ -45,7 +45,7 @@ func Shift(ctx context.Context, c Config, sh Shifting) (Outcome, error) {
 }
 
 func (s *stage) shift(ctx context.Context, sh Shifting, balancer string, out *Outcome) error {
-	for _, setting := range [][2]string{{"rebalance", balancer}, {"split-writes", fmt.Sprint(sh.SplitWrites)}, {"settle", "10s"}, {"rebalance-interval", "2s"}} {
+	for _, setting := range [][2]string{{"rebalance", balancer}, {"split-writes", fmt.Sprint(sh.SplitWrites)}, {"settle", "3s"}, {"rebalance-interval", "2s"}} {
 		if err := s.admin.set(ctx, setting[0], setting[1]); err != nil {
 			return err
 		}

@@ -32,7 +32,11 @@ type Config struct {
 	Dir string
 	// Binary is the server; "" builds it.
 	Binary string
-	Log    *slog.Logger
+	// Flags are more of the server's flags.
+	Flags []string
+	// CPUs are the processors that servers may use, as taskset takes them; "" is all.
+	CPUs string
+	Log  *slog.Logger
 }
 
 // calmMin is what a calm must last, for there to be something to compare with.
@@ -77,7 +81,7 @@ func (c Config) play(ctx context.Context, act func(ctx context.Context, s *stage
 	}
 	c.Log.Info("start", "nodes", c.Nodes, "shards", c.Shards)
 	began := time.Now()
-	cluster, err := peer.Start(ctx, peer.Flotilla{Path: binary}, peer.Options{Nodes: c.Nodes, Dir: dir, Shards: c.Shards})
+	cluster, err := peer.Start(ctx, peer.Flotilla{Path: binary, Flags: c.Flags}, peer.Options{Nodes: c.Nodes, Dir: dir, Shards: c.Shards, CPUs: c.CPUs})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // What is written for etcd's client works on this one.
 func TestEtcdPrograms(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Splits: "b,f,m,t", Tick: 100 * time.Millisecond})
+	c := testcluster.Start(t, testcluster.Options{Splits: "b,f,m,t", Tick: 350 * time.Millisecond})
 	cli, err := etcd.New(client.Config{Endpoints: c.Endpoints()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cli.Close()) })

@@ -31,7 +31,7 @@ func harnesses() []string {
 func layers() []layer {
 	// What a node and the Go client share: no transport of clients, no storage.
 	routing := []string{
-		"router", "router/peer", "router/routerpb", "txn", "placement/...",
+		"router", "router/admission", "router/peer", "router/routerpb", "txn", "placement/...",
 		"shard", "shard/shardpb", "shard/listing", "shard/hlc",
 	}
 	return []layer{
@@ -47,17 +47,19 @@ func layers() []layer {
 			"A client shares the transport-free router with the nodes, and the vocabulary below it.\nWhat stores or serves belongs to nodes."},
 		{[]string{"router/routerpb"}, []string{"shard/shardpb"},
 			"Wire messages import wire messages only."},
-		{[]string{"router"}, []string{"router/routerpb", "txn", "placement/...", "shard", "shard/shardpb", "shard/listing"},
+		{[]string{"router/admission"}, []string{"shard"},
+			"What a node takes in is decided without looking at it; the router and the faces ask here."},
+		{[]string{"router"}, []string{"router/admission", "router/routerpb", "txn", "placement/...", "shard", "shard/shardpb", "shard/listing"},
 			"The router's root is shared with the client: it is given a Sender and a Directory\nand has neither transport nor storage itself."},
 		{[]string{"router/peer"}, []string{"router", "router/routerpb", "shard", "shard/shardpb"},
 			"The peer protocol carries the router's requests; who carries them out is given to it."},
 		{[]string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb"}, []string{"router/etcdapi/v3lockpb"},
 			"Wire messages import wire messages only."},
-		{[]string{"router/etcdapi"}, []string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb", "router/etcderr", "txn", "shard"},
+		{[]string{"router/etcdapi"}, []string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb", "router/admission", "router/etcderr", "txn", "shard"},
 			"The etcd face is given a KV, Watches, Leases and a Cluster; it decides nothing about keys,\nshards or nodes."},
 		{[]string{"router/etcderr"}, []string{"shard"},
 			"Errors are turned into etcd's for nodes and clients alike."},
-		{[]string{"router/native"}, []string{"router", "router/peer", "router/routerpb", "placement/...", "txn", "shard", "shard/shardpb", "shard/hlc"},
+		{[]string{"router/native"}, []string{"router", "router/admission", "router/peer", "router/routerpb", "placement/...", "txn", "shard", "shard/shardpb", "shard/hlc"},
 			"What native clients may do is decided before it reaches a replica: those who carry it out\nare given to it."},
 		{[]string{"router/adminapi/adminpb"}, nil,
 			"Wire messages import wire messages only."},

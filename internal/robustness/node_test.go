@@ -71,7 +71,7 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Replica.DropBatchTail = true
 	case "unknown-reported-as-failed-then-retried":
 		c.Knobs.Router.RetryUnknown = true
-		c.TickInterval = 20 * time.Millisecond // a new leader while the client still waits
+		c.TickInterval = 80 * time.Millisecond // a new leader while the client still waits
 	case "snapshot-forgets-span-tail":
 		c.Knobs.Replica.ForgetSpanTail = true
 		c.RaftLogEntries = 50

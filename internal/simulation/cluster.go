@@ -9,6 +9,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/load"
 )
 
 // Config is a cluster at its beginning.
@@ -25,17 +26,21 @@ type Config struct {
 	Skew   float64
 	// Noise is by how much of itself a shard's reported rate is off, each tick anew.
 	Noise float64
+	// Averaged has leaders report what they have measured, as nodes do: an average that begins
+	// anew with each leader and each span. Otherwise they report what is.
+	Averaged bool
+	// Tick is how often nodes report and plans are made. Default 10 s.
+	Tick time.Duration
 	// Settings change the rules.
 	Settings map[string]string
 }
 
 const (
-	tick          = 10 * time.Second
 	diskBytes     = 1 << 40
-	copyPerTick   = 500 << 20 // bytes of one copy: 50 MiB per second
-	giveUpTicks   = 6         // of a copy that does not get on
-	peakTicks     = 360       // over which peaks are kept: an hour, like Rules.MergeWait
-	farBehind     = 1 << 20   // log entries of a replica that was down
+	copyPerSecond = 50 << 20 // bytes of one copy
+	giveUpTicks   = 6        // of a copy that does not get on
+	peakTicks     = 360      // over which peaks are kept: an hour, like Rules.MergeWait
+	farBehind     = 1 << 20  // log entries of a replica that was down
 	writeBytes    = 256
 	replicaFactor = 3
 	slotCount     = 256
@@ -77,6 +82,8 @@ type simulated struct {
 	since   time.Time
 	peak    float64
 	peakAt  int
+	written float64 // in all, for average
+	average load.Rate
 	history []moved
 }
 
@@ -89,6 +96,9 @@ type flight struct {
 
 // New makes the cluster, with replicas and leaders spread over nodes in turn.
 func New(cfg Config) (*Cluster, error) {
+	if cfg.Tick == 0 {
+		cfg.Tick = 10 * time.Second
+	}
 	begun := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	c := &Cluster{
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 1)), now: begun, begun: begun.Add(-24 * time.Hour),
@@ -229,6 +239,9 @@ func (c *Cluster) Held(id shard.NodeID) (replicas, leaders int) {
 
 // ShiftLoad makes other keys hot.
 func (c *Cluster) ShiftLoad() { c.writes = zipf(c.rng, c.cfg.Skew) }
+
+// Heat makes neighbours hot: the keys from a position on, the first of them most.
+func (c *Cluster) Heat(position float64) { c.writes = descending(position, c.cfg.Skew) }
 
 // SetWrites changes the rate of all writes together.
 func (c *Cluster) SetWrites(rate float64) { c.cfg.Writes = rate }

@@ -7,12 +7,13 @@ import (
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/load"
 )
 
 // Tick lets time pass: steps get on, nodes report, the planner decides.
 func (c *Cluster) Tick() error {
 	c.ticks++
-	c.now = c.now.Add(tick)
+	c.now = c.now.Add(c.cfg.Tick)
 	c.elect()
 	if err := c.fly(); err != nil {
 		return err
@@ -20,8 +21,7 @@ func (c *Cluster) Tick() error {
 	if err := c.change(); err != nil {
 		return err
 	}
-	load := c.report()
-	c.last = placement.Plan(c.m, load, c.m.Rules(), c.now)
+	c.last = placement.Plan(c.m, c.report(), c.m.Rules(), c.now)
 	for _, s := range c.last.Steps {
 		c.begin(s)
 	}
@@ -68,7 +68,7 @@ func (c *Cluster) elect() {
 		if s.leader != 0 && c.nodes[s.leader-1].up {
 			continue
 		}
-		s.leader = 0
+		c.lead(s, 0)
 		up := 0
 		for _, r := range s.d.Replicas {
 			if !r.Learner && c.nodes[r.Node-1].up {
@@ -79,7 +79,15 @@ func (c *Cluster) elect() {
 			continue
 		}
 		i := slices.IndexFunc(s.d.Replicas, func(r shard.Replica) bool { return !r.Learner && c.nodes[r.Node-1].up })
-		s.leader = s.d.Replicas[i].Node
+		c.lead(s, s.d.Replicas[i].Node)
+	}
+}
+
+// lead changes a shard's leader, who begins to measure.
+func (c *Cluster) lead(s *simulated, leader shard.NodeID) {
+	s.leader = leader
+	if c.cfg.Averaged {
+		s.since, s.average = c.now, load.Rate{}
 	}
 }
 
@@ -95,7 +103,7 @@ func voters(d *shard.Descriptor) int {
 
 // report collects what nodes that are up say (S3).
 func (c *Cluster) report() *placement.Load {
-	load := &placement.Load{
+	told := &placement.Load{
 		Since:  c.begun,
 		Nodes:  make(map[shard.NodeID]placement.NodeLoad, len(c.nodes)),
 		Shards: make(map[shard.ID]placement.ShardLoad, len(c.shards)),
@@ -108,24 +116,29 @@ func (c *Cluster) report() *placement.Load {
 		for _, r := range s.d.Replicas {
 			used[r.Node-1] += float64(s.load.Bytes)
 		}
-		load.Shards[s.d.ID] = s.load
+		told.Shards[s.d.ID] = s.load
 	}
 	for i, n := range c.nodes {
 		if n.up {
 			n.heard = c.now
 		}
-		load.Nodes[shard.NodeID(i+1)] = placement.NodeLoad{Heard: n.heard, DiskTotal: diskBytes, DiskFree: diskBytes - int64(used[i])}
+		told.Nodes[shard.NodeID(i+1)] = placement.NodeLoad{Heard: n.heard, DiskTotal: diskBytes, DiskFree: diskBytes - int64(used[i])}
 	}
 	for _, f := range c.flights {
-		load.InFlight = append(load.InFlight, f.step)
+		told.InFlight = append(told.InFlight, f.step)
 	}
-	return load
+	return told
 }
 
 // measure is what a leader reports of its shard.
 func (c *Cluster) measure(s *simulated) {
 	from, to := bounds(s.d.Span)
 	writes := c.cfg.Writes * c.writes.between(from, to) * (1 + c.cfg.Noise*(2*c.rng.Float64()-1))
+	if c.cfg.Averaged {
+		s.written += writes * c.cfg.Tick.Seconds()
+		s.average.Observe(int64(s.written), c.now)
+		writes = s.average.PerSecond()
+	}
 	if writes >= s.peak || c.ticks-s.peakAt > peakTicks {
 		s.peak, s.peakAt = writes, c.ticks
 	}
@@ -147,7 +160,7 @@ func (c *Cluster) measure(s *simulated) {
 // begin starts a step. A copy's learner is in the map from now on.
 func (c *Cluster) begin(step placement.Step) {
 	s := c.shard(step.Shard)
-	f := &flight{step: step, left: 1 + math.Floor(float64(step.Bytes)/copyPerTick)}
+	f := &flight{step: step, left: 1 + math.Floor(float64(step.Bytes)/(copyPerSecond*c.cfg.Tick.Seconds()))}
 	c.flights = append(c.flights, f)
 	c.stats.begin(c, s, step)
 	if step.Kind != placement.AddReplica && step.Kind != placement.MoveReplica {
@@ -215,14 +228,14 @@ func (c *Cluster) land(s *simulated, step placement.Step) error {
 		}
 		if step.Kind == placement.MoveReplica {
 			if s.leader == step.From {
-				s.leader = step.To
+				c.lead(s, step.To)
 			}
 			d.Replicas = slices.DeleteFunc(d.Replicas, func(r shard.Replica) bool { return r.Node == step.From })
 		}
 	case placement.RemoveReplica:
 		d.Replicas = slices.DeleteFunc(d.Replicas, func(r shard.Replica) bool { return r.Node == step.From })
 	case placement.TransferLeader:
-		s.leader = step.To
+		c.lead(s, step.To)
 	case placement.Split:
 		c.landSplit(s, step)
 	case placement.Merge:
@@ -238,7 +251,7 @@ func (c *Cluster) landSplit(s *simulated, step placement.Step) {
 	right := c.newShard(positionOf(step.Key), to)
 	right.d.Replicas, right.d.NextReplicaID = slices.Clone(s.d.Replicas), s.d.NextReplicaID
 	right.leader, right.d.Parent = s.leader, s.d.ID
-	s.d.Span.End, s.since, s.peak = step.Key, c.now, 0
+	s.d.Span.End, s.since, s.peak, s.average = step.Key, c.now, 0, load.Rate{}
 	s.d.Epoch++
 	i := c.indexOf(s.d.ID)
 	right.d.Slot = c.takeSlot(c.shards[i:min(i+2, len(c.shards))]...)
@@ -249,7 +262,7 @@ func (c *Cluster) landSplit(s *simulated, step placement.Step) {
 func (c *Cluster) landMerge(s *simulated, step placement.Step) {
 	i := c.indexOf(step.With)
 	other := c.shards[i]
-	s.d.Span.End, s.since, s.peak = other.d.Span.End, c.now, 0
+	s.d.Span.End, s.since, s.peak, s.average = other.d.Span.End, c.now, 0, load.Rate{}
 	s.d.Epoch++
 	c.slots[other.d.Slot]--
 	c.shards = slices.Delete(c.shards, i, i+1)

@@ -35,7 +35,8 @@ type Stats struct {
 	// a step had taken it off lately. LeaderSwings counts the same of leaders.
 	Oscillations []string
 	LeaderSwings int
-	// Over is the ratios at each tick, of nodes that are up and active.
+	// Over is the ratios at each tick, of nodes that are up and active, of what is and not of
+	// what is reported.
 	Over []Ratios
 }
 
@@ -79,11 +80,13 @@ func (st *Stats) begin(c *Cluster, s *simulated, step placement.Step) {
 func (st *Stats) sample(c *Cluster) {
 	all := make([]Ratios, len(c.nodes))
 	for _, s := range c.shards {
+		from, to := bounds(s.d.Span)
+		writes := c.writes.between(from, to)
 		if s.leader != 0 {
-			all[s.leader-1].Leaders += s.load.Writes
+			all[s.leader-1].Leaders += writes
 		}
 		for _, r := range s.d.Replicas {
-			all[r.Node-1].Work += s.load.Writes
+			all[r.Node-1].Work += writes
 			all[r.Node-1].Bytes += float64(s.load.Bytes)
 		}
 	}
@@ -97,7 +100,7 @@ func (st *Stats) sample(c *Cluster) {
 		most = Ratios{max(most.Leaders, r.Leaders), max(most.Work, r.Work), max(most.Bytes, r.Bytes)}
 		sum = Ratios{sum.Leaders + r.Leaders, sum.Work + r.Work, sum.Bytes + r.Bytes}
 	}
-	ratio := func(most, sum float64) float64 { return most * n / max(sum, 1) }
+	ratio := func(most, sum float64) float64 { return most * n / max(sum, 1e-9) }
 	st.Over = append(st.Over, Ratios{ratio(most.Leaders, sum.Leaders), ratio(most.Work, sum.Work), ratio(most.Bytes, sum.Bytes)})
 }
 

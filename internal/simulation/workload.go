@@ -70,3 +70,14 @@ func (d density) between(from, to float64) float64 { return d.before(to) - d.bef
 func (d density) middle(from, to float64) float64 {
 	return d.at((d.before(from) + d.before(to)) / 2)
 }
+
+// descending gives the buckets from a position on, round the keyspace, shares that fall by a
+// power law.
+func descending(position, exponent float64) density {
+	weights := make([]float64, buckets)
+	first := int(position * buckets)
+	for i := range weights {
+		weights[(first+i)%buckets] = 1 / math.Pow(float64(i+1), exponent)
+	}
+	return densityOf(weights)
+}

@@ -62,6 +62,8 @@ type Watch interface {
 	Poll(max int) (shard.Changes, error)
 	// Await has the watch come to rev, and ready called when it has.
 	Await(rev shard.Revision)
+	// Span is what is watched.
+	Span() shard.Span
 	Close()
 }
 

@@ -11,8 +11,13 @@ type selfMarshaled interface {
 	marshaled() mem.BufferSlice
 }
 
-// codec leaves all to another but messages that marshal themselves. Whatever takes its
-// place on the server would send those as empty ones.
+// selfUnmarshaled is a message that reads itself. It keeps none of the bytes.
+type selfUnmarshaled interface {
+	unmarshal(data []byte) error
+}
+
+// codec leaves all to another but messages that marshal or read themselves. Whatever takes
+// its place on the server would fail with those.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements encoding.CodecV2.
@@ -21,4 +26,15 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return m.marshaled(), nil
 	}
 	return c.CodecV2.Marshal(v)
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(selfUnmarshaled)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buf.Free()
+	return m.unmarshal(buf.ReadOnlyData())
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
+
+	"github.com/flotilla-kv/flotilla/router/admission"
 )
 
 // Config has etcd's limits. The zero value of a field means its default.
@@ -38,6 +40,9 @@ type Config struct {
 	// Codec marshals what is not etcd's, of other services on the same gRPC server: a
 	// server has one codec for all. Default gRPC's own.
 	Codec encoding.CodecV2
+
+	// Room is what the node has for requests. Default: room for all.
+	Room *admission.Room
 
 	// Registerer takes the metrics. Default: none are exported.
 	Registerer prometheus.Registerer

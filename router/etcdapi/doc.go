@@ -20,4 +20,6 @@
 //	E4  Every RPC of etcd is either served or answered Unimplemented by its name.
 //	E5  cluster_id, member_id and raft_term are filled in here and only here; the
 //	    revision comes from below and is never replaced.
+//	E6  What reads or writes keys has room on the node before anything of it is looked at.
+//	    Renewals, revocations, watches and operators' requests need none.
 package etcdapi

@@ -4,10 +4,15 @@ import (
 	"context"
 	"unicode/utf8"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/txn"
 )
 
 // interceptUnary counts every unary RPC and admits those whose metadata allow it. It
@@ -17,7 +22,7 @@ func (s *Server) interceptUnary(ctx context.Context, req any, info *grpc.UnarySe
 	counters.started.Inc()
 	resp, err := any(nil), s.admit(ctx)
 	if err == nil {
-		resp, err = handler(ctx, req)
+		resp, err = s.within(ctx, req, handler)
 	}
 	counters.handled(status.Code(err)).Inc()
 	return resp, err
@@ -33,6 +38,37 @@ func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	}
 	counters.handled(status.Code(err)).Inc()
 	return err
+}
+
+// within carries an RPC out if the node has room for it (E6).
+func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler) (any, error) {
+	place, err := s.cfg.Room.Take(demand(req))
+	if err != nil {
+		return nil, writeError(err)
+	}
+	defer place.Leave()
+	return handler(ctx, req)
+}
+
+// demand is what a unary RPC needs of the node. What keeps leases alive or ends them, and what
+// operators ask for, is not held up by too much of the rest.
+func demand(req any) (class admission.Class, bytes int) {
+	switch req := req.(type) {
+	case *pb.RangeRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
+		return admission.Read, 0
+	case *pb.PutRequest:
+		return admission.Write, len(req.Key) + len(req.Value)
+	case *pb.DeleteRangeRequest:
+		return admission.Write, len(req.Key) + len(req.RangeEnd)
+	case *pb.TxnRequest:
+		if txn.IsReadOnly(req) {
+			return admission.Read, 0
+		}
+		return admission.Write, proto.Size(req)
+	case *pb.LeaseGrantRequest:
+		return admission.Write, 0
+	}
+	return admission.Exempt, 0
 }
 
 // admit refuses by what etcd clients say in the metadata of an RPC.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
@@ -32,7 +33,12 @@ func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamSer
 	if err := checkRangeStream(req); err != nil {
 		return err
 	}
-	err := s.kv.RangeStream(stream.Context(), req, func(part *pb.RangeResponse) error {
+	place, err := s.cfg.Room.Take(admission.Read, 0)
+	if err != nil {
+		return readError(stream.Context(), err)
+	}
+	defer place.Leave()
+	err = s.kv.RangeStream(stream.Context(), req, func(part *pb.RangeResponse) error {
 		if part.Header != nil {
 			s.fill(part.Header)
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -100,8 +99,9 @@ type watchStream struct {
 	room chan struct{} // a token for each answer that waits
 	work sync.WaitGroup
 
-	progress progress // run's
-	turn     []*watch // run's: those it serves now
+	progress progress      // run's
+	turn     []*watch      // run's: those it serves now
+	response watchResponse // run's: what it sends now
 
 	// polling is held while a watch is polled. Once close has had it none is any more,
 	// though run may be stuck in sending.
@@ -117,22 +117,25 @@ type watchStream struct {
 	}
 }
 
-// answer is what a request is answered, once it is done.
+// answer is what a request is answered, once it is done. It is created, or resp, or a
+// progress, which is told later.
 type answer struct {
-	resp     *pb.WatchResponse // nil until done, and for a request of progress
-	done     bool              // guarded by watchStream.mu
-	begun    *watch            // the watch that resp announces
+	created  *watch
+	span     shard.Span // of created, until it has a feed
+	prevKV   bool       // likewise
+	revision int64      // of created's header
+	resp     *pb.WatchResponse
 	progress bool
+	done     bool // guarded by watchStream.mu
 }
 
-// watch is one watch of a stream.
+// watch is one watch of a stream. There may be thousands, and most are idle: it is small.
 type watch struct {
-	stream   *watchStream
-	id       int64
-	span     shard.Span
-	start    shard.Revision // set before the watch is announced
-	feed     Watch          // likewise
-	prevKV   bool
+	stream *watchStream
+	id     int64
+	start  shard.Revision // set before the watch is announced
+	feed   Watch          // likewise
+
 	noPut    bool
 	noDelete bool
 	fragment bool
@@ -144,12 +147,11 @@ type watch struct {
 
 	// What follows is run's.
 
-	backlog []*mvccpb.Event // polled and not sent
-	through shard.Revision  // how far backlog reaches
-	sent    shard.Revision  // all up to it has been sent; below start-1: nothing yet
-	held    bool            // backlog waits for a requested progress
-	quiet   bool            // no events since the last tick of progress
-	promise shard.Revision  // progress is to be told once sent has reached it; 0: none
+	held    bool           // backlog waits for a requested progress
+	quiet   bool           // no events since the last tick of progress
+	sent    shard.Revision // all up to it has been sent; below start-1: nothing yet
+	promise shard.Revision // progress is to be told once sent has reached it; 0: none
+	backlog *shard.Changes // polled and not sent; nil: nothing
 }
 
 func newWatchStream(ctx context.Context, s *Server, stream pb.Watch_WatchServer) *watchStream {
@@ -185,12 +187,12 @@ func (ws *watchStream) wake() {
 
 // receive takes requests until the stream ends.
 func (ws *watchStream) receive() error {
+	var req watchRequest
 	for {
-		req, err := ws.grpc.Recv()
-		if err != nil {
+		if err := ws.grpc.RecvMsg(&req); err != nil {
 			return err
 		}
-		if req.RequestUnion == nil {
+		if req.kind == requestUnknown {
 			continue // as etcd: it may be from a newer client
 		}
 		select {
@@ -199,12 +201,12 @@ func (ws *watchStream) receive() error {
 			return ws.ctx.Err()
 		}
 		var a *answer
-		switch {
-		case req.GetCreateRequest() != nil:
-			a = ws.create(req.GetCreateRequest())
-		case req.GetCancelRequest() != nil:
-			a = ws.cancel(req.GetCancelRequest().WatchId)
-		case req.GetProgressRequest() != nil:
+		switch req.kind {
+		case requestCreate:
+			a = ws.create(&req.create)
+		case requestCancel:
+			a = ws.cancel(req.cancel.WatchId)
+		case requestProgress:
 			a = ws.answered(&answer{progress: true, done: true})
 		}
 		if a == nil {
@@ -215,27 +217,28 @@ func (ws *watchStream) receive() error {
 	}
 }
 
-// create registers a watch, or refuses it, and returns the answer that will say so.
+// create registers a watch, or refuses it, and returns the answer that will say so. Of the
+// request it keeps Key and RangeEnd.
 func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 	if len(req.Key) == 0 {
 		req.Key = []byte{0} // the smallest
 	}
 	w := &watch{
-		stream: ws, id: req.WatchId, span: shard.RequestSpan(req.Key, req.RangeEnd), start: shard.Revision(req.StartRevision),
-		prevKV: req.PrevKv, fragment: req.Fragment, notify: req.ProgressNotify, quiet: true,
+		stream: ws, id: req.WatchId, start: shard.Revision(req.StartRevision),
+		fragment: req.Fragment, notify: req.ProgressNotify, quiet: true,
 	}
 	for _, f := range req.Filters {
 		w.noPut = w.noPut || f == pb.WatchCreateRequest_NOPUT
 		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
 	}
-	a := &answer{begun: w}
+	a := &answer{created: w, span: shard.RequestSpan(req.Key, req.RangeEnd), prevKV: req.PrevKv}
 	ws.mu.Lock()
 	ws.mu.answers = append(ws.mu.answers, a)
-	reason := ws.admitWatch(w)
+	reason := ws.admitWatch(a)
 	known := w.start > 0
 	switch {
 	case reason != "":
-		a.begun, a.done = nil, true
+		a.created, a.done = nil, true
 		a.resp = &pb.WatchResponse{Header: ws.header(ws.cluster.Revision()), WatchId: noID, Created: true, Canceled: true, CancelReason: reason}
 	case !known:
 		ws.work.Go(func() { ws.beginLatest(a) }) // before close waits
@@ -247,13 +250,14 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 	return a
 }
 
-// admitWatch gives the watch its ID and a place on the stream. It returns the reason not
+// admitWatch gives a new watch its ID and a place on the stream. It returns the reason not
 // to.
-func (ws *watchStream) admitWatch(w *watch) string {
+func (ws *watchStream) admitWatch(a *answer) string {
+	w := a.created
 	switch {
 	case w.start < 0:
 		return rpctypes.ErrorDesc(rpctypes.ErrGRPCCompacted)
-	case w.span.Empty(), ws.mu.closed:
+	case a.span.Empty(), ws.mu.closed:
 		return reasonEmptyRange
 	case w.id == autoID:
 		for ws.mu.watches[ws.mu.nextID] != nil {
@@ -274,13 +278,13 @@ func (ws *watchStream) admitWatch(w *watch) string {
 // first event can go on from there.
 func (ws *watchStream) beginLatest(a *answer) {
 	for {
-		latest, err := ws.watches.Settle(ws.ctx, a.begun.span)
+		latest, err := ws.watches.Settle(ws.ctx, a.span)
 		if err == nil {
-			a.begun.start = latest + 1
+			a.created.start = latest + 1
 			ws.begin(a, int64(latest))
 			return
 		}
-		ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.begun.span, "error", err)
+		ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.span, "error", err)
 		if !ws.pause() {
 			return
 		}
@@ -301,12 +305,11 @@ func (ws *watchStream) pause() bool {
 
 // begin opens the feed of a watch whose start is known and completes the answer.
 func (ws *watchStream) begin(a *answer, revision int64) {
-	w := a.begun
-	feed := ws.watches.Watch(w.span, w.start, w.prevKV, w.ready)
+	w := a.created
+	feed := ws.watches.Watch(a.span, w.start, a.prevKV, w.ready)
 	ws.mu.Lock()
 	w.feed = feed
-	a.resp = &pb.WatchResponse{Header: ws.header(revision), WatchId: w.id, Created: true}
-	a.done = true
+	a.revision, a.done = revision, true
 	gone := w.gone.Load()
 	ws.mu.Unlock()
 	if gone { // canceled meanwhile

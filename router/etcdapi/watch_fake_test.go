@@ -169,6 +169,8 @@ func (w *fakeWatch) Await(rev shard.Revision) {
 	w.ready()
 }
 
+func (w *fakeWatch) Span() shard.Span { return w.span }
+
 func (w *fakeWatch) Close() {
 	w.of.mu.Lock()
 	defer w.of.mu.Unlock()

@@ -116,7 +116,7 @@ func (ws *watchStream) announced() []*watch {
 func (ws *watchStream) find() {
 	var spans []shard.Span
 	for _, w := range ws.announced() {
-		spans = append(spans, w.span)
+		spans = append(spans, w.feed.Span())
 	}
 	if len(spans) == 0 {
 		return // as etcd: there is nobody to promise anything

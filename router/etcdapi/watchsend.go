@@ -7,6 +7,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -110,42 +111,42 @@ func (ws *watchStream) reply(a *answer) error {
 		ws.progress.asked = true
 		return nil
 	}
-	if err := ws.grpc.Send(a.resp); err != nil {
+	w := a.created
+	if w == nil {
+		return ws.grpc.Send(a.resp)
+	}
+	if err := ws.send(w, a.revision, true, nil); err != nil {
 		return err
 	}
-	if w := a.begun; w != nil {
-		ws.mu.Lock()
-		w.announced = true
-		ws.mu.Unlock()
-		ws.joined(w)
-		w.ready()
-	}
+	ws.mu.Lock()
+	w.announced = true
+	ws.mu.Unlock()
+	ws.joined(w)
+	w.ready()
 	return nil
 }
 
 // serve sends what the watch has, up to a bound, and queues it again behind the others if
 // there may be more.
 func (ws *watchStream) serve(w *watch) error {
-	if len(w.backlog) == 0 {
-		changes, err := ws.poll(w)
-		if err != nil {
-			return ws.ended(w, err)
-		}
-		w.backlog, w.through = changes.Events, changes.Through
+	got, err := ws.next(w)
+	if err != nil {
+		return ws.ended(w, err)
 	}
-	events := ws.take(w)
-	if len(w.backlog) == 0 {
-		w.backlog = nil
-		w.sent = max(w.sent, w.through)
-	} else {
-		w.sent = max(w.sent, shard.Revision(w.backlog[0].Kv.ModRevision-1))
-	}
+	events := ws.take(w, got.Events)
+	rest := got.Events[len(events):]
 	switch {
-	case len(w.backlog) == 0:
-	case len(events) > 0:
-		w.ready() // for the rest, behind the others
+	case len(rest) == 0 || w.gone.Load():
+		w.backlog = nil
+		w.sent = max(w.sent, got.Through)
 	default:
-		ws.holdBack(w)
+		w.backlog = &shard.Changes{Events: rest, Through: got.Through}
+		w.sent = max(w.sent, shard.Revision(rest[0].Kv.ModRevision-1))
+		if len(events) > 0 {
+			w.ready() // for the rest, behind the others
+		} else {
+			ws.holdBack(w)
+		}
 	}
 	if events = w.filter(events); len(events) > 0 {
 		if err := ws.sendEvents(w, events); err != nil {
@@ -153,6 +154,14 @@ func (ws *watchStream) serve(w *watch) error {
 		}
 	}
 	return ws.keepPromise(w)
+}
+
+// next returns what was left, or else what the watch has by now.
+func (ws *watchStream) next(w *watch) (shard.Changes, error) {
+	if w.backlog != nil {
+		return *w.backlog, nil
+	}
+	return ws.poll(w)
 }
 
 // poll asks the watch, unless it is gone or the stream is being closed.
@@ -167,24 +176,22 @@ func (ws *watchStream) poll(w *watch) (shard.Changes, error) {
 	return w.feed.Poll(pollEvents)
 }
 
-// take removes the next response's events from the backlog: whole revisions.
-func (ws *watchStream) take(w *watch) []*mvccpb.Event {
+// take returns the first of the events, as many as make the next response: whole revisions.
+func (ws *watchStream) take(w *watch, events []*mvccpb.Event) []*mvccpb.Event {
 	if w.gone.Load() {
-		w.backlog = nil
+		return nil
 	}
 	limit := ws.progress.limit()
 	n, bytes := 0, 0
-	for n < len(w.backlog) && shard.Revision(w.backlog[n].Kv.ModRevision) <= limit && (n == 0 || bytes < responseBytes) {
-		for rev := w.backlog[n].Kv.ModRevision; n < len(w.backlog) && w.backlog[n].Kv.ModRevision == rev; n++ {
-			bytes += len(w.backlog[n].Kv.Key) + len(w.backlog[n].Kv.Value)
-			if prev := w.backlog[n].PrevKv; prev != nil {
+	for n < len(events) && shard.Revision(events[n].Kv.ModRevision) <= limit && (n == 0 || bytes < responseBytes) {
+		for rev := events[n].Kv.ModRevision; n < len(events) && events[n].Kv.ModRevision == rev; n++ {
+			bytes += len(events[n].Kv.Key) + len(events[n].Kv.Value)
+			if prev := events[n].PrevKv; prev != nil {
 				bytes += len(prev.Key) + len(prev.Value)
 			}
 		}
 	}
-	events := w.backlog[:n:n]
-	w.backlog = w.backlog[n:]
-	return events
+	return events[:n:n]
 }
 
 // filter leaves out what the client does not want. Events are shared: it copies.
@@ -205,17 +212,27 @@ func (ws *watchStream) sendEvents(w *watch, events []*mvccpb.Event) error {
 	w.quiet = false
 	ws.progress.told = max(ws.progress.told, shard.Revision(events[len(events)-1].Kv.ModRevision))
 	ws.watching.events.Add(float64(len(events)))
-	header := ws.header(int64(w.sent))
 	if !w.fragment {
-		return ws.grpc.SendMsg(&eventsResponse{header: header, id: w.id, events: ws.encoder.encode(events)})
+		return ws.send(w, int64(w.sent), false, ws.encoder.encode(events))
 	}
-	resp := &pb.WatchResponse{Header: header, WatchId: w.id, Events: events}
+	resp := &pb.WatchResponse{Header: ws.header(int64(w.sent)), WatchId: w.id, Events: events}
 	for _, part := range fragments(resp, ws.cfg.MaxRequestBytes+messageOverheadBytes) {
 		if err := ws.grpc.Send(part); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// send sends what marshals itself: that the watch was created, or events from encodeEvents.
+func (ws *watchStream) send(w *watch, revision int64, created bool, events mem.Buffer) error {
+	ws.response = watchResponse{
+		cluster: ws.cluster.ClusterID(), member: ws.cluster.MemberID(), term: ws.cluster.RaftTerm(), revision: revision,
+		id: w.id, created: created, events: events,
+	}
+	err := ws.grpc.SendMsg(&ws.response)
+	ws.response.events = nil // may be large
+	return err
 }
 
 // fragments divides a response that is not smaller than limit into some that are, as far

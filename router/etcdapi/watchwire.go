@@ -7,40 +7,98 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
-// Watches of one span are sent the same events. What differs between their responses,
+// Watches are created by the thousand, and those of one span are sent the same events. What differs between their responses,
 // header and watch ID, is some bytes in front of them; so the events are marshalled once,
 // and without reflection, which was the largest part of the cost of an event.
 
-// eventsResponse is a WatchResponse with events: what proto.Marshal makes of it, to the
-// byte.
-type eventsResponse struct {
-	header *pb.ResponseHeader
-	id     int64
-	events []byte // from encodeEvents
+// watchRequest is a WatchRequest that is received again and again into the same memory: a
+// stream may open thousands of watches.
+type watchRequest struct {
+	kind   protowire.Number // of the field that is set, as follows
+	create pb.WatchCreateRequest
+	cancel pb.WatchCancelRequest
 }
 
-// frontBytesMax is what header and watch ID take at most: five varints with their tags,
-// and the header's own tag and length.
-const frontBytesMax = 5*11 + 2
+const (
+	requestUnknown  protowire.Number = 0
+	requestCreate   protowire.Number = 1
+	requestCancel   protowire.Number = 2
+	requestProgress protowire.Number = 3
+)
 
-func (r *eventsResponse) marshaled() mem.BufferSlice {
+func (r *watchRequest) unmarshal(data []byte) error {
+	r.kind = requestUnknown
+	for len(data) > 0 {
+		field, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		value := data[n:]
+		if n = protowire.ConsumeFieldValue(field, kind, value); n < 0 {
+			return protowire.ParseError(n)
+		}
+		data = value[n:]
+		if kind != protowire.BytesType || field > requestProgress {
+			continue
+		}
+		r.kind = field // the last one counts
+		message, _ := protowire.ConsumeBytes(value)
+		if err := r.read(message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read takes what is in the field of r.kind. The bytes of keys are copied.
+func (r *watchRequest) read(message []byte) error {
+	switch r.kind {
+	case requestCreate:
+		return proto.Unmarshal(message, &r.create)
+	case requestCancel:
+		return proto.Unmarshal(message, &r.cancel)
+	default: // a request of progress is empty
+		return nil
+	}
+}
+
+// watchResponse is a WatchResponse that says that a watch was created, or has events: what
+// proto.Marshal makes of it, to the byte.
+type watchResponse struct {
+	cluster, member, term uint64 // of the header
+	revision              int64
+	id                    int64
+	created               bool
+	events                mem.Buffer // from encodeEvents; nil: none
+}
+
+// frontBytesMax is what comes before the events at most: six varints with their tags, one
+// of them a bool, and the header's own tag and length.
+const frontBytesMax = 5*11 + 2 + 2
+
+func (r *watchResponse) marshaled() mem.BufferSlice {
 	front := make([]byte, 0, frontBytesMax)
 	front = protowire.AppendTag(front, 1, protowire.BytesType)
 	front = append(front, 0)
 	at := len(front)
-	front = appendUint(front, 1, r.header.ClusterId)
-	front = appendUint(front, 2, r.header.MemberId)
-	front = appendUint(front, 3, uint64(r.header.Revision))
-	front = appendUint(front, 4, r.header.RaftTerm)
+	front = appendUint(front, 1, r.cluster)
+	front = appendUint(front, 2, r.member)
+	front = appendUint(front, 3, uint64(r.revision))
+	front = appendUint(front, 4, r.term)
 	front[at-1] = byte(len(front) - at) // of one byte: four varints are less than 128
 	front = appendUint(front, 2, uint64(r.id))
-	return mem.BufferSlice{mem.SliceBuffer(front), mem.SliceBuffer(r.events)}
+	front = appendUint(front, 3, protowire.EncodeBool(r.created))
+	if r.events == nil {
+		return mem.BufferSlice{mem.SliceBuffer(front)}
+	}
+	return mem.BufferSlice{mem.SliceBuffer(front), r.events}
 }
 
 // encodeEvents marshals events as they stand in a WatchResponse.
-func encodeEvents(events []*mvccpb.Event) []byte {
+func encodeEvents(events []*mvccpb.Event) mem.SliceBuffer {
 	size := 0
 	for _, e := range events {
 		size += 1 + protowire.SizeBytes(eventBytes(e))
@@ -126,18 +184,18 @@ type encoder struct {
 
 type encoded struct {
 	events []*mvccpb.Event
-	bytes  []byte
+	bytes  mem.Buffer
 }
 
 // rememberedMax bounds what is kept in memory for nobody.
 const rememberedMax = 64 << 10
 
-func (c *encoder) encode(events []*mvccpb.Event) []byte {
+func (c *encoder) encode(events []*mvccpb.Event) mem.Buffer {
 	if last := c.last.Load(); last != nil && len(last.events) == len(events) && &last.events[0] == &events[0] {
 		return last.bytes
 	}
-	bytes := encodeEvents(events)
-	if len(bytes) <= rememberedMax {
+	bytes := mem.Buffer(encodeEvents(events))
+	if bytes.Len() <= rememberedMax {
 		c.last.Store(&encoded{events, bytes})
 	}
 	return bytes

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -25,7 +26,7 @@ func wireKeyValue(r *rand.Rand) *mvccpb.KeyValue {
 }
 
 // What marshals itself is what proto.Marshal makes of it.
-func TestEventsAreMarshalledAsProtobufDoes(t *testing.T) {
+func TestResponsesAreMarshalledAsProtobufDoes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	c := codec{Config{}.withDefaults().Codec}
 	for range 5000 {
@@ -45,10 +46,68 @@ func TestEventsAreMarshalledAsProtobufDoes(t *testing.T) {
 		id := number()
 		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.WatchResponse{Header: header, WatchId: id, Events: events})
 		require.NoError(t, err)
-		got, err := c.Marshal(&eventsResponse{header: header, id: id, events: encodeEvents(events)})
+		r := &watchResponse{cluster: header.ClusterId, member: header.MemberId, term: header.RaftTerm, revision: header.Revision, id: id, events: encodeEvents(events)}
+		got, err := c.Marshal(r)
 		require.NoError(t, err)
 		require.Equal(t, want, got.Materialize())
-		require.LessOrEqual(t, got[0].Len(), frontBytesMax)
+
+		want, err = proto.MarshalOptions{Deterministic: true}.Marshal(&pb.WatchResponse{Header: header, WatchId: id, Created: true})
+		require.NoError(t, err)
+		r.created, r.events = true, nil
+		got, err = c.Marshal(r)
+		require.NoError(t, err)
+		require.Equal(t, want, got.Materialize())
+		require.LessOrEqual(t, got.Len(), frontBytesMax)
+	}
+}
+
+// What reads itself finds what proto.Unmarshal does, whatever it found before, and keeps
+// nothing of the bytes it is read from.
+func TestRequestsAreReadAsProtobufDoes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	c := codec{Config{}.withDefaults().Codec}
+	var req watchRequest
+	for range 5000 {
+		number, set := wireValues[r.IntN(len(wireValues))], func() bool { return r.IntN(2) > 0 }
+		want := &pb.WatchRequest{}
+		switch r.IntN(4) {
+		case 0:
+			kv := wireKeyValue(r)
+			create := &pb.WatchCreateRequest{Key: kv.Key, RangeEnd: kv.Value, StartRevision: kv.Version, WatchId: number, ProgressNotify: set(), PrevKv: set(), Fragment: set()}
+			if set() {
+				create.Filters = []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NODELETE}
+			}
+			want.RequestUnion = &pb.WatchRequest_CreateRequest{CreateRequest: create}
+		case 1:
+			want.RequestUnion = &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: number}}
+		case 2:
+			want.RequestUnion = &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
+		}
+		data, err := proto.Marshal(want)
+		require.NoError(t, err)
+		if set() { // what a newer client may say
+			data = protowire.AppendTag(data, 9, protowire.BytesType)
+			data = protowire.AppendBytes(data, []byte("more"))
+		}
+		require.NoError(t, c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, &req))
+		clear(data)
+		switch {
+		case want.GetCreateRequest() != nil:
+			require.Equal(t, requestCreate, req.kind)
+			require.True(t, proto.Equal(want.GetCreateRequest(), &req.create))
+		case want.GetCancelRequest() != nil:
+			require.Equal(t, requestCancel, req.kind)
+			require.True(t, proto.Equal(want.GetCancelRequest(), &req.cancel))
+		case want.GetProgressRequest() != nil:
+			require.Equal(t, requestProgress, req.kind)
+		default:
+			require.Equal(t, requestUnknown, req.kind)
+		}
+	}
+	valid, err := proto.Marshal(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte("key")}}})
+	require.NoError(t, err)
+	for n := 1; n < len(valid); n++ {
+		require.Error(t, c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(valid[:n])}, &req))
 	}
 }
 
@@ -69,7 +128,7 @@ func TestEncoderRemembersTheLastList(t *testing.T) {
 	list := []*mvccpb.Event{{Kv: &mvccpb.KeyValue{Key: []byte("a")}}, {Kv: &mvccpb.KeyValue{Key: []byte("b")}}}
 	var c encoder
 	first := c.encode(list)
-	require.Same(t, &first[0], &c.encode(list)[0])
+	require.Same(t, &first.ReadOnlyData()[0], &c.encode(list).ReadOnlyData()[0])
 	require.Equal(t, encodeEvents(list[:1]), c.encode(list[:1]))
 	require.Equal(t, encodeEvents(list[1:]), c.encode(list[1:]))
 	large := []*mvccpb.Event{{Kv: &mvccpb.KeyValue{Key: []byte("a"), Value: make([]byte, rememberedMax)}}}

@@ -116,7 +116,7 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 }
 
 // Subscribe opens a feed at the node's replica of the shard (router.Subscriber).
-func (e *Executor) Subscribe(sub *router.Subscription, ready func()) (router.Feed, error) {
+func (e *Executor) Subscribe(sub router.Subscription, ready func()) (router.Feed, error) {
 	r, ok := e.host.Serving(sub.Shard)
 	if !ok {
 		return nil, &shard.NoReplicaError{Shard: sub.Shard}

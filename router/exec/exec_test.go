@@ -83,11 +83,14 @@ func newNode(t *testing.T) *node {
 	})
 	n := &node{t: t, host: host}
 	n.Executor = New(host, func() error { return n.full })
-	require.NoError(t, host.Start(testShard, 1, map[shard.ReplicaID]string{1: "n7:1"}, true))
+	require.NoError(t, host.Start(testShard, 1, map[shard.ReplicaID]string{1: "n7:1"}))
 	var ok bool
 	n.replica, ok = host.Replica(testShard)
 	require.True(t, ok)
-	require.Eventually(t, n.replica.Leads, patience, time.Millisecond)
+	require.Eventually(t, func() bool {
+		host.Campaign([]replica.Held{{Shard: testShard, Replica: 1}}) // again: at first there are no members yet
+		return n.replica.Leads()
+	}, patience, time.Millisecond)
 	d := shard.Descriptor{
 		ID: testShard, Span: shard.Span{Start: []byte("b"), End: []byte("y")}, Epoch: testEpoch, Slot: 9, Generation: 3,
 		Replicas: []shard.Replica{{ID: 1, Node: testNode}}, NextReplicaID: 2,

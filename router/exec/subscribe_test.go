@@ -17,7 +17,7 @@ func TestSubscribe(t *testing.T) {
 	first := n.put("k")
 	sub := router.Subscription{Shard: testShard, Epoch: testEpoch, Span: shard.PointSpan([]byte("k")), From: first, PrevKV: true}
 	ready := make(chan struct{}, 100)
-	feed, err := n.Subscribe(&sub, func() { ready <- struct{}{} })
+	feed, err := n.Subscribe(sub, func() { ready <- struct{}{} })
 	require.NoError(t, err)
 	defer feed.Close()
 	n.put("l")
@@ -49,13 +49,13 @@ func TestSubscribeIsRefused(t *testing.T) {
 	} {
 		sub := router.Subscription{Shard: testShard, Epoch: testEpoch, Span: shard.PointSpan([]byte("k")), From: 1}
 		change(&sub)
-		feed, err := n.Subscribe(&sub, func() {})
+		feed, err := n.Subscribe(sub, func() {})
 		var wrong *shard.WrongShardError
 		require.ErrorAs(t, err, &wrong, name)
 		require.Equal(t, uint64(3), wrong.Descriptors[0].Generation)
 		require.Nil(t, feed)
 	}
-	_, err := n.Subscribe(&router.Subscription{Shard: 99, Epoch: testEpoch, From: 1}, func() {})
+	_, err := n.Subscribe(router.Subscription{Shard: 99, Epoch: testEpoch, From: 1}, func() {})
 	var noReplica *shard.NoReplicaError
 	require.ErrorAs(t, err, &noReplica)
 }

@@ -19,7 +19,9 @@
 //	    carried out, only up to what this node could mint itself by now, give or take the
 //	    clock offset that nodes allow each other.
 //	V3  A client cannot hold more than a bound of the node's memory: frames, requests under
-//	    way and replies that are not taken are bounded for each stream.
+//	    way and replies that are not taken are bounded for each stream, requests also for all
+//	    clients together. Writes beyond that are refused: what keeps leases alive may come
+//	    behind them.
 //	V4  The steps by which a lease becomes known to a shard are taken by the node's router,
 //	    not by the client.
 //	V5  What a client follows of the placement table is where keys and nodes are, and no more.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -21,7 +22,7 @@ import (
 )
 
 // writesMax bounds the writes that one stream has under way (V3): about a tenth of a second
-// of what a busy node commits. Beyond it the stream is not read.
+// of what a busy node commits.
 const writesMax = 8192
 
 // gate stands between one client's stream and the node (V1, V2, V4).
@@ -59,30 +60,52 @@ func (g *gate) spawn(f func()) {
 	}
 }
 
-// Write implements peer.Executor. It waits while too many are under way.
+// Write implements peer.Executor.
 func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
-	if err := g.admitWrite(req); err != nil {
-		done(nil, err)
-		return
+	leave, err := g.enter(req)
+	if err == nil {
+		if err = g.admitWrite(req); err != nil {
+			leave()
+		}
 	}
-	select {
-	case g.writes <- struct{}{}:
-	case <-g.ctx.Done():
-		done(nil, fmt.Errorf("stream ended: %w", shard.ErrUnavailable))
+	if err != nil {
+		done(nil, err)
 		return
 	}
 	g.cfg.Executor.Write(req, func(reply *router.Reply, err error) {
 		var refused *shard.UnregisteredLeaseError
 		if err != nil && errors.As(err, &refused) {
 			g.spawn(func() {
-				defer func() { <-g.writes }()
+				defer leave()
 				done(g.route(req.Command))
 			})
 			return
 		}
-		<-g.writes
+		leave()
 		done(reply, err)
 	})
+}
+
+// enter makes room for a write, which leave gives back (V3).
+func (g *gate) enter(req *router.Request) (leave func(), err error) {
+	class := admission.Write
+	if req.Command.Kind == shardpb.Kind_CLOSE {
+		class = admission.Exempt // a read waits for it
+	}
+	place, err := g.cfg.Room.Take(class, len(req.Command.Body))
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case g.writes <- struct{}{}:
+	default:
+		place.Leave()
+		return nil, fmt.Errorf("the client has %d writes under way: %w", writesMax, shard.ErrOverloaded)
+	}
+	return func() {
+		<-g.writes
+		place.Leave()
+	}, nil
 }
 
 // route has the node's router carry out a write whose lease its shard does not know (V4).
@@ -115,6 +138,15 @@ func (g *gate) route(cmd *shardpb.Command) (*router.Reply, error) {
 
 // Read implements peer.Executor.
 func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	class := admission.Read
+	if req.Op == routerpb.Op_OP_LEASE_KEEPALIVE {
+		class = admission.Exempt
+	}
+	place, err := g.cfg.Room.Take(class, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer place.Leave()
 	if err := g.admitRead(req); err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/native"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -62,7 +63,7 @@ func (r *replicas) Read(_ context.Context, req *router.Request) (*router.Reply, 
 	return &router.Reply{Rev: 7}, nil
 }
 
-func (r *replicas) Subscribe(*router.Subscription, func()) (router.Feed, error) {
+func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
 	return nil, shard.ErrCompacted
 }
 
@@ -86,16 +87,17 @@ type harness struct {
 	replicas *replicas
 	seen     *hlc.Hybrid
 	clock    still
+	room     *admission.Room
 	conn     *grpc.ClientConn
 	table    *placement.Map
 }
 
 func serve(t *testing.T) *harness {
-	h := &harness{replicas: &replicas{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, table: table(t)}
+	h := &harness{replicas: &replicas{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, table: table(t), room: admission.NewRoom(nil)}
 	h.seen = hlc.NewHybrid(h.clock)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
 	native.New(native.Config{
-		Executor: h.replicas, Publisher: h.replicas, Router: routed{}, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
+		Room: h.room, Executor: h.replicas, Publisher: h.replicas, Router: routed{}, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
 		Table: func() (*placement.Map, <-chan struct{}) { return h.table, nil },
 	}).Register(server)
 	listener := bufconn.Listen(1 << 20)
@@ -260,7 +262,8 @@ func TestTimeIsNotTheClients(t *testing.T) {
 	require.Equal(t, routerpb.Code_OK, replies[0].Code)
 }
 
-// V3: too many requests in a frame end the stream; too many under way hold it up.
+// V3: too many requests in a frame end the stream; too many under way are refused, and what
+// comes behind them is carried out.
 func TestStreamsAreBounded(t *testing.T) {
 	h := serve(t)
 	frame := &routerpb.Frame{}
@@ -271,32 +274,80 @@ func TestStreamsAreBounded(t *testing.T) {
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 	require.Empty(t, h.replicas.all())
 
-	var held sync.Map
-	var number int
-	h.replicas.write = func(_ *router.Request, done func(*router.Reply, error)) {
-		held.Store(number, done)
-		number++
-	}
+	h.replicas.write = func(*router.Request, func(*router.Reply, error)) {} // never answers
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stream, err := routerpb.NewNativeClient(h.conn).Exchange(ctx, grpc.ForceCodecV2(peer.Codec()))
 	require.NoError(t, err)
-	const frames, each = 20, 500
-	for range frames {
-		frame := &routerpb.Frame{}
-		for range each {
-			frame.Requests = append(frame.Requests, write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k")})))
+	const most, beyond, each = 8192, 300, 500
+	frame = &routerpb.Frame{}
+	for i := range most + beyond + 1 {
+		r := write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k")}))
+		if i == most+beyond {
+			r = read(routerpb.Op_OP_PROBE, nil)
 		}
-		require.NoError(t, stream.Send(frame))
+		r.Id = uint64(i)
+		if frame.Requests = append(frame.Requests, r); len(frame.Requests) == each || i == most+beyond {
+			require.NoError(t, stream.Send(frame))
+			frame = &routerpb.Frame{}
+		}
 	}
-	const most = 8192
-	require.Eventually(t, func() bool { return len(h.replicas.all()) == most }, 20*time.Second, time.Millisecond)
-	require.Never(t, func() bool { return len(h.replicas.all()) > most }, 50*time.Millisecond, time.Millisecond)
-	held.Range(func(_, done any) bool {
-		done.(func(*router.Reply, error))(&router.Reply{Message: &pb.PutResponse{}}, nil)
-		return true
-	})
-	require.Eventually(t, func() bool { return len(h.replicas.all()) == frames*each }, 20*time.Second, time.Millisecond)
+	for answered := 0; answered < beyond+1; {
+		in, err := stream.Recv()
+		require.NoError(t, err)
+		for _, r := range in.Replies {
+			require.GreaterOrEqual(t, r.Id, uint64(most))
+			want := routerpb.Code_OVERLOADED
+			if r.Id == most+beyond {
+				want = routerpb.Code_OK
+			}
+			require.Equal(t, want, r.Code)
+			answered++
+		}
+	}
+	require.Len(t, h.replicas.all(), most+1, "the read too")
+}
+
+// V3: a node that has no room refuses, but for what reads and leases wait for; what was
+// answered, however, has left.
+func TestNodesAreBounded(t *testing.T) {
+	h := serve(t)
+	var taken []admission.Place
+	fill := func(c admission.Class) (n int) {
+		for {
+			p, err := h.room.Take(c, 0)
+			if err != nil {
+				return n
+			}
+			taken, n = append(taken, p), n+1
+		}
+	}
+	codes := func() (out []routerpb.Code) {
+		replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{
+			write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k")})),
+			write(shardpb.Kind_PUT, nil), // refused otherwise
+			write(shardpb.Kind_CLOSE, nil),
+			read(routerpb.Op_OP_PROBE, nil),
+			read(routerpb.Op_OP_LEASE_KEEPALIVE, body(t, &routerpb.LeaseQuery{Leases: []int64{1}})),
+		}})
+		require.NoError(t, err)
+		for _, r := range replies {
+			out = append(out, r.Code)
+		}
+		return out
+	}
+	const ok, full, refused = routerpb.Code_OK, routerpb.Code_OVERLOADED, routerpb.Code_STATUS
+	require.Equal(t, []routerpb.Code{ok, refused, ok, ok, ok}, codes())
+	writes := fill(admission.Write)
+	require.Equal(t, []routerpb.Code{full, full, ok, ok, ok}, codes())
+	reads := fill(admission.Read)
+	require.Equal(t, []routerpb.Code{full, full, ok, full, ok}, codes())
+	for _, p := range taken {
+		p.Leave()
+	}
+	require.Equal(t, []routerpb.Code{ok, refused, ok, ok, ok}, codes())
+	require.Equal(t, writes, fill(admission.Write))
+	require.Equal(t, reads, fill(admission.Read))
 }
 
 // V4: a shard that does not know the lease is told by the node.

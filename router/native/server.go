@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/txn"
@@ -31,7 +32,9 @@ type Config struct {
 	// it is no longer the newest.
 	Table     func() (*placement.Map, <-chan struct{})
 	Revisions peer.Revisions
-	Clock     clock.Clock
+	// Room is what the node has for requests. Default: room for all.
+	Room  *admission.Room
+	Clock clock.Clock
 	// MaxClockOffset is how far ahead of this node's clock a client may have heard of
 	// revisions (V2).
 	MaxClockOffset time.Duration

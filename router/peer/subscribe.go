@@ -25,7 +25,7 @@ const (
 
 // Publisher opens feeds on this node; exec.Executor is one.
 type Publisher interface {
-	Subscribe(sub *router.Subscription, ready func()) (router.Feed, error)
+	Subscribe(sub router.Subscription, ready func()) (router.Feed, error)
 }
 
 // ServeSubscribe streams a feed of this node until it ends or its receiver leaves. What
@@ -98,14 +98,14 @@ func waitFor(ctx context.Context, kick <-chan struct{}, pause time.Duration) err
 	}
 }
 
-func encodeSubscription(sub *router.Subscription) *routerpb.SubscribeRequest {
+func encodeSubscription(sub router.Subscription) *routerpb.SubscribeRequest {
 	return &routerpb.SubscribeRequest{
 		Shard: uint64(sub.Shard), Epoch: sub.Epoch, Start: sub.Span.Start, End: sub.Span.End, From: int64(sub.From), PrevKv: sub.PrevKV,
 	}
 }
 
-func decodeSubscription(req *routerpb.SubscribeRequest) *router.Subscription {
-	return &router.Subscription{
+func decodeSubscription(req *routerpb.SubscribeRequest) router.Subscription {
+	return router.Subscription{
 		Shard: shard.ID(req.Shard), Epoch: req.Epoch, Span: shard.Span{Start: req.Start, End: req.End}, From: shard.Revision(req.From), PrevKV: req.PrevKv,
 	}
 }
@@ -146,7 +146,7 @@ func decodeChanges(frame *routerpb.ChangesFrame) (shard.Changes, error) {
 }
 
 // Subscribe opens a feed at the node. It returns when the node has said that there is one.
-func (c *Client) Subscribe(ctx context.Context, sub *router.Subscription, ready func()) (router.Feed, error) {
+func (c *Client) Subscribe(ctx context.Context, sub router.Subscription, ready func()) (router.Feed, error) {
 	live, cancel := context.WithCancel(context.Background())
 	defer context.AfterFunc(ctx, cancel)() // until the feed is open
 	f := &feed{revisions: c.revisions, ready: ready, cancel: cancel, room: make(chan struct{}, 1)}

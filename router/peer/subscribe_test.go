@@ -19,7 +19,7 @@ import (
 // fakePublisher has one feed, which a test fills.
 type fakePublisher struct {
 	mu      sync.Mutex
-	sub     *router.Subscription
+	sub     router.Subscription
 	ready   func()
 	refuse  error
 	events  []*mvccpb.Event
@@ -31,7 +31,7 @@ type fakePublisher struct {
 	closed  bool
 }
 
-func (f *fakePublisher) Subscribe(sub *router.Subscription, ready func()) (router.Feed, error) {
+func (f *fakePublisher) Subscribe(sub router.Subscription, ready func()) (router.Feed, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sub, f.ready = sub, ready
@@ -132,8 +132,8 @@ func (r *reader) until(max int, done func() bool) {
 	}
 }
 
-func subscription() *router.Subscription {
-	return &router.Subscription{Shard: 7, Epoch: 3, Span: shard.Span{Start: []byte("a"), End: []byte("m")}, From: 5, PrevKV: true}
+func subscription() router.Subscription {
+	return router.Subscription{Shard: 7, Epoch: 3, Span: shard.Span{Start: []byte("a"), End: []byte("m")}, From: 5, PrevKV: true}
 }
 
 func newReader(t *testing.T, from *fakePublisher) (*reader, *pair) {

@@ -21,7 +21,7 @@ func (w *Watch) sabotage(knob bool, through shard.Revision) shard.Revision {
 	if !knob {
 		return through
 	}
-	for _, p := range w.parts {
+	for p := range w.parts {
 		through = max(through, p.through)
 	}
 	return through

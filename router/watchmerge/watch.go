@@ -18,14 +18,19 @@ type Watch struct {
 	prevKV bool
 	ready  func()
 
-	mu      sync.Mutex // guards all below and the fields of parts that say so
-	parts   []*part    // in key order, without gaps
-	first   part       // the one of parts that there always is
-	single  [1]*part   // parts, while there are no more
-	out     []*mvccpb.Event
+	mu      sync.Mutex     // guards all below and the fields of parts that say so
+	first   part           // whose span begins where the watch's does
+	merging *merging       // nil while first is the only part
 	awaited shard.Revision // what Await wants
 	target  shard.Revision // what all parts are to come to first
 	err     error          // why the watch has ended
+}
+
+// merging is what a watch has besides once there is more than one part. Nearly all watches
+// have one, and there may be thousands.
+type merging struct {
+	parts []*part // after the first, in key order, without gaps
+	out   []*mvccpb.Event
 }
 
 // Options say what to watch.
@@ -44,8 +49,6 @@ type Options struct {
 func (m *Merger) Open(o Options, ready func()) *Watch {
 	w := &Watch{merger: m, from: o.From, prevKV: o.PrevKV, ready: ready}
 	w.first = part{watch: w, span: o.Span}
-	w.single[0] = &w.first
-	w.parts = w.single[:]
 	// A replica of this node may be behind a compaction that was acknowledged here.
 	if c := m.router.Compacted(); o.From < c {
 		w.end(&shard.CompactedError{Compacted: c})
@@ -77,25 +80,43 @@ func (w *Watch) poll(max int) (given shard.Changes, more bool, err error) {
 	if err := w.collect(max); err != nil {
 		return shard.Changes{}, false, err
 	}
-	if len(w.parts) == 1 {
-		// What one shard gives needs no merging.
-		p := w.parts[0]
-		if len(w.out) == 0 {
-			w.out = p.held // shared with others who watch the same
-		} else {
-			w.out = append(w.out, p.held...)
-		}
-		p.held = nil
-	} else {
+	if m := w.merging; m != nil {
 		w.release()
+		given = w.give(max)
+		more = len(m.out) > 0
+	} else { // what one shard gives needs no merging
+		given = shard.Changes{Events: w.first.held, Through: w.first.through}
+		w.first.held = nil
 	}
 	w.aim()
-	for _, p := range w.parts {
+	for p := range w.parts {
 		p.hurry(w.target)
 		more = more || p.more()
 	}
-	given = w.give(max)
-	return given, more || len(w.out) > 0, nil
+	return given, more, nil
+}
+
+// parts are all parts, in key order; none when the watch has ended.
+func (w *Watch) parts(yield func(*part) bool) {
+	if w.err != nil || !yield(&w.first) || w.merging == nil {
+		return
+	}
+	for _, p := range w.merging.parts {
+		if !yield(p) {
+			return
+		}
+	}
+}
+
+// Span is what is watched.
+func (w *Watch) Span() shard.Span {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	span := w.first.span
+	if w.merging != nil {
+		span.End = w.merging.parts[len(w.merging.parts)-1].span.End
+	}
+	return span
 }
 
 // Await has the watch come to rev, and says ready when it has. Shards that are behind
@@ -119,11 +140,14 @@ func (w *Watch) end(err error) {
 	if w.err != nil {
 		return
 	}
-	w.err = err
-	for _, p := range w.parts {
+	for p := range w.parts {
 		p.drop()
+		p.held = nil
 	}
-	w.parts, w.out = nil, nil
+	if w.merging != nil {
+		w.merging.out = nil
+	}
+	w.err = err
 }
 
 // collect takes what the parts have. It returns why the watch ended.
@@ -131,9 +155,10 @@ func (w *Watch) collect(max int) error {
 	if w.err == nil && w.merger.ctx.Err() != nil {
 		w.end(shard.ErrStopped)
 	}
-	for _, p := range w.parts {
+	for p := range w.parts {
 		if err := p.poll(max); err != nil {
 			w.end(err)
+			break
 		}
 	}
 	return w.err
@@ -141,8 +166,8 @@ func (w *Watch) collect(max int) error {
 
 // through is how far all parts have come.
 func (w *Watch) through() shard.Revision {
-	lowest := w.parts[0].through
-	for _, p := range w.parts[1:] {
+	lowest := w.first.through
+	for p := range w.parts {
 		lowest = min(lowest, p.through)
 	}
 	return lowest
@@ -151,20 +176,21 @@ func (w *Watch) through() shard.Revision {
 // release takes from the parts what none of them can come before any more (W1, W3).
 func (w *Watch) release() {
 	through := w.sabotage(w.merger.knobs.Unmerged, w.through())
-	from := len(w.out)
-	for _, p := range w.parts {
+	m := w.merging
+	from := len(m.out)
+	for p := range w.parts {
 		n := 0
 		for n < len(p.held) && revision(p.held[n]) <= through {
 			n++
 		}
-		w.out = append(w.out, p.held[:n]...)
+		m.out = append(m.out, p.held[:n]...)
 		p.held = p.held[n:]
 		if len(p.held) == 0 {
 			p.held = nil // a burst's memory is not kept
 		}
 	}
 	// Those of one revision stay in key order of their parts.
-	slices.SortStableFunc(w.out[from:], func(a, b *mvccpb.Event) int { return cmp.Compare(revision(a), revision(b)) })
+	slices.SortStableFunc(m.out[from:], func(a, b *mvccpb.Event) int { return cmp.Compare(revision(a), revision(b)) })
 }
 
 // aim sets the next target once the last one is reached: the last of what is held, and
@@ -179,29 +205,28 @@ func (w *Watch) aim() {
 		w.awaited = 0
 	}
 	w.target = w.awaited
-	if len(w.parts) > 1 {
-		for _, p := range w.parts {
-			if n := len(p.held); n > 0 {
-				w.target = max(w.target, revision(p.held[n-1]))
-			}
+	for p := range w.parts {
+		if n := len(p.held); n > 0 {
+			w.target = max(w.target, revision(p.held[n-1]))
 		}
 	}
 }
 
-// give returns the next events that are due.
+// give returns the next of the events that were released.
 func (w *Watch) give(max int) shard.Changes {
-	n := len(w.out)
+	m := w.merging
+	n := len(m.out)
 	if n > max {
-		for n = max; n < len(w.out) && revision(w.out[n]) == revision(w.out[n-1]); n++ {
+		for n = max; n < len(m.out) && revision(m.out[n]) == revision(m.out[n-1]); n++ {
 		}
 	}
-	if n == len(w.out) {
-		given := shard.Changes{Events: w.out, Through: w.sabotage(w.merger.knobs.FastestThrough, w.through())}
-		w.out = nil
+	if n == len(m.out) {
+		given := shard.Changes{Events: m.out, Through: w.sabotage(w.merger.knobs.FastestThrough, w.through())}
+		m.out = nil
 		return given
 	}
-	given := shard.Changes{Events: w.out[:n:n], Through: revision(w.out[n-1])}
-	w.out = w.out[n:]
+	given := shard.Changes{Events: m.out[:n:n], Through: revision(m.out[n-1])}
+	m.out = m.out[n:]
 	return given
 }
 
@@ -212,8 +237,12 @@ func revision(e *mvccpb.Event) shard.Revision { return shard.Revision(e.Kv.ModRe
 func (w *Watch) split(p *part, key []byte) *part {
 	rest := &part{watch: w, span: shard.Span{Start: key, End: p.span.End}, through: p.through}
 	p.span.End = key
-	at := slices.Index(w.parts, p)
-	w.parts = slices.Insert(w.parts, at+1, rest)
+	if w.merging == nil {
+		w.merging = &merging{}
+	}
+	m := w.merging
+	at := slices.Index(m.parts, p) // -1: the first
+	m.parts = slices.Insert(m.parts, at+1, rest)
 	return rest
 }
 

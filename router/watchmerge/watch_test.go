@@ -174,7 +174,7 @@ func TestAPartThatIsAheadIsLeftAlone(t *testing.T) {
 			bubble.Pass(time.Millisecond)
 		}
 		require.Empty(t, c.events)
-		require.LessOrEqual(t, len(c.watch.parts[0].held), heldMax+64)
+		require.LessOrEqual(t, len(c.watch.first.held), heldMax+64)
 		w.elect("z", true)
 		c.until(w.Seen())
 		require.Len(t, c.events, 4*heldMax)

@@ -333,7 +333,7 @@ func (w *world) notify() {
 }
 
 // Subscribe implements router.Subscriber.
-func (w *world) Subscribe(_ context.Context, node shard.NodeID, sub *router.Subscription, ready func()) (router.Feed, error) {
+func (w *world) Subscribe(_ context.Context, node shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.opened++
@@ -345,7 +345,7 @@ func (w *world) Subscribe(_ context.Context, node shard.NodeID, sub *router.Subs
 		return nil, err
 	}
 	require.True(w.t, s.desc.Span.ContainsSpan(sub.Span), "asked for %v of shard %v", sub.Span, s.desc.Span)
-	f := &modelFeed{world: w, node: node, sub: *sub, next: sub.From, ready: ready}
+	f := &modelFeed{world: w, node: node, sub: sub, next: sub.From, ready: ready}
 	w.feeds[f] = true
 	return f, nil
 }

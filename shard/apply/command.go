@@ -64,7 +64,7 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 	switch cmd.Kind {
 	case shardpb.Kind_PUT, shardpb.Kind_DELETE_RANGE, shardpb.Kind_TXN,
 		shardpb.Kind_LEASE_GRANT, shardpb.Kind_LEASE_ATTACH, shardpb.Kind_LEASE_REVOKE, shardpb.Kind_LEASE_FORGET,
-		shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
+		shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_BEQUEATH, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
 		return r.write(cmd, want)
 	case shardpb.Kind_CLOSE:
 		return nil, r.closeFloor(cmd)

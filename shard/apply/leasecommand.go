@@ -22,8 +22,12 @@ func (w *writing) lease(cmd *shardpb.Command) (proto.Message, error) {
 	if err := decode(cmd, &req); err != nil {
 		return nil, err
 	}
-	if cmd.Kind == shardpb.Kind_LEASE_REIGN {
-		return &shardpb.LeaseAnswer{Reign: w.leases.BeginReign()}, nil
+	switch cmd.Kind {
+	case shardpb.Kind_LEASE_REIGN:
+		reign, will := w.leases.BeginReign()
+		return &shardpb.LeaseAnswer{Reign: reign, Will: will}, nil
+	case shardpb.Kind_LEASE_BEQUEATH:
+		return w.leaseBequeath(&req)
 	}
 	if req.Lease == 0 {
 		return nil, malformed("%s without a lease", cmd.Kind)
@@ -48,6 +52,17 @@ func (w *writing) lease(cmd *shardpb.Command) (proto.Message, error) {
 	default: // the caller lets nothing else through
 		return w.leaseForget(rec, &req)
 	}
+}
+
+// leaseBequeath keeps what a reign leaves to the next one, unless that has begun.
+func (w *writing) leaseBequeath(req *shardpb.LeaseCommand) (proto.Message, error) {
+	if !lease.WellFormed(req.Will) {
+		return nil, malformed("will of format %d for %d leases, with the time of %d", req.Will.GetFormat(), len(req.Will.GetLeases()), len(req.Will.GetLeftMs()))
+	}
+	if !w.leases.Bequeath(req.Will) {
+		return nil, refuse(shard.ErrLeaseRace)
+	}
+	return &shardpb.LeaseAnswer{}, nil
 }
 
 // leaseGrant makes a record. Its incarnation is a revision, so that it is above every

@@ -22,6 +22,8 @@ type leaseModel struct {
 	registered, newest map[int64]int64
 	fences             [256]uint64
 	reign              uint64
+	// left is what the last reign has left to leases that are still there, in milliseconds.
+	left map[int64]uint64
 }
 
 type modelLease struct {
@@ -31,7 +33,7 @@ type modelLease struct {
 }
 
 func newLeaseModel() leaseModel {
-	return leaseModel{records: map[int64]modelLease{}, registered: map[int64]int64{}, newest: map[int64]int64{}}
+	return leaseModel{records: map[int64]modelLease{}, left: map[int64]uint64{}, registered: map[int64]int64{}, newest: map[int64]int64{}}
 }
 
 func classOf(id int64) byte { return shard.HomeKey(id)[7] }
@@ -104,7 +106,14 @@ func (m *model) lease(cmd *shardpb.Command) (proto.Message, error) {
 	switch cmd.Kind {
 	case shardpb.Kind_LEASE_REIGN:
 		l.reign++
+		clear(l.left)
 		return &shardpb.LeaseAnswer{Reign: l.reign}, nil
+	case shardpb.Kind_LEASE_BEQUEATH:
+		if req.Will.Reign != l.reign {
+			return nil, shard.ErrLeaseRace
+		}
+		l.left = l.leftBy(req.Will)
+		return &shardpb.LeaseAnswer{}, nil
 	case shardpb.Kind_LEASE_REGISTER:
 		if m.isHome(id) || req.Fence != l.fences[classOf(id)] || l.newest[id] > req.Incarnation {
 			return nil, shard.ErrLeaseRace
@@ -146,10 +155,26 @@ func (m *model) lease(cmd *shardpb.Command) (proto.Message, error) {
 		case !rec.revoking || req.Incarnation > rec.incarnation:
 			return nil, shard.ErrLeaseRace
 		default:
-			delete(l.records, id)
+			l.forget(id)
 		}
 		return &shardpb.LeaseAnswer{}, nil
 	}
+}
+
+// leftBy is what a will leaves to the leases that there are.
+func (l *leaseModel) leftBy(w *shardpb.LeaseWill) map[int64]uint64 {
+	left := map[int64]uint64{}
+	for i, id := range w.GetLeases() {
+		if rec, ok := l.records[id]; ok && rec.incarnation <= w.Newest {
+			left[id] = w.LeftMs[i]
+		}
+	}
+	return left
+}
+
+func (l *leaseModel) forget(id int64) {
+	delete(l.records, id)
+	delete(l.left, id)
 }
 
 func (m *model) revoke(cmd *shardpb.Command, req *shardpb.LeaseCommand) (proto.Message, error) {
@@ -174,7 +199,7 @@ func (m *model) revoke(cmd *shardpb.Command, req *shardpb.LeaseCommand) (proto.M
 		answer.Deleted = m.detach(req.Lease, m.span, cmd)
 	}
 	answer.Gone = true
-	delete(l.records, req.Lease)
+	l.forget(req.Lease)
 	return answer, nil
 }
 
@@ -204,8 +229,10 @@ func (m *model) attached(id int64, span shard.Span) (keys [][]byte) {
 // checkLeases compares all that is known about leases, and checks L1 for those at home.
 func (m *model) checkLeases(t *testing.T, f *fixture) {
 	t.Helper()
-	got, err := lease.NewTable(f.machine.Leases().State())
+	state := f.machine.Leases().State()
+	got, err := lease.NewTable(state)
 	require.NoError(t, err)
+	require.Equal(t, m.leases.left, m.leases.leftBy(state.Will))
 	u := got.Update()
 	require.Equal(t, len(m.leases.records), got.Len())
 	for _, id := range append(homeLeases(), foreignLeases()...) {
@@ -263,7 +290,7 @@ func (g *generator) leaseCommand() *shardpb.Command {
 		return max(1, n)
 	}
 	l := &g.model.leases
-	switch g.IntN(12) {
+	switch g.IntN(13) {
 	case 0, 1, 2:
 		req.Ttl = 1 + int64(g.IntN(3))
 	case 3:
@@ -282,7 +309,14 @@ func (g *generator) leaseCommand() *shardpb.Command {
 		req.Incarnation = near(l.records[req.Lease].incarnation)
 	case 7:
 		kind = shardpb.Kind_LEASE_REIGN
-	case 8, 9:
+	case 8:
+		kind = shardpb.Kind_LEASE_BEQUEATH
+		req = &shardpb.LeaseCommand{Will: &shardpb.LeaseWill{Format: 1, Reign: uint64(near(int64(l.reign)))}}
+		for _, id := range homeLeases()[:g.IntN(4)] {
+			req.Will.Leases, req.Will.LeftMs = append(req.Will.Leases, id), append(req.Will.LeftMs, uint64(g.IntN(3000)))
+			req.Will.Newest = max(req.Will.Newest, l.records[id].incarnation-int64(g.IntN(2)))
+		}
+	case 9, 10:
 		kind = shardpb.Kind_LEASE_REGISTER
 		req.Lease = foreignLeases()[g.IntN(3)]
 		req.Incarnation = near(l.newest[req.Lease])

@@ -20,11 +20,13 @@ const (
 	registrationKind byte = 3
 	// leaseBookKind is the shardpb.LeaseBook.
 	leaseBookKind byte = 4
+	// leaseWillKind is the shardpb.LeaseWill, from LEASE_BEQUEATH to the next reign.
+	leaseWillKind byte = 7
 )
 
 // storeLeases adds an Update's changes to its batch (A3).
 func (m *Machine) storeLeases(b *pebble.Batch, c lease.Changes) error {
-	if len(c.Records)+len(c.Registrations) == 0 && c.Book == nil {
+	if len(c.Records)+len(c.Registrations) == 0 && c.Book == nil && c.Will == nil {
 		return nil
 	}
 	kvs, err := leaseRecords(m.id, m.replica, c)
@@ -69,6 +71,11 @@ func leaseRecords(id shard.ID, replica shard.ReplicaID, c lease.Changes) ([]engi
 	}
 	if c.Book != nil {
 		set(engine.LocalKey(id, replica, leaseBookKind), c.Book)
+	}
+	if key := engine.LocalKey(id, replica, leaseWillKind); c.Will != nil && c.Will.Reign == 0 {
+		kvs = append(kvs, engine.KV{Key: key})
+	} else if c.Will != nil {
+		set(key, c.Will)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("encode lease records: %w", err)
@@ -120,6 +127,16 @@ func (m *Machine) leaseState(id shard.ID, replica shard.ReplicaID, span shard.Sp
 			return nil, fmt.Errorf("decode lease book: %w: %w", shard.ErrCorrupt, err)
 		}
 	}
+	will, err := m.engine.Local(id, replica, leaseWillKind)
+	if err != nil {
+		return nil, err
+	}
+	if will != nil {
+		s.Will = &shardpb.LeaseWill{}
+		if err := s.Will.UnmarshalVT(will); err != nil {
+			return nil, fmt.Errorf("decode lease will: %w: %w", shard.ErrCorrupt, err)
+		}
+	}
 	return s, nil
 }
 
@@ -165,7 +182,7 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	if owner, err := m.ownerOf(span); owner != 0 || err != nil {
 		return fail(errors.Join(err, &ownedError{span: span, owner: owner, applied: view.Applied}))
 	}
-	changes := lease.Changes{Registrations: leases.GetRegistrations(), Book: leases.GetBook()}
+	changes := lease.Changes{Registrations: leases.GetRegistrations(), Book: leases.GetBook(), Will: leases.GetWill()}
 	for _, p := range leases.GetRecords() {
 		r, err := lease.RecordOf(p)
 		if err != nil {
@@ -189,6 +206,7 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	// here says nothing of the history received.
 	values := map[string][]byte{
 		string(engine.LocalKey(m.id, m.replica, leaseBookKind)):  nil,
+		string(engine.LocalKey(m.id, m.replica, leaseWillKind)):  nil,
 		string(engine.LocalKey(m.id, m.replica, CollectionKind)): nil,
 		string(engine.LocalKey(m.id, m.replica, SeedKind)):       nil,
 	}

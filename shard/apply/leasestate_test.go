@@ -23,6 +23,7 @@ func TestLeaseRecordBytes(t *testing.T) {
 	f := newFixture(t)
 	f.apply(initCommand(shard.Span{Start: []byte("b"), End: []byte("y")}))
 	lease := func(kind shardpb.Kind, c *shardpb.LeaseCommand) *shardpb.Command { return command(t, kind, 1, c) }
+	will := &shardpb.LeaseWill{Format: 1, Reign: 1, Newest: 300, Leases: []int64{41, -1}, LeftMs: []uint64{9876, 0}}
 	for _, r := range f.apply(
 		lease(shardpb.Kind_LEASE_REIGN, &shardpb.LeaseCommand{}),
 		lease(shardpb.Kind_LEASE_GRANT, &shardpb.LeaseCommand{Lease: 41, Ttl: 10}),
@@ -33,6 +34,7 @@ func TestLeaseRecordBytes(t *testing.T) {
 		command(t, shardpb.Kind_PUT, 1, &pb.PutRequest{Key: []byte("c"), Lease: 1}),
 		command(t, shardpb.Kind_PUT, 1, &pb.PutRequest{Key: []byte("k"), Lease: 46}),
 		lease(shardpb.Kind_LEASE_REVOKE, &shardpb.LeaseCommand{Lease: 46}),
+		lease(shardpb.Kind_LEASE_BEQUEATH, &shardpb.LeaseCommand{Will: will}),
 	) {
 		require.NoError(t, r.Err)
 	}
@@ -62,6 +64,7 @@ func TestReceivedRefuses(t *testing.T) {
 	for name, state := range map[string]*shardpb.LeaseState{
 		"record": {Records: []*shardpb.LeaseRecord{{Format: 2, Lease: 41}}},
 		"book":   {Book: &shardpb.LeaseBook{Format: 2}},
+		"will":   {Will: &shardpb.LeaseWill{Format: 2}},
 	} {
 		data, err := apply.MarshalSnapshot(shard.View{Descriptor: d}, state)
 		require.NoError(t, err)

@@ -19,6 +19,14 @@ func (s *story) leaseCommand(a args) *shardpb.Command {
 	if a.HasArg("start") || a.HasArg("end") {
 		req.Span = &shardpb.Span{Start: a.bytes("start"), End: a.bytes("end")}
 	}
+	if a.Cmd == "bequeath" {
+		req = &shardpb.LeaseCommand{Will: &shardpb.LeaseWill{
+			Format: 1, Reign: req.Reign, Newest: int64(a.revision("newest")), Leases: []int64{req.Lease}, LeftMs: []uint64{uint64(a.int("left", 0))},
+		}}
+		if a.HasArg("nothing") {
+			req.Will.LeftMs = nil
+		}
+	}
 	kind := shardpb.Kind(shardpb.Kind_value["LEASE_"+strings.ToUpper(a.Cmd)])
 	return command(s.t, kind, 0, req)
 }
@@ -33,6 +41,9 @@ func leaseAnswer(r *shardpb.LeaseAnswer) string {
 	}
 	if r.Reign != 0 {
 		out += fmt.Sprintf(" reign=%d", r.Reign)
+	}
+	if r.Will != nil {
+		out += " inherits" + will(r.Will)
 	}
 	if r.Deleted != 0 {
 		out += fmt.Sprintf(" deleted=%d", r.Deleted)
@@ -52,6 +63,14 @@ func spans(list []*shardpb.Span) string {
 		out += " " + shard.Span{Start: s.Start, End: s.End}.String()
 	}
 	return out
+}
+
+func will(w *shardpb.LeaseWill) string {
+	var out string
+	for i, id := range w.Leases {
+		out += fmt.Sprintf(" %d:%dms", id, w.LeftMs[i])
+	}
+	return fmt.Sprintf("%s up to %s", out, rev(w.Newest))
 }
 
 // leases prints the table.
@@ -78,6 +97,9 @@ func (s *story) leases() string {
 		}
 	}
 	fmt.Fprintf(&b, "reign %d", t.GetBook().GetReign())
+	if t.Will != nil {
+		fmt.Fprintf(&b, " left%s", will(t.Will))
+	}
 	return b.String()
 }
 

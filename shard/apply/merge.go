@@ -76,7 +76,7 @@ func (r *run) thaw(cmd *shardpb.Command) error {
 	}
 	r.view.Descriptor, r.view.Frozen = f.Descriptor, nil
 	r.leases = table.Update()
-	r.leases.BeginReign()
+	r.leases.SkipReign()
 	r.reshape = thawing{table}
 	return nil
 }

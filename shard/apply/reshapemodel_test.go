@@ -18,11 +18,12 @@ func (m *model) split(d *shard.Descriptor) *model {
 	child := *m
 	child.id, child.epoch, child.slot, child.span = d.ID, d.Epoch, d.Slot, d.Span
 	child.history = slices.Clone(m.history)
-	child.leases.records = maps.Clone(m.leases.records)
+	child.leases.records, child.leases.left = maps.Clone(m.leases.records), maps.Clone(m.leases.left)
 	child.leases.registered, child.leases.newest = maps.Clone(m.leases.registered), maps.Clone(m.leases.newest)
 	m.epoch, m.span.End = d.Epoch, d.Span.Start
 	for _, half := range []*model{m, &child} {
 		maps.DeleteFunc(half.leases.records, func(id int64, _ modelLease) bool { return !half.isHome(id) })
+		maps.DeleteFunc(half.leases.left, func(id int64, _ uint64) bool { return !half.isHome(id) })
 	}
 	return &child
 }
@@ -122,6 +123,7 @@ func (m *model) merge(right *model, into *shard.Descriptor) {
 	m.epoch, m.span = into.Epoch, into.Span
 	l, other := &m.leases, &right.leases
 	maps.Copy(l.records, other.records)
+	maps.Copy(l.left, other.left)
 	clear(l.registered)
 	for id, incarnation := range other.newest {
 		l.newest[id] = max(l.newest[id], incarnation)

@@ -103,7 +103,7 @@ func (m *Machine) loadSeed() (*taken, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.table, err = lease.NewTable(&shardpb.LeaseState{Records: records, Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook()})
+	t.table, err = lease.NewTable(&shardpb.LeaseState{Records: records, Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook(), Will: t.leases.GetWill()})
 	return &t, err
 }
 
@@ -115,7 +115,7 @@ func (t *taken) store(m *Machine, b *pebble.Batch) error {
 	if err := m.loadCollection(); err != nil {
 		return err
 	}
-	return m.storeLeases(b, lease.Changes{Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook()})
+	return m.storeLeases(b, lease.Changes{Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook(), Will: t.leases.GetWill()})
 }
 
 func (t *taken) adopt(m *Machine) { m.leases.Store(t.table) }

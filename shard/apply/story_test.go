@@ -34,6 +34,8 @@ import (
 //	kind n=99               a command of that number
 //	grant lease= ttl=       and attach, revoke, forget, reign, register, detach, alike, with
 //	                        [incarnation=] [start=] [end=] [fence=] [reign=]
+//	bequeath reign= lease= left= [newest=]
+//	                        a will that leaves one lease so many milliseconds
 //	leases                  what is kept about leases
 //	attached lease=         the keys attached to a lease
 //	fill lease= keys=       puts so many keys with the lease
@@ -102,7 +104,7 @@ func (s *story) step(d *datadriven.TestData) string {
 		return s.write(a, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: testEpoch, Revision: int64(a.revision("at"))})
 	case "kind":
 		return s.write(a, &shardpb.Command{Kind: shardpb.Kind(a.int("n", 0)), Epoch: testEpoch})
-	case "grant", "attach", "revoke", "forget", "reign", "register", "detach":
+	case "grant", "attach", "revoke", "forget", "reign", "register", "detach", "bequeath":
 		return s.write(a, s.leaseCommand(a))
 	case "leases":
 		return s.leases()

@@ -5,6 +5,8 @@ import (
 	"container/heap"
 	"slices"
 	"time"
+
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
 // takeOver is how long a revocation may take before the leader asks for it again: whoever
@@ -36,9 +38,10 @@ type Due struct {
 	Reign uint64
 }
 
-// Reign begins to measure: every lease gets its whole TTL and extend, because nobody
-// knows when it was last renewed (L3).
-func Reign(reign uint64, records []*Record, now time.Time, extend time.Duration) *Lessor {
+// Reign begins to measure. A lease that the will of the last reign names goes on with what
+// that has left it. Every other one gets its whole TTL and extend, because nobody knows when
+// it was last renewed (L3).
+func Reign(reign uint64, records []*Record, will *shardpb.LeaseWill, now time.Time, extend time.Duration) *Lessor {
 	l := &Lessor{reign: reign, leases: make(map[int64]*term, len(records))}
 	for _, r := range records {
 		l.Changed(r.ID, r, now)
@@ -46,6 +49,7 @@ func Reign(reign uint64, records []*Record, now time.Time, extend time.Duration)
 			t.due = t.due.Add(extend)
 		}
 	}
+	l.inherit(will, now)
 	heap.Init(&l.queue)
 	return l
 }

@@ -25,7 +25,7 @@ func names(due []Due) (ids []int64) {
 
 func TestReignGivesWholeTTLs(t *testing.T) {
 	now := start()
-	l := Reign(4, []*Record{{ID: 1, TTL: 10, Incarnation: 5}, {ID: 2, TTL: 20, Incarnation: 6}, {ID: 3, TTL: 1, Incarnation: 7, Revoking: true}}, now, time.Second)
+	l := Reign(4, []*Record{{ID: 1, TTL: 10, Incarnation: 5}, {ID: 2, TTL: 20, Incarnation: 6}, {ID: 3, TTL: 1, Incarnation: 7, Revoking: true}}, nil, now, time.Second)
 	left, ok := l.Remaining(1, now)
 	require.True(t, ok)
 	require.Equal(t, seconds(11), left)
@@ -48,7 +48,7 @@ func TestReignGivesWholeTTLs(t *testing.T) {
 // L7, and that nothing named is forgotten.
 func TestDueIsNamedAgain(t *testing.T) {
 	now := start()
-	l := Reign(1, nil, now, 0)
+	l := Reign(1, nil, nil, now, 0)
 	l.Changed(1, &Record{ID: 1, TTL: 10, Incarnation: 5}, now)
 	require.Empty(t, l.Due(now.Add(seconds(10)-1), 9))
 	require.True(t, l.Renew(1, now.Add(seconds(10)-1)))
@@ -72,7 +72,7 @@ func TestDueIsNamedAgain(t *testing.T) {
 // Attaching changes a record, and not how long the lease lives.
 func TestOtherChangesKeepTheDeadline(t *testing.T) {
 	now := start()
-	l := Reign(1, nil, now, 0)
+	l := Reign(1, nil, nil, now, 0)
 	r := &Record{ID: 1, TTL: 10, Incarnation: 5}
 	l.Changed(1, r, now)
 	now = now.Add(seconds(4))
@@ -86,7 +86,7 @@ func TestOtherChangesKeepTheDeadline(t *testing.T) {
 func TestLongestTTL(t *testing.T) {
 	const longest = 9_000_000_000
 	now := start()
-	l := Reign(1, []*Record{{ID: 1, TTL: longest, Incarnation: 1}}, now, time.Minute)
+	l := Reign(1, []*Record{{ID: 1, TTL: longest, Incarnation: 1}}, nil, now, time.Minute)
 	require.Empty(t, l.Due(now.Add(24*time.Hour), 9))
 	require.True(t, l.Renew(1, now.Add(time.Hour)))
 	left, ok := l.Remaining(1, now.Add(time.Hour))
@@ -103,7 +103,7 @@ func TestLessorFollowsModel(t *testing.T) {
 	t.Logf("replay with: go test ./shard/lease -run TestLessorFollowsModel -seed=%d", s)
 	rng := rand.New(rand.NewPCG(s, 0))
 	now := start()
-	l := Reign(1, nil, now, 0)
+	l := Reign(1, nil, nil, now, 0)
 	type modelTerm struct {
 		due   time.Time
 		ttl   time.Duration

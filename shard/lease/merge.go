@@ -14,13 +14,17 @@ import (
 //     registered with one of the shards need not cover the other's keys (L2). They still
 //     tell a late DETACH of an earlier lease from one that is meant.
 //   - The fences are the higher ones, so that they have not fallen for anybody (L6).
-//   - A new reign is to begin: nobody here knows how long the leases that came have left,
-//     and what was found expired in a reign of either is void (L3).
+//   - A new reign is to begin: what was found expired in a reign of either is void (L3). How
+//     long leases have left is known as far as the last reigns have told (L9).
 func (u *Update) Absorb(s *shardpb.LeaseState) error {
 	other, err := NewTable(s)
 	if err != nil {
 		return fmt.Errorf("leases of the neighbour: %w", err)
 	}
+	b := u.write()
+	b.reign = max(b.reign, other.book.reign) + 1
+	// Before the leases come: each will speaks of those that its own shard had.
+	u.leave(joined(b.reign, bequest{u.lastWill(), u.Record}, bequest{other.will, other.Record}))
 	u.came = other.records
 	mine := maps.Clone(u.t.registered)
 	maps.Copy(mine, u.registered)
@@ -31,10 +35,8 @@ func (u *Update) Absorb(s *shardpb.LeaseState) error {
 			}
 		}
 	}
-	b := u.write()
 	for class, fence := range other.book.fences {
 		b.fences[class] = max(b.fences[class], fence)
 	}
-	b.reign = max(b.reign, other.book.reign) + 1
 	return nil
 }

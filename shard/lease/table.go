@@ -26,6 +26,7 @@ type Table struct {
 	records    map[int64]*Record
 	registered map[int64]registration // by lease
 	book       book
+	will       *shardpb.LeaseWill // of the last reign, until the next; nil: none
 }
 
 // registration says which lease of an ID keys of the shard were attached to last.
@@ -69,6 +70,15 @@ func NewTable(state *shardpb.LeaseState) (*Table, error) {
 		t.book.reign = b.Reign
 		copy(t.book.fences[:], b.Fences)
 	}
+	if w := state.GetWill(); w != nil {
+		if w.Format != format {
+			return nil, fmt.Errorf("lease will: format %d is not known to this version of flotilla", w.Format)
+		}
+		if !WellFormed(w) || w.Reign != t.book.reign {
+			return nil, fmt.Errorf("lease will of reign %d in reign %d: %w", w.Reign, t.book.reign, shard.ErrCorrupt)
+		}
+		t.will = w
+	}
 	return t, nil
 }
 
@@ -80,6 +90,7 @@ type Frozen struct {
 	records    []*Record
 	registered map[int64]registration
 	book       book
+	will       *shardpb.LeaseWill
 }
 
 // Freeze takes down what the table holds. It is quick, also when that is much: what takes
@@ -87,12 +98,12 @@ type Frozen struct {
 func (t *Table) Freeze() *Frozen {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return &Frozen{records: slices.Collect(maps.Values(t.records)), registered: maps.Clone(t.registered), book: t.book}
+	return &Frozen{records: slices.Collect(maps.Values(t.records)), registered: maps.Clone(t.registered), book: t.book, will: t.will}
 }
 
 // State is Table.State of the moment.
 func (f *Frozen) State() *shardpb.LeaseState {
-	s := &shardpb.LeaseState{Book: f.book.proto()}
+	s := &shardpb.LeaseState{Book: f.book.proto(), Will: f.will}
 	for _, r := range f.records {
 		s.Records = append(s.Records, r.Proto())
 	}

@@ -16,8 +16,9 @@ type Update struct {
 	records    map[int64]*Record // nil: dropped
 	came       map[int64]*Record // from a neighbour, stored as they are
 	registered map[int64]registration
-	book       *book       // nil: as it was
-	kept       *shard.Span // nil: as it was
+	book       *book              // nil: as it was
+	will       *shardpb.LeaseWill // nil: as it was; of reign 0: none any more
+	kept       *shard.Span        // nil: as it was
 }
 
 // Update begins one. It costs nothing until something is changed.
@@ -83,21 +84,16 @@ func (u *Update) Fence(id int64) uint64 { return u.read().fences[class(id)] }
 // Reign is the last reign that began.
 func (u *Update) Reign() uint64 { return u.read().reign }
 
-// BeginReign begins the next reign and returns its number.
-func (u *Update) BeginReign() uint64 {
-	u.write().reign++
-	return u.book.reign
-}
-
 // Keep makes the shard the home of those leases alone whose home keys lie in the span. The
 // others leave with their keys, as they are.
 func (u *Update) Keep(span shard.Span) { u.kept = &span }
 
 func (u *Update) left(id int64) bool { return u.kept != nil && !u.kept.Contains(shard.HomeKey(id)) }
 
-// Shared is what both have when a shard becomes two, all but the records.
+// Shared is what both have when a shard becomes two, all but the records. Of what the last
+// reign has left each takes what concerns its leases.
 func (u *Update) Shared() *shardpb.LeaseState {
-	s := &shardpb.LeaseState{Book: u.read().proto()}
+	s := &shardpb.LeaseState{Book: u.read().proto(), Will: u.lastWill()}
 	all := maps.Clone(u.t.registered)
 	maps.Copy(all, u.registered)
 	for _, id := range sortedKeys(all) {
@@ -135,6 +131,7 @@ type Changes struct {
 	Records       []RecordChange
 	Registrations []*shardpb.LeaseRegistration // an incarnation of 0: none any more
 	Book          *shardpb.LeaseBook           // nil: as it was
+	Will          *shardpb.LeaseWill           // nil: as it was; of reign 0: none any more
 	// Left are the leases that are not at home any more. Their records stay where they are
 	// and are their new home's.
 	Left []int64
@@ -148,7 +145,7 @@ type RecordChange struct {
 
 // Changes lists what the Update has changed.
 func (u *Update) Changes() Changes {
-	var c Changes
+	c := Changes{Will: u.will}
 	for _, id := range sortedKeys(u.records) {
 		c.Records = append(c.Records, RecordChange{ID: id, Record: u.records[id]})
 	}
@@ -177,7 +174,7 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 
 // Commit lets everybody see the changes (L5).
 func (u *Update) Commit() {
-	if u.records == nil && u.came == nil && u.registered == nil && u.book == nil && u.kept == nil {
+	if u.records == nil && u.came == nil && u.registered == nil && u.book == nil && u.will == nil && u.kept == nil {
 		return
 	}
 	u.t.mu.Lock()
@@ -203,4 +200,5 @@ func (u *Update) Commit() {
 	if u.book != nil {
 		u.t.book = *u.book
 	}
+	u.t.will = u.lastWill()
 }

@@ -11,10 +11,11 @@
 // Invariants:
 //
 //	R1  When SaveRaftState has returned, entries, votes, terms and snapshot records it
-//	    was given are durable. What Raft does not rely on, a commit index alone, is
-//	    written in order but not waited for.
+//	    was given are durable. What Raft does not rely on, a commit index alone or a
+//	    group's first members, is written in order but not waited for.
 //	R2  After a crash the store holds a prefix of what was written: a snapshot record is
-//	    never there without the commit index that precedes it.
+//	    never there without the commit index that precedes it, nor anything of a replica
+//	    without its group's first members.
 //	R3  A replica's entries have no gap, and none is behind the last one saved: saving an
 //	    entry removes those that follow it from an earlier term.
 //	R4  What one replica is told or loses changes nothing of another one's.

@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -17,7 +18,7 @@ const (
 	binaryFormat uint32 = 0xf1070001
 )
 
-// Factory opens the log of a node, as dragonboat's configuration wants it.
+// Factory opens the log of a node, as dragonboat's configuration wants it. It is for one.
 type Factory struct {
 	// FS is the file system. Default: the machine's. Tests pass one that can crash.
 	FS vfs.FS
@@ -27,6 +28,8 @@ type Factory struct {
 	Registerer prometheus.Registerer
 	// Synced, which must not block, is told how long each sync took.
 	Synced func(took time.Duration)
+
+	log atomic.Pointer[Log] // nil until Create
 }
 
 var _ config.LogDBFactory = (*Factory)(nil)
@@ -41,8 +44,16 @@ func (f *Factory) Create(_ config.NodeHostConfig, busy config.LogDBCallback, fol
 	if fs == nil {
 		fs = vfs.Default
 	}
-	return Open(fs.PathJoin(folders[0], "log"), Options{
+	log, err := Open(fs.PathJoin(folders[0], "log"), Options{
 		FS: fs, Logger: f.Logger, Registerer: f.Registerer, Synced: f.Synced,
 		Busy: func(yes bool) { busy(config.LogDBInfo{Busy: yes}) },
 	})
+	if err != nil {
+		return nil, err
+	}
+	f.log.Store(log)
+	return log, nil
 }
+
+// Sync makes durable what was written to the log before the call.
+func (f *Factory) Sync() error { return f.log.Load().Sync() }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
@@ -17,7 +18,9 @@ const dir = "/log"
 
 func open(t *testing.T, fs vfs.FS) *Log {
 	t.Helper()
-	l, err := Open(dir, Options{FS: fs})
+	l, err := Open(dir, Options{FS: fs, tune: func(o *pebble.Options) {
+		o.MemTableSize = 16 << 10 // flushes happen
+	}})
 	require.NoError(t, err)
 	return l
 }
@@ -25,7 +28,8 @@ func open(t *testing.T, fs vfs.FS) *Log {
 func entries(term, from, to uint64) []raftpb.Entry {
 	var out []raftpb.Entry
 	for i := from; i <= to; i++ {
-		out = append(out, raftpb.Entry{Index: i, Term: term, Cmd: fmt.Appendf(nil, "%d/%d", term, i)})
+		// Every third is short.
+		out = append(out, raftpb.Entry{Index: i, Term: term, Cmd: fmt.Appendf(nil, "%d/%0*d", term, i%3*apartBytesMin, i)})
 	}
 	return out
 }
@@ -113,10 +117,13 @@ func TestReadingIsBounded(t *testing.T) {
 	l := open(t, vfs.NewMem())
 	defer l.Close()
 	save(t, l, update(1, 1, raftpb.State{Term: 1}, entries(1, 1, 100)...))
-	one := uint64(entries(1, 1, 1)[0].SizeUpperLimit())
-	got, bytes, err := l.IterateEntries(nil, 0, 1, 1, 1, 101, 3*one)
+	var four uint64
+	for _, e := range entries(1, 1, 4) {
+		four += uint64(e.SizeUpperLimit())
+	}
+	got, bytes, err := l.IterateEntries(nil, 0, 1, 1, 1, 101, four-1)
 	require.NoError(t, err)
-	require.Greater(t, bytes, 3*one, "the caller tells by it that there is more")
+	require.Equal(t, four, bytes, "the caller tells by it that there is more")
 	require.Len(t, got, 4)
 	require.NoError(t, l.RemoveEntriesTo(1, 1, 10))
 	got, _, err = l.IterateEntries(nil, 0, 1, 1, 8, 20, 1<<40)
@@ -147,6 +154,29 @@ func TestReplicasAreApart(t *testing.T) { // R4
 	require.Equal(t, entries(2, 4, 5), got)
 	_, got = all(t, l, 256, 1, 0)
 	require.Equal(t, entries(256, 1, 5), got)
+}
+
+// Long entries are written once besides the write-ahead log, and leave the disk when they
+// are removed.
+func TestEntriesAreNotRewritten(t *testing.T) {
+	l := open(t, vfs.NewMem())
+	defer l.Close()
+	for index := uint64(1); index <= 1000; index += 10 {
+		save(t, l, update(1, 1, raftpb.State{Term: 1, Commit: index}, entries(1, index, index+9)...))
+	}
+	require.NoError(t, l.db.Flush())
+	require.NoError(t, l.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false))
+	levels := l.db.Metrics().Total()
+	require.NotZero(t, levels.TableBytesCompacted)
+	require.NotZero(t, levels.BlobBytesFlushed)
+	require.Equal(t, levels.BlobBytesFlushed, levels.BlobBytesCompacted, "Pebble counts flushes in both")
+	_, got := all(t, l, 1, 1, 0)
+	require.Equal(t, entries(1, 1, 1000), got)
+
+	require.NoError(t, l.RemoveEntriesTo(1, 1, 1000))
+	require.NoError(t, l.db.Flush())
+	require.NoError(t, l.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false))
+	require.Zero(t, l.db.Metrics().BlobFiles.LiveCount)
 }
 
 var seed = flag.Int64("seed", 0, "seed of the crash test; 0 tries several")
@@ -297,4 +327,39 @@ func TestSyncsAreTold(t *testing.T) {
 	save(t, l, update(1, 1, raftpb.State{Term: 1, Vote: 1, Commit: 3})) // not synced
 	require.Equal(t, 1, syncs)
 	require.NoError(t, l.Close())
+}
+
+// A group's first members may be lost in a crash as long as nobody has synced the log, but
+// not with anything of the replica left (R1, R2).
+func TestFirstMembersAreDurableBeforeAnyPromise(t *testing.T) {
+	members := raftpb.Bootstrap{Addresses: map[uint64]string{1: "n1:1"}}
+	for name, c := range map[string]struct {
+		then func(l *Log)
+		kept bool
+	}{
+		"nothing":    {func(*Log) {}, false},
+		"a sync":     {func(l *Log) { require.NoError(t, l.Sync()) }, true},
+		"a vote":     {func(l *Log) { save(t, l, update(1, 1, raftpb.State{Term: 1, Vote: 1})) }, true},
+		"some other": {func(l *Log) { save(t, l, update(2, 1, raftpb.State{Term: 1, Vote: 1})) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewCrashableMem()
+			require.NoError(t, fs.MkdirAll(dir, 0o755))
+			l := open(t, fs)
+			require.NoError(t, l.Sync())
+			require.NoError(t, l.SaveBootstrapInfo(1, 1, members))
+			c.then(l)
+			crashed := fs.CrashClone(vfs.CrashCloneCfg{})
+			require.NoError(t, l.Close())
+			l = open(t, crashed)
+			defer l.Close()
+			got, err := l.GetBootstrapInfo(1, 1)
+			if !c.kept {
+				require.ErrorIs(t, err, raftio.ErrNoBootstrapInfo)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, members, got)
+		})
+	}
 }

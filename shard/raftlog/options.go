@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,6 +20,9 @@ type Options struct {
 	Busy func(bool)
 	// Synced, which must not block, is told how long each sync took.
 	Synced func(took time.Duration)
+
+	// tune changes Pebble's options last; tests use it to flush often.
+	tune func(*pebble.Options)
 }
 
 const (
@@ -26,6 +30,13 @@ const (
 	// again before they would be rewritten by a compaction.
 	memTableBytes = 32 << 20
 	memTablesMax  = 4
+	// Entries of some length are written to files of their own by the flush and not again by
+	// compactions, which would rewrite all of them for the sake of the few records between.
+	apartBytesMin = 256
+	apartDepthMax = 32
+	// A quiet replica's entries must not keep the files of busy ones.
+	apartAgeMin     = time.Minute
+	apartGarbageMax = 0.5
 )
 
 func (o Options) pebble() *pebble.Options {
@@ -39,6 +50,16 @@ func (o Options) pebble() *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		CacheSize:                   8 << 20, // read by replicas that catch up, and at start
 	}
+	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled: true, MinimumSize: apartBytesMin, MaxBlobReferenceDepth: apartDepthMax,
+			RewriteMinimumAge: apartAgeMin, TargetGarbageRatio: apartGarbageMax,
+		}
+	}
+	// Entries are removed again soon.
+	for i := range p.Levels {
+		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	}
 	p.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) { o.Logger.Error("raft log: background work failed", "err", err) },
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
@@ -49,6 +70,9 @@ func (o Options) pebble() *pebble.Options {
 			o.Busy(true)
 		},
 		WriteStallEnd: func() { o.Busy(false) },
+	}
+	if o.tune != nil {
+		o.tune(p)
 	}
 	p.EnsureDefaults()
 	return p

@@ -9,11 +9,29 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// SaveBootstrapInfo implements raftio.ILogDB.
+// SaveBootstrapInfo implements raftio.ILogDB. It does not wait for the disk: dragonboat holds
+// up every start and stop of the node meanwhile. What the replica promises later is durable
+// after it (R2), so one of which it is lost has promised nothing; who has to know that it is
+// there calls Sync.
 func (l *Log) SaveBootstrapInfo(shardID, replicaID uint64, info raftpb.Bootstrap) error {
-	return l.change(fmt.Sprintf("save the first members of shard %d", shardID), func(b *pebble.Batch) error {
-		return setMessage(b, recordKey(shardID, replicaID, kindBootstrap), &info)
-	})
+	b := l.db.NewBatch()
+	defer b.Close()
+	err := setMessage(b, recordKey(shardID, replicaID, kindBootstrap), &info)
+	if err == nil {
+		err = l.commit(b, false)
+	}
+	if err != nil {
+		return fmt.Errorf("save the first members of shard %d: %w", shardID, err)
+	}
+	return nil
+}
+
+// Sync makes durable what was written before the call.
+func (l *Log) Sync() error {
+	if err := l.db.LogData(nil, pebble.Sync); err != nil {
+		return fmt.Errorf("sync the Raft log: %w", err)
+	}
+	return nil
 }
 
 // SaveSnapshots implements raftio.ILogDB. A record that is not newer than the one there

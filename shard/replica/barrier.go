@@ -50,20 +50,31 @@ type barrier struct {
 	shardID shard.ID
 
 	// Guarded by group.mu.
-	waiting []chan error
-	busy    bool // in group.mu.ready, or a request is under way
+	next *request // what reads wait for that came since the last round; nil: none did
+	busy bool     // in group.mu.ready, or a request is under way
+}
+
+// request is one shard's ReadIndex, for all reads that came before it began.
+type request struct {
+	barrier *barrier
+	reads   int // guarded by barriers.mu until the round begins
+
+	state  *dragonboat.RequestState
+	answer chan dragonboat.RequestResult
+
+	done chan struct{}
+	err  error // what the reads are told; set before done is closed
 }
 
 // wait returns nil once the replica has applied everything that was committed in
 // the group when wait was called. It takes one round, so it ends by itself, with an
 // error of class shard.ErrUnavailable when no leader answered.
 func (b *barrier) wait(ctx context.Context) error {
-	ch := make(chan error, 1)
-	b.group.join(b, ch)
+	q := b.group.join(b)
 	select {
-	case err := <-ch:
-		if err != nil {
-			return fmt.Errorf("read barrier of shard %d: %w", b.shardID, err)
+	case <-q.done:
+		if q.err != nil {
+			return fmt.Errorf("read barrier of shard %d: %w", b.shardID, q.err)
 		}
 		return nil
 	case <-ctx.Done():
@@ -71,14 +82,19 @@ func (b *barrier) wait(ctx context.Context) error {
 	}
 }
 
-func (g *barriers) join(b *barrier, ch chan error) {
+// join adds a read to the next request of the shard.
+func (g *barriers) join(b *barrier) *request {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b.waiting = append(b.waiting, ch)
+	if b.next == nil {
+		b.next = &request{barrier: b, done: make(chan struct{})}
+	}
+	b.next.reads++
 	if !b.busy {
 		b.busy = true
 		g.enqueue(b)
 	}
+	return b.next
 }
 
 // enqueue puts b into the next round. g.mu is held.
@@ -92,17 +108,15 @@ func (g *barriers) enqueue(b *barrier) {
 
 // run does rounds until no shard has reads waiting.
 func (g *barriers) run() {
-	for {
-		round := g.next()
-		if len(round) == 0 {
-			return
-		}
+	patience := time.NewTimer(roundPatience)
+	defer patience.Stop()
+	for round := g.next(nil); len(round) > 0; round = g.next(round) {
 		started, reads := time.Now(), 0
 		for _, q := range round {
 			q.ask(g.nh)
-			reads += len(q.reads)
+			reads += q.reads
 		}
-		patience := time.After(roundPatience)
+		patience.Reset(roundPatience)
 		late := false
 		for _, q := range round {
 			if !late {
@@ -110,7 +124,7 @@ func (g *barriers) run() {
 				case result := <-q.answer:
 					g.finish(q, result)
 					continue
-				case <-patience:
+				case <-patience.C:
 					late = true
 				}
 			}
@@ -122,33 +136,26 @@ func (g *barriers) run() {
 	}
 }
 
-// next takes the shards of the next round; none ends the running.
-func (g *barriers) next() []*request {
+// next takes the shards of the next round, in the memory of the last; none ends the
+// running.
+func (g *barriers) next(round []*request) []*request {
+	clear(round)
+	round = round[:0]
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	round := make([]*request, 0, len(g.mu.ready))
 	for _, b := range g.mu.ready {
-		round = append(round, &request{barrier: b, reads: b.waiting})
-		b.waiting = nil
+		round = append(round, b.next)
+		b.next = nil
 	}
 	g.mu.ready = g.mu.ready[:0]
 	g.mu.running = len(round) > 0
 	return round
 }
 
-// request is one shard's ReadIndex.
-type request struct {
-	barrier *barrier
-	reads   []chan error
-	state   *dragonboat.RequestState
-	answer  chan dragonboat.RequestResult
-	refused error // by the local replica, at once; then answer is closed
-}
-
 func (q *request) ask(nh *dragonboat.NodeHost) {
 	state, err := nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout)
-	if err != nil {
-		q.refused = fmt.Errorf("%w: %w", refusal(err), err)
+	if err != nil { // of the local replica, at once
+		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)
 		close(q.answer)
 		return
@@ -159,30 +166,26 @@ func (q *request) ask(nh *dragonboat.NodeHost) {
 // finish tells the reads of a request how it ended, and lets the shard take part in
 // the next round if others have come.
 func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
-	err := q.refused
 	switch {
-	case err != nil:
+	case q.err != nil:
 	case result.Completed():
 	case result.Terminated():
-		err = shard.ErrStopped
+		q.err = shard.ErrStopped
 	case result.Dropped():
 		// There is no leader to ask. This comes at once, so another round would spin; the
 		// router waits a little and may have another replica to ask.
-		err = fmt.Errorf("no leader: %w", shard.ErrUnavailable)
+		q.err = fmt.Errorf("no leader: %w", shard.ErrUnavailable)
 	default:
-		err = errBarrierLost
+		q.err = errBarrierLost
 	}
 	if q.state != nil {
 		q.state.Release()
 	}
-	g.metrics.barrierReads.Observe(float64(len(q.reads)))
-	for _, ch := range q.reads {
-		ch <- err // buffered
-	}
+	g.metrics.barrierReads.Observe(float64(q.reads))
+	close(q.done)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	q.barrier.busy = len(q.barrier.waiting) > 0
-	if q.barrier.busy {
+	if q.barrier.busy = q.barrier.next != nil; q.barrier.busy {
 		g.enqueue(q.barrier)
 	}
 }

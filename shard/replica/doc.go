@@ -29,9 +29,12 @@
 //	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
 //	    nothing that comes after it.
 //	P8  A leader that hands over proposes nothing from before the heir has applied all that
-//	    is committed until another leads, or the attempt has failed.
+//	    is committed until another leads, or the attempt has failed. Its last words are what
+//	    leases have left.
 //	P9  A replica that was found to differ from the others serves nothing, leads nobody who
 //	    could ask, and shows its data to no other replica, from then on for good.
 //	P10  What replicas hold is summed up as of one entry of the log, from a pinned moment, on
 //	    a goroutine of its own, one replica at a time, in steps as those of P6.
+//	P11 Nobody stands for election early (Campaign) in a group that some member knows a
+//	    leader of.
 package replica

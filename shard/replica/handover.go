@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +20,8 @@ const heirPatience = 200 * time.Millisecond
 // wait until the heir has applied all that is committed, the second time while nothing is
 // proposed (P8): Raft's library has an heir refuse that knows of a committed entry which
 // it has not applied, and under load there is always one. What comes meanwhile waits here,
-// certainly not proposed, and then goes to the new leader.
+// certainly not proposed, and then goes to the new leader. The only exception is what leases
+// still have (L9): otherwise they would get their whole time again with each new leader.
 func (r *Replica) HandOver(ctx context.Context, heir shard.ReplicaID, caughtUp func(context.Context) error) error {
 	fail := func(err error) error {
 		return fmt.Errorf("hand shard %d over to replica %d: %w", r.id, heir, err)
@@ -36,6 +38,9 @@ func (r *Replica) HandOver(ctx context.Context, heir shard.ReplicaID, caughtUp f
 	}
 	defer func() { <-r.proposer.turn }()
 	if err := r.notLeading(); err != nil {
+		return fail(err)
+	}
+	if err := r.leaveLeases(); err != nil {
 		return fail(err)
 	}
 	soon, done := context.WithTimeout(ctx, heirPatience)
@@ -56,4 +61,20 @@ func (r *Replica) HandOver(ctx context.Context, heir shard.ReplicaID, caughtUp f
 			return fail(ctx.Err())
 		}
 	}
+}
+
+// leaveLeases writes what leases still have, for the next reign. It is for who has the
+// proposer's turn. That it certainly could not be written is no reason to go on leading: then
+// the next reign gives leases their whole time.
+func (r *Replica) leaveLeases() error {
+	cmd, err := r.bequeath()
+	if cmd == nil || err != nil {
+		return err
+	}
+	done := make(chan shard.Result, 1)
+	r.proposer.propose([]pending{{cmd, func(res shard.Result) { done <- res }}})
+	if res := <-done; errors.Is(res.Err, shard.ErrUnknownOutcome) {
+		return fmt.Errorf("leave leases to the next reign: %w", res.Err)
+	}
+	return nil
 }

@@ -45,6 +45,7 @@ type HostConfig struct {
 type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
+	doorway  *doorway
 	barriers *barriers
 
 	collector *collector
@@ -85,7 +86,12 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	adoptRaftLog(cfg.Logger)
-	nh, err := OpenNodeHost(cfg.Raft, h)
+	if err := settle(); err != nil {
+		return nil, err
+	}
+	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport}
+	cfg.Raft.Transport = h.doorway
+	nh, err := openNodeHost(cfg.Raft, h)
 	if err != nil {
 		return nil, err
 	}
@@ -156,10 +162,9 @@ func (h *Host) Each(f func(*Replica)) {
 
 // Start starts this node's replica of the shard, anew or again. members are the
 // group's first members and their addresses; they matter at the first start only
-// and must be the same on all of them. preferred makes this member campaign first
-// when the group is new.
-func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, preferred bool) error {
-	return h.start(id, replicaID, birth{members: members}, preferred)
+// and must be the same on all of them.
+func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string) error {
+	return h.start(id, replicaID, birth{members: members})
 }
 
 // Join starts this node's replica of the shard, which exists already: anew, with nothing,
@@ -167,10 +172,10 @@ func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.R
 // learner says that the group takes it without a vote at first; it matters at the first
 // start only.
 func (h *Host) Join(id shard.ID, replicaID shard.ReplicaID, learner bool) error {
-	return h.start(id, replicaID, birth{join: true, learner: learner}, false)
+	return h.start(id, replicaID, birth{join: true, learner: learner})
 }
 
-func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred bool) error {
+func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 	if _, ok := h.replicas.Load(id); ok {
 		return nil
 	}
@@ -196,16 +201,12 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth, preferred 
 	}
 	r.reportUnfit()
 	start := func(initial map[uint64]string, join, learner bool) error {
-		first := uint64(0)
-		if len(initial) > 0 && preferred {
-			first = firstElectionTicks
-		}
 		// The replica must be found before the log replays into it.
 		h.replicas.Store(id, r)
 		h.collector.poke() // a walk may have been interrupted
 		err := h.nh.StartOnDiskReplica(initial, join, func(uint64, uint64) statemachine.IOnDiskStateMachine {
 			return &stateMachine{replica: r}
-		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), first, learner))
+		}, h.cfg.Raft.GroupConfig(uint64(id), uint64(replicaID), learner))
 		if err != nil {
 			h.replicas.CompareAndDelete(id, r)
 			return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, notYet(err))

@@ -68,18 +68,25 @@ func raftDir(dir string) string  { return filepath.Join(dir, "raft") }
 
 func openProcess(t *testing.T, dir string, incarnation uint64, knobs Knobs) *process {
 	t.Helper()
+	return openProcessWith(t, dir, incarnation, func(c *HostConfig) { c.Knobs = knobs })
+}
+
+func openProcessWith(t *testing.T, dir string, incarnation uint64, edit func(*HostConfig)) *process {
+	t.Helper()
 	p := &process{t: t, dir: dir, source: hlc.NewHybrid(clock.System{}), clock: &handClock{now: time.Now()}}
 	var err error
 	p.engine, err = engine.Open(storeDir(dir), engine.Options{CacheBytes: 1 << 20})
 	require.NoError(t, err)
-	p.host, err = OpenHost(HostConfig{
+	cfg := HostConfig{
 		Node: testNode, Incarnation: incarnation, Engine: p.engine, Source: p.source,
 		Raft: RaftConfig{
 			Dir: raftDir(dir), Address: "n7:1", ClusterID: 5, TickInterval: 10 * time.Millisecond, ElectionTicks: 10,
 			LogEntries: 1000, Transport: lonely{}, Log: &raftlog.Factory{},
 		},
-		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Knobs: knobs, Clock: p.clock,
-	})
+		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Clock: p.clock,
+	}
+	edit(&cfg)
+	p.host, err = OpenHost(cfg)
 	require.NoError(t, err)
 	return p
 }
@@ -111,11 +118,14 @@ func (p *process) close() {
 // start starts the shard's only replica and waits until it leads.
 func (p *process) start() {
 	p.t.Helper()
-	require.NoError(p.t, p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"}, true))
+	require.NoError(p.t, p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"}))
 	var ok bool
 	p.replica, ok = p.host.Replica(testShard)
 	require.True(p.t, ok)
-	require.Eventually(p.t, p.replica.Leads, patience, time.Millisecond)
+	require.Eventually(p.t, func() bool {
+		p.host.Campaign([]Held{{testShard, testReplica}}) // again: at first there are no members yet
+		return p.replica.Leads()
+	}, patience, time.Millisecond)
 }
 
 // startNew is start and the shard's first command.
@@ -186,7 +196,7 @@ func TestRestartKeepsData(t *testing.T) {
 	require.GreaterOrEqual(t, p.source.Seen(), last)
 	require.Greater(t, p.put("a", "3"), last)
 	require.Equal(t, testNode, p.replica.LeaderNode())
-	require.NoError(t, p.host.Start(testShard, testReplica, nil, false), "a second start is none")
+	require.NoError(t, p.host.Start(testShard, testReplica, nil), "a second start is none")
 }
 
 // P5: a replica whose log or whose data is gone never starts again.
@@ -202,7 +212,7 @@ func TestLostLogOrDataIsRefused(t *testing.T) {
 
 			p = openProcess(t, dir, 2, Knobs{})
 			defer func() { p.close() }()
-			err := p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"}, true)
+			err := p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"})
 			require.ErrorIs(t, err, shard.ErrCorrupt)
 			require.ErrorContains(t, err, "join again")
 			_, ok := p.host.Replica(testShard)
@@ -234,7 +244,7 @@ func TestStartIsCompletedAfterACrash(t *testing.T) {
 	require.NoError(t, os.RemoveAll(raftDir(dir)))
 	p = openProcess(t, dir, 3, Knobs{})
 	defer func() { p.close() }()
-	err = p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"}, true)
+	err = p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"})
 	require.ErrorIs(t, err, shard.ErrCorrupt)
 }
 
@@ -242,7 +252,7 @@ func TestStartIsCompletedAfterACrash(t *testing.T) {
 func TestFailedStartLeavesNothing(t *testing.T) {
 	p := openProcess(t, t.TempDir(), 1, Knobs{})
 	defer func() { p.close() }()
-	require.Error(t, p.host.Start(testShard, testReplica, nil, true), "a new group without members")
+	require.Error(t, p.host.Start(testShard, testReplica, nil), "a new group without members")
 	_, ok := p.host.Replica(testShard)
 	require.False(t, ok)
 	p.startNew()

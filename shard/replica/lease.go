@@ -20,9 +20,20 @@ const reignPatience = time.Second
 // anew with each term, so that leases do not suffer from a time without a leader.
 //
 // What it says is true for a request that took a read barrier meanwhile and then found
-// that the reign is still the last one. Had another one begun before the request was
-// taken in, the barrier would have brought the entry that says so; if it begins later,
-// it gives every lease its whole time, which ends later than what we promise (L3).
+// that the reign is still the last one, and the lessor the one that measures it. Had
+// another one begun before the request was taken in, the barrier would have brought the
+// entry that says so. If it begins later, a lease ends no earlier than what we promise (L3):
+//
+//   - It gives the lease its whole time, from after the request was taken in. Or:
+//   - The last reign has left a will. Whatever was promised in that reign was promised by
+//     one lessor: its number was given to one proposal, and who made that has it in memory.
+//     Of this lessor the will is the last act (L10). A renewal that it had taken in is in
+//     the will, acknowledged or not. One that came later it did not take in, and whoever
+//     comes back from the barrier finds it gone. What the will says is left is counted from
+//     when the next reign begins, so all that lies between only adds.
+//
+// A will that is committed behind the beginning of another reign is void: in that one
+// leases may have been renewed.
 type reigning struct {
 	sync.Mutex
 	lessor *lease.Lessor // nil unless this replica began the last reign known here
@@ -246,21 +257,21 @@ func (r *Replica) proposeReign(done func(shard.Result)) {
 	r.Propose(&shardpb.Command{Kind: shardpb.Kind_LEASE_REIGN, Epoch: view.Descriptor.Epoch}, done)
 }
 
-// beginReign ends an attempt. Leases are measured from when REIGN was applied or later,
-// for their whole TTL and an election timeout: those who renew have to find the new
-// leader first.
+// beginReign ends an attempt. Leases are measured from when REIGN was applied or later, for
+// what the last reign has left them, or else for their whole TTL and an election timeout:
+// those who renew have to find the new leader first.
 func (r *Replica) beginReign(start *reignStart, term uint64, res shard.Result) {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
 	r.reigning.start = nil
 	if start.err = certain(res.Err); start.err == nil {
-		reign := res.Response.(*shardpb.LeaseAnswer).Reign
+		answer := res.Response.(*shardpb.LeaseAnswer)
 		raft := r.host.cfg.Raft
 		extend := time.Duration(raft.ElectionTicks) * raft.TickInterval
 		if r.host.cfg.Knobs.ForgetTTLs {
 			extend = -time.Hour // more than any test grants
 		}
-		r.reigning.lessor = lease.Reign(reign, r.machine.Leases().Records(), r.host.now(), extend)
+		r.reigning.lessor = lease.Reign(answer.Reign, r.machine.Leases().Records(), answer.Will, r.host.now(), extend)
 		r.reigning.term = term
 	}
 	close(start.done)
@@ -296,8 +307,33 @@ func (r *Replica) noteLeases() {
 }
 
 // endReign is for when the leases were replaced as a whole.
-func (r *Replica) endReign() {
+func (r *Replica) endReign() { r.takeLessor() }
+
+// takeLessor ends this leader's reign, and returns who measured it, nil for nobody.
+func (r *Replica) takeLessor() *lease.Lessor {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
+	l := r.reigning.lessor
 	r.reigning.lessor = nil
+	return l
+}
+
+// bequeath ends this leader's reign, and gives the command that leaves to the next one what
+// leases still have; nil if there is nothing to leave. It is for who has the proposer's turn:
+// requests about leases wait from now on for another reign, which cannot begin before
+// that is given back.
+func (r *Replica) bequeath() (*shardpb.Command, error) {
+	view := r.View()
+	if view.Descriptor == nil || r.machine.Leases().Len() == 0 {
+		return nil, nil
+	}
+	l := r.takeLessor()
+	if l == nil {
+		return nil, nil
+	}
+	body, err := (&shardpb.LeaseCommand{Will: l.Will(r.host.now())}).MarshalVT()
+	if err != nil {
+		return nil, fmt.Errorf("encode what leases of shard %d have left: %w", r.id, err)
+	}
+	return &shardpb.Command{Kind: shardpb.Kind_LEASE_BEQUEATH, Epoch: view.Descriptor.Epoch, Body: body}, nil
 }

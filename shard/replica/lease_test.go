@@ -2,6 +2,8 @@ package replica
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -188,7 +190,7 @@ func TestKeepAlivesShareBarriers(t *testing.T) {
 	require.Eventually(t, func() bool {
 		barriers.mu.Lock()
 		defer barriers.mu.Unlock()
-		return len(own.waiting) == many
+		return own.next != nil && own.next.reads == many
 	}, patience, time.Millisecond)
 	barriers.mu.Lock()
 	barriers.enqueue(own)
@@ -313,4 +315,72 @@ func TestSnapshotBringsLeases(t *testing.T) {
 	}
 	check(to.replica)
 	check(receiver(t, to, testReplica).replica) // as stored
+}
+
+// L9: the time of leases stands still while leadership is handed over, and goes on with what
+// was left, also when the attempt fails. From the will on nothing is renewed in the reign
+// that it ends; what was renewed before is in it, acknowledged or not (L3).
+func TestLeasesAreNotProlongedByAHandover(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	reign, err := p.replica.reign(t.Context())
+	require.NoError(t, err)
+	for id := int64(6); id < 10; id++ {
+		p.grant(id, 10)
+	}
+	p.clock.advance(6 * time.Second)
+	require.Equal(t, int64(10), p.keepAlive(7))
+	require.True(t, p.replica.reigning.lessor.Renew(8, p.clock.Now())) // on the way, before its barrier
+
+	absent := errors.New("not there")
+	asked := 0
+	err = p.replica.HandOver(t.Context(), 99, func(context.Context) error {
+		if asked++; asked == 1 {
+			return nil
+		}
+		_, err := p.replica.statusAfterBarrier(t.Context(), reign, []int64{8})
+		require.ErrorIs(t, err, shard.ErrUnavailable)
+		impatient, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = p.replica.KeepAlive(impatient, []int64{9})
+		require.ErrorIs(t, err, context.Canceled, "nobody measures leases")
+		require.NotNil(t, p.replica.machine.Leases().State().Will)
+		return absent
+	})
+	require.ErrorIs(t, err, absent)
+	p.clock.advance(time.Hour)
+
+	left := func(want time.Duration, id int64) {
+		t.Helper()
+		require.Equal(t, want, p.left(id))
+	}
+	left(4*time.Second, 6)
+	left(10*time.Second, 7)
+	left(10*time.Second, 8)
+	left(4*time.Second, 9)
+	p.clock.advance(4 * time.Second)
+	require.Len(t, p.replica.DueLeases(9), 2)
+	require.Nil(t, p.replica.machine.Leases().State().Will)
+}
+
+// A leader that never measured leases leaves the will of the one before as it is.
+func TestAWillOutlivesALeaderWhoDidNothing(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	require.Zero(t, p.keepAlive(7))
+	p.grant(7, 10)
+	p.clock.advance(time.Second)
+	for range 2 {
+		absent := errors.New("not there")
+		asked := 0
+		require.ErrorIs(t, p.replica.HandOver(t.Context(), 99, func(context.Context) error {
+			if asked++; asked == 1 {
+				return nil
+			}
+			return absent
+		}), absent)
+	}
+	require.Equal(t, 9*time.Second, p.left(7))
 }

@@ -89,6 +89,20 @@ func encodeRecord(id shard.ID, replicaID shard.ReplicaID, record *shardpb.Replic
 
 // amend changes the record, unless change fails, and makes it durable before it returns.
 func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardpb.ReplicaRecord) error) error {
+	if err := h.write(id, replicaID, change); err != nil {
+		return err
+	}
+	if err := h.cfg.Engine.Sync(); err != nil { // shared with the others that start now
+		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
+	}
+	h.held.Lock()
+	defer h.held.Unlock()
+	h.held.replicas[Held{id, replicaID}] = struct{}{}
+	return nil
+}
+
+// write is amend, but for the disk.
+func (h *Host) write(id shard.ID, replicaID shard.ReplicaID, change func(*shardpb.ReplicaRecord) error) error {
 	h.records.Lock()
 	defer h.records.Unlock()
 	record, err := h.record(id, replicaID)
@@ -103,13 +117,9 @@ func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 		return err
 	}
 	b := h.cfg.Engine.NewBatch()
-	err = errors.Join(b.Set(kv.Key, kv.Value, nil), h.cfg.Engine.Commit(b), b.Close(), h.cfg.Engine.Sync())
-	if err != nil {
+	if err := errors.Join(b.Set(kv.Key, kv.Value, nil), h.cfg.Engine.Commit(b), b.Close()); err != nil {
 		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
 	}
-	h.held.Lock()
-	defer h.held.Unlock()
-	h.held.replicas[Held{id, replicaID}] = struct{}{}
 	return nil
 }
 
@@ -156,7 +166,7 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start 
 		}
 		// A crash had come between the two; without this, a log lost later would not be
 		// noticed.
-		return h.enter(id, replicaID, shardpb.ReplicaRecord_STARTED)
+		return h.started(id, replicaID)
 	}
 	if len(b.members) == 0 && !b.join { // dragonboat would end the process
 		return fmt.Errorf("start shard %d replica %d anew: the group's first members are not known", id, replicaID)
@@ -177,6 +187,15 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start 
 	}
 	if err := start(initial, b.join, b.learner); err != nil {
 		return err
+	}
+	return h.started(id, replicaID)
+}
+
+// started records that the replica has a log, which is durable before the record is: a crash
+// must not leave the record of a log that is not there.
+func (h *Host) started(id shard.ID, replicaID shard.ReplicaID) error {
+	if err := h.cfg.Raft.Log.Sync(); err != nil {
+		return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, err)
 	}
 	return h.enter(id, replicaID, shardpb.ReplicaRecord_STARTED)
 }

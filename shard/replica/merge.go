@@ -15,7 +15,7 @@ func (r *Replica) Freeze(ctx context.Context, into, own *shard.Descriptor, opera
 	if r.View().FrozenBy(operator) {
 		return nil
 	}
-	err := r.do(ctx, &shardpb.Command{Kind: shardpb.Kind_FREEZE, Epoch: own.Epoch, Descriptor_: into.Proto(), OperatorId: operator})
+	err := r.reshape(ctx, &shardpb.Command{Kind: shardpb.Kind_FREEZE, Epoch: own.Epoch, Descriptor_: into.Proto(), OperatorId: operator})
 	if err != nil && !r.View().FrozenBy(operator) {
 		return fmt.Errorf("freeze shard %s for shard %s: %w", r.id, into.ID, err)
 	}
@@ -47,7 +47,7 @@ func (r *Replica) Subsume(ctx context.Context, merged, right *shard.Descriptor, 
 	if took() {
 		return nil
 	}
-	err := r.do(ctx, &shardpb.Command{
+	err := r.reshape(ctx, &shardpb.Command{
 		Kind: shardpb.Kind_SUBSUME, Epoch: view.Descriptor.Epoch, Descriptor_: merged.Proto(), Right: right.Proto(), OperatorId: operator,
 	})
 	if err != nil && !took() {

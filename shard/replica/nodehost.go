@@ -18,34 +18,43 @@ type RaftConfig struct {
 	Address string
 	// ClusterID keeps nodes of different clusters from talking to each other.
 	ClusterID uint64
-	// TickInterval is the unit of heartbeats and elections. Default 100 ms.
+	// TickInterval is the unit of heartbeats and elections. Every tick costs a look at every
+	// replica of the node.
 	TickInterval time.Duration
-	// ElectionTicks is the election timeout in ticks. Default 10, as etcd's.
+	// ElectionTicks is the election timeout in ticks, more than twice heartbeatTicks.
 	ElectionTicks uint64
 	// LogEntries is how many entries of a group's log are applied before the log is cut
 	// behind them. Larger: longer replay after a crash, but a replica
 	// that was away for a while catches up from the log instead of a whole snapshot.
 	LogEntries uint64
-	// Transport carries Raft messages; nil uses dragonboat's own TCP.
+	// Transport carries Raft messages.
 	Transport config.TransportFactory
 	// Log opens the log of all groups.
-	Log config.LogDBFactory
+	Log LogFactory
 	// FS is where the rest of Dir lives; nil is the operating system's.
 	FS config.IFS
+}
+
+// LogFactory opens a log, in which a group's first members need not be durable before Sync
+// has returned. raftlog.Factory is one.
+type LogFactory interface {
+	config.LogDBFactory
+	Sync() error
 }
 
 const (
 	// One worker steps all groups, so that their appends share one write of the log and
 	// one fsync, which is what bounds writes on small machines.
 	execWorkers = 1
-	// firstElectionTicks is the election timeout of the replica that should lead a new
-	// group: the least that dragonboat allows for a heartbeat every tick.
-	firstElectionTicks = 3
+	// heartbeatTicks are between a leader's heartbeats. What an idle group costs is a look at
+	// each replica for a tick, and two messages there and back for a heartbeat: fewest when
+	// both come together.
+	heartbeatTicks = 1
 )
 
-// OpenNodeHost starts the node's Raft machinery. The listener hears of every
+// openNodeHost starts the node's Raft machinery. The listener hears of every
 // leader change and must not block (P4).
-func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
+func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
 	unused := config.GetTinyMemLogDBConfig() // it sizes dragonboat's own log store, and is checked all the same
 	unused.Shards = execWorkers
 	nhc := config.NodeHostConfig{
@@ -72,24 +81,20 @@ func OpenNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 	return nh, nil
 }
 
-// GroupConfig returns how one group's replica takes part in Raft. firstElection,
-// when not 0, shortens the election timeout in ticks of a replica's first start, so
-// that the preferred node leads from the beginning. learner is set for ever for a
-// replica that joined as one, whether it votes by now or not: its log has to replay from
-// the time when it did not.
-func (c RaftConfig) GroupConfig(shardID, replicaID, firstElection uint64, learner bool) config.Config {
-	election := c.ElectionTicks
-	if firstElection != 0 {
-		election = firstElection
-	}
+// GroupConfig returns how one group's replica takes part in Raft. learner is set for ever
+// for a replica that joined as one, whether it votes by now or not: its log has to replay
+// from the time when it did not. All members have the same election timeout: a leader looks
+// for its majority that often too, and with a shorter one it steps down whenever the machine
+// is busy for so long.
+func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.Config {
 	return config.Config{
 		ReplicaID:           replicaID,
 		ShardID:             shardID,
 		CheckQuorum:         true,
 		PreVote:             true,
-		ElectionRTT:         election,
+		ElectionRTT:         c.ElectionTicks,
 		IsNonVoting:         learner,
-		HeartbeatRTT:        1,
+		HeartbeatRTT:        heartbeatTicks,
 		OrderedConfigChange: true,
 		// Snapshots of the state machine are only metadata (its data is in the engine);
 		// each one syncs the engine and lets the log before it go.

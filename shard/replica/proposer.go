@@ -102,7 +102,7 @@ func (p *proposer) drain() {
 				batch = p.sabotage(batch)
 			}
 			p.meter.wrote(batch)
-			p.round(p.launch(batch), batch)
+			p.propose(batch)
 		}
 		<-p.turn
 	}
@@ -133,6 +133,10 @@ func (p *proposer) next() (batch []pending, more bool) {
 	}
 	return batch, true
 }
+
+// propose is for who has the turn. It returns when the outcome of every command is known or
+// given up on.
+func (p *proposer) propose(batch []pending) { p.round(p.launch(batch), batch) }
 
 // launch gives the batch its number; from now on its results find it.
 func (p *proposer) launch(batch []pending) uint64 {

@@ -164,7 +164,7 @@ func TestSequencesAreNeverUsedTwice(t *testing.T) {
 	first.proposer.take(used)
 	require.NoError(t, p.host.NodeHost().StopReplica(uint64(testShard), uint64(testReplica)))
 	require.Eventually(t, func() bool { _, ok := p.host.Replica(testShard); return !ok }, patience, time.Millisecond)
-	require.ErrorIs(t, p.host.Start(testShard, testReplica, nil, false), ErrRemoved)
+	require.ErrorIs(t, p.host.Start(testShard, testReplica, nil), ErrRemoved)
 	p.host.ended.Delete(testShard) // as if the group had not dismissed it
 	p.start()
 	require.NotSame(t, first, p.replica)
@@ -188,7 +188,7 @@ func TestOnlyALeaderTakesCommands(t *testing.T) {
 func (p *process) startAlone() {
 	p.t.Helper()
 	members := map[shard.ReplicaID]string{1: "n7:1", 2: "n8:1", 3: "n9:1"}
-	require.NoError(p.t, p.host.Start(testShard, testReplica, members, true))
+	require.NoError(p.t, p.host.Start(testShard, testReplica, members))
 	var ok bool
 	p.replica, ok = p.host.Replica(testShard)
 	require.True(p.t, ok)

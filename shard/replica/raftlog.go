@@ -24,9 +24,9 @@ func adoptRaftLog(log *slog.Logger) {
 	})
 }
 
-// raftLogger gives dragonboat an slog.Logger, one level lower than it asks for: what
-// it informs of is debugging here, and its debugging is left out. What it warns of
-// is mostly a lost peer or an election, which a cluster lives with.
+// raftLogger gives dragonboat an slog.Logger, lower than it asks for. What it informs and
+// warns of is debugging here, and its debugging is left out: it warns of every vote of every
+// group, of which there are thousands when a node is lost, and of what a cluster lives with.
 type raftLogger struct{ log *slog.Logger }
 
 var _ logger.ILogger = (*raftLogger)(nil)
@@ -41,7 +41,7 @@ func (l *raftLogger) Debugf(string, ...any) {}
 func (l *raftLogger) Infof(format string, args ...any) { l.write(slog.LevelDebug, format, args) }
 
 // Warningf implements logger.ILogger.
-func (l *raftLogger) Warningf(format string, args ...any) { l.write(slog.LevelInfo, format, args) }
+func (l *raftLogger) Warningf(format string, args ...any) { l.write(slog.LevelDebug, format, args) }
 
 // Errorf implements logger.ILogger.
 func (l *raftLogger) Errorf(format string, args ...any) { l.write(slog.LevelWarn, format, args) }

@@ -80,12 +80,12 @@ func TestRemove(t *testing.T) {
 	p.remove() // again
 
 	founding := map[shard.ReplicaID]string{testReplica: "n7:1"}
-	require.ErrorIs(t, p.host.Start(testShard, testReplica, founding, true), ErrRemoved)
+	require.ErrorIs(t, p.host.Start(testShard, testReplica, founding), ErrRemoved)
 	p.close()
 	p = openProcess(t, dir, 2, Knobs{})
 	defer func() { p.close() }()
 	require.Empty(t, p.host.Held())
-	require.ErrorIs(t, p.host.Start(testShard, testReplica, founding, true), ErrRemoved)
+	require.ErrorIs(t, p.host.Start(testShard, testReplica, founding), ErrRemoved)
 	require.NoError(t, p.host.Join(testShard, testReplica+1, true))
 	r, ok := p.host.Replica(testShard)
 	require.True(t, ok)
@@ -116,7 +116,7 @@ func TestRemovalIsCompletedAfterACrash(t *testing.T) {
 			p = openProcess(t, dir, 2, Knobs{})
 			defer func() { p.close() }()
 			require.Equal(t, []Held{{testShard, testReplica}}, p.host.Held())
-			require.ErrorIs(t, p.host.Start(testShard, testReplica, nil, false), ErrRemoved)
+			require.ErrorIs(t, p.host.Start(testShard, testReplica, nil), ErrRemoved)
 			p.remove()
 			require.Empty(t, p.keys())
 		})

@@ -20,7 +20,7 @@ func (r *Replica) Split(ctx context.Context, rest, child *shard.Descriptor) erro
 	if gave() {
 		return nil
 	}
-	err := r.do(ctx, &shardpb.Command{Kind: shardpb.Kind_SPLIT, Epoch: rest.Epoch - 1, Descriptor_: rest.Proto(), Child: child.Proto()})
+	err := r.reshape(ctx, &shardpb.Command{Kind: shardpb.Kind_SPLIT, Epoch: rest.Epoch - 1, Descriptor_: rest.Proto(), Child: child.Proto()})
 	if err != nil && !gave() {
 		return fmt.Errorf("split shard %s at %q: %w", r.id, child.Span.Start, err)
 	}
@@ -42,12 +42,48 @@ func (r *Replica) Initialise(ctx context.Context, d *shard.Descriptor) error {
 func (r *Replica) do(ctx context.Context, cmd *shardpb.Command) error {
 	done := make(chan shard.Result, 1)
 	r.Propose(cmd, func(res shard.Result) { done <- res })
+	return outcome(ctx, done)
+}
+
+// outcome waits for the result of what was proposed.
+func outcome(ctx context.Context, done <-chan shard.Result) error {
 	select {
 	case res := <-done:
 		return res.Err
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, context.Cause(ctx))
 	}
+}
+
+// reshape is do for a command that gives leases another home. In one log entry with it, and
+// before it, goes what leases still have, so that they do not get their whole time again
+// there (L9). It does not wait behind other commands, and they wait until its outcome is
+// known: from when this leader ends its reign no other one may begin.
+func (r *Replica) reshape(ctx context.Context, cmd *shardpb.Command) error {
+	if err := r.refusing(cmd.Kind); err != nil {
+		return err
+	}
+	select {
+	case r.proposer.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx) // nothing was proposed
+	}
+	release := func() { <-r.proposer.turn }
+	will, err := r.bequeath()
+	if err != nil {
+		release()
+		return err
+	}
+	done := make(chan shard.Result, 1)
+	entry := []pending{{cmd, func(res shard.Result) { done <- res }}}
+	if will != nil { // what comes of it shows in the next reign
+		entry = []pending{{will, func(shard.Result) {}}, entry[0]}
+	}
+	go func() {
+		defer release()
+		r.proposer.propose(entry)
+	}()
+	return outcome(ctx, done)
 }
 
 // SecureSeed returns when this replica has applied the split that the child comes from

@@ -47,6 +47,7 @@ const (
 	Kind_THAW           Kind = 18 // operator_id: the merge was given up, the shard serves again
 	Kind_SUBSUME        Kind = 19 // descriptor: the shard's next one, with the keys of its right neighbour; right, operator_id: as frozen
 	Kind_CHECKSUM       Kind = 20 // body: ChecksumCommand; each replica sums up what it holds now; changes nothing
+	Kind_LEASE_BEQUEATH Kind = 21 // (home) will: a leader ends its reign, in which it renews no lease any more
 )
 
 // Enum value maps for Kind.
@@ -72,6 +73,7 @@ var (
 		18: "THAW",
 		19: "SUBSUME",
 		20: "CHECKSUM",
+		21: "LEASE_BEQUEATH",
 	}
 	Kind_value = map[string]int32{
 		"UNKNOWN":        0,
@@ -94,6 +96,7 @@ var (
 		"THAW":           18,
 		"SUBSUME":        19,
 		"CHECKSUM":       20,
+		"LEASE_BEQUEATH": 21,
 	}
 )
 
@@ -176,7 +179,7 @@ func (x ReplicaRecord_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReplicaRecord_Phase.Descriptor instead.
 func (ReplicaRecord_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15, 0}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Descriptor is what a shard owns and who replicates it (shard.Descriptor).
@@ -527,6 +530,7 @@ type LeaseCommand struct {
 	Span          *Span                  `protobuf:"bytes,4,opt,name=span,proto3" json:"span,omitempty"`
 	Fence         uint64                 `protobuf:"varint,5,opt,name=fence,proto3" json:"fence,omitempty"` // what the refusal said that made the sender register
 	Reign         uint64                 `protobuf:"varint,6,opt,name=reign,proto3" json:"reign,omitempty"` // in which the sender found the lease expired
+	Will          *LeaseWill             `protobuf:"bytes,7,opt,name=will,proto3" json:"will,omitempty"`    // LEASE_BEQUEATH
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +607,13 @@ func (x *LeaseCommand) GetReign() uint64 {
 	return 0
 }
 
+func (x *LeaseCommand) GetWill() *LeaseWill {
+	if x != nil {
+		return x.Will
+	}
+	return nil
+}
+
 // LeaseAnswer is what a LEASE_ command gave.
 type LeaseAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -613,6 +624,7 @@ type LeaseAnswer struct {
 	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`  // LEASE_DETACH, LEASE_REVOKE: keys are left, ask again
 	Deleted       int64                  `protobuf:"varint,6,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	Reign         uint64                 `protobuf:"varint,7,opt,name=reign,proto3" json:"reign,omitempty"` // LEASE_REIGN: the one that began
+	Will          *LeaseWill             `protobuf:"bytes,8,opt,name=will,proto3" json:"will,omitempty"`    // LEASE_REIGN: what the one before has left, if anything
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -694,6 +706,13 @@ func (x *LeaseAnswer) GetReign() uint64 {
 		return x.Reign
 	}
 	return 0
+}
+
+func (x *LeaseAnswer) GetWill() *LeaseWill {
+	if x != nil {
+		return x.Will
+	}
+	return nil
 }
 
 // LeaseRecord is a lease as its home keeps it.
@@ -903,19 +922,99 @@ func (x *LeaseBook) GetFences() []uint64 {
 	return nil
 }
 
+// LeaseWill is what a reign leaves to the next: how long leases still had. A lease that it
+// does not name gets all of its time.
+type LeaseWill struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // 1
+	Reign  uint64                 `protobuf:"varint,2,opt,name=reign,proto3" json:"reign,omitempty"`   // that ended
+	// The last incarnation that the reign knew: of a later lease with a named ID it says nothing.
+	Newest        int64    `protobuf:"varint,3,opt,name=newest,proto3" json:"newest,omitempty"`
+	Leases        []int64  `protobuf:"fixed64,4,rep,packed,name=leases,proto3" json:"leases,omitempty"`
+	LeftMs        []uint64 `protobuf:"varint,5,rep,packed,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"` // of each, in milliseconds, rounded up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseWill) Reset() {
+	*x = LeaseWill{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseWill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseWill) ProtoMessage() {}
+
+func (x *LeaseWill) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseWill.ProtoReflect.Descriptor instead.
+func (*LeaseWill) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeaseWill) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *LeaseWill) GetReign() uint64 {
+	if x != nil {
+		return x.Reign
+	}
+	return 0
+}
+
+func (x *LeaseWill) GetNewest() int64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *LeaseWill) GetLeases() []int64 {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *LeaseWill) GetLeftMs() []uint64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return nil
+}
+
 // LeaseState is all a shard keeps about leases, in a snapshot.
 type LeaseState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Book          *LeaseBook             `protobuf:"bytes,1,opt,name=book,proto3" json:"book,omitempty"`
 	Records       []*LeaseRecord         `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
 	Registrations []*LeaseRegistration   `protobuf:"bytes,3,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	Will          *LeaseWill             `protobuf:"bytes,4,opt,name=will,proto3" json:"will,omitempty"` // from LEASE_BEQUEATH to the next reign
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseState) Reset() {
 	*x = LeaseState{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[9]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1026,7 @@ func (x *LeaseState) String() string {
 func (*LeaseState) ProtoMessage() {}
 
 func (x *LeaseState) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[9]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1039,7 @@ func (x *LeaseState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseState.ProtoReflect.Descriptor instead.
 func (*LeaseState) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{9}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LeaseState) GetBook() *LeaseBook {
@@ -964,6 +1063,13 @@ func (x *LeaseState) GetRegistrations() []*LeaseRegistration {
 	return nil
 }
 
+func (x *LeaseState) GetWill() *LeaseWill {
+	if x != nil {
+		return x.Will
+	}
+	return nil
+}
+
 // ChecksumCommand is the body of CHECKSUM; answered by a ChecksumAnswer.
 type ChecksumCommand struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -974,7 +1080,7 @@ type ChecksumCommand struct {
 
 func (x *ChecksumCommand) Reset() {
 	*x = ChecksumCommand{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1092,7 @@ func (x *ChecksumCommand) String() string {
 func (*ChecksumCommand) ProtoMessage() {}
 
 func (x *ChecksumCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[10]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1105,7 @@ func (x *ChecksumCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumCommand.ProtoReflect.Descriptor instead.
 func (*ChecksumCommand) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{10}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChecksumCommand) GetFormat() uint32 {
@@ -1018,7 +1124,7 @@ type ChecksumAnswer struct {
 
 func (x *ChecksumAnswer) Reset() {
 	*x = ChecksumAnswer{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1136,7 @@ func (x *ChecksumAnswer) String() string {
 func (*ChecksumAnswer) ProtoMessage() {}
 
 func (x *ChecksumAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[11]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1149,7 @@ func (x *ChecksumAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumAnswer.ProtoReflect.Descriptor instead.
 func (*ChecksumAnswer) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{11}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ChecksumAnswer) GetIndex() uint64 {
@@ -1067,7 +1173,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1185,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[12]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1198,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{12}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Batch) GetFormat() uint32 {
@@ -1151,7 +1257,7 @@ type ReplicaState struct {
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1269,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[13]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1282,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{13}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReplicaState) GetFormat() uint32 {
@@ -1268,7 +1374,7 @@ type Frozen struct {
 
 func (x *Frozen) Reset() {
 	*x = Frozen{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1386,7 @@ func (x *Frozen) String() string {
 func (*Frozen) ProtoMessage() {}
 
 func (x *Frozen) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1399,7 @@ func (x *Frozen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frozen.ProtoReflect.Descriptor instead.
 func (*Frozen) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Frozen) GetDescriptor_() *Descriptor {
@@ -1331,7 +1437,7 @@ type ReplicaRecord struct {
 
 func (x *ReplicaRecord) Reset() {
 	*x = ReplicaRecord{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1449,7 @@ func (x *ReplicaRecord) String() string {
 func (*ReplicaRecord) ProtoMessage() {}
 
 func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1462,7 @@ func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaRecord.ProtoReflect.Descriptor instead.
 func (*ReplicaRecord) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReplicaRecord) GetFormat() uint32 {
@@ -1401,7 +1507,7 @@ type Collection struct {
 
 func (x *Collection) Reset() {
 	*x = Collection{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1519,7 @@ func (x *Collection) String() string {
 func (*Collection) ProtoMessage() {}
 
 func (x *Collection) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1532,7 @@ func (x *Collection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Collection.ProtoReflect.Descriptor instead.
 func (*Collection) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Collection) GetFormat() uint32 {
@@ -1498,14 +1604,15 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"operatorId\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\fR\x03end\"\xb1\x01\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"\xe3\x01\n" +
 	"\fLeaseCommand\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12\x10\n" +
 	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x03R\vincarnation\x12+\n" +
 	"\x04span\x18\x04 \x01(\v2\x17.flotilla.shard.v1.SpanR\x04span\x12\x14\n" +
 	"\x05fence\x18\x05 \x01(\x04R\x05fence\x12\x14\n" +
-	"\x05reign\x18\x06 \x01(\x04R\x05reign\"\xc8\x01\n" +
+	"\x05reign\x18\x06 \x01(\x04R\x05reign\x120\n" +
+	"\x04will\x18\a \x01(\v2\x1c.flotilla.shard.v1.LeaseWillR\x04will\"\xfa\x01\n" +
 	"\vLeaseAnswer\x12\x10\n" +
 	"\x03ttl\x18\x01 \x01(\x03R\x03ttl\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x03R\vincarnation\x12-\n" +
@@ -1513,7 +1620,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x04gone\x18\x04 \x01(\bR\x04gone\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\adeleted\x18\x06 \x01(\x03R\adeleted\x12\x14\n" +
-	"\x05reign\x18\a \x01(\x04R\x05reign\"\xba\x01\n" +
+	"\x05reign\x18\a \x01(\x04R\x05reign\x120\n" +
+	"\x04will\x18\b \x01(\v2\x1c.flotilla.shard.v1.LeaseWillR\x04will\"\xba\x01\n" +
 	"\vLeaseRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x03R\x05lease\x12\x10\n" +
@@ -1528,12 +1636,19 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\tLeaseBook\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05reign\x18\x02 \x01(\x04R\x05reign\x12\x16\n" +
-	"\x06fences\x18\x03 \x03(\x04R\x06fences\"\xc4\x01\n" +
+	"\x06fences\x18\x03 \x03(\x04R\x06fences\"\x82\x01\n" +
+	"\tLeaseWill\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05reign\x18\x02 \x01(\x04R\x05reign\x12\x16\n" +
+	"\x06newest\x18\x03 \x01(\x03R\x06newest\x12\x16\n" +
+	"\x06leases\x18\x04 \x03(\x10R\x06leases\x12\x17\n" +
+	"\aleft_ms\x18\x05 \x03(\x04R\x06leftMs\"\xf6\x01\n" +
 	"\n" +
 	"LeaseState\x120\n" +
 	"\x04book\x18\x01 \x01(\v2\x1c.flotilla.shard.v1.LeaseBookR\x04book\x128\n" +
 	"\arecords\x18\x02 \x03(\v2\x1e.flotilla.shard.v1.LeaseRecordR\arecords\x12J\n" +
-	"\rregistrations\x18\x03 \x03(\v2$.flotilla.shard.v1.LeaseRegistrationR\rregistrations\")\n" +
+	"\rregistrations\x18\x03 \x03(\v2$.flotilla.shard.v1.LeaseRegistrationR\rregistrations\x120\n" +
+	"\x04will\x18\x04 \x01(\v2\x1c.flotilla.shard.v1.LeaseWillR\x04will\")\n" +
 	"\x0fChecksumCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\"&\n" +
 	"\x0eChecksumAnswer\x12\x14\n" +
@@ -1582,7 +1697,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1c\n" +
 	"\tcollected\x18\x02 \x01(\x03R\tcollected\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12\x12\n" +
-	"\x04next\x18\x04 \x01(\fR\x04next*\x9f\x02\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next*\xb3\x02\n" +
 	"\x04Kind\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\x10\n" +
@@ -1606,7 +1721,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x06FREEZE\x10\x11\x12\b\n" +
 	"\x04THAW\x10\x12\x12\v\n" +
 	"\aSUBSUME\x10\x13\x12\f\n" +
-	"\bCHECKSUM\x10\x14B/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
+	"\bCHECKSUM\x10\x14\x12\x12\n" +
+	"\x0eLEASE_BEQUEATH\x10\x15B/Z-github.com/flotilla-kv/flotilla/shard/shardpbb\x06proto3"
 
 var (
 	file_shard_shardpb_shard_proto_rawDescOnce sync.Once
@@ -1621,7 +1737,7 @@ func file_shard_shardpb_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shard_shardpb_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shard_shardpb_shard_proto_goTypes = []any{
 	(Kind)(0),                 // 0: flotilla.shard.v1.Kind
 	(ReplicaRecord_Phase)(0),  // 1: flotilla.shard.v1.ReplicaRecord.Phase
@@ -1634,14 +1750,15 @@ var file_shard_shardpb_shard_proto_goTypes = []any{
 	(*LeaseRecord)(nil),       // 8: flotilla.shard.v1.LeaseRecord
 	(*LeaseRegistration)(nil), // 9: flotilla.shard.v1.LeaseRegistration
 	(*LeaseBook)(nil),         // 10: flotilla.shard.v1.LeaseBook
-	(*LeaseState)(nil),        // 11: flotilla.shard.v1.LeaseState
-	(*ChecksumCommand)(nil),   // 12: flotilla.shard.v1.ChecksumCommand
-	(*ChecksumAnswer)(nil),    // 13: flotilla.shard.v1.ChecksumAnswer
-	(*Batch)(nil),             // 14: flotilla.shard.v1.Batch
-	(*ReplicaState)(nil),      // 15: flotilla.shard.v1.ReplicaState
-	(*Frozen)(nil),            // 16: flotilla.shard.v1.Frozen
-	(*ReplicaRecord)(nil),     // 17: flotilla.shard.v1.ReplicaRecord
-	(*Collection)(nil),        // 18: flotilla.shard.v1.Collection
+	(*LeaseWill)(nil),         // 11: flotilla.shard.v1.LeaseWill
+	(*LeaseState)(nil),        // 12: flotilla.shard.v1.LeaseState
+	(*ChecksumCommand)(nil),   // 13: flotilla.shard.v1.ChecksumCommand
+	(*ChecksumAnswer)(nil),    // 14: flotilla.shard.v1.ChecksumAnswer
+	(*Batch)(nil),             // 15: flotilla.shard.v1.Batch
+	(*ReplicaState)(nil),      // 16: flotilla.shard.v1.ReplicaState
+	(*Frozen)(nil),            // 17: flotilla.shard.v1.Frozen
+	(*ReplicaRecord)(nil),     // 18: flotilla.shard.v1.ReplicaRecord
+	(*Collection)(nil),        // 19: flotilla.shard.v1.Collection
 }
 var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
@@ -1650,24 +1767,27 @@ var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	2,  // 3: flotilla.shard.v1.Command.child:type_name -> flotilla.shard.v1.Descriptor
 	2,  // 4: flotilla.shard.v1.Command.right:type_name -> flotilla.shard.v1.Descriptor
 	5,  // 5: flotilla.shard.v1.LeaseCommand.span:type_name -> flotilla.shard.v1.Span
-	5,  // 6: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
-	5,  // 7: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
-	10, // 8: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
-	8,  // 9: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
-	9,  // 10: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
-	4,  // 11: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
-	2,  // 12: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	11, // 13: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
-	2,  // 14: flotilla.shard.v1.ReplicaState.child:type_name -> flotilla.shard.v1.Descriptor
-	16, // 15: flotilla.shard.v1.ReplicaState.frozen:type_name -> flotilla.shard.v1.Frozen
-	2,  // 16: flotilla.shard.v1.Frozen.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 17: flotilla.shard.v1.Frozen.into:type_name -> flotilla.shard.v1.Descriptor
-	1,  // 18: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 6: flotilla.shard.v1.LeaseCommand.will:type_name -> flotilla.shard.v1.LeaseWill
+	5,  // 7: flotilla.shard.v1.LeaseAnswer.spans:type_name -> flotilla.shard.v1.Span
+	11, // 8: flotilla.shard.v1.LeaseAnswer.will:type_name -> flotilla.shard.v1.LeaseWill
+	5,  // 9: flotilla.shard.v1.LeaseRecord.spans:type_name -> flotilla.shard.v1.Span
+	10, // 10: flotilla.shard.v1.LeaseState.book:type_name -> flotilla.shard.v1.LeaseBook
+	8,  // 11: flotilla.shard.v1.LeaseState.records:type_name -> flotilla.shard.v1.LeaseRecord
+	9,  // 12: flotilla.shard.v1.LeaseState.registrations:type_name -> flotilla.shard.v1.LeaseRegistration
+	11, // 13: flotilla.shard.v1.LeaseState.will:type_name -> flotilla.shard.v1.LeaseWill
+	4,  // 14: flotilla.shard.v1.Batch.commands:type_name -> flotilla.shard.v1.Command
+	2,  // 15: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	12, // 16: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
+	2,  // 17: flotilla.shard.v1.ReplicaState.child:type_name -> flotilla.shard.v1.Descriptor
+	17, // 18: flotilla.shard.v1.ReplicaState.frozen:type_name -> flotilla.shard.v1.Frozen
+	2,  // 19: flotilla.shard.v1.Frozen.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 20: flotilla.shard.v1.Frozen.into:type_name -> flotilla.shard.v1.Descriptor
+	1,  // 21: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_shard_shardpb_shard_proto_init() }
@@ -1681,7 +1801,7 @@ func file_shard_shardpb_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_shardpb_shard_proto_rawDesc), len(file_shard_shardpb_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,12 +36,13 @@ type Hub struct {
 		// end is why there is nothing to watch any more; nil until then.
 		end error
 
-		subs  map[*Subscription]struct{}
+		// index has all subscriptions, of which subs is the number.
 		index index
-		// prevs counts the subs that want previous values.
+		subs  int
+		// prevs counts those that want previous values.
 		prevs int
-		// awaiting are the subs with an awaited floor; none of those is below lowest.
-		awaiting map[*Subscription]struct{}
+		// awaiting has the floors that subscriptions await; none of them is below lowest.
+		awaiting map[*Subscription]floors
 		lowest   shard.Revision
 	}
 
@@ -57,9 +59,8 @@ func New(id shard.ID, view shard.View, history History, metrics *Metrics) *Hub {
 	h := &Hub{id: id, history: history, metrics: metrics}
 	h.mu.recent = nothingUpTo(view.Floor)
 	h.mu.view = view
-	h.mu.subs = make(map[*Subscription]struct{})
-	h.mu.awaiting = make(map[*Subscription]struct{})
-	h.mu.index = newIndex()
+	h.mu.awaiting = make(map[*Subscription]floors)
+	h.mu.index = newIndex(h)
 	return h
 }
 
@@ -81,7 +82,7 @@ func (b *Batch) Add(e *mvccpb.Event, prev *mvccpb.KeyValue) {
 func (h *Hub) Collect() *Batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.mu.subs) == 0 {
+	if h.mu.subs == 0 {
 		return nil
 	}
 	return &Batch{PrevKV: h.mu.prevs > 0}
@@ -109,10 +110,12 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	if moved && view.Frozen == nil {
 		h.dismiss(view)
 	}
-	if b == nil || len(h.mu.subs) == 0 {
-		for s := range h.mu.subs {
-			s.group.answer = answer{}
-			h.disturb(s)
+	if b == nil || h.mu.subs == 0 {
+		for _, g := range h.mu.index.all() {
+			g.answer = answer{}
+			for _, s := range slices.Backward(g.members) { // disarm moves the last one
+				h.disturb(s)
+			}
 		}
 		h.mu.recent = nothingUpTo(view.Floor)
 	} else {
@@ -137,8 +140,8 @@ func (h *Hub) match(b *Batch) {
 		rec := &b.records[i]
 		h.mu.index.each(rec.plain.Kv.Key, func(g *group) {
 			g.answer = answer{}
-			for j := len(g.armed) - 1; j >= 0; j-- { // from the end: disarm moves the last
-				if s := g.armed[j]; s.pos < rec.rev {
+			for _, s := range slices.Backward(g.members[:g.armed]) { // as above
+				if s.pos < rec.rev {
 					h.disturb(s)
 				}
 			}
@@ -168,8 +171,11 @@ func (h *Hub) wake(s *Subscription) {
 // away, and then it says nothing about them (W2). Where the shard was frozen it comes after:
 // then the floor speaks of all of them, and who was idle for long has come far.
 func (h *Hub) dismiss(view shard.View) {
-	for s := range h.mu.subs {
-		if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(s.group.span) {
+	for _, g := range h.mu.index.all() {
+		if view.Descriptor != nil && view.Descriptor.Span.ContainsSpan(g.span) {
+			continue
+		}
+		for _, s := range slices.Backward(g.members) {
 			h.finish(s, view.WrongShard(h.id))
 			h.wake(s)
 		}
@@ -183,14 +189,14 @@ func (h *Hub) wakeAwaiting() {
 		return
 	}
 	h.mu.lowest = math.MaxInt64
-	for s := range h.mu.awaiting {
-		if floor >= s.await.first {
+	for s, await := range h.mu.awaiting {
+		if floor >= await.first {
 			h.wake(s)
 		}
-		if floor >= s.await.last {
+		if floor >= await.last {
 			delete(h.mu.awaiting, s)
 		} else {
-			h.mu.lowest = min(h.mu.lowest, s.await.first)
+			h.mu.lowest = min(h.mu.lowest, await.first)
 		}
 	}
 }
@@ -200,10 +206,12 @@ func (h *Hub) End(err error) {
 	h.mu.Lock()
 	h.mu.end = err
 	var woken []*Subscription
-	for s := range h.mu.subs {
-		h.finish(s, err)
-		if s.tell() {
-			woken = append(woken, s)
+	for _, g := range h.mu.index.all() {
+		for _, s := range slices.Backward(g.members) {
+			h.finish(s, err)
+			if s.tell() {
+				woken = append(woken, s)
+			}
 		}
 	}
 	h.mu.Unlock()
@@ -218,20 +226,18 @@ func (h *Hub) finish(s *Subscription, err error) {
 	if s.end != nil {
 		return
 	}
-	s.end = err
 	floor := h.mu.recent.floor
 	if s.armed {
 		s.group.disarm(s)
 		s.pos = max(s.pos, floor)
 	}
-	s.last = min(s.pos, floor)
-	h.mu.index.leave(s.group)
-	delete(h.mu.subs, s)
+	s.end = &end{err: err, last: min(s.pos, floor)}
+	h.mu.index.leave(s)
 	delete(h.mu.awaiting, s)
 	if s.prevKV {
 		h.mu.prevs--
 	}
-	if len(h.mu.subs) == 0 {
+	if h.mu.subs--; h.mu.subs == 0 {
 		h.mu.recent = nothingUpTo(h.mu.recent.floor)
 	}
 	h.metrics.subscriptions.Dec()

@@ -108,7 +108,7 @@ func TestUnpolledFeedsAreForgotten(t *testing.T) {
 	}
 	for _, f := range feeds {
 		require.Equal(t, 1, f.called)
-		require.Empty(t, f.group.armed)
+		require.Zero(t, f.group.armed)
 	}
 	require.Len(t, w.hub.mu.recent.records, recentEventsMax)
 	for range 20 {
@@ -139,10 +139,10 @@ func TestEventsAreShared(t *testing.T) {
 
 // W9: a change is looked up, not offered around.
 func TestIndexLooksUp(t *testing.T) {
-	x := newIndex()
+	x := newIndex(nil)
 	for i := range 10_000 {
-		x.join(key(fmt.Sprintf("k%d", i)))
-		x.join(prefix(fmt.Sprintf("p%d/", i)))
+		x.join(key(fmt.Sprintf("k%d", i)), &Subscription{})
+		x.join(prefix(fmt.Sprintf("p%d/", i)), &Subscription{})
 	}
 	asked := 0
 	x.each([]byte("k77"), func(*group) { asked++ })
@@ -162,31 +162,38 @@ func TestIndexFindsAll(t *testing.T) {
 		}
 		return out
 	}
-	x := newIndex()
-	members := make(map[*group]int)
+	x := newIndex(nil)
+	members := make(map[*Subscription]bool)
 	for range 3000 {
 		if r.IntN(3) > 0 {
 			start := word()
 			spans := []shard.Span{shard.PointSpan(start), prefix(string(start)), {Start: start, End: word()}, {Start: start}, {End: start}, {}}
-			members[x.join(spans[r.IntN(len(spans))])]++
+			s := &Subscription{}
+			x.join(spans[r.IntN(len(spans))], s)
+			members[s] = true
 		}
-		for g := range members {
-			x.leave(g)
-			if members[g]--; members[g] == 0 {
-				delete(members, g)
-			}
+		for s := range members {
+			x.leave(s)
+			delete(members, s)
 			break
 		}
-		k, found := word(), make(map[*group]bool)
+		k, found := word(), make(map[*Subscription]bool)
 		x.each(k, func(g *group) {
-			require.False(t, found[g], "found twice")
-			found[g] = true
+			for _, s := range g.members {
+				require.False(t, found[s], "found twice")
+				found[s] = true
+			}
 		})
-		for g := range members {
-			require.Equal(t, g.span.Contains(k), found[g], "%q in %s", k, g.span)
-			delete(found, g)
+		listed := 0
+		for _, g := range x.all() {
+			listed += len(g.members)
 		}
-		require.Empty(t, found, "nobody watches these")
+		require.Len(t, members, listed)
+		for s := range members {
+			require.Equal(t, s.group.span.Contains(k), found[s], "%q in %s", k, s.group.span)
+			delete(found, s)
+		}
+		require.Empty(t, found, "these watch no more")
 	}
 }
 

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"maps"
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -8,11 +9,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// index finds the armed subscriptions that a key concerns. Nearly all watches are of one
-// key or of one prefix, and both are found by looking them up, however many there are:
-// one look for the key and one for every length that a watched prefix has. What is left,
-// ranges of another form and prefixes that the edge of the shard cuts, is few and a list.
+// index has all subscriptions and finds the armed ones that a key concerns. Nearly all
+// watches are of one key or of one prefix, and both are found by looking them up, however
+// many there are: one look for the key and one for every length that a watched prefix has.
+// What is left, ranges of another form and prefixes that the edge of the shard cuts, is few
+// and a list.
 type index struct {
+	hub      *Hub // whose it is
 	keys     map[string]*group
 	prefixes map[string]*group
 	// lengths are those of prefixes, with how many have each.
@@ -23,10 +26,12 @@ type index struct {
 // group is everybody who watches one span. Thousands who watch the same are one entry of
 // the index, and one look when none of them is armed.
 type group struct {
-	span    shard.Span
-	members int
-	// armed knows the place of each of its subscriptions (Subscription.slot).
-	armed []*Subscription
+	hub  *Hub // immutable, like span
+	span shard.Span
+	// members are the armed ones, and behind those the others. Each knows its place
+	// (Subscription.slot).
+	members []*Subscription
+	armed   int
 	// answer is what the first one that asked was given, for those that follow.
 	answer answer
 }
@@ -45,19 +50,19 @@ func (a *answer) to(s *Subscription) ([]*mvccpb.Event, bool) {
 	return a.events, len(a.events) > 0 && a.pos == s.pos && a.prevKV == s.prevKV && !s.armed && s.end == nil
 }
 
-func newIndex() index {
-	return index{keys: make(map[string]*group), prefixes: make(map[string]*group), lengths: make(map[int]int)}
+func newIndex(h *Hub) index {
+	return index{hub: h, keys: make(map[string]*group), prefixes: make(map[string]*group), lengths: make(map[int]int)}
 }
 
-// join adds a member to the span's group.
-func (x *index) join(span shard.Span) *group {
+// join makes s, which is not armed, a member of the span's group.
+func (x *index) join(span shard.Span, s *Subscription) {
 	g := x.find(span)
 	if g == nil {
-		g = &group{span: span}
+		g = &group{hub: x.hub, span: span}
 		x.add(g)
 	}
-	g.members++
-	return g
+	s.group, s.slot = g, int32(len(g.members))
+	g.members = append(g.members, s)
 }
 
 func (x *index) find(span shard.Span) *group {
@@ -87,8 +92,13 @@ func (x *index) add(g *group) {
 }
 
 // leave takes a member out, who is not armed.
-func (x *index) leave(g *group) {
-	if g.members--; g.members > 0 {
+func (x *index) leave(s *Subscription) {
+	g := s.group
+	last := len(g.members) - 1
+	g.swap(int(s.slot), last)
+	g.members[last] = nil
+	g.members = g.members[:last]
+	if last > 0 {
 		g.tidy()
 		return
 	}
@@ -104,6 +114,13 @@ func (x *index) leave(g *group) {
 	default:
 		x.ranges = slices.DeleteFunc(x.ranges, func(o *group) bool { return o == g })
 	}
+}
+
+// all lists the groups as they are now.
+func (x *index) all() []*group {
+	list := slices.Clone(x.ranges)
+	list = slices.AppendSeq(list, maps.Values(x.keys))
+	return slices.AppendSeq(list, maps.Values(x.prefixes))
 }
 
 // each calls f with every group that holds the key.
@@ -127,32 +144,36 @@ func (x *index) each(key []byte, f func(*group)) {
 }
 
 func (g *group) arm(s *Subscription) {
-	s.armed, s.slot = true, len(g.armed)
-	g.armed = append(g.armed, s)
+	g.swap(int(s.slot), g.armed)
+	g.armed++
+	s.armed = true
 	g.tidy()
 }
 
 // tidy drops the answer when all members have been given everything.
 func (g *group) tidy() {
-	if len(g.armed) == g.members {
+	if g.armed == len(g.members) {
 		g.answer = answer{}
 	}
 }
 
 // keep keeps an answer for the others, if there are some.
 func (g *group) keep(a answer) {
-	if len(g.armed) < g.members && len(a.events) > 0 {
+	if g.armed < len(g.members) && len(a.events) > 0 {
 		g.answer = a
 	}
 }
 
 func (g *group) disarm(s *Subscription) {
-	last := len(g.armed) - 1
-	g.armed[s.slot] = g.armed[last]
-	g.armed[s.slot].slot = s.slot
-	g.armed[last] = nil
-	g.armed = g.armed[:last]
+	g.armed--
+	g.swap(int(s.slot), g.armed)
 	s.armed = false
+}
+
+func (g *group) swap(i, j int) {
+	m := g.members
+	m[i], m[j] = m[j], m[i]
+	m[i].slot, m[j].slot = int32(i), int32(j)
 }
 
 // isKey reports whether the span is a single key.

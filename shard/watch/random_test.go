@@ -63,7 +63,7 @@ func TestRandom(t *testing.T) {
 			p.drop(f)
 		}
 	}
-	require.Empty(t, p.hub.mu.subs)
+	require.Zero(t, p.hub.mu.subs)
 	require.Empty(t, p.hub.mu.awaiting)
 	require.Empty(t, p.hub.mu.index.keys)
 	require.Empty(t, p.hub.mu.index.prefixes)

@@ -26,8 +26,7 @@ type Options struct {
 // Subscription is a feed of the changes of a span. Poll is called by one goroutine at a
 // time.
 type Subscription struct {
-	hub   *Hub // immutable, as the next two and prevKV; the rest is guarded by hub.mu
-	group *group
+	group *group // immutable, as ready and prevKV; the rest is guarded by the hub's mu
 	ready func()
 
 	// pos: everything from the first revision wanted up to pos has been given. While armed
@@ -36,31 +35,35 @@ type Subscription struct {
 	// through is what Poll has told last; at first, the revision before the first wanted.
 	through shard.Revision
 
-	slot   int // in its group, while armed
+	slot   int32 // in its group
 	prevKV bool
-	armed  bool // in the index
+	armed  bool
 	told   bool // ready was called and Poll was not since
 	live   bool // it has been armed, after it began or after it fell behind
-	// await holds the lowest and the highest floor awaited.
-	await struct{ first, last shard.Revision }
-	// end is what Poll says for ever; nil while the subscription is under way. Before it,
-	// Poll tells last, if it has not told that much.
-	end  error
+	end    *end // nil while it is under way
+}
+
+// end is what Poll says for ever, once it has told last.
+type end struct {
+	err  error
 	last shard.Revision
 }
+
+// floors are the lowest and the highest of those that a subscription awaits.
+type floors struct{ first, last shard.Revision }
 
 // Subscribe begins a feed. It is refused with WrongShardError (W8), or with what End was
 // told.
 func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 	begin := max(0, o.From-1)
-	s := &Subscription{hub: h, ready: o.Ready, prevKV: o.PrevKV, pos: begin, through: begin}
+	s := &Subscription{ready: o.Ready, prevKV: o.PrevKV, pos: begin, through: begin}
 	h.mu.Lock()
 	if err := h.admit(&o); err != nil {
 		h.mu.Unlock()
 		return nil, err
 	}
-	s.group = h.mu.index.join(o.Span)
-	h.mu.subs[s] = struct{}{}
+	h.mu.index.join(o.Span, s)
+	h.mu.subs++
 	if o.PrevKV {
 		h.mu.prevs++
 	}
@@ -141,7 +144,7 @@ func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 // same returns what another of the group was given that was where this one is, if that is
 // all there is. Then there is no more to do than to arm it.
 func (s *Subscription) same(limit int) (shard.Changes, bool) {
-	h := s.hub
+	h := s.group.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	events, ok := s.group.answer.to(s)
@@ -159,15 +162,15 @@ func (s *Subscription) same(limit int) (shard.Changes, bool) {
 // has ended that is where it was: a feed that was idle for long has come far without being
 // asked, and whoever follows it has to begin there, or might ask for compacted history.
 func (s *Subscription) begin() (shard.Revision, recent, error) {
-	h := s.hub
+	h := s.group.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.told = false
 	if s.end != nil {
-		if s.last > s.through {
-			return s.last, nothingUpTo(s.last), nil
+		if last := s.end.last; last > s.through {
+			return last, nothingUpTo(last), nil
 		}
-		return 0, recent{}, s.end
+		return 0, recent{}, s.end.err
 	}
 	past := h.mu.recent
 	if s.armed {
@@ -187,16 +190,17 @@ func (s *Subscription) take(pos shard.Revision, past *recent, limit int) (out sh
 	case past.covers(s.group.span, pos, s.prevKV):
 		out.Events, out.Through = past.list(s.group.span, pos, s.prevKV, limit)
 	default:
-		s.hub.metrics.historyReads.Inc()
+		h := s.group.hub
+		h.metrics.historyReads.Inc()
 		o := mvcc.EventsOptions{Limit: limit, PrevKV: s.prevKV}
-		out.Events, out.Through, err = s.hub.history(s.group.span, pos, past.floor, o)
+		out.Events, out.Through, err = h.history(s.group.span, pos, past.floor, o)
 	}
 	return out, err
 }
 
 // given notes how far Poll has come from pos, and reports whether ready has to be called.
 func (s *Subscription) given(pos shard.Revision, out shard.Changes) (told bool) {
-	h := s.hub
+	h := s.group.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.pos, s.through = max(s.pos, out.Through), max(s.through, out.Through)
@@ -209,7 +213,7 @@ func (s *Subscription) given(pos shard.Revision, out shard.Changes) (told bool) 
 
 // fail ends the subscription, as its history cannot be read.
 func (s *Subscription) fail(err error) {
-	h := s.hub
+	h := s.group.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.finish(s, fmt.Errorf("watch shard %s from revision %s on: %w", h.id, s.pos+1, err))
@@ -225,7 +229,7 @@ func (s *Subscription) Await(rev shard.Revision) {
 
 // awaits reports whether ready has to be called at once.
 func (s *Subscription) awaits(rev shard.Revision) (told bool) {
-	h := s.hub
+	h := s.group.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s.end != nil || h.mu.recent.floor >= rev {
@@ -234,18 +238,19 @@ func (s *Subscription) awaits(rev shard.Revision) (told bool) {
 	if len(h.mu.awaiting) == 0 {
 		h.mu.lowest = rev
 	}
-	if _, more := h.mu.awaiting[s]; !more {
-		h.mu.awaiting[s] = struct{}{}
-		s.await.first, s.await.last = rev, rev
+	await, more := h.mu.awaiting[s]
+	if !more {
+		await = floors{rev, rev}
 	}
-	s.await.first, s.await.last = min(s.await.first, rev), max(s.await.last, rev)
+	h.mu.awaiting[s] = floors{min(await.first, rev), max(await.last, rev)}
 	h.mu.lowest = min(h.mu.lowest, rev)
 	return false
 }
 
 // Close ends the feed. ready may still be called by what runs already.
 func (s *Subscription) Close() {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	s.hub.finish(s, fmt.Errorf("watch of shard %s was closed: %w", s.hub.id, shard.ErrUnavailable))
+	h := s.group.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.finish(s, fmt.Errorf("watch of shard %s was closed: %w", h.id, shard.ErrUnavailable))
 }

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// elections have groups led by the node that should lead them, as soon as they can be led at
+// all, after their replicas have started: the first time, or because the cluster was.
+//
+// Without it whichever replica's timeout ends first stands for election. With many groups that
+// start at the same time these are elections of all of them at once, by several replicas each,
+// while others have not even started; and most are won by a node that then hands over.
+//
+// Invariants:
+//
+//	G1  Only one replica of a group stands early, and only while a majority of its group's
+//	    voters runs, of which none knows a leader: no group is disturbed that has one.
+//	G2  At most electionsMax groups are in an election that this node began.
+//	G3  What comes of it is left to Raft: after electionTries a replica waits like all others.
+type elections struct {
+	node *Node
+	wake chan struct{}
+
+	mu struct {
+		sync.Mutex
+		waiting map[replica.Held]*election
+	}
+}
+
+// election is one that is to be held.
+type election struct {
+	replica.Held
+	others map[shard.ReplicaID]string // the other voters, and where they run
+	tries  int
+	stood  time.Time // last
+}
+
+const (
+	electionsMax  = 64
+	electionTries = 5
+	// electionPause is between two looks at who runs.
+	electionPause = 25 * time.Millisecond
+	// electionTime is how long one may take before the replica stands again.
+	electionTime = 100 * time.Millisecond
+	// electionAsk is how long the others may take to say what they run.
+	electionAsk = 250 * time.Millisecond
+)
+
+func newElections(n *Node) *elections {
+	e := &elections{node: n, wake: make(chan struct{}, 1)}
+	e.mu.waiting = make(map[replica.Held]*election)
+	return e
+}
+
+// hold has the replica, which has started on this node, stand for election when it can win.
+func (e *elections) hold(r replica.Held, others map[shard.ReplicaID]string) {
+	e.mu.Lock()
+	e.mu.waiting[r] = &election{Held: r, others: others}
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx ends.
+func (e *elections) run(ctx context.Context) {
+	for {
+		waiting := e.look()
+		var next <-chan time.Time
+		if len(waiting) > 0 {
+			e.hearOthers(ctx, waiting)
+			next = time.After(electionPause)
+		}
+		select {
+		case <-next:
+		case <-e.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look returns those that are still to be held, in the order of shards.
+func (e *elections) look() []*election {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []*election
+	for r, w := range e.mu.waiting {
+		leader, _ := e.node.host.Leader(r.Shard)
+		if leader != 0 || w.tries >= electionTries || !e.node.runs(r) {
+			delete(e.mu.waiting, r)
+			continue
+		}
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b *election) int { return cmp.Compare(a.Shard, b.Shard) })
+	return out
+}
+
+// hearOthers asks the other nodes, and has replicas stand for election that can win.
+func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
+	told, now := e.ask(ctx, waiting), time.Now()
+	under := 0
+	for _, w := range waiting {
+		if now.Sub(w.stood) < electionTime {
+			under++
+		}
+	}
+	var stand []replica.Held
+	for _, w := range waiting {
+		if now.Sub(w.stood) >= electionTime && under < electionsMax && w.winnable(told) { // G2, G1
+			w.tries, w.stood = w.tries+1, now
+			stand = append(stand, w.Held)
+			under++
+		}
+	}
+	e.node.host.Campaign(stand)
+}
+
+// winnable reports whether a majority runs and none of those that told knows a leader.
+func (w *election) winnable(told map[replica.Held]*routerpb.ReplicaReport) bool {
+	running := 1
+	for id := range w.others {
+		report := told[replica.Held{Shard: w.Shard, Replica: id}]
+		if report == nil {
+			continue
+		}
+		if report.Leader != 0 {
+			return false
+		}
+		running++
+	}
+	return running > (len(w.others)+1)/2
+}
+
+// ask has all other nodes tell of the groups that wait.
+func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.Held]*routerpb.ReplicaReport {
+	shards := make(map[string][]uint64)
+	for _, w := range waiting {
+		for _, addr := range w.others {
+			shards[addr] = append(shards[addr], uint64(w.Shard))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, electionAsk)
+	defer cancel()
+	replies := make(chan *routerpb.ReportReply, len(shards))
+	for addr, ids := range shards {
+		go func() {
+			reply, err := routerpb.NewPeerClient(e.node.peers.at(addr).Conn()).Report(ctx, &routerpb.ReportRequest{Shards: ids})
+			if err != nil {
+				reply = nil // who does not answer does not run
+			}
+			replies <- reply
+		}()
+	}
+	told := make(map[replica.Held]*routerpb.ReplicaReport)
+	for range shards {
+		for _, r := range (<-replies).GetReplicas() {
+			told[replica.Held{Shard: shard.ID(r.Shard), Replica: shard.ReplicaID(r.Replica)}] = r
+		}
+	}
+	return told
+}
+
+// othersOf are the voters of a shard but for the one of this node, and where they run.
+func (n *Node) othersOf(d *shard.Descriptor, m *placement.Map) map[shard.ReplicaID]string {
+	out := make(map[shard.ReplicaID]string)
+	for _, r := range d.Replicas {
+		if r.Node == n.self.NodeID || r.Learner {
+			continue
+		}
+		if at := m.Node(r.Node); at != nil {
+			out[r.ID] = at.PeerAddr
+		}
+	}
+	return out
+}
+
+// runs reports whether the replica runs on this node.
+func (n *Node) runs(r replica.Held) bool {
+	if r.Shard == shard.MetaID {
+		return shard.ReplicaID(n.meta.own.Load()) == r.Replica
+	}
+	own, ok := n.host.Replica(r.Shard)
+	return ok && own.ReplicaID() == r.Replica
+}

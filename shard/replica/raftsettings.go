@@ -1,0 +1,58 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+	_ "unsafe" // for go:linkname
+)
+
+// dragonboat takes these sizes from a file in the current directory when the program
+// starts. A server must not depend on where it is started, so they are set here instead.
+// Their defaults are for a few groups of many proposals each; a replica kept more than a
+// MiB by them, and every replica was looked at five times a second for nothing.
+var (
+	// Messages that a replica may have waiting. What comes then is lost, as on a network.
+	//go:linkname receiveQueueLen github.com/lni/dragonboat/v4.receiveQueueLen
+	receiveQueueLen uint64
+	// Proposals that may wait for the step worker. A proposer has one in flight.
+	//go:linkname incomingProposalsMaxLen github.com/lni/dragonboat/v4.incomingProposalsMaxLen
+	incomingProposalsMaxLen uint64
+	// ReadIndex requests that may wait for it. A barrier has one in flight.
+	//go:linkname incomingReadIndexMaxLen github.com/lni/dragonboat/v4.incomingReadIndexMaxLen
+	incomingReadIndexMaxLen uint64
+	// Entries for which memory is taken at once, and how few may be left before it is again.
+	//go:linkname entrySliceSize github.com/lni/dragonboat/v4/internal/raft.entrySliceSize
+	entrySliceSize uint64
+	//go:linkname minEntrySliceSize github.com/lni/dragonboat/v4/internal/raft.minEntrySliceSize
+	minEntrySliceSize uint64
+	// Parts of the table of proposals in flight, each with a random source of 5 KiB.
+	//go:linkname pendingProposalShards github.com/lni/dragonboat/v4.pendingProposalShards
+	pendingProposalShards uint64
+	// How often workers look at all replicas, whether or not there is something to do.
+	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
+	nodeReloadInterval time.Duration
+)
+
+// settle sets them. It fails when dragonboat has others by now: the linker does not tell.
+var settle = sync.OnceValue(func() error {
+	for _, setting := range []struct {
+		name string
+		at   *uint64
+		to   uint64
+	}{
+		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
+		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
+	} {
+		if *setting.at == 0 {
+			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)
+		}
+		*setting.at = setting.to
+	}
+	if nodeReloadInterval == 0 {
+		return errors.New("dragonboat's setting of how often it looks at replicas is not where it was")
+	}
+	nodeReloadInterval = 2 * time.Second
+	return nil
+})
