@@ -235,8 +235,7 @@ func TestReplicasAreComparedUnasked(t *testing.T) {
 			d := theShard(c.Node(1))
 			to := c.Add()
 			to.Start(t)
-			_, err := c.Node(1).Inside().Move(t.Context(), d.ID, d.Replicas[0].Node, id(to), "a test")
-			require.NoError(t, err)
+			beginMove(t, c.Node(1), d.ID, d.Replicas[0].Node, id(to))
 			requireMoved(t, c.Node(1), d.ID, d.Replicas[0].Node, id(to))
 		},
 	} {
@@ -280,8 +279,7 @@ func TestABadCopyIsFound(t *testing.T) {
 	to := c.Add()
 	to.Start(t)
 	d := theShard(c.Node(1))
-	_, err := c.Node(1).Inside().Move(t.Context(), d.ID, d.Replicas[1].Node, id(to), "a test")
-	require.NoError(t, err)
+	beginMove(t, c.Node(1), d.ID, d.Replicas[1].Node, id(to))
 	requireMoved(t, c.Node(1), d.ID, d.Replicas[1].Node, id(to))
 	testcluster.Until(t, "an alarm", func() bool { return slices.Equal(corrupt(t, c), []uint64{uint64(id(to))}) })
 	requireShown(t, c, d.ID, to, "quarantined")

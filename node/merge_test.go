@@ -139,8 +139,7 @@ func TestMoveAfterMerge(t *testing.T) {
 	mergeAt(t, c, c.Node(1), key)
 	d := c.Node(1).Inside().Map().Lookup([]byte(key))
 	from := d.Replicas[0].Node
-	_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, id(fourth), "a test")
-	require.NoError(t, err)
+	beginMove(t, c.Node(1), d.ID, from, id(fourth))
 	requireMoved(t, c.Node(1), d.ID, from, id(fourth))
 	splitAt(t, fourth, key)
 	mergeAt(t, c, fourth, key)
@@ -157,11 +156,10 @@ func TestMergeOfShardsApart(t *testing.T) {
 	splitAt(t, c.Node(1), "m")
 	right := c.Node(1).Inside().Map().Lookup([]byte("m"))
 	from := right.Replicas[0].Node
-	_, err := c.Node(1).Inside().Move(t.Context(), right.ID, from, id(fourth), "a test")
-	require.NoError(t, err)
+	beginMove(t, c.Node(1), right.ID, from, id(fourth))
 	requireMoved(t, c.Node(1), right.ID, from, id(fourth))
 	left := c.Node(1).Inside().Map().Lookup(nil)
-	_, err = c.Node(1).Inside().Merge(t.Context(), left.ID, "a test")
+	_, err := c.Node(1).Inside().Merge(t.Context(), left.ID, "a test")
 	require.ErrorContains(t, err, "move replicas until both are on the same nodes")
 	_, err = c.Node(1).Inside().Merge(t.Context(), right.ID, "a test")
 	require.ErrorContains(t, err, "has none")

@@ -141,8 +141,7 @@ func TestTheMetaGroupMovesAfterStops(t *testing.T) {
 				to := ids[slices.IndexFunc(ids, func(n shard.NodeID) bool { _, has := d.ReplicaOn(n); return !has })]
 				down := map[string]*testcluster.Node{"leader": leader, "target": nodeOf(t, c, to)}[who]
 				stop.before(step)
-				_, err := leader.Inside().Move(t.Context(), shard.MetaID, from, to, "a test")
-				require.NoError(t, err)
+				beginMove(t, leader, shard.MetaID, from, to)
 				stop.await(t, c)
 				down.Stop()
 				close(stop.resume)

@@ -220,8 +220,7 @@ func TestSplitBehindACut(t *testing.T) {
 	})
 	t.Logf("poisoned: %t", poisoned)
 	if poisoned {
-		_, err := at.Inside().Move(t.Context(), child.ID, id(victim), id(fourth), "a test")
-		require.NoError(t, err)
+		beginMove(t, at, child.ID, id(victim), id(fourth))
 		requireMoved(t, at, child.ID, id(victim), id(fourth))
 	}
 	requireSame(t, c)

@@ -56,8 +56,7 @@ func TestMoveAfterSplit(t *testing.T) {
 	for _, k := range []string{key, "a"} {
 		d := c.Node(1).Inside().Map().Lookup([]byte(k))
 		from := d.Replicas[0].Node
-		_, err := c.Node(1).Inside().Move(t.Context(), d.ID, from, id(fourth), "a test")
-		require.NoError(t, err)
+		beginMove(t, c.Node(1), d.ID, from, id(fourth))
 		requireMoved(t, c.Node(1), d.ID, from, id(fourth))
 	}
 	splitAt(t, fourth, spread(2, ""))

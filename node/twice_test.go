@@ -37,10 +37,7 @@ func TestAllControllersAtATime(t *testing.T) {
 				}
 			}
 			from := d.Replicas[round%3].Node
-			testcluster.Eventually(t, "the move to begin", func(ctx context.Context) error {
-				_, err := first.Inside().Move(ctx, group, from, to, "a test")
-				return err
-			})
+			beginMove(t, first, group, from, to)
 			requireMoved(t, first, group, from, to)
 			require.Len(t, first.Inside().Map().Shard(group).Replicas, 3)
 		}
