@@ -53,9 +53,9 @@ func benchPuts(b *testing.B, e *engine.Engine, cache *HeaderCache, key func(i in
 			rev++
 			w.Begin(rev)
 			k := keys[i%len(keys)]
-			h, existed, err := w.Header(k)
+			found, err := w.Find(k)
 			if err == nil {
-				err = w.Put(k, value, 0, h, existed)
+				err = w.Put(k, value, 0, found)
 			}
 			require.NoError(b, err)
 			i++
