@@ -225,6 +225,7 @@ func (f *fixture) takeOver(from *fixture) {
 		require.NoError(f.t, w.Put(e.Kv.Key, e.Kv.Value, e.Kv.Lease, prev))
 	}
 	require.NoError(f.t, b.Set(engine.LocalKey(testShard, testReplica, apply.StateKind), state, nil))
+	require.NoError(f.t, w.Store())
 	require.NoError(f.t, f.engine.Commit(b))
 	w.Finish()
 	require.NoError(f.t, b.Close())

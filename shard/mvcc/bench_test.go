@@ -60,6 +60,7 @@ func benchPuts(b *testing.B, e *engine.Engine, cache *HeaderCache, key func(i in
 			require.NoError(b, err)
 			i++
 		}
+		require.NoError(b, w.Store())
 		require.NoError(b, e.Commit(batch))
 		w.Finish()
 		require.NoError(b, batch.Close())

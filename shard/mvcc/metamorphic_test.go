@@ -134,6 +134,7 @@ func (p *player) update() {
 		p.m, p.rev = before, rev
 		return
 	}
+	require.NoError(p.t, w.Store())
 	require.NoError(p.t, p.e.Commit(b))
 	w.Finish()
 	require.LessOrEqual(p.t, p.cache.Len(), 8)

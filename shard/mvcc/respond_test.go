@@ -33,6 +33,7 @@ func write(t testing.TB, e *engine.Engine, rev shard.Revision, lines ...string) 
 		}
 		rev++
 	}
+	require.NoError(t, w.Store())
 	require.NoError(t, e.Commit(b))
 	w.Finish()
 	return rev

@@ -12,11 +12,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// Writer collects the writes of one Raft update (many transactions) in one batch and
+// Writer collects the writes of one Raft update (many transactions) for one batch and
 // reads them back before the batch is committed. It is for one goroutine, and it is
 // the only writer of its keys while it lives.
 //
-// The caller ends it with Finish after committing the batch, or with Discard. Keys
+// The caller ends it with Store, a commit of the batch and Finish, or with Discard. Keys
 // and values given to Put and Delete must not change until then.
 type Writer struct {
 	r     engine.Reader
@@ -179,14 +179,6 @@ func (w *Writer) write(key []byte, h Header, value []byte, prev Found) error {
 	if before := prev.Header.Mod; before >= h.Mod { // V1
 		return fmt.Errorf("write key %q at revision %s after revision %s: %w", key, h.Mod, before, shard.ErrCorrupt)
 	}
-	var header [recordHeaderMax]byte
-	rec := appendHeader(header[:0], h)
-	op := w.b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(value))
-	engine.AppendDataKey(op.Key[:0], key, h.Mod)
-	copy(op.Value[copy(op.Value, rec):], value)
-	if err := op.Finish(); err != nil {
-		return fmt.Errorf("write key %q at revision %s: %w", key, h.Mod, err)
-	}
 	e := prev.entry
 	if e == nil {
 		e = w.over.add(prev.cached)
@@ -195,6 +187,29 @@ func (w *Writer) write(key []byte, h Header, value []byte, prev Found) error {
 	w.changed = append(w.changed, Change{Key: key, Header: h, Value: value, Prev: prev.Header, Existed: prev.Exists})
 	w.sub++
 	return nil
+}
+
+// Store puts all that was written into the batch, in the engine's order: of two keys that
+// are neighbours the second is quickly found in the engine's skip list, and finding keys
+// there is most of what a commit costs. Nothing may be written afterwards.
+func (w *Writer) Store() error {
+	for _, e := range w.over.within(shard.Everything()) {
+		for i := len(e.versions) - 1; i >= 0; i-- {
+			if err := w.store(e.key, &e.versions[i]); err != nil {
+				return fmt.Errorf("write key %q at revision %s: %w", e.key, e.versions[i].header.Mod, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *Writer) store(key string, v *version) error {
+	var header [recordHeaderMax]byte
+	rec := appendHeader(header[:0], v.header)
+	op := w.b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(v.value))
+	engine.AppendDataKey(op.Key[:0], []byte(key), v.header.Mod)
+	copy(op.Value[copy(op.Value, rec):], v.value)
+	return op.Finish()
 }
 
 // Fetch reads a span at a revision, this update's writes included; 0 is the latest.
