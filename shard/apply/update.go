@@ -87,6 +87,9 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
 		return 0, fmt.Errorf("write state record: %w", err)
 	}
+	if err := r.w.Store(); err != nil {
+		return 0, err
+	}
 	changes := r.leases.Changes()
 	if err := m.storeLeases(b, changes); err != nil {
 		return 0, err

@@ -220,11 +220,12 @@ func (f *fixture) takeOver(from *fixture) {
 			continue // is here already
 		}
 		w.Begin(shard.Revision(e.Kv.ModRevision))
-		prev, existed, err := w.Header(e.Kv.Key)
+		prev, err := w.Find(e.Kv.Key)
 		require.NoError(f.t, err)
-		require.NoError(f.t, w.Put(e.Kv.Key, e.Kv.Value, e.Kv.Lease, prev, existed))
+		require.NoError(f.t, w.Put(e.Kv.Key, e.Kv.Value, e.Kv.Lease, prev))
 	}
 	require.NoError(f.t, b.Set(engine.LocalKey(testShard, testReplica, apply.StateKind), state, nil))
+	require.NoError(f.t, w.Store())
 	require.NoError(f.t, f.engine.Commit(b))
 	w.Finish()
 	require.NoError(f.t, b.Close())

@@ -118,7 +118,7 @@ func (w *writing) judge() judge { return judge{source: w.w, view: w.view, leases
 
 // put writes a key. The request has passed judge.put.
 func (w *writing) put(req *pb.PutRequest) (*pb.PutResponse, error) {
-	prev, existed, err := w.w.Header(req.Key)
+	prev, err := w.w.Find(req.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (w *writing) put(req *pb.PutRequest) (*pb.PutResponse, error) {
 	if w.want {
 		resp = &pb.PutResponse{}
 	}
-	if existed && (req.IgnoreValue || req.PrevKv && w.want) {
+	if prev.Exists && (req.IgnoreValue || req.PrevKv && w.want) {
 		old, err := w.w.Get(req.Key)
 		if err != nil {
 			return nil, err
@@ -140,9 +140,9 @@ func (w *writing) put(req *pb.PutRequest) (*pb.PutResponse, error) {
 		}
 	}
 	if req.IgnoreLease {
-		lease = prev.Lease
+		lease = prev.Header.Lease
 	}
-	return resp, w.w.Put(req.Key, value, lease, prev, existed)
+	return resp, w.w.Put(req.Key, value, lease, prev)
 }
 
 // deleteRange deletes what exists in the range, in key order.

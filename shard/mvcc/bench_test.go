@@ -53,13 +53,14 @@ func benchPuts(b *testing.B, e *engine.Engine, cache *HeaderCache, key func(i in
 			rev++
 			w.Begin(rev)
 			k := keys[i%len(keys)]
-			h, existed, err := w.Header(k)
+			found, err := w.Find(k)
 			if err == nil {
-				err = w.Put(k, value, 0, h, existed)
+				err = w.Put(k, value, 0, found)
 			}
 			require.NoError(b, err)
 			i++
 		}
+		require.NoError(b, w.Store())
 		require.NoError(b, e.Commit(batch))
 		w.Finish()
 		require.NoError(b, batch.Close())

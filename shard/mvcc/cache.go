@@ -1,11 +1,8 @@
 package mvcc
 
 import (
-	"math"
+	"slices"
 	"sync/atomic"
-	"unsafe"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -13,11 +10,24 @@ import (
 // HeaderCache remembers the latest headers of a shard's keys, so that a put need not
 // ask the engine for what it replaces: that read was a third of a server's CPU. It
 // remembers deleted and absent keys too. It belongs to the one goroutine that applies.
+//
+// What goes first is found by a clock hand, not by a list in the order of use: reading
+// writes one flag, where moving an element of a list touches three others, which are in
+// no processor's cache.
 type HeaderCache struct {
-	lru    *simplelru.LRU[string, Header]
+	byKey map[string]*cached
+	ring  []*cached // all of byKey
+	hand  int       // in ring
+	// taken is how many of the headers are the budget's; the first budget.own are not.
+	taken  int
 	budget *HeaderBudget
-	// taken is how many of lru's headers are the budget's; the first budget.own are not.
-	taken int
+}
+
+// cached is a key's latest header. It is never another key's.
+type cached struct {
+	key    string
+	header Header
+	used   bool // since the hand passed
 }
 
 // HeaderBudget bounds the caches of all shards of a node together. A cache takes from
@@ -46,52 +56,69 @@ func (b *HeaderBudget) take() bool {
 
 // NewHeaderCache makes a cache that shares the budget with others.
 func NewHeaderCache(budget *HeaderBudget) *HeaderCache {
-	lru, err := simplelru.NewLRU[string, Header](math.MaxInt, nil)
-	if err != nil { // only for a size below one
-		panic(err)
-	}
-	return &HeaderCache{lru: lru, budget: budget}
+	return &HeaderCache{byKey: make(map[string]*cached), budget: budget}
 }
 
 // Purge forgets everything. It must be called whenever keys change other than through
 // a Writer of this cache: a restored snapshot, a span that came back; and when the
 // cache is given up, because it returns what it took from the budget.
 func (c *HeaderCache) Purge() {
-	c.lru.Purge()
 	c.budget.left.Add(int64(c.taken))
-	c.taken = 0
+	*c = *NewHeaderCache(c.budget)
 }
 
 // Keep forgets what it remembers of other keys than the span's.
 func (c *HeaderCache) Keep(span shard.Span) {
-	for _, key := range c.lru.Keys() {
-		if !span.Contains([]byte(key)) {
-			c.lru.Remove(key)
+	c.ring = slices.DeleteFunc(c.ring, func(h *cached) bool {
+		gone := !span.Contains([]byte(h.key))
+		if gone {
+			delete(c.byKey, h.key)
 		}
-	}
-	used := min(c.taken, max(0, c.lru.Len()-c.budget.own))
+		return gone
+	})
+	c.hand = 0
+	used := min(c.taken, max(0, len(c.ring)-c.budget.own))
 	c.budget.left.Add(int64(c.taken - used))
 	c.taken = used
 }
 
 // Len is the number of headers remembered.
-func (c *HeaderCache) Len() int { return c.lru.Len() }
+func (c *HeaderCache) Len() int { return len(c.ring) }
 
-// get looks the key up without copying it: the string lives for the call alone, and
-// the cache keeps no key it was only asked for.
-func (c *HeaderCache) get(key []byte) (Header, bool) {
-	return c.lru.Get(unsafe.String(unsafe.SliceData(key), len(key)))
+// get returns what is remembered of the key, nil for nothing.
+func (c *HeaderCache) get(key []byte) *cached {
+	h := c.byKey[string(key)]
+	if h != nil {
+		h.used = true
+	}
+	return h
 }
 
-func (c *HeaderCache) set(key string, h Header) {
-	before := c.lru.Len()
-	c.lru.Add(key, h)
-	if c.lru.Len() == before || c.lru.Len() <= c.budget.own {
-		return
-	}
-	if c.budget.take() {
+// add remembers a key that is not remembered yet.
+func (c *HeaderCache) add(key string, h Header) *cached {
+	fresh := &cached{key: key, header: h}
+	switch {
+	case len(c.ring) < c.budget.own:
+		c.ring = append(c.ring, fresh)
+	case c.budget.take():
 		c.taken++
-		return
+		c.ring = append(c.ring, fresh)
+	default:
+		c.replace(fresh)
 	}
-	c.lru.RemoveOldest()
+	c.byKey[key] = fresh
+	return fresh
 }
+
+// replace puts a header in the place of one that was not used for a round of the hand.
+func (c *HeaderCache) replace(fresh *cached) {
+	for c.ring[c.hand].used {
+		c.ring[c.hand].used = false
+		c.advance()
+	}
+	delete(c.byKey, c.ring[c.hand].key)
+	c.ring[c.hand] = fresh
+	c.advance()
+}
+
+func (c *HeaderCache) advance() { c.hand = (c.hand + 1) % len(c.ring) }

@@ -16,7 +16,9 @@ func TestHeaderBudget(t *testing.T) {
 	budget := NewHeaderBudget(1000, headersOwn)
 	fill := func(c *HeaderCache, n int) {
 		for i := range n {
-			c.set(fmt.Sprint("key", i), Header{Version: int64(i)})
+			if key := fmt.Sprint("key", i); c.get([]byte(key)) == nil {
+				c.add(key, Header{Version: int64(i)})
+			}
 		}
 	}
 	first, second := NewHeaderCache(budget), NewHeaderCache(budget)
@@ -25,11 +27,8 @@ func TestHeaderBudget(t *testing.T) {
 	fill(second, 5000)
 	require.Equal(t, headersOwn, second.Len())
 
-	h, ok := second.get([]byte("key4999"))
-	require.True(t, ok, "the newest are kept")
-	require.EqualValues(t, 4999, h.Version)
-	_, ok = second.get([]byte("key0"))
-	require.False(t, ok)
+	require.EqualValues(t, 4999, second.get([]byte("key4999")).header.Version, "the newest are kept")
+	require.Nil(t, second.get([]byte("key0")))
 
 	first.Purge()
 	require.Zero(t, first.Len())
@@ -45,18 +44,29 @@ func TestHeaderCacheKeeps(t *testing.T) {
 	budget := NewHeaderBudget(3, 2)
 	c := NewHeaderCache(budget)
 	for _, key := range []string{"a", "b", "m", "n", "z"} {
-		c.set(key, Header{Mod: 1})
+		c.add(key, Header{Mod: 1})
 	}
 	require.Equal(t, 5, c.Len())
 	c.Keep(shard.Span{End: []byte("m")})
 	require.Equal(t, 2, c.Len())
-	_, ok := c.get([]byte("b"))
-	require.True(t, ok)
-	_, ok = c.get([]byte("m"))
-	require.False(t, ok)
+	require.NotNil(t, c.get([]byte("b")))
+	require.Nil(t, c.get([]byte("m")))
 	other := NewHeaderCache(budget)
 	for i := range 10 {
-		other.set(string([]byte{byte(i)}), Header{Mod: 1})
+		other.add(string([]byte{byte(i)}), Header{Mod: 1})
 	}
 	require.Equal(t, 5, other.Len(), "the other has its own two and all three of the budget")
+}
+
+// A header that is read now and then outlives any number that are not.
+func TestUsedHeadersStay(t *testing.T) {
+	c := NewHeaderCache(NewHeaderBudget(0, 10))
+	c.add("used", Header{Mod: 1})
+	for i := range 1000 {
+		require.NotNil(t, c.get([]byte("used")))
+		c.add(fmt.Sprint("key", i), Header{Mod: 2})
+		require.LessOrEqual(t, c.Len(), 10)
+	}
+	require.NotNil(t, c.get([]byte("key999")))
+	require.Nil(t, c.get([]byte("key900")))
 }

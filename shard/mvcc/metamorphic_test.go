@@ -134,6 +134,7 @@ func (p *player) update() {
 		p.m, p.rev = before, rev
 		return
 	}
+	require.NoError(p.t, w.Store())
 	require.NoError(p.t, p.e.Commit(b))
 	w.Finish()
 	require.LessOrEqual(p.t, p.cache.Len(), 8)
@@ -146,7 +147,7 @@ func (p *player) transaction(w *Writer) {
 	var sub uint32
 	for range 1 + p.rng.IntN(4) {
 		key := p.key()
-		h, exists := p.header(w, key)
+		found := p.find(w, key)
 		switch {
 		case p.rng.IntN(3) == 0:
 			p.fetchFrom(w, p.span(), p.readable(), p.options())
@@ -154,13 +155,13 @@ func (p *player) transaction(w *Writer) {
 			require.NoError(p.t, err)
 			p.same(p.m.keyValue(string(key), latest), kv)
 		case written[string(key)]:
-			require.ErrorIs(p.t, w.Put(key, nil, 0, h, exists), shard.ErrCorrupt, "a key is written once per revision")
-		case !exists || p.rng.IntN(3) > 0:
+			require.ErrorIs(p.t, w.Put(key, nil, 0, found), shard.ErrCorrupt, "a key is written once per revision")
+		case !found.Exists || p.rng.IntN(3) > 0:
 			value, lease := fmt.Sprintf("%d.%d", p.rev, sub), int64(p.rng.IntN(3))
 			if p.rng.IntN(10) == 0 {
 				value = ""
 			}
-			require.NoError(p.t, w.Put(key, []byte(value), lease, h, exists))
+			require.NoError(p.t, w.Put(key, []byte(value), lease, found))
 			p.m.put(string(key), value, lease, p.rev, sub)
 			written[string(key)] = true
 			sub++
@@ -174,18 +175,18 @@ func (p *player) transaction(w *Writer) {
 	p.changed(w, sub)
 }
 
-func (p *player) header(w *Writer, key []byte) (Header, bool) {
-	h, exists, err := w.Header(key)
+func (p *player) find(w *Writer, key []byte) Found {
+	found, err := w.Find(key)
 	require.NoError(p.t, err)
-	v := p.m.at(string(key), latest)
+	h, v := found.Header, p.m.at(string(key), latest)
 	if v == nil || v.Deleted { // a collected tombstone reads as no version at all
-		require.False(p.t, exists, "%q", key)
+		require.False(p.t, found.Exists, "%q", key)
 		require.True(p.t, h == Header{} || v != nil && h == v.Header, "%q: %+v", key, h)
-		return h, false
+		return found
 	}
-	require.True(p.t, exists, "%q", key)
+	require.True(p.t, found.Exists, "%q", key)
 	require.Equal(p.t, v.Header, h, "%q", key)
-	return h, true
+	return found
 }
 
 func (p *player) changed(w *Writer, n uint32) {

@@ -21,6 +21,7 @@ type overlay struct {
 // entry is a key and its versions, oldest first.
 type entry struct {
 	key      string
+	cached   *cached // what the cache remembers of the key
 	versions []version
 	first    [1]version // versions' room while there is one, as there mostly is
 }
@@ -56,26 +57,20 @@ func (e *entry) find(at shard.Revision) *version {
 	return nil
 }
 
-func (o *overlay) add(e *entry, key []byte, v version) {
-	if e == nil {
-		e = o.newEntry(string(key))
-		if o.byKey == nil {
-			o.byKey = make(map[string]*entry)
-		}
-		o.byKey[e.key] = e
-		o.sorted = o.sorted && o.entries[len(o.entries)-1].key < e.key
-		o.entries = append(o.entries, e)
-	}
-	e.versions = append(e.versions, v)
-}
-
-func (o *overlay) newEntry(key string) *entry {
+// add makes the entry of a key that has none.
+func (o *overlay) add(c *cached) *entry {
 	if len(o.block) == 0 {
 		o.block = make([]entry, min(max(1, len(o.entries)), 64)) // doubles what is there
 	}
 	e := &o.block[0]
 	o.block = o.block[1:]
-	e.key, e.versions = key, e.first[:0]
+	e.key, e.cached, e.versions = c.key, c, e.first[:0]
+	if o.byKey == nil {
+		o.byKey = make(map[string]*entry)
+	}
+	o.byKey[e.key] = e
+	o.sorted = o.sorted && o.entries[len(o.entries)-1].key < e.key
+	o.entries = append(o.entries, e)
 	return e
 }
 

@@ -27,12 +27,13 @@ func write(t testing.TB, e *engine.Engine, rev shard.Revision, lines ...string) 
 		if f[0] == "del" {
 			require.NoError(t, w.Delete([]byte(f[1])))
 		} else {
-			h, existed, err := w.Header([]byte(f[1]))
+			found, err := w.Find([]byte(f[1]))
 			require.NoError(t, err)
-			require.NoError(t, w.Put([]byte(f[1]), []byte(f[2]), 0, h, existed))
+			require.NoError(t, w.Put([]byte(f[1]), []byte(f[2]), 0, found))
 		}
 		rev++
 	}
+	require.NoError(t, w.Store())
 	require.NoError(t, e.Commit(b))
 	w.Finish()
 	return rev

@@ -12,11 +12,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// Writer collects the writes of one Raft update (many transactions) in one batch and
+// Writer collects the writes of one Raft update (many transactions) for one batch and
 // reads them back before the batch is committed. It is for one goroutine, and it is
 // the only writer of its keys while it lives.
 //
-// The caller ends it with Finish after committing the batch, or with Discard. Keys
+// The caller ends it with Store, a commit of the batch and Finish, or with Discard. Keys
 // and values given to Put and Delete must not change until then.
 type Writer struct {
 	r     engine.Reader
@@ -54,23 +54,39 @@ func (w *Writer) Begin(rev shard.Revision) {
 	w.rev, w.sub, w.changed = rev, 0, w.changed[:0]
 }
 
-// Header returns the latest version's header, this update's writes included, and
-// whether the key exists. Of a key that does not exist only that may be used: some
-// replicas still have its tombstone, others have collected it.
-func (w *Writer) Header(key []byte) (Header, bool, error) {
+// Found is a key's latest version, this update's writes included. Of a key that does not
+// exist only that may be used: some replicas still have its tombstone, others have
+// collected it.
+type Found struct {
+	Header Header
+	Exists bool
+	// Where the key was found, so that a write need not look for it again: what this update
+	// has written of it, or else what the cache remembers.
+	entry  *entry
+	cached *cached
+}
+
+// Find looks a key up. What it returns is good until the key is written.
+func (w *Writer) Find(key []byte) (Found, error) {
 	if e := w.over.get(key); e != nil {
 		h := e.last().header
-		return h, !h.Deleted, nil
+		return Found{Header: h, Exists: !h.Deleted, entry: e}, nil
 	}
-	if h, ok := w.cache.get(key); ok {
-		return h, exists(h), nil
+	c := w.cache.get(key)
+	if c == nil {
+		h, _, err := w.stored(key)
+		if err != nil {
+			return Found{}, fmt.Errorf("read header of key %q: %w", key, err)
+		}
+		c = w.cache.add(string(key), h)
 	}
-	h, _, err := w.stored(key)
-	if err != nil {
-		return Header{}, false, fmt.Errorf("read header of key %q: %w", key, err)
-	}
-	w.cache.set(string(key), h)
-	return h, exists(h), nil
+	return Found{Header: c.header, Exists: exists(c.header), cached: c}, nil
+}
+
+// Header returns the latest version's header and whether the key exists, as Find does.
+func (w *Writer) Header(key []byte) (Header, bool, error) {
+	f, err := w.Find(key)
+	return f.Header, f.Exists, err
 }
 
 // exists tells an existing key's header from a tombstone and from no version at all.
@@ -118,7 +134,7 @@ func (w *Writer) Get(key []byte) (*mvccpb.KeyValue, error) {
 		v := e.last()
 		return keyValue(key, v.header, v.value), nil
 	}
-	if h, ok := w.cache.get(key); ok && !exists(h) {
+	if c := w.cache.get(key); c != nil && !exists(c.header) {
 		return nil, nil
 	}
 	h, value, err := w.stored(key)
@@ -138,48 +154,62 @@ func keyValue(key []byte, h Header, value []byte) *mvccpb.KeyValue {
 	return kv
 }
 
-// Put writes the key's next version. prev and existed are what Header returned.
-func (w *Writer) Put(key, value []byte, lease int64, prev Header, existed bool) error {
+// Put writes the key's next version. prev is what Find returned.
+func (w *Writer) Put(key, value []byte, lease int64, prev Found) error {
 	h := Header{Create: w.rev, Mod: w.rev, Version: 1, Lease: lease, Sub: w.sub}
-	if existed {
-		h.Create, h.Version = prev.Create, prev.Version+1
+	if prev.Exists {
+		h.Create, h.Version = prev.Header.Create, prev.Header.Version+1
 	}
-	return w.write(key, h, value, prev, existed)
+	return w.write(key, h, value, prev)
 }
 
 // Delete writes a tombstone. The caller knows that the key exists.
 func (w *Writer) Delete(key []byte) error {
-	prev, existed, err := w.Header(key)
+	prev, err := w.Find(key)
 	if err != nil {
 		return err
 	}
-	if !existed {
+	if !prev.Exists {
 		return fmt.Errorf("delete key %q at revision %s: %w", key, w.rev, shard.ErrKeyNotFound)
 	}
-	return w.write(key, Header{Mod: w.rev, Sub: w.sub, Deleted: true}, nil, prev, true)
+	return w.write(key, Header{Mod: w.rev, Sub: w.sub, Deleted: true}, nil, prev)
 }
 
-func (w *Writer) write(key []byte, h Header, value []byte, prev Header, existed bool) error {
-	e := w.over.get(key)
-	before := prev.Mod
-	if e != nil {
-		before = max(before, e.last().header.Mod)
-	}
-	if before >= h.Mod { // V1
+func (w *Writer) write(key []byte, h Header, value []byte, prev Found) error {
+	if before := prev.Header.Mod; before >= h.Mod { // V1
 		return fmt.Errorf("write key %q at revision %s after revision %s: %w", key, h.Mod, before, shard.ErrCorrupt)
 	}
-	var header [recordHeaderMax]byte
-	rec := appendHeader(header[:0], h)
-	op := w.b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(value))
-	engine.AppendDataKey(op.Key[:0], key, h.Mod)
-	copy(op.Value[copy(op.Value, rec):], value)
-	if err := op.Finish(); err != nil {
-		return fmt.Errorf("write key %q at revision %s: %w", key, h.Mod, err)
+	e := prev.entry
+	if e == nil {
+		e = w.over.add(prev.cached)
 	}
-	w.over.add(e, key, version{header: h, value: value})
-	w.changed = append(w.changed, Change{Key: key, Header: h, Value: value, Prev: prev, Existed: existed})
+	e.versions = append(e.versions, version{header: h, value: value})
+	w.changed = append(w.changed, Change{Key: key, Header: h, Value: value, Prev: prev.Header, Existed: prev.Exists})
 	w.sub++
 	return nil
+}
+
+// Store puts all that was written into the batch, in the engine's order: of two keys that
+// are neighbours the second is quickly found in the engine's skip list, and finding keys
+// there is most of what a commit costs. Nothing may be written afterwards.
+func (w *Writer) Store() error {
+	for _, e := range w.over.within(shard.Everything()) {
+		for i := len(e.versions) - 1; i >= 0; i-- {
+			if err := w.store(e.key, &e.versions[i]); err != nil {
+				return fmt.Errorf("write key %q at revision %s: %w", e.key, e.versions[i].header.Mod, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *Writer) store(key string, v *version) error {
+	var header [recordHeaderMax]byte
+	rec := appendHeader(header[:0], v.header)
+	op := w.b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(v.value))
+	engine.AppendDataKey(op.Key[:0], []byte(key), v.header.Mod)
+	copy(op.Value[copy(op.Value, rec):], v.value)
+	return op.Finish()
 }
 
 // Fetch reads a span at a revision, this update's writes included; 0 is the latest.
@@ -208,7 +238,7 @@ func (w *Writer) Changed() []Change { return w.changed }
 // the new headers (V4).
 func (w *Writer) Finish() {
 	for _, e := range w.over.entries {
-		w.cache.set(e.key, e.last().header)
+		e.cached.header = e.last().header // if it is not in the cache any more, nobody sees it
 	}
 	w.Discard()
 }
