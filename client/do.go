@@ -152,44 +152,61 @@ func (c *Client) start(ctx context.Context, op *Op, done func(Result, error)) ro
 	}
 	switch op.kind {
 	case put:
-		return c.router.StartPut(ctx, op.put, func(r *pb.PutResponse, err error) { conclude(op, done, putResult, r, err) })
+		return c.router.StartPut(ctx, op.put, func(r *pb.PutResponse, err error) { conclude(c, op, done, putResult, r, err) })
 	case get:
-		return c.startGet(ctx, op, func(r *pb.RangeResponse, err error) { conclude(op, done, getResult, r, err) })
+		return c.startGet(ctx, op, func(r *pb.RangeResponse, err error) { conclude(c, op, done, getResult, r, err) })
 	case del:
-		return c.router.StartDeleteRange(ctx, op.del, func(r *pb.DeleteRangeResponse, err error) { conclude(op, done, deleteResult, r, err) })
+		return c.router.StartDeleteRange(ctx, op.del, func(r *pb.DeleteRangeResponse, err error) { conclude(c, op, done, deleteResult, r, err) })
 	default:
-		return c.router.StartTxn(ctx, op.txn, func(r *pb.TxnResponse, err error) { conclude(op, done, txnResult, r, err) })
+		return c.router.StartTxn(ctx, op.txn, func(r *pb.TxnResponse, err error) { conclude(c, op, done, txnResult, r, err) })
 	}
 }
 
-func conclude[R any](op *Op, done func(Result, error), result func(R) Result, response R, err error) {
+func conclude[R any](c *Client, op *Op, done func(Result, error), result func(R) Result, response R, err error) {
 	if err != nil {
-		done(Result{}, op.explain(err))
+		done(Result{}, c.explain(op, err))
 		return
 	}
 	done(result(response), nil)
 }
 
-// startGet reads at a time as at its revision. If that was not reached yet, and is not in
-// the future, what is there is what there was.
+// startGet reads at a time as at its revision.
 func (c *Client) startGet(ctx context.Context, op *Op, done func(*pb.RangeResponse, error)) router.Call {
-	if op.at.IsZero() {
-		return c.router.StartRange(ctx, op.get, done)
-	}
 	return c.router.StartRange(ctx, op.get, func(r *pb.RangeResponse, err error) {
-		if !errors.Is(err, shard.ErrFutureRevision) || op.at.After(time.Now()) {
+		if !op.notYet(err) {
 			done(r, err)
 			return
 		}
-		latest := rangeLatest(op.get)
-		c.router.StartRange(ctx, latest, done)
+		if !c.spawn(func() {
+			latest, err := c.latest(ctx, op)
+			if err != nil {
+				done(nil, err)
+				return
+			}
+			done(c.router.Range(ctx, latest))
+		}) {
+			done(nil, closedError{})
+		}
 	})
 }
 
-// rangeLatest is a range of the latest state.
-func rangeLatest(r *pb.RangeRequest) *pb.RangeRequest {
+// notYet reports whether a read at a time failed because no revision has come to it, and the
+// time is not in the future.
+func (o *Op) notYet(err error) bool {
+	return errors.Is(err, shard.ErrFutureRevision) && !o.at.IsZero() && !o.at.After(time.Now())
+}
+
+// latest is a read at a time that no revision had come to: at the latest one there is. If
+// there has been a later one meanwhile, it is no longer too early to read at the time itself.
+func (c *Client) latest(ctx context.Context, op *Op) (*pb.RangeRequest, error) {
+	rev, err := c.router.Latest(ctx, []shard.Span{op.span()})
+	if err != nil {
+		return nil, err
+	}
+	r := op.get
 	return &pb.RangeRequest{
 		Key: r.Key, RangeEnd: r.RangeEnd, Limit: r.Limit, SortOrder: r.SortOrder, SortTarget: r.SortTarget,
 		Serializable: r.Serializable, KeysOnly: r.KeysOnly, CountOnly: r.CountOnly,
-	}
+		Revision: min(r.Revision, int64(rev)),
+	}, nil
 }

@@ -13,9 +13,11 @@ import (
 // What operations end with, besides *UnknownOutcomeError, are errors of package shard
 // (shard.ErrUnavailable, shard.ErrCompacted, …), of etcd where etcd refuses by itself
 // (package rpctypes: an empty key, a request that is too large), *txn.CrossShardError, and
-// the caller's context's. In all of these cases nothing was applied.
+// the caller's context's. In all of these cases nothing was applied. A node that is stopping
+// is unavailable.
 
-// ErrClosed ends what comes after Close.
+// ErrClosed ends what the client's Close finds unfinished and not sent, and what comes after
+// it. What has been sent without an answer ends with an *UnknownOutcomeError.
 var ErrClosed = errors.New("the client is closed")
 
 // ErrSessionOver ends what a session waited for when its lease may have ended.
@@ -44,13 +46,32 @@ func (e *UnknownOutcomeError) Error() string { return fmt.Sprintf("%s %.64q: %v"
 // Unwrap makes errors.Is(err, shard.ErrUnknownOutcome) true.
 func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
 
-// explain gives an error its type (X1).
-func (o *Op) explain(err error) error {
-	if err == nil {
-		return nil
-	}
+// explain gives the error of an operation its type (X1).
+func (c *Client) explain(o *Op, err error) error {
 	if errors.Is(err, shard.ErrUnknownOutcome) {
 		return &UnknownOutcomeError{Op: o.kind.String(), Key: o.firstKey(), Err: err}
 	}
+	return c.ended(err)
+}
+
+// ended is why something ended of which nothing was applied.
+func (c *Client) ended(err error) error {
+	switch {
+	case err == nil || errors.Is(err, ErrClosed):
+		return err
+	case c.isClosed():
+		return fmt.Errorf("%w: %v", ErrClosed, err)
+	case errors.Is(err, shard.ErrStopped):
+		return fmt.Errorf("%w: %w", shard.ErrUnavailable, err)
+	}
 	return err
+}
+
+func (c *Client) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
 }

@@ -2,9 +2,19 @@ package client_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,33 +26,55 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Nobody answers, or somebody else does: operations say so, in time, and were not sent.
+// Nobody answers, or somebody else does: operations say so, and why, in time, and were not
+// sent.
 func TestWrongEndpoints(t *testing.T) {
 	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
-	require.NoError(t, err)
-	defer silent.Close()
-	for name, endpoint := range map[string]string{
-		"nobody": testcluster.Lease(t), "a peer port": c.Node(1).PeerAddr(), "silence": silent.Addr().String(),
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	authority, expired := expiredCertificate(t)
+	withExpired := answering(t, func(conn net.Conn) {
+		_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{expired}, NextProtos: []string{"h2"}}).Handshake()
+	})
+	for name, w := range map[string]struct {
+		endpoint string
+		tls      *tls.Config
+		why      string
+	}{
+		"nobody":      {endpoint: testcluster.Lease(t), why: "connection refused"},
+		"a peer port": {endpoint: c.Node(1).PeerAddr(), why: "Native"},
+		"HTTP/1":      {endpoint: web.Listener.Addr().String(), why: "error reading server preface"},
+		"garbage": {endpoint: answering(t, func(conn net.Conn) { _, _ = conn.Write([]byte("220 smtp ready\r\n")) }),
+			why: "error reading server preface"},
+		"silence":                {endpoint: answering(t, func(net.Conn) {}), why: "deadline"},
+		"an expired certificate": {endpoint: withExpired, tls: &tls.Config{RootCAs: authority}, why: "certificate has expired"},
+		"no TLS where it is":     {endpoint: withExpired, why: "preface"},
+		"TLS where it is not":    {endpoint: "https://" + c.Node(1).ClientAddr(), why: "handshake failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cl, err := client.New(client.Config{Endpoints: []string{endpoint}})
+			cl, err := client.New(client.Config{Endpoints: []string{w.endpoint}, TLS: w.tls})
 			require.NoError(t, err)
 			defer cl.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			for _, o := range cl.Batch(ctx, client.Put("k", nil), client.Get("k"), client.Delete("k")) {
-				require.ErrorIs(t, o.Err, context.DeadlineExceeded)
-				var unknown *client.UnknownOutcomeError
-				require.NotErrorAs(t, o.Err, &unknown)
-			}
+			testcluster.Eventually(t, "operations to say why", func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+				defer cancel()
+				for _, o := range cl.Batch(ctx, client.Put("k", nil), client.Get("k"), client.Delete("k")) {
+					require.ErrorIs(t, o.Err, context.DeadlineExceeded)
+					var unknown *client.UnknownOutcomeError
+					require.NotErrorAs(t, o.Err, &unknown)
+					if !strings.Contains(o.Err.Error(), w.why) {
+						return fmt.Errorf("it says %w", o.Err)
+					}
+				}
+				return nil
+			})
 		})
 	}
 	t.Run("one of them is right", func(t *testing.T) {
 		t.Parallel()
 		cl := connect(t, c, func(cfg *client.Config) {
-			cfg.Endpoints = []string{testcluster.Lease(t), c.Node(1).PeerAddr(), c.Node(1).ClientAddr()}
+			cfg.Endpoints = []string{testcluster.Lease(t), web.Listener.Addr().String(), c.Node(1).PeerAddr(), c.Node(1).ClientAddr()}
 		})
 		_, err := cl.Put(t.Context(), "k", nil)
 		require.NoError(t, err)
@@ -55,44 +87,166 @@ func TestWrongEndpoints(t *testing.T) {
 	})
 }
 
-// X5: what is under way when the client is closed ends, and what comes later is refused.
-func TestClose(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
-	cl := connect(t, c)
-	_, err := cl.Put(t.Context(), "k", nil)
+// answering is the address of something that takes connections and does this with them.
+func answering(t *testing.T, with func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	watched := make(chan error, 1)
-	go func() {
-		for _, err := range cl.Watch(t.Context(), "k") {
+	var conns sync.Map
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
 			if err != nil {
-				watched <- err
+				return
+			}
+			conns.Store(conn, nil)
+			serving.Go(func() {
+				with(conn)
+				_, _ = io.Copy(io.Discard, conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		conns.Range(func(conn, _ any) bool {
+			conn.(net.Conn).Close()
+			return true
+		})
+		serving.Wait()
+	})
+	return l.Addr().String()
+}
+
+// expiredCertificate is one of 127.0.0.1 that was good until yesterday, and who vouches for it.
+func expiredCertificate(t *testing.T) (*x509.CertPool, tls.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	require.NoError(t, err)
+	signed, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(signed)
+	return pool, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// X5: what is under way when the client is closed ends, with ErrClosed or, if it was sent, with
+// an unknown outcome, and what comes later is refused.
+func TestClose(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 1, Splits: "uniform:4"})
+	cl := connect(t, c)
+	ctx := t.Context()
+	_, err := cl.Put(ctx, "k", nil)
+	require.NoError(t, err)
+	lease, err := cl.Grant(ctx, time.Minute)
+	require.NoError(t, err)
+	session, err := cl.NewSession(ctx, time.Minute)
+	require.NoError(t, err)
+	scan := func() (err error) {
+		for _, err = range cl.Scan(ctx, "", client.WithPrefix()) {
+			if err != nil {
+				return err
 			}
 		}
-	}()
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() {
-			for {
-				if _, err := cl.Put(t.Context(), "k", nil); err != nil {
-					var unknown *client.UnknownOutcomeError
-					if !errors.Is(err, client.ErrClosed) && !errors.As(err, &unknown) && !errors.Is(err, shard.ErrStopped) {
-						t.Errorf("a put ended with %v", err)
-					}
-					return
+		return nil
+	}
+	watch := func() (err error) {
+		for _, err = range cl.Watch(ctx, "", client.WithPrefix()) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var mayBeUnknown, certain []func() error
+	add := func(to *[]func() error, what ...func() error) { *to = append(*to, what...) }
+	add(&mayBeUnknown,
+		func() error { _, err := cl.Put(ctx, "k", nil); return err },
+		func() error { _, err := cl.Delete(ctx, "", client.WithPrefix()); return err },
+		func() error { _, err := cl.Txn(ctx, nil, []client.Op{client.Put("k", nil)}, nil); return err },
+	)
+	add(&certain, scan, watch,
+		func() error { _, err := cl.Get(ctx, "k"); return err },
+		func() error { _, err := cl.Get(ctx, "", client.WithPrefix()); return err },
+		func() error { _, err := cl.Get(ctx, "k", client.AtTime(time.Now())); return err },
+		func() error { _, err := cl.Renew(ctx, lease); return err },
+		func() error {
+			for _, err := range cl.WatchShards(ctx, &client.Position{}, "", client.WithPrefix()) {
+				if err != nil {
+					return err
 				}
+			}
+			return nil
+		},
+	)
+	var wg sync.WaitGroup
+	until := func(f func() error, check func(error)) {
+		for range 8 {
+			wg.Go(func() {
+				for {
+					if err := f(); err != nil {
+						check(err)
+						return
+					}
+				}
+			})
+		}
+	}
+	for i, f := range mayBeUnknown {
+		until(f, func(err error) {
+			var unknown *client.UnknownOutcomeError
+			if !errors.Is(err, client.ErrClosed) && !errors.As(err, &unknown) {
+				t.Errorf("write %d ended with %v", i, err)
+			}
+		})
+	}
+	for i, f := range certain {
+		until(f, func(err error) {
+			if !errors.Is(err, client.ErrClosed) {
+				t.Errorf("read %d ended with %v", i, err)
 			}
 		})
 	}
 	for range 100 { // some of them are surely under way
-		_, err := cl.Get(t.Context(), "k")
+		_, err := cl.Get(ctx, "k")
 		require.NoError(t, err)
 	}
 	cl.Close()
 	wg.Wait()
-	require.ErrorIs(t, <-watched, client.ErrClosed)
-	_, err = cl.Get(t.Context(), "k")
+	<-session.Done()
+	_, err = cl.Grant(ctx, time.Minute)
 	require.ErrorIs(t, err, client.ErrClosed)
+	require.ErrorIs(t, cl.Revoke(ctx, lease), client.ErrClosed)
+	_, err = cl.NewSession(ctx, time.Minute)
+	require.ErrorIs(t, err, client.ErrClosed)
+	for i, f := range append(mayBeUnknown, certain...) {
+		require.ErrorIs(t, f(), client.ErrClosed, "%d", i)
+	}
 	cl.Close()
+}
+
+// What a node refuses was not done, also where it refuses in etcd's words.
+func TestRefusedGrants(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
+	cl := connect(t, c)
+	c.Node(1).Disk.SetFree(1 << 20)
+	testcluster.Eventually(t, "the node to see that its disk is full", func(ctx context.Context) error {
+		_, err := cl.Grant(ctx, time.Minute)
+		if errors.Is(err, shard.ErrNoSpace) {
+			var unknown *client.UnknownOutcomeError
+			require.NotErrorAs(t, err, &unknown)
+			return nil
+		}
+		return fmt.Errorf("it said %v", err)
+	})
+	_, err := cl.Put(t.Context(), "k", nil)
+	require.ErrorIs(t, err, shard.ErrNoSpace)
 }
 
 // A put that is under way when its caller leaves may be applied; one that was never sent is
@@ -138,53 +292,70 @@ func TestCancelledInFlight(t *testing.T) {
 	})
 }
 
-// A batch over shards of which some have lost their quorum: theirs fail, one by one, and
-// all others succeed.
+// A batch over fifty shards of which some have lost their quorum: theirs fail, one by one, and
+// all others succeed. What has certainly failed was not applied, and nothing was twice.
 func TestBatchWithoutQuorum(t *testing.T) {
-	c := testcluster.Start(t, testcluster.Options{Nodes: 5, Splits: "uniform:8"})
+	const shards = 50
+	c := testcluster.Start(t, testcluster.Options{Nodes: 5, Splits: fmt.Sprintf("uniform:%d", shards)})
 	cl := connect(t, c)
-	ops := make([]client.Op, 64)
+	key := func(i int) string {
+		middle := (i*2 + 1) * 0x10000 / (2 * shards)
+		return string([]byte{byte(middle >> 8), byte(middle)})
+	}
+	ops := make([]client.Op, shards)
 	for i := range ops {
-		ops[i] = client.Put(spread(i%8, fmt.Sprint(i)), nil)
+		ops[i] = client.Put(key(i), nil)
 	}
 	for i, o := range cl.Batch(t.Context(), ops...) {
 		require.NoError(t, o.Err, "operation %d", i)
 	}
 	m := c.Node(1).Inside().Map()
-	quorum := func(i int) bool {
+	require.Len(t, m.Shards(), shards)
+	var with [shards]bool
+	for i := range with {
 		alive := 0
-		for _, r := range m.Lookup([]byte(spread(i, ""))).Replicas {
+		for _, r := range m.Lookup([]byte(key(i))).Replicas {
 			if r.Node != c.Node(4).Inside().ID() && r.Node != c.Node(5).Inside().ID() {
 				alive++
 			}
 		}
-		return alive >= 2
+		with[i] = alive >= 2
 	}
-	with := make(map[int]bool)
-	for i := range 8 {
-		with[i] = quorum(i)
-	}
-	require.Contains(t, with, 0)
+	require.Contains(t, with, true)
+	require.Contains(t, with, false)
 	c.Node(4).Stop()
 	c.Node(5).Stop()
-	// The rest elects leaders first.
-	for i := range 8 {
+	for i := range with { // they elect leaders first
 		if with[i] {
 			testcluster.Eventually(t, "a leader", func(ctx context.Context) error {
-				_, err := cl.Put(ctx, spread(i, "again"), nil)
+				_, err := cl.Put(ctx, key(i)+"led", nil)
 				return err
 			})
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	for i, o := range cl.Batch(ctx, ops...) {
-		if with[i%8] {
+	outcomes := cl.Batch(ctx, ops...)
+	c.StartSome(t, c.Node(4), c.Node(5))
+	for i, o := range outcomes {
+		var got client.Result
+		testcluster.Eventually(t, "all to be served again", func(ctx context.Context) (err error) {
+			got, err = cl.Get(ctx, key(i))
+			return err
+		})
+		var unknown *client.UnknownOutcomeError
+		switch {
+		case with[i]:
 			require.NoError(t, o.Err, "operation %d, of a shard with a quorum", i)
-			continue
+			require.Equal(t, int64(2), got.KV().Version)
+			require.Equal(t, o.Result.Revision, got.KV().ModRevision)
+		case errors.As(o.Err, &unknown): // it came to a leader that had not noticed
+			require.LessOrEqual(t, got.KV().Version, int64(2))
+			require.Equal(t, key(i), unknown.Key)
+		default:
+			require.ErrorIs(t, o.Err, context.DeadlineExceeded, "operation %d, of a shard without one", i)
+			require.Equal(t, int64(1), got.KV().Version, "it was not applied")
 		}
-		require.Error(t, o.Err, "operation %d, of a shard without one", i)
-		require.ErrorIs(t, o.Err, context.DeadlineExceeded)
 	}
 }
 

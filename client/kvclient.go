@@ -13,6 +13,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/etcderr"
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
@@ -45,9 +46,13 @@ func within[Q, R any](ctx context.Context, req Q, start func(context.Context, Q,
 }
 
 // told is the error that etcd's client is told. Once its own context has ended that is why, as
-// if gRPC had waited for a node: of a write it does not say more.
-func told(ctx context.Context, err error, mapped error) error {
-	if ctx.Err() != nil && !errors.Is(err, ErrClosed) {
+// if gRPC had waited for a node: of a write it does not say more. What a closed client has not
+// sent ends as a call on a closed connection does.
+func (k kvClient) told(ctx context.Context, err error, mapped error) error {
+	switch {
+	case k.client.isClosed() && !errors.Is(err, shard.ErrUnknownOutcome):
+		return status.Error(codes.Canceled, ErrClosed.Error())
+	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return mapped
@@ -62,7 +67,7 @@ func (k kvClient) Range(ctx context.Context, req *pb.RangeRequest, _ ...grpc.Cal
 	}
 	resp, err := within(ctx, req, k.client.router.StartRange)
 	if err != nil {
-		return nil, told(ctx, err, etcderr.Read(ctx, err))
+		return nil, k.told(ctx, err, etcderr.Read(ctx, err))
 	}
 	k.fill(resp.Header)
 	return resp, nil
@@ -74,7 +79,7 @@ func (k kvClient) Put(ctx context.Context, req *pb.PutRequest, _ ...grpc.CallOpt
 	}
 	resp, err := within(ctx, req, k.client.router.StartPut)
 	if err != nil {
-		return nil, told(ctx, err, etcderr.Write(err))
+		return nil, k.told(ctx, err, etcderr.Write(err))
 	}
 	k.fill(resp.Header)
 	return resp, nil
@@ -86,7 +91,7 @@ func (k kvClient) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest, _
 	}
 	resp, err := within(ctx, req, k.client.router.StartDeleteRange)
 	if err != nil {
-		return nil, told(ctx, err, etcderr.Write(err))
+		return nil, k.told(ctx, err, etcderr.Write(err))
 	}
 	k.fill(resp.Header)
 	return resp, nil
@@ -98,7 +103,7 @@ func (k kvClient) Txn(ctx context.Context, req *pb.TxnRequest, _ ...grpc.CallOpt
 	}
 	resp, err := within(ctx, req, k.client.router.StartTxn)
 	if err != nil {
-		return nil, told(ctx, err, etcderr.Write(err))
+		return nil, k.told(ctx, err, etcderr.Write(err))
 	}
 	k.fill(resp.Header)
 	return resp, nil
@@ -108,7 +113,7 @@ func (k kvClient) Txn(ctx context.Context, req *pb.TxnRequest, _ ...grpc.CallOpt
 func (k kvClient) Compact(ctx context.Context, req *pb.CompactionRequest, opts ...grpc.CallOption) (*pb.CompactionResponse, error) {
 	conn, err := k.client.anyNode(ctx)
 	if err != nil {
-		return nil, etcderr.Write(err)
+		return nil, k.told(ctx, err, etcderr.Write(err))
 	}
 	return pb.NewKVClient(conn).Compact(ctx, req, opts...)
 }
@@ -120,7 +125,7 @@ func (k kvClient) RangeStream(ctx context.Context, req *pb.RangeRequest, _ ...gr
 	if err := txn.CheckRange(req); err != nil {
 		return nil, err
 	}
-	s := &rangeStream{ctx: ctx, chunks: make(chan *pb.RangeResponse), ended: make(chan struct{})}
+	s := &rangeStream{kv: k, ctx: ctx, chunks: make(chan *pb.RangeResponse), ended: make(chan struct{})}
 	if !k.client.spawn(func() {
 		defer close(s.ended)
 		s.err = k.client.router.RangeStream(ctx, req, func(chunk *pb.RangeResponse) error {
@@ -137,13 +142,14 @@ func (k kvClient) RangeStream(ctx context.Context, req *pb.RangeRequest, _ ...gr
 			}
 		})
 	}) {
-		return nil, etcderr.Read(ctx, closedError{})
+		return nil, k.told(ctx, closedError{}, nil)
 	}
 	return s, nil
 }
 
 // rangeStream is a stream of chunks that nobody sends.
 type rangeStream struct {
+	kv     kvClient
 	ctx    context.Context
 	chunks chan *pb.RangeResponse
 	ended  chan struct{}
@@ -159,7 +165,7 @@ func (s *rangeStream) Recv() (*pb.RangeStreamResponse, error) {
 		if s.err == nil {
 			return nil, io.EOF
 		}
-		return nil, etcderr.Read(s.ctx, s.err)
+		return nil, s.kv.told(s.ctx, s.err, etcderr.Read(s.ctx, s.err))
 	}
 }
 

@@ -44,6 +44,12 @@ func (c *Client) Revoke(ctx context.Context, lease int64) error {
 // leaseError gives an answer of etcd's Lease service the words of this package. What says
 // neither that it is done nor that it is refused may have been done.
 func leaseError(err error) error {
+	switch told := rpctypes.Error(err); {
+	case errors.Is(told, rpctypes.ErrTooManyRequests):
+		return shard.ErrOverloaded
+	case errors.Is(told, rpctypes.ErrNoSpace):
+		return shard.ErrNoSpace
+	}
 	switch status.Code(err) {
 	case codes.NotFound:
 		return shard.ErrLeaseNotFound
@@ -58,7 +64,7 @@ func leaseError(err error) error {
 func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) {
 	ttls, _, err := c.router.KeepAlive(ctx, []int64{lease})
 	if err != nil {
-		return 0, fmt.Errorf("renew lease %x: %w", lease, err)
+		return 0, fmt.Errorf("renew lease %x: %w", lease, c.ended(err))
 	}
 	if ttls[0] <= 0 {
 		return 0, fmt.Errorf("renew lease %x: %w", lease, shard.ErrLeaseNotFound)

@@ -9,12 +9,12 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// errStopped ends a scan whose reader has had enough.
-var errStopped = errors.New("the reader has stopped")
+// errEnough ends a scan whose reader wants no more.
+var errEnough = errors.New("the reader wants no more")
 
 // Scan yields the keys of a span one by one, in key order, from one snapshot, and holds no
-// more than about a megabyte of them. Its options are those of Get but Descending and
-// CountOnly.
+// more than about a megabyte of them. Its options are those of Get, AtTime too, but Descending
+// and CountOnly.
 func (c *Client) Scan(ctx context.Context, key string, options ...Option) iter.Seq2[*mvccpb.KeyValue, error] {
 	return func(yield func(*mvccpb.KeyValue, error) bool) {
 		op := Get(key, options...)
@@ -25,16 +25,23 @@ func (c *Client) Scan(ctx context.Context, key string, options ...Option) iter.S
 			yield(nil, err)
 			return
 		}
-		err := c.router.RangeStream(ctx, op.get, func(chunk *pb.RangeResponse) error {
+		each := func(chunk *pb.RangeResponse) error {
 			for _, kv := range chunk.Kvs {
 				if !yield(kv, nil) {
-					return errStopped
+					return errEnough
 				}
 			}
 			return nil
-		})
-		if err != nil && !errors.Is(err, errStopped) {
-			yield(nil, op.explain(err))
+		}
+		err := c.router.RangeStream(ctx, op.get, each)
+		if op.notYet(err) { // then nothing was yielded
+			var latest *pb.RangeRequest
+			if latest, err = c.latest(ctx, &op); err == nil {
+				err = c.router.RangeStream(ctx, latest, each)
+			}
+		}
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(nil, c.ended(err))
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (c *Client) Watch(ctx context.Context, key string, options ...Option) iter.
 			select {
 			case <-kick:
 			case <-ctx.Done():
-				yield(Changes{}, context.Cause(ctx))
+				yield(Changes{}, c.ended(context.Cause(ctx)))
 				return
 			}
 			changes, err := w.Poll(pollEvents)
@@ -75,17 +75,7 @@ func (c *Client) watchFrom(ctx context.Context, op *Op) (shard.Revision, error) 
 	}
 	now, err := c.router.Settle(ctx, op.span())
 	if err != nil {
-		return 0, fmt.Errorf("watch %.64q: %w", op.get.Key, err)
+		return 0, fmt.Errorf("watch %.64q: %w", op.get.Key, c.ended(err))
 	}
 	return now + 1, nil
-}
-
-// ended is why a watch ended.
-func (c *Client) ended(err error) error {
-	select {
-	case <-c.closed:
-		return ErrClosed
-	default:
-		return err
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
@@ -134,6 +135,7 @@ func testScan(t *testing.T, cl *client.Client) {
 	putAll(t, cl, "scan", 64)
 	all, err := cl.Get(ctx, "", client.WithPrefix())
 	require.NoError(t, err)
+	between := time.Now()
 	i := 0
 	for kv, err := range cl.Scan(ctx, "", client.WithPrefix(), client.AtRevision(all.Revision)) {
 		require.NoError(t, err)
@@ -141,6 +143,19 @@ func testScan(t *testing.T, cl *client.Client) {
 		i++
 	}
 	require.Len(t, all.KVs, i)
+	then := func(at time.Time) (kvs []*mvccpb.KeyValue) {
+		for kv, err := range cl.Scan(ctx, "", client.WithPrefix(), client.AtTime(at)) {
+			require.NoError(t, err)
+			kvs = append(kvs, kv)
+		}
+		return kvs
+	}
+	require.Equal(t, all.KVs, then(time.Now()), "nothing was written since")
+	putAll(t, cl, "scan", 64)
+	require.Equal(t, all.KVs, then(between), "as it was then")
+	for _, err := range cl.Scan(ctx, "", client.WithPrefix(), client.AtTime(time.Now().Add(time.Hour))) {
+		require.ErrorIs(t, err, shard.ErrFutureRevision)
+	}
 	for range cl.Scan(ctx, "", client.WithPrefix()) {
 		break // enough
 	}

@@ -78,7 +78,7 @@ func (c *Client) WatchShards(ctx context.Context, where *Position, key string, o
 		for {
 			parts, err := due.take(ctx)
 			if err != nil {
-				yield(PartChanges{}, err)
+				yield(PartChanges{}, c.ended(err))
 				return
 			}
 			for _, i := range parts {
@@ -107,7 +107,7 @@ func (c *Client) begin(ctx context.Context, where *Position, op *Op) error {
 	}
 	places, err := c.cache.Cover(ctx, op.span())
 	if err != nil {
-		return fmt.Errorf("watch %.64q: %w", op.get.Key, err)
+		return fmt.Errorf("watch %.64q: %w", op.get.Key, c.ended(err))
 	}
 	where.Format = positionFormat
 	rest := op.span()

@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/etcd/client/v3/mirror"
 	"go.etcd.io/etcd/client/v3/namespace"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/client/etcd"
@@ -34,6 +36,26 @@ func TestEtcdPrograms(t *testing.T) {
 	t.Run("namespace", func(t *testing.T) { testNamespace(t, cli, plain) })
 	t.Run("mirror", func(t *testing.T) { testMirror(t, cli) })
 	t.Run("errors", func(t *testing.T) { testErrors(t, cli) })
+}
+
+// A closed client ends what it has not sent as etcd's does: it says nothing of a write that it
+// does not know.
+func TestClosed(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
+	cli, err := etcd.New(client.Config{Endpoints: c.Endpoints()})
+	require.NoError(t, err)
+	ctx := t.Context()
+	_, err = cli.Put(ctx, "k", "v")
+	require.NoError(t, err)
+	require.NoError(t, cli.Close())
+	_, put := cli.Put(ctx, "k", "v")
+	_, get := cli.Get(ctx, "k")
+	_, del := cli.Delete(ctx, "k")
+	_, txn := cli.Txn(ctx).Then(clientv3.OpPut("k", "v")).Commit()
+	_, compact := cli.Compact(ctx, 2)
+	for i, err := range []error{put, get, del, txn, compact} {
+		require.Equal(t, codes.Canceled, status.Code(err), "%d: %v", i, err)
+	}
 }
 
 // Both clients see the same store, and answers that differ in nothing but who answered.
