@@ -55,6 +55,7 @@ func TestAnIdleShardIsClosedForABusyOne(t *testing.T) {
 		c.take(64)
 		bubble.Pass(time.Hour)
 		require.Zero(t, w.closed(), "an idle cluster writes nothing")
+		require.True(t, c.watch.Span().Equal(shard.Everything()))
 		last := w.put("a")
 		c.until(last)
 		require.Equal(t, "a ", c.keys())
