@@ -26,6 +26,9 @@ func (r *Router) Compacted() shard.Revision {
 	return r.cfg.Compactions.Compacted()
 }
 
+// Seen is the largest revision that this process has seen.
+func (r *Router) Seen() shard.Revision { return r.cfg.Revisions.Seen() }
+
 // Locate returns the place of the shard that owns key, as far as the cache knows.
 func (r *Router) Locate(ctx context.Context, key []byte) (Place, error) {
 	return r.cfg.Cache.Lookup(ctx, key)

@@ -278,8 +278,8 @@ func TestWatchProgressRequest(t *testing.T) {
 	require.Equal(t, "-1@42", w.next())
 
 	f.watches.do(func() { f.watches.mu.behind["b"] = 42 })
-	f.watches.put("1", "a")
 	f.watches.put("2", "b")
+	f.watches.put("1", "a")
 	require.Equal(t, "0@44 put a=1", w.next())
 	w.askProgress()
 	f.aimed(t)

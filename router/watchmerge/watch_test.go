@@ -55,6 +55,7 @@ func TestAnIdleShardIsClosedForABusyOne(t *testing.T) {
 		c.take(64)
 		bubble.Pass(time.Hour)
 		require.Zero(t, w.closed(), "an idle cluster writes nothing")
+		require.True(t, c.watch.Span().Equal(shard.Everything()))
 		last := w.put("a")
 		c.until(last)
 		require.Equal(t, "a ", c.keys())
@@ -72,6 +73,26 @@ func TestAnIdleShardIsClosedForABusyOne(t *testing.T) {
 			c.until(settled)
 		}
 		require.Equal(t, 1, w.closed())
+	})
+}
+
+// A shard that is closed is closed to all that the process has seen: what waits for it next
+// finds that done.
+func TestACloseReachesWhatHasBeenSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, "m", "t")
+		w.frozen = true
+		m, _ := w.merger()
+		c := m.client(t, shard.Span{Start: []byte("a"), End: []byte("t")}, 1)
+		synctest.Wait()
+		c.take(64)
+		first := w.put("a")
+		seen := w.put("z") // of a shard that is not watched
+		c.until(first)
+		require.Equal(t, 1, w.closed())
+		c.watch.Await(seen)
+		c.until(seen)
+		require.Equal(t, 2, w.closed(), "the busy one; the idle one was closed to it already")
 	})
 }
 

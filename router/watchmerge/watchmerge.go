@@ -95,7 +95,8 @@ func (m *Merger) closeShard(id shard.ID, c *closing) {
 			m.mu.Unlock()
 			return
 		}
-		place, floor, waiting := c.place, c.floor, c.waiting
+		// What has been seen by now will wait for this shard in a moment: close it to that.
+		place, floor, waiting := c.place, max(c.floor, m.router.Seen()), c.waiting
 		c.waiting = nil
 		m.mu.Unlock()
 		if err := m.router.CloseShard(m.ctx, place, floor); err != nil {
