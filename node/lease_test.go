@@ -263,7 +263,7 @@ func timeLeft(t *testing.T, c *testcluster.Cluster, lease clientv3.LeaseID) (lef
 // L9: what leases have left goes with leadership from node to node. No handing over adds to it.
 func TestLeasesAreNotProlongedByHandovers(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{})
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	client := c.Client(t)
 	forgotten, renewed := grantLease(t, client, 3600), grantLease(t, client, 3600)
 	timeLeft(t, c, forgotten)

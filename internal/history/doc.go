@@ -38,8 +38,8 @@
 // Of leases:
 //
 //	H11 A lease that nobody asked to revoke is there until its time to live has passed since
-//	    the last acknowledged renewal was sent, and not much longer than that after faults
-//	    have ended (Options.LateBy).
+//	    the last acknowledged renewal was sent, and not much longer (Options.LateBy): after a
+//	    fault that stopped a node its time begins anew.
 //	H12 When a lease is gone, every key of it is deleted, once, and it is not renewed any
 //	    more. No key is attached to it after a revocation was acknowledged, nor in a shard
 //	    that has begun to delete its keys.

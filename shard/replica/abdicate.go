@@ -23,9 +23,9 @@ func (r *Replica) abdicate(ctx context.Context) (resume func(), err error) {
 	if d == nil || r.machine.Leases().Len() == 0 || r.host.cfg.Knobs.ForgetWills {
 		return func() {}, nil
 	}
-	l, resume := r.stopMeasuring()
-	if l == nil {
-		return resume, nil
+	l, resume, err := r.stopMeasuring(ctx)
+	if l == nil || err != nil {
+		return resume, err
 	}
 	body, err := (&shardpb.LeaseCommand{Will: l.Will(r.host.now())}).MarshalVT()
 	if err == nil {
@@ -39,19 +39,30 @@ func (r *Replica) abdicate(ctx context.Context) (resume func(), err error) {
 }
 
 // stopMeasuring returns who measured leases in this leader's reign, nil for nobody, and
-// holds up the next.
-func (r *Replica) stopMeasuring() (l *lease.Lessor, resume func()) {
+// holds up the next. A reign that is about to begin, with what was left to it, begins first.
+func (r *Replica) stopMeasuring(ctx context.Context) (l *lease.Lessor, resume func(), err error) {
+	held := &reignStart{done: make(chan struct{})}
+	for {
+		r.reigning.Lock()
+		start := r.reigning.start
+		if start == nil {
+			l, r.reigning.lessor, r.reigning.start = r.reigning.lessor, nil, held
+		}
+		r.reigning.Unlock()
+		if start == nil {
+			return l, func() { r.letReign(held) }, nil
+		}
+		select {
+		case <-start.done:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("end the reign over leases of shard %d: %w", r.id, context.Cause(ctx))
+		}
+	}
+}
+
+func (r *Replica) letReign(held *reignStart) {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
-	if r.reigning.start != nil { // a reign is about to begin, with what was left to it
-		return nil, func() {}
-	}
-	held := &reignStart{done: make(chan struct{})}
-	l, r.reigning.lessor, r.reigning.start = r.reigning.lessor, nil, held
-	return l, func() {
-		r.reigning.Lock()
-		defer r.reigning.Unlock()
-		r.reigning.start, held.err = nil, r.notReigning()
-		close(held.done)
-	}
+	r.reigning.start, held.err = nil, r.notReigning()
+	close(held.done)
 }

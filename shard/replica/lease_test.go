@@ -381,9 +381,10 @@ func TestNoReignBeginsUntilLeadershipIsSettled(t *testing.T) {
 		_, err := p.replica.KeepAlive(t.Context(), []int64{7})
 		renewed <- err
 	}()
-	again, err := p.replica.abdicate(t.Context())
-	require.NoError(t, err)
-	again() // settles nothing
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = p.replica.abdicate(impatient)
+	require.ErrorIs(t, err, context.Canceled, "one at a time")
 	require.Empty(t, p.replica.DueLeases(9))
 	p.put("a", "1") // behind whatever was proposed before
 	require.Equal(t, reign, p.replica.machine.Leases().Reign())
