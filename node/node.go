@@ -58,6 +58,7 @@ type Node struct {
 	merger     *watchmerge.Merger
 	client     net.Listener
 	started    atomic.Bool // everything above is set: peers may call all of it
+	leaving    atomic.Bool // it is to stop, and to lead nothing any more
 
 	// ctx ends when the node stops. work are the loops that end with it, servers those
 	// that end with their listeners.

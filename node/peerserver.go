@@ -48,9 +48,13 @@ func (s *peerServer) Subscribe(req *routerpb.SubscribeRequest, stream grpc.Serve
 	return peer.ServeSubscribe(req, stream, exec.New(s.node.host, s.node.watch.space), s.node.hlc)
 }
 
-// Hello implements routerpb.PeerServer.
+// Hello implements routerpb.PeerServer. A node that is to stop does not answer: it counts as
+// gone already, and nobody gives it leadership.
 func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*routerpb.HelloReply, error) {
 	n := s.node
+	if n.leaving.Load() {
+		return nil, status.Error(codes.Unavailable, "node is stopping")
+	}
 	reply := &routerpb.HelloReply{
 		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, Incarnation: n.identity.Incarnation, Identity: n.foundingJSON(),
 		ClockUnixMicros: n.cfg.Clock.Now().UnixMicro(), Join: n.cfg.Join, BootstrapExpect: uint32(n.cfg.BootstrapExpect),

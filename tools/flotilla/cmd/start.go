@@ -99,6 +99,7 @@ func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
 	fmt.Fprintf(stdout, "node %s is ready to serve client requests on %s\n", n.Name(), n.ClientAddr())
 	select {
 	case <-ctx.Done():
+		n.StepDown(context.WithoutCancel(ctx))
 		return nil
 	case <-n.Done():
 		return n.Err()

@@ -1,0 +1,100 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+const (
+	// stepDownPatience bounds how long a node that is to stop looks for heirs.
+	stepDownPatience = 5 * time.Second
+	// stepDownNotice is until the others know that nothing is to be handed back.
+	stepDownNotice = watchInterval + 100*time.Millisecond
+	// stepDownPause is between attempts: an heir may be behind, or just stopping itself.
+	stepDownPause = 100 * time.Millisecond
+	// stepDownMax bounds how many handovers are under way.
+	stepDownMax = 16
+)
+
+// StepDown has other nodes lead what this one leads, before Close: clients of its shards
+// then wait for a handover, which takes milliseconds, and not for an election, and leases
+// go on with what they have left. It goes on serving meanwhile, but tells peers that it is
+// not to lead. It returns when it leads nothing that another node could lead, when ctx ends,
+// or after five seconds; what it leads then is elected anew.
+func (n *Node) StepDown(ctx context.Context) {
+	if len(n.legacies()) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepDownPatience)
+	defer cancel()
+	n.leaving.Store(true)
+	for wait := stepDownNotice; ; wait = stepDownPause {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		left := n.legacies()
+		if len(left) == 0 {
+			return
+		}
+		n.bequeath(ctx, left)
+	}
+}
+
+// legacy is the leadership of a group for which there is an heir.
+type legacy struct {
+	shard shard.ID
+	give  func(ctx context.Context) error
+}
+
+// legacies are those of this node.
+func (n *Node) legacies() []legacy {
+	var all []legacy
+	n.host.Each(func(r *replica.Replica) {
+		d := r.View().Descriptor
+		if d == nil || !r.Leads() {
+			return
+		}
+		if heir, ok := n.heir(d); ok {
+			all = append(all, legacy{d.ID, func(ctx context.Context) error { return n.handOver(ctx, r, heir) }})
+		}
+	})
+	if meta := n.table.Map().Shard(shard.MetaID); meta != nil && n.meta.leads() {
+		if heir, ok := n.heir(meta); ok {
+			all = append(all, legacy{shard.MetaID, func(context.Context) error { return n.meta.members().Yield(heir) }})
+		}
+	}
+	return all
+}
+
+// heir is a replica of another node that can lead, the preferred node's if it can.
+func (n *Node) heir(d *shard.Descriptor) (heir shard.ReplicaID, ok bool) {
+	for _, r := range d.Replicas {
+		able := r.Node != n.self.NodeID && !r.Learner && n.watch.answers(r.Node) && !n.watch.unfit(r.Node, d.ID)
+		if able && (!ok || r.Node == d.PreferredNode) {
+			heir, ok = r.ID, true
+		}
+	}
+	return heir, ok
+}
+
+// bequeath tries to hand all of them over, and waits until each was or was not.
+func (n *Node) bequeath(ctx context.Context, all []legacy) {
+	var work sync.WaitGroup
+	slots := make(chan struct{}, stepDownMax)
+	for _, l := range all {
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			if err := l.give(ctx); err != nil {
+				n.log.Debug("leadership is not handed over yet", "shard", l.shard, "error", err)
+			}
+		})
+	}
+	work.Wait()
+}
