@@ -138,8 +138,8 @@ func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.Dir
 // handOver makes another replica of the shard lead, and returns when one does.
 func (n *Node) handOver(ctx context.Context, r *replica.Replica, heir shard.ReplicaID) error {
 	d := r.View().Descriptor
-	if d == nil { // a new group: nothing is written to it, and who is where it does not say
-		return r.Yield(heir)
+	if d == nil { // a new group: nothing is written to it, so the heir has all there is
+		return r.HandOver(ctx, heir, func(context.Context) error { return nil })
 	}
 	catchUp := &routerpb.DirectRequest{Shard: uint64(r.ID()), Order: &routerpb.DirectRequest_CatchUp{CatchUp: &routerpb.Member{Replica: uint64(heir)}}}
 	return r.HandOver(ctx, heir, func(ctx context.Context) error {
