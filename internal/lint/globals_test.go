@@ -16,7 +16,15 @@ func constantCalls() []string {
 // admitted are the exceptions, as "folder.name", each with its reason.
 func admitted() map[string]string {
 	return map[string]string{
-		"shard/replica.raftLogOnce": "dragonboat has one logger for the whole process, so adopting it is global too",
+		"shard/replica.raftLogOnce":             "dragonboat has one logger for the whole process, so adopting it is global too",
+		"shard/replica.settle":                  "dragonboat has one set of sizes for the whole process, so setting them is global too",
+		"shard/replica.receiveQueueLen":         "dragonboat's",
+		"shard/replica.incomingProposalsMaxLen": "dragonboat's",
+		"shard/replica.incomingReadIndexMaxLen": "dragonboat's",
+		"shard/replica.entrySliceSize":          "dragonboat's",
+		"shard/replica.minEntrySliceSize":       "dragonboat's",
+		"shard/replica.pendingProposalShards":   "dragonboat's",
+		"shard/replica.nodeReloadInterval":      "dragonboat's",
 	}
 }
 

@@ -31,6 +31,9 @@ const tableBytesMax = 64 << 20
 // ones that follow (E1). So everything committed is synced (1), then the span and the
 // records change in one step (2), and that step is synced (3) before anybody may
 // commit on top of it.
+//
+// What is in memory is flushed before that: an ingest that finds keys of the span there may
+// wait for their flush, and all commits of all shards wait behind it.
 func (e *Engine) Replace(span shard.Span, build func(w *SSTWriter) error, records ...KV) error {
 	w := &SSTWriter{e: e, span: span}
 	if err := e.replace(w, build, records); err != nil {
@@ -60,11 +63,16 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records [
 	if err := syncDir(e.fs, e.incoming); err != nil {
 		return err
 	}
+	flushed, err := e.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("flush what is in memory: %w", err)
+	}
+	<-flushed
 	if err := e.Sync(); err != nil { // 1
 		return err
 	}
 	lower, upper := DataSpanBounds(w.span)
-	_, err := e.db.IngestAndExcise(context.Background(), w.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper}) // 2
+	_, err = e.db.IngestAndExcise(context.Background(), w.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper}) // 2
 	if err != nil {
 		return fmt.Errorf("ingest %d tables: %w", len(w.paths), err)
 	}
