@@ -2,6 +2,7 @@ package apply
 
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -63,7 +64,7 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
 		var req pb.PutRequest
-		if err := decode(cmd, &req); err != nil {
+		if err := decodePut(cmd, &req); err != nil {
 			return nil, err
 		}
 		if !w.owns(holds(d.Span, req.Key, nil)) {
@@ -109,6 +110,36 @@ func (w *writing) owns(all bool) bool { return all || w.knobs.AnyEpoch }
 func decode(cmd *shardpb.Command, req proto.Message) error {
 	if err := proto.Unmarshal(cmd.Body, req); err != nil {
 		return malformed("body of %s: %v", cmd.Kind, err)
+	}
+	return nil
+}
+
+// decodePut decodes a put without copying: req shares key and value with the body. The
+// fields that most puts have are read by hand, because reflection and copies were a
+// fiftieth of the servers' CPU under native puts; all else is left to decode.
+func decodePut(cmd *shardpb.Command, req *pb.PutRequest) error {
+	for b := cmd.Body; len(b) > 0; {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return decode(cmd, req)
+		}
+		b = b[n:]
+		switch {
+		case kind == protowire.BytesType && field == 1:
+			req.Key, n = protowire.ConsumeBytes(b)
+		case kind == protowire.BytesType && field == 2:
+			req.Value, n = protowire.ConsumeBytes(b)
+		case kind == protowire.VarintType && field == 3:
+			var lease uint64
+			lease, n = protowire.ConsumeVarint(b)
+			req.Lease = int64(lease)
+		default:
+			return decode(cmd, req)
+		}
+		if n < 0 {
+			return decode(cmd, req)
+		}
+		b = b[n:]
 	}
 	return nil
 }
