@@ -19,7 +19,8 @@
 //	Q2  Writes leave room for reads. Renewals of leases need none: streams bound their own.
 //	Q3  At most as many writes of one shard are under way as it answers in about
 //	    Latency, or in a few times the time that it takes for one alone. Others wait, in the
-//	    order in which they came.
+//	    order in which they came; when that takes too long, the newest are served in time
+//	    rather than all too late.
 //	Q4  A write that waits has not been sent to anybody. It leaves when its caller does, when it
 //	    has waited for WaitMax, and when what is left of its caller's time would not do.
 //	Q5  A shard that does not answer keeps no more writes waiting than there is room left for

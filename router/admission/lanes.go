@@ -20,6 +20,10 @@ const (
 	// WaitMax is how long a write waits for its turn. It is longer than a shard takes to
 	// elect a leader, and shorter than many clients give a request.
 	WaitMax = 3 * time.Second
+	// fairWait is for how long who comes first is served first. When writes have waited longer
+	// there are more than the shard can answer in time, and to serve the oldest would be to serve all
+	// when their clients have given up: a node learns of that late, if at all.
+	fairWait = time.Second
 
 	// startUnder is how many writes a shard is given at first, minUnder and maxUnder are the
 	// bounds of what is learned.
@@ -62,6 +66,7 @@ type lane struct {
 
 // waiter is a write that waits. Whoever takes it out of its lane sends it the outcome.
 type waiter struct {
+	came     time.Time
 	deadline time.Time // zero: none
 	waits    bool      // guarded by Lanes.mu
 	turn     chan error
@@ -98,7 +103,7 @@ func (l *Lanes) Enter(ctx context.Context, id shard.ID) (Turn, error) {
 		l.metrics.refused(Write, "queue")
 		return Turn{}, fmt.Errorf("too many writes wait for shard %d: %w", id, shard.ErrOverloaded)
 	}
-	w := &waiter{waits: true, turn: make(chan error, 1)}
+	w := &waiter{came: now, waits: true, turn: make(chan error, 1)}
 	w.deadline, _ = ctx.Deadline()
 	place := ln.waiting.PushBack(w)
 	l.mu.waiting++
@@ -167,7 +172,7 @@ func (t Turn) Leave(err error) {
 	ln.learn(t.began, now, err)
 	ln.under--
 	for ln.under < ln.limit && ln.waiting.Len() > 0 {
-		w := l.remove(ln, ln.waiting.Front())
+		w := l.remove(ln, ln.next(now))
 		if !w.deadline.IsZero() && w.deadline.Sub(now) < min(ln.usual, Latency) {
 			w.turn <- fmt.Errorf("shard %d would not answer in time: %w", t.id, shard.ErrOverloaded)
 			continue
@@ -178,6 +183,15 @@ func (t Turn) Leave(err error) {
 	if ln.under == 0 {
 		delete(l.mu.lanes, t.id)
 	}
+}
+
+// next is whose turn it is: the first that came, or the last when the first has waited too long.
+func (ln *lane) next(now time.Time) *list.Element {
+	first := ln.waiting.Front()
+	if now.Sub(first.Value.(*waiter).came) > fairWait {
+		return ln.waiting.Back()
+	}
+	return first
 }
 
 // learn fits the limit to how long a write took (Q3): while those that use it up are fast

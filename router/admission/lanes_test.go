@@ -194,6 +194,45 @@ func TestAQueueIsAsLongAsItsShardIsFast(t *testing.T) {
 	})
 }
 
+// Q3: three times as many clients as a shard can answer in their time keep it busy for those that it can
+// answer, although it is not told when the others have given up.
+func TestTheNewestAreServedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience, each = 2 * time.Second, 2 * time.Millisecond
+		var mu sync.Mutex
+		var idle time.Time
+		inTime := 0
+		l := NewLanes(nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for range 3 * int(patience/each) {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					began := time.Now()
+					turn, err := l.Enter(context.WithoutCancel(ctx), 2)
+					if err != nil {
+						continue
+					}
+					mu.Lock()
+					idle = later(idle, time.Now()).Add(each)
+					wait := time.Until(idle)
+					mu.Unlock()
+					<-time.After(wait)
+					turn.Leave(nil)
+					if time.Since(began) < patience {
+						mu.Lock()
+						inTime++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		require.Greater(t, inTime, int(20*time.Second/each)*9/10)
+	})
+}
+
 // Q3: a shard whose replicas are far apart answers many writes at a time, each after a long
 // while. More are given to it.
 func TestAFarShardIsGivenMore(t *testing.T) {
