@@ -296,7 +296,7 @@ func TestCancelledInFlight(t *testing.T) {
 // all others succeed. What has certainly failed was not applied, and nothing was twice.
 func TestBatchWithoutQuorum(t *testing.T) {
 	const shards = 50
-	c := testcluster.Start(t, testcluster.Options{Nodes: 5, Splits: fmt.Sprintf("uniform:%d", shards)})
+	c := testcluster.Start(t, testcluster.Options{Nodes: 5, Splits: fmt.Sprintf("uniform:%d", shards), Tick: steadyTick})
 	cl := connect(t, c)
 	key := func(i int) string {
 		middle := (i*2 + 1) * 0x10000 / (2 * shards)
