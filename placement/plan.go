@@ -55,6 +55,7 @@ type planner struct {
 	voters float64 // of all groups
 
 	moves, transfers, reshapes int // in flight and planned
+	merging                    int // shards that are there and about to go
 
 	steps []Step
 	gaps  []Gap

@@ -18,7 +18,7 @@ func (p *planner) merges() (plan func()) {
 	if len(shards) > 0 && shards[0].meta() {
 		shards = shards[1:]
 	}
-	remaining, reshapes, small := len(shards), p.reshapes, 0
+	remaining, reshapes, small := len(shards)-p.merging, p.reshapes, 0
 	var steps []func()
 	for i := 1; i < len(shards); i++ {
 		left, right := &shards[i-1], &shards[i]

@@ -85,6 +85,9 @@ func newPlanner(m *Map, load *Load, rules Rules, now time.Time) *planner {
 		inFlight[s.Shard] = s
 		if s.Kind == Merge {
 			inFlight[s.With] = Step{}
+			if m.Shard(s.With) != nil {
+				p.merging++
+			}
 		}
 	}
 	p.groups = make([]planGroup, 0, len(m.byStart)+1)
