@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
+	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 	"github.com/flotilla-kv/flotilla/router/adminapi"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/exec"
@@ -28,7 +29,7 @@ func (n *Node) serveClients(context.Context) error {
 	coordination := etcdapi.NewCoordination(own.Conn())
 	n.onClose(coordination.Close)
 	admin := adminapi.New(n.loads, n)
-	register := func(g *grpc.Server) {
+	register := func(g grpc.ServiceRegistrar) {
 		api.Register(g)
 		coordination.Register(g)
 		admin.Register(g)
@@ -47,9 +48,9 @@ func (n *Node) serveClients(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)
 	}
-	server := newRPCServer(mux.Listener(0), append(api.ServerOptions(), transportOptions()...)...)
-	register(server.Server)
-	n.serveNative(server.Server)
+	server := rpcfront.New(mux.Listener(0), api.Front(), append(api.ServerOptions(), grpc.ConnectionTimeout(handshakeTimeout))...)
+	register(server)
+	n.serveNative(server)
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
 	n.servers.Go(func() { n.served("etcd HTTP", web.Serve(mux.Listener(1))) })
@@ -66,7 +67,7 @@ func (n *Node) serveClients(context.Context) error {
 }
 
 // serveNative adds the service of native clients.
-func (n *Node) serveNative(g *grpc.Server) {
+func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 	replicas := exec.New(n.host, n.watch.space)
 	native.New(native.Config{
 		Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
@@ -75,24 +76,13 @@ func (n *Node) serveNative(g *grpc.Server) {
 	}).Register(g)
 }
 
-func (n *Node) startLoopback(api *etcdapi.Server, register func(*grpc.Server)) (*etcdapi.Loopback, error) {
+func (n *Node) startLoopback(api *etcdapi.Server, register func(grpc.ServiceRegistrar)) (*etcdapi.Loopback, error) {
 	loopback, err := etcdapi.StartLoopback(append(api.ServerOptions(), grpc.WaitForHandlers(true)), register)
 	if err != nil {
 		return nil, fmt.Errorf("start the node's own connection to its API: %w", err)
 	}
 	n.onClose(func() { loopback.Close() })
 	return loopback, nil
-}
-
-// transportOptions are for throughput: gRPC's buffers sized for many small requests.
-func transportOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(64 << 10),
-		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
-		// Goroutines that live on keep the stacks that a request needs. Beyond these many
-		// requests at a time each gets its own, and grows its stack anew.
-		grpc.NumStreamWorkers(1024),
-	}
 }
 
 func (n *Node) serveAdmin(handler http.Handler) error {

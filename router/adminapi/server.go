@@ -25,7 +25,7 @@ func New(cluster Cluster, changes Changes) *Server {
 }
 
 // Register adds the service to a gRPC server.
-func (s *Server) Register(g *grpc.Server) { adminpb.RegisterAdminServer(g, s) }
+func (s *Server) Register(g grpc.ServiceRegistrar) { adminpb.RegisterAdminServer(g, s) }
 
 func (s *Server) look(ctx context.Context) (*View, error) {
 	v, err := s.cluster.Look(ctx)

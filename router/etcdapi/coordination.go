@@ -37,7 +37,7 @@ func NewCoordination(conn grpc.ClientConnInterface) *Coordination {
 }
 
 // Register adds the services to a gRPC server.
-func (c *Coordination) Register(g *grpc.Server) {
+func (c *Coordination) Register(g grpc.ServiceRegistrar) {
 	v3lockpb.RegisterLockServer(g, &lockServer{Coordination: c})
 	v3electionpb.RegisterElectionServer(g, &electionServer{Coordination: c})
 }

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
+	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -283,11 +284,11 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 	f.addr = root.Addr().String()
 	mux, err := portmux.New(root, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	require.NoError(t, err)
-	grpcServer := grpc.NewServer(f.server.ServerOptions()...)
+	grpcServer := rpcfront.New(mux.Listener(0), f.server.Front(), f.server.ServerOptions()...)
 	own, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
 	require.NoError(t, err)
 	coordination := NewCoordination(own.Conn())
-	register := func(g *grpc.Server) {
+	register := func(g grpc.ServiceRegistrar) {
 		f.server.Register(g)
 		coordination.Register(g)
 	}
@@ -300,7 +301,7 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 
 	var serving sync.WaitGroup
 	serving.Go(func() { require.NoError(t, mux.Serve()) })
-	serving.Go(func() { _ = grpcServer.Serve(mux.Listener(0)) })
+	serving.Go(func() { require.NoError(t, grpcServer.Run()) })
 	serving.Go(func() { _ = httpServer.Serve(mux.Listener(1)) })
 
 	f.client, err = clientv3.New(clientv3.Config{Endpoints: []string{f.addr}})

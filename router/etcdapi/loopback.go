@@ -24,7 +24,7 @@ type Loopback struct {
 }
 
 // StartLoopback starts a gRPC server with the options and what register adds to it.
-func StartLoopback(opts []grpc.ServerOption, register func(*grpc.Server)) (*Loopback, error) {
+func StartLoopback(opts []grpc.ServerOption, register func(grpc.ServiceRegistrar)) (*Loopback, error) {
 	listener := bufconn.Listen(loopbackBufferBytes)
 	conn, err := grpc.NewClient("passthrough:///loopback",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {

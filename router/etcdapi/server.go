@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
 // Server serves etcd's API. It may be registered with several gRPC servers.
@@ -40,7 +42,7 @@ func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Se
 }
 
 // Register adds etcd's services to a gRPC server made with ServerOptions.
-func (s *Server) Register(g *grpc.Server) {
+func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterKVServer(g, &kvServer{Server: s})
 	pb.RegisterWatchServer(g, &watchServer{Server: s})
 	pb.RegisterLeaseServer(g, &leaseServer{Server: s})
@@ -65,6 +67,14 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: s.cfg.KeepaliveInterval, Timeout: s.cfg.KeepaliveTimeout,
 		}),
+	}
+}
+
+// Front returns what a server in front of such a gRPC server needs.
+func (s *Server) Front() rpcfront.Config {
+	return rpcfront.Config{
+		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary,
+		MaxStreams: s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
 	}
 }
 

@@ -62,7 +62,7 @@ func New(cfg Config) *Server {
 }
 
 // Register adds the service to a gRPC server.
-func (s *Server) Register(g *grpc.Server) { routerpb.RegisterNativeServer(g, s) }
+func (s *Server) Register(g grpc.ServiceRegistrar) { routerpb.RegisterNativeServer(g, s) }
 
 // Exchange implements routerpb.NativeServer.
 func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {

@@ -1,0 +1,80 @@
+package rpcfront
+
+import (
+	"encoding/base64"
+	"strconv"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// Headers of answers in HPACK. Fields are literals that are not added to the table (F2), their names and values not
+// compressed: that would save bytes and cost the client time.
+const (
+	// ":status: 200" of the static table, then "content-type" of it, which is entry 31.
+	okHeaders = "\x88" + "\x0f\x10" + "\x10application/grpc"
+	// New names.
+	okTrailers = "\x00\x0bgrpc-status\x010" + "\x00\x0cgrpc-message\x00"
+)
+
+// okHeaderListBytes is more than either has as a list of headers.
+const okHeaderListBytes = 256
+
+// refusal is an answer that is nothing but an error: the headers of a stream that ends with them, and their size as a
+// list.
+func refusal(err error) (block string, listBytes int) {
+	st, ok := status.FromError(err)
+	if !ok {
+		st = status.FromContextError(err)
+	}
+	fields := []headerField{
+		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"},
+		{Name: "grpc-status", Value: strconv.Itoa(int(st.Code()))}, {Name: "grpc-message", Value: escape(st.Message())},
+	}
+	if p := st.Proto(); len(p.GetDetails()) > 0 {
+		if details, err := proto.Marshal(p); err == nil { // else grpc-go leaves them out too
+			fields = append(fields, headerField{Name: "grpc-status-details-bin", Value: base64.RawStdEncoding.EncodeToString(details)})
+		}
+	}
+	var b []byte
+	for _, f := range fields {
+		b = appendField(b, f.Name, f.Value)
+		listBytes += int(f.Size())
+	}
+	return string(b), listBytes
+}
+
+func appendField(b []byte, name, value string) []byte {
+	return appendString(appendString(append(b, 0), name), value)
+}
+
+func appendString(b []byte, s string) []byte {
+	const short = 0x7f // lengths from here on go on in further bytes, seven bits each
+	if n := len(s); n < short {
+		b = append(b, byte(n))
+	} else {
+		b = append(b, short)
+		for n -= short; n >= 0x80; n >>= 7 {
+			b = append(b, byte(n)|0x80)
+		}
+		b = append(b, byte(n))
+	}
+	return append(b, s...)
+}
+
+// escape encodes a status message as gRPC's protocol wants it: what is not printable ASCII in percent.
+func escape(s string) string {
+	const hex = "0123456789ABCDEF"
+	b := make([]byte, 0, len(s))
+	for _, r := range s {
+		if r >= ' ' && r <= '~' && r != '%' {
+			b = append(b, byte(r))
+			continue
+		}
+		for _, c := range utf8.AppendRune(nil, r) {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return string(b)
+}

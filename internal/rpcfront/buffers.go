@@ -1,0 +1,23 @@
+package rpcfront
+
+import "sync"
+
+// bufferBytesMax is the largest buffer that is kept for others.
+const bufferBytesMax = 128 << 10
+
+// buffers are those that nobody uses now.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) get() *[]byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return p
+	}
+	return new([]byte)
+}
+
+func (b *buffers) put(p *[]byte) {
+	if cap(*p) <= bufferBytesMax {
+		*p = (*p)[:0]
+		b.pool.Put(p)
+	}
+}

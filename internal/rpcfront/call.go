@@ -1,0 +1,158 @@
+package rpcfront
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+// call is a unary call, and the context of its handler.
+type call struct {
+	context.Context // has the values; all else is below
+	conn            *conn
+	id              uint32 // the stream's number
+	method          *method
+	fields          []headerField // until the call is sure to be answered here
+	deadline        time.Time     // zero: none
+	request         *[]byte       // a message without its prefix, from Server.requests; nil: not here yet
+
+	over struct { // the context's end
+		sync.Mutex
+		err   error
+		done  chan struct{} // nil: nobody has asked for it
+		after []*func()
+		timer *time.Timer
+	}
+
+	// Guarded by conn.mu once the call has begun, the reader's before.
+	window   int64       // what the client takes on this stream
+	rest     *mem.Reader // of the answer; nil: all was sent, or there is none yet
+	answered bool        // by the handler
+	gone     bool        // no longer a stream of the connection
+}
+
+// run has the call handled and sends the answer. It implements job.
+func (k *call) run() {
+	s := k.conn.server
+	resp, err := k.method.handler(k.method.impl, k, k.decode, s.cfg.Interceptor)
+	var msg mem.BufferSlice
+	if err == nil {
+		msg, err = encode(s, resp)
+	}
+	if err == nil {
+		k.conn.answer(k, msg)
+		msg.Free()
+	} else {
+		k.conn.refuse(k, err)
+	}
+	k.finish(context.Canceled) // F5
+	k.conn.flushSoon()
+}
+
+// decode unmarshals the request. Errors are grpc-go's, here and in encode.
+func (k *call) decode(req any) error {
+	s := k.conn.server
+	err := s.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(*k.request)}, req)
+	s.requests.put(k.request)
+	k.request = nil
+	if err != nil {
+		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
+	}
+	return nil
+}
+
+func encode(s *Server, resp any) (mem.BufferSlice, error) {
+	msg, err := s.cfg.Codec.Marshal(resp)
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
+	}
+	if n := msg.Len(); n > math.MaxInt32 {
+		msg.Free()
+		return nil, status.Errorf(codes.ResourceExhausted, "grpc: trying to send message larger than max (%d vs. %d)", n, math.MaxInt32)
+	}
+	return msg, nil
+}
+
+// begin starts the time that the call may take.
+func (k *call) begin() {
+	if k.deadline.IsZero() {
+		return
+	}
+	k.over.Lock()
+	defer k.over.Unlock()
+	k.over.timer = time.AfterFunc(time.Until(k.deadline), func() {
+		k.finish(context.DeadlineExceeded)
+		k.conn.expire(k)
+	})
+}
+
+// finish ends the context, the first time that it is called.
+func (k *call) finish(err error) {
+	k.over.Lock()
+	defer k.over.Unlock()
+	if k.over.err != nil {
+		return
+	}
+	k.over.err = err
+	if k.over.timer != nil {
+		k.over.timer.Stop()
+	}
+	if k.over.done != nil {
+		close(k.over.done)
+	}
+	for _, f := range k.over.after {
+		go (*f)()
+	}
+	k.over.after = nil
+}
+
+// Deadline implements context.Context.
+func (k *call) Deadline() (time.Time, bool) { return k.deadline, !k.deadline.IsZero() }
+
+// Done implements context.Context.
+func (k *call) Done() <-chan struct{} {
+	k.over.Lock()
+	defer k.over.Unlock()
+	if k.over.done == nil {
+		k.over.done = make(chan struct{})
+		if k.over.err != nil {
+			close(k.over.done)
+		}
+	}
+	return k.over.done
+}
+
+// Err implements context.Context.
+func (k *call) Err() error {
+	k.over.Lock()
+	defer k.over.Unlock()
+	return k.over.err
+}
+
+// AfterFunc is context.AfterFunc for this context. Package context looks for it: a context made of one without it
+// costs a goroutine.
+func (k *call) AfterFunc(f func()) (stop func() bool) {
+	k.over.Lock()
+	defer k.over.Unlock()
+	if k.over.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	entry := &f
+	k.over.after = append(k.over.after, entry)
+	return func() bool {
+		k.over.Lock()
+		defer k.over.Unlock()
+		i := slices.Index(k.over.after, entry)
+		if i >= 0 {
+			k.over.after = slices.Delete(k.over.after, i, i+1)
+		}
+		return i >= 0
+	}
+}

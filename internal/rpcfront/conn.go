@@ -1,0 +1,267 @@
+package rpcfront
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/peer"
+)
+
+const (
+	// readBytes is how much is read at once.
+	readBytes = 32 << 10
+	// headerListBytesMax and headerTableBytes are grpc-go's.
+	headerListBytesMax = 16 << 20
+	headerTableBytes   = 4096
+	// resetsMax is how many handlers may be busy with calls that their client has reset (F6).
+	resetsMax = 4096
+)
+
+// conn is a client's connection.
+type conn struct {
+	server *Server
+	nc     net.Conn
+	values context.Context // of all calls
+	relay  relay
+
+	// The reader's.
+	in       *bufio.Reader
+	framer   *http2.Framer // of in, for all but the commonest frames
+	known    []known
+	profiles map[string]*profile // by path
+	asked    map[uint32]*call    // calls that have not come whole
+	taken    int                 // bytes that the client's window of the connection is not given back yet
+	pings    pings
+	relaying bool // everything: what the client wants of headers is left to grpc-go
+
+	mu      sync.Mutex
+	changed sync.Cond // what the reader waits for
+	out     out
+	calls   map[uint32]*call    // under way
+	relayed map[uint32]struct{} // streams that are grpc-go's
+	lastID  uint32              // of the client's streams
+	resets  int                 // handlers at work for nobody
+	leaving bool                // the client was told that further streams are not served
+	left    bool                // grpc-go is done with the connection: it ends with its last call
+	closed  bool
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		server: s, nc: nc, in: bufio.NewReaderSize(nc, readBytes), profiles: make(map[string]*profile),
+		asked: make(map[uint32]*call), calls: make(map[uint32]*call), relayed: make(map[uint32]struct{}),
+	}
+	c.values = peer.NewContext(context.Background(), &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr()})
+	c.framer = http2.NewFramer(nil, c.in)
+	c.framer.SetMaxReadFrameSize(frameBytesMax)
+	c.framer.MaxHeaderListSize = headerListBytesMax
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(headerTableBytes, nil)
+	c.changed.L = &c.mu
+	c.out.init(c)
+	c.relay.init(c)
+	return c
+}
+
+// read takes what the client sends until the connection ends, and says why if it is for what the client did.
+func (c *conn) read() {
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(c.in, preface); err != nil || string(preface) != http2.ClientPreface {
+		return
+	}
+	c.relay.give(preface)
+	err := c.next(true)
+	c.relay.widen(relayWindow - windowStart) // grpc-go takes it after the client's settings only
+	for ; err == nil; err = c.next(false) {
+	}
+	if why := (goAway{}); errors.As(err, &why) {
+		c.mu.Lock()
+		c.out.control(func(fr *http2.Framer) error { return fr.WriteGoAway(c.lastID, why.code, []byte(why.text)) })
+		c.mu.Unlock()
+		c.flush()
+		// What is not read when a connection is closed resets it, and the client does not learn why. As grpc-go does.
+		_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.Copy(io.Discard, c.in)
+	}
+}
+
+// next takes a frame. An error ends the connection.
+func (c *conn) next(first bool) error {
+	err := c.frame(first)
+	var stream http2.StreamError
+	var connection http2.ConnectionError
+	switch {
+	case errors.As(err, &stream):
+		c.reset(stream.StreamID, stream.Code)
+		return nil
+	case errors.As(err, &connection):
+		return goAway{code: http2.ErrCode(connection)}
+	case errors.Is(err, http2.ErrFrameTooLarge):
+		return goAway{code: http2.ErrCodeFrameSize}
+	}
+	return err
+}
+
+// frame takes a frame. The commonest ones are looked at where they lie in the buffer.
+func (c *conn) frame(first bool) error {
+	head, err := c.in.Peek(frameHeaderBytes)
+	if err != nil {
+		return err
+	}
+	kind, flags, id, n := frameType(head), frameFlags(head), streamID(head), payloadBytes(head)
+	switch {
+	case n > frameBytesMax:
+		return http2.ConnectionError(http2.ErrCodeFrameSize)
+	case first && kind != http2.FrameSettings:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	case kind == http2.FrameData && !flags.Has(http2.FlagDataPadded) && id != 0:
+		frame, err := c.in.Peek(frameHeaderBytes + n)
+		if err != nil {
+			return err
+		}
+		err = c.takeData(id, frame, flags.Has(http2.FlagDataEndStream))
+		c.in.Discard(len(frame))
+		return err
+	case kind == http2.FrameHeaders && flags == http2.FlagHeadersEndHeaders:
+		frame, err := c.in.Peek(frameHeaderBytes + n)
+		if err != nil {
+			return err
+		}
+		return c.takeBlock(id, frame)
+	}
+	f, err := c.framer.ReadFrame()
+	if err != nil {
+		return err
+	}
+	return c.take(f)
+}
+
+// takeBlock takes headers that came in one frame. Most were seen before.
+func (c *conn) takeBlock(id uint32, frame []byte) error {
+	block := frame[frameHeaderBytes:]
+	for i := range c.known {
+		if k := &c.known[i]; bytes.Equal(k.block, block) {
+			c.in.Discard(len(frame))
+			return c.open(id, k.fields, k.profile, false)
+		}
+	}
+	if constant(block) {
+		block = bytes.Clone(block)
+	} else {
+		block, c.known = nil, nil // the table moves on
+	}
+	f, err := c.framer.ReadFrame()
+	if err != nil {
+		return err
+	}
+	headers := f.(*http2.MetaHeadersFrame) // or an error
+	if block != nil && !headers.Truncated && len(c.known) < knownMax {
+		c.known = append(c.known, known{block, headers.Fields, c.profileOf(headers.Fields)})
+	}
+	return c.takeHeaders(headers)
+}
+
+// take takes a frame as the framer gives it.
+func (c *conn) take(f http2.Frame) error {
+	switch f := f.(type) {
+	case *http2.MetaHeadersFrame:
+		c.known = nil // the table has moved on
+		return c.takeHeaders(f)
+	case *http2.DataFrame:
+		return c.takePadded(f)
+	case *http2.RSTStreamFrame:
+		return c.takeReset(f)
+	case *http2.WindowUpdateFrame:
+		return c.takeWindow(f)
+	case *http2.SettingsFrame:
+		return c.takeSettings(f)
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			return c.takePing(f)
+		}
+		c.relay.frame(func(fr *http2.Framer) error { return fr.WritePing(true, f.Data) })
+	case *http2.PushPromiseFrame:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	return nil // priorities, the client's going away, and what nobody knows mean nothing, as to grpc-go
+}
+
+func (c *conn) takeSettings(f *http2.SettingsFrame) error {
+	if f.IsAck() {
+		c.relay.frame(func(fr *http2.Framer) error { return fr.WriteSettingsAck() })
+		return nil
+	}
+	var settings []http2.Setting
+	err := f.ForeachSetting(func(s http2.Setting) error {
+		settings = append(settings, s)
+		if err := s.Valid(); err != nil {
+			return err
+		}
+		switch {
+		case s.ID == http2.SettingInitialWindowSize:
+			return c.resizeWindows(int64(s.Val))
+		case s.ID == http2.SettingHeaderTableSize && s.Val < headerTableBytes:
+			c.relaying = true // an encoder has to say that it heeds it
+		case s.ID == http2.SettingMaxHeaderListSize:
+			c.mu.Lock()
+			c.out.headerListMax = int(s.Val)
+			c.mu.Unlock()
+			c.relaying = c.relaying || s.Val < okHeaderListBytes
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// grpc-go acknowledges them, when they hold for its streams too.
+	c.relay.frame(func(fr *http2.Framer) error { return fr.WriteSettings(settings...) })
+	return nil
+}
+
+// control sends a frame from the reader, which waits when too much waits already (F6).
+func (c *conn) control(write func(*http2.Framer) error) {
+	c.mu.Lock()
+	c.out.control(write)
+	for len(*c.out.buf) > outBytesMax && !c.closed {
+		c.changed.Wait()
+	}
+	c.mu.Unlock()
+	c.kick()
+}
+
+// streams counts those that are open, for the reader. c.mu is held.
+func (c *conn) streams() int { return len(c.asked) + len(c.calls) + len(c.relayed) }
+
+// leave ends the connection when its last call has ended.
+func (c *conn) leave() {
+	c.mu.Lock()
+	c.leaving, c.left = true, true
+	c.mu.Unlock()
+	c.flush()
+}
+
+// close ends the connection and all of its calls, once.
+func (c *conn) close() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed = true
+	calls := c.calls
+	c.calls = nil
+	c.changed.Broadcast()
+	c.mu.Unlock()
+	c.nc.Close()
+	c.relay.end()
+	for _, k := range calls {
+		k.finish(context.Canceled) // F5
+	}
+}

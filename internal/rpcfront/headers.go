@@ -1,0 +1,179 @@
+package rpcfront
+
+import (
+	"context"
+	"math"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+type headerField = hpack.HeaderField
+
+const (
+	pathHeader    = ":path"
+	timeoutHeader = "grpc-timeout"
+)
+
+// known are headers seen before. They mean the same as long as the table of headers stays as it is.
+type known struct {
+	block   []byte // as they came
+	fields  []headerField
+	profile *profile
+}
+
+// knownMax is how many are remembered: methods that a client uses at a time.
+const knownMax = 8
+
+// constant reports whether a block of headers only names entries of the table, one byte each, and so
+// leaves the table as it is.
+func constant(block []byte) bool {
+	for _, b := range block {
+		if b < 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// profile is what calls with the same headers, whatever their deadlines, have in common. It is made once for each
+// method, as long as a client does not change its metadata.
+type profile struct {
+	fields []headerField // without the deadline
+	method *method
+	ctx    context.Context
+}
+
+// profileOf returns the profile of a request, nil when grpc-go shall have it.
+func (c *conn) profileOf(fields []headerField) *profile {
+	path := ""
+	for _, f := range fields {
+		if f.Name == pathHeader {
+			path = f.Value
+		}
+	}
+	if p := c.profiles[path]; p != nil && p.matches(fields) {
+		return p
+	}
+	p := c.newProfile(fields)
+	if p != nil {
+		c.profiles[path] = p
+	}
+	return p
+}
+
+func (p *profile) matches(fields []headerField) bool {
+	i := 0
+	for _, f := range fields {
+		if f.Name == timeoutHeader {
+			continue
+		}
+		if i == len(p.fields) || p.fields[i].Name != f.Name || p.fields[i].Value != f.Value {
+			return false
+		}
+		i++
+	}
+	return i == len(p.fields)
+}
+
+// newProfile returns nil when there is anything in the headers that gRPC could refuse, or that changes the
+// answer (F1).
+func (c *conn) newProfile(fields []headerField) *profile {
+	p := &profile{fields: make([]headerField, 0, len(fields))}
+	md := make(metadata.MD, len(fields))
+	for _, f := range fields {
+		switch {
+		case f.Name == timeoutHeader:
+			continue
+		case f.Name == pathHeader:
+			p.method = c.server.methods[f.Value]
+		case f.Name == ":scheme", f.Name == ":method" && f.Value == "POST", f.Name == "te":
+		case f.Name == "content-type" && f.Value == "application/grpc" && md[f.Name] == nil,
+			f.Name == ":authority" && md[f.Name] == nil,
+			f.Name == "grpc-accept-encoding":
+			md[f.Name] = append(md[f.Name], f.Value)
+		case f.Name == "host", f.Name == "connection", f.Name == "content-type",
+			strings.HasPrefix(f.Name, ":"), strings.HasPrefix(f.Name, "grpc-"), strings.HasSuffix(f.Name, "-bin"):
+			return nil
+		default:
+			md[f.Name] = append(md[f.Name], f.Value)
+		}
+		p.fields = append(p.fields, f)
+	}
+	if p.method == nil || md["content-type"] == nil || md[":authority"] == nil {
+		return nil
+	}
+	ctx := grpc.NewContextWithServerTransportStream(c.values, stream{p.method.path})
+	p.ctx = metadata.NewIncomingContext(ctx, md)
+	return p
+}
+
+// stream tells a handler which method it serves. Metadata in answers would make them differ.
+type stream struct{ path string }
+
+func (s stream) Method() string             { return s.path }
+func (stream) SetHeader(metadata.MD) error  { return errMetadata }
+func (stream) SendHeader(metadata.MD) error { return errMetadata }
+func (stream) SetTrailer(metadata.MD) error { return errMetadata }
+
+var errMetadata = status.Error(codes.Internal, "the answers of this server's unary calls have no metadata")
+
+// timeLimit returns how long a call may take, 0 for ever, and false when gRPC would refuse what the headers say, or
+// the time is over.
+func timeLimit(fields []headerField) (limit time.Duration, ok bool) {
+	for _, f := range fields {
+		if f.Name != timeoutHeader {
+			continue
+		}
+		if limit != 0 {
+			return 0, false
+		}
+		if limit = parseTimeout(f.Value); limit <= 0 {
+			return 0, false
+		}
+	}
+	return limit, true
+}
+
+// parseTimeout returns 0 for what it cannot tell.
+func parseTimeout(s string) time.Duration {
+	const digitsMax = 8
+	if len(s) < 2 || len(s) > digitsMax+1 {
+		return 0
+	}
+	var n time.Duration
+	for _, digit := range []byte(s[:len(s)-1]) {
+		if digit < '0' || digit > '9' {
+			return 0
+		}
+		n = 10*n + time.Duration(digit-'0')
+	}
+	unit := timeoutUnit(s[len(s)-1])
+	if unit == 0 || n > math.MaxInt64/unit {
+		return 0
+	}
+	return n * unit
+}
+
+func timeoutUnit(c byte) time.Duration {
+	switch c {
+	case 'H':
+		return time.Hour
+	case 'M':
+		return time.Minute
+	case 'S':
+		return time.Second
+	case 'm':
+		return time.Millisecond
+	case 'u':
+		return time.Microsecond
+	case 'n':
+		return time.Nanosecond
+	}
+	return 0
+}

@@ -1,0 +1,109 @@
+package rpcfront
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/net/http2"
+)
+
+// TestAnswersWaitForTheWindowOfTheirStream is F3: a call whose client takes no more delays no other.
+func TestAnswersWaitForTheWindowOfTheirStream(t *testing.T) {
+	c := connect(t, serve(t, config(), &service{}).addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100})
+	window := func(bytes uint32) {
+		require.NoError(t, c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: bytes}))
+	}
+	stands := func(id uint32, bytes int) { // at so many bytes, whatever else is served
+		t.Helper()
+		c.until(func() bool { return c.data[id] >= bytes })
+		small := c.get(0)
+		c.until(func() bool { return c.ended[small] })
+		require.Equal(t, bytes, c.data[id])
+	}
+	large := c.get(1000)
+	stands(large, 100)
+	require.NoError(t, c.framer.WriteWindowUpdate(large, 50))
+	stands(large, 150)
+
+	// The setting holds for streams that are open, too: a smaller one may leave less than nothing.
+	window(30)
+	require.NoError(t, c.framer.WriteWindowUpdate(large, 60))
+	stands(large, 150)
+	window(50)
+	stands(large, 160)
+	require.NoError(t, c.framer.WriteWindowUpdate(large, 1000))
+	c.until(func() bool { return c.ended[large] })
+	require.Contains(t, c.streams[large], "grpc-status: 0")
+
+	// What comes for a stream before its request does counts too.
+	id := c.open(headers(rangePath), false)
+	require.NoError(t, c.framer.WriteWindowUpdate(id, 1000))
+	c.send(id, message(&pb.RangeRequest{Limit: 1000}), true)
+	c.until(func() bool { return c.ended[id] })
+
+	// Who resets a stream waits for nothing.
+	reset := c.get(1000)
+	stands(reset, 50)
+	require.NoError(t, c.framer.WriteRSTStream(reset, http2.ErrCodeCancel))
+	require.NoError(t, c.framer.WriteWindowUpdate(reset, 1000))
+	stands(reset, 50)
+}
+
+// TestBothKindsShareTheWindowOfTheConnection is F3 for the connection: calls and streams get it in turn, and not a byte more.
+func TestBothKindsShareTheWindowOfTheConnection(t *testing.T) {
+	c := connect(t, serve(t, config(), &service{}).addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10_000_000})
+	stream := c.open(headers(watchPath), false)
+	c.send(stream, watch(600_000), true)
+	calls := []uint32{c.get(600_000), c.get(600_000)}
+	total := func() int { return c.data[stream] + c.data[calls[0]] + c.data[calls[1]] }
+	granted := windowStart
+	for c.data[stream] == 0 || c.data[calls[0]] == 0 || c.data[calls[1]] == 0 {
+		c.until(func() bool { return total() >= granted })
+		require.Equal(t, granted, total())
+		require.NoError(t, c.framer.WriteWindowUpdate(0, 40_000))
+		granted += 40_000
+	}
+	small := c.get(1) // it waits as well
+	c.until(func() bool { return total()+c.data[small] == granted })
+	require.NoError(t, c.framer.WriteWindowUpdate(0, 10_000_000))
+	c.until(func() bool { return c.ended[stream] && c.ended[calls[0]] && c.ended[calls[1]] && c.ended[small] })
+	require.Contains(t, c.streams[stream], "grpc-status: 0")
+	require.Contains(t, c.streams[calls[0]], "grpc-status: 0")
+	require.Greater(t, total(), 1_800_000)
+}
+
+// TestWhatAClientSendsIsGivenBackOnce is F4.
+func TestWhatAClientSendsIsGivenBackOnce(t *testing.T) {
+	c := connect(t, serve(t, config(), &service{}).addr)
+	c.until(func() bool { return c.acks == 1 })
+	const extra = 4<<20 - windowStart // what grpc-go makes the window wider at first
+	require.Equal(t, extra, c.window)
+	answered := uint32(0)
+	wait := func() { c.until(func() bool { return c.ended[answered] }) }
+	big := message(&pb.RangeRequest{Key: make([]byte, 15_000)})
+	// As much as makes either of the two give back something: a quarter of the window for grpc-go.
+	for i := range 400 {
+		switch i % 4 {
+		case 0: // answered here
+			answered = c.open(headers(rangePath), false)
+			c.send(answered, big, true)
+		case 1: // by grpc-go, after all
+			answered = c.open(headers(rangePath), false)
+			c.send(answered, big, false)
+			c.send(answered, nil, false)
+			c.send(answered, nil, true)
+		case 2: // by nobody
+			id := c.open(headers(rangePath), false)
+			c.send(id, big, false)
+			require.NoError(t, c.framer.WriteRSTStream(id, http2.ErrCodeCancel))
+		case 3: // a stream that has ended
+			c.send(answered, big, false)
+		}
+		wait()
+		require.NoError(t, c.framer.WriteWindowUpdate(0, 15_100))
+	}
+	c.settle()
+	require.LessOrEqual(t, c.window, extra+c.sent)
+	require.Greater(t, c.window, extra+c.sent-giveBackBytes-(4<<20)/4)
+}
