@@ -107,13 +107,16 @@ func (n *Node) Inside() *node.Node {
 }
 
 // Logged reports whether the node ever logged a line that contains the words.
-func (n *Node) Logged(words string) bool {
+func (n *Node) Logged(words string) bool { return n.TimesLogged(words) > 0 }
+
+// TimesLogged is how many lines with the words the node has logged.
+func (n *Node) TimesLogged(words string) (times int) {
 	for _, line := range n.log.all() {
 		if strings.Contains(line, words) {
-			return true
+			times++
 		}
 	}
-	return false
+	return times
 }
 
 func (n *Node) logger() *slog.Logger {
