@@ -2,7 +2,9 @@ package rpcfront
 
 import (
 	"context"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -137,6 +139,8 @@ func TestHandlersOfCallsThatWereResetAreBounded(t *testing.T) {
 		<-finish // whatever the client does
 		return &pb.RangeResponse{}, nil
 	}}).addr)
+	release := sync.OnceFunc(func() { close(finish) })
+	t.Cleanup(release)
 	const calls = resetsMax + 100
 	for range calls {
 		require.NoError(t, c.framer.WriteRSTStream(c.get(1), http2.ErrCodeCancel))
@@ -144,7 +148,16 @@ func TestHandlersOfCallsThatWereResetAreBounded(t *testing.T) {
 	for range resetsMax + 1 {
 		<-began
 	}
-	close(finish)
+	// The server does not read on: the pong comes after the handlers' end.
+	require.NoError(t, c.framer.WritePing(false, [8]byte{}))
+	require.NoError(t, c.nc.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	for err := error(nil); err == nil; {
+		var f http2.Frame
+		if f, err = c.framer.ReadFrame(); err == nil {
+			require.NotEqual(t, http2.FramePing, f.Header().Type)
+		}
+	}
+	release()
 	for range calls - resetsMax - 1 {
 		<-began
 	}
