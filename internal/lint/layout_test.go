@@ -16,7 +16,9 @@ type layer struct {
 }
 
 // leaves depend on nothing of ours and may be used by all.
-func leaves() []string { return []string{"internal/clock", "internal/invariant", "internal/portmux", "internal/rpcfront"} }
+func leaves() []string {
+	return []string{"internal/clock", "internal/invariant", "internal/portmux", "internal/rpcfront"}
+}
 
 // harnesses are what tests stand on. They may import all, and only tests may import them.
 func harnesses() []string {
