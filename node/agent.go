@@ -178,14 +178,11 @@ func (a *agent) tellRouter(own []*shard.Descriptor) {
 	}
 }
 
-// handOver gives leadership to any node that answers and can lead: this one may not propose.
+// handOver gives leadership to any node that can lead: this one may not propose.
 func (a *agent) handOver(d *shard.Descriptor) {
-	for _, r := range d.Replicas {
-		if !r.Learner && a.node.watch.answers(r.Node) && !a.node.watch.unfit(r.Node, d.ID) {
-			// The only errors are "not here" and "one is under way".
-			_ = a.node.host.NodeHost().RequestLeaderTransfer(uint64(d.ID), uint64(r.ID))
-			return
-		}
+	if heir, ok := a.node.heir(d); ok {
+		// The only errors are "not here" and "one is under way".
+		_ = a.node.host.NodeHost().RequestLeaderTransfer(uint64(d.ID), uint64(heir))
 	}
 }
 

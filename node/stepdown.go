@@ -72,7 +72,7 @@ func (n *Node) legacies() []legacy {
 	return all
 }
 
-// heir is a replica of another node that can lead, the preferred node's if it can.
+// heir is a replica of another node that answers and can lead, the preferred node's if it can.
 func (n *Node) heir(d *shard.Descriptor) (heir shard.ReplicaID, ok bool) {
 	for _, r := range d.Replicas {
 		able := r.Node != n.self.NodeID && !r.Learner && n.watch.answers(r.Node) && !n.watch.unfit(r.Node, d.ID)

@@ -82,7 +82,7 @@ func TestRulesNotice(t *testing.T) {
 			[]string{"node has 2 package comments"}},
 		{"another beginning", checkPackageComments, map[string]string{"node/a.go": "// This is node.\npackage node"}, []string{"does not begin with"}},
 
-		{"a sleep", checkTests, map[string]string{"node/a_test.go": "package node\nimport \"time\"\nfunc f() { time.Sleep(1) }"}, []string{"node sleeps in a test"}},
+		{"a sleep", checkTests, map[string]string{"node/a_test.go": "package node\nimport clock \"time\"\nfunc f() { clock.Sleep(1) }"}, []string{"node sleeps in a test"}},
 		{"a skip", checkTests, map[string]string{"node/a_test.go": "package node\nfunc f() { t.Skipf(\"\") }"}, []string{"node skips a test"}},
 		{"something else that skips", checkTests, map[string]string{"node/a_test.go": "package node\nfunc f() { reader.Skip(3) }"}, nil},
 	} {
