@@ -21,8 +21,7 @@ const (
 // line is what dragonboat takes for a connection. It outlives connections: a batch
 // that cannot be sent is lost, as Raft expects of a network, and the next one dials
 // anew. dragonboat never hears of an error, because its answer is to send the peer
-// nothing at all, of any group, for up to a second; and it keeps several connections
-// to each peer, which break one after the other when the peer restarts.
+// nothing at all, of any group, for up to a second.
 //
 // dragonboat uses a line from one goroutine.
 type line struct {

@@ -30,6 +30,13 @@ var (
 	// Parts of the table of proposals in flight, each with a random source of 5 KiB.
 	//go:linkname pendingProposalShards github.com/lni/dragonboat/v4.pendingProposalShards
 	pendingProposalShards uint64
+	// Connections to each peer, each with a goroutine at both ends. Messages to a peer that are
+	// sent at the same moment share a write only when they share the connection.
+	//go:linkname streamConnections github.com/lni/dragonboat/v4.streamConnections
+	streamConnections uint64
+	// Messages that may wait for such a connection; more are lost.
+	//go:linkname sendQueueLen github.com/lni/dragonboat/v4/internal/transport.sendQueueLen
+	sendQueueLen uint64
 	// How often workers look at all replicas, whether or not there is something to do.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
@@ -44,6 +51,7 @@ var settle = sync.OnceValue(func() error {
 	}{
 		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
 		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
+		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10},
 	} {
 		if *setting.at == 0 {
 			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)
