@@ -98,20 +98,28 @@ answered, 3 no answer came and some may have begun.`,
 	return c
 }
 
-// follow waits until none of the steps is under way any more.
+// follow waits until none of the steps is under way any more, of which the map of the version
+// has all.
 func (s *session) follow(steps []*adminpb.Step, version uint64) error {
+	if len(steps) == 0 {
+		return nil
+	}
 	return s.until(func() (stage, error) {
-		reply, err := s.operators()
-		if err != nil || reply.Version < version { // the node that answers does not know of all yet
+		operators, err := s.operators()
+		if err != nil || operators.Version < version { // the node that answers does not know of all yet
 			return stage{}, err
 		}
 		shards, err := s.shards(&adminpb.ShardsRequest{})
 		if err != nil {
 			return stage{}, err
 		}
+		meta, err := s.shards(&adminpb.ShardsRequest{Id: uint64(shard.MetaID)})
+		if err != nil {
+			return stage{}, err
+		}
 		left := 0
 		for _, step := range steps {
-			if isUnderWay(step, reply.Operators, shards.Shards) {
+			if isUnderWay(step, operators.Operators, append(meta.Shards, shards.Shards...)) {
 				left++
 			}
 		}
