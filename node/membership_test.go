@@ -12,6 +12,8 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
 // A fourth node holds no replica, but it serves clients like the others.
@@ -68,6 +70,46 @@ func TestJoin(t *testing.T) {
 		impostor.Edit(func(cfg *node.Config) { cfg.Name = "n1" })
 		requireRefused(t, impostor, `"n1"`, "another data directory")
 	})
+}
+
+// A node that was down while its replicas were replaced and it was removed comes back with all
+// that it had. It is refused, says what to do, and serves nobody; another one may have its name.
+func TestARemovedNodeComesBackWithItsData(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "m"})
+	put(t, c.Client(t), "a", "old")
+	put(t, c.Client(t), "z", "old")
+	c.Add().Start(t)
+	first, gone := c.Node(1), c.Node(3)
+	briskly(t, first, nil)
+	lost := id(gone)
+	gone.Stop()
+	setState(t, c, gone, placement.Decommissioning)
+	requireVoters(t, first, 3, id(first), id(c.Node(2)), id(c.Node(4)))
+	testcluster.Eventually(t, "the node to be removed", func(ctx context.Context) error {
+		_, err := admin(t, c, first).RemoveNode(ctx, &adminpb.RemoveNodeRequest{Node: gone.Name})
+		return err
+	})
+	client := c.Client(t, first, c.Node(2), c.Node(4))
+	put(t, client, "a", "new")
+	put(t, client, "z", "new")
+
+	for range 2 {
+		requireRefused(t, gone, "was removed from cluster", "empty data directory")
+	}
+	m := first.Inside().Map()
+	require.Equal(t, placement.Removed, m.Node(lost).State)
+	require.Empty(t, m.OnNode(lost))
+	requireVoters(t, first, 3, id(first), id(c.Node(2)), id(c.Node(4)))
+	namesake := c.Add()
+	namesake.Edit(func(cfg *node.Config) { cfg.Name = gone.Name })
+	namesake.Start(t)
+	require.NotEqual(t, lost, id(namesake))
+	requireRefused(t, gone, "was removed from cluster")
+	for _, n := range []*testcluster.Node{first, c.Node(2), c.Node(4), namesake} {
+		requireValue(t, c.Client(t, n), "a", "new")
+		requireValue(t, c.Client(t, n), "z", "new")
+	}
 }
 
 func TestTakenPorts(t *testing.T) {

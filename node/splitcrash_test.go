@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,8 +50,9 @@ func requireSame(t *testing.T, c *testcluster.Cluster) {
 	})
 }
 
-// A split goes on wherever a node is restarted: the one that takes the step, or another.
-// What was acknowledged is kept, and watches go on.
+// A split goes on wherever a node is restarted: the one that takes the step, or another; while
+// nobody serves the keys also the one that carries out operators, and the one that leads the
+// child. What was acknowledged is kept, and watches go on.
 func TestSplitSurvivesRestarts(t *testing.T) {
 	t.Parallel()
 	c, g := startGated(t)
@@ -58,21 +60,26 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 	client := c.Client(t)
 	watch := watchEverything(t, client)
 	w := startWriters(t, 3, client)
+	unserved := []string{"the seeds are made durable", "the child begins", "the table hears that the child serves"}
 	for i, step := range node.SplitSteps() {
-		for j, who := range []string{"the node that takes it", "another"} {
+		victims := []string{"the node that takes it", "another"}
+		if slices.Contains(unserved, step) {
+			victims = append(victims, "the controller", "the child's leader")
+		}
+		for j, who := range victims {
 			t.Logf("restart of %s before %q", who, step)
 			before := w.count()
-			key := spread(i, string([]byte{byte(j * 128)}))
+			key := spread(i, string([]byte{byte(j * 64)}))
 			g.before(step)
 			beginSplit(t, c.Node(1), key)
 			n := g.await(t, c)
-			if j == 1 {
-				for _, other := range c.Nodes() {
-					if other != n {
-						n = other
-						break
-					}
-				}
+			switch who {
+			case "another":
+				n = others(c, n)[0]
+			case "the controller":
+				n = metaLeader(t, c)
+			case "the child's leader":
+				n = shardLeader(t, c, n.Inside().Map().Operator(n.Inside().Map().Lookup([]byte(key)).ID).Child.ID)
 			}
 			n.Restart(t)
 			close(g.resume)

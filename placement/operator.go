@@ -218,10 +218,14 @@ func (m *Map) Merging(o *Operator) (into, right *shard.Descriptor) {
 	right = m.Shard(o.With)
 	merged := *d
 	merged.Span.End = right.Span.End
-	merged.Epoch = max(d.Epoch, right.Epoch) + 1 // above both: whoever compares descriptors of overlapping spans sees which is newer
+	merged.Epoch = mergedEpoch(d, right)
 	merged.Generation++
 	return &merged, right
 }
+
+// mergedEpoch is above both: whoever compares descriptors of overlapping spans sees which is
+// newer.
+func mergedEpoch(d, right *shard.Descriptor) uint64 { return max(d.Epoch, right.Epoch) + 1 }
 
 // freeSlot returns the slot for a child right of d. Slots promised to other children
 // are taken.

@@ -51,6 +51,7 @@ func (p *planner) mergeStep(left, right *planGroup) {
 	from, to := apart(left, right)
 	if from < 0 {
 		p.do(left, Step{Kind: Merge, With: right.d.ID, Rule: RuleMerge, Bytes: right.load.Bytes,
+			Key: right.d.Span.Start, Epoch: mergedEpoch(left.d, right.d),
 			Why: fmt.Sprintf("together they have %s and at most %.0f writes/s; below %.0f %% of what is split they are merged",
 				bytesText(float64(left.load.Bytes+right.load.Bytes)), left.load.PeakWrites+right.load.PeakWrites, 100*p.rules.MergeBelow),
 			Effect: fmt.Sprintf("shard %s owns %s", left.d.ID, shard.Span{Start: left.d.Span.Start, End: right.d.Span.End})})

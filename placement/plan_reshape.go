@@ -117,7 +117,7 @@ func (p *planner) splitOne(g *planGroup, press pressure, reason string) (why str
 		return fmt.Sprintf("%s: too much, but its best key, %q, leaves %.0f %% of %s on one side, so a split would not help",
 			what, point.Key, 100*max(point.Left, 1-point.Left), unit)
 	}
-	p.do(g, Step{Kind: Split, Key: bytes.Clone(point.Key), Rule: RuleSplit,
+	p.do(g, Step{Kind: Split, Key: bytes.Clone(point.Key), Epoch: g.d.Epoch + 1, Rule: RuleSplit,
 		Why:    what + "; " + reason,
 		Effect: fmt.Sprintf("two shards with %.0f %% and %.0f %% of %s", 100*point.Left, 100*(1-point.Left), unit)})
 	return ""

@@ -422,9 +422,12 @@ func checkSteps(t *testing.T, m *Map, load *Load, d *Decision) {
 			require.Equal(t, load.Shards[s.Shard].Leader, s.From)
 		case Split:
 			require.True(t, g.Span.Contains(s.Key) && !bytes.Equal(s.Key, g.Span.Start), "%+v", s)
+			require.Equal(t, (&Operator{Key: s.Key}).Rest(g).Epoch, s.Epoch, "%+v", s)
 		case Merge:
 			require.Equal(t, g.Span.End, m.Shard(s.With).Span.Start, "%+v", s)
 			require.NoError(t, Together(g, m.Shard(s.With)))
+			into, right := m.Merging(&Operator{Shard: s.Shard, With: s.With})
+			require.Equal(t, []any{into.Epoch, right.Span.Start}, []any{s.Epoch, s.Key})
 		}
 	}
 	require.LessOrEqual(t, moves, max(rules.MovesMax, len(load.InFlight)), "L6")

@@ -182,7 +182,7 @@ func (r *Rules) set(name, value string) error {
 		r.Locked[shard.ID(n)] = value
 	}
 	if word, is := strings.CutPrefix(name, pinPrefix); is {
-		key, err := unescape(word)
+		key, err := UnescapeKey(word)
 		if err != nil {
 			return fmt.Errorf("key %q: %w", word, err)
 		}
@@ -192,7 +192,7 @@ func (r *Rules) set(name, value string) error {
 }
 
 // PinSetting returns the name of the setting that pins the boundary at key.
-func PinSetting(key []byte) string { return pinPrefix + escape(key) }
+func PinSetting(key []byte) string { return pinPrefix + EscapeKey(key) }
 
 // LockSetting returns the name of the setting that locks a shard.
 func LockSetting(id shard.ID) string { return lockPrefix + id.String() }

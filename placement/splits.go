@@ -37,7 +37,7 @@ func ParseSplits(s string) ([][]byte, error) {
 	words := strings.Split(s, ",")
 	keys := make([][]byte, len(words))
 	for i, word := range words {
-		key, err := unescape(word)
+		key, err := UnescapeKey(word)
 		if err != nil {
 			return nil, fmt.Errorf("split key %d, %q: %w", i+1, word, err)
 		}
@@ -67,8 +67,8 @@ func uniformSplits(n string) ([][]byte, error) {
 	return keys, nil
 }
 
-// unescape reads %XX, \xXX and \\; everything else is itself.
-func unescape(word string) ([]byte, error) {
+// UnescapeKey reads %XX, \xXX and \\; everything else is itself.
+func UnescapeKey(word string) ([]byte, error) {
 	if word != strings.TrimSpace(word) {
 		return nil, errors.New("it begins or ends with a space; leave the space out, or write %20")
 	}
@@ -98,8 +98,9 @@ func unescape(word string) ([]byte, error) {
 	return key, nil
 }
 
-// escape writes a key so that unescape reads it back.
-func escape(key []byte) string {
+// EscapeKey writes a key as a word of text, without spaces and commas, that UnescapeKey
+// reads back.
+func EscapeKey(key []byte) string {
 	var out strings.Builder
 	for _, b := range key {
 		if b <= ' ' || b > '~' || b == ',' || b == '%' || b == '\\' {
@@ -129,9 +130,9 @@ func checkSplits(keys [][]byte) error {
 		}
 		switch previous := keys[i-1]; bytes.Compare(previous, key) {
 		case 0:
-			return fmt.Errorf("split key %d, %q, is there twice; leave one out", i+1, escape(key))
+			return fmt.Errorf("split key %d, %q, is there twice; leave one out", i+1, EscapeKey(key))
 		case 1:
-			return fmt.Errorf("split key %d, %q, sorts before key %d, %q; write them in ascending order%s", i+1, escape(key), i, escape(previous), sortedHint(keys))
+			return fmt.Errorf("split key %d, %q, sorts before key %d, %q; write them in ascending order%s", i+1, EscapeKey(key), i, EscapeKey(previous), sortedHint(keys))
 		}
 	}
 	return nil
@@ -145,7 +146,7 @@ func sortedHint(keys [][]byte) string {
 	}
 	words := make([]string, 0, len(keys))
 	for _, key := range slices.SortedFunc(slices.Values(keys), bytes.Compare) {
-		words = append(words, escape(key))
+		words = append(words, EscapeKey(key))
 	}
 	return ": " + strings.Join(words, ",")
 }

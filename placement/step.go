@@ -54,8 +54,12 @@ type Step struct {
 	Shard shard.ID
 	From  shard.NodeID
 	To    shard.NodeID
-	Key   []byte
-	With  shard.ID
+	// Key is where Split cuts the shard, and where With begins before Merge.
+	Key  []byte
+	With shard.ID
+	// Epoch is the one that Split and Merge give the shard. One that has another later was
+	// split or merged again, or was not.
+	Epoch uint64
 
 	// Rule is the part of the plan that asks for the step.
 	Rule Rule

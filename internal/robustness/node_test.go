@@ -2,6 +2,7 @@ package robustness_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"strings"
@@ -51,6 +52,15 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Apply.AnyEpoch = true
 	case "child-begins-without-seed":
 		c.Knobs.Apply.NoSeed = true
+	case "init-skipped":
+		c.Knobs.Operator = func(_ context.Context, _, step string) error {
+			if step == "the child begins" {
+				return errors.New("skipped")
+			}
+			return nil
+		}
+	case "tombstones-not-moved":
+		c.Knobs.Apply.LoseTombstones = true
 	case "neighbour-serves-on":
 		c.Knobs.Apply.NoFreeze = true
 		c.Knobs.StaleRoutes = true // or there is hardly anybody who still asks it

@@ -71,6 +71,15 @@ func plantedBugs() []plantedBug {
 			want: append(survives, history.EarlyExpiry, history.RevisionRegression),
 		},
 		{
+			knob: "init-skipped", harm: "a shard that was split off is never told to begin",
+			load: writes(800), attack: only(robustness.Split, soon()), want: lost, orDown: true,
+		},
+		{
+			knob: "tombstones-not-moved", harm: "a shard that was split off begins without its tombstones: deleted keys are there again",
+			load: deletes(1200), attack: only(robustness.Split, soon()),
+			want: append(lost, history.VersionMismatch, history.ChangedPast, history.TwoRevisions),
+		},
+		{
 			knob: "neighbour-serves-on", harm: "a shard serves on while its left neighbour takes its keys",
 			load: writes(1200), attack: rejoins(),
 			want: append(lost, history.RevisionRegression, history.VersionMismatch, history.DoubleApply, history.TwoRevisions, history.ChangedPast),
@@ -186,6 +195,12 @@ func mixed(rate float64) robustness.Workload {
 func writes(rate float64) robustness.Workload {
 	load := mixed(rate)
 	load.Mix = robustness.Mix{Put: 60, Get: 8, Delete: 3, Swap: 12, Group: 10, Range: 4, Past: 3}
+	return load
+}
+
+func deletes(rate float64) robustness.Workload {
+	load := mixed(rate)
+	load.Mix = robustness.Mix{Put: 35, Get: 20, Delete: 25, Range: 15, Past: 5}
 	return load
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // decide is look for a change: on a map that has what was changed before.
@@ -37,18 +38,27 @@ func (s *Server) Split(ctx context.Context, req *adminpb.SplitRequest) (*adminpb
 	if err != nil {
 		return nil, err
 	}
-	c := placement.BeginSplit(d, key, asked(v.Now))
-	if err := v.Map.Check(c); err != nil {
-		return nil, refusal(err)
+	result, err := s.cut(ctx, v, d, key, asked(v.Now), "split by hand", req.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	return &adminpb.OperatorReply{Operator: result.GetOperatorId(), Shard: uint64(d.ID), Key: key}, nil
+}
+
+// cut begins a split. What somebody wants to begin at the key the balancer does not merge
+// away, for the reason given as pin.
+func (s *Server) cut(ctx context.Context, v *View, d *shard.Descriptor, key []byte, why, pin string, dryRun bool) (*placementpb.Result, error) {
+	c := placement.BeginSplit(d, key, why)
+	if err := v.allows(c, d); err != nil {
+		return nil, err
 	}
 	if err := s.changes.ReadyToSplit(ctx, d); err != nil {
 		return nil, refuse(codes.FailedPrecondition, "%v", err)
 	}
-	// What somebody wants to begin there the balancer does not merge away.
-	if err := s.pin(ctx, key, "split by hand", req.DryRun); err != nil {
+	if err := s.pin(ctx, key, pin, dryRun); err != nil {
 		return nil, err
 	}
-	return s.begin(ctx, v, c, &adminpb.OperatorReply{Shard: uint64(d.ID), Key: key}, req.DryRun)
+	return s.change(ctx, v, c, dryRun)
 }
 
 // Merge implements adminpb.AdminServer.
@@ -65,17 +75,26 @@ func (s *Server) Merge(ctx context.Context, req *adminpb.MergeRequest) (*adminpb
 	if right == nil {
 		return nil, refuse(codes.FailedPrecondition, "merge shard %s with its right neighbour: it is the last one and has none; name the one before it", d.ID)
 	}
-	c := placement.BeginMerge(d, right, asked(v.Now))
-	if err := v.Map.Check(c); err != nil {
-		return nil, refusal(err)
+	result, err := s.join(ctx, v, d, right, asked(v.Now), req.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	return &adminpb.OperatorReply{Operator: result.GetOperatorId(), Shard: uint64(d.ID), Key: right.Span.Start, With: uint64(right.ID)}, nil
+}
+
+// join begins a merge. The boundary need not stay any more.
+func (s *Server) join(ctx context.Context, v *View, d, right *shard.Descriptor, why string, dryRun bool) (*placementpb.Result, error) {
+	c := placement.BeginMerge(d, right, why)
+	if err := v.allows(c, d, right); err != nil {
+		return nil, err
 	}
 	if err := s.changes.ReadyToMerge(ctx, d, right); err != nil {
 		return nil, refuse(codes.FailedPrecondition, "%v", err)
 	}
-	if err := s.pin(ctx, right.Span.Start, "", req.DryRun); err != nil {
+	if err := s.pin(ctx, right.Span.Start, "", dryRun); err != nil {
 		return nil, err
 	}
-	return s.begin(ctx, v, c, &adminpb.OperatorReply{Shard: uint64(d.ID), Key: right.Span.Start, With: uint64(right.ID)}, req.DryRun)
+	return s.change(ctx, v, c, dryRun)
 }
 
 // pin says why a shard is to begin at the key, or with no reason that none need.
@@ -102,13 +121,17 @@ func (s *Server) Move(ctx context.Context, req *adminpb.MoveRequest) (*adminpb.O
 		return nil, err
 	}
 	c := placement.BeginMove(d, from, to, asked(v.Now))
-	if err := v.Map.Check(c); err != nil {
-		return nil, refusal(err)
+	if err := v.allows(c, d); err != nil {
+		return nil, err
 	}
 	if why := placement.MoveObstacle(v.Map, v.Load, v.Now, d.ID, from, to); why != "" && !req.Force {
 		return nil, refuse(codes.FailedPrecondition, "move a replica of shard %s to %s: %s; --force moves it all the same", d.ID, req.To, why)
 	}
-	return s.begin(ctx, v, c, &adminpb.OperatorReply{Shard: uint64(d.ID)}, req.DryRun)
+	result, err := s.change(ctx, v, c, req.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	return &adminpb.OperatorReply{Operator: result.GetOperatorId(), Shard: uint64(d.ID)}, nil
 }
 
 // Transfer implements adminpb.AdminServer.
@@ -170,24 +193,17 @@ func (s *Server) Rebalance(ctx context.Context, req *adminpb.RebalanceRequest) (
 		}
 	}
 	reply := &adminpb.RebalanceReply{}
+	var records []record
 	for _, step := range steps {
 		reply.Begun = append(reply.Begun, v.step(step))
+		records = append(records, recordOf(step))
 	}
 	if req.DryRun || len(steps) == 0 {
 		return reply, nil
 	}
-	_, err = s.change(ctx, v, placement.Set(lastApplied, stepsText(steps)), false)
+	result, err := s.change(ctx, v, placement.Set(lastApplied, recordsText(records)), false)
+	reply.Version = result.GetVersion()
 	return reply, err
-}
-
-// begin is change for an operator.
-func (s *Server) begin(ctx context.Context, v *View, c *placementpb.Command, reply *adminpb.OperatorReply, dryRun bool) (*adminpb.OperatorReply, error) {
-	result, err := s.change(ctx, v, c, dryRun)
-	if err != nil {
-		return nil, err
-	}
-	reply.Operator = result.GetOperatorId()
-	return reply, nil
 }
 
 // change proposes a command, or says in a dry run whether it would be taken.

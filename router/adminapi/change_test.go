@@ -3,7 +3,7 @@ package adminapi
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -22,18 +22,16 @@ import (
 type changed struct {
 	*placement.State
 	unready error
-	lost    error               // the outcome of proposals stays unknown
-	steps   []placement.Step    // that a round begins
-	fourth  *placement.NodeLoad // what the fourth node told
+	lost    error                               // the outcome of proposals stays unknown
+	steps   []placement.Step                    // that a round begins
+	nodes   map[shard.NodeID]placement.NodeLoad // what they told otherwise
 	checked *Checked
 }
 
 func (c *changed) Look(context.Context) (*View, error) {
 	load := known()
 	load.Nodes[4] = placement.NodeLoad{Heard: now, DiskTotal: 1 << 40, DiskFree: 1 << 39}
-	if c.fourth != nil {
-		load.Nodes[4] = *c.fourth
-	}
+	maps.Copy(load.Nodes, c.nodes)
 	return &View{Now: now, Map: c.Map(), Load: load}, nil
 }
 
@@ -83,29 +81,31 @@ func TestRefusedChanges(t *testing.T) {
 		code codes.Code
 		says string
 	}{
-		"split of nothing":        {s.split(ctx, 0, ""), codes.InvalidArgument, "name a shard, or a key"},
-		"split of no shard":       {s.split(ctx, 9, "a"), codes.NotFound, "shard 9 is not in the placement table"},
-		"split of the meta group": {s.split(ctx, 1, "a"), codes.FailedPrecondition, "shard 1 is the meta group, which has no keys"},
-		"split at a boundary":     {s.split(ctx, 4, "p"), codes.FailedPrecondition, "is not inside its span"},
-		"split of a held shard":   {s.split(ctx, 3, "i"), codes.FailedPrecondition, "is held by operator"},
-		"split without a key":     {s.split(ctx, 4, ""), codes.FailedPrecondition, "no key is known"},
-		"merge of no shard":       {s.merge(ctx, 9), codes.NotFound, "shard 9 is not in the placement table"},
-		"merge of the last":       {s.merge(ctx, 4), codes.FailedPrecondition, "it is the last one and has none"},
-		"merge of a held shard":   {s.merge(ctx, 3), codes.FailedPrecondition, "is held by operator"},
-		"merge with a held shard": {s.merge(ctx, 2), codes.FailedPrecondition, "is held by operator"},
-		"move from nowhere":       {s.move(ctx, 2, "", ""), codes.InvalidArgument, "name the node it goes to"},
-		"move from where none is": {s.move(ctx, 2, "n4", ""), codes.FailedPrecondition, "has no replica on n4; it is on n1, n2, n3"},
-		"move to an unknown node": {s.move(ctx, 2, "", "n9"), codes.NotFound, "whose nodes are n1, n2, n3, n4"},
-		"move to a draining node": {s.move(ctx, 2, "", "n3"), codes.FailedPrecondition, "n3 is draining"},
-		"move to where one is":    {s.move(ctx, 2, "n1", "n2"), codes.FailedPrecondition, "has a replica already"},
-		"below the factor":        {s.move(ctx, 2, "n1", ""), codes.FailedPrecondition, "has 3 replicas and should have 3"},
-		"move of a held shard":    {s.move(ctx, 3, "n1", "n4"), codes.FailedPrecondition, "is held by operator"},
-		"leader without replica":  {s.transfer(ctx, 2, "n4"), codes.FailedPrecondition, "has no replica on n4 that could lead"},
-		"leader that drains":      {s.transfer(ctx, 2, "n3"), codes.FailedPrecondition, "n3 is draining"},
-		"leader of a held shard":  {s.transfer(ctx, 3, "n1"), codes.FailedPrecondition, "is held by operator"},
-		"state of no node":        {s.state(ctx, "n9", "draining"), codes.NotFound, "not part of the cluster"},
-		"state that is none":      {s.state(ctx, "n1", "removed"), codes.InvalidArgument, "want active, draining or decommissioning"},
-		"too few nodes left":      {s.state(ctx, "n1", "decommissioning"), codes.FailedPrecondition, "without it 2 nodes are active"},
+		"split of nothing":         {s.split(ctx, 0, ""), codes.InvalidArgument, "name a shard, or a key"},
+		"split of no shard":        {s.split(ctx, 9, "a"), codes.NotFound, "shard 9 is not in the placement table"},
+		"split of the meta group":  {s.split(ctx, 1, "a"), codes.FailedPrecondition, "shard 1 is the meta group, which has no keys"},
+		"split at a boundary":      {s.split(ctx, 4, "p"), codes.FailedPrecondition, "is not inside its span"},
+		"split at that of another": {s.split(ctx, 0, "p"), codes.FailedPrecondition, "is not inside its span"},
+		"split outside":            {s.split(ctx, 2, "x"), codes.FailedPrecondition, "is not inside its span"},
+		"split of a held shard":    {s.split(ctx, 3, "i"), codes.FailedPrecondition, "is held by operator"},
+		"split without a key":      {s.split(ctx, 4, ""), codes.FailedPrecondition, "no key is known"},
+		"merge of no shard":        {s.merge(ctx, 9), codes.NotFound, "shard 9 is not in the placement table"},
+		"merge of the last":        {s.merge(ctx, 4), codes.FailedPrecondition, "it is the last one and has none"},
+		"merge of a held shard":    {s.merge(ctx, 3), codes.FailedPrecondition, "is held by operator"},
+		"merge with a held shard":  {s.merge(ctx, 2), codes.FailedPrecondition, "is held by operator"},
+		"move from nowhere":        {s.move(ctx, 2, "", ""), codes.InvalidArgument, "name the node it goes to"},
+		"move from where none is":  {s.move(ctx, 2, "n4", ""), codes.FailedPrecondition, "has no replica on n4; it is on n1, n2, n3"},
+		"move to an unknown node":  {s.move(ctx, 2, "", "n9"), codes.NotFound, "whose nodes are n1, n2, n3, n4"},
+		"move to a draining node":  {s.move(ctx, 2, "", "n3"), codes.FailedPrecondition, "n3 is draining"},
+		"move to where one is":     {s.move(ctx, 2, "n1", "n2"), codes.FailedPrecondition, "has a replica already"},
+		"below the factor":         {s.move(ctx, 2, "n1", ""), codes.FailedPrecondition, "has 3 replicas and should have 3"},
+		"move of a held shard":     {s.move(ctx, 3, "n1", "n4"), codes.FailedPrecondition, "is held by operator"},
+		"leader without replica":   {s.transfer(ctx, 2, "n4"), codes.FailedPrecondition, "has no replica on n4 that could lead"},
+		"leader that drains":       {s.transfer(ctx, 2, "n3"), codes.FailedPrecondition, "n3 is draining"},
+		"leader of a held shard":   {s.transfer(ctx, 3, "n1"), codes.FailedPrecondition, "is held by operator"},
+		"state of no node":         {s.state(ctx, "n9", "draining"), codes.NotFound, "not part of the cluster"},
+		"state that is none":       {s.state(ctx, "n1", "removed"), codes.InvalidArgument, "want active, draining or decommissioning"},
+		"too few nodes left":       {s.state(ctx, "n1", "decommissioning"), codes.FailedPrecondition, "without it 2 nodes are active"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, dry := range []bool{true, false} {
@@ -154,6 +154,34 @@ func (s *Server) state(ctx context.Context, node, state string) func(bool) error
 	return func(dry bool) error {
 		_, err := s.SetNodeState(ctx, &adminpb.SetNodeStateRequest{Node: node, State: state, DryRun: dry})
 		return err
+	}
+}
+
+// A locked shard stays where it is, whoever asks, until it is unlocked.
+func TestLockedShards(t *testing.T) {
+	s, c := withFourth(t)
+	ctx := t.Context()
+	lock := func(reason string) {
+		_, err := s.Lock(ctx, &adminpb.LockRequest{Shard: 4, Reason: reason})
+		require.NoError(t, err)
+	}
+	forced := func(dry bool) error {
+		_, err := s.Move(ctx, &adminpb.MoveRequest{Shard: 4, From: "n1", To: "n4", Force: true, DryRun: dry})
+		return err
+	}
+	for name, do := range map[string]func(bool) error{
+		"split": s.split(ctx, 4, "t"), "merge": s.merge(ctx, 3), "move": s.move(ctx, 4, "n1", "n4"), "forced": forced, "transfer": s.transfer(ctx, 4, "n1"),
+	} {
+		lock("a test")
+		was := c.Map()
+		for _, dry := range []bool{true, false} {
+			err := do(dry)
+			require.Equal(t, codes.FailedPrecondition, status.Code(err), name)
+			require.ErrorContains(t, err, "shard 4 is locked: a test; flotilla shard unlock 4 lets it be changed", name)
+			require.Same(t, was, c.Map(), name)
+		}
+		lock("")
+		require.NoError(t, do(true), name)
 	}
 }
 
@@ -208,88 +236,6 @@ func TestChanges(t *testing.T) {
 	require.Equal(t, []any{"lead", "n1", "n2"}, []any{begun.Begun[0].Kind, begun.Begun[0].From, begun.Begun[0].To})
 }
 
-// What was applied is undone step by step, by any node: what others have overtaken is left,
-// and says why.
-func TestUndo(t *testing.T) {
-	s, c := withFourth(t)
-	ctx := t.Context()
-	undo := func(dry bool) (*adminpb.UndoReply, error) { return s.Undo(ctx, &adminpb.UndoRequest{DryRun: dry}) }
-	_, err := undo(false)
-	require.ErrorContains(t, err, "no plan was applied by hand")
-
-	c.steps = []placement.Step{
-		{Kind: placement.TransferLeader, Shard: 2, From: 1, To: 2},
-		{Kind: placement.MoveReplica, Shard: 3, From: 2, To: 4},
-		{Kind: placement.AddReplica, Shard: 4, To: 4},
-		{Kind: placement.Split, Shard: 4, Key: []byte("t")},
-		{Kind: placement.MoveReplica, Shard: 9, From: 1, To: 2},
-	}
-	_, err = s.Rebalance(ctx, &adminpb.RebalanceRequest{})
-	require.NoError(t, err)
-	_, err = undo(false)
-	require.ErrorContains(t, err, "the balancer is on")
-	_, err = s.Set(ctx, &adminpb.SetRequest{Name: placement.SettingRebalance, Value: "off"})
-	require.NoError(t, err)
-
-	// As if the steps had been carried out, but for the one of shard 4.
-	for _, d := range []*shard.Descriptor{c.Map().Shard(2), c.Map().Shard(3)} {
-		if d.ID == 2 {
-			require.NoError(t, placement.ResultError(c.Apply(placement.Prefer(d, 2))))
-			continue
-		}
-		next := *d
-		next.PreferredNode = 0
-		next.Replicas = []shard.Replica{d.Replicas[0], d.Replicas[1], d.Replicas[2]}
-		for i, r := range next.Replicas {
-			if r.Node == 2 {
-				next.Replicas[i] = shard.Replica{ID: d.NextReplicaID, Node: 4}
-			}
-		}
-		require.NoError(t, placement.ResultError(c.Apply(&placementpb.Command{Body: &placementpb.Command_UpdateShard{
-			UpdateShard: &placementpb.UpdateShard{ExpectedGeneration: d.Generation, Descriptor_: next.Proto()},
-		}})))
-	}
-	was := c.Map()
-	for _, dry := range []bool{true, false} {
-		reply, err := undo(dry)
-		require.NoError(t, err)
-		var told []string
-		for _, step := range reply.Begun {
-			told = append(told, fmt.Sprintf("%s %d %s>%s", step.Kind, step.Shard, step.From, step.To))
-		}
-		require.Equal(t, []string{"move 3 n4>n2", "lead 2 n2>n1"}, told)
-		var left []string
-		for _, r := range reply.Left {
-			left = append(left, fmt.Sprintf("%d %s", r.Shards[0], r.Text))
-		}
-		require.Equal(t, []string{"9 it is not there any more", "4 it was split, and no shards are put together by undo", "4 it has no replica on n4"}, left)
-		require.Equal(t, dry, was == c.Map())
-	}
-	require.EqualValues(t, 1, c.Map().Shard(2).PreferredNode)
-	require.EqualValues(t, 2, c.Map().Operator(3).To)
-	_, err = undo(false)
-	require.ErrorContains(t, err, "undone already")
-
-	require.NoError(t, placement.ResultError(c.Apply(placement.Set(lastApplied, "move x"))))
-	_, err = undo(false)
-	require.ErrorContains(t, err, "setting last-applied")
-}
-
-// More steps than a setting holds are told to stay.
-func TestManySteps(t *testing.T) {
-	steps := make([]placement.Step, 1000)
-	for i := range steps {
-		steps[i] = placement.Step{Kind: placement.MoveReplica, Shard: shard.ID(i + 2), From: 1, To: 2}
-	}
-	text := stepsText(steps)
-	require.Less(t, len(text), 4096)
-	read, err := stepsOf(text)
-	require.NoError(t, err)
-	last := read[len(read)-1]
-	require.Equal(t, "more", last.kind)
-	require.Equal(t, len(steps), len(read)-1+int(last.shard))
-}
-
 // A move that the balancer would not make is refused, unless it is forced.
 func TestMovesThatAreNoGood(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -304,7 +250,7 @@ func TestMovesThatAreNoGood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, table := withFourth(t)
-			table.fourth = &c.load
+			table.nodes = map[shard.NodeID]placement.NodeLoad{4: c.load}
 			for i, zone := range []string{"a", "b", "c", "b"} {
 				require.NoError(t, placement.ResultError(table.Apply(&placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
 					NodeId: uint64(i + 1), Labels: &placementpb.Labels{Labels: []*placementpb.Label{{Name: "zone", Value: zone}}},

@@ -12,9 +12,30 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
+// allows says why a command that changes where shards are is refused: by whoever has locked
+// one, or by the table.
+func (v *View) allows(c *placementpb.Command, of ...*shard.Descriptor) error {
+	for _, d := range of {
+		if err := v.unlocked(d); err != nil {
+			return err
+		}
+	}
+	return refusal(v.Map.Check(c))
+}
+
+func (v *View) unlocked(d *shard.Descriptor) error {
+	if why, locked := v.Map.Rules().Locked[d.ID]; locked {
+		return refuse(codes.FailedPrecondition, "shard %s is locked: %s; flotilla shard unlock %s lets it be changed", d.ID, why, d.ID)
+	}
+	return nil
+}
+
 func (v *View) transfer(req *adminpb.TransferRequest) (*placementpb.Command, error) {
 	d, err := v.group(req.Shard)
 	if err != nil {
+		return nil, err
+	}
+	if err := v.unlocked(d); err != nil {
 		return nil, err
 	}
 	n, err := v.active(req.To)

@@ -1,74 +1,26 @@
 package adminapi
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/flotilla-kv/flotilla/placement"
-	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// lastApplied is the setting that holds the steps which the last Rebalance began, so that
-// any node can undo them: "move 7 1 4,lead 3 1 2" are kind, shard, and the nodes from and to.
-const lastApplied = "last-applied"
+const (
+	ruleUndo   = "undo"
+	undoWhy    = "undo of the last plan that was applied"
+	unmergePin = "undo of a merge"
+)
 
-// stepsTextMax bounds the setting; more steps than fit are not told, and not undone.
-const stepsTextMax = 4000
-
-// stepsText writes steps for the setting.
-func stepsText(steps []placement.Step) string {
-	var out strings.Builder
-	for i, s := range steps {
-		one := fmt.Sprintf("%s %d %d %d", s.Kind, s.Shard, s.From, s.To)
-		if out.Len()+len(one) > stepsTextMax {
-			fmt.Fprintf(&out, ",more %d", len(steps)-i)
-			break
-		}
-		if i > 0 {
-			out.WriteByte(',')
-		}
-		out.WriteString(one)
-	}
-	return out.String()
-}
-
-// recorded is a step as the setting has it.
-type recorded struct {
-	kind     string
-	shard    shard.ID
-	from, to shard.NodeID
-}
-
-// stepsOf reads the setting. Anybody may have set it.
-func stepsOf(text string) ([]recorded, error) {
-	var steps []recorded
-	for _, one := range strings.Split(text, ",") {
-		words := strings.Fields(one)
-		var numbers [3]uint64
-		for i := 1; i < min(len(words), 4); i++ {
-			n, err := strconv.ParseUint(words[i], 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("setting %s: %q: %w", lastApplied, one, err)
-			}
-			numbers[i-1] = n
-		}
-		if len(words) == 0 {
-			return nil, fmt.Errorf("setting %s: %q has an empty step", lastApplied, text)
-		}
-		steps = append(steps, recorded{words[0], shard.ID(numbers[0]), shard.NodeID(numbers[1]), shard.NodeID(numbers[2])})
-	}
-	return steps, nil
-}
-
-// Undo implements adminpb.AdminServer. A step that has been overtaken by others is left, as
-// is one that cannot be undone.
+// Undo implements adminpb.AdminServer. A step that others have overtaken is left. So is one
+// that cannot be undone now, but it stays written down, and the next Undo tries it again.
 func (s *Server) Undo(ctx context.Context, req *adminpb.UndoRequest) (*adminpb.UndoReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
@@ -77,73 +29,162 @@ func (s *Server) Undo(ctx context.Context, req *adminpb.UndoRequest) (*adminpb.U
 	text, found := v.Map.Setting(lastApplied)
 	switch {
 	case !found:
-		return nil, refuse(codes.FailedPrecondition, "undo: no plan was applied by hand, or it was undone already")
+		return &adminpb.UndoReply{}, nil
 	case v.Map.Rules().Rebalance:
 		return nil, refuse(codes.FailedPrecondition, "undo: the balancer is on and would begin the same again; flotilla rebalance pause stops it")
 	}
-	steps, err := stepsOf(text)
+	records, err := recordsOf(text)
 	if err != nil {
 		return nil, refuse(codes.FailedPrecondition, "undo: %v", err)
 	}
 	reply := &adminpb.UndoReply{}
-	for _, step := range slices.Backward(steps) {
-		back, c, why := v.inverse(step)
-		if why == "" {
-			if _, err := s.change(ctx, v, c, req.DryRun); isUnknown(err) {
-				return nil, err
-			} else if err != nil {
-				why = refusalText(err)
-			}
+	var kept []record
+	for _, r := range slices.Backward(records) {
+		back, left, err := s.takeBack(ctx, v, r, req.DryRun)
+		if err != nil {
+			return nil, err
 		}
-		if why != "" {
-			reply.Left = append(reply.Left, &adminpb.Reason{Rule: "undo", Shards: step.shards(), Text: why})
+		if left == nil {
+			reply.Begun = append(reply.Begun, v.step(back))
 			continue
 		}
-		reply.Begun = append(reply.Begun, v.step(back))
+		reply.Left = append(reply.Left, &adminpb.Reason{Rule: ruleUndo, Shards: r.shards(), Text: left.why})
+		if left.passes {
+			kept = append(kept, r)
+		}
 	}
 	if req.DryRun {
 		return reply, nil
 	}
+	slices.Reverse(kept)
 	// Last: what is undone already is found done when it is asked for again.
-	_, err = s.change(ctx, v, placement.Set(lastApplied, ""), false)
+	result, err := s.change(ctx, v, placement.Set(lastApplied, recordsText(kept)), false)
+	reply.Version = result.GetVersion()
 	return reply, err
 }
 
-func (r recorded) shards() []uint64 {
-	if r.shard == 0 {
-		return nil
-	}
-	return []uint64{uint64(r.shard)}
+// obstacle is why a step is left as it is. One that passes may be gone the next time.
+type obstacle struct {
+	why    string
+	passes bool
 }
 
-// inverse is the step that takes things back to where they were, and its command, or why
-// there is none.
-func (v *View) inverse(r recorded) (back placement.Step, c *placementpb.Command, why string) {
-	const asked = "undo of the last plan that was applied"
+func overtaken(format string, args ...any) *obstacle {
+	return &obstacle{why: fmt.Sprintf(format, args...)}
+}
+
+func notNow(format string, args ...any) *obstacle {
+	return &obstacle{why: fmt.Sprintf(format, args...), passes: true}
+}
+
+// takeBack begins the opposite of a step, or says why it is left. After an error the outcome
+// is unknown.
+func (s *Server) takeBack(ctx context.Context, v *View, r record, dryRun bool) (placement.Step, *obstacle, error) {
+	back, left := v.inverse(r)
+	if left != nil {
+		return back, left, nil
+	}
 	d := v.Map.Shard(r.shard)
-	back = placement.Step{Shard: r.shard, From: r.to, To: r.from, Rule: "undo", Why: asked}
-	switch {
-	case r.kind == "more":
-		return back, nil, fmt.Sprintf("%d more steps were too many to be written down", r.shard)
-	case d == nil:
-		return back, nil, "it is not there any more"
-	case r.kind == placement.Split.String():
-		return back, nil, "it was split, and no shards are put together by undo"
-	case r.kind == placement.Merge.String():
-		return back, nil, "it was merged; flotilla shard split cuts it again"
-	case r.kind == placement.TransferLeader.String():
-		back.Kind = placement.TransferLeader
-		if was, has := d.ReplicaOn(r.from); !has || was.Learner || d.PreferredNode != r.to {
-			return back, nil, fmt.Sprintf("%s does not lead it any more, or %s has no replica that could", v.name(r.to), v.name(r.from))
+	var err error
+	switch back.Kind {
+	case placement.Merge:
+		_, err = s.join(ctx, v, d, v.Map.Shard(back.With), back.Why, dryRun)
+	case placement.Split:
+		_, err = s.cut(ctx, v, d, back.Key, back.Why, unmergePin, dryRun)
+	default:
+		c := placement.BeginMove(d, back.From, back.To, back.Why)
+		if back.Kind == placement.TransferLeader {
+			c = placement.Prefer(d, back.To)
 		}
-		return back, placement.Prefer(d, r.from), ""
-	}
-	if _, has := d.ReplicaOn(r.to); r.to != 0 && !has {
-		return back, nil, "it has no replica on " + v.name(r.to)
+		if err = v.allows(c, d); err == nil {
+			_, err = s.change(ctx, v, c, dryRun)
+		}
 	}
 	switch {
+	case isUnknown(err):
+		return back, nil, err
+	case err != nil:
+		return back, notNow("%s", refusalText(err)), nil
+	}
+	return back, nil, nil
+}
+
+// inverse is the step that takes things back to where they were, or why there is none.
+func (v *View) inverse(r record) (placement.Step, *obstacle) {
+	back := placement.Step{Shard: r.shard, Rule: ruleUndo, Why: undoWhy}
+	d := v.Map.Shard(r.shard)
+	switch {
+	case r.kind == kindMore:
+		return back, overtaken("%d more steps were too many to be written down", r.more)
+	case d == nil:
+		return back, overtaken("it is not there any more")
+	}
+	if o := v.Map.Operator(d.ID); o != nil {
+		return back, notNow("operator %d (%s, %s) is under way; undo again when it has ended", o.ID, o.Kind, o.Phase)
+	}
+	switch r.kind {
+	case placement.Split.String():
+		return v.rejoin(back, r, d)
+	case placement.Merge.String():
+		return v.recut(back, r, d)
+	case placement.TransferLeader.String():
+		return v.leadBack(back, r, d)
+	default:
+		return v.moveBack(back, r, d)
+	}
+}
+
+// rejoin makes one shard of two halves, if neither was split or merged since.
+func (v *View) rejoin(back placement.Step, r record, d *shard.Descriptor) (placement.Step, *obstacle) {
+	if d.Epoch < r.epoch {
+		return back, overtaken("its split was given up; there is nothing to undo")
+	}
+	right := v.Map.RightOf(d)
+	if d.Epoch > r.epoch || !bytes.Equal(d.Span.End, r.key) || right == nil || right.Parent != d.ID || right.Epoch != r.epoch {
+		return back, overtaken("it was split at %q, and one of the halves was split or merged again since", r.key)
+	}
+	if why, pinned := v.Map.Rules().Pinned[string(r.key)]; pinned {
+		return back, overtaken("it was split at %q, and that boundary is pinned: %s; flotilla shard merge %s takes it away", r.key, why, d.ID)
+	}
+	back.Kind, back.With, back.Key = placement.Merge, right.ID, r.key
+	return back, nil
+}
+
+// recut splits a shard where its right neighbour began, if it was not split or merged since.
+// A merge is of shards that are on the same nodes, so both halves are where the two were.
+func (v *View) recut(back placement.Step, r record, d *shard.Descriptor) (placement.Step, *obstacle) {
+	switch {
+	case d.Epoch < r.epoch:
+		return back, overtaken("its merge was given up; there is nothing to undo")
+	case d.Epoch > r.epoch:
+		return back, overtaken("it was merged at %q, and was split or merged again since", r.key)
+	}
+	back.Kind, back.Key = placement.Split, r.key
+	return back, nil
+}
+
+func (v *View) leadBack(back placement.Step, r record, d *shard.Descriptor) (placement.Step, *obstacle) {
+	back.Kind, back.From, back.To = placement.TransferLeader, r.to, r.from
+	if was, has := d.ReplicaOn(r.from); !has || was.Learner || d.PreferredNode != r.to {
+		return back, overtaken("%s does not lead it any more, or %s has no replica that could", v.name(r.to), v.name(r.from))
+	}
+	if n := v.Map.Node(r.from); n.State != placement.Active {
+		return back, notNow("%s is %s and takes nothing", n.Name, n.State)
+	}
+	return back, nil
+}
+
+func (v *View) moveBack(back placement.Step, r record, d *shard.Descriptor) (placement.Step, *obstacle) {
+	back.From, back.To = r.to, r.from
+	_, there := d.ReplicaOn(r.to)
+	_, again := d.ReplicaOn(r.from)
+	switch {
+	case r.to != 0 && !there:
+		return back, overtaken("it has no replica on %s", v.name(r.to))
+	case r.from != 0 && again:
+		return back, overtaken("it has a replica on %s again", v.name(r.from))
 	case r.from == 0 && len(d.Replicas) <= v.Map.ReplicationFactor():
-		return back, nil, fmt.Sprintf("without the replica on %s it would have fewer than %d", v.name(r.to), v.Map.ReplicationFactor())
+		return back, overtaken("without the replica on %s it would have fewer than %d", v.name(r.to), v.Map.ReplicationFactor())
 	case r.from == 0:
 		back.Kind = placement.RemoveReplica
 	case r.to == 0:
@@ -151,5 +192,8 @@ func (v *View) inverse(r recorded) (back placement.Step, c *placementpb.Command,
 	default:
 		back.Kind = placement.MoveReplica
 	}
-	return back, placement.BeginMove(d, r.to, r.from, asked), ""
+	if why := placement.MoveObstacle(v.Map, v.Load, v.Now, d.ID, r.to, r.from); why != "" {
+		return back, notNow("%s", why)
+	}
+	return back, nil
 }

@@ -1,8 +1,14 @@
 package apply
 
 import (
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/lease"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -21,6 +27,9 @@ type Knobs struct {
 	AnyFence bool
 	// NoSeed lets a shard that was split off begin without what its parent left (against A9).
 	NoSeed bool
+	// LoseTombstones lets a shard that was split off begin without the tombstones of its keys:
+	// what was deleted last is there again (against A9).
+	LoseTombstones bool
 	// NoFreeze lets a shard serve on while its left neighbour takes its keys (against A11).
 	NoFreeze bool
 	// LoseNeighbour takes the keys of a neighbour without what that knew of them: revisions
@@ -30,6 +39,27 @@ type Knobs struct {
 	KeepFeeds bool
 	// Now replaces the stamps of commands by the replica's own clock (against A1).
 	Now func() shard.Tick
+}
+
+// revive removes the tombstones of a span that are the newest of their keys.
+func revive(m *Machine, b *pebble.Batch, span shard.Span) error {
+	r := m.engine.NewReader()
+	w := mvcc.NewWriter(r, b, mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1)))
+	defer w.Discard()
+	o := &pebble.IterOptions{}
+	o.LowerBound, o.UpperBound = engine.DataSpanBounds(span)
+	it, err := r.NewIter(o)
+	if err != nil {
+		return err
+	}
+	for it.First(); it.Valid() && err == nil; it.Next() {
+		key, rev, _ := engine.DecodeDataKey(it.Key())
+		var h mvcc.Header
+		if h, _, err = w.Header(key); err == nil && h.Deleted && h.Mod == rev {
+			err = b.Delete(it.Key(), nil)
+		}
+	}
+	return errors.Join(err, it.Close())
 }
 
 // orphaned is a seed of which nothing is left but what keys it is about.

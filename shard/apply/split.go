@@ -115,6 +115,11 @@ func (t *taken) store(m *Machine, b *pebble.Batch) error {
 	if err := m.loadCollection(); err != nil {
 		return err
 	}
+	if m.options.Knobs.LoseTombstones {
+		if err := revive(m, b, t.view.Descriptor.Span); err != nil {
+			return err
+		}
+	}
 	return m.storeLeases(b, lease.Changes{Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook(), Will: t.leases.GetWill()})
 }
 

@@ -22,7 +22,8 @@ import (
 // (Replace). At every sync, and at some other writes, the machine may lose power: a
 // copy of the file system keeps what was synced and a random part of the rest. Each
 // copy must open and show, for each replica, the state after some applied index that
-// is not below the last one known to be durable (E1, E2, E3).
+// is not below the last one known to be durable (E1, E2, E3), nor below what the replica had
+// applied before a snapshot of the other one that is there (E6).
 
 // powerCuts takes crash copies of a file system while it is used.
 type powerCuts struct {
@@ -125,6 +126,8 @@ type replicaModel struct {
 	id    shard.ID
 	span  shard.Span
 	state []map[string]string // key@revision -> value
+	// before is, by the index of a snapshot, how far the other replica was then.
+	before map[uint64]uint64
 }
 
 func (m *replicaModel) next() map[string]string {
@@ -172,16 +175,25 @@ func testCrash(t *testing.T, p *powerCuts, fs vfs.FS) {
 	require.NoError(t, err)
 
 	models := [replicas]*replicaModel{
-		{id: 2, span: span("", "m"), state: []map[string]string{{}}},
-		{id: 3, span: span("m", ""), state: []map[string]string{{}}},
+		{id: 2, span: span("", "m"), state: []map[string]string{{}}, before: map[uint64]uint64{}},
+		{id: 3, span: span("m", ""), state: []map[string]string{{}}, before: map[uint64]uint64{}},
 	}
 	for rev := shard.Revision(2); rev < crashOps; rev++ {
 		who := rng.IntN(replicas)
 		m := models[who]
 		switch rng.IntN(snapshots) {
 		case 0:
-			crashReplace(t, e, m, rev)
-			p.durable[who].Store(m.index())
+			snapshot := func() {
+				m.before[m.index()+1] = models[1-who].index()
+				crashReplace(t, e, m, rev)
+				p.durable[who].Store(m.index())
+			}
+			snapshot()
+			if rng.IntN(2) == 0 { // the next one when Pebble has only the other's commits in memory
+				crashUpdate(t, e, models[1-who], rev, rng)
+				rev++
+				snapshot()
+			}
 		case 1, 2:
 			upTo := [replicas]uint64{models[0].index(), models[1].index()}
 			require.NoError(t, e.Sync())
@@ -249,6 +261,7 @@ func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 	e, err := Open(storeDir, Options{FS: c.fs, CacheBytes: 1 << 20})
 	require.NoError(t, err, where)
 	defer func() { require.NoError(t, e.Close(), where) }()
+	var indexes [replicas]uint64
 	for i, m := range models {
 		raw, err := e.Local(m.id, 1, 0)
 		require.NoError(t, err, where)
@@ -258,6 +271,7 @@ func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 			require.NoError(t, err, where)
 		}
 		require.GreaterOrEqual(t, index, c.durable[i], "replica %d: %s", i, where)
+		indexes[i] = index
 		want := m.state[index]
 		got := dump(t, e.NewReader(), m.span)
 		for _, line := range dumpLeases(t, e) {
@@ -280,6 +294,11 @@ func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 			version, value, _ := strings.Cut(line, "=")
 			require.Contains(t, want, version, "replica %d at index %d: %s", i, index, where)
 			require.Equal(t, want[version], value, "replica %d at index %d: %s", i, index, where)
+		}
+	}
+	for i, m := range models {
+		if before, isSnapshot := m.before[indexes[i]]; isSnapshot {
+			require.GreaterOrEqual(t, indexes[1-i], before, "replica %d has the snapshot of index %d: %s", i, indexes[i], where)
 		}
 	}
 }

@@ -23,6 +23,9 @@
 //	E4  A data key is written once per revision; bytes under it never change. (The
 //	    callers keep it; block properties and snapshots rely on it.)
 //	E5  A directory is opened only when its marker names a format this build knows.
+//	E6  What was committed before Replace, by whomever, is durable before the new data is.
+//	    Or the parent of a shard that was split off could lose its SPLIT, keep the child's
+//	    data, and write into it what its log has from before.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
 // durable: what a crash takes is replayed. Pebble's own WAL stays on all the same,

@@ -1947,6 +1947,7 @@ func (x *RebalanceRequest) GetDryRun() bool {
 type RebalanceReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begun         []*Step                `protobuf:"bytes,1,rep,name=begun,proto3" json:"begun,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the map that has all that began; 0 with dry_run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1986,6 +1987,13 @@ func (x *RebalanceReply) GetBegun() []*Step {
 		return x.Begun
 	}
 	return nil
+}
+
+func (x *RebalanceReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type UndoRequest struct {
@@ -2035,7 +2043,8 @@ func (x *UndoRequest) GetDryRun() bool {
 type UndoReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begun         []*Step                `protobuf:"bytes,1,rep,name=begun,proto3" json:"begun,omitempty"`
-	Left          []*Reason              `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"` // what is not undone, and why
+	Left          []*Reason              `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`        // what is not undone, and why
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the map that has all that began; 0 with dry_run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2082,6 +2091,13 @@ func (x *UndoReply) GetLeft() []*Reason {
 		return x.Left
 	}
 	return nil
+}
+
+func (x *UndoReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type RemoveNodeRequest struct {
@@ -2230,8 +2246,8 @@ type Step struct {
 	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
 	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"` // nodes
 	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
-	Key           []byte                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`    // split
-	With          uint64                 `protobuf:"varint,6,opt,name=with,proto3" json:"with,omitempty"` // merge
+	Key           []byte                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`    // split, and where the right neighbour began before a merge
+	With          uint64                 `protobuf:"varint,6,opt,name=with,proto3" json:"with,omitempty"` // merge: the right neighbour
 	Rule          string                 `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`  // that asks for it
 	Why           string                 `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
 	Effect        string                 `protobuf:"bytes,9,opt,name=effect,proto3" json:"effect,omitempty"`
@@ -2559,14 +2575,16 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12\x12\n" +
 	"\x04text\x18\a \x01(\tR\x04text\"+\n" +
 	"\x10RebalanceRequest\x12\x17\n" +
-	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"?\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"Y\n" +
 	"\x0eRebalanceReply\x12-\n" +
-	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\"&\n" +
+	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"&\n" +
 	"\vUndoRequest\x12\x17\n" +
-	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"i\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\x83\x01\n" +
 	"\tUndoReply\x12-\n" +
 	"\x05begun\x18\x01 \x03(\v2\x17.flotilla.admin.v1.StepR\x05begun\x12-\n" +
-	"\x04left\x18\x02 \x03(\v2\x19.flotilla.admin.v1.ReasonR\x04left\"@\n" +
+	"\x04left\x18\x02 \x03(\v2\x19.flotilla.admin.v1.ReasonR\x04left\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"@\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\r\n" +

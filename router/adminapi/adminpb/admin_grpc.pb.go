@@ -64,7 +64,8 @@ type AdminClient interface {
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*DoneReply, error)
 	// Cancel ends an operator that can still be undone.
 	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*DoneReply, error)
-	// Lock has the balancer leave a shard alone.
+	// Lock has a shard left alone: the balancer passes it over, and commands that would change
+	// where it is are refused.
 	Lock(ctx context.Context, in *LockRequest, opts ...grpc.CallOption) (*DoneReply, error)
 	// SetNodeState says what may be placed on a node.
 	SetNodeState(ctx context.Context, in *SetNodeStateRequest, opts ...grpc.CallOption) (*DoneReply, error)
@@ -75,7 +76,9 @@ type AdminClient interface {
 	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
 	// long as they need to read it at leisure. What differs from the others is quarantined.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckReply, error)
-	// Undo begins the opposite of the steps that the last Rebalance began.
+	// Undo begins the opposite of the steps that the last Rebalance began: replicas and leaders
+	// go back, halves become one shard again, and what was merged is cut where it was. A reply
+	// without any step says that nothing is left to be undone.
 	Undo(ctx context.Context, in *UndoRequest, opts ...grpc.CallOption) (*UndoReply, error)
 	// RemoveNode takes a node that was emptied out of the cluster for good.
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*DoneReply, error)
@@ -285,7 +288,8 @@ type AdminServer interface {
 	Transfer(context.Context, *TransferRequest) (*DoneReply, error)
 	// Cancel ends an operator that can still be undone.
 	Cancel(context.Context, *CancelRequest) (*DoneReply, error)
-	// Lock has the balancer leave a shard alone.
+	// Lock has a shard left alone: the balancer passes it over, and commands that would change
+	// where it is are refused.
 	Lock(context.Context, *LockRequest) (*DoneReply, error)
 	// SetNodeState says what may be placed on a node.
 	SetNodeState(context.Context, *SetNodeStateRequest) (*DoneReply, error)
@@ -296,7 +300,9 @@ type AdminServer interface {
 	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
 	// long as they need to read it at leisure. What differs from the others is quarantined.
 	Check(context.Context, *CheckRequest) (*CheckReply, error)
-	// Undo begins the opposite of the steps that the last Rebalance began.
+	// Undo begins the opposite of the steps that the last Rebalance began: replicas and leaders
+	// go back, halves become one shard again, and what was merged is cut where it was. A reply
+	// without any step says that nothing is left to be undone.
 	Undo(context.Context, *UndoRequest) (*UndoReply, error)
 	// RemoveNode takes a node that was emptied out of the cluster for good.
 	RemoveNode(context.Context, *RemoveNodeRequest) (*DoneReply, error)

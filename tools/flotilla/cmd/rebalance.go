@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -59,14 +60,16 @@ the JSON tells), 1 failed, 2 no node answered.`,
 }
 
 func newRebalanceApply(client *clientFlags) *cobra.Command {
-	var dryRun bool
+	var flags changeFlags
 	c := &cobra.Command{
 		Use:   "apply",
 		Short: "Plan and begin the steps of the plan, once, also while the balancer is paused",
 		Long: `Plan and begin the steps of the plan, once, also while the balancer is paused.
 
 The node that answers plans, with what the leader of the meta group knows of load and
-silence. flotilla rebalance undo takes back what began.
+silence. flotilla rebalance undo takes back what began. With --wait the command returns
+when nothing of it is under way any more; what was given up meanwhile the next plan
+shows.
 
 Exit codes: 0 done, and the steps that have begun are printed, 1 failed, 2 no node
 answered, 3 no answer came and some may have begun.`,
@@ -74,22 +77,65 @@ answered, 3 no answer came and some may have begun.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := write(s, func(ctx context.Context) (*adminpb.RebalanceReply, error) {
-					return s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: dryRun})
+					return s.admin().Rebalance(ctx, &adminpb.RebalanceRequest{DryRun: flags.dryRun})
 				})
 				if err != nil {
 					return err
 				}
-				return s.print(answer{message: reply, simple: func() {
+				if err := s.print(answer{message: reply, simple: func() {
 					if len(reply.Begun) == 0 {
 						s.line("nothing began; flotilla rebalance plan says why")
 					}
-					s.printBegun(reply.Begun, dryRun)
-				}})
+					s.printBegun(reply.Begun, flags.dryRun)
+				}}); err != nil || !flags.wait {
+					return err
+				}
+				return s.follow(reply.Begun, reply.Version)
 			})
 		},
 	}
-	registerDryRun(c, &dryRun)
+	flags.register(c)
 	return c
+}
+
+// follow waits until none of the steps is under way any more, of which the map of the version
+// has all.
+func (s *session) follow(steps []*adminpb.Step, version uint64) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	return s.until(func() (stage, error) {
+		operators, err := s.operators()
+		if err != nil || operators.Version < version { // the node that answers does not know of all yet
+			return stage{}, err
+		}
+		shards, err := s.shards(&adminpb.ShardsRequest{})
+		if err != nil {
+			return stage{}, err
+		}
+		meta, err := s.shards(&adminpb.ShardsRequest{Id: uint64(shard.MetaID)})
+		if err != nil {
+			return stage{}, err
+		}
+		left := 0
+		for _, step := range steps {
+			if isUnderWay(step, operators.Operators, append(meta.Shards, shards.Shards...)) {
+				left++
+			}
+		}
+		return stage{done: left == 0, state: fmt.Sprintf("%d of %d steps are under way", left, len(steps)), left: int64(left)}, nil
+	})
+}
+
+// isUnderWay reports whether a step that began goes on. A leader's change is no operator; one
+// of a shard that has gone meanwhile has ended.
+func isUnderWay(step *adminpb.Step, operators []*adminpb.Operator, shards []*adminpb.Shard) bool {
+	if step.Kind != placement.TransferLeader.String() {
+		return slices.ContainsFunc(operators, func(o *adminpb.Operator) bool { return o.Shard == step.Shard })
+	}
+	return slices.ContainsFunc(shards, func(d *adminpb.Shard) bool {
+		return d.Id == step.Shard && d.PreferredNode == step.To && d.Leader != step.To
+	})
 }
 
 func (p printer) printBegun(steps []*adminpb.Step, dryRun bool) {
@@ -103,37 +149,50 @@ func (p printer) printBegun(steps []*adminpb.Step, dryRun bool) {
 }
 
 func newRebalanceUndo(client *clientFlags) *cobra.Command {
-	var dryRun bool
+	var flags changeFlags
 	c := &cobra.Command{
 		Use:   "undo",
 		Short: "Begin the opposite of what flotilla rebalance apply began last",
 		Long: `Begin the opposite of what flotilla rebalance apply began last: replicas and leaders go
-back to where they were. What others have changed since is left, as are splits and
-merges; each is told with the reason. The balancer has to be paused, or it would
-begin the same again. It can be undone once.
+back to where they were, the halves of a shard that was split become one again, and a
+shard that was merged is cut where it was, on the nodes that it is on. What others have
+changed since is left, and told with the reason. So is what cannot be undone now,
+because something goes on there, a node does not answer or a lock forbids it; that can
+be undone later by the same command. When nothing is left to be undone it says so and
+changes nothing. The balancer has to be paused, or it would begin the same again. With
+--wait the command returns when nothing of what has begun is under way any more.
 
-Exit codes: 0 done, and the steps that have begun and those that stay are printed,
-1 refused, 2 no node answered, 3 no answer came and some may have begun.`,
+Exit codes: 0 done, and the steps that have begun and those that stay are printed, or
+there was nothing to undo, 1 refused, 2 no node answered, 3 no answer came and some
+may have begun.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := write(s, func(ctx context.Context) (*adminpb.UndoReply, error) {
-					return s.admin().Undo(ctx, &adminpb.UndoRequest{DryRun: dryRun})
+					return s.admin().Undo(ctx, &adminpb.UndoRequest{DryRun: flags.dryRun})
 				})
 				if err != nil {
 					return err
 				}
-				return s.print(answer{message: reply, simple: func() {
-					s.printBegun(reply.Begun, dryRun)
-					for _, r := range reply.Left {
-						s.linef("stays: %s", reasonText(r))
-					}
-				}})
+				if err := s.print(answer{message: reply, simple: func() { s.printUndone(reply, flags.dryRun) }}); err != nil || !flags.wait {
+					return err
+				}
+				return s.follow(reply.Begun, reply.Version)
 			})
 		},
 	}
-	registerDryRun(c, &dryRun)
+	flags.register(c)
 	return c
+}
+
+func (p printer) printUndone(reply *adminpb.UndoReply, dryRun bool) {
+	if len(reply.Begun) == 0 && len(reply.Left) == 0 {
+		p.line("nothing to undo: no plan was applied by hand, or it was undone already")
+	}
+	p.printBegun(reply.Begun, dryRun)
+	for _, r := range reply.Left {
+		p.linef("stays: %s", reasonText(r))
+	}
 }
 
 func newRebalanceSwitch(client *clientFlags, name, short, value string) *cobra.Command {

@@ -193,8 +193,10 @@ func newShardLock(client *clientFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
 		Use:   "lock ID",
-		Short: "Have the balancer leave a shard alone; commands still change it",
-		Long:  "Have the balancer leave a shard alone. Commands still change it." + doneCodes,
+		Short: "Have a shard left where it is, by the balancer and by commands",
+		Long: `Have a shard left where it is: the balancer passes it over, and commands that would split,
+merge or move it or change who leads it are refused with the reason. What is under way
+goes on, and a node that stops leading makes another one lead.` + doneCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
 				return fmt.Errorf("--reason is empty; the plan tells it to those who ask why nothing happens")
@@ -211,8 +213,8 @@ func newShardUnlock(client *clientFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
 		Use:   "unlock ID",
-		Short: "Give a shard back to the balancer",
-		Long:  "Give a shard back to the balancer." + doneCodes,
+		Short: "Give a shard back to the balancer and to commands",
+		Long:  "Give a shard back to the balancer and to commands." + doneCodes,
 		RunE:  func(c *cobra.Command, args []string) error { return client.lock(c, args, "", "unlocked", dryRun) },
 	}
 	registerDryRun(c, &dryRun)
