@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func compareCommand() *cobra.Command {
 
 // register adds the flags of commands that compare.
 func (f *compareFlags) register(flags *pflag.FlagSet, c *compare.Config, workloads []string) {
-	flags.StringVar(&f.a, "a", "etcd", "first system, the one ratios refer to: etcd or flotilla")
+	flags.StringVar(&f.a, "a", "etcd", "first system, the one ratios refer to: etcd or flotilla, or with a binary of its own flotilla=PATH")
 	flags.StringVar(&f.b, "b", "flotilla", "second system")
 	flags.IntSliceVar(&f.shards, "shards", []int{1, 8}, "numbers of shards to run Flotilla with")
 	flags.StringSliceVar(&f.workloads, "workloads", workloads, "what to run, in this order; list, watch, lease and ycsb are all of that kind")
@@ -126,11 +127,13 @@ func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, run comparis
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	r, err := newReport(ctx, c.Dir, f.flotilla)
-	if err != nil {
-		return err
+	r := newReport(ctx, c.Dir, ready(c.Systems)...)
+	r.Peers = make(map[string]string)
+	for _, s := range c.Systems {
+		if e, is := s.Kind.(peer.Etcd); is {
+			r.Peers[s.Label] = cmp.Or(e.Path, peer.EtcdVersion) // a binary may be any version
+		}
 	}
-	r.Peers = map[string]string{"etcd": cmp.Or(f.etcd, peer.EtcdVersion)} // a binary may be any version
 	p := begin(cmd, cmd.Name(), len(c.Workloads)*len(c.Systems)*c.Rounds)
 	p.log.Info("measure", "commit", r.Commit, "machine", r.Machine.String())
 	runErr := run(ctx, c, p.log, &r, func(m compare.Measurement) {
@@ -148,6 +151,16 @@ func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, run comparis
 		runErr = r.Write(f.out)
 	}
 	return runErr
+}
+
+// ready are the binaries of Flotilla that are not built from this checkout.
+func ready(systems []compare.System) (paths []string) {
+	for _, s := range systems {
+		if f, is := s.Kind.(peer.Flotilla); is && f.Path != "" && !slices.Contains(paths, f.Path) {
+			paths = append(paths, f.Path)
+		}
+	}
+	return paths
 }
 
 func names[T any](all []T, name func(T) string) (out []string) {

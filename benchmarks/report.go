@@ -13,19 +13,19 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/report"
 )
 
-// newReport begins a report of what is run now, with data in dir. Of a ready binary of
-// Flotilla nobody knows what it was built from.
-func newReport(ctx context.Context, dir, flotilla string) (report.Report, error) {
-	root, err := peer.Root(ctx)
+// newReport begins a report of what is run now, with data in dir. Of ready binaries of
+// Flotilla nobody knows what they were built from.
+func newReport(ctx context.Context, dir string, binaries ...string) report.Report {
+	root, _ := peer.Root(ctx) // outside of it, ready binaries can be measured all the same
 	commit := report.Commit(ctx, root)
-	if flotilla != "" {
-		commit += " of the load, servers are " + flotilla
+	if len(binaries) > 0 {
+		commit += " of the load, servers are " + strings.Join(binaries, " and ")
 	}
 	return report.Report{
 		Version: report.FormatVersion, Started: time.Now(), Commit: commit,
 		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "),
 		Machine: report.ThisMachine(dir),
-	}, err
+	}
 }
 
 func reportCommand() *cobra.Command {

@@ -49,10 +49,11 @@ func (f scenarioFlags) run(cmd *cobra.Command, play func(context.Context, scenar
 	if f.Dir, err = filepath.Abs(f.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	r, err := newReport(ctx, f.Dir, f.Binary)
-	if err != nil {
-		return err
+	var ready []string
+	if f.Binary != "" {
+		ready = append(ready, f.Binary)
 	}
+	r := newReport(ctx, f.Dir, ready...)
 	p := begin(cmd, cmd.Name(), 0)
 	f.Log = p.log
 	p.log.Info("measure", "commit", r.Commit, "machine", r.Machine.String())

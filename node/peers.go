@@ -86,6 +86,7 @@ type sender struct {
 	exec  *exec.Executor
 	peers *peers
 	table *table
+	own   ownWrites
 }
 
 // Send implements router.Sender.
@@ -95,13 +96,38 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Reques
 	}
 	n := s.table.Map().Node(node)
 	if n == nil {
-		return nil, fmt.Errorf("node %s is not in the placement table: %w", node, shard.ErrUnavailable)
+		return nil, unknownNode(node)
 	}
 	reply, err := s.peers.at(n.PeerAddr).Send(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", n.Name, err)
 	}
 	return reply, nil
+}
+
+// Start implements router.Starter, for writes.
+func (s *sender) Start(node shard.NodeID, req *router.Request, done func(*router.Reply, error)) router.Call {
+	if node == s.self {
+		w := s.own.begin(done)
+		s.exec.Write(req, w.finish)
+		return w
+	}
+	n := s.table.Map().Node(node)
+	if n == nil {
+		w := s.own.begin(done)
+		w.finish(nil, unknownNode(node))
+		return w
+	}
+	return s.peers.at(n.PeerAddr).Start(req, func(reply *router.Reply, err error) {
+		if err != nil {
+			err = fmt.Errorf("node %s: %w", n.Name, err)
+		}
+		done(reply, err)
+	})
+}
+
+func unknownNode(node shard.NodeID) error {
+	return fmt.Errorf("node %s is not in the placement table: %w", node, shard.ErrUnavailable)
 }
 
 type outcome struct {

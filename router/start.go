@@ -3,9 +3,11 @@ package router
 import (
 	"context"
 	"errors"
+	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -20,8 +22,8 @@ type Starter interface {
 	Start(node shard.NodeID, req *Request, done func(*Reply, error)) Call
 }
 
-// Call is a request under way.
-type Call interface {
+// Call is a request under way. It is an alias, for those who do not know this package.
+type Call = interface {
 	// Abandon ends the request, if it has not ended, with what is known of its outcome then.
 	Abandon(cause error)
 }
@@ -39,8 +41,12 @@ func (over) Abandon(error) {}
 
 // StartPut is Put without waiting.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
+	return inTurn(ctx, r, req.Key, done, func(done func(*pb.PutResponse, error)) Call { return r.startPut(ctx, req, done) })
+}
+
+func (r *Router) startPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
 	again := func(why error) Call {
-		return later(ctx, r, why, func() (*pb.PutResponse, error) { return r.Put(ctx, req) }, done)
+		return later(ctx, r, why, func() (*pb.PutResponse, error) { return r.put(ctx, req) }, done)
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok {
@@ -82,23 +88,89 @@ func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeReques
 
 // StartTxn is Txn without waiting.
 func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Call {
-	again := func(why error) Call {
-		return later(ctx, r, why, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
-	}
 	foot := txn.FootprintTxn(req)
 	if len(foot.Writes) == 0 || txn.HighestReadRevision(req) > 0 {
-		return again(nil)
-	}
-	p, ok := r.cfg.Cache.find(foot.Writes[0].Start)
-	if !ok || !foot.Within(p.Span) {
-		return again(nil)
+		return later(ctx, r, nil, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
 	}
 	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
 	if err != nil {
 		done(nil, err)
 		return over{}
 	}
-	return start(ctx, r, p, r.writer(p, 0), &cmd, txnResponse, again, done)
+	return inTurn(ctx, r, first(foot), done, func(done func(*pb.TxnResponse, error)) Call {
+		again := func(why error) Call {
+			return later(ctx, r, why, func() (*pb.TxnResponse, error) { return r.txn(ctx, req, foot, cmd) }, done)
+		}
+		p, ok := r.cfg.Cache.find(first(foot))
+		if !ok || !foot.Within(p.Span) {
+			return again(nil)
+		}
+		once := cmd
+		return start(ctx, r, p, r.writer(p, 0), &once, txnResponse, again, done)
+	})
+}
+
+// inTurn begins a write when the shard that owns key may be sent it (T8).
+func inTurn[R any](ctx context.Context, r *Router, key []byte, done func(R, error), begin func(done func(R, error)) Call) Call {
+	p, ok := r.cfg.Cache.find(key)
+	if r.cfg.Lanes == nil || !ok {
+		return begin(done)
+	}
+	during := func(turn admission.Turn) Call {
+		return begin(func(resp R, err error) {
+			turn.Leave(err)
+			done(resp, err)
+		})
+	}
+	if turn, free := r.cfg.Lanes.Try(p.ID); free {
+		return during(turn)
+	}
+	a := &awaited{}
+	deadline, _ := ctx.Deadline()
+	a.waits(r.cfg.Lanes.Begin(p.ID, deadline, func(turn admission.Turn, err error) {
+		if err != nil {
+			var none R
+			done(none, err)
+			return
+		}
+		a.begins(during(turn))
+	}))
+	return a
+}
+
+// awaited is the Call of a write that waits for its turn, and then of the write.
+type awaited struct {
+	mu    sync.Mutex
+	call  Call
+	began bool
+	cause error // why it was abandoned
+}
+
+func (a *awaited) waits(w *admission.Waiter) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.began {
+		a.call = w
+	}
+}
+
+func (a *awaited) begins(call Call) {
+	a.mu.Lock()
+	a.call, a.began = call, true
+	cause := a.cause
+	a.mu.Unlock()
+	if cause != nil {
+		call.Abandon(cause)
+	}
+}
+
+// Abandon implements Call.
+func (a *awaited) Abandon(cause error) {
+	a.mu.Lock()
+	a.cause = cause
+	call := a.call
+	a.mu.Unlock()
+	call.Abandon(cause)
 }
 
 // start makes the first attempt of a request to the shard at p. response makes the answer
@@ -116,7 +188,7 @@ func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, re
 		switch {
 		case err == nil:
 			done(response(reply), nil)
-		case ctx.Err() == nil && unapplied(err):
+		case ctx.Err() == nil && r.mayRepeat(err):
 			again(err)
 		default:
 			var none R
@@ -150,6 +222,14 @@ func later[R any](ctx context.Context, r *Router, why error, request func() (R, 
 		done(none, shard.ErrStopped)
 	}
 	return over{}
+}
+
+// mayRepeat reports whether a first attempt that ended with err leaves something to try.
+func (r *Router) mayRepeat(err error) bool {
+	if errors.Is(err, ErrRequestTimeout) { // certain or not
+		return false
+	}
+	return unapplied(err) || r.cfg.Knobs.RetryUnknown && errors.Is(err, shard.ErrUnknownOutcome)
 }
 
 // unapplied reports whether an attempt that ended with err changed nothing (T1), and there

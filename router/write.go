@@ -17,7 +17,18 @@ import (
 
 // Put writes one key. The request has been validated.
 func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
-	reply, err := r.write(ctx, req.Key, putCommand(req))
+	turn, err := r.turn(ctx, req.Key)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := r.put(ctx, req)
+	turn.Leave(err)
+	return resp, err
+}
+
+// put is Put when it is its turn.
+func (r *Router) put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	reply, err := r.writeNow(ctx, req.Key, putCommand(req))
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +133,14 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, err
 	}
-	reply, err := r.writeTxn(ctx, req, foot, cmd)
+	resp, err := r.txn(ctx, req, foot, cmd)
 	turn.Leave(err)
+	return resp, err
+}
+
+// txn is Txn of one that writes, when it is its turn.
+func (r *Router) txn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, cmd Request) (*pb.TxnResponse, error) {
+	reply, err := r.writeTxn(ctx, req, foot, cmd)
 	if err != nil {
 		return nil, err
 	}

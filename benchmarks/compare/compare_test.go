@@ -30,6 +30,13 @@ func TestSystemsAndTheirOrder(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"etcd a", "etcd b"}, labels(same))
 
+	builds, err := Systems("flotilla=/old", "flotilla", map[string]string{"flotilla": "/new"}, []int{1})
+	require.NoError(t, err)
+	require.Equal(t, []System{
+		{Label: "flotilla a/1", Kind: peer.Flotilla{Path: "/old"}, Shards: 1},
+		{Label: "flotilla b/1", Kind: peer.Flotilla{Path: "/new"}, Shards: 1},
+	}, builds)
+
 	_, err = Systems("etcd", "flotilla", nil, []int{0})
 	require.ErrorContains(t, err, "0 shards")
 }
@@ -61,6 +68,17 @@ func TestValidate(t *testing.T) {
 	require.NoError(t, c.Validate())
 	c.Conns = 0
 	require.ErrorContains(t, c.Validate(), "at least 1")
+}
+
+// The first system could run, if only to end at once.
+func TestNothingRunsIfSomethingIsNotThere(t *testing.T) {
+	systems, err := Systems("etcd=/bin/false", "flotilla=/bin/nothing", nil, []int{1})
+	require.NoError(t, err)
+	c := Config{Systems: systems, Workloads: make([]load.Workload, 1), Rounds: 1, Nodes: 1, Clients: 1, Conns: 1, Duration: time.Second, Dir: t.TempDir()}
+	log := slog.New(slog.DiscardHandler)
+	require.ErrorContains(t, Run(t.Context(), c, log, nil), "flotilla/1: find the server")
+	_, err = AtShare(t.Context(), c, 0.75, log, nil)
+	require.ErrorContains(t, err, "flotilla/1: find the server")
 }
 
 func TestShareOfThePeak(t *testing.T) {

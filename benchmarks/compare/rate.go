@@ -14,7 +14,7 @@ func AtShare(ctx context.Context, c Config, share float64, log *slog.Logger, don
 	if share <= 0 || share > 1 {
 		return nil, fmt.Errorf("share %g: must be above 0 and at most 1", share)
 	}
-	if err := c.Validate(); err != nil {
+	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
 	peaks = make(map[string]float64)

@@ -46,6 +46,20 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// ready is nil if everything can begin. What has no binary would otherwise end a run whose
+// first systems have taken minutes.
+func (c Config) ready(ctx context.Context) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	for _, s := range c.Systems {
+		if _, err := s.Kind.Binary(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.Label, err)
+		}
+	}
+	return nil
+}
+
 // Measurement is one workload in one round of one system.
 type Measurement struct {
 	System   string `json:"system"`
@@ -78,7 +92,7 @@ type Cost struct {
 
 // Run measures everything and gives each measurement to done as it comes.
 func Run(ctx context.Context, c Config, log *slog.Logger, done func(Measurement)) error {
-	if err := c.Validate(); err != nil {
+	if err := c.ready(ctx); err != nil {
 		return err
 	}
 	for round := range c.Rounds {

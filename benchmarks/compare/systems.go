@@ -1,8 +1,10 @@
 package compare
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/peer"
 )
@@ -15,16 +17,19 @@ type System struct {
 }
 
 // Systems expands two names into contestants: Flotilla once for each number of
-// shards. A name that stands twice is told apart by a letter.
+// shards. A name may bring a binary of its own, as in flotilla=PATH; without one path
+// has it. A name that stands twice is told apart by a letter.
 func Systems(a, b string, path map[string]string, shards []int) ([]System, error) {
 	var out []System
-	for i, name := range []string{a, b} {
-		kind, err := peer.For(name, path[name])
+	nameA, ownA, _ := strings.Cut(a, "=")
+	nameB, ownB, _ := strings.Cut(b, "=")
+	for i, s := range []struct{ name, own string }{{nameA, ownA}, {nameB, ownB}} {
+		kind, err := peer.For(s.name, cmp.Or(s.own, path[s.name]))
 		if err != nil {
 			return nil, err
 		}
-		label := name
-		if a == b {
+		label := s.name
+		if nameA == nameB {
 			label += " " + string(rune('a'+i))
 		}
 		if _, sharded := kind.(peer.Flotilla); !sharded {

@@ -24,35 +24,29 @@ func pace(ctx context.Context, rate int, start, end time.Time, begin func(due ti
 	}
 }
 
-// worker is a client that waits for its turn.
-type worker struct {
-	number int
-	op     Operation
-}
-
 // atRate has n clients take turns, so that operations begin at a fixed rate whatever the
 // servers do. When all clients wait for answers, the next operation begins late, which is
 // part of its latency. The timeout counts from when it was due, too.
 func atRate(ctx context.Context, rate, n int, timeout time.Duration, win window, rec *recorder, client func(i int) Operation) {
-	free := make(chan worker, n)
-	for i := range n {
-		free <- worker{i, client(i)}
-	}
+	turns := make(chan time.Time)
 	var wg sync.WaitGroup
-	pace(ctx, rate, time.Now(), win.end, func(due time.Time) {
-		var w worker
-		select {
-		case w = <-free:
-		case <-ctx.Done():
-			return
-		}
+	for i := range n {
+		op := client(i)
 		wg.Go(func() {
-			one, cancel := context.WithDeadline(ctx, due.Add(timeout))
-			err := w.op(one)
-			cancel()
-			rec.add(w.number, win, due, time.Now(), err)
-			free <- w
+			for due := range turns {
+				one, cancel := context.WithDeadline(ctx, due.Add(timeout))
+				err := op(one)
+				cancel()
+				rec.add(i, win, due, time.Now(), err)
+			}
 		})
+	}
+	pace(ctx, rate, time.Now(), win.end, func(due time.Time) {
+		select {
+		case turns <- due:
+		case <-ctx.Done():
+		}
 	})
+	close(turns)
 	wg.Wait()
 }

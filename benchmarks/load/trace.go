@@ -165,59 +165,68 @@ const inFlightMax = 20_000
 
 // Begin starts a Steady. Each operation has its timeout from when it is due.
 func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Steady {
-	return begin(ctx, rate, timeout, op, inFlightMax, func(pacing context.Context, slots chan<- struct{}) bool {
+	return begin(ctx, rate, timeout, op, inFlightMax, func(pacing context.Context, clients chan<- turn, next turn) bool {
 		select {
-		case slots <- struct{}{}:
-			return true
+		case clients <- next:
 		case <-pacing.Done():
-			return false
 		}
+		return true
 	})
 }
 
 // BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
 // while all of them wait for answers has failed.
 func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
-	return begin(ctx, rate, timeout, op, clients, func(_ context.Context, slots chan<- struct{}) bool {
-		select {
-		case slots <- struct{}{}:
-			return true
-		default:
-			return false
-		}
-	})
+	return begin(ctx, rate, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
+}
+
+// turn is an operation that is due.
+type turn struct {
+	number int
+	due    time.Time
 }
 
 // errBusy is why what is due is not begun.
 var errBusy = errors.New("all clients wait")
 
-// begin starts a Steady with so many operations under way at most. slot takes one of the slots;
-// if it returns false there is none for this operation.
-func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most int, slot func(context.Context, chan<- struct{}) bool) *Steady {
+// begin starts a Steady of so many clients at most. Clients stay, as those of users do: with
+// a goroutine for each operation, the growing of its stack would be measured too. busy decides what becomes
+// of an operation that is due while all clients are at work; false: it has failed.
+func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most int, busy func(pacing context.Context, clients chan<- turn, next turn) bool) *Steady {
 	ctx, abandon := context.WithCancel(ctx)
 	pacing, cancel := context.WithCancel(ctx)
 	s := &Steady{began: time.Now(), cancel: cancel, abandon: abandon, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		var wg sync.WaitGroup
-		slots, number := make(chan struct{}, most), 0
+		clients, hired, number := make(chan turn), 0, 0
+		work := func(t turn) {
+			one, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
+			key, err := op(one, t.number)
+			cancel()
+			s.add(t.due, key, err)
+		}
 		pace(pacing, rate, s.began, s.began.Add(24*time.Hour), func(due time.Time) {
-			if !slot(pacing, slots) {
-				if pacing.Err() == nil {
+			next := turn{number, due}
+			select {
+			case clients <- next:
+			default:
+				if hired < most {
+					hired++
+					wg.Go(func() {
+						work(next)
+						for t := range clients {
+							work(t)
+						}
+					})
+				} else if !busy(pacing, clients, next) {
 					s.add(due, -1, errBusy)
+					return
 				}
-				return
 			}
-			n := number
 			number++
-			wg.Go(func() {
-				one, cancel := context.WithDeadline(ctx, due.Add(timeout))
-				key, err := op(one, n)
-				cancel()
-				s.add(due, key, err)
-				<-slots
-			})
 		})
+		close(clients)
 		wg.Wait()
 	}()
 	return s

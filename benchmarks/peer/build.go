@@ -9,6 +9,15 @@ import (
 	"strings"
 )
 
+// given is a ready binary, if it is there.
+func given(path string) (string, error) {
+	found, err := exec.LookPath(path)
+	if err != nil {
+		return "", fmt.Errorf("find the server: %w", err)
+	}
+	return found, nil
+}
+
 // build compiles pkg of the module in folder (relative to the repository) into the
 // repository's .cache and returns the binary. The Go build cache makes it cheap
 // when nothing changed.

@@ -22,7 +22,7 @@ func (Etcd) Name() string { return "etcd" }
 // server is no dependency of Flotilla.
 func (e Etcd) Binary(ctx context.Context) (string, error) {
 	if e.Path != "" {
-		return e.Path, nil
+		return given(e.Path)
 	}
 	return build(ctx, "benchmarks/etcd", "go.etcd.io/etcd/server/v3", "etcd-"+EtcdVersion)
 }

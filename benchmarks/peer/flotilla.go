@@ -20,7 +20,7 @@ func (Flotilla) Name() string { return "flotilla" }
 // Binary implements Kind.
 func (f Flotilla) Binary(ctx context.Context) (string, error) {
 	if f.Path != "" {
-		return f.Path, nil
+		return given(f.Path)
 	}
 	return build(ctx, ".", "./tools/flotilla", "flotilla")
 }

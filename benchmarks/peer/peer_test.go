@@ -77,6 +77,8 @@ func TestFreeAddressesDiffer(t *testing.T) {
 func TestStartTellsWhyItFailed(t *testing.T) {
 	_, err := Start(t.Context(), Etcd{Path: "/bin/false"}, Options{Nodes: 2, Dir: t.TempDir()})
 	require.ErrorContains(t, err, "etcd node n1: it ended instead of serving")
+	_, err = Start(t.Context(), Flotilla{Path: "/bin/nothing"}, Options{Nodes: 1, Dir: t.TempDir()})
+	require.ErrorContains(t, err, "find the server")
 	_, err = For("cassandra", "")
 	require.ErrorContains(t, err, "know etcd and flotilla")
 }

@@ -84,8 +84,12 @@ func fileSystem(dir string) string {
 	return kind
 }
 
-// Commit names the source that is measured; "+" says that it was changed since.
+// Commit names the source that is measured, which is in root; "+" says that it was changed
+// since. Outside of a repository root is "", and nobody knows.
 func Commit(ctx context.Context, root string) string {
+	if root == "" {
+		return unknown // git would look around where it is
+	}
 	text, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		return unknown

@@ -28,6 +28,8 @@ type call struct {
 		done  chan struct{} // nil: nobody has asked for it
 		after []*func()
 		timer *time.Timer
+		// started is to be abandoned then; nil: nothing, or it is answered.
+		started Started
 	}
 
 	// Guarded by conn.mu once the call has begun, the reader's before.
@@ -39,8 +41,52 @@ type call struct {
 
 // run has the call handled and sends the answer. It implements job.
 func (k *call) run() {
+	resp, err := k.method.handler(k.method.impl, k, k.Decode, k.conn.server.cfg.Interceptor)
+	k.respond(resp, err)
+	k.conn.flushSoon()
+}
+
+// start begins the call, to be answered later.
+func (k *call) start() {
+	k.conn.server.started.Add(1)
+	started := k.method.starter(k)
+	if started == nil {
+		return
+	}
+	k.over.Lock()
+	err := k.over.err
+	if err == nil {
+		k.over.started = started
+	}
+	k.over.Unlock()
+	if err != nil {
+		started.Abandon(err)
+	}
+}
+
+// Answer implements Call. It leaves the work to who writes: the caller may have answers for thousands.
+func (k *call) Answer(resp any, err error) {
+	k.over.Lock()
+	k.over.started = nil
+	k.over.Unlock()
+	c := k.conn
+	c.mu.Lock()
+	c.ready = append(c.ready, ready{k, resp, err})
+	c.mu.Unlock()
+	c.kick()
+	c.server.started.Done()
+}
+
+// ready is an answer that is not encoded yet.
+type ready struct {
+	call *call
+	resp any
+	err  error
+}
+
+// respond adds the answer to what goes to the client, and ends the call.
+func (k *call) respond(resp any, err error) {
 	s := k.conn.server
-	resp, err := k.method.handler(k.method.impl, k, k.decode, s.cfg.Interceptor)
 	var msg mem.BufferSlice
 	if err == nil {
 		msg, err = encode(s, resp)
@@ -52,11 +98,10 @@ func (k *call) run() {
 		k.conn.refuse(k, err)
 	}
 	k.finish(context.Canceled) // F5
-	k.conn.flushSoon()
 }
 
-// decode unmarshals the request. Errors are grpc-go's, here and in encode.
-func (k *call) decode(req any) error {
+// Decode implements Call. Errors are grpc-go's, here and in encode.
+func (k *call) Decode(req any) error {
 	s := k.conn.server
 	err := s.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(*k.request)}, req)
 	s.requests.put(k.request)
@@ -94,10 +139,17 @@ func (k *call) begin() {
 
 // finish ends the context, the first time that it is called.
 func (k *call) finish(err error) {
+	if started := k.end(err); started != nil {
+		started.Abandon(err)
+	}
+}
+
+// end is finish but for what was started, which it returns.
+func (k *call) end(err error) Started {
 	k.over.Lock()
 	defer k.over.Unlock()
 	if k.over.err != nil {
-		return
+		return nil
 	}
 	k.over.err = err
 	if k.over.timer != nil {
@@ -110,6 +162,7 @@ func (k *call) finish(err error) {
 		go (*f)()
 	}
 	k.over.after = nil
+	return k.over.started
 }
 
 // Deadline implements context.Context.

@@ -46,6 +46,7 @@ type conn struct {
 	changed sync.Cond // what the reader waits for
 	out     out
 	calls   map[uint32]*call    // under way
+	ready   []ready             // answers of some of them
 	relayed map[uint32]struct{} // streams that are grpc-go's
 	lastID  uint32              // of the client's streams
 	resets  int                 // handlers at work for nobody

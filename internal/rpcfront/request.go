@@ -125,7 +125,11 @@ func (c *conn) begin(k *call) {
 	c.calls[k.id] = k
 	c.mu.Unlock()
 	k.begin()
-	c.server.workers.do(k)
+	if k.method.starter != nil {
+		k.start()
+	} else {
+		c.server.workers.do(k)
+	}
 }
 
 // handOver gives grpc-go the calls up to a number that have not come whole: it wants streams in their order (F1).

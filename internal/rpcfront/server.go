@@ -1,6 +1,7 @@
 package rpcfront
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
@@ -15,6 +16,9 @@ type Config struct {
 	Codec encoding.CodecV2
 	// Interceptor is all of the server's unary interceptors; nil when there are none.
 	Interceptor grpc.UnaryServerInterceptor
+	// Starters has, by path, how calls of methods are begun that need no goroutine while they
+	// wait for their answers. Where grpc-go answers, it is by the service's own methods.
+	Starters map[string]Starter
 	// MaxStreams is how many streams may be open on one connection.
 	MaxStreams uint32
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
@@ -32,6 +36,7 @@ type Server struct {
 	workers  workers
 	requests buffers
 	answers  buffers
+	started  sync.WaitGroup // calls that were, and have no answer
 
 	running sync.WaitGroup // connections, and grpc-go
 	mu      struct {
@@ -46,6 +51,27 @@ type method struct {
 	path    string
 	impl    any
 	handler grpc.MethodHandler
+	starter Starter // nil: the handler is run
+}
+
+// Starter begins a call. It is run by what reads the connection, and must not wait. Answer is to be
+// called once, by anybody, even before Starter returns. What is returned, unless nil, is abandoned when
+// nobody waits for the answer any more.
+type Starter func(call Call) Started
+
+// Call is a call that is answered when its answer is there, and its context.
+type Call interface {
+	context.Context
+	// Decode unmarshals the request, once. What it returns is the answer.
+	Decode(req any) error
+	// Answer ends the call, with an error or without. It does not wait.
+	Answer(resp any, err error)
+}
+
+// Started is what a call has begun.
+type Started = interface {
+	// Abandon has the call answered soon, with whatever is known then. It may have been answered.
+	Abandon(cause error)
 }
 
 // New returns a Server with a grpc-go server behind it that has the options.
@@ -73,7 +99,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.behind.RegisterService(desc, impl)
 	for _, m := range desc.Methods {
 		path := "/" + desc.ServiceName + "/" + m.MethodName
-		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler}
+		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler, starter: s.cfg.Starters[path]}
 	}
 }
 
@@ -136,5 +162,6 @@ func (s *Server) Stop() {
 	}
 	s.behind.Stop()
 	s.running.Wait()
+	s.started.Wait()
 	s.workers.stop() // last: those that read give them work
 }

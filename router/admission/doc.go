@@ -6,8 +6,9 @@
 //
 // Room bounds what a node has taken in and not answered, so that its memory is bounded. Lanes
 // keep writes from queues that they could not leave any more: those before a shard's log. A
-// write that waits here costs nothing but memory, and may be given up. Both refuse with
-// shard.ErrOverloaded. Neither knows what a request is, or who sent it.
+// write that waits here costs nothing but memory, and may be given up; it need not have a
+// goroutine. Both refuse with shard.ErrOverloaded. Neither knows what a request is, or who
+// sent it.
 //
 // It makes writes wait rather than refuse them at once: a client that is refused comes
 // again, and to refuse it costs a node a third of what to serve it does.

@@ -55,7 +55,9 @@ func NewLanes(m *Metrics) *Lanes {
 // lane is one shard's. It is forgotten when nothing is under way.
 type lane struct {
 	under, limit int
-	waiting      list.List // of *waiter, in the order of their coming
+	waiting      list.List // of *Waiter, in the order of their coming
+	serving      bool      // somebody gives those who wait their turns
+	watched      bool      // there is a timer for the first that waits
 
 	// What was learned of the shard.
 	usual    time.Duration // that a write takes, lately
@@ -64,12 +66,15 @@ type lane struct {
 	narrowed time.Time     // when the limit was
 }
 
-// waiter is a write that waits. Whoever takes it out of its lane sends it the outcome.
-type waiter struct {
+// Waiter is a write that waits. Whoever takes it out of its lane tells it the outcome.
+type Waiter struct {
+	lanes    *Lanes
+	id       shard.ID
+	lane     *lane
+	place    *list.Element // guarded by Lanes.mu; nil: it does not wait any more
 	came     time.Time
 	deadline time.Time // zero: none
-	waits    bool      // guarded by Lanes.mu
-	turn     chan error
+	turn     func(Turn, error)
 }
 
 // Turn lets one write be under way. The zero value needs none.
@@ -79,84 +84,140 @@ type Turn struct {
 	began time.Time
 }
 
-// Enter waits until a write may be sent to the shard. After an error, which wraps
-// shard.ErrOverloaded or is the cause of the context's end, it must not be; otherwise the
-// turn must be left when the write has ended.
-func (l *Lanes) Enter(ctx context.Context, id shard.ID) (Turn, error) {
+// Try is Begin for a write that would not wait; false if it would.
+func (l *Lanes) Try(id shard.ID) (Turn, bool) {
 	if l == nil {
-		return Turn{}, nil
+		return Turn{}, true
 	}
-	now := time.Now()
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.try(id, time.Now())
+}
+
+// try is Try; mu is held.
+func (l *Lanes) try(id shard.ID, now time.Time) (Turn, bool) {
 	ln := l.mu.lanes[id]
 	if ln == nil {
 		ln = &lane{limit: startUnder}
 		l.mu.lanes[id] = ln
 	}
-	if ln.under < ln.limit { // then nobody waits
-		ln.under++
-		l.mu.Unlock()
-		return Turn{l, id, now}, nil
+	if ln.under >= ln.limit { // else nobody waits
+		return Turn{}, false
 	}
-	if ln.waiting.Len() >= waitingMax-l.mu.waiting {
+	ln.under++
+	return Turn{l, id, now}, true
+}
+
+// Begin calls turn once, with a turn when a write may be sent to the shard, which must be
+// left when the write has ended, or with an error, and then it must not be sent. A write that is
+// not answered by deadline is of no use; zero is none. turn must not wait, and may be
+// called before Begin returns.
+func (l *Lanes) Begin(id shard.ID, deadline time.Time, turn func(Turn, error)) *Waiter {
+	w := &Waiter{lanes: l, id: id, came: time.Now(), deadline: deadline, turn: turn}
+	l.mu.Lock()
+	if t, ok := l.try(id, w.came); ok {
+		l.mu.Unlock()
+		turn(t, nil)
+		return w
+	}
+	w.lane = l.mu.lanes[id]
+	if w.lane.waiting.Len() >= waitingMax-l.mu.waiting {
 		l.mu.Unlock()
 		l.metrics.refused(Write, "queue")
-		return Turn{}, fmt.Errorf("too many writes wait for shard %d: %w", id, shard.ErrOverloaded)
+		turn(Turn{}, fmt.Errorf("too many writes wait for shard %d: %w", id, shard.ErrOverloaded))
+		return w
 	}
-	w := &waiter{came: now, waits: true, turn: make(chan error, 1)}
-	w.deadline, _ = ctx.Deadline()
-	place := ln.waiting.PushBack(w)
+	w.place = w.lane.waiting.PushBack(w)
 	l.mu.waiting++
+	l.watch(w.lane, WaitMax)
 	l.mu.Unlock()
 	l.metrics.waits(1)
-	defer l.metrics.waits(-1)
-
-	late := time.NewTimer(WaitMax)
-	defer late.Stop()
-	var err error
-	select {
-	case err = <-w.turn:
-	case <-ctx.Done():
-		if !l.withdraw(ln, place) {
-			if <-w.turn == nil { // its turn came meanwhile
-				Turn{l, id, time.Now()}.Leave(nil)
-			}
-		}
-		return Turn{}, context.Cause(ctx)
-	case <-late.C:
-		if l.withdraw(ln, place) {
-			err = fmt.Errorf("waited %s for shard %d to take a write: %w", WaitMax, id, shard.ErrOverloaded)
-		} else {
-			err = <-w.turn
-		}
-	}
-	if err != nil {
-		l.metrics.refused(Write, "wait")
-		return Turn{}, err
-	}
-	began := time.Now()
-	l.metrics.waited(began.Sub(now))
-	return Turn{l, id, began}, nil
-}
-
-// withdraw takes a write out of its lane; false if it is not there any more.
-func (l *Lanes) withdraw(ln *lane, place *list.Element) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	w := place.Value.(*waiter)
-	if !w.waits {
-		return false
-	}
-	l.remove(ln, place)
-	return true
-}
-
-// remove takes a write out of its lane; mu is held.
-func (l *Lanes) remove(ln *lane, place *list.Element) *waiter {
-	w := ln.waiting.Remove(place).(*waiter)
-	w.waits = false
-	l.mu.waiting--
 	return w
+}
+
+// Abandon has the write told cause, if it waits.
+func (w *Waiter) Abandon(cause error) {
+	w.lanes.mu.Lock()
+	waits := w.place != nil
+	if waits {
+		w.remove()
+	}
+	w.lanes.mu.Unlock()
+	if waits {
+		w.turn(Turn{}, cause)
+	}
+}
+
+// remove takes the write out of its lane; Lanes.mu is held.
+func (w *Waiter) remove() {
+	w.lane.waiting.Remove(w.place)
+	w.place = nil
+	w.lanes.mu.waiting--
+	w.lanes.metrics.waits(-1)
+}
+
+// refuse tells a write that was taken out of its lane why it is not sent.
+func (w *Waiter) refuse(err error) {
+	w.lanes.metrics.refused(Write, "wait")
+	w.turn(Turn{}, err)
+}
+
+// Enter waits until a write may be sent to the shard. After an error, which wraps
+// shard.ErrOverloaded or is the cause of the context's end, it must not be; otherwise the
+// turn must be left when the write has ended.
+func (l *Lanes) Enter(ctx context.Context, id shard.ID) (Turn, error) {
+	if turn, ok := l.Try(id); ok {
+		return turn, nil
+	}
+	type outcome struct {
+		turn Turn
+		err  error
+	}
+	told := make(chan outcome, 1)
+	deadline, _ := ctx.Deadline()
+	w := l.Begin(id, deadline, func(turn Turn, err error) { told <- outcome{turn, err} })
+	select {
+	case o := <-told:
+		return o.turn, o.err
+	case <-ctx.Done():
+		w.Abandon(context.Cause(ctx))
+		o := <-told // its turn, if it came meanwhile
+		if o.err == nil {
+			o.turn.Leave(nil)
+			o.err = context.Cause(ctx)
+		}
+		return Turn{}, o.err
+	}
+}
+
+// watch has those sent away whose time to wait ends after d; mu is held. One timer for a
+// lane will do: who came first is the first.
+func (l *Lanes) watch(ln *lane, d time.Duration) {
+	if !ln.watched {
+		ln.watched = true
+		time.AfterFunc(d, func() { l.expire(ln) })
+	}
+}
+
+// expire sends away who has waited for WaitMax (Q4).
+func (l *Lanes) expire(ln *lane) {
+	now := time.Now()
+	var late []*Waiter
+	l.mu.Lock()
+	ln.watched = false
+	for first := ln.waiting.Front(); first != nil; first = ln.waiting.Front() {
+		w := first.Value.(*Waiter)
+		if rest := WaitMax - now.Sub(w.came); rest > 0 {
+			l.watch(ln, rest)
+			break
+		}
+		w.remove()
+		late = append(late, w)
+	}
+	l.mu.Unlock()
+	for _, w := range late {
+		w.refuse(fmt.Errorf("waited %s for shard %d to take a write: %w", WaitMax, w.id, shard.ErrOverloaded))
+	}
 }
 
 // Leave ends the turn. err is how the write ended.
@@ -164,32 +225,44 @@ func (t Turn) Leave(err error) {
 	if t.lanes == nil {
 		return
 	}
-	now := time.Now()
-	l := t.lanes
+	l, now := t.lanes, time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.mu.lanes[t.id]
 	ln.learn(t.began, now, err)
 	ln.under--
-	for ln.under < ln.limit && ln.waiting.Len() > 0 {
-		w := l.remove(ln, ln.next(now))
-		if !w.deadline.IsZero() && w.deadline.Sub(now) < min(ln.usual, Latency) {
-			w.turn <- fmt.Errorf("shard %d would not answer in time: %w", t.id, shard.ErrOverloaded)
-			continue
-		}
-		ln.under++
-		w.turn <- nil
+	if ln.serving {
+		return // who does finds this place too
 	}
+	ln.serving = true
+	for ln.under < ln.limit && ln.waiting.Len() > 0 {
+		w := ln.next(now)
+		w.remove()
+		hurried := !w.deadline.IsZero() && w.deadline.Sub(now) < min(ln.usual, Latency)
+		if !hurried {
+			ln.under++
+		}
+		l.mu.Unlock() // its write may end at once
+		if hurried {
+			w.refuse(fmt.Errorf("shard %d would not answer in time: %w", t.id, shard.ErrOverloaded))
+		} else {
+			l.metrics.waited(now.Sub(w.came))
+			w.turn(Turn{l, t.id, now}, nil)
+		}
+		now = time.Now()
+		l.mu.Lock()
+	}
+	ln.serving = false
 	if ln.under == 0 {
 		delete(l.mu.lanes, t.id)
 	}
 }
 
 // next is whose turn it is: the first that came, or the last when the first has waited too long.
-func (ln *lane) next(now time.Time) *list.Element {
-	first := ln.waiting.Front()
-	if now.Sub(first.Value.(*waiter).came) > fairWait {
-		return ln.waiting.Back()
+func (ln *lane) next(now time.Time) *Waiter {
+	first := ln.waiting.Front().Value.(*Waiter)
+	if now.Sub(first.came) > fairWait {
+		return ln.waiting.Back().Value.(*Waiter)
 	}
 	return first
 }

@@ -64,6 +64,34 @@ func TestWritesWaitInOrder(t *testing.T) {
 	})
 }
 
+// Q3: writes that end as soon as it is their turn, thousands of them, end one after the other and not within
+// each other.
+func TestWritesThatEndAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLanes(nil)
+		under := busy(t, l, 2)
+		const writes = 5000
+		depth, ended := 0, 0
+		for range writes {
+			l.Begin(2, time.Time{}, func(turn Turn, err error) {
+				require.NoError(t, err)
+				depth++
+				require.Equal(t, 1, depth)
+				turn.Leave(nil)
+				ended++
+				depth--
+			})
+		}
+		require.Zero(t, ended)
+		under[0].Leave(nil)
+		require.Equal(t, writes, ended)
+		for _, turn := range under[1:] {
+			turn.Leave(nil)
+		}
+		require.Empty(t, l.mu.lanes)
+	})
+}
+
 // Q4: who waits may leave, is sent away after WaitMax, and is not sent when there would be no
 // time to answer. None of them takes a turn from others.
 func TestWhoWaitsWasNotSent(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -22,6 +23,11 @@ type KV interface {
 	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
 	DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error)
 	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
+	// StartPut and StartTxn are Put and Txn for callers who do not wait: done is called once with
+	// what became of it, by anybody, perhaps before they return, and must not wait. Whoever abandons
+	// a request has ended ctx.
+	StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started
+	StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) rpcfront.Started
 	Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error)
 	// HashKV sums up what this member has of the keyspace at a revision.
 	HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error)

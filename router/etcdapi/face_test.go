@@ -112,6 +112,16 @@ func (f *fakeKV) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, er
 	return &pb.PutResponse{Header: f.header()}, nil
 }
 
+func (f *fakeKV) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started {
+	done(f.Put(ctx, req))
+	return nil
+}
+
+func (f *fakeKV) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) rpcfront.Started {
+	done(f.Txn(ctx, req))
+	return nil
+}
+
 func (f *fakeKV) DeleteRange(_ context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(); err != nil {

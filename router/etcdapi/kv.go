@@ -65,13 +65,20 @@ func checkRangeStream(req *pb.RangeRequest) error {
 }
 
 func (s *kvServer) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	if err := s.checkPut(req); err != nil {
+		return nil, err
+	}
+	return s.putAnswer(s.kv.Put(ctx, req))
+}
+
+func (s *kvServer) checkPut(req *pb.PutRequest) error {
 	if err := txn.CheckPut(req); err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.checkSize(req); err != nil {
-		return nil, err
-	}
-	resp, err := s.kv.Put(ctx, req)
+	return s.checkSize(req)
+}
+
+func (s *kvServer) putAnswer(resp *pb.PutResponse, err error) (*pb.PutResponse, error) {
 	if err != nil {
 		return nil, writeError(err)
 	}
@@ -95,17 +102,21 @@ func (s *kvServer) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) 
 }
 
 func (s *kvServer) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-	if err := txn.CheckTxn(req, s.cfg.MaxTxnOps); err != nil {
+	if err := s.checkTxn(req); err != nil {
 		return nil, err
 	}
-	// A transaction that only reads is never logged, so only the limit of messages
-	// applies to it.
-	if !txn.IsReadOnly(req) {
-		if err := s.checkSize(req); err != nil {
-			return nil, err
-		}
+	return s.txnAnswer(s.kv.Txn(ctx, req))
+}
+
+func (s *kvServer) checkTxn(req *pb.TxnRequest) error {
+	if err := txn.CheckTxn(req, s.cfg.MaxTxnOps); err != nil || txn.IsReadOnly(req) {
+		// One that only reads is never logged, so only the limit of messages applies to it.
+		return err
 	}
-	resp, err := s.kv.Txn(ctx, req)
+	return s.checkSize(req)
+}
+
+func (s *kvServer) txnAnswer(resp *pb.TxnResponse, err error) (*pb.TxnResponse, error) {
 	if err != nil {
 		// clientv3 treats every Txn as a write, one that only reads too.
 		return nil, writeError(err)

@@ -1,0 +1,88 @@
+package node
+
+import (
+	"container/list"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// ownWrites are writes to the node's own replicas that no goroutine waits for. They end
+// after router.RequestTimeout, whatever their shards do.
+type ownWrites struct {
+	mu struct {
+		sync.Mutex
+		under   list.List // of *ownWrite, in the order of their coming
+		watched bool      // there is a timer for the first
+	}
+}
+
+// ownWrite is a router.Call.
+type ownWrite struct {
+	of    *ownWrites
+	place *list.Element // guarded by ownWrites.mu; nil: it has ended
+	came  time.Time
+	done  func(*router.Reply, error)
+}
+
+func (o *ownWrites) begin(done func(*router.Reply, error)) *ownWrite {
+	w := &ownWrite{of: o, came: time.Now(), done: done}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w.place = o.mu.under.PushBack(w)
+	o.watch(router.RequestTimeout)
+	return w
+}
+
+// watch looks for writes that take too long after d; mu is held.
+func (o *ownWrites) watch(d time.Duration) {
+	if !o.mu.watched {
+		o.mu.watched = true
+		time.AfterFunc(d, o.expire)
+	}
+}
+
+func (o *ownWrites) expire() {
+	now := time.Now()
+	var late []*ownWrite
+	o.mu.Lock()
+	o.mu.watched = false
+	for place := o.mu.under.Front(); place != nil; place = place.Next() {
+		w := place.Value.(*ownWrite)
+		if rest := router.RequestTimeout - now.Sub(w.came); rest > 0 {
+			o.watch(rest)
+			break
+		}
+		late = append(late, w)
+	}
+	o.mu.Unlock()
+	for _, w := range late {
+		w.Abandon(router.ErrRequestTimeout)
+	}
+}
+
+// end reports whether the write had not ended.
+func (w *ownWrite) end() bool {
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	if w.place == nil {
+		return false
+	}
+	w.of.mu.under.Remove(w.place)
+	w.place = nil
+	return true
+}
+
+func (w *ownWrite) finish(reply *router.Reply, err error) {
+	if w.end() {
+		w.done(reply, err)
+	}
+}
+
+// Abandon implements router.Call. The write is in the shard's queue, and cannot leave it.
+func (w *ownWrite) Abandon(cause error) {
+	w.finish(nil, fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, cause))
+}

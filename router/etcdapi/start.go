@@ -1,0 +1,61 @@
+package etcdapi
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/internal/rpcfront"
+)
+
+// starters are the writes that clients send by the thousand. A goroutine for each, and all of a
+// batch woken at once, would be in the way of everything else that the node has to do: of renewals
+// of leases, above all.
+func (s *Server) starters() map[string]rpcfront.Starter {
+	kv := &kvServer{Server: s}
+	return map[string]rpcfront.Starter{
+		pb.KV_Put_FullMethodName: starter(s, pb.KV_Put_FullMethodName, func(call rpcfront.Call, req *pb.PutRequest, answer func(*pb.PutResponse, error)) rpcfront.Started {
+			if err := kv.checkPut(req); err != nil {
+				answer(nil, err)
+				return nil
+			}
+			return s.kv.StartPut(call, req, func(resp *pb.PutResponse, err error) { answer(kv.putAnswer(resp, err)) })
+		}),
+		pb.KV_Txn_FullMethodName: starter(s, pb.KV_Txn_FullMethodName, func(call rpcfront.Call, req *pb.TxnRequest, answer func(*pb.TxnResponse, error)) rpcfront.Started {
+			if err := kv.checkTxn(req); err != nil {
+				answer(nil, err)
+				return nil
+			}
+			return s.kv.StartTxn(call, req, func(resp *pb.TxnResponse, err error) { answer(kv.txnAnswer(resp, err)) })
+		}),
+	}
+}
+
+// starter does for calls of a method that are started what interceptUnary does for others.
+func starter[Req, Resp any](s *Server, path string, start func(call rpcfront.Call, req *Req, answer func(*Resp, error)) rpcfront.Started) rpcfront.Starter {
+	counters := s.rpcs.of(path)
+	return func(call rpcfront.Call) rpcfront.Started {
+		req := new(Req)
+		if err := call.Decode(req); err != nil {
+			call.Answer(nil, err)
+			return nil
+		}
+		counters.started.Inc()
+		answer := func(resp any, err error) {
+			counters.handled(status.Code(err)).Inc()
+			call.Answer(resp, err)
+		}
+		if err := s.admit(call); err != nil {
+			answer(nil, err)
+			return nil
+		}
+		place, err := s.cfg.Room.Take(demand(req))
+		if err != nil {
+			answer(nil, writeError(err))
+			return nil
+		}
+		return start(call, req, func(resp *Resp, err error) {
+			place.Leave()
+			answer(resp, err)
+		})
+	}
+}
