@@ -257,7 +257,7 @@ func (c Config) Validate() error {
 // electionTicks are those without a word from the leader after which another is elected.
 const electionTicks = 3
 
-// tickMax bounds TickInterval: a read that waits for less than a tick is refused.
+// tickMax bounds TickInterval: an answer that a read has lost is missed after some ticks only.
 const tickMax = 500 * time.Millisecond
 
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// readIndexTimeout bounds one ReadIndex. One that is lost on the way to the leader
-	// is only noticed by this, so it is short; readers retry within theirs.
+	// readIndexTimeout is how long an answer to a ReadIndex may take. One that is lost on the
+	// way to the leader is only noticed by this, so it is short; readers retry within theirs.
 	readIndexTimeout = 500 * time.Millisecond
 	// roundPatience is how long the shards of a round wait for the slowest of them.
 	// Then it goes on alone: a shard without a leader must not hold up the others.
@@ -26,6 +26,14 @@ const (
 	roundCrowd = 2
 )
 
+// readIndexTicks is readIndexTimeout as Raft's library has to be told of it. That counts
+// whole ticks, the one in which the request comes as if it were over, and an answer in
+// the last of them as late: of one tick, which 500 ms are by default, nothing was left to a
+// request that came just before the next one.
+func readIndexTicks(tick time.Duration) time.Duration {
+	return ((readIndexTimeout+tick-1)/tick + 1) * tick
+}
+
 // errBarrierLost is a ReadIndex without an answer: worth another.
 var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavailable)
 
@@ -35,6 +43,7 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 // serves every read that came before it started; what comes meanwhile takes the next.
 type barriers struct {
 	nh      *dragonboat.NodeHost
+	timeout time.Duration // readIndexTicks
 	metrics *Metrics
 
 	mu struct {
@@ -113,7 +122,7 @@ func (g *barriers) run() {
 	for round := g.next(nil); len(round) > 0; round = g.next(round) {
 		started, reads := time.Now(), 0
 		for _, q := range round {
-			q.ask(g.nh)
+			q.ask(g.nh, g.timeout)
 			reads += q.reads
 		}
 		patience.Reset(roundPatience)
@@ -152,8 +161,8 @@ func (g *barriers) next(round []*request) []*request {
 	return round
 }
 
-func (q *request) ask(nh *dragonboat.NodeHost) {
-	state, err := nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout)
+func (q *request) ask(nh *dragonboat.NodeHost, timeout time.Duration) {
+	state, err := nh.ReadIndex(uint64(q.barrier.shardID), timeout)
 	if err != nil { // of the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)

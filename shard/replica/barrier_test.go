@@ -77,6 +77,50 @@ func TestBarrierOfAStoppedNode(t *testing.T) {
 	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
 }
 
+// A barrier that has to wait while Raft's clock ticks is answered. Its timeout is counted in
+// ticks, and what comes in the last of them counts as late, however soon it comes.
+func TestBarrierOutlastsTicks(t *testing.T) {
+	const tick = 300 * time.Millisecond
+	gate := &gatedSource{came: make(chan struct{}, 1)}
+	p := openProcessWith(t, t.TempDir(), 1, func(c *HostConfig) {
+		gate.RevisionSource, c.Source, c.Raft.TickInterval = c.Source, gate, tick
+	})
+	defer func() { p.close() }()
+	p.startNew()
+	gate.Lock() // nothing is applied from now on
+	<-gate.came
+	p.replica.Propose(putCommand("a", "1"), func(shard.Result) {})
+	<-gate.came
+	waiting, err := p.host.NodeHost().ReadIndex(uint64(testShard), tick)
+	require.NoError(t, err)
+	barrier := make(chan error, 1)
+	go func() {
+		_, err := p.replica.Barrier(t.Context())
+		barrier <- err
+	}()
+	late := <-waiting.ResultC()
+	require.True(t, late.Timeout(), "the clock goes")
+	gate.Unlock()
+	require.NoError(t, <-barrier)
+}
+
+// gatedSource holds up who observes, while it is locked.
+type gatedSource struct {
+	RevisionSource
+	sync.Mutex
+	came chan struct{} // receives, coalesced, when somebody observes
+}
+
+func (g *gatedSource) Observe(rev shard.Revision) {
+	select {
+	case g.came <- struct{}{}:
+	default:
+	}
+	g.Lock()
+	defer g.Unlock()
+	g.RevisionSource.Observe(rev)
+}
+
 func TestWaitFloor(t *testing.T) {
 	p := openProcess(t, t.TempDir(), 1, Knobs{})
 	defer func() { p.close() }()

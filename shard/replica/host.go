@@ -96,7 +96,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	h.nh = nh
-	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
+	h.barriers = &barriers{nh: nh, timeout: readIndexTicks(cfg.Raft.TickInterval), metrics: cfg.Metrics}
 	h.collector.start()
 	h.summing.start()
 	return h, nil
