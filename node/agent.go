@@ -143,7 +143,7 @@ func (a *agent) next(d *shard.Descriptor, m *placement.Map, leaving []leftover) 
 	}
 	switch {
 	case r.Unfit() != "", a.node.hlc.Distrusted() != "":
-		return func(context.Context) { a.handOver(d) }
+		return func(ctx context.Context) { a.resign(ctx, r, d) }
 	case view.Frozen != nil:
 		return a.nextFrozen(r, m)
 	case view.Descriptor == nil:
@@ -178,11 +178,10 @@ func (a *agent) tellRouter(own []*shard.Descriptor) {
 	}
 }
 
-// handOver gives leadership to any node that can lead: this one may not propose.
-func (a *agent) handOver(d *shard.Descriptor) {
-	if heir, ok := a.node.heir(d); ok {
-		// The only errors are "not here" and "one is under way".
-		_ = a.node.host.NodeHost().RequestLeaderTransfer(uint64(d.ID), uint64(heir))
+// resign gives leadership to any node that can lead: this one may not propose.
+func (a *agent) resign(ctx context.Context, r *replica.Replica, d *shard.Descriptor) {
+	if to, ok := a.node.heir(d); ok {
+		a.handOver(ctx, r, to)
 	}
 }
 
@@ -197,12 +196,15 @@ func (a *agent) shouldLeave(d *shard.Descriptor) bool {
 
 // leave has the preferred node lead, if it has a replica that may.
 func (a *agent) leave(ctx context.Context, r *replica.Replica, d *shard.Descriptor) {
-	heir, ok := d.ReplicaOn(d.PreferredNode)
-	if !ok || heir.Learner {
-		return
+	if to, ok := d.ReplicaOn(d.PreferredNode); ok && !to.Learner {
+		a.handOver(ctx, r, to)
 	}
-	if err := a.node.handOver(ctx, r, heir.ID); err != nil && ctx.Err() == nil {
-		a.node.log.Debug("leadership stays for now", "shard", d.ID, "error", err)
+}
+
+// handOver tries to have another replica lead. What fails is tried again by a later look.
+func (a *agent) handOver(ctx context.Context, r *replica.Replica, to shard.Replica) {
+	if err := a.node.handOver(ctx, r, to); err != nil && ctx.Err() == nil {
+		a.node.log.Debug("leadership stays for now", "shard", r.ID(), "error", err)
 	}
 }
 

@@ -257,7 +257,7 @@ func (c Config) Validate() error {
 // electionTicks are those without a word from the leader after which another is elected.
 const electionTicks = 3
 
-// tickMax bounds TickInterval: a read that waits for less than a tick is refused.
+// tickMax bounds TickInterval: a group whose leader is gone stands still for some ticks.
 const tickMax = 500 * time.Millisecond
 
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.

@@ -82,6 +82,11 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 			return err
 		}
 		return r.CatchUp(ctx)
+	case *routerpb.DirectRequest_Succeed:
+		if err := isReplica(r, o.Succeed.Replica); err != nil {
+			return err
+		}
+		return r.Succeed(ctx, replica.Handover{Term: o.Succeed.Term, Applied: o.Succeed.Applied, Last: o.Succeed.Last})
 	case *routerpb.DirectRequest_Quarantine:
 		if err := isReplica(r, o.Quarantine.Replica); err != nil {
 			return err
@@ -100,7 +105,7 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	}
 	switch o := req.Order.(type) {
 	case *routerpb.DirectRequest_Transfer:
-		return s.node.handOver(ctx, r, shard.ReplicaID(o.Transfer.Replica))
+		return s.node.transfer(ctx, r, shard.ReplicaID(o.Transfer.Replica))
 	case *routerpb.DirectRequest_Split:
 		return s.node.divide(ctx, r, shard.DescriptorOf(o.Split.Descriptor_), shard.DescriptorOf(o.Split.Child))
 	case *routerpb.DirectRequest_Freeze:
@@ -133,18 +138,6 @@ func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.Dir
 	default:
 		return status.Errorf(codes.Unimplemented, "this version knows no order %T", o)
 	}
-}
-
-// handOver makes another replica of the shard lead, and returns when one does.
-func (n *Node) handOver(ctx context.Context, r *replica.Replica, heir shard.ReplicaID) error {
-	d := r.View().Descriptor
-	if d == nil { // a new group: nothing is written to it, so the heir has all there is
-		return r.HandOver(ctx, heir, func(context.Context) error { return nil })
-	}
-	catchUp := &routerpb.DirectRequest{Shard: uint64(r.ID()), Order: &routerpb.DirectRequest_CatchUp{CatchUp: &routerpb.Member{Replica: uint64(heir)}}}
-	return r.HandOver(ctx, heir, func(ctx context.Context) error {
-		return n.control.order(ctx, n.table.Map(), d.NodeOf(heir), catchUp)
-	})
 }
 
 // isReplica refuses an order to a replica that the node had before, or will have.

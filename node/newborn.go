@@ -21,7 +21,7 @@ func (a *agent) nextChild(child *shard.Descriptor, m *placement.Map) func(contex
 		return func(ctx context.Context) { a.start(ctx, child, m) }
 	}
 	if running && r.Unfit() != "" && r.Leads() {
-		return func(context.Context) { a.handOver(child) }
+		return func(ctx context.Context) { a.resign(ctx, r, child) }
 	}
 	return nil
 }

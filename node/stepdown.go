@@ -66,18 +66,18 @@ func (n *Node) legacies() []legacy {
 	})
 	if meta := n.table.Map().Shard(shard.MetaID); meta != nil && n.meta.leads() {
 		if heir, ok := n.heir(meta); ok {
-			all = append(all, legacy{shard.MetaID, func(context.Context) error { return n.meta.members().Yield(heir) }})
+			all = append(all, legacy{shard.MetaID, func(context.Context) error { return n.meta.members().Yield(heir.ID) }})
 		}
 	}
 	return all
 }
 
 // heir is a replica of another node that answers and can lead, the preferred node's if it can.
-func (n *Node) heir(d *shard.Descriptor) (heir shard.ReplicaID, ok bool) {
+func (n *Node) heir(d *shard.Descriptor) (heir shard.Replica, ok bool) {
 	for _, r := range d.Replicas {
 		able := r.Node != n.self.NodeID && !r.Learner && n.watch.answers(r.Node) && !n.watch.unfit(r.Node, d.ID)
 		if able && (!ok || r.Node == d.PreferredNode) {
-			heir, ok = r.ID, true
+			heir, ok = r, true
 		}
 	}
 	return heir, ok

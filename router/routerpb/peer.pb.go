@@ -1749,6 +1749,7 @@ type DirectRequest struct {
 	//	*DirectRequest_Freeze
 	//	*DirectRequest_SecureFrozen
 	//	*DirectRequest_Subsume
+	//	*DirectRequest_Succeed
 	//	*DirectRequest_Check
 	//	*DirectRequest_Quarantine
 	Order         isDirectRequest_Order `protobuf_oneof:"order"`
@@ -1908,6 +1909,15 @@ func (x *DirectRequest) GetSubsume() *Merge {
 	return nil
 }
 
+func (x *DirectRequest) GetSucceed() *Handover {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Succeed); ok {
+			return x.Succeed
+		}
+	}
+	return nil
+}
+
 func (x *DirectRequest) GetCheck() *Check {
 	if x != nil {
 		if x, ok := x.Order.(*DirectRequest_Check); ok {
@@ -1978,6 +1988,10 @@ type DirectRequest_Subsume struct {
 	Subsume *Merge `protobuf:"bytes,14,opt,name=subsume,proto3,oneof"` // at the leader: takes the keys of the frozen neighbour
 }
 
+type DirectRequest_Succeed struct {
+	Succeed *Handover `protobuf:"bytes,15,opt,name=succeed,proto3,oneof"` // this node's replica leads from now on; returns when it does
+}
+
 type DirectRequest_Check struct {
 	Check *Check `protobuf:"bytes,20,opt,name=check,proto3,oneof"` // at the leader: has all replicas sum up what they hold
 }
@@ -2009,6 +2023,8 @@ func (*DirectRequest_Freeze) isDirectRequest_Order() {}
 func (*DirectRequest_SecureFrozen) isDirectRequest_Order() {}
 
 func (*DirectRequest_Subsume) isDirectRequest_Order() {}
+
+func (*DirectRequest_Succeed) isDirectRequest_Order() {}
 
 func (*DirectRequest_Check) isDirectRequest_Order() {}
 
@@ -2058,6 +2074,75 @@ func (x *DirectReply) GetIndex() uint64 {
 	return 0
 }
 
+// Handover is what a leader says that proposes nothing until another leads.
+type Handover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"` // this node's
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`       // in which the leader leads
+	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"` // the last entry that it has applied
+	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`       // the last one of its log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Handover) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Handover) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Handover) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Handover) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 type Check struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2066,7 +2151,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2163,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2176,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
 }
 
 type Quarantine struct {
@@ -2104,7 +2189,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2201,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2214,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Quarantine) GetReplica() uint64 {
@@ -2156,7 +2241,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2253,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2266,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Split) GetDescriptor_() *shardpb.Descriptor {
@@ -2206,7 +2291,7 @@ type Wean struct {
 
 func (x *Wean) Reset() {
 	*x = Wean{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2303,7 @@ func (x *Wean) String() string {
 func (*Wean) ProtoMessage() {}
 
 func (x *Wean) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2316,7 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
 }
 
 // Merge is what a MERGE of the placement table comes to.
@@ -2246,7 +2331,7 @@ type Merge struct {
 
 func (x *Merge) Reset() {
 	*x = Merge{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2343,7 @@ func (x *Merge) String() string {
 func (*Merge) ProtoMessage() {}
 
 func (x *Merge) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2356,7 @@ func (x *Merge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Merge.ProtoReflect.Descriptor instead.
 func (*Merge) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Merge) GetDescriptor_() *shardpb.Descriptor {
@@ -2305,7 +2390,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[28]
+	mi := &file_router_routerpb_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2402,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[28]
+	mi := &file_router_routerpb_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2415,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2479,7 +2564,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x1a\n" +
 	"\bversions\x18\x04 \x01(\x03R\bversions\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06damage\x18\x06 \x01(\tR\x06damage\"\xd7\x06\n" +
+	"\x06damage\x18\x06 \x01(\tR\x06damage\"\x91\a\n" +
 	"\rDirectRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
 	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
@@ -2498,14 +2583,20 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	" \x01(\v2\x18.flotilla.router.v1.WeanH\x00R\x04wean\x123\n" +
 	"\x06freeze\x18\f \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\x06freeze\x12@\n" +
 	"\rsecure_frozen\x18\r \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\fsecureFrozen\x125\n" +
-	"\asubsume\x18\x0e \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\asubsume\x121\n" +
+	"\asubsume\x18\x0e \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\asubsume\x128\n" +
+	"\asucceed\x18\x0f \x01(\v2\x1c.flotilla.router.v1.HandoverH\x00R\asucceed\x121\n" +
 	"\x05check\x18\x14 \x01(\v2\x19.flotilla.router.v1.CheckH\x00R\x05check\x12@\n" +
 	"\n" +
 	"quarantine\x18\x15 \x01(\v2\x1e.flotilla.router.v1.QuarantineH\x00R\n" +
 	"quarantineB\a\n" +
 	"\x05order\"#\n" +
 	"\vDirectReply\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\a\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"f\n" +
+	"\bHandover\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last\"\a\n" +
 	"\x05Check\"8\n" +
 	"\n" +
 	"Quarantine\x12\x18\n" +
@@ -2597,7 +2688,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2624,77 +2715,79 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*Checksum)(nil),           // 22: flotilla.router.v1.Checksum
 	(*DirectRequest)(nil),      // 23: flotilla.router.v1.DirectRequest
 	(*DirectReply)(nil),        // 24: flotilla.router.v1.DirectReply
-	(*Check)(nil),              // 25: flotilla.router.v1.Check
-	(*Quarantine)(nil),         // 26: flotilla.router.v1.Quarantine
-	(*Split)(nil),              // 27: flotilla.router.v1.Split
-	(*Wean)(nil),               // 28: flotilla.router.v1.Wean
-	(*Merge)(nil),              // 29: flotilla.router.v1.Merge
-	(*Member)(nil),             // 30: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 31: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 32: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 33: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 34: flotilla.router.v1.LoadRequest
-	(*LoadsRequest)(nil),       // 35: flotilla.router.v1.LoadsRequest
-	(*LoadReply)(nil),          // 36: flotilla.router.v1.LoadReply
-	(*LoadsReply)(nil),         // 37: flotilla.router.v1.LoadsReply
+	(*Handover)(nil),           // 25: flotilla.router.v1.Handover
+	(*Check)(nil),              // 26: flotilla.router.v1.Check
+	(*Quarantine)(nil),         // 27: flotilla.router.v1.Quarantine
+	(*Split)(nil),              // 28: flotilla.router.v1.Split
+	(*Wean)(nil),               // 29: flotilla.router.v1.Wean
+	(*Merge)(nil),              // 30: flotilla.router.v1.Merge
+	(*Member)(nil),             // 31: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 32: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 33: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 34: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 35: flotilla.router.v1.LoadRequest
+	(*LoadsRequest)(nil),       // 36: flotilla.router.v1.LoadsRequest
+	(*LoadReply)(nil),          // 37: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 38: flotilla.router.v1.LoadsReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	31, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	32, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	32, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	33, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	33, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	34, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	18, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	21, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
 	22, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
-	30, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	30, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	30, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	30, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	30, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	27, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	32, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	32, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
-	28, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	29, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
-	29, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
-	29, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
-	25, // 23: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
-	26, // 24: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
-	32, // 25: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	32, // 26: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
-	32, // 27: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	32, // 28: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 29: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	14, // 30: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 31: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	34, // 32: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	35, // 33: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
-	7,  // 34: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 35: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 36: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
-	12, // 37: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	19, // 38: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	23, // 39: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 40: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	15, // 41: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 42: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	36, // 43: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	37, // 44: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
-	8,  // 45: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 46: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	13, // 47: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
-	13, // 48: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	20, // 49: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	24, // 50: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	40, // [40:51] is the sub-list for method output_type
-	29, // [29:40] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	31, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	31, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	31, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	31, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	31, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	28, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	33, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	33, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	29, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	30, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
+	30, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
+	30, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
+	25, // 23: flotilla.router.v1.DirectRequest.succeed:type_name -> flotilla.router.v1.Handover
+	26, // 24: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
+	27, // 25: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
+	33, // 26: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	33, // 27: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	33, // 28: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	33, // 29: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 30: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	14, // 31: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 32: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	35, // 33: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	36, // 34: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
+	7,  // 35: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 36: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 37: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
+	12, // 38: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	19, // 39: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	23, // 40: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 41: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 42: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 43: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	37, // 44: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	38, // 45: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	8,  // 46: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 47: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 48: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 49: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 50: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	24, // 51: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	41, // [41:52] is the sub-list for method output_type
+	30, // [30:41] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -2716,6 +2809,7 @@ func file_router_routerpb_peer_proto_init() {
 		(*DirectRequest_Freeze)(nil),
 		(*DirectRequest_SecureFrozen)(nil),
 		(*DirectRequest_Subsume)(nil),
+		(*DirectRequest_Succeed)(nil),
 		(*DirectRequest_Check)(nil),
 		(*DirectRequest_Quarantine)(nil),
 	}
@@ -2725,7 +2819,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,12 +28,12 @@
 //	    bounded work, between which it rests several times as long as they took.
 //	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
 //	    nothing that comes after it.
-//	P8  A leader that hands over proposes nothing from before the heir has applied all that
-//	    is committed until another leads, or the attempt has failed.
+//	P8  A leader that hands over proposes nothing from before its heir stands for election
+//	    until another leads, or the attempt has failed.
 //	P9  A replica that was found to differ from the others serves nothing, leads nobody who
 //	    could ask, and shows its data to no other replica, from then on for good.
 //	P10  What replicas hold is summed up as of one entry of the log, from a pinned moment, on
 //	    a goroutine of its own, one replica at a time, in steps as those of P6.
 //	P11 Nobody stands for election early (Campaign) in a group that some member knows a
-//	    leader of.
+//	    leader of, but for the heir of one that hands over: in its term, and with all of its log.
 package replica

@@ -8,26 +8,44 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// handOverPatience bounds how long writes wait for another leader. Raft gives an attempt
-// up after an election timeout, and refuses all proposals until then.
-const handOverPatience = 2 * time.Second
+const (
+	// handOverPatience bounds how long a handover may take.
+	handOverPatience = 2 * time.Second
+	// heirPatience bounds how long writes wait for the heir, who had caught up just before,
+	// to lead.
+	heirPatience = 200 * time.Millisecond
+	// succeedPause is between two looks of an heir at how far it has come.
+	succeedPause = time.Millisecond
+)
 
-// heirPatience bounds how long they wait for the heir, who had caught up just before.
-const heirPatience = 200 * time.Millisecond
+// Heir is a replica that is to lead next, wherever it runs. Replica is one.
+type Heir interface {
+	// CatchUp returns when it has applied all that was committed before the call.
+	CatchUp(ctx context.Context) error
+	// Succeed has it lead, and returns when it does.
+	Succeed(ctx context.Context, h Handover) error
+}
 
-// HandOver makes another replica lead, and returns when one does. caughtUp is asked twice to
-// wait until the heir has applied all that is committed, the second time while nothing is
-// proposed (P8): Raft's library has an heir refuse that knows of a committed entry which
-// it has not applied, and under load there is always one. What comes meanwhile waits here,
+// Handover is what a leader says that proposes nothing until another leads.
+type Handover struct {
+	Term    uint64 // in which it leads
+	Applied uint64 // the last entry that it has applied
+	Last    uint64 // the last one of its log
+}
+
+// HandOver makes another replica lead, and returns when one does. Only when the heir has
+// caught up does the leader stop proposing (P8); what comes from then on waits here,
 // certainly not proposed, and then goes to the new leader. Before that the leader ends its
 // reign, or leases would get their whole time again with each new leader (L9).
-func (r *Replica) HandOver(ctx context.Context, heir shard.ReplicaID, caughtUp func(context.Context) error) error {
-	fail := func(err error) error {
-		return fmt.Errorf("hand shard %d over to replica %d: %w", r.id, heir, err)
-	}
+//
+// The heir itself stands for election as soon as it can win: Raft's own transfer is refused
+// by an heir that knows of a committed entry which it has not applied, as there always is one under
+// load, and then refuses proposals until an election timeout has passed.
+func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
+	fail := func(err error) error { return fmt.Errorf("hand shard %d over: %w", r.id, err) }
 	ctx, cancel := context.WithTimeout(ctx, handOverPatience)
 	defer cancel()
-	if err := caughtUp(ctx); err != nil {
+	if err := heir.CatchUp(ctx); err != nil {
 		return fail(err)
 	}
 	resume, err := r.abdicate(ctx)
@@ -44,22 +62,67 @@ func (r *Replica) HandOver(ctx context.Context, heir shard.ReplicaID, caughtUp f
 	if err := r.notLeading(); err != nil {
 		return fail(err)
 	}
-	soon, done := context.WithTimeout(ctx, heirPatience)
-	defer done()
-	if err := caughtUp(soon); err != nil {
+	last, err := r.logEnds()
+	if err != nil {
 		return fail(err)
 	}
-	if err := r.Yield(heir); err != nil {
-		return err
-	}
+	succeeded := make(chan error, 1)
+	go func() {
+		soon, done := context.WithTimeout(ctx, heirPatience)
+		defer done()
+		succeeded <- heir.Succeed(soon, Handover{Term: r.Term(), Applied: r.View().Applied, Last: last})
+	}()
 	for {
 		if leader, _ := r.host.Leader(r.id); leader != 0 && leader != r.replicaID {
 			return nil
 		}
 		select {
 		case <-r.proposer.leaders: // nobody else looks while nothing is proposed
+		case err := <-succeeded:
+			if err != nil {
+				return fail(err)
+			}
+			succeeded = nil // and this replica hears of it soon
 		case <-ctx.Done():
 			return fail(ctx.Err())
 		}
 	}
+}
+
+// Succeed implements Heir. It stands for election once its log has all that the leader's
+// has, again while Raft refuses because not all of it that is committed is applied, and only
+// in that leader's term (P11).
+func (r *Replica) Succeed(ctx context.Context, h Handover) error {
+	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", r.id, err) }
+	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
+		return fail(err)
+	}
+	for {
+		leader, term := r.host.Leader(r.id)
+		switch last, err := r.logEnds(); {
+		case err != nil:
+			return fail(err)
+		case leader == r.replicaID:
+			return nil
+		case leader != 0 && term != h.Term:
+			return fail(&shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()})
+		case leader != 0 && last >= h.Last:
+			r.host.stand([]Held{{r.id, r.replicaID}})
+		}
+		select {
+		case <-time.After(succeedPause):
+		case <-ctx.Done():
+			return fail(context.Cause(ctx))
+		}
+	}
+}
+
+// logEnds is the last index of this replica's log.
+func (r *Replica) logEnds() (uint64, error) {
+	log, err := r.host.nh.GetLogReader(uint64(r.id))
+	if err != nil {
+		return 0, fmt.Errorf("look at the log of shard %d: %w: %w", r.id, shard.ErrUnavailable, err)
+	}
+	_, last := log.GetRange()
+	return last, nil
 }

@@ -334,11 +334,7 @@ func TestLeasesAreNotProlongedByAHandover(t *testing.T) {
 	require.True(t, p.replica.reigning.lessor.Renew(8, p.clock.Now())) // on the way, before its barrier
 
 	absent := errors.New("not there")
-	asked := 0
-	err = p.replica.HandOver(t.Context(), 99, func(context.Context) error {
-		if asked++; asked == 1 {
-			return nil
-		}
+	err = p.replica.HandOver(t.Context(), &scriptedHeir{succeed: func(context.Context, Handover) error {
 		_, err := p.replica.statusAfterBarrier(t.Context(), reign, []int64{8})
 		require.ErrorIs(t, err, shard.ErrUnavailable)
 		impatient, cancel := context.WithCancel(t.Context())
@@ -347,7 +343,7 @@ func TestLeasesAreNotProlongedByAHandover(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled, "nobody measures leases")
 		require.NotNil(t, p.replica.machine.Leases().State().Will)
 		return absent
-	})
+	}})
 	require.ErrorIs(t, err, absent)
 	p.clock.advance(time.Hour)
 
@@ -407,13 +403,7 @@ func TestAWillOutlivesALeaderWhoDidNothing(t *testing.T) {
 	p.clock.advance(time.Second)
 	for range 2 {
 		absent := errors.New("not there")
-		asked := 0
-		require.ErrorIs(t, p.replica.HandOver(t.Context(), 99, func(context.Context) error {
-			if asked++; asked == 1 {
-				return nil
-			}
-			return absent
-		}), absent)
+		require.ErrorIs(t, p.replica.HandOver(t.Context(), &scriptedHeir{succeed: func(context.Context, Handover) error { return absent }}), absent)
 	}
 	require.Equal(t, 9*time.Second, p.left(7))
 }

@@ -96,7 +96,7 @@ func (g Members) change(ctx context.Context, what string, id shard.ReplicaID, do
 	}
 }
 
-// CatchUp returns when the replica has applied all that was committed before the call.
+// CatchUp implements Heir, for learners too.
 func (r *Replica) CatchUp(ctx context.Context) error {
 	view, err := r.Barrier(ctx)
 	if err != nil {

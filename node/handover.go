@@ -1,0 +1,74 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// handOver makes a replica on another node lead, and returns when it does.
+func (n *Node) handOver(ctx context.Context, r *replica.Replica, to shard.Replica) error {
+	err := r.HandOver(ctx, &heir{Replica: to, node: n, shard: r.ID(), empty: r.View().Descriptor == nil})
+	if err != nil {
+		return fmt.Errorf("let replica %d on node %s lead: %w", to.ID, to.Node, err)
+	}
+	return nil
+}
+
+// transfer is handOver to a replica that the table has to know.
+func (n *Node) transfer(ctx context.Context, r *replica.Replica, to shard.ReplicaID) error {
+	if d := groupOf(n.table.Map(), r.ID()); d != nil {
+		for _, member := range d.Replicas {
+			if member.ID == to {
+				return n.handOver(ctx, r, member)
+			}
+		}
+	}
+	return fmt.Errorf("let replica %d of shard %s lead: node %q knows of no such replica", to, r.ID(), n.cfg.Name)
+}
+
+// groupOf is what the table says of a shard, or of one that is being split off; nil if there
+// is none.
+func groupOf(m *placement.Map, id shard.ID) *shard.Descriptor {
+	for _, o := range m.Operators() {
+		if o.Child != nil && o.Child.ID == id {
+			return o.Child
+		}
+	}
+	return m.Shard(id)
+}
+
+// heir is a replica on another node that is to lead.
+type heir struct {
+	shard.Replica
+	node  *Node
+	shard shard.ID
+	// empty says that the shard has nothing yet, of which the heir could lack something.
+	empty bool
+}
+
+var _ replica.Heir = (*heir)(nil)
+
+// CatchUp implements replica.Heir.
+func (h *heir) CatchUp(ctx context.Context) error {
+	if h.empty {
+		return nil
+	}
+	return h.order(ctx, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_CatchUp{CatchUp: &routerpb.Member{Replica: uint64(h.ID)}}})
+}
+
+// Succeed implements replica.Heir.
+func (h *heir) Succeed(ctx context.Context, o replica.Handover) error {
+	return h.order(ctx, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Succeed{Succeed: &routerpb.Handover{
+		Replica: uint64(h.ID), Term: o.Term, Applied: o.Applied, Last: o.Last,
+	}}})
+}
+
+func (h *heir) order(ctx context.Context, req *routerpb.DirectRequest) error {
+	req.Shard = uint64(h.shard)
+	return h.node.control.order(ctx, h.node.table.Map(), h.Node, req)
+}
