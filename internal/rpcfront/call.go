@@ -39,11 +39,22 @@ type call struct {
 
 // run has the call handled and sends the answer. It implements job.
 func (k *call) run() {
-	s := k.conn.server
-	resp, err := k.method.handler(k.method.impl, k, k.decode, s.cfg.Interceptor)
+	resp, err := k.method.handler(k.method.impl, k, k.decode, k.conn.server.cfg.Interceptor)
+	k.end(resp, err)
+	k.conn.flushSoon()
+}
+
+// Answer implements Call. It leaves writing to others: the caller may have many to answer.
+func (k *call) Answer(resp any, err error) {
+	k.end(resp, err)
+	k.conn.kick()
+	k.conn.server.started.Done()
+}
+
+func (k *call) end(resp any, err error) {
 	var msg mem.BufferSlice
 	if err == nil {
-		msg, err = encode(s, resp)
+		msg, err = encode(k.conn.server, resp)
 	}
 	if err == nil {
 		k.conn.answer(k, msg)
@@ -52,7 +63,6 @@ func (k *call) run() {
 		k.conn.refuse(k, err)
 	}
 	k.finish(context.Canceled) // F5
-	k.conn.flushSoon()
 }
 
 // decode unmarshals the request. Errors are grpc-go's, here and in encode.

@@ -125,7 +125,21 @@ func (c *conn) begin(k *call) {
 	c.calls[k.id] = k
 	c.mu.Unlock()
 	k.begin()
-	c.server.workers.do(k)
+	if k.method.start == nil || !c.start(k) {
+		c.server.workers.do(k)
+	}
+}
+
+// start tries to have a call carried out without a goroutine.
+func (c *conn) start(k *call) bool {
+	request := k.request // k is another's once it is started
+	c.server.started.Add(1)
+	if !k.method.start(k, *request) {
+		c.server.started.Done()
+		return false
+	}
+	c.server.requests.put(request)
+	return true
 }
 
 // handOver gives grpc-go the calls up to a number that have not come whole: it wants streams in their order (F1).

@@ -111,11 +111,9 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 	slot, owner := r.rows.slot(key), r.owner.Load()
 	held := slot.Load() // before the engine is read
 	g := newGather(at, o)
-	for w := held; w != nil; w = w.older {
-		if w.owner == owner && w.epoch == epoch && w.header.Mod <= g.at && bytes.Equal(w.key, key) {
-			g.addRow(w)
-			return g.out, nil
-		}
+	if found := held.find(owner, key, epoch, g.at); found != nil {
+		g.addRow(found)
+		return g.out, nil
 	}
 	latest, err := fetchLatest(reader, key, g)
 	if err != nil {
@@ -126,6 +124,27 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 		slot.CompareAndSwap(held, latest.over(held))
 	}
 	return g.out, nil
+}
+
+// Held is Fetch of a key if that is in memory.
+func (r *RowReader) Held(key []byte, epoch uint64, at shard.Revision) (listing.Fetched, bool) {
+	found := r.rows.slot(key).Load().find(r.owner.Load(), key, epoch, at)
+	if found == nil {
+		return listing.Fetched{}, false
+	}
+	g := gather{at: at}
+	g.addRow(found)
+	return g.out, true
+}
+
+// find returns the key's row among those of a slot, nil if there is none for the revision.
+func (w *row) find(owner *ownership, key []byte, epoch uint64, at shard.Revision) *row {
+	for ; w != nil; w = w.older {
+		if w.owner == owner && w.epoch == epoch && w.header.Mod <= at && bytes.Equal(w.key, key) {
+			return w
+		}
+	}
+	return nil
 }
 
 // fetchLatest reads one key and returns its row, nil if it is not one to keep.
