@@ -37,8 +37,8 @@ type call struct {
 	gone     bool        // no longer a stream of the connection
 }
 
-// run has the call handled and sends the answer. It implements job.
-func (k *call) run() {
+// Run has the call handled and sends the answer. It implements workers.Job.
+func (k *call) Run() {
 	resp, err := k.method.handler(k.method.impl, k, k.decode, k.conn.server.cfg.Interceptor)
 	k.end(resp, err)
 	k.conn.flushSoon()

@@ -126,7 +126,7 @@ func (c *conn) begin(k *call) {
 	c.mu.Unlock()
 	k.begin()
 	if k.method.start == nil || !c.start(k) {
-		c.server.workers.do(k)
+		c.server.workers.Do(k)
 	}
 }
 

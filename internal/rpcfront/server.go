@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+
+	"github.com/flotilla-kv/flotilla/internal/workers"
 )
 
 // Config tells what grpc-go is told by its options, and cannot be asked for.
@@ -42,7 +44,7 @@ type Server struct {
 	listener net.Listener
 	relays   *relayListener
 	methods  map[string]*method // by path; immutable once the server runs
-	workers  workers
+	workers  workers.Pool
 	requests buffers
 	answers  buffers
 
@@ -152,5 +154,6 @@ func (s *Server) Stop() {
 	s.behind.Stop()
 	s.running.Wait()
 	s.started.Wait()
-	s.workers.stop() // last: those that read give them work, and who answers
+	s.workers.Close() // last: those that read give them work, and who answers
+	s.workers.Wait()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lni/dragonboat/v4"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -36,6 +37,7 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 type barriers struct {
 	nh      *dragonboat.NodeHost
 	metrics *Metrics
+	workers *workers.Pool
 
 	mu struct {
 		sync.Mutex
@@ -190,7 +192,7 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	g.metrics.barrierReads.Observe(float64(q.reads))
 	close(q.done)
 	if len(q.told) > 0 {
-		go q.tell() // all on one goroutine, which costs less than waking one for each
+		g.workers.Do(q) // all on one goroutine, which costs less than waking one for each
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -199,7 +201,8 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	}
 }
 
-func (q *request) tell() {
+// Run tells those who do not wait how the request ended. It implements workers.Job.
+func (q *request) Run() {
 	for _, told := range q.told {
 		told(q.err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/listing"
@@ -147,6 +148,9 @@ func (r *Replica) StartBarrier(done func(shard.View, error)) {
 		done(r.View(), nil)
 	})
 }
+
+// Spawn runs f on another goroutine.
+func (r *Replica) Spawn(f func()) { r.host.workers.Do(workers.Func(f)) }
 
 // WaitFloor waits until this replica has applied a floor of at least the given
 // revision: from then on everything at or below it is final here.
