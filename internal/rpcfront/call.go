@@ -39,19 +39,26 @@ type call struct {
 	gone     bool        // no longer a stream of the connection
 }
 
-// run has the call handled and sends the answer. It implements job.
-func (k *call) run() {
-	resp, err := k.method.handler(k.method.impl, k, k.Decode, k.conn.server.cfg.Interceptor)
+// Run has the call handled and sends the answer. It implements workers.Job.
+func (k *call) Run() {
+	resp, err := k.method.handler(k.method.impl, k, k.decode, k.conn.server.cfg.Interceptor)
 	k.respond(resp, err)
 	k.conn.flushSoon()
 }
 
-// start begins the call, to be answered later.
-func (k *call) start() {
-	k.conn.server.started.Add(1)
-	started := k.method.starter(k)
+// start begins the call, to be answered later, and reports whether it did.
+func (k *call) start() bool {
+	s := k.conn.server
+	s.started.Add(1)
+	started, ok := k.method.starter(k, *k.request)
+	if !ok {
+		s.started.Done()
+		return false
+	}
+	s.requests.put(k.request)
+	k.request = nil
 	if started == nil {
-		return
+		return true
 	}
 	k.over.Lock()
 	err := k.over.err
@@ -62,6 +69,7 @@ func (k *call) start() {
 	if err != nil {
 		started.Abandon(err)
 	}
+	return true
 }
 
 // Answer implements Call. It leaves the work to who writes: the caller may have answers for thousands.
@@ -86,10 +94,9 @@ type ready struct {
 
 // respond adds the answer to what goes to the client, and ends the call.
 func (k *call) respond(resp any, err error) {
-	s := k.conn.server
 	var msg mem.BufferSlice
 	if err == nil {
-		msg, err = encode(s, resp)
+		msg, err = encode(k.conn.server, resp)
 	}
 	if err == nil {
 		k.conn.answer(k, msg)
@@ -100,13 +107,17 @@ func (k *call) respond(resp any, err error) {
 	k.finish(context.Canceled) // F5
 }
 
-// Decode implements Call. Errors are grpc-go's, here and in encode.
-func (k *call) Decode(req any) error {
-	s := k.conn.server
-	err := s.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(*k.request)}, req)
-	s.requests.put(k.request)
+// decode unmarshals the request. Errors are grpc-go's, here and in encode.
+func (k *call) decode(req any) error {
+	err := k.Decode(*k.request, req)
+	k.conn.server.requests.put(k.request)
 	k.request = nil
-	if err != nil {
+	return err
+}
+
+// Decode implements Call.
+func (k *call) Decode(request []byte, req any) error {
+	if err := k.conn.server.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(request)}, req); err != nil {
 		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
 	}
 	return nil

@@ -125,10 +125,8 @@ func (c *conn) begin(k *call) {
 	c.calls[k.id] = k
 	c.mu.Unlock()
 	k.begin()
-	if k.method.starter != nil {
-		k.start()
-	} else {
-		c.server.workers.do(k)
+	if k.method.starter == nil || !k.start() {
+		c.server.workers.Do(k)
 	}
 }
 

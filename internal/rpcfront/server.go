@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+
+	"github.com/flotilla-kv/flotilla/internal/workers"
 )
 
 // Config tells what grpc-go is told by its options, and cannot be asked for.
@@ -33,7 +35,7 @@ type Server struct {
 	listener net.Listener
 	relays   *relayListener
 	methods  map[string]*method // by path; immutable once the server runs
-	workers  workers
+	workers  workers.Pool
 	requests buffers
 	answers  buffers
 	started  sync.WaitGroup // calls that were, and have no answer
@@ -51,19 +53,20 @@ type method struct {
 	path    string
 	impl    any
 	handler grpc.MethodHandler
-	starter Starter // nil: the handler is run
+	starter Starter // nil: there is only the handler
 }
 
-// Starter begins a call. It is run by what reads the connection, and must not wait. Answer is to be
-// called once, by anybody, even before Starter returns. What is returned, unless nil, is abandoned when
+// Starter begins a call, or returns false and leaves it to the method's handler, with the interceptor. It is run
+// by what reads the connection, and must not wait, nor keep the request. Answer is to be called once, by
+// anybody, even before Starter returns. What is returned, unless nil, is abandoned when
 // nobody waits for the answer any more.
-type Starter func(call Call) Started
+type Starter func(call Call, request []byte) (Started, bool)
 
 // Call is a call that is answered when its answer is there, and its context.
 type Call interface {
 	context.Context
-	// Decode unmarshals the request, once. What it returns is the answer.
-	Decode(req any) error
+	// Decode unmarshals the request. What it returns is the answer.
+	Decode(request []byte, req any) error
 	// Answer ends the call, with an error or without. It does not wait.
 	Answer(resp any, err error)
 }
@@ -163,5 +166,6 @@ func (s *Server) Stop() {
 	s.behind.Stop()
 	s.running.Wait()
 	s.started.Wait()
-	s.workers.stop() // last: those that read give them work
+	s.workers.Close() // last: those that read give them work, and who answers
+	s.workers.Wait()
 }

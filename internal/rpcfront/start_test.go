@@ -35,21 +35,24 @@ func (s *startedCall) end(resp *pb.RangeResponse, err error) {
 	})
 }
 
-// starting has Range started. The key "now" is answered at once.
+// starting has Range started, unless the key is "left". The key "now" is answered at once.
 func starting(cfg Config) (Config, *started) {
 	s := &started{calls: make(chan *startedCall, 10_000)}
-	cfg.Starters = map[string]Starter{rangePath: func(call Call) Started {
+	cfg.Starters = map[string]Starter{rangePath: func(call Call, request []byte) (Started, bool) {
 		c := &startedCall{Call: call, req: &pb.RangeRequest{}, ended: make(chan error, 1)}
-		if err := call.Decode(c.req); err != nil {
+		if err := call.Decode(request, c.req); err != nil {
 			call.Answer(nil, err)
-			return nil
+			return nil, true
 		}
-		if string(c.req.Key) == "now" {
+		switch string(c.req.Key) {
+		case "left":
+			return nil, false
+		case "now":
 			c.end(&pb.RangeResponse{Count: 1}, nil)
-			return nil
+			return nil, true
 		}
 		s.calls <- c
-		return c
+		return c, true
 	}}
 	return cfg, s
 }
@@ -112,10 +115,12 @@ func TestStartedCallsOfGRPCsClient(t *testing.T) {
 	resp, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("now")})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, resp.Count)
-	// What grpc-go answers is answered by the service's method.
-	resp, err = kv.Range(t.Context(), &pb.RangeRequest{Key: make([]byte, 50_000)})
-	require.NoError(t, err)
-	require.Len(t, resp.Kvs, 1)
+	// What is not begun, and what grpc-go answers, is answered by the service's method.
+	for _, key := range [][]byte{[]byte("left"), make([]byte, 50_000)} {
+		resp, err = kv.Range(t.Context(), &pb.RangeRequest{Key: key})
+		require.NoError(t, err)
+		require.Len(t, resp.Kvs, 1)
+	}
 	require.Empty(t, calls.calls)
 }
 

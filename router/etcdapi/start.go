@@ -7,12 +7,13 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
-// starters are the writes that clients send by the thousand. A goroutine for each, and all of a
-// batch woken at once, would be in the way of everything else that the node has to do: of renewals
-// of leases, above all.
+// starters are for what clients send by the thousand. A goroutine for each costs more than a read of one key does, and
+// those of a batch of writes, all woken at once, would be in the way of everything else that the node has to
+// do: of renewals of leases, above all.
 func (s *Server) starters() map[string]rpcfront.Starter {
 	kv := &kvServer{Server: s}
 	return map[string]rpcfront.Starter{
+		pb.KV_Range_FullMethodName: s.startGet,
 		pb.KV_Put_FullMethodName: starter(s, pb.KV_Put_FullMethodName, func(call rpcfront.Call, req *pb.PutRequest, answer func(*pb.PutResponse, error)) rpcfront.Started {
 			if err := kv.checkPut(req); err != nil {
 				answer(nil, err)
@@ -33,11 +34,11 @@ func (s *Server) starters() map[string]rpcfront.Starter {
 // starter does for calls of a method that are started what interceptUnary does for others.
 func starter[Req, Resp any](s *Server, path string, start func(call rpcfront.Call, req *Req, answer func(*Resp, error)) rpcfront.Started) rpcfront.Starter {
 	counters := s.rpcs.of(path)
-	return func(call rpcfront.Call) rpcfront.Started {
+	return func(call rpcfront.Call, request []byte) (rpcfront.Started, bool) {
 		req := new(Req)
-		if err := call.Decode(req); err != nil {
+		if err := call.Decode(request, req); err != nil {
 			call.Answer(nil, err)
-			return nil
+			return nil, true
 		}
 		counters.started.Inc()
 		answer := func(resp any, err error) {
@@ -46,16 +47,16 @@ func starter[Req, Resp any](s *Server, path string, start func(call rpcfront.Cal
 		}
 		if err := s.admit(call); err != nil {
 			answer(nil, err)
-			return nil
+			return nil, true
 		}
 		place, err := s.cfg.Room.Take(demand(req))
 		if err != nil {
 			answer(nil, writeError(err))
-			return nil
+			return nil, true
 		}
 		return start(call, req, func(resp *Resp, err error) {
 			place.Leave()
 			answer(resp, err)
-		})
+		}), true
 	}
 }
