@@ -59,15 +59,26 @@ func (c *conn) answer(k *call, msg mem.BufferSlice) {
 	o := &c.out
 	o.headers(k.id, 0, okHeaders)
 	k.tail = okTrailers
-	if n := msg.Len(); o.fits(k, n) {
+	if o.send(k, msg) {
+		o.end(k)
+	}
+}
+
+// send adds a message if it fits, and reports whether it did. If not it is sent as there is room for it, and then k.tail.
+func (o *out) send(k *call, msg mem.BufferSlice) bool {
+	n := msg.Len()
+	if o.fits(k, n) {
 		o.message(k, n)
 		for _, part := range msg {
 			*o.buf = append(*o.buf, part.ReadOnlyData()...)
 		}
-		o.end(k)
-		return
+		return true
 	}
-	o.queue(k, msg)
+	prefix := mem.SliceBuffer(appendPrefix(nil, n))
+	k.rest = append(mem.BufferSlice{prefix}, msg...).Reader()
+	o.waiting = append(o.waiting, k)
+	o.pump()
+	return false
 }
 
 // fits reports whether a message of n bytes can be added now, in one frame.
@@ -81,14 +92,6 @@ func (o *out) fits(k *call, n int) bool {
 func (o *out) message(k *call, n int) {
 	o.frame(k, prefixBytes+n)
 	*o.buf = appendPrefix(*o.buf, n)
-}
-
-// queue has a message sent as there is room for it.
-func (o *out) queue(k *call, msg mem.BufferSlice) {
-	prefix := mem.SliceBuffer(appendPrefix(nil, msg.Len()))
-	k.rest = append(mem.BufferSlice{prefix}, msg...).Reader()
-	o.waiting = append(o.waiting, k)
-	o.pump()
 }
 
 func appendPrefix(b []byte, n int) []byte {

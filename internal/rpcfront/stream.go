@@ -166,7 +166,7 @@ func (s *Stream) await(msg mem.BufferSlice) error {
 		return s.lost()
 	}
 	s.head()
-	c.out.queue(k, msg)
+	c.out.send(k, msg)
 	for k.rest != nil && !c.closed {
 		c.kickHeld() // the client gives us room when it has read
 		s.changed.Wait()

@@ -75,7 +75,7 @@ func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
 		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, StreamInterceptor: s.interceptStream,
 		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
-		MaxStreams: s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
+		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
 	}
 }
 
