@@ -21,6 +21,10 @@ type Config struct {
 	// Starters has, by path, how calls of methods are begun that need no goroutine while they
 	// wait for their answers. Where grpc-go answers, it is by the service's own methods.
 	Starters map[string]Starter
+	// StreamInterceptor is all of the server's stream interceptors; nil when there are none.
+	StreamInterceptor grpc.StreamServerInterceptor
+	// MaxRecvBytes is the largest message that is received.
+	MaxRecvBytes int
 	// MaxStreams is how many streams may be open on one connection.
 	MaxStreams uint32
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
@@ -48,12 +52,13 @@ type Server struct {
 	}
 }
 
-// method is a unary method.
+// method is a method that is served here.
 type method struct {
 	path    string
 	impl    any
-	handler grpc.MethodHandler
-	starter Starter // nil: there is only the handler
+	unary   grpc.MethodHandler // nil: the method is a stream
+	starter Starter            // nil: there is only unary
+	stream  *grpc.StreamDesc
 }
 
 // Starter begins a call, or returns false and leaves it to the method's handler, with the interceptor. It is run
@@ -91,8 +96,9 @@ func behindOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		// Windows for many and for large messages. They are constant then: otherwise grpc-go would measure round trips,
 		// which are those to this package.
-		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
-		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(4 << 10), // it reads from memory
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(4 << 20),
+		grpc.WriteBufferSize(64 << 10), grpc.SharedWriteBuffer(true), // most connections do not use it
+		grpc.ReadBufferSize(4 << 10), // it reads from memory
 		grpc.WaitForHandlers(true),
 	}
 }
@@ -102,7 +108,13 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.behind.RegisterService(desc, impl)
 	for _, m := range desc.Methods {
 		path := "/" + desc.ServiceName + "/" + m.MethodName
-		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler, starter: s.cfg.Starters[path]}
+		s.methods[path] = &method{path: path, impl: impl, unary: m.Handler, starter: s.cfg.Starters[path]}
+	}
+	for i, m := range desc.Streams {
+		if m.ServerStreams && m.ClientStreams { // others take a single request or give a single answer: grpc-go counts
+			path := "/" + desc.ServiceName + "/" + m.StreamName
+			s.methods[path] = &method{path: path, impl: impl, stream: &desc.Streams[i]}
+		}
 	}
 }
 

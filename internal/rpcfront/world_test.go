@@ -87,7 +87,7 @@ func options() []grpc.ServerOption {
 }
 
 func config() Config {
-	return Config{Codec: encoding.GetCodecV2(proto.Name), MaxStreams: 1 << 20, PingMinTime: pingMinTime}
+	return Config{Codec: encoding.GetCodecV2(proto.Name), MaxRecvBytes: maxRecvBytes, MaxStreams: 1 << 20, PingMinTime: pingMinTime}
 }
 
 func serve(t testing.TB, cfg Config, s *service, opts ...grpc.ServerOption) *served {

@@ -44,6 +44,9 @@ func (p *Pool) Do(j Job) {
 	next <- j
 }
 
+// Keep has a job done that may last: no goroutine that waits is taken from others for it.
+func (p *Pool) Keep(j Job) { p.running.Go(j.Run) }
+
 func (p *Pool) work(j Job) {
 	next := make(chan Job, 1)
 	for ok := true; ok; j, ok = <-next {

@@ -76,8 +76,9 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 // Front returns what a server in front of such a gRPC server needs.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
-		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, Starters: s.starters(),
-		MaxStreams: s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
+		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
+		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
+		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
 	}
 }
 
