@@ -47,6 +47,7 @@ type Config struct {
 	Sender      Sender
 	Starter     Starter    // nil where every request is waited for
 	Subscriber  Subscriber // nil where nobody watches
+	Heeder      Heeder     // nil where there are no replicas
 	Revisions   Revisions
 	Compactions Compactions // nil where nobody compacts
 	// Lanes hold writes back from shards that are slower than they come. nil: a client leaves

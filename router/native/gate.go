@@ -157,7 +157,7 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 func (g *gate) admitWrite(req *router.Request) error {
 	cmd := req.Command
 	req.Command = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
-	req.Grows = false
+	req.Grows, req.Promise = false, false
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
 		req.Grows = true

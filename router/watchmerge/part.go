@@ -80,7 +80,7 @@ func (p *part) hurry(target shard.Revision) {
 	}
 	if p.closing < target {
 		p.closing = target
-		p.watch.merger.closeFor(p, p.source.Place, target)
+		p.watch.merger.closeFor(p, target)
 	}
 }
 
