@@ -95,7 +95,7 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 		m.view.Store(&view)
 	}
 	m.hub = watch.New(id, m.View(), m.history, o.Watches)
-	m.hub.KeepMoved = o.Knobs.KeepFeeds
+	m.hub.KeepMoved, m.hub.HeedEarly = o.Knobs.KeepFeeds, o.Knobs.HeedEarly
 	return m, nil
 }
 

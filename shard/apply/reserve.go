@@ -14,7 +14,7 @@ func (r *run) reserve(b *shardpb.Batch, until shard.Revision) {
 
 // admitReserved ends a reservation that is not the batch's proposer's (A12).
 func (r *run) admitReserved(b *shardpb.Batch) {
-	if s := r.view.Reserved; s != nil && !s.Holds(b) && !r.knobs.AnyProposer {
+	if s := r.view.Reserved; s != nil && !s.Holds(b) {
 		r.view.Floor, r.view.Reserved = r.reserved(), nil
 	}
 }
