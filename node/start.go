@@ -41,6 +41,10 @@ const ownHeaders = 256
 // all its shards: 25 MB of them with values of 256 bytes, 70 MB at most.
 const latestRows = 64 << 10
 
+// trailsBytes is what the node remembers for watches that catch up: several with hundreds of
+// thousands of changes each.
+const trailsBytes = 16 << 20
+
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds
 // only the starting. After an error the node is closed.
 func (n *Node) Start(ctx context.Context) (err error) {
@@ -181,7 +185,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate,
-		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
+		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err
@@ -213,7 +217,7 @@ func (n *Node) startRouter(context.Context) error {
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
-		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender,
+		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender, Heeder: sender.exec,
 		Lanes: admission.NewLanes(n.admission),
 	})
 	n.onClose(n.router.Close)

@@ -41,3 +41,9 @@ type Feed interface {
 type Subscriber interface {
 	Subscribe(ctx context.Context, node shard.NodeID, sub Subscription, ready func()) (Feed, error)
 }
+
+// Heeder tells feeds of this node what leaders promise: from the entry of the shard's Raft
+// log with that index on, no change has a revision up to floor. It returns once it has.
+type Heeder interface {
+	Heed(ctx context.Context, id shard.ID, floor shard.Revision, index uint64) error
+}

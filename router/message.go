@@ -30,6 +30,9 @@ type Request struct {
 	At shard.Revision
 	// Closed says that the caller has closed the shard to At.
 	Closed bool
+	// Promise says of a CLOSE that the leader's word is enough, which a feed of this node's
+	// own replica can be told (Reply.Index). No read can go by it.
+	Promise bool
 	// Limit is how many keys OP_FETCH wants; 0 is all.
 	Limit int64
 	// GiveUp, when closed, ends the wait for the answer like the end of the context does,
@@ -52,6 +55,8 @@ func (r *Request) forLeader() bool {
 type Reply struct {
 	// The shard's view at the answer; Rev alone for OP_WRITE.
 	Rev, Floor, Compacted shard.Revision
+	// Index is the Raft index from which on a promised CLOSE counts at other replicas.
+	Index uint64
 	// Message is the etcdserverpb response of the request's kind, without Header; of
 	// OP_HASH a routerpb.HashPart, of the LEASE_ commands a shardpb.LeaseAnswer, of the lease
 	// operations a routerpb.LeaseStatus.

@@ -48,6 +48,7 @@ type Config struct {
 	Starter     Starter    // nil where every request is waited for
 	Reader      Reader     // nil where there are no replicas
 	Subscriber  Subscriber // nil where nobody watches
+	Heeder      Heeder     // nil where there are no replicas
 	Revisions   Revisions
 	Compactions Compactions // nil where nobody compacts
 	// Lanes hold writes back from shards that are slower than they come. nil: a client leaves

@@ -8,9 +8,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// settlePace is the pause between two probes of a shard for watches that begin together. It
-// is some times what a probe takes, so that hundreds that are opened at once, as by a client
-// that starts, cost few read barriers. One that is opened alone does not wait.
+// settlePace is the longest pause between two probes of a shard for watches that begin
+// together, so that hundreds that are opened at once, as by a client that starts, cost few read
+// barriers. It is as long as the last probe took: clients that open one after the other wait
+// twice as long as they would have to. One that is opened alone does not wait.
 const settlePace = 5 * time.Millisecond
 
 // settler lets watches that begin at the same time share the read barriers that tell where:
@@ -84,16 +85,17 @@ func (s *settler) run(key closingKey, p Place) {
 		}
 		s.mu.next[key] = nil
 		s.mu.Unlock()
+		began := time.Now()
 		call.rev, call.err = s.probe(s.ctx, p)
 		close(call.done)
 		if call.callers > 1 {
-			s.pause()
+			s.pause(min(time.Since(began), settlePace))
 		}
 	}
 }
 
-func (s *settler) pause() {
-	t := time.NewTimer(settlePace)
+func (s *settler) pause(d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -2,10 +2,12 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
 // What package router/watchmerge builds watches from. Each is one step; which step
@@ -73,11 +75,42 @@ func (r *Router) SubscribeHere(sub Subscription, ready func()) (Feed, Source, bo
 // where shards are.
 func (r *Router) Lost(source Source, err error) { r.learn(source.Place, source.Node, err) }
 
-// CloseShard returns once what the shard at p owns is closed to floor. Callers at the
-// same time share what is written for it.
-func (r *Router) CloseShard(ctx context.Context, p Place, floor shard.Revision) error {
-	return r.closer.reach(ctx, p, floor)
+// Advance returns once the feeds that come from the source's shard, from the same node, say
+// that they reach floor, or will when its replica has applied so far. Feeds of this node go by
+// what the shard's leader promises; for others the shard is closed.
+func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revision) error {
+	if source.Node != r.cfg.Self || r.cfg.Heeder == nil {
+		return r.closer.reach(ctx, source.Place, floor)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var index uint64
+	err := r.retrying(ctx, func(n int) error {
+		p, err := r.cfg.Cache.Lookup(ctx, source.Span.Start)
+		if err != nil {
+			return err
+		}
+		if p.ID != source.ID || p.Epoch != source.Epoch {
+			return errFeedsEnd
+		}
+		req := mark(shardpb.Kind_CLOSE, floor)
+		req.Promise = true
+		reply, err := r.writeOnce(ctx, p, n, req)
+		if err != nil {
+			return again(err)
+		}
+		index = reply.Index
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.cfg.Heeder.Heed(ctx, source.ID, floor, index)
 }
+
+// errFeedsEnd ends an attempt to advance feeds of a shard that is not there any more as they
+// know it: they end, too.
+var errFeedsEnd = errors.New("the shard has other keys by now")
 
 // Settle returns the largest revision of the span after a read barrier, when the shards
 // that own it are closed to it: what comes later has a higher one.

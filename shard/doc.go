@@ -20,4 +20,7 @@
 //	    never on the clock of the replica that applies it.
 //	R4  floor >= rev, and every write applied later gets a revision > floor. So
 //	    "closed up to floor" is a promise: what is readable at or below it is final.
+//	R5  While there is a Reservation, revisions up to its Until are minted only from batches
+//	    of its proposer. Any other batch raises the floor to Until first and ends it, and
+//	    whatever gets some of the shard's keys begins above Until.
 package shard

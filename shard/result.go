@@ -43,6 +43,8 @@ type View struct {
 	// the shard the keys it has; 0 for none. Nobody may begin with a log that goes back to it: what
 	// is before speaks of keys that are another shard's by now.
 	Since uint64
+	// Reserved is nil while any proposer may mint what is above Floor (R5).
+	Reserved *Reservation
 }
 
 // WrongShard refuses what was routed by another map than this replica's.

@@ -107,6 +107,10 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Watch.FastestThrough = true
 	case "events-released-at-once":
 		c.Knobs.Watch.Unmerged = true
+	case "promises-with-batches-under-way":
+		c.Knobs.Replica.HastyPromises = true
+	case "promises-heeded-early":
+		c.Knobs.Apply.HeedEarly = true
 	default:
 		panic("no bug of the name " + knob)
 	}

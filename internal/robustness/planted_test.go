@@ -164,6 +164,14 @@ func plantedBugs() []plantedBug {
 			load: watches(), attack: robustness.Nemesis{}, want: []history.Anomaly{history.EarlyProgress, history.LostEvent},
 		},
 		{
+			knob: "promises-with-batches-under-way", harm: "a leader promises to mint no revision that a batch under way may still get",
+			load: watches(), attack: robustness.Nemesis{}, want: []history.Anomaly{history.LostEvent, history.StateMismatch},
+		},
+		{
+			knob: "promises-heeded-early", harm: "a replica goes by a promise before it has applied what the leader had",
+			load: watches(), attack: robustness.Nemesis{}, want: []history.Anomaly{history.LostEvent, history.StateMismatch},
+		},
+		{
 			knob: "events-released-at-once", harm: "a watch of several shards does not wait for those that are behind",
 			load: watches(), attack: robustness.Nemesis{}, want: []history.Anomaly{history.UnorderedEvents, history.EarlyProgress},
 		},

@@ -59,7 +59,17 @@ func (e *Executor) Write(req *router.Request, done func(*router.Reply, error)) {
 	if cmd.Kind == shardpb.Kind_CLOSE {
 		// A floor that was ever applied holds for ever: no need to say it again.
 		if v := r.View(); v.Floor >= shard.Revision(cmd.Revision) && owns(v, req.Epoch) {
-			done(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted}, nil)
+			done(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
+			return
+		}
+		if req.Promise {
+			r.Promise(cmd.Epoch, shard.Revision(cmd.Revision), func(v shard.View, err error) {
+				if err != nil {
+					done(nil, err)
+					return
+				}
+				done(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
+			})
 			return
 		}
 	}
@@ -160,6 +170,16 @@ func (e *Executor) Subscribe(sub router.Subscription, ready func()) (router.Feed
 		return nil, err // not s: a nil *Subscription would make a Feed that is not nil
 	}
 	return s, nil
+}
+
+// Heed tells the feeds of this node's replica of the shard what its leader has promised
+// (router.Promises).
+func (e *Executor) Heed(ctx context.Context, id shard.ID, floor shard.Revision, index uint64) error {
+	r, ok := e.host.Serving(id)
+	if !ok {
+		return &shard.NoReplicaError{Shard: id}
+	}
+	return r.Heed(ctx, floor, index)
 }
 
 // view waits until the replica may answer the request and returns what it has then.

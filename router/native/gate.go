@@ -182,7 +182,7 @@ func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) b
 func (g *gate) admitWrite(req *router.Request) error {
 	cmd := req.Command
 	req.Command = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
-	req.Grows = false
+	req.Grows, req.Promise = false, false
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
 		req.Grows = true

@@ -15,7 +15,7 @@ import (
 func encodeRequest(req *router.Request) (*routerpb.Request, error) {
 	out := &routerpb.Request{
 		Shard: uint64(req.Shard), Epoch: req.Epoch, Op: req.Op, Command: req.Command,
-		Serializable: req.Serializable, At: int64(req.At), Closed: req.Closed, Limit: req.Limit, NoCount: req.NoCount, Grows: req.Grows,
+		Serializable: req.Serializable, At: int64(req.At), Closed: req.Closed, Limit: req.Limit, NoCount: req.NoCount, Grows: req.Grows, Promise: req.Promise,
 	}
 	if req.Message != nil {
 		var err error
@@ -29,7 +29,7 @@ func encodeRequest(req *router.Request) (*routerpb.Request, error) {
 func decodeRequest(in *routerpb.Request) (*router.Request, error) {
 	req := &router.Request{
 		Shard: shard.ID(in.Shard), Epoch: in.Epoch, Op: in.Op, Command: in.Command,
-		Serializable: in.Serializable, At: shard.Revision(in.At), Closed: in.Closed, Limit: in.Limit, NoCount: in.NoCount, Grows: in.Grows,
+		Serializable: in.Serializable, At: shard.Revision(in.At), Closed: in.Closed, Limit: in.Limit, NoCount: in.NoCount, Grows: in.Grows, Promise: in.Promise,
 	}
 	switch in.Op {
 	case routerpb.Op_OP_WRITE:
@@ -60,7 +60,7 @@ func encodeReply(id uint64, reply *router.Reply, err error) *routerpb.Reply {
 		encodeError(out, err)
 		return out
 	}
-	out.Revision, out.Floor, out.Compacted = int64(reply.Rev), int64(reply.Floor), int64(reply.Compacted)
+	out.Revision, out.Floor, out.Compacted, out.Index = int64(reply.Rev), int64(reply.Floor), int64(reply.Compacted), reply.Index
 	if reply.Message != nil {
 		if out.Body, err = proto.Marshal(reply.Message); err != nil {
 			encodeError(out, fmt.Errorf("encode a reply: %w", err))
@@ -82,7 +82,7 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 	if err := decodeError(in); err != nil {
 		return nil, err
 	}
-	reply := &router.Reply{Rev: shard.Revision(in.Revision), Floor: shard.Revision(in.Floor), Compacted: shard.Revision(in.Compacted)}
+	reply := &router.Reply{Rev: shard.Revision(in.Revision), Floor: shard.Revision(in.Floor), Compacted: shard.Revision(in.Compacted), Index: in.Index}
 	switch req.Op {
 	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
 		reply.Message = &pb.RangeResponse{}

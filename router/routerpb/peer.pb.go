@@ -277,6 +277,7 @@ type Request struct {
 	Grows         bool                   `protobuf:"varint,12,opt,name=grows,proto3" json:"grows,omitempty"`                    // the write can make the store larger: refused when space is short
 	Closed        bool                   `protobuf:"varint,11,opt,name=closed,proto3" json:"closed,omitempty"`                  // the caller closed the shard to `at`: wait until that is applied
 	NoCount       bool                   `protobuf:"varint,13,opt,name=no_count,json=noCount,proto3" json:"no_count,omitempty"` // OP_FETCH: end with the limit-th key
+	Promise       bool                   `protobuf:"varint,14,opt,name=promise,proto3" json:"promise,omitempty"`                // OP_WRITE of a CLOSE: the leader's word is enough
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,6 +403,13 @@ func (x *Request) GetNoCount() bool {
 	return false
 }
 
+func (x *Request) GetPromise() bool {
+	if x != nil {
+		return x.Promise
+	}
+	return false
+}
+
 type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -417,6 +425,7 @@ type Reply struct {
 	Status        uint32                 `protobuf:"varint,11,opt,name=status,proto3" json:"status,omitempty"` // STATUS: the gRPC code
 	Lease         int64                  `protobuf:"varint,12,opt,name=lease,proto3" json:"lease,omitempty"`
 	Fence         uint64                 `protobuf:"varint,13,opt,name=fence,proto3" json:"fence,omitempty"`
+	Index         uint64                 `protobuf:"varint,14,opt,name=index,proto3" json:"index,omitempty"` // of a promised CLOSE: a replica that has applied this entry may go by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +547,13 @@ func (x *Reply) GetLease() int64 {
 func (x *Reply) GetFence() uint64 {
 	if x != nil {
 		return x.Fence
+	}
+	return 0
+}
+
+func (x *Reply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -2440,7 +2456,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
-	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\xf1\x02\n" +
+	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\x8b\x03\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x14\n" +
@@ -2455,7 +2471,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	" \x01(\x03R\rtimeoutMillis\x12\x14\n" +
 	"\x05grows\x18\f \x01(\bR\x05grows\x12\x16\n" +
 	"\x06closed\x18\v \x01(\bR\x06closed\x12\x19\n" +
-	"\bno_count\x18\r \x01(\bR\anoCount\"\xf6\x02\n" +
+	"\bno_count\x18\r \x01(\bR\anoCount\x12\x18\n" +
+	"\apromise\x18\x0e \x01(\bR\apromise\"\x8c\x03\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x18.flotilla.router.v1.CodeR\x04code\x12\x18\n" +
@@ -2470,7 +2487,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	" \x01(\x04R\x05shard\x12\x16\n" +
 	"\x06status\x18\v \x01(\rR\x06status\x12\x14\n" +
 	"\x05lease\x18\f \x01(\x03R\x05lease\x12\x14\n" +
-	"\x05fence\x18\r \x01(\x04R\x05fence\"\xbc\x01\n" +
+	"\x05fence\x18\r \x01(\x04R\x05fence\x12\x14\n" +
+	"\x05index\x18\x0e \x01(\x04R\x05index\"\xbc\x01\n" +
 	"\fHelloRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr\x12 \n" +

@@ -3,12 +3,12 @@
 // It owns the parts of a span, how far each has come, and what has to wait for a part
 // that is behind. It refuses to know where shards are (package router) and to whom events
 // go: it is pulled, and keeps no goroutine for a watch. One works only while a part is
-// being opened or a shard is being closed.
+// being opened or a shard is being asked.
 //
 //	feed of part 1 ──> held ─┐
 //	feed of part 2 ──> held ─┼─> sorted up to the smallest Through ─> Poll
 //	feed of part 3 ──> held ─┘        │ a part is behind
-//	      ^                           └─> its shard is asked to close (paced, shared)
+//	      ^                           └─> its shard is asked to promise (paced, shared)
 //	      └── ended: opened again, elsewhere, right behind what it has given
 //
 // What a watch promises, whatever shards do (split, merge, move, lose leaders, lag):
@@ -23,5 +23,5 @@
 //	W6  Bookmarkable: Through is a promise, as a feed's: all up to it has been given.
 //	W7  Bounded: a part that is ahead is left alone once it holds heldMax events, and the
 //	    part that is behind never is, so it always goes on.
-//	W8  Quiet: a shard is asked to close only while an event or an Await waits for it.
+//	W8  Quiet: a shard is asked to promise, or to close, only while an event or an Await waits for it.
 package watchmerge

@@ -16,8 +16,8 @@ import (
 // the part is not asked for more: history keeps it.
 const heldMax = 1024
 
-// part is a piece of a watch's span that one feed serves. All but signalled is guarded by
-// Watch.mu.
+// part is a piece of a watch's span that one feed serves. All but what is atomic is guarded
+// by Watch.mu.
 type part struct {
 	watch *Watch
 	span  shard.Span
@@ -34,12 +34,22 @@ type part struct {
 
 	// signalled says that the feed has said ready since it was last asked.
 	signalled atomic.Bool
+	// waited says that the watch's next Poll waits for the part (Watch.behind).
+	waited atomic.Bool
 }
 
 // signal is what the part's feed calls.
 func (p *part) signal() {
+	w := p.watch
 	p.signalled.Store(true)
-	p.watch.ready()
+	if p.waited.Swap(false) {
+		if w.behind.Add(-1) > 0 {
+			return
+		}
+	} else if w.behind.Load() > 0 {
+		return
+	}
+	w.ready()
 }
 
 // more reports whether a Poll could bring something on.
@@ -80,7 +90,7 @@ func (p *part) hurry(target shard.Revision) {
 	}
 	if p.closing < target {
 		p.closing = target
-		p.watch.merger.closeFor(p, p.source.Place, target)
+		p.watch.merger.closeFor(p, target)
 	}
 }
 

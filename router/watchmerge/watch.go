@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -17,6 +18,11 @@ type Watch struct {
 	from   shard.Revision
 	prevKV bool
 	ready  func()
+
+	// behind is how many parts the next Poll waits for: before all of them have said ready, there
+	// is nothing that it could release, and nobody is woken for what other parts have. So an
+	// event of many shards costs a watch two Polls, however many shards there are.
+	behind atomic.Int32
 
 	mu      sync.Mutex     // guards all below and the fields of parts that say so
 	first   part           // whose span begins where the watch's does
@@ -91,9 +97,47 @@ func (w *Watch) poll(max int) (given shard.Changes, more bool, err error) {
 	w.aim()
 	for p := range w.parts {
 		p.hurry(w.target)
-		more = more || p.more()
 	}
-	return given, more, nil
+	return given, w.await() || more, nil
+}
+
+// await waits for the parts that are behind the target. It reports whether a Poll can bring
+// the watch on as it is: all of them have said ready meanwhile, or there are none and some
+// part has.
+func (w *Watch) await() bool {
+	w.behind.Store(1) // so that nobody is the last one yet
+	n := 0
+	for p := range w.parts {
+		if p.feed == nil || p.through >= w.target {
+			continue
+		}
+		n++
+		w.behind.Add(1)
+		p.waited.Store(true)
+		if p.signalled.Load() && p.waited.Swap(false) { // it came before
+			w.behind.Add(-1)
+		}
+	}
+	if w.behind.Add(-1) > 0 {
+		return false
+	}
+	if n > 0 {
+		return true
+	}
+	for p := range w.parts {
+		if p.more() {
+			return true
+		}
+	}
+	return false
+}
+
+// recall has every part say ready again whenever it has something.
+func (w *Watch) recall() {
+	w.behind.Store(0)
+	for p := range w.parts {
+		p.waited.Store(false)
+	}
 }
 
 // parts are all parts, in key order; none when the watch has ended.
@@ -152,6 +196,7 @@ func (w *Watch) end(err error) {
 
 // collect takes what the parts have. It returns why the watch ended.
 func (w *Watch) collect(max int) error {
+	w.recall()
 	if w.err == nil && w.merger.ctx.Err() != nil {
 		w.end(shard.ErrStopped)
 	}

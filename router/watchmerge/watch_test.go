@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/internal/bubble"
 	"github.com/flotilla-kv/flotilla/router"
@@ -117,8 +118,9 @@ func TestClosesArePacedAndShared(t *testing.T) {
 			bubble.Pass(100 * time.Microsecond)
 		}
 		bubble.Pass(time.Second)
-		require.LessOrEqual(t, w.closed(), 25, "one each 5 ms in 100 ms")
-		require.GreaterOrEqual(t, w.closed(), 10)
+		require.LessOrEqual(t, w.closed(), 55, "one each 2 ms in 100 ms")
+		require.GreaterOrEqual(t, w.closed(), 25)
+		require.Equal(t, w.closed(), w.promises, "nothing is written where all feeds are this node's")
 		for _, c := range clients {
 			close(c.kick)
 		}
@@ -127,6 +129,40 @@ func TestClosesArePacedAndShared(t *testing.T) {
 			require.Len(t, c.events, 1000)
 			c.watch.ready = nil // nobody listens any more
 			c.watch.Close()
+		}
+	})
+}
+
+// However many shards there are, an event wakes its watch when it comes, and when the last of
+// the others has come as far.
+func TestAnEventWakesTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, "b", "c", "d", "e", "f", "g", "h")
+		w.frozen = true
+		m, _ := w.merger()
+		kick := make(chan struct{}, 100)
+		watch := m.Open(Options{Span: shard.Everything(), From: 2}, func() { kick <- struct{}{} })
+		defer watch.Close()
+		var given []*mvccpb.Event
+		rounds := func() (n int) {
+			for synctest.Wait(); len(kick) > 0; synctest.Wait() {
+				n++
+				for len(kick) > 0 {
+					<-kick
+				}
+				got, err := watch.Poll(64)
+				require.NoError(t, err)
+				given = append(given, got.Events...)
+			}
+			return n
+		}
+		rounds() // until all feeds are open
+		for range 5 {
+			bubble.Pass(time.Second)
+			given = nil
+			w.put("a")
+			require.Equal(t, 2, rounds())
+			require.Len(t, given, 1)
 		}
 	})
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// pace is the least time between two Closes of a shard for the sake of watches. What a
-// busy shard writes waits for idle ones this long at most; each Close is a log entry.
-const pace = 5 * time.Millisecond
+// pace is the least time between the beginnings of two requests to a shard to let watches
+// come on. What a busy shard writes waits for idle ones this long at most, besides the request.
+const pace = 2 * time.Millisecond
 
 // Merger opens watches and closes shards for them. It is safe for concurrent use.
 type Merger struct {
@@ -26,7 +26,7 @@ type Merger struct {
 	mu struct {
 		sync.Mutex
 		closed   bool
-		closings map[shard.ID]*closing
+		closings map[feeds]*closing
 	}
 }
 
@@ -34,7 +34,7 @@ type Merger struct {
 func New(r *router.Router, k Knobs) *Merger {
 	m := &Merger{router: r, knobs: k}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	m.mu.closings = make(map[shard.ID]*closing)
+	m.mu.closings = make(map[feeds]*closing)
 	return m
 }
 
@@ -57,49 +57,58 @@ func (m *Merger) spawn(f func()) {
 	}
 }
 
-// closing is the closing of one shard: one Close at a time, with a pause behind it. It is
-// guarded by Merger.mu.
-type closing struct {
-	place   router.Place
-	floor   shard.Revision
-	waiting []*part // who asked since the last Close began
+// feeds are those of a shard that come from one node.
+type feeds struct {
+	shard shard.ID
+	node  shard.NodeID
 }
 
-// closeFor asks for the part's shard to be closed to floor. There is no answer: the
-// part's feed tells. If it fails the part is told so, to ask again if it still wants to.
-func (m *Merger) closeFor(p *part, place router.Place, floor shard.Revision) {
+// closing is what feeds are brought on by: one request at a time, with a pause behind it. It
+// is guarded by Merger.mu.
+type closing struct {
+	source  router.Source
+	floor   shard.Revision
+	waiting []*part // who asked since the last request began
+}
+
+// closeFor asks for the part's feed to come to floor, though its shard may have nothing to
+// write. There is no answer: the feed tells. If it fails the part is told so, to ask again if
+// it still wants to.
+func (m *Merger) closeFor(p *part, floor shard.Revision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.mu.closed {
 		return
 	}
-	c := m.mu.closings[place.ID]
+	key := feeds{p.source.ID, p.source.Node}
+	c := m.mu.closings[key]
 	if c == nil {
-		c = &closing{place: place}
-		m.mu.closings[place.ID] = c
-		m.work.Go(func() { m.closeShard(place.ID, c) })
+		c = &closing{source: p.source}
+		m.mu.closings[key] = c
+		m.work.Go(func() { m.advance(key, c) })
 	}
-	if place.Epoch >= c.place.Epoch {
-		c.place = place
+	if p.source.Epoch >= c.source.Epoch {
+		c.source = p.source
 	}
 	c.floor = max(c.floor, floor)
 	c.waiting = append(c.waiting, p)
 }
 
-// closeShard closes a shard as long as somebody asks.
-func (m *Merger) closeShard(id shard.ID, c *closing) {
+// advance brings feeds on as long as somebody asks.
+func (m *Merger) advance(key feeds, c *closing) {
 	for failures := 0; ; {
+		began := time.Now()
 		m.mu.Lock()
 		if len(c.waiting) == 0 {
-			delete(m.mu.closings, id)
+			delete(m.mu.closings, key)
 			m.mu.Unlock()
 			return
 		}
-		// What has been seen by now will wait for this shard in a moment: close it to that.
-		place, floor, waiting := c.place, max(c.floor, m.router.Seen()), c.waiting
+		// What has been seen by now will wait for this shard in a moment: let it be that.
+		source, floor, waiting := c.source, max(c.floor, m.router.Seen()), c.waiting
 		c.waiting = nil
 		m.mu.Unlock()
-		if err := m.router.CloseShard(m.ctx, place, floor); err != nil {
+		if err := m.router.Advance(m.ctx, source, floor); err != nil {
 			failures++
 			for _, p := range waiting {
 				p.closeFailed()
@@ -107,15 +116,15 @@ func (m *Merger) closeShard(id shard.ID, c *closing) {
 		} else {
 			failures = 0
 		}
-		if !m.pause() || !router.Pause(m.ctx, failures) {
+		if !m.pause(began.Add(pace)) || !router.Pause(m.ctx, failures) {
 			return
 		}
 	}
 }
 
-// pause waits for pace; it returns false when the Merger is closed first.
-func (m *Merger) pause() bool {
-	t := time.NewTimer(pace)
+// pause waits until a time; it returns false when the Merger is closed first.
+func (m *Merger) pause(until time.Time) bool {
+	t := time.NewTimer(time.Until(until))
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -37,7 +37,8 @@ type world struct {
 	recorded  recorded // what the process of the merger knows
 	feeds     map[*modelFeed]bool
 	opened    int // feeds, since the test began
-	closes    int
+	closes    int // requests to close a shard or to promise so
+	promises  int // of them
 	frozen    bool
 	refuse    error // what Subscribe answers
 }
@@ -71,7 +72,7 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 
 // merger returns a Merger on node 1.
 func (w *world) merger() (*Merger, *router.Router) {
-	r := router.New(router.Config{Self: 1, Cache: router.NewCache(w, 64), Sender: w, Subscriber: w, Revisions: w, Compactions: &w.recorded})
+	r := router.New(router.Config{Self: 1, Cache: router.NewCache(w, 64), Sender: w, Subscriber: w, Heeder: w, Revisions: w, Compactions: &w.recorded})
 	m := New(r, Knobs{})
 	w.t.Cleanup(func() {
 		m.Close()
@@ -153,11 +154,37 @@ func (w *world) Send(_ context.Context, node shard.NodeID, req *router.Request) 
 			return nil, &shard.NotLeaderError{Shard: req.Shard, Leader: s.leader}
 		}
 		w.closes++
+		before := s.floor
 		s.floor = max(s.floor, shard.Revision(req.Command.Revision))
+		if req.Promise { // nobody is told but the sender; a floor stands for a place in the log
+			w.promises++
+			return &router.Reply{Rev: s.rev, Floor: before, Index: uint64(before)}, nil
+		}
 		w.follow(s)
 		return &router.Reply{Rev: s.rev, Floor: s.floor}, nil
 	}
 	panic("the model is asked for what watches do not need")
+}
+
+// Heed implements router.Heeder, for node 1. What it would wait for happens at once.
+func (w *world) Heed(_ context.Context, id shard.ID, floor shard.Revision, index uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.shards, func(s *modelShard) bool { return s.desc.ID == id })
+	if i < 0 {
+		return &shard.NoReplicaError{Shard: id}
+	}
+	s := w.shards[i]
+	have, ok := s.applied[1]
+	switch {
+	case !ok:
+		return &shard.NoReplicaError{Shard: id}
+	case !w.frozen && w.rng.IntN(4) == 0:
+		return fmt.Errorf("stopped meanwhile: %w", shard.ErrUnavailable)
+	}
+	s.applied[1] = max(have, shard.Revision(index), floor)
+	w.notify()
+	return nil
 }
 
 // follow lets replicas apply some of what the shard has. They stay behind as long as the

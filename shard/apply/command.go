@@ -67,7 +67,7 @@ func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto
 		shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_BEQUEATH, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
 		return r.write(cmd, want)
 	case shardpb.Kind_CLOSE:
-		return nil, r.closeFloor(cmd)
+		return nil, r.closeFloor(b, cmd)
 	case shardpb.Kind_COMPACT:
 		return nil, r.compact(cmd)
 	case shardpb.Kind_SPLIT:
@@ -145,13 +145,21 @@ func descriptorOf(cmd *shardpb.Command, p *shardpb.Descriptor) (*shard.Descripto
 	return shard.DescriptorOf(p), nil
 }
 
-// closeFloor promises that no later write gets a revision up to the given one.
-func (r *run) closeFloor(cmd *shardpb.Command) error {
+// closeFloor promises that no later write gets a revision up to the given one. If it is to
+// reserve some above that, they are the batch's proposer's.
+func (r *run) closeFloor(b *shardpb.Batch, cmd *shardpb.Command) error {
 	to, err := revisionOf(cmd)
 	if err != nil {
 		return err
 	}
+	until := shard.Revision(cmd.Reserve)
+	if until < 0 || until > revisionMax {
+		return malformed("%s that reserves up to revision %d", cmd.Kind, cmd.Reserve)
+	}
 	r.view.Floor = max(r.view.Floor, to)
+	if until > 0 {
+		r.reserve(b, until)
+	}
 	return nil
 }
 

@@ -43,4 +43,7 @@
 //	    the keys of a neighbour that is frozen for it on this node, with its revision, floor,
 //	    compaction and what it knew of leases, in one batch, or poisons the replica. So no
 //	    key is written by two shards, no revision goes back, no lease ends early.
+//	A12 A batch that is not of the proposer that revisions are reserved for (shard.R5) raises
+//	    the floor to the end of the reservation before its first command. So do a SPLIT, for
+//	    the child, and a FREEZE. A new reservation never ends below the one it replaces.
 package apply

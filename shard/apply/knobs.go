@@ -37,6 +37,8 @@ type Knobs struct {
 	LoseNeighbour bool
 	// KeepFeeds does not end the feeds of keys that were split off (against watch.W8).
 	KeepFeeds bool
+	// HeedEarly tells who watches of promises before of what they follow (against watch.W11).
+	HeedEarly bool
 	// Now replaces the stamps of commands by the replica's own clock (against A1).
 	Now func() shard.Tick
 }

@@ -21,6 +21,9 @@ type Options struct {
 	// Rows are the latest versions of keys that were read, for all machines of a node
 	// together. Default: 1024 for this machine alone.
 	Rows *mvcc.Rows
+	// Trails help those catch up who are far behind, for all machines of a node together.
+	// Default: 1 MiB for this machine alone.
+	Trails *mvcc.Trails
 	// Watches count what those do who watch, for all machines of a node together.
 	Watches *watch.Metrics
 	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
@@ -36,6 +39,7 @@ type Options struct {
 const (
 	cachedHeadersDefault = 8192
 	rowsDefault          = 1024
+	trailsBytesDefault   = 1 << 20
 )
 
 // Machine is one replica's state machine. Update, Install and Reload are called by
@@ -78,6 +82,9 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 	if o.Rows == nil {
 		o.Rows = mvcc.NewRows(rowsDefault)
 	}
+	if o.Trails == nil {
+		o.Trails = mvcc.NewTrails(trailsBytesDefault)
+	}
 	m := &Machine{engine: e, id: id, replica: replica, options: o, rows: mvcc.NewRowReader(o.Rows)}
 	if err := m.Reload(); err != nil {
 		return nil, err
@@ -88,7 +95,7 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 		m.view.Store(&view)
 	}
 	m.hub = watch.New(id, m.View(), m.history, o.Watches)
-	m.hub.KeepMoved = o.Knobs.KeepFeeds
+	m.hub.KeepMoved, m.hub.HeedEarly = o.Knobs.KeepFeeds, o.Knobs.HeedEarly
 	return m, nil
 }
 

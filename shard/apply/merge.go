@@ -44,7 +44,7 @@ func (r *run) freeze(cmd *shardpb.Command) error {
 	case stamp < 0 || stamp > revisionMax.Tick():
 		return malformed("FREEZE with stamp %d", cmd.Stamp)
 	}
-	r.view.Floor = max(r.view.Floor, stamp.Revision())
+	r.view.Floor, r.view.Reserved = max(r.reserved(), stamp.Revision()), nil
 	r.view.Frozen = &shard.Frozen{Descriptor: mine, Into: into, Operator: cmd.OperatorId}
 	if !r.knobs.NoFreeze {
 		r.view.Descriptor = nil

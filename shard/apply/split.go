@@ -47,7 +47,7 @@ func (r *run) split(cmd *shardpb.Command) error {
 		return malformed("SPLIT of shard %s into shard %s, a part of shard %s", r.id, child.ID, child.Parent)
 	}
 	r.reshape = &split{left.Span, seed{
-		view:   shard.View{Descriptor: child, Rev: r.view.Rev, Floor: r.view.Floor, Compacted: r.view.Compacted},
+		view:   shard.View{Descriptor: child, Rev: r.view.Rev, Floor: r.reserved(), Compacted: r.view.Compacted},
 		leases: r.leases.Shared(),
 	}}
 	r.leases.Keep(left.Span)

@@ -37,6 +37,9 @@ func marshalState(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	if v.Frozen != nil {
 		s.Frozen = v.Frozen.Proto()
 	}
+	if v.Reserved != nil {
+		s.Reserved = v.Reserved.Proto()
+	}
 	data, err := s.MarshalVT()
 	if err != nil {
 		return nil, fmt.Errorf("encode state record: %w", err)
@@ -73,6 +76,9 @@ func unmarshalState(data []byte) (shard.View, *shardpb.LeaseState, error) {
 	}
 	if s.Frozen != nil {
 		v.Frozen = shard.FrozenOf(s.Frozen)
+	}
+	if s.Reserved != nil {
+		v.Reserved = shard.ReservationOf(s.Reserved)
 	}
 	if v.Compacted > v.Rev || v.Rev > v.Floor { // A5
 		return fail("compacted %d, revision %d, floor %d out of order: %w", v.Compacted, v.Rev, v.Floor, shard.ErrCorrupt)

@@ -195,6 +195,7 @@ func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
 	if e.Want {
 		e.Results = make([]shard.Result, 0, len(batch.Commands))
 	}
+	r.admitReserved(&batch)
 	for i, cmd := range batch.Commands {
 		res, err := r.command(&batch, cmd, e.Want)
 		if err != nil {

@@ -51,22 +51,28 @@ func (e *events) add(w *mvcc.Writer) error {
 // revision.
 func (m *Machine) Subscribe(o watch.Options) (*watch.Subscription, error) { return m.hub.Subscribe(o) }
 
+// Heed tells those who watch that the shard has promised floor: no change up to it follows
+// the entry of the Raft log with the given index. It reports whether they have been told of
+// all up to that entry; if not, it does nothing.
+func (m *Machine) Heed(floor shard.Revision, index uint64) bool { return m.hub.Heed(floor, index) }
+
 // history implements watch.History. As for other reads, what was allowed after it was
 // not missing before it (snapshot.Fetch). A watch may begin at the compacted revision.
 func (m *Machine) history(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
-	list, through, err := mvcc.Events(m.engine.NewReader(), span, from, to, o)
+	list, through, err := m.options.Trails.Events(m.engine.NewReader(), span, from, to, o, func() error {
+		view, err := m.settled()
+		switch {
+		case err != nil:
+			return err
+		case view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(span): // as snapshot.stillReadable
+			return view.WrongShard(m.id)
+		case from+1 < view.Compacted:
+			return &shard.CompactedError{Compacted: view.Compacted}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read shard %s: %w", m.id, err)
-	}
-	view, err := m.settled()
-	if err != nil {
-		return nil, 0, err
-	}
-	if view.Descriptor == nil || !view.Descriptor.Span.ContainsSpan(span) { // as snapshot.stillReadable
-		return nil, 0, view.WrongShard(m.id)
-	}
-	if from+1 < view.Compacted {
-		return nil, 0, &shard.CompactedError{Compacted: view.Compacted}
 	}
 	return list, through, nil
 }

@@ -60,7 +60,7 @@ func (w *watcher) poll() error {
 
 // stored lists what the store has of the span, from a revision on.
 func (f *fixture) stored(span shard.Span, from shard.Revision, prevKV bool) []*mvccpb.Event {
-	events, _, err := mvcc.Events(f.engine.NewReader(), span, from-1, f.machine.View().Floor, mvcc.EventsOptions{PrevKV: prevKV})
+	events, _, err := mvcc.NewTrails(1<<20).Events(f.engine.NewReader(), span, from-1, f.machine.View().Floor, mvcc.EventsOptions{PrevKV: prevKV}, func() error { return nil })
 	require.NoError(f.t, err)
 	return events
 }

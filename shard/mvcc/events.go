@@ -2,123 +2,15 @@ package mvcc
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 
-	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
-
-// EventsOptions says which changes to list.
-type EventsOptions struct {
-	// Limit bounds the memory of one call: about twice as many changes are held at
-	// once. The last revision listed is whole all the same. 0 means no limit.
-	Limit int
-	// PrevKV adds the previous version of each key that had one.
-	PrevKV bool
-}
-
-// Events lists the changes of the span with revisions in (from, to], ordered by
-// revision and, inside one, as they were made. Every change up to and including
-// through is listed; through is to unless the limit cut the list. The caller has
-// checked that from is not below the compacted revision minus one.
-//
-// It walks the span's blocks that can hold such revisions, so it is for catching up
-// with what is no longer in memory.
-func Events(r engine.Reader, span shard.Span, from, to shard.Revision, o EventsOptions) (events []*mvccpb.Event, through shard.Revision, err error) {
-	if span.Empty() || from >= to {
-		return nil, to, nil
-	}
-	fail := func(err error) ([]*mvccpb.Event, shard.Revision, error) {
-		return nil, 0, fmt.Errorf("list changes of %s in revisions (%s, %s]: %w", span, from, to, err)
-	}
-	found, through, err := changesBetween(r, span, from, to, o.Limit)
-	if err != nil {
-		return fail(err)
-	}
-	events = make([]*mvccpb.Event, len(found))
-	for i, f := range found {
-		events[i] = f.event
-	}
-	if o.PrevKV {
-		if err := addPrevious(r, events); err != nil {
-			return fail(err)
-		}
-	}
-	return events, through, nil
-}
-
-// found is an event and its place in the order.
-type found struct {
-	rev   shard.Revision
-	sub   uint32
-	event *mvccpb.Event
-}
-
-func (f found) compare(o found) int {
-	return cmp.Or(cmp.Compare(f.rev, o.rev), cmp.Compare(f.sub, o.sub))
-}
-
-func changesBetween(r engine.Reader, span shard.Span, from, to shard.Revision, limit int) (list []found, through shard.Revision, err error) {
-	lower, upper := engine.DataSpanBounds(span)
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper, PointKeyFilters: engine.RevisionFilter(from, to)})
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	cutAt := 2 * limit
-	for valid := it.First(); valid; valid = it.Next() {
-		key, rev, err := dataKeyAt(it)
-		if err != nil {
-			return nil, 0, err
-		}
-		// The filter lets whole blocks through: look again.
-		if rev <= from || rev > to {
-			continue
-		}
-		rec, err := it.ValueAndErr()
-		if err != nil {
-			return nil, 0, err
-		}
-		h, value, err := decodeRecord(rec, rev)
-		if err != nil {
-			return nil, 0, fmt.Errorf("key %q at revision %s: %w", key, rev, err)
-		}
-		list = append(list, found{rev, h.Sub, eventOf(bytes.Clone(key), h, bytes.Clone(value))})
-		if limit > 0 && len(list) >= cutAt {
-			list = cutToLimit(list, limit)
-			to = list[len(list)-1].rev
-			cutAt = 2 * max(limit, len(list)) // one revision can be larger than the limit
-		}
-	}
-	if err := it.Error(); err != nil {
-		return nil, 0, err
-	}
-	if limit > 0 && len(list) > limit {
-		list = cutToLimit(list, limit)
-		return list, list[len(list)-1].rev, nil
-	}
-	slices.SortFunc(list, found.compare)
-	return list, to, nil
-}
-
-// cutToLimit keeps the first limit changes in order and the rest of the last
-// revision among them.
-func cutToLimit(list []found, limit int) []found {
-	slices.SortFunc(list, found.compare)
-	end := limit
-	for end < len(list) && list[end].rev == list[limit-1].rev {
-		end++
-	}
-	clear(list[end:]) // for the garbage collector
-	return list[:end]
-}
 
 // eventOf is what a watch shows of a version. It keeps key and value.
 func eventOf(key []byte, h Header, value []byte) *mvccpb.Event {

@@ -36,4 +36,7 @@
 //	    a goroutine of its own, one replica at a time, in steps as those of P6.
 //	P11 Nobody stands for election early (Campaign) in a group that some member knows a
 //	    leader of, but for the heir of one that hands over: in its term, and with all of its log.
+//	P12 What was promised, not to mint up to some revision, is kept whoever leads next: it
+//	    lies in a reservation (shard.R5), this proposer stamps above it from then on, and when
+//	    it was given no batch was under way, or given up on, that could still mint it.
 package replica

@@ -24,6 +24,8 @@ type Knobs struct {
 	ForgetTTLs bool
 	// ForgetWills has leases begin anew in each reign (against L9).
 	ForgetWills bool
+	// HastyPromises promises what a batch under way may still mint (against P12).
+	HastyPromises bool
 	// ForgetSpanTail leaves the end of the span out of snapshots.
 	ForgetSpanTail bool
 }

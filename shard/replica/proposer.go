@@ -68,6 +68,8 @@ type proposer struct {
 	turn chan struct{}
 	// overdue is of whoever has turn.
 	overdue *time.Timer
+	// promises bind what is stamped here.
+	promises promises
 
 	mu struct {
 		sync.Mutex
@@ -164,13 +166,15 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.fail(sequence, err)
 		return
 	}
-	stamp, err := p.source.Stamp()
+	stamp, reservation, err := p.promises.launch(sequence, batch)
 	if err != nil {
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w", p.shardID, err))
 		return
 	}
+	lost := false
+	defer func() { p.promises.landed(lost) }()
 	entry := &shardpb.Batch{Format: 1, NodeId: uint64(p.nodeID), Sequence: sequence, Incarnation: p.incarn,
-		Commands: make([]*shardpb.Command, len(batch))}
+		Reservation: reservation, Commands: make([]*shardpb.Command, len(batch))}
 	for i := range batch {
 		batch[i].cmd.Stamp = int64(stamp)
 		entry.Commands[i] = batch[i].cmd
@@ -189,6 +193,7 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 	}
 	result, why := p.await(rs)
 	if why != nil {
+		lost = true
 		p.fail(sequence, fmt.Errorf("shard %d %w: %w", p.shardID, why, shard.ErrUnknownOutcome))
 		return // rs is not released: its result may still come
 	}
@@ -202,6 +207,7 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 	case result.Dropped():
 		p.fail(sequence, fmt.Errorf("shard %d dropped the proposal: %w", p.shardID, shard.ErrUnavailable))
 	default: // the replica is stopping
+		lost = true
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	}
 	rs.Release()

@@ -62,6 +62,10 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	}
 	r.proposer.overdue.Stop()
 	r.proposer.mu.flights = make(map[uint64][]pending)
+	r.proposer.promises = promises{
+		id: id, node: h.cfg.Node, incarnation: h.cfg.Incarnation, source: h.cfg.Source, view: machine.View,
+		propose: r.proposer.submit, knobs: h.cfg.Knobs,
+	}
 	r.barrier = barrier{group: h.barriers, shardID: id, began: &r.began}
 	return r
 }

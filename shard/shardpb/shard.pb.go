@@ -29,7 +29,7 @@ const (
 	Kind_PUT          Kind = 1 // body: etcdserverpb.PutRequest
 	Kind_DELETE_RANGE Kind = 2 // body: etcdserverpb.DeleteRangeRequest
 	Kind_TXN          Kind = 3 // body: etcdserverpb.TxnRequest
-	Kind_CLOSE        Kind = 4 // revision: the floor to reach; takes no revision itself
+	Kind_CLOSE        Kind = 4 // revision: the floor to reach; takes no revision itself. reserve: up to where the proposer wants revisions for itself
 	Kind_COMPACT      Kind = 5 // revision: history below it may go; takes no revision itself
 	Kind_INIT         Kind = 6 // descriptor: the shard's first one; ignored once initialised
 	Kind_UPDATE       Kind = 7 // descriptor: a newer one of the same span (replicas, preference)
@@ -179,7 +179,7 @@ func (x ReplicaRecord_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReplicaRecord_Phase.Descriptor instead.
 func (ReplicaRecord_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16, 0}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Descriptor is what a shard owns and who replicates it (shard.Descriptor).
@@ -371,6 +371,7 @@ type Command struct {
 	Child         *Descriptor            `protobuf:"bytes,7,opt,name=child,proto3" json:"child,omitempty"`
 	Right         *Descriptor            `protobuf:"bytes,10,opt,name=right,proto3" json:"right,omitempty"`
 	OperatorId    uint64                 `protobuf:"varint,11,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
+	Reserve       int64                  `protobuf:"varint,12,opt,name=reserve,proto3" json:"reserve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -464,6 +465,13 @@ func (x *Command) GetRight() *Descriptor {
 func (x *Command) GetOperatorId() uint64 {
 	if x != nil {
 		return x.OperatorId
+	}
+	return 0
+}
+
+func (x *Command) GetReserve() int64 {
+	if x != nil {
+		return x.Reserve
 	}
 	return 0
 }
@@ -1167,6 +1175,7 @@ type Batch struct {
 	Sequence      uint64                 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`           // proposer's number of the batch, unique while the process lives
 	Commands      []*Command             `protobuf:"bytes,4,rep,name=commands,proto3" json:"commands,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // drawn at the proposer's start: an entry replayed after a restart meets no waiter
+	Reservation   uint64                 `protobuf:"varint,6,opt,name=reservation,proto3" json:"reservation,omitempty"` // sequence of the batch whose reservation the proposer had when it made this one; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,6 +1245,82 @@ func (x *Batch) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *Batch) GetReservation() uint64 {
+	if x != nil {
+		return x.Reservation
+	}
+	return 0
+}
+
+// Reservation keeps revisions for one proposer (shard.Reservation).
+type Reservation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Until         int64                  `protobuf:"varint,1,opt,name=until,proto3" json:"until,omitempty"`
+	NodeId        uint64                 `protobuf:"varint,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"` // of the batch that made it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reservation) Reset() {
+	*x = Reservation{}
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservation) ProtoMessage() {}
+
+func (x *Reservation) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
+func (*Reservation) Descriptor() ([]byte, []int) {
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Reservation) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Reservation) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *Reservation) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Reservation) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 // ReplicaState is what a replica persists about itself with every applied batch. It is
 // also the seed that a SPLIT leaves for a replica of the child: what that begins with.
 type ReplicaState struct {
@@ -1251,13 +1336,14 @@ type ReplicaState struct {
 	Poisoned      bool                   `protobuf:"varint,9,opt,name=poisoned,proto3" json:"poisoned,omitempty"`    // the replica was told to begin without its data and never serves
 	Since         uint64                 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`         // index of the entry by which a split or merge gave the shard its keys; 0: none did
 	Frozen        *Frozen                `protobuf:"bytes,12,opt,name=frozen,proto3" json:"frozen,omitempty"`        // the shard is being merged into its left neighbour; then there is no descriptor
+	Reserved      *Reservation           `protobuf:"bytes,13,opt,name=reserved,proto3" json:"reserved,omitempty"`    // unset: every proposer may mint what is above the floor
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1355,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[14]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1368,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{14}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReplicaState) GetFormat() uint32 {
@@ -1362,6 +1448,13 @@ func (x *ReplicaState) GetFrozen() *Frozen {
 	return nil
 }
 
+func (x *ReplicaState) GetReserved() *Reservation {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
+}
+
 // Frozen is what a shard leaves for its left neighbour to take (shard.Frozen).
 type Frozen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1374,7 +1467,7 @@ type Frozen struct {
 
 func (x *Frozen) Reset() {
 	*x = Frozen{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1479,7 @@ func (x *Frozen) String() string {
 func (*Frozen) ProtoMessage() {}
 
 func (x *Frozen) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[15]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1492,7 @@ func (x *Frozen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frozen.ProtoReflect.Descriptor instead.
 func (*Frozen) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{15}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Frozen) GetDescriptor_() *Descriptor {
@@ -1437,7 +1530,7 @@ type ReplicaRecord struct {
 
 func (x *ReplicaRecord) Reset() {
 	*x = ReplicaRecord{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1542,7 @@ func (x *ReplicaRecord) String() string {
 func (*ReplicaRecord) ProtoMessage() {}
 
 func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[16]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1555,7 @@ func (x *ReplicaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaRecord.ProtoReflect.Descriptor instead.
 func (*ReplicaRecord) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{16}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReplicaRecord) GetFormat() uint32 {
@@ -1507,7 +1600,7 @@ type Collection struct {
 
 func (x *Collection) Reset() {
 	*x = Collection{}
-	mi := &file_shard_shardpb_shard_proto_msgTypes[17]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1612,7 @@ func (x *Collection) String() string {
 func (*Collection) ProtoMessage() {}
 
 func (x *Collection) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_shardpb_shard_proto_msgTypes[17]
+	mi := &file_shard_shardpb_shard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1625,7 @@ func (x *Collection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Collection.ProtoReflect.Descriptor instead.
 func (*Collection) Descriptor() ([]byte, []int) {
-	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{17}
+	return file_shard_shardpb_shard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Collection) GetFormat() uint32 {
@@ -1587,7 +1680,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\"\xdc\x02\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"\xf6\x02\n" +
 	"\aCommand\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.flotilla.shard.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1601,7 +1694,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x05right\x18\n" +
 	" \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\x12\x1f\n" +
 	"\voperator_id\x18\v \x01(\x04R\n" +
-	"operatorId\".\n" +
+	"operatorId\x12\x18\n" +
+	"\areserve\x18\f \x01(\x03R\areserve\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xe3\x01\n" +
@@ -1652,13 +1746,19 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\x0fChecksumCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\"&\n" +
 	"\x0eChecksumAnswer\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xae\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xd0\x01\n" +
 	"\x05Batch\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x126\n" +
 	"\bcommands\x18\x04 \x03(\v2\x1a.flotilla.shard.v1.CommandR\bcommands\x12 \n" +
-	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\xab\x03\n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12 \n" +
+	"\vreservation\x18\x06 \x01(\x04R\vreservation\"z\n" +
+	"\vReservation\x12\x14\n" +
+	"\x05until\x18\x01 \x01(\x03R\x05until\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\"\xe7\x03\n" +
 	"\fReplicaState\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1a\n" +
@@ -1673,7 +1773,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\bpoisoned\x18\t \x01(\bR\bpoisoned\x12\x14\n" +
 	"\x05since\x18\n" +
 	" \x01(\x04R\x05since\x121\n" +
-	"\x06frozen\x18\f \x01(\v2\x19.flotilla.shard.v1.FrozenR\x06frozen\"\x9b\x01\n" +
+	"\x06frozen\x18\f \x01(\v2\x19.flotilla.shard.v1.FrozenR\x06frozen\x12:\n" +
+	"\breserved\x18\r \x01(\v2\x1e.flotilla.shard.v1.ReservationR\breserved\"\x9b\x01\n" +
 	"\x06Frozen\x12=\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
@@ -1737,7 +1838,7 @@ func file_shard_shardpb_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_shard_shardpb_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shard_shardpb_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_shard_shardpb_shard_proto_goTypes = []any{
 	(Kind)(0),                 // 0: flotilla.shard.v1.Kind
 	(ReplicaRecord_Phase)(0),  // 1: flotilla.shard.v1.ReplicaRecord.Phase
@@ -1755,10 +1856,11 @@ var file_shard_shardpb_shard_proto_goTypes = []any{
 	(*ChecksumCommand)(nil),   // 13: flotilla.shard.v1.ChecksumCommand
 	(*ChecksumAnswer)(nil),    // 14: flotilla.shard.v1.ChecksumAnswer
 	(*Batch)(nil),             // 15: flotilla.shard.v1.Batch
-	(*ReplicaState)(nil),      // 16: flotilla.shard.v1.ReplicaState
-	(*Frozen)(nil),            // 17: flotilla.shard.v1.Frozen
-	(*ReplicaRecord)(nil),     // 18: flotilla.shard.v1.ReplicaRecord
-	(*Collection)(nil),        // 19: flotilla.shard.v1.Collection
+	(*Reservation)(nil),       // 16: flotilla.shard.v1.Reservation
+	(*ReplicaState)(nil),      // 17: flotilla.shard.v1.ReplicaState
+	(*Frozen)(nil),            // 18: flotilla.shard.v1.Frozen
+	(*ReplicaRecord)(nil),     // 19: flotilla.shard.v1.ReplicaRecord
+	(*Collection)(nil),        // 20: flotilla.shard.v1.Collection
 }
 var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	3,  // 0: flotilla.shard.v1.Descriptor.replicas:type_name -> flotilla.shard.v1.Replica
@@ -1779,15 +1881,16 @@ var file_shard_shardpb_shard_proto_depIdxs = []int32{
 	2,  // 15: flotilla.shard.v1.ReplicaState.descriptor:type_name -> flotilla.shard.v1.Descriptor
 	12, // 16: flotilla.shard.v1.ReplicaState.leases:type_name -> flotilla.shard.v1.LeaseState
 	2,  // 17: flotilla.shard.v1.ReplicaState.child:type_name -> flotilla.shard.v1.Descriptor
-	17, // 18: flotilla.shard.v1.ReplicaState.frozen:type_name -> flotilla.shard.v1.Frozen
-	2,  // 19: flotilla.shard.v1.Frozen.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 20: flotilla.shard.v1.Frozen.into:type_name -> flotilla.shard.v1.Descriptor
-	1,  // 21: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	18, // 18: flotilla.shard.v1.ReplicaState.frozen:type_name -> flotilla.shard.v1.Frozen
+	16, // 19: flotilla.shard.v1.ReplicaState.reserved:type_name -> flotilla.shard.v1.Reservation
+	2,  // 20: flotilla.shard.v1.Frozen.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 21: flotilla.shard.v1.Frozen.into:type_name -> flotilla.shard.v1.Descriptor
+	1,  // 22: flotilla.shard.v1.ReplicaRecord.phase:type_name -> flotilla.shard.v1.ReplicaRecord.Phase
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_shard_shardpb_shard_proto_init() }
@@ -1801,7 +1904,7 @@ func file_shard_shardpb_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_shardpb_shard_proto_rawDesc), len(file_shard_shardpb_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -37,4 +37,6 @@
 //	    not or gives away later, is told with WrongShardError.
 //	W9  An event costs nothing for those that watch other keys or prefixes.
 //	W10 Those who watch the same span and come promptly share one list of events.
+//	W11 The floor is that of what was published, or what Heed was told if that is above it.
+//	    It is never ahead of a change up to it: a promise counts from an entry of the log on.
 package watch

@@ -23,6 +23,8 @@ type Hub struct {
 	// KeepMoved is a knob: feeds of keys that are given away go on (against W8), so that
 	// tests can show that the checkers notice. It is set before the hub is used.
 	KeepMoved bool
+	// HeedEarly is another: promises count before what they follow is published (against W11).
+	HeedEarly bool
 
 	id      shard.ID // immutable, like all up to mu
 	history History
@@ -39,15 +41,14 @@ type Hub struct {
 		// index has all subscriptions, of which subs is the number.
 		index index
 		subs  int
+		// woken are those to be called when the lock is free again; its memory is used again.
+		woken []*Subscription
 		// prevs counts those that want previous values.
 		prevs int
 		// awaiting has the floors that subscriptions await; none of them is below lowest.
 		awaiting map[*Subscription]floors
 		lowest   shard.Revision
 	}
-
-	// woken is Publish's scratch: whom to call when the lock is free again.
-	woken []*Subscription
 }
 
 // New returns the hub of a replica that has applied what view says. Without metrics
@@ -95,16 +96,53 @@ func (h *Hub) Collect() *Batch {
 //
 // It is called when the store shows the changes and view is what a reader is judged by.
 func (h *Hub) Publish(b *Batch, view shard.View) {
-	for _, s := range h.publish(b, view) {
-		s.ready() // without the lock: its holder may hold one of its own while it polls
+	h.call(h.publish(b, view))
+}
+
+// Heed takes in that no change up to floor follows the entry of the Raft log with the given
+// index. It reports whether all up to that entry has been published; if not, it does nothing.
+func (h *Hub) Heed(floor shard.Revision, index uint64) bool {
+	woken, ok := h.heed(floor, index)
+	h.call(woken)
+	return ok
+}
+
+func (h *Hub) heed(floor shard.Revision, index uint64) ([]*Subscription, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.view.Applied < index && !h.HeedEarly { // W11
+		return nil, false
 	}
-	clear(h.woken)
+	h.mu.recent.floor = max(h.mu.recent.floor, floor)
+	h.wakeAwaiting()
+	return h.takeWoken(), true
+}
+
+// takeWoken hands over whom to call. Until it is given back, another list is begun.
+func (h *Hub) takeWoken() []*Subscription {
+	woken := h.mu.woken
+	h.mu.woken = nil
+	return woken
+}
+
+// call has ready called without the lock: a holder may hold one of its own while it polls.
+func (h *Hub) call(woken []*Subscription) {
+	if len(woken) == 0 {
+		return
+	}
+	for _, s := range woken {
+		s.ready()
+	}
+	clear(woken)
+	h.mu.Lock()
+	h.mu.woken = woken[:0]
+	h.mu.Unlock()
 }
 
 func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.woken = h.woken[:0]
+	floor := max(view.Floor, h.mu.recent.floor) // W11
 	was := h.mu.view.Descriptor
 	moved := was != nil && (view.Descriptor == nil || view.Descriptor.Epoch != was.Epoch) && !h.KeepMoved
 	if moved && view.Frozen == nil {
@@ -117,10 +155,10 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 				h.disturb(s)
 			}
 		}
-		h.mu.recent = nothingUpTo(view.Floor)
+		h.mu.recent = nothingUpTo(floor)
 	} else {
 		h.match(b)
-		h.mu.recent.add(b, view.Floor)
+		h.mu.recent.add(b, floor)
 		if was != nil && view.Descriptor != nil && !was.Span.ContainsSpan(view.Descriptor.Span) {
 			h.mu.recent.grow(was.Span)
 		}
@@ -131,7 +169,7 @@ func (h *Hub) publish(b *Batch, view shard.View) []*Subscription {
 		h.dismiss(view)
 	}
 	h.wakeAwaiting()
-	return h.woken
+	return h.takeWoken()
 }
 
 // match disturbs the armed subscriptions that the changes concern.
@@ -162,7 +200,7 @@ func (h *Hub) disturb(s *Subscription) {
 // wake has ready called, unless it was and nobody has polled since.
 func (h *Hub) wake(s *Subscription) {
 	if s.tell() {
-		h.woken = append(h.woken, s)
+		h.mu.woken = append(h.mu.woken, s)
 	}
 }
 

@@ -288,3 +288,35 @@ func TestMetrics(t *testing.T) {
 	f.Close()
 	require.Zero(t, values()["flotilla_watch_subscriptions"])
 }
+
+// W11: a promise counts when what it follows has been published, and from then on for good,
+// whatever is told of the floor as applied.
+func TestPromises(t *testing.T) {
+	w := newWorld(t)
+	f := w.subscribe(Options{Span: key("b"), From: 2})
+	w.view.Applied = 7
+	first := w.put("b=1")
+	require.False(t, w.hub.Heed(first+10, 8), "entry 8 may have a change up to it")
+	require.True(t, f.ready())
+	require.Equal(t, fmt.Sprintf("through=%d %d:b=1", first, first), f.poll(10))
+	f.Await(first + 10)
+	require.False(t, f.ready())
+
+	w.view.Applied = 8
+	second := w.put("b=2")
+	require.True(t, w.hub.Heed(first+10, 8))
+	require.True(t, f.ready())
+	require.Equal(t, fmt.Sprintf("through=%d %d:b=2", first+10, second), f.poll(10))
+	w.closeTo(second + 1) // lower than what was promised
+	f.Await(first + 10)
+	require.True(t, f.ready())
+	require.Equal(t, fmt.Sprintf("through=%d", first+10), f.poll(10))
+	require.True(t, w.hub.Heed(first+5, 8), "one that comes late takes nothing back")
+	require.Equal(t, first+10, w.hub.mu.recent.floor)
+	w.hub.Publish(nil, w.view) // a snapshot
+	require.Equal(t, first+10, w.hub.mu.recent.floor)
+	w.view.Floor = first + 10
+	third := w.put("b=3")
+	require.True(t, f.ready())
+	require.Equal(t, fmt.Sprintf("through=%d %d:b=3", third, third), f.poll(10))
+}
