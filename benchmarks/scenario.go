@@ -131,7 +131,7 @@ func scaleCommand() *cobra.Command {
 	var s scenario.Scaling
 	cmd := &cobra.Command{
 		Use:   "scale",
-		Short: "Start ever more shards: what does each cost?",
+		Short: "Start ever more shards: what does each cost, and what do requests of few and many clients?",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
@@ -139,9 +139,10 @@ func scaleCommand() *cobra.Command {
 			})
 		},
 	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Calm: 6 * time.Second, Keys: 20_000})
-	cmd.Flags().IntSliceVar(&s.Shards, "shards", []int{256, 1024}, "numbers of shards")
-	cmd.Flags().IntVar(&s.Clients, "clients", 1000, "clients, each with one request at a time")
+	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Keys: 20_000})
+	cmd.Flags().IntSliceVar(&s.Shards, "shards", []int{8, 64, 256, 1024}, "numbers of shards, beside 1")
+	cmd.Flags().IntSliceVar(&s.Clients, "clients", []int{1, 64, 1000, 10_000}, "numbers of clients, each with one request at a time")
+	cmd.Flags().DurationVar(&f.Calm, "duration", 6*time.Second, "measured time of puts and of gets, for each number of clients")
 	cmd.Flags().DurationVar(&s.Idle, "idle", 10*time.Second, "how long nothing is asked, to see what that costs")
 	return cmd
 }
