@@ -64,6 +64,7 @@ func (f *compareFlags) register(flags *pflag.FlagSet, c *compare.Config, workloa
 	flags.IntVar(&c.CatchUp, "catch-up", 100_000, "events that watch-catchup is behind")
 	flags.IntVar(&c.Leases, "leases", 10_000, "leases that lease-keepalive renews")
 	flags.Uint64Var(&c.Seed, "seed", 1, "seed of all randomness")
+	flags.DurationVar(&c.Fsyncs.Delay, "fsync-delay", 0, fsyncDelayUsage)
 	flags.StringVar(&c.Dir, "dir", os.TempDir(), "where data directories are made; use the disk that is to be measured")
 	flags.StringVar(&f.out, "out", "", "also write results.json and results.md to this folder")
 	flags.StringVar(&f.flotilla, "flotilla", "", "binary of Flotilla (default: build it)")
@@ -126,6 +127,9 @@ func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, run comparis
 	}
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
+	}
+	if c.Fsyncs.Holder, err = ourselves(holdFsyncs); err != nil {
+		return err
 	}
 	r := newReport(ctx, c.Dir, ready(c.Systems)...)
 	r.Peers = make(map[string]string)

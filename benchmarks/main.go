@@ -22,7 +22,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(compareCommand(), rateCommand(), reshapeCommand(), shiftCommand(), lossCommand(),
-		scaleCommand(), overloadCommand(), renewLeasesCommand(), reportCommand())
+		scaleCommand(), overloadCommand(), renewLeasesCommand(), holdFsyncsCommand(), reportCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		stop()

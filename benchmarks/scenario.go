@@ -37,6 +37,7 @@ func (f *scenarioFlags) register(flags *pflag.FlagSet, d scenario.Config) {
 	flags.IntVar(&f.Keys, "keys", d.Keys, "keys that are put")
 	flags.IntVar(&f.ValueBytes, "value", cmp.Or(d.ValueBytes, 256), "bytes of each value")
 	flags.Uint64Var(&f.Seed, "seed", 1, "seed of all randomness")
+	flags.DurationVar(&f.Fsyncs.Delay, "fsync-delay", 0, fsyncDelayUsage)
 	flags.StringVar(&f.Dir, "dir", os.TempDir(), "where data directories are made; use the disk that is to be measured")
 	flags.StringVar(&f.out, "out", "", "also write results.json, results.md and charts to this folder")
 	flags.StringVar(&f.Binary, "flotilla", "", "binary of Flotilla (default: build it)")
@@ -48,6 +49,9 @@ func (f scenarioFlags) run(cmd *cobra.Command, play func(context.Context, scenar
 	var err error
 	if f.Dir, err = filepath.Abs(f.Dir); err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
+	}
+	if f.Fsyncs.Holder, err = ourselves(holdFsyncs); err != nil {
+		return err
 	}
 	var ready []string
 	if f.Binary != "" {
@@ -131,7 +135,7 @@ func scaleCommand() *cobra.Command {
 	var s scenario.Scaling
 	cmd := &cobra.Command{
 		Use:   "scale",
-		Short: "Start ever more shards: what does each cost?",
+		Short: "Start ever more shards: what does each cost, and what do requests of few and many clients?",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
@@ -139,9 +143,10 @@ func scaleCommand() *cobra.Command {
 			})
 		},
 	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Calm: 6 * time.Second, Keys: 20_000})
-	cmd.Flags().IntSliceVar(&s.Shards, "shards", []int{256, 1024}, "numbers of shards")
-	cmd.Flags().IntVar(&s.Clients, "clients", 1000, "clients, each with one request at a time")
+	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Keys: 20_000})
+	cmd.Flags().IntSliceVar(&s.Shards, "shards", []int{8, 64, 256, 1024}, "numbers of shards, beside 1")
+	cmd.Flags().IntSliceVar(&s.Clients, "clients", []int{1, 64, 1000, 10_000}, "numbers of clients, each with one request at a time")
+	cmd.Flags().DurationVar(&f.Calm, "duration", 6*time.Second, "measured time of puts and of gets, for each number of clients")
 	cmd.Flags().DurationVar(&s.Idle, "idle", 10*time.Second, "how long nothing is asked, to see what that costs")
 	return cmd
 }
@@ -154,11 +159,10 @@ func overloadCommand() *cobra.Command {
 		Short: "Ask for more than the cluster can do: what is left, and how does it come back?",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			self, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("find this program, to renew leases beside it: %w", err)
+			var err error
+			if o.Renewer, err = ourselves(renewLeases); err != nil {
+				return err
 			}
-			o.Renewer = []string{self, renewLeases}
 			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
 				return scenario.Overload(ctx, c, o)
 			})
@@ -171,16 +175,4 @@ func overloadCommand() *cobra.Command {
 	cmd.Flags().IntVar(&o.Finders, "finders", 1000, "clients that find out what the cluster can do")
 	cmd.Flags().StringVar(&f.CPUs, "servers-on", "", "processors that the servers may use, as taskset takes them; start this program with taskset on the others (default: all share all)")
 	return cmd
-}
-
-// renewLeases is the command by which this program starts itself.
-const renewLeases = "renew-leases"
-
-func renewLeasesCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: renewLeases, Hidden: true,
-		RunE: func(cmd *cobra.Command, endpoints []string) error {
-			return scenario.Renew(cmd.Context(), endpoints, cmd.InOrStdin(), cmd.OutOrStdout())
-		},
-	}
 }

@@ -29,6 +29,8 @@ type Config struct {
 	// begin as many as are answered.
 	Rates map[string]int
 	load.Sizes
+	// Fsyncs makes the disk slower, for all systems.
+	Fsyncs peer.SlowFsyncs
 	// Dir takes the data directories while they are needed.
 	Dir string
 }
@@ -113,7 +115,7 @@ func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Log
 		return fmt.Errorf("make a data directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cluster, err := peer.Start(ctx, s.Kind, peer.Options{Nodes: c.Nodes, Dir: filepath.Clean(dir), Shards: s.Shards})
+	cluster, err := peer.Start(ctx, s.Kind, peer.Options{Nodes: c.Nodes, Dir: filepath.Clean(dir), Shards: s.Shards, Fsyncs: c.Fsyncs})
 	if err != nil {
 		return err
 	}

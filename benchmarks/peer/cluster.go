@@ -61,7 +61,7 @@ func (c *Cluster) run(ctx context.Context) error {
 		if c.plan.CPUs != "" {
 			command = append([]string{"taskset", "--cpu-list", c.plan.CPUs}, command...)
 		}
-		proc, err := startProcess(command[0], command[1:], c.plan.dirs[i]+".log")
+		proc, err := startProcess(command[0], command[1:], c.plan.dirs[i]+".log", c.plan.Fsyncs)
 		if err != nil {
 			return err
 		}

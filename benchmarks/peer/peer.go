@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Kind is one system that can be started: etcd, Flotilla, or another one later.
@@ -23,9 +24,18 @@ type Options struct {
 	Dir string
 	// CPUs are the processors that the servers may use, as taskset takes them; "" is all.
 	CPUs string
+	// Fsyncs, if its delay is not 0, makes the servers' disk slower than it is.
+	Fsyncs SlowFsyncs
 	// Shards is into how many key ranges the keyspace is split at the start, where
 	// the kind has such a thing. 0 leaves it to the kind.
 	Shards int
+}
+
+// SlowFsyncs has each fsync and fdatasync of a process take longer, by Delay.
+type SlowFsyncs struct {
+	Delay time.Duration
+	// Holder is the command that runs Hold for the command that is appended to it.
+	Holder []string
 }
 
 // plan is what all nodes of a cluster must know of each other before they start.

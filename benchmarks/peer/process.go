@@ -20,7 +20,7 @@ type process struct {
 	done chan struct{} // closed when the process is gone
 }
 
-func startProcess(binary string, args []string, logPath string) (*process, error) {
+func startProcess(binary string, args []string, logPath string, fsyncs SlowFsyncs) (*process, error) {
 	// One log over all starts.
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -30,9 +30,21 @@ func startProcess(binary string, args []string, logPath string) (*process, error
 	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: Ctrl-C ends this program, which then stops its servers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", binary, err), log.Close())
+	listen := func() error { return nil }
+	if fsyncs.Delay > 0 {
+		if listen, err = heldBack(cmd, fsyncs.Holder, func() { time.Sleep(fsyncs.Delay) }); err != nil {
+			return nil, errors.Join(err, log.Close())
+		}
 	}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", binary, err), listen(), log.Close())
+	}
+	go func() {
+		if err := listen(); err != nil {
+			_, _ = fmt.Fprintln(log, err)
+			_ = cmd.Process.Kill() // what is not held back must not be measured
+		}
+	}()
 	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)

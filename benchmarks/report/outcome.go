@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,6 +35,28 @@ func Phases(o scenario.Outcome) table.Writer {
 			fmt.Sprintf("%.2f", p.P50), fmt.Sprintf("%.2f", p.P99), fmt.Sprintf("%.2f", p.Max), errorText(p.Errors)})
 	}
 	alignRight(t, 2, 7)
+	return t
+}
+
+// Costs lays out what puts and gets came to, on ever more shards and with ever more clients.
+func Costs(o scenario.Outcome) table.Writer {
+	t := newTable("workload", "shards", "clients", "ops/s", "of one shard", "p50 ms", "p99 ms", "server CPU µs/op", "errors")
+	costs := slices.Clone(o.Costs)
+	slices.SortStableFunc(costs, func(a, b scenario.Cost) int { // as measured otherwise: by shards, then clients
+		return cmp.Or(-cmp.Compare(a.Workload, b.Workload), cmp.Compare(a.Clients, b.Clients))
+	})
+	for i, c := range costs {
+		if i > 0 && (costs[i-1].Workload != c.Workload || costs[i-1].Clients != c.Clients) {
+			t.AppendSeparator()
+		}
+		share := "–"
+		if c.OfOne > 0 {
+			share = fmt.Sprintf("%.0f %%", 100*c.OfOne)
+		}
+		t.AppendRow(table.Row{c.Workload, c.Shards, c.Clients, fmt.Sprintf("%.0f", c.PerSecond), share,
+			fmt.Sprintf("%.2f", c.P50), fmt.Sprintf("%.2f", c.P99), fmt.Sprintf("%.0f", c.CPU), c.Errors})
+	}
+	alignRight(t, 2, 9)
 	return t
 }
 

@@ -85,6 +85,10 @@ func TestOutcomeAndFiles(t *testing.T) {
 			{Name: "kept", Value: 80, Unit: "%", Bound: &scenario.Bound{Must: 90, Goal: 90, AtLeast: true}},
 			{Name: "copied", Value: 0.5},
 		},
+		Costs: []scenario.Cost{
+			{Shards: 1, Clients: 9, Workload: "put", PerSecond: 200, OfOne: 1, P50: 1.5, P99: 2.25, CPU: 60},
+			{Shards: 8, Clients: 9, Workload: "put", PerSecond: 100, OfOne: 0.5, Errors: 3},
+		},
 		Phases: []scenario.Phase{{Name: "calm", Seconds: 2, PerSecond: 100, Errors: map[string]int{"x": 1}, Failed: 1}},
 		Lines:  []scenario.Line{{Name: "puts", Seconds: []load.Second{{Done: 3}, {Failed: 1}}, Marks: []scenario.Mark{{At: time.Second, What: "a < b"}}}},
 	}}}
@@ -94,6 +98,7 @@ func TestOutcomeAndFiles(t *testing.T) {
 	require.Contains(t, string(text), "| pause | 12.3 ms | ≤ 50 ms | ≤ 10 ms | must met |")
 	require.Contains(t, string(text), "| kept | 80 % | ≥ 90 % | ≥ 90 % | MUST MISSED |")
 	require.Contains(t, string(text), "| copied | 0.500 |  |  |  |")
+	require.Contains(t, string(text), "| put | 1 | 9 | 200 | 100 % | 1.50 | 2.25 | 60 | 0 |\n| put | 8 | 9 | 100 | 50 % |")
 	require.Contains(t, string(text), "| calm | 2.0 | 100 | 1 | 0.00 | 0.00 | 0.00 | 1× x |")
 	isSVG(t, dir, "reshape-puts.svg")
 }

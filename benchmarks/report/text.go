@@ -31,6 +31,9 @@ func (r Report) tables(render func(table.Writer) string) string {
 	}
 	for _, o := range r.Outcomes {
 		b.WriteString(render(Figures(o)) + "\n\n")
+		if len(o.Costs) > 0 {
+			b.WriteString(render(Costs(o)) + "\n\n")
+		}
 		if len(o.Phases) > 0 {
 			b.WriteString(render(Phases(o)) + "\n\n")
 		}

@@ -11,6 +11,8 @@ type Outcome struct {
 	Name    string   `json:"name"`
 	Figures []Figure `json:"figures"`
 	Phases  []Phase  `json:"phases,omitempty"`
+	// Costs are those of workloads on numbers of shards.
+	Costs []Cost `json:"costs,omitempty"`
 	// Lines are the load second by second, one for each way it was run.
 	Lines []Line `json:"lines,omitempty"`
 }

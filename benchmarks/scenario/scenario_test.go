@@ -80,9 +80,16 @@ func TestShift(t *testing.T) {
 }
 
 func TestScale(t *testing.T) {
-	out, err := Scale(t.Context(), small(t, 3), Scaling{Shards: []int{4}, Clients: 4, Idle: time.Second})
+	out, err := Scale(t.Context(), small(t, 3), Scaling{Shards: []int{1, 4}, Clients: []int{1, 4}, Idle: time.Second})
 	require.NoError(t, err)
-	require.Positive(t, figure(t, out, "4 shards: puts").Value)
+	require.Len(t, out.Costs, 8, "one shard is measured once")
+	for i, c := range out.Costs {
+		require.Equal(t, []int{1, 4}[i/4], c.Shards)
+		require.Equal(t, []string{"put", "get"}[i/2%2], c.Workload)
+		require.Equal(t, []int{1, 4}[i%2], c.Clients)
+		require.Positive(t, c.PerSecond)
+		require.Positive(t, c.OfOne)
+	}
 	require.Positive(t, figure(t, out, "4 shards: stopped and started, until all are whole").Value)
 }
 

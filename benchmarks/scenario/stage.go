@@ -36,7 +36,9 @@ type Config struct {
 	Flags []string
 	// CPUs are the processors that servers may use, as taskset takes them; "" is all.
 	CPUs string
-	Log  *slog.Logger
+	// Fsyncs makes the disk slower.
+	Fsyncs peer.SlowFsyncs
+	Log    *slog.Logger
 }
 
 // calmMin is what a calm must last, for there to be something to compare with.
@@ -81,7 +83,7 @@ func (c Config) play(ctx context.Context, act func(ctx context.Context, s *stage
 	}
 	c.Log.Info("start", "nodes", c.Nodes, "shards", c.Shards)
 	began := time.Now()
-	cluster, err := peer.Start(ctx, peer.Flotilla{Path: binary, Flags: c.Flags}, peer.Options{Nodes: c.Nodes, Dir: dir, Shards: c.Shards, CPUs: c.CPUs})
+	cluster, err := peer.Start(ctx, peer.Flotilla{Path: binary, Flags: c.Flags}, peer.Options{Nodes: c.Nodes, Dir: dir, Shards: c.Shards, CPUs: c.CPUs, Fsyncs: c.Fsyncs})
 	if err != nil {
 		return err
 	}
