@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 
@@ -39,6 +40,9 @@ var _ raftio.ILogDB = (*Log)(nil)
 
 // Open opens the log in folder, making it if need be.
 func Open(folder string, o Options) (*Log, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -41,7 +41,7 @@ const (
 
 func (o Options) pebble() *pebble.Options {
 	p := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          aheadFS{o.FS},
 		Logger:                      logger{o.Logger},
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		MemTableSize:                memTableBytes,
