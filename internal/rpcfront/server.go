@@ -97,8 +97,7 @@ func behindOptions() []grpc.ServerOption {
 		// Windows for many and for large messages. They are constant then: otherwise grpc-go would measure round trips,
 		// which are those to this package.
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(4 << 20),
-		grpc.WriteBufferSize(64 << 10), grpc.SharedWriteBuffer(true), // most connections do not use it
-		grpc.ReadBufferSize(4 << 10), // it reads from memory
+		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(4 << 10), // it reads from memory
 		grpc.WaitForHandlers(true),
 	}
 }

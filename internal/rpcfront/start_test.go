@@ -57,7 +57,7 @@ func starting(cfg Config) (Config, *started) {
 	return cfg, s
 }
 
-// TestStartedCallsAreAnsweredLater is F8: thousands of calls wait, are answered by whoever has the answers, and cost
+// TestStartedCallsAreAnsweredLater is F9: thousands of calls wait, are answered by whoever has the answers, and cost
 // no goroutines.
 func TestStartedCallsAreAnsweredLater(t *testing.T) {
 	cfg, calls := starting(config())

@@ -88,6 +88,8 @@ func (s *Stream) conclude(err error) {
 			o.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(k.id, http2.ErrCodeInternal) })
 		case k.rest == nil:
 			o.end(k)
+		default: // behind the message that is being sent, for whose end nobody waits now
+			s.changed.Broadcast()
 		}
 	}
 	c.mu.Unlock()
@@ -167,7 +169,7 @@ func (s *Stream) await(msg mem.BufferSlice) error {
 	}
 	s.head()
 	c.out.send(k, msg)
-	for k.rest != nil && !c.closed {
+	for k.rest != nil && !s.over() {
 		c.kickHeld() // the client gives us room when it has read
 		s.changed.Wait()
 	}
