@@ -24,14 +24,19 @@ const okHeaderListBytes = 256
 // refusal is an answer that is nothing but an error: the headers of a stream that ends with them, and their size as a
 // list.
 func refusal(err error) (block string, listBytes int) {
+	return outcome(err, headerField{Name: ":status", Value: "200"}, headerField{Name: "content-type", Value: "application/grpc"})
+}
+
+// outcome is the headers that end a stream, behind those that it has had none of yet. A nil error means success.
+func outcome(err error, first ...headerField) (block string, listBytes int) {
 	st, ok := status.FromError(err)
 	if !ok {
 		st = status.FromContextError(err)
 	}
-	fields := []headerField{
-		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"},
-		{Name: "grpc-status", Value: strconv.Itoa(int(st.Code()))}, {Name: "grpc-message", Value: escape(st.Message())},
-	}
+	fields := append(first,
+		headerField{Name: "grpc-status", Value: strconv.Itoa(int(st.Code()))},
+		headerField{Name: "grpc-message", Value: escape(st.Message())},
+	)
 	if p := st.Proto(); len(p.GetDetails()) > 0 {
 		if details, err := proto.Marshal(p); err == nil { // else grpc-go leaves them out too
 			fields = append(fields, headerField{Name: "grpc-status-details-bin", Value: base64.RawStdEncoding.EncodeToString(details)})

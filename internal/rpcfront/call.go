@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// call is a unary call, and the context of its handler.
+// call is a unary call or what a Stream has in common with one, and the context of its handler.
 type call struct {
 	context.Context // has the values; all else is below
 	conn            *conn
@@ -21,6 +21,7 @@ type call struct {
 	fields          []headerField // until the call is sure to be answered here
 	deadline        time.Time     // zero: none
 	request         *[]byte       // a message without its prefix, from Server.requests; nil: not here yet
+	stream          *Stream       // nil: a unary call
 
 	over struct { // the context's end
 		sync.Mutex
@@ -32,7 +33,9 @@ type call struct {
 
 	// Guarded by conn.mu once the call has begun, the reader's before.
 	window   int64       // what the client takes on this stream
-	rest     *mem.Reader // of the answer; nil: all was sent, or there is none yet
+	rest     *mem.Reader // of what is being sent; nil: all was, or there is none yet
+	parked   bool        // rest waits for the stream's window
+	tail     string      // the headers that end the stream, once they are known
 	answered bool        // by the handler
 	gone     bool        // no longer a stream of the connection
 }
@@ -40,7 +43,7 @@ type call struct {
 // run has the call handled and sends the answer. It implements job.
 func (k *call) run() {
 	s := k.conn.server
-	resp, err := k.method.handler(k.method.impl, k, k.decode, s.cfg.Interceptor)
+	resp, err := k.method.unary(k.method.impl, k, k.decode, s.cfg.Interceptor)
 	var msg mem.BufferSlice
 	if err == nil {
 		msg, err = encode(s, resp)
@@ -133,6 +136,14 @@ func (k *call) Err() error {
 	k.over.Lock()
 	defer k.over.Unlock()
 	return k.over.err
+}
+
+// Value implements context.Context.
+func (k *call) Value(key any) any {
+	if k.stream != nil && key == (streamKey{}) {
+		return k.stream
+	}
+	return k.Context.Value(key)
 }
 
 // AfterFunc is context.AfterFunc for this context. Package context looks for it: a context made of one without it

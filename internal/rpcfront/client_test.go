@@ -36,7 +36,9 @@ type client struct {
 	streams map[uint32][]string // what came on each, in words
 	data    map[uint32]int      // bytes
 	ended   map[uint32]bool
-	window  int // the connection's, as given by the server beyond its start
+	said    map[uint32]bool // by the client: that it sends no more
+	window  int             // the connection's, as given by the server beyond its start
+	windows map[uint32]int
 	sent    int // bytes of data
 	acks    int // of settings
 	pongs   int
@@ -50,7 +52,8 @@ func connect(t testing.TB, addr string, settings ...http2.Setting) *client {
 	t.Cleanup(func() { nc.Close() })
 	c := &client{
 		t: t, nc: nc, framer: http2.NewFramer(nc, nc),
-		streams: make(map[uint32][]string), data: make(map[uint32]int), ended: make(map[uint32]bool),
+		streams: make(map[uint32][]string), data: make(map[uint32]int), ended: make(map[uint32]bool), said: make(map[uint32]bool),
+		windows: make(map[uint32]int),
 	}
 	c.id--
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -95,6 +98,7 @@ func (c *client) encode(fields []hpack.HeaderField) []byte {
 // open begins a stream.
 func (c *client) open(fields []hpack.HeaderField, ended bool) uint32 {
 	c.id += 2
+	c.said[c.id] = ended
 	require.NoError(c.t, c.framer.WriteHeaders(http2.HeadersFrameParam{
 		StreamID: c.id, BlockFragment: c.encode(fields), EndHeaders: true, EndStream: ended,
 	}))
@@ -103,6 +107,7 @@ func (c *client) open(fields []hpack.HeaderField, ended bool) uint32 {
 
 func (c *client) send(id uint32, data []byte, ended bool) {
 	c.sent += len(data)
+	c.said[id] = ended
 	require.NoError(c.t, c.framer.WriteData(id, ended, data))
 }
 
@@ -182,6 +187,8 @@ func (c *client) read() error {
 	case *http2.WindowUpdateFrame:
 		if id == 0 {
 			c.window += int(f.Increment)
+		} else {
+			c.windows[id] += int(f.Increment)
 		}
 	case *http2.PingFrame:
 		c.pongs++

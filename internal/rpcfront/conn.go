@@ -239,12 +239,20 @@ func (c *conn) control(write func(*http2.Framer) error) {
 // streams counts those that are open, for the reader. c.mu is held.
 func (c *conn) streams() int { return len(c.asked) + len(c.calls) + len(c.relayed) }
 
-// leave ends the connection when its last call has ended.
+// leave ends the connection for grpc-go's sake: with its last call if that is what the client was told. If not, the client
+// has done something, or does not answer; then nobody waits for it.
 func (c *conn) leave() {
 	c.mu.Lock()
+	told := c.leaving
 	c.leaving, c.left = true, true
 	c.mu.Unlock()
+	if told {
+		c.flush()
+		return
+	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 	c.flush()
+	c.close()
 }
 
 // close ends the connection and all of its calls, once.
@@ -258,6 +266,11 @@ func (c *conn) close() {
 	calls := c.calls
 	c.calls = nil
 	c.changed.Broadcast()
+	for _, k := range calls {
+		if k.stream != nil {
+			k.stream.changed.Broadcast()
+		}
+	}
 	c.mu.Unlock()
 	c.nc.Close()
 	c.relay.end()

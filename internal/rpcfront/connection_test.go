@@ -131,38 +131,46 @@ func TestWhoPingsTooOftenIsSentAway(t *testing.T) {
 	require.Equal(t, "ENHANCE_YOUR_CALM too_many_pings", c.untilEnd())
 }
 
-// TestHandlersOfCallsThatWereResetAreBounded is F6: a client cannot have ever more handlers by resetting its calls.
-func TestHandlersOfCallsThatWereResetAreBounded(t *testing.T) {
-	began, finish := make(chan struct{}, 2*resetsMax), make(chan struct{})
-	c := connect(t, serve(t, config(), &service{handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
-		began <- struct{}{}
-		<-finish // whatever the client does
-		return &pb.RangeResponse{}, nil
-	}}).addr)
-	release := sync.OnceFunc(func() { close(finish) })
-	t.Cleanup(release)
-	const calls = resetsMax + 100
-	for range calls {
-		require.NoError(t, c.framer.WriteRSTStream(c.get(1), http2.ErrCodeCancel))
-	}
-	for range resetsMax + 1 {
-		<-began
-	}
-	// The server does not read on: the pong comes after the handlers' end.
-	require.NoError(t, c.framer.WritePing(false, [8]byte{}))
-	require.NoError(t, c.nc.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
-	for err := error(nil); err == nil; {
-		var f http2.Frame
-		if f, err = c.framer.ReadFrame(); err == nil {
-			require.NotEqual(t, http2.FramePing, f.Header().Type)
+// TestHandlersOfWhatWasResetAreBounded is F6: a client cannot have ever more handlers by resetting its calls, or its streams.
+func TestHandlersOfWhatWasResetAreBounded(t *testing.T) {
+	for _, ask := range []func(*client) uint32{with(), stays(watch(1))} {
+		began, finish := make(chan struct{}, 2*resetsMax), make(chan struct{})
+		handle := func() error {
+			began <- struct{}{}
+			<-finish // whatever the client does
+			return nil
 		}
+		c := connect(t, serve(t, config(), &service{
+			handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
+				return &pb.RangeResponse{}, handle()
+			},
+			watch: func(pb.Watch_WatchServer) error { return handle() },
+		}).addr)
+		release := sync.OnceFunc(func() { close(finish) })
+		t.Cleanup(release)
+		const calls = resetsMax + 100
+		for range calls {
+			require.NoError(t, c.framer.WriteRSTStream(ask(c), http2.ErrCodeCancel))
+		}
+		for range resetsMax + 1 {
+			<-began
+		}
+		// The server does not read on: the pong comes after the handlers' end.
+		require.NoError(t, c.framer.WritePing(false, [8]byte{}))
+		require.NoError(t, c.nc.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		for err := error(nil); err == nil; {
+			var f http2.Frame
+			if f, err = c.framer.ReadFrame(); err == nil {
+				require.NotEqual(t, http2.FramePing, f.Header().Type)
+			}
+		}
+		release()
+		for range calls - resetsMax - 1 {
+			<-began
+		}
+		id := c.get(1)
+		c.until(func() bool { return c.ended[id] })
 	}
-	release()
-	for range calls - resetsMax - 1 {
-		<-began
-	}
-	id := c.get(1)
-	c.until(func() bool { return c.ended[id] })
 }
 
 // TestHeadersThatAClientDoesNotTake compares with grpc-go what clients get that want small headers or a small table.

@@ -1,28 +1,32 @@
-// Package rpcfront serves gRPC connections. It answers small unary calls itself, for a third of
+// Package rpcfront serves gRPC connections. It answers small unary calls and bidirectional streams itself, for a third of
 // what grpc-go takes, and leaves everything else to a grpc-go server behind it.
 //
-//	client ── HTTP/2 ──> conn ──┬─ a small unary call ──> call ──> handler ──> out ──> client
-//	                            └─ any other stream ──> relay ══> grpc.Server ══> out
+//	client ── HTTP/2 ──> conn ──┬─ a small unary call ──> call ────> handler ──> out ──> client
+//	                            ├─ a bidirectional one ─> Stream ──> handler ──> out
+//	                            └─ any other stream ────> relay ═══> grpc.Server ══> out
 //
 // It owns the client's connection: frames, flow control, pings, and who of the two answers a stream. The
 // relay is the connection as grpc-go has it, a net.Conn on which some of the client's streams are missing. What gRPC
-// says about odd requests, about streams, keepalive and graceful ends, is said by grpc-go.
+// says about odd requests, about keepalive and graceful ends, is said by grpc-go.
 //
-// It refuses to be a second gRPC: no streams, no compression, no metadata in answers, no stats handlers, no
+// It refuses to be a second gRPC: no compression, no metadata in answers, no stats handlers, no
 // TLS (a listener may do that). Handlers and interceptors are the same functions as grpc-go's.
 //
 // Invariants:
 //
-//	F1  What is answered here came whole, in one message and one frame, with headers in which nothing could
-//	    be refused. Any other stream reaches grpc-go as the client sent it, in the order of numbers.
+//	F1  A unary call is answered here if it came whole, in one message and one frame, a bidirectional one from its
+//	    headers on; in neither's headers is anything that could be refused. Any other stream reaches grpc-go as the
+//	    client sent it, in the order of numbers. Nobody sees who has answered.
 //	F2  Headers of answers from here leave the client's HPACK table as it is: it is grpc-go's.
 //	F3  The client is never sent more data than its windows allow, on a stream and on the connection, and
-//	    no answer that waits for its stream's window delays others.
+//	    what waits for its stream's window costs others nothing.
 //	F4  Every byte that the client sends is given back to its window of the connection once, by whoever
-//	    took it.
-//	F5  A call's context ends with its stream: by the client's reset, at its deadline, with the connection, after
-//	    its answer.
-//	F6  What waits in memory for a client or for grpc-go is bounded; beyond that the client is not read.
-//	    So are handlers whose calls were reset.
+//	    took it, and to that of its stream when it was received.
+//	F5  A handler's context ends with its stream: by the client's reset, at its deadline, with the connection, after
+//	    its answer. So does what it waits for.
+//	F6  What waits in memory for a client, for grpc-go or for a handler is bounded. Beyond that the client is not read;
+//	    of a stream there is one message, for which its handler waits, and what the client may send before
+//	    the handler receives it. So are handlers whose calls were reset.
 //	F7  After Stop no goroutine, no connection and no handler is left.
+//	F8  A stream's messages come in order and whole, and its end behind them.
 package rpcfront

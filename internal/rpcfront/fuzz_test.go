@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,6 +39,12 @@ func FuzzWhatAClientSends(f *testing.F) {
 	require.NoError(f, fr.WriteWindowUpdate(1, 100))
 	f.Add(bytes.Clone(seed.Bytes()))
 	headersOf(5, rangePath)
+	headersOf(7, watchPath)
+	require.NoError(f, fr.WriteDataPadded(7, false, watch(1), make([]byte, 3)))
+	require.NoError(f, fr.WriteData(7, false, append(slices.Clip(watch(50)), watch(300)[:4]...)))
+	require.NoError(f, fr.WriteData(7, true, watch(300)[4:]))
+	require.NoError(f, fr.WriteWindowUpdate(7, 1000))
+	f.Add(bytes.Clone(seed.Bytes()))
 	require.NoError(f, fr.WriteDataPadded(5, true, message(&pb.RangeRequest{}), make([]byte, 3)))
 	require.NoError(f, fr.WriteRSTStream(3, http2.ErrCodeCancel))
 	require.NoError(f, fr.WritePing(false, [8]byte{}))

@@ -108,20 +108,20 @@ func (c *conn) newProfile(fields []headerField) *profile {
 	if p.method == nil || md["content-type"] == nil || md[":authority"] == nil {
 		return nil
 	}
-	ctx := grpc.NewContextWithServerTransportStream(c.values, stream{p.method.path})
+	ctx := grpc.NewContextWithServerTransportStream(c.values, transportStream{p.method.path})
 	p.ctx = metadata.NewIncomingContext(ctx, md)
 	return p
 }
 
-// stream tells a handler which method it serves. Metadata in answers would make them differ.
-type stream struct{ path string }
+// transportStream tells a handler which method it serves. Metadata in answers would make them differ.
+type transportStream struct{ path string }
 
-func (s stream) Method() string             { return s.path }
-func (stream) SetHeader(metadata.MD) error  { return errMetadata }
-func (stream) SendHeader(metadata.MD) error { return errMetadata }
-func (stream) SetTrailer(metadata.MD) error { return errMetadata }
+func (s transportStream) Method() string             { return s.path }
+func (transportStream) SetHeader(metadata.MD) error  { return errMetadata }
+func (transportStream) SendHeader(metadata.MD) error { return errMetadata }
+func (transportStream) SetTrailer(metadata.MD) error { return errMetadata }
 
-var errMetadata = status.Error(codes.Internal, "the answers of this server's unary calls have no metadata")
+var errMetadata = status.Error(codes.Internal, "the answers of this server have no metadata")
 
 // timeLimit returns how long a call may take, 0 for ever, and false when gRPC would refuse what the headers say, or
 // the time is over.

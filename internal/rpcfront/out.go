@@ -25,7 +25,7 @@ type out struct {
 	headerListMax int     // what the client takes of the headers of an answer
 	window        int64   // and of data on the connection
 	streamWindow  int64   // and at first on each stream
-	waiting       []*call // for a window, with the rest of their answers
+	waiting       []*call // for room, with the rest of what they send; parked ones are not in it
 }
 
 func (o *out) init(c *conn) {
@@ -58,32 +58,53 @@ func (c *conn) answer(k *call, msg mem.BufferSlice) {
 	}
 	o := &c.out
 	o.headers(k.id, 0, okHeaders)
-	n := prefixBytes + msg.Len()
-	if len(o.waiting) == 0 && len(c.relay.queue) == 0 && n <= frameBytesMax && int64(n) <= min(o.window, k.window) {
-		*o.buf = appendHeader(*o.buf, http2.FrameData, 0, k.id, n)
-		*o.buf = appendPrefix(*o.buf, msg)
+	k.tail = okTrailers
+	if o.send(k, msg) {
+		o.end(k)
+	}
+}
+
+// send adds a message if it fits, and reports whether it did. If not it is sent as there is room for it, and then k.tail.
+func (o *out) send(k *call, msg mem.BufferSlice) bool {
+	n := msg.Len()
+	if o.fits(k, n) {
+		o.message(k, n)
 		for _, part := range msg {
 			*o.buf = append(*o.buf, part.ReadOnlyData()...)
 		}
-		o.window -= int64(n)
-		o.end(k)
-		return
+		return true
 	}
-	prefix := mem.SliceBuffer(appendPrefix(nil, msg))
+	prefix := mem.SliceBuffer(appendPrefix(nil, n))
 	k.rest = append(mem.BufferSlice{prefix}, msg...).Reader()
 	o.waiting = append(o.waiting, k)
 	o.pump()
+	return false
 }
 
-func appendPrefix(b []byte, msg mem.BufferSlice) []byte {
-	return binary.BigEndian.AppendUint32(append(b, 0), uint32(msg.Len()))
+// fits reports whether a message of n bytes can be added now, in one frame.
+func (o *out) fits(k *call, n int) bool {
+	n += prefixBytes
+	return len(o.waiting) == 0 && len(o.conn.relay.queue) == 0 && len(*o.buf) < outBytesMax &&
+		n <= frameBytesMax && int64(n) <= min(o.window, k.window)
 }
 
-// end adds the trailers of a call whose answer was added.
+// message adds what stands before the n bytes of a message that fits.
+func (o *out) message(k *call, n int) {
+	o.frame(k, prefixBytes+n)
+	*o.buf = appendPrefix(*o.buf, n)
+}
+
+func appendPrefix(b []byte, n int) []byte {
+	return binary.BigEndian.AppendUint32(append(b, 0), uint32(n))
+}
+
+// end adds the headers that end a stream.
 func (o *out) end(k *call) {
-	o.headers(k.id, http2.FlagHeadersEndStream, okTrailers)
-	k.gone = true
-	delete(o.conn.calls, k.id)
+	o.headers(k.id, http2.FlagHeadersEndStream, k.tail)
+	if k.stream != nil && !k.stream.in.ended { // the client need not say more
+		o.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(k.id, http2.ErrCodeNo) })
+	}
+	o.conn.drop(k)
 }
 
 // refuse adds an answer that is an error.
@@ -99,8 +120,7 @@ func (c *conn) refuse(k *call, err error) {
 	default:
 		o.headers(k.id, http2.FlagHeadersEndStream, block)
 	}
-	k.gone = true
-	delete(c.calls, k.id)
+	c.drop(k)
 }
 
 // settle notes that a call was handled, and reports whether somebody waits for the answer.
@@ -123,44 +143,69 @@ func (o *out) pump() {
 	}
 }
 
-// pumpCall adds a frame of the first waiting call whose window has room.
+// pumpCall adds a frame of the first call that waits and whose window has room. One without waits elsewhere, so
+// that it costs the others nothing.
 func (o *out) pumpCall() bool {
-	for range o.waiting {
+	for len(o.waiting) > 0 {
 		k := o.waiting[0]
-		n := int(min(int64(k.rest.Remaining()), frameBytesMax, o.window, k.window))
-		if n <= 0 && !k.gone {
-			if o.window <= 0 {
-				return false
-			}
-			o.waiting = append(o.waiting[1:], k)
-			continue
+		if !k.gone && k.window > 0 && o.window <= 0 {
+			return false
 		}
+		o.waiting[0] = nil
 		o.waiting = o.waiting[1:]
-		if k.gone {
-			_ = k.rest.Close() // it only frees
-			continue
+		switch {
+		case k.gone:
+		case k.window <= 0:
+			k.parked = true
+		default:
+			o.data(k)
+			return true
 		}
-		o.data(k, n)
-		if k.rest.Remaining() == 0 {
-			_ = k.rest.Close()
-			o.end(k)
-		} else {
-			o.waiting = append(o.waiting, k)
-		}
-		return true
 	}
 	return false
 }
 
-// data adds the next n bytes of a call's answer.
-func (o *out) data(k *call, n int) {
-	*o.buf = appendHeader(*o.buf, http2.FrameData, 0, k.id, n)
+// data adds the next frame of what a call sends.
+func (o *out) data(k *call) {
+	n := int(min(int64(k.rest.Remaining()), frameBytesMax, o.window, k.window))
+	o.frame(k, n)
 	at := len(*o.buf)
 	*o.buf = slices.Grow(*o.buf, n)[:at+n]
 	_, _ = k.rest.Read((*o.buf)[at:]) // as many as remain, at least
+	switch {
+	case k.rest.Remaining() > 0:
+		o.waiting = append(o.waiting, k)
+		return
+	case k.tail != "":
+		o.end(k)
+	default:
+		k.stream.changed.Broadcast()
+	}
+	k.release()
+}
+
+// frame adds the header of a frame with n bytes of data, which the windows allow.
+func (o *out) frame(k *call, n int) {
+	*o.buf = appendHeader(*o.buf, http2.FrameData, 0, k.id, n)
 	o.window -= int64(n)
 	k.window -= int64(n)
 	o.sent = true
+}
+
+// unpark has a call go on whose window has grown.
+func (o *out) unpark(k *call) {
+	if k.parked && k.window > 0 {
+		k.parked = false
+		o.waiting = append(o.waiting, k)
+	}
+}
+
+// release lets go of what is not sent any more.
+func (k *call) release() {
+	if k.rest != nil {
+		_ = k.rest.Close() // it only frees
+		k.rest = nil
+	}
 }
 
 // takeWindow takes that the client takes more.
@@ -186,7 +231,9 @@ func (c *conn) widen(f *http2.WindowUpdateFrame) error {
 		return widen(&c.out.window, f)
 	}
 	if k := c.calls[f.StreamID]; k != nil {
-		return widen(&k.window, f)
+		err := widen(&k.window, f)
+		c.out.unpark(k)
+		return err
 	}
 	if f.StreamID%2 == 0 || f.StreamID > c.lastID {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
@@ -214,6 +261,7 @@ func (c *conn) resizeWindows(bytes int64) error {
 	tooWide := false
 	for _, k := range c.calls {
 		k.window += by
+		c.out.unpark(k)
 		tooWide = tooWide || k.window > windowMax
 	}
 	c.out.pump()
@@ -240,6 +288,13 @@ func (c *conn) flushSoon() {
 	}
 }
 
+// kickHeld is kick with c.mu held.
+func (c *conn) kickHeld() {
+	if c.claimed() {
+		c.server.workers.do(writer{c})
+	}
+}
+
 // kick has a worker write what there is: the reader must not wait for the socket, or two who both wait for the other to read
 // would wait for ever.
 func (c *conn) kick() {
@@ -252,6 +307,11 @@ func (c *conn) kick() {
 func (c *conn) claim() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.claimed()
+}
+
+// claimed is claim with c.mu held.
+func (c *conn) claimed() bool {
 	if c.out.writing || c.closed || len(*c.out.buf) == 0 && !c.finished() {
 		return false
 	}

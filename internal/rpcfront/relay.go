@@ -164,7 +164,7 @@ func (r *relay) pass(frame []byte) {
 		*o.buf = append(*o.buf, frame...)
 		if last := (*o.buf)[at:]; binary.BigEndian.Uint32(last)&windowMax != windowMax {
 			binary.BigEndian.PutUint32(last, r.conn.lastID) // it has not seen all streams
-			r.conn.leaving = true
+			r.conn.leaving = binary.BigEndian.Uint32(last[4:]) == uint32(http2.ErrCodeNo)
 		}
 		return
 	default: // settings and pings

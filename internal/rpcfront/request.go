@@ -44,12 +44,24 @@ func (c *conn) open(id uint32, fields []headerField, p *profile, ended bool) err
 		c.relay.open(id, fields, ended)
 		return nil
 	}
-	k := &call{Context: p.ctx, conn: c, id: id, method: p.method, fields: fields}
+	k := c.newCall(id, p)
 	if limit > 0 {
 		k.deadline = time.Now().Add(limit)
 	}
+	if k.stream != nil {
+		c.begin(k)
+		return nil
+	}
+	k.fields = fields
 	c.asked[id] = k
 	return nil
+}
+
+func (c *conn) newCall(id uint32, p *profile) *call {
+	if p.method.stream != nil {
+		return newStream(c, id, p)
+	}
+	return &call{Context: p.ctx, conn: c, id: id, method: p.method}
 }
 
 // takeData takes a frame of data, without padding.
@@ -74,7 +86,7 @@ func (c *conn) takeData(id uint32, frame []byte, ended bool) error {
 		c.relay.give(frame)
 		return nil
 	}
-	return c.takeStray(id, len(data))
+	return c.takeOurs(id, data, len(data), ended)
 }
 
 // whole reports whether data is a message, not compressed, and nothing else.
@@ -85,7 +97,7 @@ func whole(data []byte) bool {
 func (c *conn) takePadded(f *http2.DataFrame) error {
 	c.handOver(f.StreamID)
 	if !c.isRelayed(f.StreamID) {
-		return c.takeStray(f.StreamID, int(f.Length))
+		return c.takeOurs(f.StreamID, f.Data(), int(f.Length), f.StreamEnded())
 	}
 	padding := make([]byte, int(f.Length)-len(f.Data())-1)
 	c.relay.frame(func(fr *http2.Framer) error {
@@ -94,25 +106,34 @@ func (c *conn) takePadded(f *http2.DataFrame) error {
 	return nil
 }
 
-// takeStray takes data of a stream that is not read, most likely one that ended meanwhile.
-func (c *conn) takeStray(id uint32, n int) error {
+// takeOurs takes data, of n bytes with its padding, that is not grpc-go's: a stream's, or what nobody reads, most likely
+// of a stream that ended meanwhile.
+func (c *conn) takeOurs(id uint32, data []byte, n int, ended bool) error {
 	c.giveBack(n)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if id%2 == 0 || id > c.lastID {
+	k := c.calls[id]
+	switch {
+	case id%2 == 0 || id > c.lastID:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
-	}
-	if c.calls[id] != nil {
+	case k == nil:
+		return nil
+	case k.stream == nil || k.stream.in.ended:
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeStreamClosed}
+	case n > k.stream.in.window:
+		return http2.StreamError{StreamID: id, Code: http2.ErrCodeFlowControl}
 	}
+	k.stream.take(data, n, ended)
 	return nil
 }
 
-// begin has a call handled that has come whole.
+// begin has a call handled that has come whole, or a stream.
 func (c *conn) begin(k *call) {
-	c.giveBack(prefixBytes + len(*k.request))
-	delete(c.asked, k.id)
-	k.fields = nil
+	if k.request != nil {
+		c.giveBack(prefixBytes + len(*k.request))
+		delete(c.asked, k.id)
+		k.fields = nil
+	}
 	c.mu.Lock()
 	for c.resets > resetsMax && !c.closed {
 		c.changed.Wait()
@@ -125,7 +146,11 @@ func (c *conn) begin(k *call) {
 	c.calls[k.id] = k
 	c.mu.Unlock()
 	k.begin()
-	c.server.workers.do(k)
+	if k.stream != nil {
+		c.server.workers.keep(k.stream)
+	} else {
+		c.server.workers.do(k)
+	}
 }
 
 // handOver gives grpc-go the calls up to a number that have not come whole: it wants streams in their order (F1).
@@ -234,9 +259,13 @@ func (c *conn) expire(k *call) {
 // drop makes a call one that nobody waits for. c.mu is held.
 func (c *conn) drop(k *call) {
 	k.gone = true
+	k.release()
 	delete(c.calls, k.id)
 	if !k.answered {
 		c.resets++
+	}
+	if k.stream != nil {
+		k.stream.dropped()
 	}
 }
 

@@ -15,6 +15,10 @@ type Config struct {
 	Codec encoding.CodecV2
 	// Interceptor is all of the server's unary interceptors; nil when there are none.
 	Interceptor grpc.UnaryServerInterceptor
+	// StreamInterceptor is all of the server's stream interceptors; nil when there are none.
+	StreamInterceptor grpc.StreamServerInterceptor
+	// MaxRecvBytes is the largest message that is received.
+	MaxRecvBytes int
 	// MaxStreams is how many streams may be open on one connection.
 	MaxStreams uint32
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
@@ -41,11 +45,12 @@ type Server struct {
 	}
 }
 
-// method is a unary method.
+// method is a method that is served here.
 type method struct {
-	path    string
-	impl    any
-	handler grpc.MethodHandler
+	path   string
+	impl   any
+	unary  grpc.MethodHandler // nil: the method is a stream
+	stream *grpc.StreamDesc
 }
 
 // New returns a Server with a grpc-go server behind it that has the options.
@@ -62,7 +67,7 @@ func behindOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		// Windows for many and for large messages. They are constant then: otherwise grpc-go would measure round trips,
 		// which are those to this package.
-		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(4 << 20),
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(4 << 10), // it reads from memory
 		grpc.WaitForHandlers(true),
 	}
@@ -73,7 +78,13 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.behind.RegisterService(desc, impl)
 	for _, m := range desc.Methods {
 		path := "/" + desc.ServiceName + "/" + m.MethodName
-		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler}
+		s.methods[path] = &method{path: path, impl: impl, unary: m.Handler}
+	}
+	for i, m := range desc.Streams {
+		if m.ServerStreams && m.ClientStreams { // others take a single request or give a single answer: grpc-go counts
+			path := "/" + desc.ServiceName + "/" + m.StreamName
+			s.methods[path] = &method{path: path, impl: impl, stream: &desc.Streams[i]}
+		}
 	}
 }
 

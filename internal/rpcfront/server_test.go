@@ -188,8 +188,8 @@ func TestStreamsBeyondTheLimitAreRefused(t *testing.T) {
 	<-began
 }
 
-// TestAGracefulEndWaitsForCalls has grpc-go end the connection while a call is under way here.
-func TestAGracefulEndWaitsForCalls(t *testing.T) {
+// TestAGracefulEndWaitsForWhatIsUnderWay has grpc-go end the connection while a call and a stream are under way here.
+func TestAGracefulEndWaitsForWhatIsUnderWay(t *testing.T) {
 	began, finish := make(chan struct{}), make(chan struct{})
 	s := serve(t, config(), &service{handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
 		close(began)
@@ -197,6 +197,7 @@ func TestAGracefulEndWaitsForCalls(t *testing.T) {
 		return &pb.RangeResponse{}, nil
 	}})
 	c := connect(t, s.addr)
+	stream := c.open(headers(watchPath), false)
 	id := c.get(1)
 	<-began
 	go s.behind.GracefulStop()
@@ -210,8 +211,11 @@ func TestAGracefulEndWaitsForCalls(t *testing.T) {
 	c.until(func() bool { return c.gone != "" })
 	ignored := c.get(1)
 	close(finish)
+	c.until(func() bool { return c.ended[id] })
+	c.send(stream, watch(10), true)
 	for c.read() == nil {
 	}
 	require.Contains(t, c.streams[id], "grpc-status: 0")
+	require.Contains(t, c.streams[stream], "grpc-status: 0")
 	require.Empty(t, c.streams[ignored])
 }

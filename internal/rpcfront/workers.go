@@ -34,6 +34,9 @@ func (w *workers) do(j job) {
 	next <- j
 }
 
+// keep has a job done that may last: no worker's stack is kept from others for it.
+func (w *workers) keep(j job) { w.running.Go(j.run) }
+
 func (w *workers) work(j job) {
 	next := make(chan job, 1)
 	for ok := true; ok; j, ok = <-next {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -25,8 +26,9 @@ import (
 type service struct {
 	pb.UnimplementedKVServer
 	pb.UnimplementedWatchServer
-	// handle, if there is one, replaces what Range does.
+	// handle and watch, if there are any, replace what Range and Watch do.
 	handle func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error)
+	watch  func(pb.Watch_WatchServer) error
 }
 
 // Range answers with as many bytes as it is asked for, or with the error that the key names.
@@ -34,37 +36,54 @@ func (s *service) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeRespo
 	if s.handle != nil {
 		return s.handle(ctx, r)
 	}
-	switch string(r.Key) {
-	case "status":
-		return nil, status.Error(codes.FailedPrecondition, "50% of it is missing: größer\n\xff~")
-	case "details":
-		st, err := status.New(codes.ResourceExhausted, "").WithDetails(durationpb.New(time.Second))
-		if err != nil {
-			return nil, err
-		}
-		return nil, st.Err()
-	case "error":
-		return nil, errors.New("plain")
-	case "canceled":
-		return nil, context.Canceled
-	case "nil":
-		return nil, nil
+	if named, err := outcomeOf(r.Key); named {
+		return nil, err
 	}
 	return &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Key: r.Key, Value: make([]byte, r.Limit)}}}, nil
 }
 
-// Watch answers each creation with as many bytes as its start revision says.
+// outcomeOf is what a key names.
+func outcomeOf(key []byte) (named bool, err error) {
+	switch string(key) {
+	case "status":
+		return true, status.Error(codes.FailedPrecondition, "50% of it is missing: größer\n\xff~")
+	case "details":
+		st, err := status.New(codes.ResourceExhausted, "").WithDetails(durationpb.New(time.Second))
+		if err != nil {
+			return true, err
+		}
+		return true, st.Err()
+	case "error":
+		return true, errors.New("plain")
+	case "canceled":
+		return true, context.Canceled
+	case "nil":
+		return true, nil
+	}
+	return false, nil
+}
+
+// Watch answers each creation with as many bytes as its start revision says, and ends as its key does.
 func (s *service) Watch(stream pb.Watch_WatchServer) error {
+	if s.watch != nil {
+		return s.watch(stream)
+	}
 	for {
 		r, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
+			if len(metadata.ValueFromIncomingContext(stream.Context(), "wait")) > 0 {
+				<-stream.Context().Done()
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		size := r.GetCreateRequest().GetStartRevision()
-		if err := stream.Send(&pb.WatchResponse{CancelReason: string(make([]byte, size))}); err != nil {
+		create := r.GetCreateRequest()
+		if named, err := outcomeOf(create.GetKey()); named {
+			return err
+		}
+		if err := stream.Send(&pb.WatchResponse{CancelReason: string(make([]byte, create.GetStartRevision()))}); err != nil {
 			return err
 		}
 	}
@@ -87,7 +106,7 @@ func options() []grpc.ServerOption {
 }
 
 func config() Config {
-	return Config{Codec: encoding.GetCodecV2(proto.Name), MaxStreams: 1 << 20, PingMinTime: pingMinTime}
+	return Config{Codec: encoding.GetCodecV2(proto.Name), MaxRecvBytes: maxRecvBytes, MaxStreams: 1 << 20, PingMinTime: pingMinTime}
 }
 
 func serve(t testing.TB, cfg Config, s *service, opts ...grpc.ServerOption) *served {

@@ -27,7 +27,7 @@ const (
 // that fails, and not for want of the lease, ends the stream.
 func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
-	k := &keepAlives{server: s, ctx: ctx, patience: time.NewTimer(renewalPatience)}
+	k := &keepAlives{server: s, ctx: ctx, out: senderOf(stream), patience: time.NewTimer(renewalPatience)}
 	defer k.work.Wait()
 	defer cancel()
 	defer k.patience.Stop()
@@ -64,6 +64,7 @@ func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error
 type keepAlives struct {
 	server *leaseServer
 	ctx    context.Context
+	out    sender
 	work   sync.WaitGroup // of renewals
 
 	gathered []int64         // leases to be renewed next
@@ -126,11 +127,12 @@ func (k *keepAlives) answer(r renewals, stream pb.Lease_LeaseKeepAliveServer) er
 		return readError(stream.Context(), r.err)
 	}
 	k.server.fill(r.head)
+	defer k.out.Flush()
 	for i, id := range r.leases {
 		if r.ttls[i] > 0 {
 			k.server.leased.renewed.Inc()
 		}
-		if err := stream.Send(&pb.LeaseKeepAliveResponse{Header: r.head, ID: id, TTL: r.ttls[i]}); err != nil {
+		if err := k.out.SendLater(&pb.LeaseKeepAliveResponse{Header: r.head, ID: id, TTL: r.ttls[i]}); err != nil {
 			return err
 		}
 	}

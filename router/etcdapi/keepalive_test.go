@@ -31,8 +31,8 @@ func (s *keepAliveStream) Recv() (*pb.LeaseKeepAliveRequest, error) {
 	return &pb.LeaseKeepAliveRequest{ID: id}, nil
 }
 
-func (s *keepAliveStream) Send(resp *pb.LeaseKeepAliveResponse) error {
-	s.answers = append(s.answers, resp.ID)
+func (s *keepAliveStream) SendMsg(m any) error {
+	s.answers = append(s.answers, m.(*pb.LeaseKeepAliveResponse).ID)
 	return nil
 }
 

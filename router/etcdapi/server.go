@@ -73,8 +73,9 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 // Front returns what a server in front of such a gRPC server needs.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
-		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary,
-		MaxStreams: s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
+		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, StreamInterceptor: s.interceptStream,
+		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
+		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
 	}
 }
 

@@ -95,6 +95,7 @@ type watchStream struct {
 	*Server
 	ctx  context.Context
 	grpc pb.Watch_WatchServer
+	out  sender
 	kick chan struct{} // there is something to do for run
 	room chan struct{} // a token for each answer that waits
 	work sync.WaitGroup
@@ -155,7 +156,7 @@ type watch struct {
 }
 
 func newWatchStream(ctx context.Context, s *Server, stream pb.Watch_WatchServer) *watchStream {
-	ws := &watchStream{Server: s, ctx: ctx, grpc: stream, kick: make(chan struct{}, 1), room: make(chan struct{}, answersMax)}
+	ws := &watchStream{Server: s, ctx: ctx, grpc: stream, out: senderOf(stream), kick: make(chan struct{}, 1), room: make(chan struct{}, answersMax)}
 	ws.progress.found = make(chan shard.Revision, 1)
 	ws.mu.watches = make(map[int64]*watch)
 	s.watching.streams.Inc()

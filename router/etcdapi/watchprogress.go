@@ -95,7 +95,7 @@ func (ws *watchStream) tellProgress() error {
 	rev := p.target
 	p.told = rev
 	p.release()
-	return ws.grpc.Send(&pb.WatchResponse{Header: ws.header(int64(rev)), WatchId: noID})
+	return ws.out.SendLater(&pb.WatchResponse{Header: ws.header(int64(rev)), WatchId: noID})
 }
 
 // announced lists the watches that the client knows.
@@ -211,5 +211,5 @@ func (ws *watchStream) keepPromise(w *watch) error {
 	}
 	rev := min(w.sent, ws.progress.limit())
 	ws.progress.told = max(ws.progress.told, rev)
-	return ws.grpc.Send(&pb.WatchResponse{Header: ws.header(int64(rev)), WatchId: w.id})
+	return ws.out.SendLater(&pb.WatchResponse{Header: ws.header(int64(rev)), WatchId: w.id})
 }

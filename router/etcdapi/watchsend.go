@@ -80,7 +80,9 @@ func (ws *watchStream) step() (worked bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return worked, ws.tellProgress()
+	err = ws.tellProgress()
+	ws.out.Flush()
+	return worked, err
 }
 
 // nextReady takes into turn the watches that have waited longest.
@@ -113,7 +115,7 @@ func (ws *watchStream) reply(a *answer) error {
 	}
 	w := a.created
 	if w == nil {
-		return ws.grpc.Send(a.resp)
+		return ws.out.SendLater(a.resp)
 	}
 	if err := ws.send(w, a.revision, true, nil); err != nil {
 		return err
@@ -217,7 +219,7 @@ func (ws *watchStream) sendEvents(w *watch, events []*mvccpb.Event) error {
 	}
 	resp := &pb.WatchResponse{Header: ws.header(int64(w.sent)), WatchId: w.id, Events: events}
 	for _, part := range fragments(resp, ws.cfg.MaxRequestBytes+messageOverheadBytes) {
-		if err := ws.grpc.Send(part); err != nil {
+		if err := ws.out.SendLater(part); err != nil {
 			return err
 		}
 	}
@@ -230,7 +232,7 @@ func (ws *watchStream) send(w *watch, revision int64, created bool, events mem.B
 		cluster: ws.cluster.ClusterID(), member: ws.cluster.MemberID(), term: ws.cluster.RaftTerm(), revision: revision,
 		id: w.id, created: created, events: events,
 	}
-	err := ws.grpc.SendMsg(&ws.response)
+	err := ws.out.SendLater(&ws.response)
 	ws.response.events = nil // may be large
 	return err
 }
@@ -272,7 +274,7 @@ func (ws *watchStream) ended(w *watch, err error) error {
 		return nil // canceled meanwhile
 	}
 	// As in etcd its ID stays taken, and a cancel of it is answered.
-	return ws.grpc.Send(&pb.WatchResponse{
+	return ws.out.SendLater(&pb.WatchResponse{
 		Header: ws.header(0), WatchId: w.id, Canceled: true, CompactRevision: int64(compacted.Compacted),
 	})
 }

@@ -79,22 +79,48 @@ type watchResponse struct {
 // of them a bool, and the header's own tag and length.
 const frontBytesMax = 5*11 + 2 + 2
 
+// marshaled implements selfMarshaled. The events are shared.
 func (r *watchResponse) marshaled() mem.BufferSlice {
-	front := make([]byte, 0, frontBytesMax)
-	front = protowire.AppendTag(front, 1, protowire.BytesType)
-	front = append(front, 0)
-	at := len(front)
-	front = appendUint(front, 1, r.cluster)
-	front = appendUint(front, 2, r.member)
-	front = appendUint(front, 3, uint64(r.revision))
-	front = appendUint(front, 4, r.term)
-	front[at-1] = byte(len(front) - at) // of one byte: four varints are less than 128
-	front = appendUint(front, 2, uint64(r.id))
-	front = appendUint(front, 3, protowire.EncodeBool(r.created))
+	front := mem.SliceBuffer(r.appendFront(make([]byte, 0, frontBytesMax)))
 	if r.events == nil {
-		return mem.BufferSlice{mem.SliceBuffer(front)}
+		return mem.BufferSlice{front}
 	}
-	return mem.BufferSlice{mem.SliceBuffer(front), r.events}
+	return mem.BufferSlice{front, r.events}
+}
+
+// Size implements rpcfront.Appender.
+func (r *watchResponse) Size() int {
+	n := 2 + r.headerBytes() + uintBytes(uint64(r.id)) + uintBytes(protowire.EncodeBool(r.created))
+	if r.events != nil {
+		n += r.events.Len()
+	}
+	return n
+}
+
+// Append implements rpcfront.Appender.
+func (r *watchResponse) Append(b []byte) []byte {
+	b = r.appendFront(b)
+	if r.events != nil {
+		b = append(b, r.events.ReadOnlyData()...)
+	}
+	return b
+}
+
+func (r *watchResponse) headerBytes() int {
+	return uintBytes(r.cluster) + uintBytes(r.member) + uintBytes(uint64(r.revision)) + uintBytes(r.term)
+}
+
+// appendFront appends what comes before the events. The length of the header is of one byte: four varints are less
+// than 128.
+func (r *watchResponse) appendFront(b []byte) []byte {
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = append(b, byte(r.headerBytes()))
+	b = appendUint(b, 1, r.cluster)
+	b = appendUint(b, 2, r.member)
+	b = appendUint(b, 3, uint64(r.revision))
+	b = appendUint(b, 4, r.term)
+	b = appendUint(b, 2, uint64(r.id))
+	return appendUint(b, 3, protowire.EncodeBool(r.created))
 }
 
 // encodeEvents marshals events as they stand in a WatchResponse.

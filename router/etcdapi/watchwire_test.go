@@ -50,6 +50,8 @@ func TestResponsesAreMarshalledAsProtobufDoes(t *testing.T) {
 		got, err := c.Marshal(r)
 		require.NoError(t, err)
 		require.Equal(t, want, got.Materialize())
+		require.Len(t, want, r.Size())
+		require.Equal(t, want, r.Append(nil))
 
 		want, err = proto.MarshalOptions{Deterministic: true}.Marshal(&pb.WatchResponse{Header: header, WatchId: id, Created: true})
 		require.NoError(t, err)
@@ -58,6 +60,8 @@ func TestResponsesAreMarshalledAsProtobufDoes(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, got.Materialize())
 		require.LessOrEqual(t, got.Len(), frontBytesMax)
+		require.Len(t, want, r.Size())
+		require.Equal(t, want, r.Append(nil))
 	}
 }
 

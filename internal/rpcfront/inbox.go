@@ -1,0 +1,152 @@
+package rpcfront
+
+import (
+	"encoding/binary"
+	"io"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+// streamWindow is how much a client may send on a stream before any of it is received, grpc-go's and ours. A larger message
+// gets as much as it needs.
+const streamWindow = 1 << 20
+
+// inbox is what came on a stream and was not received yet.
+type inbox struct {
+	buf    *[]byte // from Server.requests; nil: nothing
+	at     int     // received up to here
+	window int     // what the client may still send
+	ended  bool    // the client sends no more
+}
+
+// take takes data of n bytes with its padding. conn.mu is held.
+func (s *Stream) take(data []byte, n int, ended bool) {
+	in := &s.in
+	in.window -= n
+	in.ended = ended
+	if len(data) > 0 {
+		if in.buf == nil {
+			in.buf = s.call.conn.server.requests.get()
+		}
+		*in.buf = append(*in.buf, data...)
+	}
+	s.changed.Broadcast()
+}
+
+// dropped lets go of what nobody will receive. conn.mu is held.
+func (s *Stream) dropped() {
+	if s.in.buf != nil {
+		s.call.conn.server.requests.put(s.in.buf)
+		s.in.buf, s.in.at = nil, 0
+	}
+	s.changed.Broadcast()
+}
+
+// receive waits for the next message. Errors are grpc-go's.
+func (s *Stream) receive(m any) error {
+	server := s.call.conn.server
+	buf, err := s.next()
+	if err != nil {
+		return err
+	}
+	defer server.requests.put(buf)
+	if err := server.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer((*buf)[prefixBytes:])}, m); err != nil {
+		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
+	}
+	return nil
+}
+
+// next waits for the next message and returns it with its prefix.
+func (s *Stream) next() (*[]byte, error) {
+	c := s.call.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if s.over() {
+			return nil, s.lost()
+		}
+		n, err := s.in.first(c.server.cfg.MaxRecvBytes)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 && n <= s.in.unread() {
+			buf := s.in.pop(n, &c.server.requests)
+			s.widen(0)
+			return buf, checkFormat((*buf)[0])
+		}
+		s.widen(n)
+		s.changed.Wait()
+	}
+}
+
+// unread is how many bytes there are.
+func (in *inbox) unread() int {
+	if in.buf == nil {
+		return 0
+	}
+	return len(*in.buf) - in.at
+}
+
+// first returns the size of the first message, with its prefix; 0 when that is not known yet. The message may not be there
+// yet.
+func (in *inbox) first(bytesMax int) (int, error) {
+	unread, n := in.unread(), 0
+	if unread >= prefixBytes {
+		size := binary.BigEndian.Uint32((*in.buf)[in.at+1:])
+		if int64(size) > int64(bytesMax) {
+			return 0, status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, bytesMax)
+		}
+		n = prefixBytes + int(size)
+	}
+	switch {
+	case !in.ended || n > 0 && n <= unread:
+		return n, nil
+	case unread == 0:
+		return 0, io.EOF
+	default:
+		return 0, status.Error(codes.Internal, io.ErrUnexpectedEOF.Error())
+	}
+}
+
+// pop takes out the first n bytes. Nearly always that is all there is.
+func (in *inbox) pop(n int, free *buffers) *[]byte {
+	buf := in.buf
+	if in.at == 0 && n == len(*buf) {
+		in.buf = nil
+		return buf
+	}
+	msg := free.get()
+	*msg = append(*msg, (*buf)[in.at:in.at+n]...)
+	if in.at += n; in.at == len(*buf) {
+		free.put(buf)
+		in.buf, in.at = nil, 0
+	}
+	return msg
+}
+
+// widen lets the client send more: so much that streamWindow is unread at most, or the message of n bytes that is waited
+// for (F6). It tells when that is a good part of the window, or when the message could not come otherwise.
+func (s *Stream) widen(n int) {
+	in, c := &s.in, s.call.conn
+	by := max(streamWindow, n) - in.unread() - in.window
+	if in.ended || by < streamWindow/4 && n <= in.unread()+in.window {
+		return
+	}
+	in.window += by
+	c.out.control(func(fr *http2.Framer) error { return fr.WriteWindowUpdate(s.call.id, uint32(by)) })
+	c.kickHeld()
+}
+
+func checkFormat(compressed byte) error {
+	switch compressed {
+	case 0:
+		return nil
+	case 1:
+		return status.Error(codes.Internal, "grpc: compressed flag set with identity or empty encoding")
+	default:
+		return status.Errorf(codes.Internal, "grpc: received unexpected payload format %d", compressed)
+	}
+}
