@@ -27,7 +27,6 @@ type call struct {
 		err   error
 		done  chan struct{} // nil: nobody has asked for it
 		after []*func()
-		timer *time.Timer
 	}
 
 	// Guarded by conn.mu once the call has begun, the reader's before.
@@ -89,19 +88,6 @@ func encode(s *Server, resp any) (mem.BufferSlice, error) {
 	return msg, nil
 }
 
-// begin starts the time that the call may take.
-func (k *call) begin() {
-	if k.deadline.IsZero() {
-		return
-	}
-	k.over.Lock()
-	defer k.over.Unlock()
-	k.over.timer = time.AfterFunc(time.Until(k.deadline), func() {
-		k.finish(context.DeadlineExceeded)
-		k.conn.expire(k)
-	})
-}
-
 // finish ends the context, the first time that it is called.
 func (k *call) finish(err error) {
 	k.over.Lock()
@@ -110,9 +96,6 @@ func (k *call) finish(err error) {
 		return
 	}
 	k.over.err = err
-	if k.over.timer != nil {
-		k.over.timer.Stop()
-	}
 	if k.over.done != nil {
 		close(k.over.done)
 	}
