@@ -28,7 +28,6 @@ type call struct {
 		err   error
 		done  chan struct{} // nil: nobody has asked for it
 		after []*func()
-		timer *time.Timer
 		// started is to be abandoned then; nil: nothing, or it is answered.
 		started Started
 	}
@@ -138,19 +137,6 @@ func encode(s *Server, resp any) (mem.BufferSlice, error) {
 	return msg, nil
 }
 
-// begin starts the time that the call may take.
-func (k *call) begin() {
-	if k.deadline.IsZero() {
-		return
-	}
-	k.over.Lock()
-	defer k.over.Unlock()
-	k.over.timer = time.AfterFunc(time.Until(k.deadline), func() {
-		k.finish(context.DeadlineExceeded)
-		k.conn.expire(k)
-	})
-}
-
 // finish ends the context, the first time that it is called.
 func (k *call) finish(err error) {
 	if started := k.end(err); started != nil {
@@ -166,9 +152,6 @@ func (k *call) end(err error) Started {
 		return nil
 	}
 	k.over.err = err
-	if k.over.timer != nil {
-		k.over.timer.Stop()
-	}
 	if k.over.done != nil {
 		close(k.over.done)
 	}

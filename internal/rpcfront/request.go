@@ -14,8 +14,7 @@ import (
 
 func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	if f.Truncated {
-		// As grpc-go does.
-		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFrameSize}
+		return errTruncated(f.StreamID)
 	}
 	return c.open(f.StreamID, f.Fields, c.profileOf(f.Fields), f.StreamEnded())
 }
@@ -144,8 +143,8 @@ func (c *conn) begin(k *call) {
 	}
 	k.window += c.out.streamWindow
 	c.calls[k.id] = k
+	c.deadlines.add(k)
 	c.mu.Unlock()
-	k.begin()
 	switch {
 	case k.stream != nil:
 		c.server.workers.Keep(k.stream)
@@ -240,20 +239,6 @@ func (c *conn) forget(id uint32, code http2.ErrCode) {
 	}
 	if k != nil {
 		k.finish(context.Canceled) // F5
-	}
-}
-
-// expire resets a call that has passed its deadline, as grpc-go does.
-func (c *conn) expire(k *call) {
-	c.mu.Lock()
-	late := !k.gone && !c.closed
-	if late {
-		c.drop(k)
-		c.out.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(k.id, http2.ErrCodeCancel) })
-	}
-	c.mu.Unlock()
-	if late {
-		c.kick()
 	}
 }
 
