@@ -232,6 +232,44 @@ func TestCloseIsWrittenOnce(t *testing.T) {
 	require.Equal(t, floor, n.replica.View().Floor)
 }
 
+// A close for which the leader's word is enough is promised, as of an entry of the log, and
+// not written; feeds heed it, reads do not.
+func TestClosesArePromised(t *testing.T) {
+	n := newNode(t)
+	promise := func(floor shard.Revision) *router.Reply {
+		t.Helper()
+		done := make(chan *router.Reply, 1)
+		cmd := &shardpb.Command{Kind: shardpb.Kind_CLOSE, Epoch: testEpoch, Revision: int64(floor)}
+		n.Write(&router.Request{Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Promise: true}, func(reply *router.Reply, err error) {
+			require.NoError(t, err)
+			done <- reply
+		})
+		return <-done
+	}
+	first := n.put("k") + 1000
+	promise(first) // reserves
+	applied := n.replica.View().Applied
+	require.Equal(t, applied, promise(first+1000).Index)
+	require.Equal(t, applied, n.replica.View().Applied)
+	require.Less(t, n.replica.View().Floor, first+1000)
+	var notClosed *shard.NotClosedError
+	_, err := n.read(func(r *router.Request) { r.At = first + 1000 })
+	require.ErrorAs(t, err, &notClosed)
+
+	ready := make(chan struct{}, 8)
+	feed, err := n.Subscribe(router.Subscription{Shard: testShard, Epoch: testEpoch, Span: shard.Span{Start: []byte("b"), End: []byte("y")}, From: first + 1}, func() { ready <- struct{}{} })
+	require.NoError(t, err)
+	defer feed.Close()
+	feed.Await(first + 1000)
+	require.NoError(t, n.Heed(t.Context(), testShard, first+1000, applied))
+	<-ready
+	got, err := feed.Poll(1)
+	require.NoError(t, err)
+	require.Equal(t, first+1000, got.Through)
+	var none *shard.NoReplicaError
+	require.ErrorAs(t, n.Heed(t.Context(), 99, first, applied), &none)
+}
+
 func TestReadsAtARevision(t *testing.T) {
 	n := newNode(t)
 	first := n.put("k1")

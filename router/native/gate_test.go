@@ -230,7 +230,7 @@ func TestCommandsAreMadeAnew(t *testing.T) {
 	put.Command.Child = &shardpb.Descriptor{ShardId: 3}
 	put.Command.Stamp, put.Command.Revision, put.Grows = 1<<50, 1<<50, false
 	del := write(shardpb.Kind_DELETE_RANGE, body(t, &pb.DeleteRangeRequest{Key: []byte("k")}))
-	del.Grows = true
+	del.Grows, del.Promise = true, true
 	replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{put, del}})
 	require.NoError(t, err)
 	require.Equal(t, routerpb.Code_OK, replies[0].Code)
@@ -238,6 +238,7 @@ func TestCommandsAreMadeAnew(t *testing.T) {
 	require.True(t, proto.Equal(&shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 1, Body: put.Command.Body}, got[0].Command), "%v", got[0].Command)
 	require.True(t, got[0].Grows, "whether there is space is not for the client to say")
 	require.False(t, got[1].Grows)
+	require.False(t, got[1].Promise)
 }
 
 // V2: revisions from the future are not believed, those of now are.

@@ -66,6 +66,7 @@ func TestCodecCopies(t *testing.T) {
 func TestRequestsRoundTrip(t *testing.T) {
 	for _, req := range []*router.Request{
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_WRITE, Grows: true, Command: &shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 3, Body: []byte("b")}},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_WRITE, Promise: true, Command: &shardpb.Command{Kind: shardpb.Kind_CLOSE, Epoch: 3, Revision: 7}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_RANGE, Message: &pb.RangeRequest{Key: []byte("k")}, At: 9, Closed: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_FETCH, Message: &pb.RangeRequest{Key: []byte("k")}, Serializable: true, Limit: 5, NoCount: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_TXN, Message: &pb.TxnRequest{}},
