@@ -36,4 +36,7 @@
 //	    a goroutine of its own, one replica at a time, in steps as those of P6.
 //	P11 Nobody stands for election early (Campaign) in a group that some member knows a
 //	    leader of.
+//	P12 A batch starts as soon as the last one of its shard is done. Only while the machine's
+//	    processors are short it waits for the next common moment, which is near, unless it
+//	    is full; never for another shard.
 package replica

@@ -55,6 +55,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		tempo: h.tempo, full: make(chan struct{}, 1),
 	}
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.barrier = barrier{group: h.barriers, shardID: id}
