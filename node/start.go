@@ -184,7 +184,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
-		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate,
+		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: new(processors).busy,
 		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {

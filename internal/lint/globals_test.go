@@ -24,6 +24,8 @@ func admitted() map[string]string {
 		"shard/replica.entrySliceSize":          "dragonboat's",
 		"shard/replica.minEntrySliceSize":       "dragonboat's",
 		"shard/replica.pendingProposalShards":   "dragonboat's",
+		"shard/replica.streamConnections":       "dragonboat's",
+		"shard/replica.sendQueueLen":            "dragonboat's",
 		"shard/replica.nodeReloadInterval":      "dragonboat's",
 		"shard/replica.streamConnections":       "dragonboat's",
 	}

@@ -14,4 +14,7 @@
 //	X4  A peer that is back, after a restart or a cut network, is sent messages within
 //	    about two seconds: a receiver says every second that it is there, and a
 //	    connection on which it does not is given up and dialled anew.
+//	X5  Of Raft's messages none is kept back but an acknowledgement that repeats the last one
+//	    to the same replica, in the same term and on the same connection, within a tenth of
+//	    a second.
 package raftnet

@@ -30,7 +30,10 @@ type line struct {
 	target    string
 
 	conn  *connection   // nil while there is none
+	acks  acks          // that were sent on conn
 	ended chan struct{} // closed when the peer has ended conn or gone silent
+	// kept is the memory of what is sent of a batch.
+	kept []raftpb.Message
 	// No attempt is made before redial; pause is what the next failure adds.
 	redial time.Time
 	pause  time.Duration
@@ -41,6 +44,12 @@ func (l *line) SendMessageBatch(batch raftpb.MessageBatch) error {
 	if !l.connected() {
 		return nil
 	}
+	l.kept = l.acks.news(l.kept[:0], batch.Requests, time.Now())
+	defer clear(l.kept)
+	if len(l.kept) == 0 {
+		return nil
+	}
+	batch.Requests = l.kept
 	if err := l.conn.send(kindMessages, batch.Size(), batch.MarshalTo); err != nil {
 		l.lost(err)
 	}
@@ -73,7 +82,7 @@ func (l *line) connected() bool {
 		l.lost(err)
 		return false
 	}
-	l.conn, l.ended, l.pause = conn, make(chan struct{}), 0
+	l.conn, l.acks, l.ended, l.pause = conn, make(acks), make(chan struct{}), 0
 	ended := l.ended
 	l.transport.work.Go(func() {
 		defer close(ended)

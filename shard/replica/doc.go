@@ -39,4 +39,7 @@
 //	P12 What was promised, not to mint up to some revision, is kept whoever leads next: it
 //	    lies in a reservation (shard.R5), this proposer stamps above it from then on, and when
 //	    it was given no batch was under way, or given up on, that could still mint it.
+//	P13 A batch starts as soon as the last one of its shard is done. Only while the machine's
+//	    processors are short it waits for the next common moment, which is near, unless it
+//	    is full; never for another shard.
 package replica

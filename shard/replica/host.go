@@ -35,6 +35,9 @@ type HostConfig struct {
 	// Clock measures leases. Only the differences of its readings count, and they must be
 	// monotonic. Default: the machine's.
 	Clock clock.Clock
+	// Busy tells which part of the machine's processor time was in use since it was last asked. It
+	// is for one caller at a time. Default: none, so that batches never wait for others.
+	Busy func() float64
 	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
 	// replicas that join or were away for long, over all of them. 0 is no bound.
 	SnapshotRate int64
@@ -53,6 +56,7 @@ type Host struct {
 	collector *collector
 	summing   *summing
 	pace      pace
+	tempo     *tempo
 
 	// updates counts the batches that replicas have applied.
 	updates atomic.Uint64
@@ -81,7 +85,10 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
+	if cfg.Busy == nil {
+		cfg.Busy = func() float64 { return 0 }
+	}
+	h := &Host{cfg: cfg, tempo: newTempo(cfg.Busy), changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
 	h.collector = newCollector(h)
 	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {

@@ -10,6 +10,7 @@ import (
 type Metrics struct {
 	proposals     prometheus.Histogram
 	batchCommands prometheus.Histogram
+	held          prometheus.Counter
 	barrierReads  prometheus.Histogram
 	leaderChanges prometheus.Counter
 	watches       *watch.Metrics
@@ -47,6 +48,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Commands per log entry. It grows with load; near 1 under load means too many shards for the traffic.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
+		held: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_proposals_held_total",
+			Help: "Batches that waited up to 40 ms for more commands because the machine had no processor left. Rising for long: the node needs more processors, or fewer shards that lead.",
+		}),
 		barrierReads: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "flotilla_shard_barrier_reads",
 			Help:    "Linearizable reads served by one ReadIndex round.",
@@ -77,7 +82,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "flotilla_shard_checksum_bytes_total",
 		Help: "Bytes of keys and values that this node has read to compare its replicas with the others'. It costs a tenth of a processor at most; --corrupt-check-time says how often.",
 	})
-	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
 	m.registerCollection(reg)
 	return m
 }

@@ -43,7 +43,7 @@ type pending struct {
 
 // proposer turns commands into log entries. Everything that waits goes into the
 // next entry while the last is in flight, so that entries grow with load and a lone
-// command never lingers.
+// command never lingers; only when the machine has no processor left does it wait for others (tempo).
 type proposer struct {
 	nh      *dragonboat.NodeHost // immutable, like all up to mu
 	shardID shard.ID
@@ -70,6 +70,9 @@ type proposer struct {
 	overdue *time.Timer
 	// promises bind what is stamped here.
 	promises promises
+	tempo    *tempo
+	// full receives when as much waits as goes into a batch.
+	full chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -91,9 +94,15 @@ func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 	}
 	p.mu.queue = append(p.mu.queue, pending{cmd, done})
 	p.mu.queued += len(cmd.Body)
-	start := !p.mu.running
+	start, full := !p.mu.running, len(p.mu.queue) == batchCommandsMax
 	p.mu.running = true
 	p.mu.Unlock()
+	if full {
+		select {
+		case p.full <- struct{}{}:
+		default:
+		}
+	}
 	if start {
 		go p.drain()
 	}
@@ -102,17 +111,43 @@ func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 // drain proposes batch after batch until nothing waits.
 func (p *proposer) drain() {
 	for more := true; more; {
+		p.pause()
 		p.turn <- struct{}{}
 		var batch []pending
 		if batch, more = p.next(); more {
 			if p.knobs != (Knobs{}) {
 				batch = p.sabotage(batch)
 			}
+			p.tempo.took(len(batch))
 			p.meter.wrote(batch)
 			p.round(p.launch(batch), batch)
 		}
 		<-p.turn
 	}
+}
+
+// pause returns when the next batch may start (P13).
+func (p *proposer) pause() {
+	wait := p.tempo.wait(time.Now())
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	p.metrics.held.Inc()
+	for !p.isFull() {
+		select {
+		case <-timer.C:
+			return
+		case <-p.full: // or was, before the last batch
+		}
+	}
+}
+
+func (p *proposer) isFull() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.queue) >= batchCommandsMax
 }
 
 // next takes what goes into one log entry; more is false when nothing waits, and then

@@ -59,6 +59,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, ticks: h.barriers.ticks, began: &r.began, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
+		tempo: h.tempo, full: make(chan struct{}, 1),
 	}
 	r.proposer.overdue.Stop()
 	r.proposer.mu.flights = make(map[uint64][]pending)

@@ -1,0 +1,114 @@
+package replica
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// tempoWindow is how long the load is looked at before batches start at other distances:
+	// long enough to have several in it at the longest.
+	tempoWindow = 500 * time.Millisecond
+	// spacingMin and spacingMax are the distances between the moments at which batches start.
+	// More than the longest would be felt by those who wait: a write on a machine without a
+	// free processor takes some 60 ms.
+	spacingMin, spacingMax = 10 * time.Millisecond, 40 * time.Millisecond
+	// Processors are short when more than processorsShort of their time is in use, and not any
+	// more below processorsFree.
+	processorsShort, processorsFree = 0.9, 0.8
+	// worthwhile is how many commands a second a node proposes at least when its batches are
+	// worth saving.
+	worthwhile = 1000
+	// A distance at which a node proposes less than slower times what it did without is given
+	// up, and none is tried for giveUpMin windows, then for longer each time. What it did without
+	// is forgotten in rateMemory windows: others may come and go.
+	slower               = 0.75
+	giveUpMin, giveUpMax = 4, 64
+	rateMemory           = 32
+)
+
+// tempo decides when batches start: at once, as long as there are processors for it. When
+// they are short, a batch costs more of them than it saves time, because what waits for a
+// processor elsewhere would have been company. Then all shards of a node start theirs at
+// common moments, so that they are fewer, larger, and share writes and wake-ups. The moments
+// are those of the wall clock, so nodes share them too, if their clocks agree; nothing
+// rests on it, and no shard waits for another one.
+//
+// With few clients, waiting has no company to gain: they only ask less. So it watches how
+// much is asked, and gives a distance up at which that is less.
+type tempo struct {
+	// busy returns which part of the machine's processor time was in use since it was last asked.
+	busy  func() float64
+	began time.Time
+
+	commands atomic.Uint64 // in batches that were taken
+	spacing  atomic.Int64  // nanoseconds between moments; 0: batches start at once
+	due      atomic.Int64  // nanoseconds after began: when to look at the load again
+
+	mu struct {
+		sync.Mutex
+		judged   time.Time
+		commands uint64  // when judged
+		rate     float64 // commands a second, of the last windows together
+		free     float64 // what it was when batches started at once
+		pause    int     // windows until a distance may be tried
+		giveUp   int     // the next pause
+	}
+}
+
+func newTempo(busy func() float64) *tempo {
+	t := &tempo{busy: busy, began: time.Now()}
+	t.mu.judged, t.mu.giveUp = t.began, giveUpMin
+	return t
+}
+
+// wait returns how long a batch that could start now should wait.
+func (t *tempo) wait(now time.Time) time.Duration {
+	if at := int64(now.Sub(t.began)); at >= t.due.Load() && t.mu.TryLock() {
+		t.judge(now)
+		t.due.Store(at + int64(tempoWindow))
+		t.mu.Unlock()
+	}
+	if s := t.spacing.Load(); s > 0 {
+		return time.Duration(s - now.UnixNano()%s)
+	}
+	return 0
+}
+
+// took counts the commands of a batch.
+func (t *tempo) took(n int) { t.commands.Add(uint64(n)) }
+
+// judge sets the distance by what happened since it was last called. mu is held.
+func (t *tempo) judge(now time.Time) {
+	commands, busy := t.commands.Load(), t.busy()
+	rate := float64(commands-t.mu.commands) / max(now.Sub(t.mu.judged), tempoWindow).Seconds()
+	t.mu.commands, t.mu.judged = commands, now
+	spacing := time.Duration(t.spacing.Load())
+	if spacing == 0 {
+		t.mu.rate, t.mu.free = rate, rate
+	} else {
+		t.mu.rate = (t.mu.rate + rate) / 2
+		t.mu.free += (t.mu.rate - t.mu.free) / rateMemory
+	}
+	switch {
+	case rate < worthwhile:
+		spacing = 0
+		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
+	case spacing > 0 && t.mu.rate < slower*t.mu.free:
+		spacing = 0
+		t.mu.pause, t.mu.giveUp = t.mu.giveUp, min(2*t.mu.giveUp, giveUpMax)
+	case busy < processorsFree:
+		if spacing /= 2; spacing < spacingMin {
+			spacing = 0
+		}
+	case busy < processorsShort:
+	case t.mu.pause > 0:
+		t.mu.pause--
+	case spacing < spacingMax:
+		spacing = max(2*spacing, spacingMin)
+	default:
+		t.mu.giveUp = giveUpMin
+	}
+	t.spacing.Store(int64(spacing))
+}

@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/bubble"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// tempoLoad is a machine and those who ask it, as a tempo sees them.
+type tempoLoad struct {
+	tempo *tempo
+	busy  float64
+}
+
+func newTempoLoad() *tempoLoad {
+	l := &tempoLoad{}
+	l.tempo = newTempo(func() float64 { return l.busy })
+	return l
+}
+
+// window has so many commands a second proposed for the time between two looks, and returns
+// the distance of the moments then.
+func (l *tempoLoad) window(rate float64) time.Duration {
+	l.tempo.took(int(rate * tempoWindow.Seconds()))
+	bubble.Pass(tempoWindow)
+	l.tempo.wait(time.Now())
+	return time.Duration(l.tempo.spacing.Load())
+}
+
+// windows are several.
+func (l *tempoLoad) windows(n int, rate float64) (spacing time.Duration) {
+	for range n {
+		spacing = l.window(rate)
+	}
+	return spacing
+}
+
+// While there is a free processor nothing waits, however much is asked.
+func TestTempoOfAFreeMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 0.85
+		require.Zero(t, l.windows(100, 50_000))
+		require.Zero(t, l.tempo.wait(time.Now()))
+	})
+}
+
+// What a busy machine proposes now and then does not wait: others keep it busy.
+func TestTempoOfFewWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		require.Zero(t, l.windows(100, worthwhile-100))
+	})
+}
+
+// Batches are moved apart while processors are short, up to a bound, and together again when
+// they are free or nothing is asked any more.
+func TestTempoFollowsTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 0.95
+		require.Zero(t, l.window(0))
+		require.Zero(t, l.window(3000), "a window in which it has begun")
+		require.Equal(t, spacingMin, l.window(5000))
+		require.Equal(t, 2*spacingMin, l.window(5500))
+		require.Equal(t, spacingMax, l.windows(10, 6000))
+		l.busy = 0.85
+		require.Equal(t, spacingMax, l.windows(10, 6000), "neither short nor free")
+		l.busy = 0.7
+		require.Equal(t, spacingMax/2, l.window(5000))
+		require.Zero(t, l.windows(10, 5000))
+
+		l.busy = 1
+		require.Equal(t, spacingMax, l.windows(10, 5000))
+		bubble.Pass(time.Hour) // nobody asks, so nobody looks
+		require.Zero(t, l.tempo.wait(time.Now()), "the first write after a pause")
+	})
+}
+
+// Clients who ask less because they have to wait are not made to: the distance is given up,
+// and tried again after a pause that grows.
+func TestTempoOfFewClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		waited, last := 0, 0
+		for i := range 1000 {
+			rate := 5000.0
+			if l.tempo.spacing.Load() > 0 {
+				rate, last = 2000, i
+				waited++
+			}
+			l.window(rate)
+		}
+		require.Greater(t, waited, 3)
+		require.Less(t, waited, 25)
+		require.Greater(t, last, 900, "it is still tried")
+	})
+}
+
+// All proposers wait for the same moments.
+func TestTempoHasCommonMoments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		l.windows(10, 5000)
+		moment := time.Now().Add(l.tempo.wait(time.Now()))
+		for range 7 {
+			bubble.Pass(5 * time.Millisecond)
+			require.Equal(t, moment, time.Now().Add(l.tempo.wait(time.Now())))
+		}
+	})
+}
+
+// A batch starts at the next moment, or when it is full (P13).
+func TestBatchWaitsForTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		p := &proposer{tempo: l.tempo, metrics: NewMetrics(prometheus.NewRegistry()), full: make(chan struct{}, 1)}
+		paused := func() time.Duration {
+			began := time.Now()
+			p.pause()
+			return time.Since(began)
+		}
+		enqueue := func(n int) {
+			p.mu.running = true // nobody drains
+			for range n {
+				p.submit(&shardpb.Command{}, func(shard.Result) {})
+			}
+		}
+		enqueue(1)
+		require.Zero(t, paused())
+		l.busy = 1
+		l.windows(10, 5000)
+		require.LessOrEqual(t, paused(), spacingMax)
+		require.Equal(t, spacingMax, paused(), "from one moment to the next")
+
+		time.AfterFunc(time.Millisecond, func() { enqueue(batchCommandsMax) })
+		require.Equal(t, time.Millisecond, paused())
+		require.Zero(t, paused(), "still full")
+		p.mu.queue = p.mu.queue[:1]
+		require.NotZero(t, paused())
+		p.full <- struct{}{} // of a batch that has gone
+		require.Equal(t, spacingMax, paused())
+	})
+}
