@@ -74,13 +74,18 @@ func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
 }
 
 // routed stands for the node's router.
-type routed struct{}
+type routed struct {
+	wait chan struct{} // puts wait for it to be closed; nil: for nothing
+}
 
-func (routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+func (r *routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	if r.wait != nil {
+		<-r.wait
+	}
 	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: 1000 + req.Lease}}, nil
 }
 
-func (routed) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
+func (*routed) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
 	return nil, shard.ErrLeaseNotFound
 }
 
@@ -91,20 +96,44 @@ func (c still) Now() time.Time { return c.now }
 
 type harness struct {
 	replicas *replicas
+	routed   *routed
 	seen     *hlc.Hybrid
 	clock    still
 	room     *admission.Room
 	conn     *grpc.ClientConn
-	table    *placement.Map
+
+	mu      sync.Mutex
+	table   *placement.State
+	changed chan struct{}
+}
+
+// newest is the table, and what is closed when it is no longer that.
+func (h *harness) newest() (*placement.Map, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.table.Map(), h.changed
+}
+
+// change applies a command to the table.
+func (h *harness) change(t *testing.T, c *placementpb.Command) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	require.NoError(t, placement.ResultError(h.table.Apply(c)))
+	close(h.changed)
+	h.changed = make(chan struct{})
 }
 
 func serve(t *testing.T) *harness {
-	h := &harness{replicas: &replicas{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, table: table(t), room: admission.NewRoom(nil)}
+	h := &harness{
+		replicas: &replicas{}, routed: &routed{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, room: admission.NewRoom(nil),
+		table: table(t), changed: make(chan struct{}),
+	}
 	h.seen = hlc.NewHybrid(h.clock)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
 	native.New(native.Config{
-		Room: h.room, Executor: h.replicas, Publisher: h.replicas, Router: routed{}, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
-		Table: func() (*placement.Map, <-chan struct{}) { return h.table, nil },
+		Room: h.room, Executor: h.replicas, Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
+		Table: h.newest,
 	}).Register(server)
 	listener := bufconn.Listen(1 << 20)
 	var served sync.WaitGroup
@@ -121,13 +150,14 @@ func serve(t *testing.T) *harness {
 	return h
 }
 
-func table(t *testing.T) *placement.Map {
+func table(t *testing.T) *placement.State {
 	state := placement.NewState()
-	c := &placementpb.InitCluster{ClusterId: 9, ReplicationFactor: 1, Nodes: []*placementpb.Node{
-		{NodeId: 1, Name: "n1", PeerAddr: "127.0.0.1:1", Incarnation: []byte("secret"), ClientUrls: []string{"http://127.0.0.1:2"}},
+	meta := &shard.Descriptor{Replicas: []shard.Replica{{ID: 1, Node: 1}}, NextReplicaID: 2, PreferredNode: 1}
+	c := &placementpb.InitCluster{ClusterId: 9, ReplicationFactor: 1, Meta: meta.Proto(), Nodes: []*placementpb.Node{
+		{NodeId: 1, Name: "n1", PeerAddr: "127.0.0.1:1", AdminAddr: "127.0.0.1:3", Incarnation: []byte("secret"), ClientUrls: []string{"http://127.0.0.1:2"}},
 	}}
 	require.NoError(t, placement.ResultError(state.Apply(&placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: c}})))
-	return state.Map()
+	return state
 }
 
 // exchange sends one frame and returns the replies, by request.
@@ -315,6 +345,34 @@ func TestStreamsAreBounded(t *testing.T) {
 	require.Len(t, h.replicas.all(), most+1, "the read too")
 }
 
+// V3: a write that the node's router carries out is under way until that answers.
+func TestRoutedWritesAreBounded(t *testing.T) {
+	h := serve(t)
+	h.routed.wait = make(chan struct{})
+	defer close(h.routed.wait)
+	h.replicas.write = func(_ *router.Request, done func(*router.Reply, error)) {
+		done(nil, &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := routerpb.NewNativeClient(h.conn).Exchange(ctx, grpc.ForceCodecV2(peer.Codec()))
+	require.NoError(t, err)
+	const most, each = 8192, 512
+	put := body(t, &pb.PutRequest{Key: []byte("k"), Lease: 5})
+	for sent := 0; sent < most+1; {
+		frame := &routerpb.Frame{}
+		for ; len(frame.Requests) < each && sent < most+1; sent++ {
+			r := write(shardpb.Kind_PUT, put)
+			r.Id = uint64(sent)
+			frame.Requests = append(frame.Requests, r)
+		}
+		require.NoError(t, stream.Send(frame))
+	}
+	in, err := stream.Recv()
+	require.NoError(t, err)
+	require.Equal(t, []any{uint64(most), routerpb.Code_OVERLOADED}, []any{in.Replies[0].Id, in.Replies[0].Code})
+}
+
 // V3: a node that has no room refuses, but for what reads and leases wait for; what was
 // answered, however, has left.
 func TestNodesAreBounded(t *testing.T) {
@@ -387,12 +445,32 @@ func TestFollowShards(t *testing.T) {
 		return u
 	}
 	whole := follow(&routerpb.FollowShardsRequest{})
-	require.True(t, whole.Whole)
-	require.Equal(t, uint64(9), whole.ClusterId)
-	require.Len(t, whole.Shards, 1)
-	require.Equal(t, []string{"http://127.0.0.1:2"}, whole.Nodes[0].ClientUrls)
-	require.NotContains(t, string(body(t, whole)), "secret")
+	first, _ := h.newest()
+	want := &routerpb.ShardsUpdate{
+		Version: first.Version(), ClusterId: 9, Whole: true, Shards: []*shardpb.Descriptor{first.Shard(2).Proto()},
+		Nodes: []*routerpb.NodeAddress{{NodeId: 1, ClientUrls: []string{"http://127.0.0.1:2"}}},
+	}
+	require.True(t, proto.Equal(want, whole), "%v", whole)
 	require.True(t, proto.Equal(whole, follow(&routerpb.FollowShardsRequest{Version: 100, ClusterId: 4})), "the version of another cluster means nothing")
+
+	stream, err := routerpb.NewNativeClient(h.conn).FollowShards(ctx, &routerpb.FollowShardsRequest{Version: whole.Version, ClusterId: 9})
+	require.NoError(t, err)
+	next := func(nodes ...*routerpb.NodeAddress) {
+		t.Helper()
+		u, err := stream.Recv()
+		require.NoError(t, err)
+		now, _ := h.newest()
+		want := &routerpb.ShardsUpdate{Version: now.Version(), ClusterId: 9, Nodes: nodes}
+		require.True(t, proto.Equal(want, u), "%v", u)
+	}
+	h.change(t, &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{Node: &placementpb.Node{
+		Name: "n2", PeerAddr: "127.0.0.1:4", Incarnation: []byte("n2"), ClientUrls: []string{"http://127.0.0.1:5"},
+	}}}})
+	next(&routerpb.NodeAddress{NodeId: 2, ClientUrls: []string{"http://127.0.0.1:5"}})
+	h.change(t, placement.Remove(2))
+	next(&routerpb.NodeAddress{NodeId: 2}) // nobody goes there any more
+	h.change(t, placement.Set("secret", "s"))
+	next()
 }
 
 func TestSubscribeRefuses(t *testing.T) {

@@ -101,18 +101,15 @@ func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.Ser
 	}
 }
 
-// forClients is what clients are told of an update (V5).
+// forClients is what clients are told of an update (V5). A node that was removed has no
+// addresses.
 func forClients(u *placementpb.Update) *routerpb.ShardsUpdate {
 	out := &routerpb.ShardsUpdate{Version: u.Map.Version, ClusterId: u.Map.ClusterId, Whole: u.Since == 0}
 	for _, s := range u.Map.Shards {
 		out.Shards = append(out.Shards, s.Descriptor_)
 	}
 	for _, n := range u.Map.Nodes {
-		a := &routerpb.NodeAddress{NodeId: n.NodeId}
-		if n.State != placementpb.NodeState_REMOVED {
-			a.ClientUrls = n.ClientUrls
-		}
-		out.Nodes = append(out.Nodes, a)
+		out.Nodes = append(out.Nodes, &routerpb.NodeAddress{NodeId: n.NodeId, ClientUrls: n.ClientUrls})
 	}
 	return out
 }
