@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -18,6 +19,7 @@ type call struct {
 	conn            *conn
 	id              uint32 // the stream's number
 	method          *method
+	md              metadata.MD   // shared with others
 	fields          []headerField // until the call is sure to be answered here
 	deadline        time.Time     // zero: none
 	request         *[]byte       // a message without its prefix, from Server.requests; nil: not here yet
@@ -47,6 +49,9 @@ func (k *call) Run() {
 	k.respond(resp, err)
 	k.conn.flushSoon()
 }
+
+// Header implements Call.
+func (k *call) Header(name string) []string { return k.md[name] }
 
 // start begins the call, to be answered later, and reports whether it did.
 func (k *call) start() bool {

@@ -60,7 +60,7 @@ func (c *conn) newCall(id uint32, p *profile) *call {
 	if p.method.stream != nil {
 		return newStream(c, id, p)
 	}
-	return &call{Context: p.ctx, conn: c, id: id, method: p.method}
+	return &call{Context: p.ctx, conn: c, id: id, method: p.method, md: p.md}
 }
 
 // takeData takes a frame of data, without padding.

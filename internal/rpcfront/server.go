@@ -70,6 +70,8 @@ type Starter func(call Call, request []byte) (Started, bool)
 // Call is a call that is answered when its answer is there, and its context.
 type Call interface {
 	context.Context
+	// Header is what the client's metadata says under a name in lower case.
+	Header(name string) []string
 	// Decode unmarshals the request. What it returns is the answer.
 	Decode(request []byte, req any) error
 	// Answer ends the call, with an error or without. It does not wait.
