@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -18,6 +19,7 @@ type call struct {
 	conn            *conn
 	id              uint32 // the stream's number
 	method          *method
+	md              metadata.MD   // shared with others
 	fields          []headerField // until the call is sure to be answered here
 	deadline        time.Time     // zero: none
 	request         *[]byte       // a message without its prefix, from Server.requests; nil: not here yet
@@ -27,7 +29,6 @@ type call struct {
 		err   error
 		done  chan struct{} // nil: nobody has asked for it
 		after []*func()
-		timer *time.Timer
 	}
 
 	// Guarded by conn.mu once the call has begun, the reader's before.
@@ -37,13 +38,27 @@ type call struct {
 	gone     bool        // no longer a stream of the connection
 }
 
-// run has the call handled and sends the answer. It implements job.
-func (k *call) run() {
-	s := k.conn.server
-	resp, err := k.method.handler(k.method.impl, k, k.decode, s.cfg.Interceptor)
+// Run has the call handled and sends the answer. It implements workers.Job.
+func (k *call) Run() {
+	resp, err := k.method.handler(k.method.impl, k, k.decode, k.conn.server.cfg.Interceptor)
+	k.end(resp, err)
+	k.conn.flushSoon()
+}
+
+// Header implements Call.
+func (k *call) Header(name string) []string { return k.md[name] }
+
+// Answer implements Call. It leaves writing to others: the caller may have many to answer.
+func (k *call) Answer(resp any, err error) {
+	k.end(resp, err)
+	k.conn.kick()
+	k.conn.server.started.Done()
+}
+
+func (k *call) end(resp any, err error) {
 	var msg mem.BufferSlice
 	if err == nil {
-		msg, err = encode(s, resp)
+		msg, err = encode(k.conn.server, resp)
 	}
 	if err == nil {
 		k.conn.answer(k, msg)
@@ -52,7 +67,6 @@ func (k *call) run() {
 		k.conn.refuse(k, err)
 	}
 	k.finish(context.Canceled) // F5
-	k.conn.flushSoon()
 }
 
 // decode unmarshals the request. Errors are grpc-go's, here and in encode.
@@ -79,19 +93,6 @@ func encode(s *Server, resp any) (mem.BufferSlice, error) {
 	return msg, nil
 }
 
-// begin starts the time that the call may take.
-func (k *call) begin() {
-	if k.deadline.IsZero() {
-		return
-	}
-	k.over.Lock()
-	defer k.over.Unlock()
-	k.over.timer = time.AfterFunc(time.Until(k.deadline), func() {
-		k.finish(context.DeadlineExceeded)
-		k.conn.expire(k)
-	})
-}
-
 // finish ends the context, the first time that it is called.
 func (k *call) finish(err error) {
 	k.over.Lock()
@@ -100,9 +101,6 @@ func (k *call) finish(err error) {
 		return
 	}
 	k.over.err = err
-	if k.over.timer != nil {
-		k.over.timer.Stop()
-	}
 	if k.over.done != nil {
 		close(k.over.done)
 	}

@@ -244,7 +244,7 @@ func (c *conn) flushSoon() {
 // would wait for ever.
 func (c *conn) kick() {
 	if c.claim() {
-		c.server.workers.do(writer{c})
+		c.server.workers.Do(writer{c})
 	}
 }
 
@@ -266,8 +266,8 @@ func (c *conn) finished() bool {
 
 type writer struct{ conn *conn }
 
-// run implements job. Neither answers to pings nor what came during a write are in a hurry: others may add to them.
-func (w writer) run() {
+// Run implements workers.Job. Neither answers to pings nor what came during a write are in a hurry: others may add to them.
+func (w writer) Run() {
 	runtime.Gosched()
 	w.conn.write()
 }
@@ -294,6 +294,6 @@ func (c *conn) write() {
 	case err != nil || over:
 		c.close()
 	case more:
-		s.workers.do(writer{c})
+		s.workers.Do(writer{c})
 	}
 }

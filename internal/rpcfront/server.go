@@ -1,12 +1,15 @@
 package rpcfront
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+
+	"github.com/flotilla-kv/flotilla/internal/workers"
 )
 
 // Config tells what grpc-go is told by its options, and cannot be asked for.
@@ -20,6 +23,20 @@ type Config struct {
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
 	// often, or more than every two hours without any, is disconnected.
 	PingMinTime time.Duration
+	// Starts have, by path, what is tried before a method's handler.
+	Starts map[string]Start
+}
+
+// Start carries a call out without a goroutine, or returns false and leaves it to the method's handler, with
+// the interceptor. It and all it calls must not block. The request is not to be kept.
+type Start func(call Call, request []byte) bool
+
+// Call is a call and its context. Answer is called once, by whoever was started, on any goroutine.
+type Call interface {
+	context.Context
+	// Header is what the client's metadata says under a name in lower case.
+	Header(name string) []string
+	Answer(resp any, err error)
 }
 
 // Server serves the connections of a listener.
@@ -29,11 +46,12 @@ type Server struct {
 	listener net.Listener
 	relays   *relayListener
 	methods  map[string]*method // by path; immutable once the server runs
-	workers  workers
+	workers  workers.Pool
 	requests buffers
 	answers  buffers
 
 	running sync.WaitGroup // connections, and grpc-go
+	started sync.WaitGroup // calls that were started and not answered
 	mu      struct {
 		sync.Mutex
 		conns   map[*conn]struct{}
@@ -46,6 +64,7 @@ type method struct {
 	path    string
 	impl    any
 	handler grpc.MethodHandler
+	start   Start // nil: there is only the handler
 }
 
 // New returns a Server with a grpc-go server behind it that has the options.
@@ -73,7 +92,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.behind.RegisterService(desc, impl)
 	for _, m := range desc.Methods {
 		path := "/" + desc.ServiceName + "/" + m.MethodName
-		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler}
+		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler, start: s.cfg.Starts[path]}
 	}
 }
 
@@ -136,5 +155,7 @@ func (s *Server) Stop() {
 	}
 	s.behind.Stop()
 	s.running.Wait()
-	s.workers.stop() // last: those that read give them work
+	s.started.Wait()
+	s.workers.Close() // last: those that read give them work, and who answers
+	s.workers.Wait()
 }
