@@ -16,6 +16,10 @@ import (
 // applied; any other error, except a context's, says that nothing was.
 type KV interface {
 	Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error)
+	// StartGet is Range of one key without waiting: done is called once, perhaps before it returns,
+	// and must not block. Told false, the caller starts over with Range. It returns false, and
+	// does nothing, where a read has to be waited for.
+	StartGet(key []byte, done func(resp *pb.RangeResponse, ok bool)) bool
 	// RangeStream calls send with parts of the result in key order. Only the last part
 	// has Header, More and Count.
 	RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error

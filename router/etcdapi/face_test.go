@@ -89,6 +89,19 @@ func (f *fakeKV) Range(_ context.Context, req *pb.RangeRequest) (*pb.RangeRespon
 	return resp, nil
 }
 
+// StartGet answers at once, when there is no failure to be told of.
+func (f *fakeKV) StartGet(key []byte, done func(*pb.RangeResponse, bool)) bool {
+	f.mu.Lock()
+	failing := len(f.mu.fails) > 0
+	f.mu.Unlock()
+	if failing {
+		return false
+	}
+	resp, err := f.Range(context.Background(), &pb.RangeRequest{Key: key})
+	done(resp, err == nil)
+	return true
+}
+
 func (f *fakeKV) RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error {
 	whole, err := f.Range(ctx, req)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lni/dragonboat/v4"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -38,6 +39,7 @@ type barriers struct {
 	nh      *dragonboat.NodeHost
 	ticks   ticks
 	metrics *Metrics
+	workers *workers.Pool
 
 	mu struct {
 		sync.Mutex
@@ -67,32 +69,35 @@ type request struct {
 
 	done chan struct{}
 	err  error // what the reads are told; set before done is closed
+	// told are called then. Guarded by barriers.mu until the round begins.
+	told []func(error)
 }
 
 // wait returns nil once the replica has applied everything that was committed in
 // the group when wait was called. It takes one round, so it ends by itself, with an
 // error of class shard.ErrUnavailable when no leader answered.
 func (b *barrier) wait(ctx context.Context) error {
-	q := b.group.join(b)
+	q := b.group.join(b, nil)
 	select {
 	case <-q.done:
-		if q.err != nil {
-			return fmt.Errorf("read barrier of shard %d: %w", b.shardID, q.err)
-		}
-		return nil
+		return q.err
 	case <-ctx.Done():
 		return fmt.Errorf("read barrier of shard %d: %w", b.shardID, context.Cause(ctx))
 	}
 }
 
-// join adds a read to the next request of the shard.
-func (g *barriers) join(b *barrier) *request {
+// join adds a read to the next request of the shard. told, if there is any, is called with
+// what wait would have returned, after all who came before; it must not block.
+func (g *barriers) join(b *barrier, told func(error)) *request {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if b.next == nil {
 		b.next = &request{barrier: b, done: make(chan struct{})}
 	}
 	b.next.reads++
+	if told != nil {
+		b.next.told = append(b.next.told, told)
+	}
 	if !b.busy {
 		b.busy = true
 		g.enqueue(b)
@@ -194,14 +199,27 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	default:
 		q.err = errBarrierLost
 	}
+	if q.err != nil {
+		q.err = fmt.Errorf("read barrier of shard %d: %w", q.barrier.shardID, q.err)
+	}
 	if q.state != nil {
 		q.state.Release()
 	}
 	g.metrics.barrierReads.Observe(float64(q.reads))
 	close(q.done)
+	if len(q.told) > 0 {
+		g.workers.Do(q) // all on one goroutine, which costs less than waking one for each
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if q.barrier.busy = q.barrier.next != nil; q.barrier.busy {
 		g.enqueue(q.barrier)
+	}
+}
+
+// Run tells those who do not wait how the request ended. It implements workers.Job.
+func (q *request) Run() {
+	for _, told := range q.told {
+		told(q.err)
 	}
 }

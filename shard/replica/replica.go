@@ -10,6 +10,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/listing"
@@ -136,6 +137,25 @@ func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
 	return r.View(), nil
 }
 
+// StartBarrier is Barrier without waiting. done is called once, perhaps before it returns, and
+// must not block: others wait behind it.
+func (r *Replica) StartBarrier(done func(shard.View, error)) {
+	if r.host.cfg.Knobs.SkipReadBarrier {
+		done(r.View(), nil)
+		return
+	}
+	r.barrier.group.join(&r.barrier, func(err error) {
+		if err != nil {
+			done(shard.View{}, err)
+			return
+		}
+		done(r.View(), nil)
+	})
+}
+
+// Spawn runs f on another goroutine.
+func (r *Replica) Spawn(f func()) { r.host.workers.Do(workers.Func(f)) }
+
 // WaitFloor waits until this replica has applied a floor of at least the given
 // revision: from then on everything at or below it is final here.
 func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
@@ -187,6 +207,15 @@ func (r *Replica) wakeWaiters() {
 func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
 	r.meter.reads.Add(1)
 	return r.machine.Range(req, at)
+}
+
+// GetHeld is Range for the latest version of one key, if that is in memory (apply.Machine).
+func (r *Replica) GetHeld(key []byte, view shard.View) (*pb.RangeResponse, bool) {
+	resp, ok := r.machine.GetHeld(key, view)
+	if ok {
+		r.meter.reads.Add(1)
+	}
+	return resp, ok
 }
 
 // Fetch reads one shard's part of a wider range; see listing.
