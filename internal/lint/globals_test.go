@@ -27,7 +27,6 @@ func admitted() map[string]string {
 		"shard/replica.streamConnections":       "dragonboat's",
 		"shard/replica.sendQueueLen":            "dragonboat's",
 		"shard/replica.nodeReloadInterval":      "dragonboat's",
-		"shard/replica.streamConnections":       "dragonboat's",
 	}
 }
 

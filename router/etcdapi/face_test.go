@@ -30,7 +30,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeKV keeps keys in memory, without history. Transactions take the success branch.
 type fakeKV struct {
-	mu struct {
+	held chan *heldPut // takes the puts that are started; nil: they are answered at once
+	mu   struct {
 		sync.Mutex
 		rev   int64
 		kvs   map[string]*mvccpb.KeyValue
@@ -125,7 +126,22 @@ func (f *fakeKV) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, er
 	return &pb.PutResponse{Header: f.header()}, nil
 }
 
+// heldPut is a put under way.
+type heldPut struct {
+	req       *pb.PutRequest
+	done      func(*pb.PutResponse, error)
+	abandoned chan error
+}
+
+// Abandon implements Started.
+func (h *heldPut) Abandon(cause error) { h.abandoned <- cause }
+
 func (f *fakeKV) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started {
+	if f.held != nil {
+		h := &heldPut{req, done, make(chan error, 1)}
+		f.held <- h
+		return h
+	}
 	done(f.Put(ctx, req))
 	return nil
 }
