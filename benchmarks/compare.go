@@ -26,6 +26,7 @@ type compareFlags struct {
 	shards         []int
 	workloads      []string
 	rate           int
+	grown          []int // numbers of keys; none: as many as the configuration says
 	out            string
 	flotilla, etcd string
 }
@@ -41,9 +42,12 @@ func compareCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runCompare(cmd, f, c) },
 	}
 	f.register(cmd.Flags(), &c, []string{"put", "get", "mixed", "list-100", "list-1000", "txn", "put1"})
+	cmd.Flags().IntVar(&c.Keys, "keys", 20_000, keysUsage)
 	cmd.Flags().IntVar(&f.rate, "rate", 0, "operations a second that begin at fixed times, whatever the servers do (default: as many as are answered)")
 	return cmd
 }
+
+const keysUsage = "keys that put writes and get reads"
 
 // register adds the flags of commands that compare.
 func (f *compareFlags) register(flags *pflag.FlagSet, c *compare.Config, workloads []string) {
@@ -58,7 +62,6 @@ func (f *compareFlags) register(flags *pflag.FlagSet, c *compare.Config, workloa
 	flags.IntVar(&c.Clients, "clients", 1000, "clients, each with one request at a time")
 	flags.IntVar(&c.Conns, "conns", 100, "connections that the clients share")
 	flags.IntVar(&c.ValueBytes, "value", 256, "bytes of each value")
-	flags.IntVar(&c.Keys, "keys", 20_000, "keys that put writes and get reads")
 	flags.IntVar(&c.WatchRate, "watch-rate", 200, "puts a second that watchers are sent; fewer where many watch")
 	flags.IntVar(&c.IdleWatchers, "idle-watchers", 10_000, "watchers that watch-idle opens")
 	flags.IntVar(&c.CatchUp, "catch-up", 100_000, "events that watch-catchup is behind")
@@ -107,7 +110,28 @@ func rateCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags(), &c, []string{"put", "get", "txn"})
+	cmd.Flags().IntVar(&c.Keys, "keys", 20_000, keysUsage)
 	cmd.Flags().Float64Var(&share, "share", 0.75, "share of the first system's peak")
+	return cmd
+}
+
+func growCommand() *cobra.Command {
+	var f compareFlags
+	var c compare.Config
+	var sizes []int
+	cmd := &cobra.Command{
+		Use:   "grow",
+		Short: "Run the same load against two systems while there are ever more keys",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.grown = sizes
+			return f.measure(cmd, c, func(ctx context.Context, c compare.Config, log *slog.Logger, _ *report.Report, done func(compare.Measurement)) error {
+				return compare.Run(ctx, c, log, done)
+			})
+		},
+	}
+	f.register(cmd.Flags(), &c, []string{"put", "get"})
+	cmd.Flags().IntSliceVar(&sizes, "keys", []int{1_000_000, 10_000_000}, "numbers of keys, ascending; each has --value bytes")
 	return cmd
 }
 
@@ -121,6 +145,12 @@ func (f compareFlags) measure(cmd *cobra.Command, c compare.Config, run comparis
 	var err error
 	if c.Workloads, err = load.Named(f.workloads); err != nil {
 		return err
+	}
+	if len(f.grown) > 0 {
+		if c.Workloads, err = load.Grown(c.Workloads, f.grown); err != nil {
+			return err
+		}
+		c.Keys = f.grown[0]
 	}
 	if c.Systems, err = compare.Systems(f.a, f.b, map[string]string{"etcd": f.etcd, "flotilla": f.flotilla}, f.shards); err != nil {
 		return err

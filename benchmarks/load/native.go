@@ -29,6 +29,16 @@ func (w native) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	if err := w.etcd.Prepare(ctx, e); err != nil {
 		return Result{}, err
 	}
+	c, err := e.native(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.Close()
+	return runClients(ctx, p, w.Clients(p.Clients), operationTimeout, func(i int) Operation { return w.client(c, e, i) })
+}
+
+// native connects Flotilla's own client, which has had an answer (L1).
+func (e *Env) native(ctx context.Context) (*client.Client, error) {
 	var endpoints []string
 	for _, conn := range e.Conns {
 		endpoints = append(endpoints, conn.Endpoints()...)
@@ -36,13 +46,13 @@ func (w native) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	slices.Sort(endpoints)
 	c, err := client.New(client.Config{Endpoints: slices.Compact(endpoints)})
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
-	defer c.Close()
-	if _, err := c.Get(ctx, "connected?"); err != nil { // L1
-		return Result{}, fmt.Errorf("first read: %w", err)
+	if _, err := c.Get(ctx, "connected?"); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("first read: %w", err)
 	}
-	return runClients(ctx, p, w.Clients(p.Clients), operationTimeout, func(i int) Operation { return w.client(c, e, i) })
+	return c, nil
 }
 
 func nativePut(c *client.Client, e *Env, i int) Operation {

@@ -23,6 +23,9 @@ func TestWorkloads(t *testing.T) {
 			workloads = append(workloads, w)
 		}
 	}
+	grown, err := Grown([]Workload{closed{looped: get{name: "get"}}}, []int{300, 1000})
+	require.NoError(t, err)
+	workloads = append(workloads, grown...) // last: the keyspace stays large
 	endpoints := strings.Split(*endpointsFlag, ",")
 	if *endpointsFlag == "" {
 		endpoints = testcluster.Start(t, testcluster.Options{Splits: "uniform:4"}).Endpoints()
@@ -32,11 +35,17 @@ func TestWorkloads(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, Disconnect(conns)) })
 	e, err := NewEnv(conns, Sizes{Keys: 50, ValueBytes: 64, WatchRate: 50, IdleWatchers: 20, CatchUp: 100, Leases: 10}, 1)
 	require.NoError(t, err)
+	e.Native = *endpointsFlag == ""
+	var held int64
 	for _, w := range workloads {
 		t.Run(w.Name(), func(t *testing.T) {
 			got, err := Run(t.Context(), w, e, Plan{Clients: 4, Duration: 300 * time.Millisecond, Mark: func(bool) error { return nil }})
 			require.NoError(t, err)
 			require.Empty(t, got.Errors)
+			if g, ok := w.(growth); ok {
+				held += got.Operations
+				require.EqualValues(t, g.keys, held)
+			}
 			require.Positive(t, got.Latency.Max, "something began in the window and ended well")
 		})
 	}

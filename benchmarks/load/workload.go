@@ -145,6 +145,8 @@ type Env struct {
 	zipf *Zipf
 	// filled: the shared keyspace was written, and no workload deletes from it.
 	filled bool
+	// written is how many of its keys growth has.
+	written int
 }
 
 // Conn is the connection of client i.
