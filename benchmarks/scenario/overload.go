@@ -88,7 +88,7 @@ func (s *stage) peak(ctx context.Context, clients int) (float64, error) {
 		return 0, err
 	}
 	got, err := load.Run(ctx, found[0], s.env, load.Plan{
-		Clients: clients, WarmUp: time.Second, Duration: s.Calm, Mark: func(bool) error { return nil },
+		Clients: clients, WarmUp: s.Calm / 4, Duration: s.Calm, Mark: func(bool) error { return nil },
 	})
 	if err == nil && got.Operations == 0 {
 		err = fmt.Errorf("no put ended well: %v", got.Errors)

@@ -146,7 +146,7 @@ func (s *stage) costOf(ctx context.Context, name string, clients int) (Cost, err
 	}
 	var used [2]time.Duration
 	got, err := load.Run(ctx, found[0], s.env, load.Plan{
-		Clients: clients, WarmUp: time.Second, Duration: s.Calm,
+		Clients: clients, WarmUp: s.Calm / 4, Duration: s.Calm,
 		Mark: func(end bool) error {
 			i := 0
 			if end {

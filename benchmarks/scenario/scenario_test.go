@@ -52,8 +52,9 @@ func figure(t *testing.T, o Outcome, name string) Figure {
 
 // Every change is made and seen, and no request fails.
 func TestReshape(t *testing.T) {
+	t.Parallel() // this and the next two mostly wait
 	c := small(t, 4)
-	c.Calm = 2 * time.Second
+	c.Calm = 3 * time.Second / 2
 	out, err := Reshape(t.Context(), c)
 	require.NoError(t, err)
 	for _, c := range changes() {
@@ -64,6 +65,7 @@ func TestReshape(t *testing.T) {
 }
 
 func TestLoss(t *testing.T) {
+	t.Parallel()
 	c := small(t, 4)
 	c.Calm = 2 * time.Second
 	out, err := Loss(t.Context(), c, 5*time.Second)
@@ -73,6 +75,7 @@ func TestLoss(t *testing.T) {
 }
 
 func TestShift(t *testing.T) {
+	t.Parallel()
 	out, err := Shift(t.Context(), small(t, 3), Shifting{Every: 5 * time.Second, Times: 1, SplitWrites: 20, On: true})
 	require.NoError(t, err)
 	require.Zero(t, figure(t, out, "balancer on: failed requests").Value)
@@ -80,13 +83,13 @@ func TestShift(t *testing.T) {
 }
 
 func TestScale(t *testing.T) {
-	out, err := Scale(t.Context(), small(t, 3), Scaling{Shards: []int{1, 4}, Clients: []int{1, 4}, Idle: time.Second})
+	out, err := Scale(t.Context(), small(t, 3), Scaling{Shards: []int{1, 4}, Clients: []int{4}, Idle: time.Second})
 	require.NoError(t, err)
-	require.Len(t, out.Costs, 8, "one shard is measured once")
+	require.Len(t, out.Costs, 4, "one shard is measured once")
 	for i, c := range out.Costs {
-		require.Equal(t, []int{1, 4}[i/4], c.Shards)
-		require.Equal(t, []string{"put", "get"}[i/2%2], c.Workload)
-		require.Equal(t, []int{1, 4}[i%2], c.Clients)
+		require.Equal(t, []int{1, 4}[i/2], c.Shards)
+		require.Equal(t, []string{"put", "get"}[i%2], c.Workload)
+		require.Equal(t, 4, c.Clients)
 		require.Positive(t, c.PerSecond)
 		require.Positive(t, c.OfOne)
 	}
