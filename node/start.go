@@ -213,7 +213,7 @@ func (n *Node) startRouter(context.Context) error {
 	n.router = router.New(router.Config{
 		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
-		Sender:          sender, Starter: sender, Subscriber: sender,
+		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender,
 		Lanes: admission.NewLanes(n.admission),
 	})
 	n.onClose(n.router.Close)

@@ -223,6 +223,9 @@ func (tr *trial) client(n, steps int) {
 			if rng.IntN(4) == 0 {
 				req.Revision = max(0, int64(seen.Seen())-int64(rng.IntN(400_000)))
 			}
+			if rng.IntN(4) == 0 {
+				req = &pb.RangeRequest{Key: from}
+			}
 			err = tr.read(ctx, router, op, req)
 		}
 		tr.ended(ctx, op, err)
@@ -383,12 +386,23 @@ func (tr *trial) compact(ctx context.Context, r *Router, op *operation, seen *se
 }
 
 func (tr *trial) read(ctx context.Context, r *Router, op *operation, req *pb.RangeRequest) error {
-	resp, err := r.Range(ctx, req)
+	resp, err := rangeOrGet(ctx, r, req)
 	if err == nil {
 		tr.exact(op, req, resp)
 	}
 	tr.refusedRead(op, req, err)
 	return err
+}
+
+// rangeOrGet is Range as a node's API does it: without waiting if that is possible.
+func rangeOrGet(ctx context.Context, r *Router, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	got := make(chan *pb.RangeResponse, 1)
+	if proto.Equal(req, &pb.RangeRequest{Key: req.Key}) && r.StartGet(req.Key, func(resp *pb.RangeResponse, _ bool) { got <- resp }) {
+		if resp := <-got; resp != nil {
+			return resp, nil
+		}
+	}
+	return r.Range(ctx, req)
 }
 
 // refusedRead checks that a read at a revision was not refused without reason.

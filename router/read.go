@@ -53,6 +53,31 @@ func (r *Router) rangeHere(ctx context.Context, req *pb.RangeRequest) (*pb.Range
 	return resp, err == nil
 }
 
+// Reader reads from the replicas of this node without being waited for.
+type Reader interface {
+	// StartRead calls done once with the outcome, as Send would return it; perhaps before it
+	// returns, and on a goroutine that must not be blocked. It returns false, and does nothing, for
+	// a request that has to be waited for.
+	StartRead(req *Request, done func(*Reply, error)) bool
+}
+
+// StartGet is Range of one key without waiting, where this node has a replica of it, on the terms of
+// Reader. If done is told false the read did not succeed, and the caller starts over with Range.
+func (r *Router) StartGet(key []byte, done func(resp *pb.RangeResponse, ok bool)) bool {
+	p, ok := r.cfg.Cache.find(key)
+	if !ok || r.cfg.Reader == nil || r.reader(p, 0) != r.cfg.Self {
+		return false
+	}
+	req := &Request{Shard: p.ID, Epoch: p.Epoch, Op: routerpb.Op_OP_RANGE, Message: &pb.RangeRequest{Key: key}}
+	return r.cfg.Reader.StartRead(req, func(reply *Reply, err error) {
+		if reply, err = r.settle(p, r.cfg.Self, req, reply, err); err != nil {
+			done(nil, false)
+			return
+		}
+		done(rangeResponse(reply), true)
+	})
+}
+
 // holds reports whether a request's keys lie in span; a single key needs no span of
 // its own made.
 func holds(span shard.Span, key, rangeEnd []byte) bool {

@@ -46,6 +46,7 @@ type Config struct {
 	Cache       *Cache
 	Sender      Sender
 	Starter     Starter    // nil where every request is waited for
+	Reader      Reader     // nil where there are no replicas
 	Subscriber  Subscriber // nil where nobody watches
 	Revisions   Revisions
 	Compactions Compactions // nil where nobody compacts

@@ -147,11 +147,13 @@ func newWorld(t testing.TB, seed uint64, splits ...string) *world {
 func (w *world) newRouter(self shard.NodeID, knobs Knobs) (*Router, *seenRevisions) {
 	seen := &seenRevisions{}
 	var lanes *admission.Lanes
+	var own Reader
+	sender := &sender{w: w, seen: seen}
 	if self != 0 {
-		lanes = admission.NewLanes(nil)
+		lanes, own = admission.NewLanes(nil), reader{sender, self}
 	}
 	return New(Config{
-		Lanes: lanes, Self: self, Cache: NewCache(&directory{w: w, node: self}, 64), Sender: &sender{w: w, seen: seen},
+		Lanes: lanes, Self: self, Cache: NewCache(&directory{w: w, node: self}, 64), Sender: sender, Reader: own,
 		Revisions: seen, Compactions: w, ElectionTimeout: time.Second, Knobs: knobs,
 	}), seen
 }

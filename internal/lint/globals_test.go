@@ -25,6 +25,7 @@ func admitted() map[string]string {
 		"shard/replica.minEntrySliceSize":       "dragonboat's",
 		"shard/replica.pendingProposalShards":   "dragonboat's",
 		"shard/replica.nodeReloadInterval":      "dragonboat's",
+		"shard/replica.streamConnections":       "dragonboat's",
 	}
 }
 

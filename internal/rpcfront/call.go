@@ -27,9 +27,6 @@ type call struct {
 		err   error
 		done  chan struct{} // nil: nobody has asked for it
 		after []*func()
-		timer *time.Timer
-		// started is to be abandoned then; nil: nothing, or it is answered.
-		started Started
 	}
 
 	// Guarded by conn.mu once the call has begun, the reader's before.
@@ -39,57 +36,24 @@ type call struct {
 	gone     bool        // no longer a stream of the connection
 }
 
-// run has the call handled and sends the answer. It implements job.
-func (k *call) run() {
-	resp, err := k.method.handler(k.method.impl, k, k.Decode, k.conn.server.cfg.Interceptor)
-	k.respond(resp, err)
+// Run has the call handled and sends the answer. It implements workers.Job.
+func (k *call) Run() {
+	resp, err := k.method.handler(k.method.impl, k, k.decode, k.conn.server.cfg.Interceptor)
+	k.end(resp, err)
 	k.conn.flushSoon()
 }
 
-// start begins the call, to be answered later.
-func (k *call) start() {
-	k.conn.server.started.Add(1)
-	started := k.method.starter(k)
-	if started == nil {
-		return
-	}
-	k.over.Lock()
-	err := k.over.err
-	if err == nil {
-		k.over.started = started
-	}
-	k.over.Unlock()
-	if err != nil {
-		started.Abandon(err)
-	}
-}
-
-// Answer implements Call. It leaves the work to who writes: the caller may have answers for thousands.
+// Answer implements Call. It leaves writing to others: the caller may have many to answer.
 func (k *call) Answer(resp any, err error) {
-	k.over.Lock()
-	k.over.started = nil
-	k.over.Unlock()
-	c := k.conn
-	c.mu.Lock()
-	c.ready = append(c.ready, ready{k, resp, err})
-	c.mu.Unlock()
-	c.kick()
-	c.server.started.Done()
+	k.end(resp, err)
+	k.conn.kick()
+	k.conn.server.started.Done()
 }
 
-// ready is an answer that is not encoded yet.
-type ready struct {
-	call *call
-	resp any
-	err  error
-}
-
-// respond adds the answer to what goes to the client, and ends the call.
-func (k *call) respond(resp any, err error) {
-	s := k.conn.server
+func (k *call) end(resp any, err error) {
 	var msg mem.BufferSlice
 	if err == nil {
-		msg, err = encode(s, resp)
+		msg, err = encode(k.conn.server, resp)
 	}
 	if err == nil {
 		k.conn.answer(k, msg)
@@ -100,8 +64,8 @@ func (k *call) respond(resp any, err error) {
 	k.finish(context.Canceled) // F5
 }
 
-// Decode implements Call. Errors are grpc-go's, here and in encode.
-func (k *call) Decode(req any) error {
+// decode unmarshals the request. Errors are grpc-go's, here and in encode.
+func (k *call) decode(req any) error {
 	s := k.conn.server
 	err := s.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(*k.request)}, req)
 	s.requests.put(k.request)
@@ -124,37 +88,14 @@ func encode(s *Server, resp any) (mem.BufferSlice, error) {
 	return msg, nil
 }
 
-// begin starts the time that the call may take.
-func (k *call) begin() {
-	if k.deadline.IsZero() {
-		return
-	}
-	k.over.Lock()
-	defer k.over.Unlock()
-	k.over.timer = time.AfterFunc(time.Until(k.deadline), func() {
-		k.finish(context.DeadlineExceeded)
-		k.conn.expire(k)
-	})
-}
-
 // finish ends the context, the first time that it is called.
 func (k *call) finish(err error) {
-	if started := k.end(err); started != nil {
-		started.Abandon(err)
-	}
-}
-
-// end is finish but for what was started, which it returns.
-func (k *call) end(err error) Started {
 	k.over.Lock()
 	defer k.over.Unlock()
 	if k.over.err != nil {
-		return nil
+		return
 	}
 	k.over.err = err
-	if k.over.timer != nil {
-		k.over.timer.Stop()
-	}
 	if k.over.done != nil {
 		close(k.over.done)
 	}
@@ -162,7 +103,6 @@ func (k *call) end(err error) Started {
 		go (*f)()
 	}
 	k.over.after = nil
-	return k.over.started
 }
 
 // Deadline implements context.Context.

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/peer"
 )
 
@@ -35,24 +35,26 @@ type conn struct {
 	// The reader's.
 	in       *bufio.Reader
 	framer   *http2.Framer // of in, for all but the commonest frames
+	headers  headerReader
 	known    []known
 	profiles map[string]*profile // by path
-	asked    map[uint32]*call    // calls that have not come whole
-	taken    int                 // bytes that the client's window of the connection is not given back yet
+	recent   *profile
+	asked    map[uint32]*call // calls that have not come whole
+	taken    int              // bytes that the client's window of the connection is not given back yet
 	pings    pings
 	relaying bool // everything: what the client wants of headers is left to grpc-go
 
-	mu      sync.Mutex
-	changed sync.Cond // what the reader waits for
-	out     out
-	calls   map[uint32]*call    // under way
-	ready   []ready             // answers of some of them
-	relayed map[uint32]struct{} // streams that are grpc-go's
-	lastID  uint32              // of the client's streams
-	resets  int                 // handlers at work for nobody
-	leaving bool                // the client was told that further streams are not served
-	left    bool                // grpc-go is done with the connection: it ends with its last call
-	closed  bool
+	mu        sync.Mutex
+	changed   sync.Cond // what the reader waits for
+	out       out
+	calls     map[uint32]*call    // under way
+	deadlines deadlines           // of calls
+	relayed   map[uint32]struct{} // streams that are grpc-go's
+	lastID    uint32              // of the client's streams
+	resets    int                 // handlers at work for nobody
+	leaving   bool                // the client was told that further streams are not served
+	left      bool                // grpc-go is done with the connection: it ends with its last call
+	closed    bool
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -64,10 +66,12 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.framer = http2.NewFramer(nil, c.in)
 	c.framer.SetMaxReadFrameSize(frameBytesMax)
 	c.framer.MaxHeaderListSize = headerListBytesMax
-	c.framer.ReadMetaHeaders = hpack.NewDecoder(headerTableBytes, nil)
+	c.headers.init()
+	c.framer.ReadMetaHeaders = c.headers.decoder
 	c.changed.L = &c.mu
 	c.out.init(c)
 	c.relay.init(c)
+	c.deadlines.conn = c
 	return c
 }
 
@@ -144,7 +148,7 @@ func (c *conn) frame(first bool) error {
 	return c.take(f)
 }
 
-// takeBlock takes headers that came in one frame. Most were seen before.
+// takeBlock takes headers that came in one frame. Most were seen before, but for the time limit.
 func (c *conn) takeBlock(id uint32, frame []byte) error {
 	block := frame[frameHeaderBytes:]
 	for i := range c.known {
@@ -153,20 +157,23 @@ func (c *conn) takeBlock(id uint32, frame []byte) error {
 			return c.open(id, k.fields, k.profile, false)
 		}
 	}
-	if constant(block) {
-		block = bytes.Clone(block)
-	} else {
-		block, c.known = nil, nil // the table moves on
-	}
-	f, err := c.framer.ReadFrame()
+	fields, err := c.decode(id, block)
 	if err != nil {
-		return err
+		return http2.ConnectionError(http2.ErrCodeCompression)
 	}
-	headers := f.(*http2.MetaHeadersFrame) // or an error
-	if block != nil && !headers.Truncated && len(c.known) < knownMax {
-		c.known = append(c.known, known{block, headers.Fields, c.profileOf(headers.Fields)})
+	p := c.profileOf(fields)
+	switch {
+	case !constant(block):
+		c.known = nil // the table moves on
+	case len(c.known) < knownMax:
+		fields = slices.Clone(fields)
+		c.known = append(c.known, known{bytes.Clone(block), fields, p})
 	}
-	return c.takeHeaders(headers)
+	c.in.Discard(len(frame))
+	if p == nil && listBytes(fields) > headerListBytesMax {
+		return errTruncated(id)
+	}
+	return c.open(id, fields, p, false)
 }
 
 // take takes a frame as the framer gives it.
@@ -258,6 +265,7 @@ func (c *conn) close() {
 	c.closed = true
 	calls := c.calls
 	c.calls = nil
+	c.deadlines.stop()
 	c.changed.Broadcast()
 	c.mu.Unlock()
 	c.nc.Close()

@@ -3,9 +3,12 @@ package rpcfront
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,6 +44,67 @@ func constant(block []byte) bool {
 	return true
 }
 
+// headerReader decodes blocks without checking what a profile that matches has been checked for, which is half of what
+// decoding costs otherwise.
+type headerReader struct {
+	decoder *hpack.Decoder // the framer's
+	fields  []headerField  // of the last block
+	id      uint32         // of its stream
+	emit    func(headerField)
+}
+
+func (h *headerReader) init() {
+	h.decoder = hpack.NewDecoder(headerTableBytes, nil)
+	h.emit = func(f headerField) { h.fields = append(h.fields, f) }
+}
+
+// decode returns the fields of a block. They are valid until the next one, or as long as the stream is asked.
+func (c *conn) decode(id uint32, block []byte) ([]headerField, error) {
+	h := &c.headers
+	if c.asked[h.id] != nil {
+		h.fields = nil // it has them
+	}
+	h.fields, h.id = h.fields[:0], id
+	h.decoder.SetEmitEnabled(true)
+	h.decoder.SetEmitFunc(h.emit)
+	if _, err := h.decoder.Write(block); err != nil {
+		return nil, err
+	}
+	return h.fields, h.decoder.Close()
+}
+
+func listBytes(fields []headerField) (n int) {
+	for _, f := range fields {
+		n += int(f.Size())
+	}
+	return n
+}
+
+// errTruncated is for a list of headers that is too long, as grpc-go does.
+func errTruncated(id uint32) error {
+	return http2.StreamError{StreamID: id, Code: http2.ErrCodeFrameSize}
+}
+
+// wellFormed reports whether HTTP/2 lets the fields stand as they do. If not, grpc-go shall say so.
+func wellFormed(fields []headerField) bool {
+	regular := false
+	for i, f := range fields {
+		switch {
+		case !strings.HasPrefix(f.Name, ":"):
+			regular = true
+			if !httpguts.ValidHeaderFieldName(f.Name) || strings.ToLower(f.Name) != f.Name {
+				return false
+			}
+		case regular, slices.ContainsFunc(fields[:i], func(o headerField) bool { return o.Name == f.Name }):
+			return false
+		}
+		if !httpguts.ValidHeaderFieldValue(f.Value) {
+			return false
+		}
+	}
+	return true
+}
+
 // profile is what calls with the same headers, whatever their deadlines, have in common. It is made once for each
 // method, as long as a client does not change its metadata.
 type profile struct {
@@ -51,26 +115,30 @@ type profile struct {
 
 // profileOf returns the profile of a request, nil when grpc-go shall have it.
 func (c *conn) profileOf(fields []headerField) *profile {
+	if c.recent != nil && c.recent.matches(fields) {
+		return c.recent
+	}
 	path := ""
 	for _, f := range fields {
 		if f.Name == pathHeader {
 			path = f.Value
 		}
 	}
-	if p := c.profiles[path]; p != nil && p.matches(fields) {
-		return p
-	}
-	p := c.newProfile(fields)
-	if p != nil {
+	p := c.profiles[path]
+	if p == nil || !p.matches(fields) {
+		if p = c.newProfile(fields); p == nil {
+			return nil
+		}
 		c.profiles[path] = p
 	}
+	c.recent = p
 	return p
 }
 
 func (p *profile) matches(fields []headerField) bool {
 	i := 0
 	for _, f := range fields {
-		if f.Name == timeoutHeader {
+		if f.Name == timeoutHeader && (i == len(p.fields) || p.fields[i].Name[0] != ':') {
 			continue
 		}
 		if i == len(p.fields) || p.fields[i].Name != f.Name || p.fields[i].Value != f.Value {
@@ -84,6 +152,9 @@ func (p *profile) matches(fields []headerField) bool {
 // newProfile returns nil when there is anything in the headers that gRPC could refuse, or that changes the
 // answer (F1).
 func (c *conn) newProfile(fields []headerField) *profile {
+	if !wellFormed(fields) {
+		return nil
+	}
 	p := &profile{fields: make([]headerField, 0, len(fields))}
 	md := make(metadata.MD, len(fields))
 	for _, f := range fields {

@@ -244,7 +244,7 @@ func (c *conn) flushSoon() {
 // would wait for ever.
 func (c *conn) kick() {
 	if c.claim() {
-		c.server.workers.do(writer{c})
+		c.server.workers.Do(writer{c})
 	}
 }
 
@@ -252,7 +252,7 @@ func (c *conn) kick() {
 func (c *conn) claim() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out.writing || c.closed || len(*c.out.buf)+len(c.ready) == 0 && !c.finished() {
+	if c.out.writing || c.closed || len(*c.out.buf) == 0 && !c.finished() {
 		return false
 	}
 	c.out.writing = true
@@ -266,9 +266,8 @@ func (c *conn) finished() bool {
 
 type writer struct{ conn *conn }
 
-// run implements job. Neither answers to pings nor what came during a write, nor calls that were started, are in a hurry:
-// others may add to them.
-func (w writer) run() {
+// Run implements workers.Job. Neither answers to pings nor what came during a write are in a hurry: others may add to them.
+func (w writer) Run() {
 	runtime.Gosched()
 	w.conn.write()
 }
@@ -277,14 +276,6 @@ func (w writer) run() {
 func (c *conn) write() {
 	o, s := &c.out, c.server
 	c.mu.Lock()
-	if answers := c.ready; len(answers) > 0 {
-		c.ready = nil
-		c.mu.Unlock()
-		for _, a := range answers {
-			a.call.respond(a.resp, a.err)
-		}
-		c.mu.Lock()
-	}
 	buf := o.buf
 	o.buf = s.answers.get()
 	c.mu.Unlock()
@@ -293,7 +284,7 @@ func (c *conn) write() {
 	c.mu.Lock()
 	o.pump()
 	credit := c.relay.takeCredit()
-	more := len(*o.buf)+len(c.ready) > 0 && !c.closed
+	more := len(*o.buf) > 0 && !c.closed
 	o.writing = more
 	over := !more && c.finished()
 	c.changed.Broadcast()
@@ -303,6 +294,6 @@ func (c *conn) write() {
 	case err != nil || over:
 		c.close()
 	case more:
-		s.workers.do(writer{c})
+		s.workers.Do(writer{c})
 	}
 }

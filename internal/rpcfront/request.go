@@ -14,8 +14,7 @@ import (
 
 func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	if f.Truncated {
-		// As grpc-go does.
-		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFrameSize}
+		return errTruncated(f.StreamID)
 	}
 	return c.open(f.StreamID, f.Fields, c.profileOf(f.Fields), f.StreamEnded())
 }
@@ -123,13 +122,23 @@ func (c *conn) begin(k *call) {
 	}
 	k.window += c.out.streamWindow
 	c.calls[k.id] = k
+	c.deadlines.add(k)
 	c.mu.Unlock()
-	k.begin()
-	if k.method.starter != nil {
-		k.start()
-	} else {
-		c.server.workers.do(k)
+	if k.method.start == nil || !c.start(k) {
+		c.server.workers.Do(k)
 	}
+}
+
+// start tries to have a call carried out without a goroutine.
+func (c *conn) start(k *call) bool {
+	request := k.request // k is another's once it is started
+	c.server.started.Add(1)
+	if !k.method.start(k, *request) {
+		c.server.started.Done()
+		return false
+	}
+	c.server.requests.put(request)
+	return true
 }
 
 // handOver gives grpc-go the calls up to a number that have not come whole: it wants streams in their order (F1).
@@ -218,20 +227,6 @@ func (c *conn) forget(id uint32, code http2.ErrCode) {
 	}
 	if k != nil {
 		k.finish(context.Canceled) // F5
-	}
-}
-
-// expire resets a call that has passed its deadline, as grpc-go does.
-func (c *conn) expire(k *call) {
-	c.mu.Lock()
-	late := !k.gone && !c.closed
-	if late {
-		c.drop(k)
-		c.out.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(k.id, http2.ErrCodeCancel) })
-	}
-	c.mu.Unlock()
-	if late {
-		c.kick()
 	}
 }
 

@@ -30,6 +30,16 @@ func key(k string) func(*client) uint32 {
 	}
 }
 
+// turned sends a small request whose last headers come first.
+func turned(from int) func(*client) uint32 {
+	return func(c *client) uint32 {
+		fields := headers(rangePath, "te", "grpc-timeout: 10S")
+		id := c.open(append(fields[from:], fields[:from]...), false)
+		c.send(id, message(&pb.RangeRequest{Key: []byte("k"), Limit: 3}), true)
+		return id
+	}
+}
+
 // body sends frames of data.
 func body(frames ...[]byte) func(*client) uint32 {
 	return func(c *client) uint32 {
@@ -71,7 +81,9 @@ func requests() []request {
 		{"unknown unit", with("grpc-timeout: 5x")}, {"two time limits", with("grpc-timeout: 10S", "grpc-timeout: +20S")},
 		{"identity", with("grpc-encoding: identity")}, {"unknown encoding", with("grpc-encoding: zip")},
 		{"compressed without encoding", body(compressed)},
-		{"upper case", with("Upper: x")}, {"unknown pseudo header", with(":x: +y")},
+		{"upper case", with("Upper: x")}, {"unknown pseudo header", with(":x: +y")}, {"two paths", with(":path: +/x")},
+		{"no name", with(": x")}, {"line end in a value", with("a: x\ny")},
+		{"time limit first", turned(5)}, {"path behind others", turned(3)},
 		{"empty message", body([]byte{0, 0, 0, 0, 0})}, {"nothing", body(nil)}, {"part of a prefix", body(small[:3])},
 		{"part of a message", body(small[:len(small)-1])}, {"two messages", body(small, small)}, {"two messages in a frame", body(append(small, small...))},
 		{"garbage", body([]byte{0, 0, 0, 0, 1, 0xff})},

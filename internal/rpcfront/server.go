@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+
+	"github.com/flotilla-kv/flotilla/internal/workers"
 )
 
 // Config tells what grpc-go is told by its options, and cannot be asked for.
@@ -16,14 +18,23 @@ type Config struct {
 	Codec encoding.CodecV2
 	// Interceptor is all of the server's unary interceptors; nil when there are none.
 	Interceptor grpc.UnaryServerInterceptor
-	// Starters has, by path, how calls of methods are begun that need no goroutine while they
-	// wait for their answers. Where grpc-go answers, it is by the service's own methods.
-	Starters map[string]Starter
 	// MaxStreams is how many streams may be open on one connection.
 	MaxStreams uint32
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
 	// often, or more than every two hours without any, is disconnected.
 	PingMinTime time.Duration
+	// Starts have, by path, what is tried before a method's handler.
+	Starts map[string]Start
+}
+
+// Start carries a call out without a goroutine, or returns false and leaves it to the method's handler, with
+// the interceptor. It and all it calls must not block. The request is not to be kept.
+type Start func(call Call, request []byte) bool
+
+// Call is a call and its context. Answer is called once, by whoever was started, on any goroutine.
+type Call interface {
+	context.Context
+	Answer(resp any, err error)
 }
 
 // Server serves the connections of a listener.
@@ -33,12 +44,12 @@ type Server struct {
 	listener net.Listener
 	relays   *relayListener
 	methods  map[string]*method // by path; immutable once the server runs
-	workers  workers
+	workers  workers.Pool
 	requests buffers
 	answers  buffers
-	started  sync.WaitGroup // calls that were, and have no answer
 
 	running sync.WaitGroup // connections, and grpc-go
+	started sync.WaitGroup // calls that were started and not answered
 	mu      struct {
 		sync.Mutex
 		conns   map[*conn]struct{}
@@ -51,27 +62,7 @@ type method struct {
 	path    string
 	impl    any
 	handler grpc.MethodHandler
-	starter Starter // nil: the handler is run
-}
-
-// Starter begins a call. It is run by what reads the connection, and must not wait. Answer is to be
-// called once, by anybody, even before Starter returns. What is returned, unless nil, is abandoned when
-// nobody waits for the answer any more.
-type Starter func(call Call) Started
-
-// Call is a call that is answered when its answer is there, and its context.
-type Call interface {
-	context.Context
-	// Decode unmarshals the request, once. What it returns is the answer.
-	Decode(req any) error
-	// Answer ends the call, with an error or without. It does not wait.
-	Answer(resp any, err error)
-}
-
-// Started is what a call has begun.
-type Started = interface {
-	// Abandon has the call answered soon, with whatever is known then. It may have been answered.
-	Abandon(cause error)
+	start   Start // nil: there is only the handler
 }
 
 // New returns a Server with a grpc-go server behind it that has the options.
@@ -99,7 +90,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.behind.RegisterService(desc, impl)
 	for _, m := range desc.Methods {
 		path := "/" + desc.ServiceName + "/" + m.MethodName
-		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler, starter: s.cfg.Starters[path]}
+		s.methods[path] = &method{path: path, impl: impl, handler: m.Handler, start: s.cfg.Starts[path]}
 	}
 }
 
@@ -163,5 +154,6 @@ func (s *Server) Stop() {
 	s.behind.Stop()
 	s.running.Wait()
 	s.started.Wait()
-	s.workers.stop() // last: those that read give them work
+	s.workers.Close() // last: those that read give them work, and who answers
+	s.workers.Wait()
 }

@@ -2,150 +2,101 @@ package rpcfront
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
-// started are calls of Range that were, for the test to answer.
-type started struct {
-	calls chan *startedCall
-}
-
-type startedCall struct {
-	Call
-	req   *pb.RangeRequest
-	once  sync.Once
-	ended chan error // with what
-}
-
-// Abandon implements Started.
-func (s *startedCall) Abandon(cause error) { s.end(nil, cause) }
-
-func (s *startedCall) end(resp *pb.RangeResponse, err error) {
-	s.once.Do(func() {
-		s.ended <- err
-		s.Answer(resp, err)
-	})
-}
-
-// starting has Range started. The key "now" is answered at once.
-func starting(cfg Config) (Config, *started) {
-	s := &started{calls: make(chan *startedCall, 10_000)}
-	cfg.Starters = map[string]Starter{rangePath: func(call Call) Started {
-		c := &startedCall{Call: call, req: &pb.RangeRequest{}, ended: make(chan error, 1)}
-		if err := call.Decode(c.req); err != nil {
-			call.Answer(nil, err)
-			return nil
+// starting carries out the calls whose key begins with "s", one in two at once and the others when their goroutine runs; those
+// with an x fail.
+func starting(call Call, request []byte) bool {
+	req := &pb.RangeRequest{}
+	if err := proto.Unmarshal(request, req); err != nil || len(req.Key) == 0 || req.Key[0] != 's' {
+		return false
+	}
+	answer := func() {
+		if req.Key[1] == 'x' {
+			call.Answer(nil, status.Error(codes.NotFound, string(req.Key)))
+			return
 		}
-		if string(c.req.Key) == "now" {
-			c.end(&pb.RangeResponse{Count: 1}, nil)
-			return nil
+		call.Answer(&pb.RangeResponse{Count: req.Limit}, nil)
+	}
+	if req.Limit%2 == 0 {
+		answer()
+	} else {
+		go answer()
+	}
+	return true
+}
+
+// TestStart mixes calls that are started with those that only a handler answers.
+func TestStart(t *testing.T) {
+	svc := &service{handle: func(_ context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+		if len(req.Key) > 0 && req.Key[0] == 's' {
+			return nil, errors.New("was to be started")
 		}
-		s.calls <- c
-		return c
+		return &pb.RangeResponse{Count: -req.Limit}, nil
 	}}
-	return cfg, s
+	cfg := config()
+	cfg.Starts = map[string]Start{rangePath: starting}
+	kv := pb.NewKVClient(dial(t, serve(t, cfg, svc).addr))
+	var wg sync.WaitGroup
+	for i := range int64(300) {
+		wg.Go(func() {
+			for _, kind := range []string{"s", "h", "sx"} {
+				key := fmt.Sprint(kind, i)
+				resp, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte(key), Limit: i + 1})
+				switch kind {
+				case "sx":
+					require.Equal(t, codes.NotFound, status.Code(err))
+					require.Equal(t, key, status.Convert(err).Message())
+				case "s":
+					require.NoError(t, err)
+					require.Equal(t, i+1, resp.Count)
+				default:
+					require.NoError(t, err)
+					require.Equal(t, -i-1, resp.Count)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
-// TestStartedCallsAreAnsweredLater is F8: thousands of calls wait, are answered by whoever has the answers, and cost
-// no goroutines.
-func TestStartedCallsAreAnsweredLater(t *testing.T) {
-	cfg, calls := starting(config())
+// TestStopWaitsForStarted is F7 for calls that no goroutine carries out, and F5: their contexts end all the same.
+func TestStopWaitsForStarted(t *testing.T) {
+	began := make(chan Call, 1)
+	cfg := config()
+	cfg.Starts = map[string]Start{rangePath: func(call Call, _ []byte) bool {
+		began <- call
+		return true
+	}}
 	s := serve(t, cfg, &service{})
-	c := connect(t, s.addr)
-	c.settle()
-	goroutines := runtime.NumGoroutine()
-	const n = 3000
-	var ids []uint32
-	for i := range n {
-		id := c.open(headers(rangePath), false)
-		c.send(id, message(&pb.RangeRequest{Key: []byte("k"), Limit: int64(i)}), true)
-		ids = append(ids, id)
+	go func() { _, _ = pb.NewKVClient(dial(t, s.addr)).Range(context.Background(), &pb.RangeRequest{}) }()
+	call := <-began
+	stopped := make(chan struct{})
+	go func() {
+		s.stop()
+		close(stopped)
+	}()
+	<-call.Done()
+	s.running.Wait() // there is nothing else to wait for
+	for range 1000 {
+		runtime.Gosched()
 	}
-	var held []*startedCall
-	for range n {
-		held = append(held, <-calls.calls)
+	select {
+	case <-stopped:
+		t.Fatal("Stop has returned before the call was answered")
+	default:
 	}
-	require.Less(t, runtime.NumGoroutine()-goroutines, n/10)
-	for i, call := range held {
-		require.EqualValues(t, i, call.req.Limit, "they begin in the order in which they came")
-		if i%2 == 0 {
-			call.end(&pb.RangeResponse{Count: int64(i)}, nil)
-		} else {
-			call.end(nil, status.Error(codes.FailedPrecondition, "odd"))
-		}
-	}
-	for i, id := range ids {
-		c.until(func() bool { return c.ended[id] })
-		if i%2 == 0 {
-			require.Contains(t, c.streams[id], "grpc-status: 0")
-		} else {
-			require.Contains(t, c.streams[id], "grpc-message: odd")
-		}
-		require.ErrorIs(t, held[i].Err(), context.Canceled) // F5
-	}
-	require.Empty(t, s.conns(t)[0].calls)
-}
-
-// conns are the server's connections.
-func (s *served) conns(t *testing.T) (all []*conn) {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.mu.conns {
-		all = append(all, c)
-	}
-	return all
-}
-
-func TestStartedCallsOfGRPCsClient(t *testing.T) {
-	cfg, calls := starting(config())
-	s := serve(t, cfg, &service{})
-	kv := pb.NewKVClient(dial(t, s.addr))
-	resp, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("now")})
-	require.NoError(t, err)
-	require.EqualValues(t, 1, resp.Count)
-	// What grpc-go answers is answered by the service's method.
-	resp, err = kv.Range(t.Context(), &pb.RangeRequest{Key: make([]byte, 50_000)})
-	require.NoError(t, err)
-	require.Len(t, resp.Kvs, 1)
-	require.Empty(t, calls.calls)
-}
-
-// TestStartedCallsAreAbandoned is F5: by a reset, at the deadline, with the connection, and by Stop (F7).
-func TestStartedCallsAreAbandoned(t *testing.T) {
-	cfg, calls := starting(config())
-	s := serve(t, cfg, &service{})
-	abandoned := func(call *startedCall, why error) {
-		t.Helper()
-		require.ErrorIs(t, <-call.ended, why)
-		require.ErrorIs(t, call.Err(), why)
-	}
-	c := connect(t, s.addr)
-	reset := c.get(1)
-	call := <-calls.calls
-	require.NoError(t, c.framer.WriteRSTStream(reset, http2.ErrCodeCancel))
-	abandoned(call, context.Canceled)
-
-	late := c.get(1, "grpc-timeout: +1m")
-	abandoned(<-calls.calls, context.DeadlineExceeded)
-	c.until(func() bool { return c.ended[late] })
-
-	c.get(1)
-	call = <-calls.calls
-	require.NoError(t, c.nc.Close())
-	abandoned(call, context.Canceled)
-
-	connect(t, s.addr).get(1)
-	call = <-calls.calls
-	s.stop()
-	require.NotEmpty(t, call.ended)
-	abandoned(call, context.Canceled)
+	call.Answer(&pb.RangeResponse{}, nil)
+	<-stopped
 }

@@ -5,7 +5,6 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -17,6 +16,10 @@ import (
 // applied; any other error, except a context's, says that nothing was.
 type KV interface {
 	Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error)
+	// StartGet is Range of one key without waiting: done is called once, perhaps before it returns,
+	// and must not block. Told false, the caller starts over with Range. It returns false, and
+	// does nothing, where a read has to be waited for.
+	StartGet(key []byte, done func(resp *pb.RangeResponse, ok bool)) bool
 	// RangeStream calls send with parts of the result in key order. Only the last part
 	// has Header, More and Count.
 	RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error
@@ -26,11 +29,17 @@ type KV interface {
 	// StartPut and StartTxn are Put and Txn for callers who do not wait: done is called once with
 	// what became of it, by anybody, perhaps before they return, and must not wait. Whoever abandons
 	// a request has ended ctx.
-	StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started
-	StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) rpcfront.Started
+	StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Started
+	StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Started
 	Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error)
 	// HashKV sums up what this member has of the keyspace at a revision.
 	HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error)
+}
+
+// Started is a request that nobody waits for.
+type Started = interface {
+	// Abandon ends it soon, with whatever is known then. It may have ended.
+	Abandon(cause error)
 }
 
 // Leases carries out requests about leases, on KV's terms.

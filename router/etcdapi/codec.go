@@ -1,6 +1,7 @@
 package etcdapi
 
 import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 )
@@ -16,14 +17,17 @@ type selfUnmarshaled interface {
 	unmarshal(data []byte) error
 }
 
-// codec leaves all to another but messages that marshal or read themselves. Whatever takes
+// codec leaves all to another but messages that marshal or read themselves, and answers to reads. Whatever takes
 // its place on the server would fail with those.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if m, ok := v.(selfMarshaled); ok {
+	switch m := v.(type) {
+	case selfMarshaled:
 		return m.marshaled(), nil
+	case *pb.RangeResponse:
+		return marshalRange(m), nil
 	}
 	return c.CodecV2.Marshal(v)
 }

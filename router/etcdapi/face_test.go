@@ -30,7 +30,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeKV keeps keys in memory, without history. Transactions take the success branch.
 type fakeKV struct {
-	mu struct {
+	held chan *heldPut // takes the puts that are started; nil: they are answered at once
+	mu   struct {
 		sync.Mutex
 		rev   int64
 		kvs   map[string]*mvccpb.KeyValue
@@ -89,6 +90,19 @@ func (f *fakeKV) Range(_ context.Context, req *pb.RangeRequest) (*pb.RangeRespon
 	return resp, nil
 }
 
+// StartGet answers at once, when there is no failure to be told of.
+func (f *fakeKV) StartGet(key []byte, done func(*pb.RangeResponse, bool)) bool {
+	f.mu.Lock()
+	failing := len(f.mu.fails) > 0
+	f.mu.Unlock()
+	if failing {
+		return false
+	}
+	resp, err := f.Range(context.Background(), &pb.RangeRequest{Key: key})
+	done(resp, err == nil)
+	return true
+}
+
 func (f *fakeKV) RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error {
 	whole, err := f.Range(ctx, req)
 	if err != nil {
@@ -112,12 +126,27 @@ func (f *fakeKV) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, er
 	return &pb.PutResponse{Header: f.header()}, nil
 }
 
-func (f *fakeKV) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started {
+// heldPut is a put under way.
+type heldPut struct {
+	req       *pb.PutRequest
+	done      func(*pb.PutResponse, error)
+	abandoned chan error
+}
+
+// Abandon implements Started.
+func (h *heldPut) Abandon(cause error) { h.abandoned <- cause }
+
+func (f *fakeKV) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Started {
+	if f.held != nil {
+		h := &heldPut{req, done, make(chan error, 1)}
+		f.held <- h
+		return h
+	}
 	done(f.Put(ctx, req))
 	return nil
 }
 
-func (f *fakeKV) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) rpcfront.Started {
+func (f *fakeKV) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Started {
 	done(f.Txn(ctx, req))
 	return nil
 }

@@ -22,6 +22,7 @@ type Server struct {
 	cluster  Cluster
 	health   *health.Server
 	rpcs     *rpcMetrics
+	gets     *rpcCounters // of Range
 	checks   *healthMetrics
 	watching *watchMetrics
 	leased   *leaseMetrics
@@ -31,7 +32,7 @@ type Server struct {
 // New returns a Server that carries requests out with kv, watches, leases and cluster.
 func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Server {
 	cfg = cfg.withDefaults()
-	return &Server{
+	s := &Server{
 		cfg: cfg, kv: kv, watches: watches, leases: leases, cluster: cluster,
 		health:   health.NewServer(), // service "" is SERVING
 		rpcs:     newRPCMetrics(cfg.Registerer),
@@ -39,6 +40,8 @@ func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Se
 		watching: newWatchMetrics(cfg.Registerer),
 		leased:   newLeaseMetrics(cfg.Registerer),
 	}
+	s.gets = s.rpcs.of(pb.KV_Range_FullMethodName)
+	return s
 }
 
 // Register adds etcd's services to a gRPC server made with ServerOptions.
@@ -73,8 +76,11 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 // Front returns what a server in front of such a gRPC server needs.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
-		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, Starters: s.starters(),
+		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary,
 		MaxStreams: s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
+		Starts: map[string]rpcfront.Start{
+			pb.KV_Range_FullMethodName: s.startGet, pb.KV_Put_FullMethodName: s.startPut, pb.KV_Txn_FullMethodName: s.startTxn,
+		},
 	}
 }
 

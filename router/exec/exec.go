@@ -85,6 +85,40 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 	if err != nil {
 		return nil, err
 	}
+	return e.read(r, req, view)
+}
+
+// StartRead is Read of a request that waits for nothing but the barrier, as most do, without
+// waiting: done is called once and must not block. It returns false, and does nothing, for other requests.
+func (e *Executor) StartRead(req *router.Request, done func(*router.Reply, error)) bool {
+	if req.Op != routerpb.Op_OP_RANGE || req.Serializable || req.At != 0 {
+		return false
+	}
+	r, ok := e.host.Serving(req.Shard)
+	if !ok {
+		return false
+	}
+	r.StartBarrier(func(view shard.View, err error) {
+		if err == nil && !owns(view, req.Epoch) {
+			err = wrongShard(req.Shard, view)
+		}
+		if err != nil {
+			done(nil, err)
+			return
+		}
+		if rr := req.Message.(*pb.RangeRequest); listing.IsGet(rr) {
+			if resp, ok := r.GetHeld(rr.Key, view); ok {
+				done(&router.Reply{Rev: view.Rev, Floor: view.Floor, Compacted: view.Compacted, Message: resp}, nil)
+				return
+			}
+		}
+		r.Spawn(func() { done(e.read(r, req, view)) }) // from the store: others wait behind this
+	})
+	return true
+}
+
+// read reads from a replica that may answer the request and has what view says.
+func (e *Executor) read(r *replica.Replica, req *router.Request, view shard.View) (_ *router.Reply, err error) {
 	at := view.Rev
 	if req.At != 0 {
 		at = req.At

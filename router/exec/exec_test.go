@@ -324,3 +324,63 @@ func TestReaderThatLeaves(t *testing.T) {
 	})
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// TestStartRead puts and reads one key in turn, from the store and from memory: the answers are those of Read, and none misses
+// the put before it.
+func TestStartRead(t *testing.T) {
+	n := newNode(t)
+	type outcome struct {
+		reply *router.Reply
+		err   error
+	}
+	start := func(change func(*router.Request)) (outcome, bool) {
+		req := &router.Request{Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_RANGE, Message: &pb.RangeRequest{Key: []byte("k")}}
+		change(req)
+		done := make(chan outcome, 2)
+		if !n.StartRead(req, func(reply *router.Reply, err error) { done <- outcome{reply, err} }) {
+			require.Empty(t, done)
+			return outcome{}, false
+		}
+		return <-done, true
+	}
+	reads := []func(*router.Request){
+		func(*router.Request) {},
+		func(*router.Request) {}, // from memory, if the one before put it there
+		func(r *router.Request) { r.Message = &pb.RangeRequest{Key: []byte("k"), KeysOnly: true} },
+		func(r *router.Request) { r.Message = &pb.RangeRequest{Key: []byte("k"), CountOnly: true} },
+		func(r *router.Request) {
+			r.Message = &pb.RangeRequest{Key: []byte("k"), Limit: 1, SortOrder: pb.RangeRequest_DESCEND}
+		},
+		func(r *router.Request) { r.Message = &pb.RangeRequest{Key: []byte("k"), MinModRevision: 1 << 60} },
+		func(r *router.Request) { r.Message = &pb.RangeRequest{Key: []byte("b"), RangeEnd: []byte("y")} },
+		func(r *router.Request) { r.Message = &pb.RangeRequest{Key: []byte("none")} },
+		func(r *router.Request) { r.Message = &pb.RangeRequest{Key: []byte("z")} }, // of another shard
+		func(r *router.Request) { r.Epoch++ },
+	}
+	for range 5 {
+		rev := n.put("k")
+		for i, change := range reads {
+			got, ok := start(change)
+			require.True(t, ok)
+			want, err := n.read(func(r *router.Request) {
+				r.Message = &pb.RangeRequest{Key: []byte("k")}
+				change(r)
+			})
+			require.Equal(t, err, got.err, i)
+			if err == nil {
+				require.Equal(t, rev, got.reply.Rev)
+				require.Equal(t, []shard.Revision{want.Rev, want.Floor, want.Compacted}, []shard.Revision{got.reply.Rev, got.reply.Floor, got.reply.Compacted})
+				require.True(t, proto.Equal(want.Message, got.reply.Message), "%d: %v, want %v", i, got.reply.Message, want.Message)
+			}
+		}
+	}
+	for _, other := range []func(*router.Request){
+		func(r *router.Request) { r.Serializable = true },
+		func(r *router.Request) { r.At = 1 },
+		func(r *router.Request) { r.Op = routerpb.Op_OP_PROBE },
+		func(r *router.Request) { r.Shard = 99 },
+	} {
+		_, ok := start(other)
+		require.False(t, ok)
+	}
+}

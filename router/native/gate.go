@@ -153,6 +153,31 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 	return g.cfg.Executor.Read(ctx, req)
 }
 
+// StartRead implements peer.Executor.
+func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) bool {
+	if req.Op != routerpb.Op_OP_RANGE {
+		return false
+	}
+	place, err := g.cfg.Room.Take(admission.Read, 0)
+	if err == nil {
+		if err = g.admitRead(req); err != nil {
+			place.Leave()
+		}
+	}
+	if err != nil {
+		done(nil, err)
+		return true
+	}
+	started := g.cfg.Executor.StartRead(req, func(reply *router.Reply, err error) {
+		place.Leave()
+		done(reply, err)
+	})
+	if !started {
+		place.Leave()
+	}
+	return started
+}
+
 // admitWrite checks a write and takes from it what is not the client's to say.
 func (g *gate) admitWrite(req *router.Request) error {
 	cmd := req.Command

@@ -63,6 +63,12 @@ func (r *replicas) Read(_ context.Context, req *router.Request) (*router.Reply, 
 	return &router.Reply{Rev: 7}, nil
 }
 
+func (r *replicas) StartRead(req *router.Request, done func(*router.Reply, error)) bool {
+	r.note(req)
+	done(&router.Reply{Rev: 7}, nil)
+	return true
+}
+
 func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
 	return nil, shard.ErrCompacted
 }

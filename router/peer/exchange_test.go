@@ -58,6 +58,8 @@ func (f *fakeExecutor) Read(ctx context.Context, req *router.Request) (*router.R
 	return &router.Reply{Rev: shard.Revision(req.Shard)}, nil
 }
 
+func (f *fakeExecutor) StartRead(*router.Request, func(*router.Reply, error)) bool { return false }
+
 // exchange is a node that serves Exchange and Subscribe and nothing else.
 type exchange struct {
 	routerpb.UnimplementedPeerServer
@@ -167,6 +169,8 @@ func (s *stuck) Read(ctx context.Context, _ *router.Request) (*router.Reply, err
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
+
+func (s *stuck) StartRead(*router.Request, func(*router.Reply, error)) bool { return false }
 
 // N1: what was sent is unknown when the stream ends; a read can always be sent again.
 func TestStreamLost(t *testing.T) {

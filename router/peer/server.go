@@ -16,6 +16,7 @@ import (
 // Executor carries out requests on this node; exec.Executor is one.
 type Executor interface {
 	Write(req *router.Request, done func(*router.Reply, error))
+	router.Reader
 	// Read returns soon after the request's shard has answered or failed to, without a
 	// deadline.
 	Read(ctx context.Context, req *router.Request) (*router.Reply, error)
@@ -65,11 +66,15 @@ func Serve(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], exec
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			work.Go(func() {
-				defer func() { <-reads }()
-				reply, err := exec.Read(ctx, req) // ends by itself when its caller has given up
+			work.Add(1)
+			done := func(reply *router.Reply, err error) {
 				out.add(encodeReply(id, reply, err))
-			})
+				<-reads
+				work.Done()
+			}
+			if !exec.StartRead(req, done) {
+				go func() { done(exec.Read(ctx, req)) }() // ends by itself when its caller has given up
+			}
 		}
 	}
 }

@@ -29,6 +29,20 @@ func (m *Machine) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeRespo
 	return listing.Respond(req, f), nil
 }
 
+// GetHeld answers a request for one key at a published view, if its latest version is in
+// memory. It reads nothing else, so nothing can be missing from what it finds; whatever it does not answer, Range
+// does.
+func (m *Machine) GetHeld(key []byte, view shard.View) (*pb.RangeResponse, bool) {
+	if view.Descriptor == nil || !view.Descriptor.Span.Contains(key) || readable(view.Rev, view) != nil {
+		return nil, false
+	}
+	f, ok := m.rows.Held(key, view.Descriptor.Epoch, view.Rev)
+	if !ok {
+		return nil, false
+	}
+	return &pb.RangeResponse{Kvs: f.KVs, Count: f.Count}, true
+}
+
 // FetchSpan reads the span's keys at a revision, 0 or less being the latest applied,
 // for a router that puts several shards' parts together. Refusals are as for Range.
 func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {

@@ -3,11 +3,14 @@ package apply_test
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -22,6 +25,7 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 	const keys, updates = 4, 3000
 	done := make(chan struct{})
 	var readers sync.WaitGroup
+	var found atomic.Int64 // in memory
 	for seed := range uint64(3) {
 		readers.Go(func() {
 			r := randomOf(seed)
@@ -44,6 +48,10 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				if held, ok := f.machine.GetHeld(span.Start, view); ok && at == view.Rev {
+					got = listing.Fetched{KVs: held.Kvs, Count: held.Count}
+					found.Add(1)
+				}
 				want, err := mvcc.Fetch(f.engine.NewReader(), span, at, mvccAll)
 				if err != nil || got.Count != want.Count || fmt.Sprint(got.KVs) != fmt.Sprint(want.KVs) {
 					t.Errorf("%s at %s: got %v, the engine has %v, %v", span, at, got.KVs, want.KVs, err)
@@ -62,4 +70,5 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
+	require.NotZero(t, found.Load())
 }

@@ -27,6 +27,11 @@ func FetchLimit(req *pb.RangeRequest) int64 {
 	return req.Limit + 1
 }
 
+// IsGet reports whether the request is for the latest version of one key, whole.
+func IsGet(req *pb.RangeRequest) bool {
+	return len(req.RangeEnd) == 0 && req.Revision <= 0 && !req.KeysOnly && !req.CountOnly && !hasRevisionFilter(req)
+}
+
 // OptionsFor is what to fetch, in each shard, to answer the request.
 func OptionsFor(req *pb.RangeRequest) FetchOptions {
 	return FetchOptions{

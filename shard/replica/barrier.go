@@ -4,16 +4,18 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
 const (
-	// readIndexTimeout bounds one ReadIndex. One that is lost on the way to the leader
-	// is only noticed by this, so it is short; readers retry within theirs.
+	// readIndexTimeout bounds one ReadIndex, by this node's clock. One that is lost on the way
+	// to the leader is only noticed by this, so it is short; readers retry within theirs.
 	readIndexTimeout = 500 * time.Millisecond
 	// roundPatience is how long the shards of a round wait for the slowest of them.
 	// Then it goes on alone: a shard without a leader must not hold up the others.
@@ -35,7 +37,9 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 // serves every read that came before it started; what comes meanwhile takes the next.
 type barriers struct {
 	nh      *dragonboat.NodeHost
+	ticks   ticks
 	metrics *Metrics
+	workers *workers.Pool
 
 	mu struct {
 		sync.Mutex
@@ -48,6 +52,7 @@ type barriers struct {
 type barrier struct {
 	group   *barriers
 	shardID shard.ID
+	began   *atomic.Pointer[time.Time] // the replica's
 
 	// Guarded by group.mu.
 	next *request // what reads wait for that came since the last round; nil: none did
@@ -59,37 +64,40 @@ type request struct {
 	barrier *barrier
 	reads   int // guarded by barriers.mu until the round begins
 
-	state  *dragonboat.RequestState
+	state  *dragonboat.RequestState // released with its answer; nil without one
 	answer chan dragonboat.RequestResult
 
 	done chan struct{}
 	err  error // what the reads are told; set before done is closed
+	// told are called then. Guarded by barriers.mu until the round begins.
+	told []func(error)
 }
 
 // wait returns nil once the replica has applied everything that was committed in
 // the group when wait was called. It takes one round, so it ends by itself, with an
 // error of class shard.ErrUnavailable when no leader answered.
 func (b *barrier) wait(ctx context.Context) error {
-	q := b.group.join(b)
+	q := b.group.join(b, nil)
 	select {
 	case <-q.done:
-		if q.err != nil {
-			return fmt.Errorf("read barrier of shard %d: %w", b.shardID, q.err)
-		}
-		return nil
+		return q.err
 	case <-ctx.Done():
 		return fmt.Errorf("read barrier of shard %d: %w", b.shardID, context.Cause(ctx))
 	}
 }
 
-// join adds a read to the next request of the shard.
-func (g *barriers) join(b *barrier) *request {
+// join adds a read to the next request of the shard. told, if there is any, is called with
+// what wait would have returned, after all who came before; it must not block.
+func (g *barriers) join(b *barrier, told func(error)) *request {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if b.next == nil {
 		b.next = &request{barrier: b, done: make(chan struct{})}
 	}
 	b.next.reads++
+	if told != nil {
+		b.next.told = append(b.next.told, told)
+	}
 	if !b.busy {
 		b.busy = true
 		g.enqueue(b)
@@ -113,7 +121,7 @@ func (g *barriers) run() {
 	for round := g.next(nil); len(round) > 0; round = g.next(round) {
 		started, reads := time.Now(), 0
 		for _, q := range round {
-			q.ask(g.nh)
+			q.ask()
 			reads += q.reads
 		}
 		patience.Reset(roundPatience)
@@ -128,11 +136,23 @@ func (g *barriers) run() {
 					late = true
 				}
 			}
-			go func() { g.finish(q, <-q.answer) }()
+			go g.await(q)
 		}
 		if reads > roundCrowd*len(round) {
 			time.Sleep(time.Until(started.Add(roundSpacing)))
 		}
+	}
+}
+
+// await finishes a request that is late for its round.
+func (g *barriers) await(q *request) {
+	select {
+	case result := <-q.answer:
+		g.finish(q, result)
+	case <-time.After(readIndexTimeout):
+		q.state = nil // its answer may still come
+		q.err = errBarrierLost
+		g.finish(q, dragonboat.RequestResult{})
 	}
 }
 
@@ -152,8 +172,9 @@ func (g *barriers) next(round []*request) []*request {
 	return round
 }
 
-func (q *request) ask(nh *dragonboat.NodeHost) {
-	state, err := nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout)
+func (q *request) ask() {
+	g := q.barrier.group
+	state, err := g.nh.ReadIndex(uint64(q.barrier.shardID), g.ticks.request(readIndexTimeout, q.barrier.began))
 	if err != nil { // of the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)
@@ -178,14 +199,27 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	default:
 		q.err = errBarrierLost
 	}
+	if q.err != nil {
+		q.err = fmt.Errorf("read barrier of shard %d: %w", q.barrier.shardID, q.err)
+	}
 	if q.state != nil {
 		q.state.Release()
 	}
 	g.metrics.barrierReads.Observe(float64(q.reads))
 	close(q.done)
+	if len(q.told) > 0 {
+		g.workers.Do(q) // all on one goroutine, which costs less than waking one for each
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if q.barrier.busy = q.barrier.next != nil; q.barrier.busy {
 		g.enqueue(q.barrier)
+	}
+}
+
+// Run tells those who do not wait how the request ended. It implements workers.Job.
+func (q *request) Run() {
+	for _, told := range q.told {
+		told(q.err)
 	}
 }

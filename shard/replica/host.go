@@ -13,6 +13,7 @@ import (
 	"github.com/lni/dragonboat/v4/statemachine"
 
 	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
@@ -47,6 +48,7 @@ type Host struct {
 	nh       *dragonboat.NodeHost
 	doorway  *doorway
 	barriers *barriers
+	workers  workers.Pool // of reads that nobody waits for
 
 	collector *collector
 	summing   *summing
@@ -91,12 +93,13 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport}
 	cfg.Raft.Transport = h.doorway
+	opened := time.Now()
 	nh, err := openNodeHost(cfg.Raft, h)
 	if err != nil {
 		return nil, err
 	}
 	h.nh = nh
-	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
+	h.barriers = &barriers{nh: nh, ticks: ticks{interval: cfg.Raft.TickInterval, opened: opened}, metrics: cfg.Metrics, workers: &h.workers}
 	h.collector.start()
 	h.summing.start()
 	return h, nil
@@ -106,6 +109,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 func (h *Host) Close() {
 	h.collector.close()
 	h.nh.Close()
+	h.workers.Close()
 	h.summing.close() // after the replicas, which begin sums
 }
 
@@ -211,6 +215,8 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 			h.replicas.CompareAndDelete(id, r)
 			return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, notYet(err))
 		}
+		now := time.Now()
+		r.began.Store(&now)
 		return nil
 	}
 	return h.startOnce(id, replicaID, b, start)

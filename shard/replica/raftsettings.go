@@ -30,6 +30,10 @@ var (
 	// Parts of the table of proposals in flight, each with a random source of 5 KiB.
 	//go:linkname pendingProposalShards github.com/lni/dragonboat/v4.pendingProposalShards
 	pendingProposalShards uint64
+	// Connections to each peer, by which its groups are divided. With one, messages of different
+	// groups of a moment share a frame.
+	//go:linkname streamConnections github.com/lni/dragonboat/v4.streamConnections
+	streamConnections uint64
 	// How often workers look at all replicas, whether or not there is something to do.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
@@ -43,7 +47,7 @@ var settle = sync.OnceValue(func() error {
 		to   uint64
 	}{
 		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
-		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
+		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16}, {"connections", &streamConnections, 1},
 	} {
 		if *setting.at == 0 {
 			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)

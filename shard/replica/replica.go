@@ -6,9 +6,11 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/listing"
@@ -28,6 +30,8 @@ type Replica struct {
 	barrier   barrier
 	reigning  reigning
 	meter     meter
+	// began is when the group's replica had started, nil before that (ticks).
+	began atomic.Pointer[time.Time]
 
 	// weaned is the last View.Since that the log was seen to begin after.
 	weaned atomic.Uint64
@@ -52,12 +56,13 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine}
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
-		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
+		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, ticks: h.barriers.ticks, began: &r.began, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
-		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
 	}
+	r.proposer.overdue.Stop()
 	r.proposer.mu.flights = make(map[uint64][]pending)
-	r.barrier = barrier{group: h.barriers, shardID: id}
+	r.barrier = barrier{group: h.barriers, shardID: id, began: &r.began}
 	return r
 }
 
@@ -132,6 +137,25 @@ func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
 	return r.View(), nil
 }
 
+// StartBarrier is Barrier without waiting. done is called once, perhaps before it returns, and
+// must not block: others wait behind it.
+func (r *Replica) StartBarrier(done func(shard.View, error)) {
+	if r.host.cfg.Knobs.SkipReadBarrier {
+		done(r.View(), nil)
+		return
+	}
+	r.barrier.group.join(&r.barrier, func(err error) {
+		if err != nil {
+			done(shard.View{}, err)
+			return
+		}
+		done(r.View(), nil)
+	})
+}
+
+// Spawn runs f on another goroutine.
+func (r *Replica) Spawn(f func()) { r.host.workers.Do(workers.Func(f)) }
+
 // WaitFloor waits until this replica has applied a floor of at least the given
 // revision: from then on everything at or below it is final here.
 func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
@@ -183,6 +207,15 @@ func (r *Replica) wakeWaiters() {
 func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
 	r.meter.reads.Add(1)
 	return r.machine.Range(req, at)
+}
+
+// GetHeld is Range for the latest version of one key, if that is in memory (apply.Machine).
+func (r *Replica) GetHeld(key []byte, view shard.View) (*pb.RangeResponse, bool) {
+	resp, ok := r.machine.GetHeld(key, view)
+	if ok {
+		r.meter.reads.Add(1)
+	}
+	return resp, ok
 }
 
 // Fetch reads one shard's part of a wider range; see listing.

@@ -1,0 +1,62 @@
+package rpcfront
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// deadlines ends the calls of a connection that take too long. One timer is set for all, to the first deadline that there was
+// when it was set: nearly all calls have ended by theirs, and a timer for each would cost more than all else about
+// their time. It is guarded by conn.mu.
+type deadlines struct {
+	conn  *conn
+	timer *time.Timer // nil: it was never set
+	at    time.Time   // when it fires; zero: it is not set
+}
+
+// add sees to it that a call ends by its deadline.
+func (d *deadlines) add(k *call) {
+	switch {
+	case k.deadline.IsZero() || !d.at.IsZero() && !k.deadline.Before(d.at):
+		return
+	case d.timer == nil:
+		d.timer = time.AfterFunc(time.Until(k.deadline), d.expire)
+	default:
+		d.timer.Reset(time.Until(k.deadline))
+	}
+	d.at = k.deadline
+}
+
+// stop ends the timer.
+func (d *deadlines) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
+
+// expire resets the calls that have passed their deadlines, as grpc-go does.
+func (d *deadlines) expire() {
+	c := d.conn
+	var late []*call
+	c.mu.Lock()
+	d.at = time.Time{}
+	now := time.Now()
+	for _, k := range c.calls {
+		switch {
+		case k.answered || k.deadline.IsZero():
+		case k.deadline.After(now):
+			d.add(k)
+		default:
+			c.drop(k)
+			c.out.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(k.id, http2.ErrCodeCancel) })
+			late = append(late, k)
+		}
+	}
+	c.mu.Unlock()
+	for _, k := range late {
+		k.finish(context.DeadlineExceeded)
+	}
+	c.kick()
+}
