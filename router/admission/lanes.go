@@ -25,9 +25,10 @@ const (
 	// when their clients have given up: a node learns of that late, if at all.
 	fairWait = time.Second
 
-	// startUnder is how many writes a shard is given at first, minUnder and maxUnder are the
-	// bounds of what is learned.
-	startUnder, minUnder, maxUnder = 256, 32, 4096
+	// startUnder is how many writes a shard is given at first: with every node giving it to
+	// every shard, a crowd that comes all at once must not fill their queues before anything was
+	// learned. minUnder and maxUnder are the bounds of what is.
+	startUnder, minUnder, maxUnder = 64, 32, 4096
 
 	// waitingMax bounds the writes that wait, for all shards (Q5).
 	waitingMax = writesMax
