@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lni/dragonboat/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
@@ -91,17 +92,30 @@ func TestBarrierOutlastsTicks(t *testing.T) {
 	<-gate.came
 	p.replica.Propose(putCommand("a", "1"), func(shard.Result) {})
 	<-gate.came
-	waiting, err := p.host.NodeHost().ReadIndex(uint64(testShard), tick)
-	require.NoError(t, err)
+	p.awaitTick() // and so the clock is as it will be
+	waiting := p.beginTick()
 	barrier := make(chan error, 1)
 	go func() {
 		_, err := p.replica.Barrier(t.Context())
 		barrier <- err
 	}()
-	late := <-waiting.ResultC()
-	require.True(t, late.Timeout(), "the clock goes")
+	<-waiting
 	gate.Unlock()
 	require.NoError(t, <-barrier)
+}
+
+// beginTick gives something when Raft's clock has ticked once or twice, though nothing is applied.
+func (p *process) beginTick() <-chan dragonboat.RequestResult {
+	p.t.Helper()
+	request, err := p.host.NodeHost().ReadIndex(uint64(testShard), p.host.cfg.Raft.TickInterval)
+	require.NoError(p.t, err)
+	return request.ResultC()
+}
+
+func (p *process) awaitTick() {
+	p.t.Helper()
+	late := <-p.beginTick()
+	require.True(p.t, late.Timeout())
 }
 
 // gatedSource holds up who observes, while it is locked.

@@ -45,6 +45,7 @@ type HostConfig struct {
 type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
+	opened   time.Time // before nh was
 	doorway  *doorway
 	barriers *barriers
 
@@ -79,7 +80,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System{}
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
+	h := &Host{cfg: cfg, opened: time.Now(), changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
 	h.collector = newCollector(h)
 	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {
