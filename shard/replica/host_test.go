@@ -132,11 +132,15 @@ func (p *process) start() {
 func (p *process) startNew() {
 	p.t.Helper()
 	p.start()
+	require.NoError(p.t, p.propose(initCommand()).Err)
+}
+
+func initCommand() *shardpb.Command {
 	d := shard.Descriptor{
 		ID: testShard, Epoch: 1, Slot: 9, Generation: 1,
 		Replicas: []shard.Replica{{ID: testReplica, Node: testNode}}, NextReplicaID: 2,
 	}
-	require.NoError(p.t, p.propose(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}).Err)
+	return &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}
 }
 
 // propose waits for the outcome.

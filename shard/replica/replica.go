@@ -41,6 +41,7 @@ type Replica struct {
 		sync.Mutex
 		waiters []viewWaiter
 	}
+	beginners atomic.Int64 // proposeOnceBegun
 }
 
 type viewWaiter struct {
@@ -94,17 +95,21 @@ func (r *Replica) Term() uint64 {
 
 // Propose writes cmd through the log and calls done exactly once, from any
 // goroutine, with its outcome (P2). done must not block. Only a leader takes
-// commands; anyone else answers NotLeaderError at once.
+// commands; anyone else answers NotLeaderError at once. What comes to a shard that is about
+// to begin waits for that.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
-	if err := r.notLeading(); err != nil {
-		done(shard.Result{Err: err})
-		return
+	err := r.notLeading()
+	if err == nil {
+		err = r.refusing(cmd.Kind)
 	}
-	if err := r.refusing(cmd.Kind); err != nil {
+	switch {
+	case err == nil:
+		r.proposer.submit(cmd, done)
+	case !awakens(cmd.Kind) && unborn(r.View()):
+		r.proposeOnceBegun(cmd, err, done)
+	default:
 		done(shard.Result{Err: err})
-		return
 	}
-	r.proposer.submit(cmd, done)
 }
 
 // awakens reports whether commands of the kind are for shards that serve nothing.
