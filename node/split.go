@@ -282,10 +282,12 @@ func until(ctx context.Context, attempt func() error) error {
 // divide splits a shard that this node leads and brings the child to serve. In between
 // nobody serves the child's keys, so every step follows at once on the one before.
 func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shard.Descriptor) error {
-	m := n.table.Map()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := n.control.step(ctx, stepDivide); err != nil {
 		return err
 	}
+	secured := n.secureSeeds(ctx, rest, child) // on their way before the split, for which they wait there
 	if err := r.Split(ctx, rest, child); err != nil {
 		return err
 	}
@@ -293,35 +295,53 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := n.control.step(ctx, stepSecure); err != nil {
 		return err
 	}
-	secured := n.control.everyReplica(ctx, child, seedPatience, func(ctx context.Context, to shard.Replica) error {
-		return n.control.order(ctx, m, to.Node, &routerpb.DirectRequest{
-			Shard: uint64(rest.ID), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: child.Proto()},
-		})
-	})
-	if err := secured.majority(child); err != nil {
+	seeds := <-secured
+	if err := seeds.majority(child); err != nil {
 		return err
 	}
+	durable := time.Now()
 	if err := n.control.step(ctx, stepBegin); err != nil {
 		return err
 	}
-	err := until(ctx, func() error {
+	if err := n.initialise(ctx, child, seeds.done); err != nil {
+		return err
+	}
+	n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start),
+		"pause", time.Since(gave), "seeds", durable.Sub(gave))
+	return nil
+}
+
+// secureSeeds has all replicas of the parent make the child's seed durable, each as soon as it
+// has applied the split.
+func (n *Node) secureSeeds(ctx context.Context, parent, child *shard.Descriptor) <-chan tally {
+	m, done := n.table.Map(), make(chan tally, 1)
+	go func() {
+		done <- n.control.everyReplica(ctx, child, seedPatience, func(ctx context.Context, to shard.Replica) error {
+			return n.control.order(ctx, m, to.Node, &routerpb.DirectRequest{
+				Shard: uint64(parent.ID), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: child.Proto()},
+			})
+		})
+	}()
+	return done
+}
+
+// initialise has the child's leader, which has to be one with a seed, give it its descriptor.
+func (n *Node) initialise(ctx context.Context, child *shard.Descriptor, seeded []shard.Replica) error {
+	m := n.table.Map()
+	return until(ctx, func() error {
 		leader, _ := n.host.Leader(child.ID)
 		if leader == 0 {
 			return fmt.Errorf("shard %s has no leader: %w", child.ID, shard.ErrUnavailable)
 		}
 		order := &routerpb.DirectRequest{Shard: uint64(child.ID), Order: &routerpb.DirectRequest_Initialise{Initialise: child.Proto()}}
-		seeded := slices.ContainsFunc(secured.done, func(r shard.Replica) bool { return r.ID == leader })
-		if !seeded { // INIT would poison it, and nobody could serve
-			order.Order = &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(secured.done[0].ID)}}
+		able := slices.ContainsFunc(seeded, func(r shard.Replica) bool { return r.ID == leader })
+		if !able { // INIT would poison it, and nobody could serve
+			order.Order = &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(seeded[0].ID)}}
 		}
 		err := n.control.order(ctx, m, child.NodeOf(leader), order)
-		if err == nil && !seeded {
+		if err == nil && !able {
 			err = fmt.Errorf("replica %d of shard %s leads without a seed: %w", leader, child.ID, shard.ErrUnavailable)
 		}
 		return err
 	})
-	if err == nil {
-		n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start), "pause", time.Since(gave))
-	}
-	return err
 }

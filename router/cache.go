@@ -118,10 +118,14 @@ func (c *Cache) Learn(d *shard.Descriptor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	leader := shard.NodeID(0)
-	if held, ok := c.mu.byID.Peek(d.ID); ok {
-		if held.Generation >= d.Generation {
-			return
-		}
+	held, ok := c.mu.byID.Peek(d.ID)
+	if ok && held.Generation >= d.Generation {
+		return
+	}
+	if !ok {
+		held, ok = c.mu.byID.Peek(d.Parent) // who led the keys until now leads them probably still
+	}
+	if ok {
 		if _, still := d.ReplicaOn(held.Leader); still {
 			leader = held.Leader
 		}

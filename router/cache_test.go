@@ -96,6 +96,12 @@ func TestCacheKeepsTheNewerDescriptor(t *testing.T) {
 	require.Equal(t, uint64(8), lookup(t, c, "b").Generation)
 	require.Equal(t, 1, dir.asked)
 
+	c.SetLeader(3, 1)
+	child := descriptor(9, "x", "", 1, 1, 3)
+	child.Parent = 3
+	c.Learn(child)
+	require.Equal(t, shard.NodeID(1), lookup(t, c, "x").Leader, "who led the keys before they were split off")
+
 	c.SetLeader(99, 1) // an unknown shard has no leader to remember
 }
 

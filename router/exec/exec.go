@@ -191,6 +191,11 @@ func (e *Executor) view(ctx context.Context, r *replica.Replica, req *router.Req
 			return shard.View{}, err
 		}
 	}
+	if view.Descriptor == nil {
+		// It may be about to begin. No other barrier is needed: had anything been written to it
+		// before this one, it would have begun here.
+		view = r.Begun(ctx)
+	}
 	if !owns(view, req.Epoch) {
 		return shard.View{}, wrongShard(req.Shard, view)
 	}

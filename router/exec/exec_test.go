@@ -66,6 +66,13 @@ type node struct {
 }
 
 func newNode(t *testing.T) *node {
+	n := newUnborn(t)
+	n.begin()
+	return n
+}
+
+// newUnborn is newNode before the shard has got its keys.
+func newUnborn(t *testing.T) *node {
 	e, err := engine.Open("store", engine.Options{FS: vfs.NewMem(), CacheBytes: 1 << 20})
 	require.NoError(t, err)
 	host, err := replica.OpenHost(replica.HostConfig{
@@ -91,13 +98,17 @@ func newNode(t *testing.T) *node {
 		host.Campaign([]replica.Held{{Shard: testShard, Replica: 1}}) // again: at first there are no members yet
 		return n.replica.Leads()
 	}, patience, time.Millisecond)
+	return n
+}
+
+func (n *node) begin() {
+	n.t.Helper()
 	d := shard.Descriptor{
 		ID: testShard, Span: shard.Span{Start: []byte("b"), End: []byte("y")}, Epoch: testEpoch, Slot: 9, Generation: 3,
 		Replicas: []shard.Replica{{ID: 1, Node: testNode}}, NextReplicaID: 2,
 	}
-	_, err = n.write(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}, false)
-	require.NoError(t, err)
-	return n
+	_, err := n.write(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}, false)
+	require.NoError(n.t, err)
 }
 
 // write waits for the outcome, which must come once.
@@ -200,6 +211,18 @@ func TestReads(t *testing.T) {
 }
 
 // Whoever asks by another map gets the descriptor that corrects it.
+// A read that comes before its shard has begun, after a split, waits for that.
+func TestReadsWaitUntilTheShardBegins(t *testing.T) {
+	n := newUnborn(t)
+	read := make(chan error, 1)
+	go func() {
+		_, err := n.read(func(*router.Request) {})
+		read <- err
+	}()
+	n.begin()
+	require.NoError(t, <-read)
+}
+
 func TestOtherEpochs(t *testing.T) {
 	n := newNode(t)
 	before := n.put("k")

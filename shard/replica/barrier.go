@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -37,7 +36,7 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 // serves every read that came before it started; what comes meanwhile takes the next.
 type barriers struct {
 	nh      *dragonboat.NodeHost
-	ticks   ticks
+	slack   time.Duration // ticksSlack
 	metrics *Metrics
 	workers *workers.Pool
 
@@ -52,7 +51,6 @@ type barriers struct {
 type barrier struct {
 	group   *barriers
 	shardID shard.ID
-	began   *atomic.Pointer[time.Time] // the replica's
 
 	// Guarded by group.mu.
 	next *request // what reads wait for that came since the last round; nil: none did
@@ -174,7 +172,7 @@ func (g *barriers) next(round []*request) []*request {
 
 func (q *request) ask() {
 	g := q.barrier.group
-	state, err := g.nh.ReadIndex(uint64(q.barrier.shardID), g.ticks.request(readIndexTimeout, q.barrier.began))
+	state, err := g.nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout+g.slack)
 	if err != nil { // of the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"slices"
+	"time"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
@@ -39,11 +40,26 @@ func (h *Host) stand(replicas []Held) {
 	if len(replicas) == 0 {
 		return
 	}
-	batch := raftpb.MessageBatch{DeploymentId: h.cfg.Raft.ClusterID, BinVer: raftio.TransportBinVersion}
+	var told []raftpb.Message
 	for _, r := range replicas {
-		batch.Requests = append(batch.Requests, raftpb.Message{
-			Type: raftpb.TimeoutNow, ShardID: uint64(r.Shard), From: uint64(r.Replica), To: uint64(r.Replica),
-		})
+		told = append(told, raftpb.Message{Type: raftpb.TimeoutNow, ShardID: uint64(r.Shard), From: uint64(r.Replica), To: uint64(r.Replica)})
 	}
-	h.doorway.deliver(batch)
+	h.doorway.deliver(h.batchOf(told...))
+}
+
+// wind sets the clock by which the requests of a replica time out, which has just started.
+// dragonboat's ticks carry how many there were since the process began, and before the first one a
+// replica takes it for zero: what was asked for until then would be as old as the process,
+// and a write under way at the first tick of unknown outcome. The number may be too large, as some
+// ticks are skipped on a busy machine, and the next tick sets it right.
+func (h *Host) wind(r Held) {
+	ticks := uint64(time.Since(h.opened) / h.cfg.Raft.TickInterval)
+	h.doorway.deliver(h.batchOf(raftpb.Message{
+		Type: raftpb.LocalTick, ShardID: uint64(r.Shard), From: uint64(r.Replica), To: uint64(r.Replica), Hint: ticks,
+	}))
+}
+
+// batchOf is what the node's replicas receive together.
+func (h *Host) batchOf(messages ...raftpb.Message) raftpb.MessageBatch {
+	return raftpb.MessageBatch{DeploymentId: h.cfg.Raft.ClusterID, BinVer: raftio.TransportBinVersion, Requests: messages}
 }

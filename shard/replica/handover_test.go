@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 	"github.com/stretchr/testify/require"
 
@@ -82,20 +81,18 @@ func TestAnHeirStandsForElection(t *testing.T) {
 	p.startAlone()
 	hears := func(m raftpb.Message) {
 		m.ShardID, m.To = uint64(testShard), uint64(testReplica)
-		p.host.doorway.deliver(raftpb.MessageBatch{
-			DeploymentId: p.host.cfg.Raft.ClusterID, BinVer: raftio.TransportBinVersion, Requests: []raftpb.Message{m},
-		})
+		p.host.doorway.deliver(p.host.batchOf(m))
 	}
 	follows := func() bool {
 		leader, term := p.host.Leader(testShard)
 		return leader == 2 && term == 5
 	}
+	const last = 3 // the group's first members are what the log begins with
 	require.Eventually(t, func() bool {
 		hears(raftpb.Message{Type: raftpb.Heartbeat, From: 2, Term: 5})
-		return follows()
+		ends, err := p.replica.logEnds()
+		return follows() && err == nil && ends == last
 	}, patience, time.Millisecond)
-	last, err := p.replica.logEnds()
-	require.NoError(t, err)
 
 	var notLeader *shard.NotLeaderError
 	require.ErrorAs(t, p.replica.Succeed(t.Context(), Handover{Term: 4, Last: last}), &notLeader)

@@ -49,6 +49,7 @@ type HostConfig struct {
 type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
+	opened   time.Time // before nh was
 	doorway  *doorway
 	barriers *barriers
 	workers  workers.Pool // of reads that nobody waits for
@@ -88,7 +89,10 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if cfg.Busy == nil {
 		cfg.Busy = func() float64 { return 0 }
 	}
-	h := &Host{cfg: cfg, tempo: newTempo(cfg.Busy), changed: make(chan struct{}, 1), pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent}}
+	h := &Host{
+		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy), changed: make(chan struct{}, 1),
+		pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent},
+	}
 	h.collector = newCollector(h)
 	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {
@@ -100,13 +104,12 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport}
 	cfg.Raft.Transport = h.doorway
-	opened := time.Now()
 	nh, err := openNodeHost(cfg.Raft, h)
 	if err != nil {
 		return nil, err
 	}
 	h.nh = nh
-	h.barriers = &barriers{nh: nh, ticks: ticks{interval: cfg.Raft.TickInterval, opened: opened}, metrics: cfg.Metrics, workers: &h.workers}
+	h.barriers = &barriers{nh: nh, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers}
 	h.collector.start()
 	h.summing.start()
 	return h, nil
@@ -222,8 +225,6 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 			h.replicas.CompareAndDelete(id, r)
 			return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, notYet(err))
 		}
-		now := time.Now()
-		r.began.Store(&now)
 		return nil
 	}
 	return h.startOnce(id, replicaID, b, start)

@@ -142,11 +142,15 @@ func (p *process) startNew() {
 func (p *process) startNewShard(id shard.ID, span shard.Span) {
 	p.t.Helper()
 	p.startShard(id)
+	require.NoError(p.t, p.propose(initCommand(id, span)).Err)
+}
+
+func initCommand(id shard.ID, span shard.Span) *shardpb.Command {
 	d := shard.Descriptor{
 		ID: id, Span: span, Epoch: 1, Slot: 9, Generation: 1,
 		Replicas: []shard.Replica{{ID: testReplica, Node: testNode}}, NextReplicaID: 2,
 	}
-	require.NoError(p.t, p.propose(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}).Err)
+	return &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}
 }
 
 // propose waits for the outcome.

@@ -143,7 +143,14 @@ func (h *Host) JoinOnce(id shard.ID, replicaID shard.ReplicaID, start func(initi
 	return h.startOnce(id, replicaID, birth{join: true, learner: true}, start)
 }
 
-func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, start func(initial map[uint64]string, join, learner bool) error) error {
+func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, launch func(initial map[uint64]string, join, learner bool) error) error {
+	start := func(initial map[uint64]string, join, learner bool) error {
+		err := launch(initial, join, learner)
+		if err == nil {
+			h.wind(Held{id, replicaID})
+		}
+		return err
+	}
 	record, err := h.record(id, replicaID)
 	if err != nil {
 		return err

@@ -50,6 +50,10 @@ const (
 	// each replica for a tick, and two messages there and back for a heartbeat: fewest when
 	// both come together.
 	heartbeatTicks = 1
+	// ticksSlack is how many ticks dragonboat is given beyond the time that a request may take.
+	// The one that is under way counts as a whole one for it, so that a request of one tick could
+	// end with the next microsecond. Whoever asks measures the time by itself.
+	ticksSlack = 2
 )
 
 // openNodeHost starts the node's Raft machinery. The listener hears of every

@@ -52,8 +52,7 @@ type proposer struct {
 	session *client.Session
 	source  RevisionSource
 	timeout time.Duration
-	ticks   ticks
-	began   *atomic.Pointer[time.Time] // the replica's
+	slack   time.Duration // ticksSlack
 	metrics *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
@@ -220,7 +219,7 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		return
 	}
 	started := time.Now()
-	rs, err := p.nh.Propose(p.session, data, p.ticks.request(p.timeout, p.began))
+	rs, err := p.nh.Propose(p.session, data, p.timeout+p.slack)
 	if err != nil {
 		// Refused before it reached the log.
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))

@@ -30,8 +30,6 @@ type Replica struct {
 	barrier   barrier
 	reigning  reigning
 	meter     meter
-	// began is when the group's replica had started, nil before that (ticks).
-	began atomic.Pointer[time.Time]
 
 	// weaned is the last View.Since that the log was seen to begin after.
 	weaned atomic.Uint64
@@ -45,6 +43,7 @@ type Replica struct {
 		sync.Mutex
 		waiters []viewWaiter
 	}
+	beginners atomic.Int64 // proposeOnceBegun
 }
 
 type viewWaiter struct {
@@ -56,7 +55,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine}
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
-		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, ticks: h.barriers.ticks, began: &r.began, metrics: h.cfg.Metrics,
+		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, slack: h.barriers.slack, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
 		tempo: h.tempo, full: make(chan struct{}, 1),
@@ -67,7 +66,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		id: id, node: h.cfg.Node, incarnation: h.cfg.Incarnation, source: h.cfg.Source, view: machine.View,
 		propose: r.proposer.submit, knobs: h.cfg.Knobs,
 	}
-	r.barrier = barrier{group: h.barriers, shardID: id, began: &r.began}
+	r.barrier = barrier{group: h.barriers, shardID: id}
 	return r
 }
 
@@ -104,17 +103,21 @@ func (r *Replica) Term() uint64 {
 
 // Propose writes cmd through the log and calls done exactly once, from any
 // goroutine, with its outcome (P2). done must not block. Only a leader takes
-// commands; anyone else answers NotLeaderError at once.
+// commands; anyone else answers NotLeaderError at once. What comes to a shard that is about
+// to begin waits for that.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
-	if err := r.notLeading(); err != nil {
-		done(shard.Result{Err: err})
-		return
+	err := r.notLeading()
+	if err == nil {
+		err = r.refusing(cmd.Kind)
 	}
-	if err := r.refusing(cmd.Kind); err != nil {
+	switch {
+	case err == nil:
+		r.proposer.submit(cmd, done)
+	case !awakens(cmd.Kind) && unborn(r.View()):
+		r.proposeOnceBegun(cmd, err, done)
+	default:
 		done(shard.Result{Err: err})
-		return
 	}
-	r.proposer.submit(cmd, done)
 }
 
 // awakens reports whether commands of the kind are for shards that serve nothing.

@@ -132,7 +132,7 @@ func (r *Replica) Wean(ctx context.Context) error {
 
 // snapshot makes one, or finds that one was just made.
 func (r *Replica) snapshot(ctx context.Context, o dragonboat.SnapshotOption) error {
-	q, err := r.host.nh.RequestSnapshot(uint64(r.id), o, r.host.barriers.ticks.request(snapshotTimeout, &r.began))
+	q, err := r.host.nh.RequestSnapshot(uint64(r.id), o, snapshotTimeout+r.host.barriers.slack)
 	if err != nil {
 		return fmt.Errorf("ask for a snapshot: %w: %w", refusal(err), err)
 	}
