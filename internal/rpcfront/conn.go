@@ -234,20 +234,15 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 	return nil
 }
 
-// control sends a frame from the reader.
+// control sends a frame from the reader, which waits when too much waits already (F6).
 func (c *conn) control(write func(*http2.Framer) error) {
-	c.add(write)
-	c.kick()
-}
-
-// add adds a frame from the reader, which waits when too much waits already (F6).
-func (c *conn) add(write func(*http2.Framer) error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.out.control(write)
 	for len(*c.out.buf) > outBytesMax && !c.closed {
 		c.changed.Wait()
 	}
+	c.mu.Unlock()
+	c.kick()
 }
 
 // streams counts those that are open, for the reader. c.mu is held.
@@ -280,7 +275,6 @@ func (c *conn) close() {
 	calls := c.calls
 	c.calls = nil
 	c.deadlines.stop()
-	c.out.stopTimer()
 	c.changed.Broadcast()
 	for _, k := range calls {
 		if k.stream != nil {

@@ -5,7 +5,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/mem"
@@ -20,10 +19,8 @@ type out struct {
 	conn    *conn
 	buf     *[]byte // frames, from Server.answers while there are any
 	framer  *http2.Framer
-	writing bool        // somebody writes to the socket, and will write all there is
-	sent    bool        // headers or data, since the last ping
-	timer   *time.Timer // flushes what is in no hurry; nil: there was nothing yet
-	timed   bool        // it runs
+	writing bool // somebody writes to the socket, and will write all there is
+	sent    bool // headers or data, since the last ping
 
 	headerListMax int     // what the client takes of the headers of an answer
 	window        int64   // and of data on the connection
@@ -303,31 +300,6 @@ func (c *conn) kickHeld() {
 func (c *conn) kick() {
 	if c.claim() {
 		c.server.workers.Do(writer{c})
-	}
-}
-
-// flushBy has what there is written with what else is, or after the time. c.mu is held.
-func (c *conn) flushBy(wait time.Duration) {
-	o := &c.out
-	if o.timed || c.closed {
-		return
-	}
-	o.timed = true
-	if o.timer != nil {
-		o.timer.Reset(wait)
-		return
-	}
-	o.timer = time.AfterFunc(wait, func() {
-		c.mu.Lock()
-		o.timed = false
-		c.mu.Unlock()
-		c.flush()
-	})
-}
-
-func (o *out) stopTimer() {
-	if o.timer != nil {
-		o.timer.Stop()
 	}
 }
 
