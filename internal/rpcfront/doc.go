@@ -1,5 +1,5 @@
-// Package rpcfront serves gRPC connections. It answers small unary calls and bidirectional streams itself, for a third of
-// what grpc-go takes, and leaves everything else to a grpc-go server behind it.
+// Package rpcfront serves gRPC connections. It answers small unary calls, for a third of what grpc-go takes, and
+// bidirectional streams itself, and leaves everything else to a grpc-go server behind it.
 //
 //	client ── HTTP/2 ──> conn ──┬─ a small unary call ──> call ────> handler ──> out ──> client
 //	                            ├─ a bidirectional one ─> Stream ──> handler ──> out

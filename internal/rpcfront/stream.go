@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// sendBytes is how much is added for Stream.Flush at most, about.
+// sendBytes is about how much waits for Stream.Flush at most.
 const sendBytes = 64 << 10
 
 // Appender is a message that marshals itself behind what is sent before it. Of a message that has to wait it is not
@@ -168,7 +168,9 @@ func (s *Stream) await(msg mem.BufferSlice) error {
 		return s.lost()
 	}
 	s.head()
-	c.out.send(k, msg)
+	if c.out.send(k, msg) && len(*c.out.buf) >= sendBytes {
+		c.kickHeld()
+	}
 	for k.rest != nil && !s.over() {
 		c.kickHeld() // the client gives us room when it has read
 		s.changed.Wait()
