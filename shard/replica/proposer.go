@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -49,8 +50,9 @@ type proposer struct {
 	nodeID  shard.NodeID
 	incarn  uint64
 	session *client.Session
-	source  RevisionSource
 	timeout time.Duration
+	ticks   ticks
+	began   *atomic.Pointer[time.Time] // the replica's
 	metrics *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
@@ -63,6 +65,8 @@ type proposer struct {
 	meter   *meter
 	// turn holds one element while a batch is under way, or leadership (P8).
 	turn chan struct{}
+	// overdue is of whoever has turn.
+	overdue *time.Timer
 	// promises bind what is stamped here.
 	promises promises
 
@@ -180,16 +184,16 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		return
 	}
 	started := time.Now()
-	rs, err := p.nh.Propose(p.session, data, p.timeout)
+	rs, err := p.nh.Propose(p.session, data, p.ticks.request(p.timeout, p.began))
 	if err != nil {
 		// Refused before it reached the log.
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))
 		return
 	}
-	result, ok := p.await(rs)
-	if !ok {
+	result, why := p.await(rs)
+	if why != nil {
 		lost = true
-		p.fail(sequence, fmt.Errorf("shard %d lost its leader: %w", p.shardID, shard.ErrUnknownOutcome))
+		p.fail(sequence, fmt.Errorf("shard %d %w: %w", p.shardID, why, shard.ErrUnknownOutcome))
 		return // rs is not released: its result may still come
 	}
 	switch {
@@ -201,26 +205,35 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	case result.Dropped():
 		p.fail(sequence, fmt.Errorf("shard %d dropped the proposal: %w", p.shardID, shard.ErrUnavailable))
-	default: // timed out, or the replica is stopping
+	default: // the replica is stopping
 		lost = true
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	}
 	rs.Release()
 }
 
-// await returns the proposal's result; ok is false when it is given up on.
-func (p *proposer) await(rs *dragonboat.RequestState) (result dragonboat.RequestResult, ok bool) {
+var (
+	errLeaderLost = errors.New("lost its leader")
+	errOverdue    = errors.New("did not apply it in time")
+)
+
+// await returns the proposal's result, or why it is given up on.
+func (p *proposer) await(rs *dragonboat.RequestState) (dragonboat.RequestResult, error) {
+	p.overdue.Reset(p.timeout)
+	defer p.overdue.Stop()
 	var lost <-chan time.Time
 	for {
 		select {
 		case result := <-rs.ResultC():
-			return result, true
+			return result, nil
 		case <-p.leaders:
 			if lost == nil && p.refused() != nil {
 				lost = time.After(lostPatience)
 			}
 		case <-lost:
-			return dragonboat.RequestResult{}, false
+			return dragonboat.RequestResult{}, errLeaderLost
+		case <-p.overdue.C:
+			return dragonboat.RequestResult{}, errOverdue
 		}
 	}
 }
