@@ -50,7 +50,6 @@ type proposer struct {
 	nodeID  shard.NodeID
 	incarn  uint64
 	session *client.Session
-	source  RevisionSource
 	timeout time.Duration
 	slack   time.Duration // ticksSlack
 	metrics *Metrics
