@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -12,8 +13,8 @@ import (
 )
 
 const (
-	// readIndexTimeout bounds one ReadIndex. One that is lost on the way to the leader
-	// is only noticed by this, so it is short; readers retry within theirs.
+	// readIndexTimeout bounds one ReadIndex, by this node's clock. One that is lost on the way
+	// to the leader is only noticed by this, so it is short; readers retry within theirs.
 	readIndexTimeout = 500 * time.Millisecond
 	// roundPatience is how long the shards of a round wait for the slowest of them.
 	// Then it goes on alone: a shard without a leader must not hold up the others.
@@ -35,6 +36,7 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 // serves every read that came before it started; what comes meanwhile takes the next.
 type barriers struct {
 	nh      *dragonboat.NodeHost
+	ticks   ticks
 	metrics *Metrics
 
 	mu struct {
@@ -48,6 +50,7 @@ type barriers struct {
 type barrier struct {
 	group   *barriers
 	shardID shard.ID
+	began   *atomic.Pointer[time.Time] // the replica's
 
 	// Guarded by group.mu.
 	next *request // what reads wait for that came since the last round; nil: none did
@@ -59,7 +62,7 @@ type request struct {
 	barrier *barrier
 	reads   int // guarded by barriers.mu until the round begins
 
-	state  *dragonboat.RequestState
+	state  *dragonboat.RequestState // released with its answer; nil without one
 	answer chan dragonboat.RequestResult
 
 	done chan struct{}
@@ -113,7 +116,7 @@ func (g *barriers) run() {
 	for round := g.next(nil); len(round) > 0; round = g.next(round) {
 		started, reads := time.Now(), 0
 		for _, q := range round {
-			q.ask(g.nh)
+			q.ask()
 			reads += q.reads
 		}
 		patience.Reset(roundPatience)
@@ -128,11 +131,23 @@ func (g *barriers) run() {
 					late = true
 				}
 			}
-			go func() { g.finish(q, <-q.answer) }()
+			go g.await(q)
 		}
 		if reads > roundCrowd*len(round) {
 			time.Sleep(time.Until(started.Add(roundSpacing)))
 		}
+	}
+}
+
+// await finishes a request that is late for its round.
+func (g *barriers) await(q *request) {
+	select {
+	case result := <-q.answer:
+		g.finish(q, result)
+	case <-time.After(readIndexTimeout):
+		q.state = nil // its answer may still come
+		q.err = errBarrierLost
+		g.finish(q, dragonboat.RequestResult{})
 	}
 }
 
@@ -152,8 +167,9 @@ func (g *barriers) next(round []*request) []*request {
 	return round
 }
 
-func (q *request) ask(nh *dragonboat.NodeHost) {
-	state, err := nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout)
+func (q *request) ask() {
+	g := q.barrier.group
+	state, err := g.nh.ReadIndex(uint64(q.barrier.shardID), g.ticks.request(readIndexTimeout, q.barrier.began))
 	if err != nil { // of the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)

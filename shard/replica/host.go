@@ -98,12 +98,13 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport}
 	cfg.Raft.Transport = h.doorway
+	opened := time.Now()
 	nh, err := openNodeHost(cfg.Raft, h)
 	if err != nil {
 		return nil, err
 	}
 	h.nh = nh
-	h.barriers = &barriers{nh: nh, metrics: cfg.Metrics}
+	h.barriers = &barriers{nh: nh, ticks: ticks{interval: cfg.Raft.TickInterval, opened: opened}, metrics: cfg.Metrics}
 	h.collector.start()
 	h.summing.start()
 	return h, nil
@@ -218,6 +219,8 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 			h.replicas.CompareAndDelete(id, r)
 			return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, notYet(err))
 		}
+		now := time.Now()
+		r.began.Store(&now)
 		return nil
 	}
 	return h.startOnce(id, replicaID, b, start)

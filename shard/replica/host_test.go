@@ -118,12 +118,17 @@ func (p *process) close() {
 // start starts the shard's only replica and waits until it leads.
 func (p *process) start() {
 	p.t.Helper()
-	require.NoError(p.t, p.host.Start(testShard, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"}))
+	p.startShard(testShard)
+}
+
+func (p *process) startShard(id shard.ID) {
+	p.t.Helper()
+	require.NoError(p.t, p.host.Start(id, testReplica, map[shard.ReplicaID]string{testReplica: "n7:1"}))
 	var ok bool
-	p.replica, ok = p.host.Replica(testShard)
+	p.replica, ok = p.host.Replica(id)
 	require.True(p.t, ok)
 	require.Eventually(p.t, func() bool {
-		p.host.Campaign([]Held{{testShard, testReplica}}) // again: at first there are no members yet
+		p.host.Campaign([]Held{{id, testReplica}}) // again: at first there are no members yet
 		return p.replica.Leads()
 	}, patience, time.Millisecond)
 }
@@ -131,9 +136,14 @@ func (p *process) start() {
 // startNew is start and the shard's first command.
 func (p *process) startNew() {
 	p.t.Helper()
-	p.start()
+	p.startNewShard(testShard, shard.Span{})
+}
+
+func (p *process) startNewShard(id shard.ID, span shard.Span) {
+	p.t.Helper()
+	p.startShard(id)
 	d := shard.Descriptor{
-		ID: testShard, Epoch: 1, Slot: 9, Generation: 1,
+		ID: id, Span: span, Epoch: 1, Slot: 9, Generation: 1,
 		Replicas: []shard.Replica{{ID: testReplica, Node: testNode}}, NextReplicaID: 2,
 	}
 	require.NoError(p.t, p.propose(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: d.Proto()}).Err)

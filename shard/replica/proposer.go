@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,8 @@ type proposer struct {
 	session *client.Session
 	source  RevisionSource
 	timeout time.Duration
+	ticks   ticks
+	began   *atomic.Pointer[time.Time] // the replica's
 	metrics *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
@@ -66,6 +69,8 @@ type proposer struct {
 	tempo *tempo
 	// full receives when as much waits as goes into a batch.
 	full chan struct{}
+	// overdue is of whoever has turn.
+	overdue *time.Timer
 
 	mu struct {
 		sync.Mutex
@@ -211,15 +216,15 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		return
 	}
 	started := time.Now()
-	rs, err := p.nh.Propose(p.session, data, p.timeout)
+	rs, err := p.nh.Propose(p.session, data, p.ticks.request(p.timeout, p.began))
 	if err != nil {
 		// Refused before it reached the log.
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))
 		return
 	}
-	result, ok := p.await(rs)
-	if !ok {
-		p.fail(sequence, fmt.Errorf("shard %d lost its leader: %w", p.shardID, shard.ErrUnknownOutcome))
+	result, why := p.await(rs)
+	if why != nil {
+		p.fail(sequence, fmt.Errorf("shard %d %w: %w", p.shardID, why, shard.ErrUnknownOutcome))
 		return // rs is not released: its result may still come
 	}
 	switch {
@@ -231,25 +236,34 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	case result.Dropped():
 		p.fail(sequence, fmt.Errorf("shard %d dropped the proposal: %w", p.shardID, shard.ErrUnavailable))
-	default: // timed out, or the replica is stopping
+	default: // the replica is stopping
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	}
 	rs.Release()
 }
 
-// await returns the proposal's result; ok is false when it is given up on.
-func (p *proposer) await(rs *dragonboat.RequestState) (result dragonboat.RequestResult, ok bool) {
+var (
+	errLeaderLost = errors.New("lost its leader")
+	errOverdue    = errors.New("did not apply it in time")
+)
+
+// await returns the proposal's result, or why it is given up on.
+func (p *proposer) await(rs *dragonboat.RequestState) (dragonboat.RequestResult, error) {
+	p.overdue.Reset(p.timeout)
+	defer p.overdue.Stop()
 	var lost <-chan time.Time
 	for {
 		select {
 		case result := <-rs.ResultC():
-			return result, true
+			return result, nil
 		case <-p.leaders:
 			if lost == nil && p.refused() != nil {
 				lost = time.After(lostPatience)
 			}
 		case <-lost:
-			return dragonboat.RequestResult{}, false
+			return dragonboat.RequestResult{}, errLeaderLost
+		case <-p.overdue.C:
+			return dragonboat.RequestResult{}, errOverdue
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -28,6 +29,8 @@ type Replica struct {
 	barrier   barrier
 	reigning  reigning
 	meter     meter
+	// began is when the group's replica had started, nil before that (ticks).
+	began atomic.Pointer[time.Time]
 
 	// weaned is the last View.Since that the log was seen to begin after.
 	weaned atomic.Uint64
@@ -52,13 +55,14 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine}
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
-		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, metrics: h.cfg.Metrics,
+		session: h.nh.GetNoOPSession(uint64(id)), source: h.cfg.Source, timeout: h.cfg.ProposalTimeout, ticks: h.barriers.ticks, began: &r.began, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
-		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
 		tempo: h.tempo, full: make(chan struct{}, 1),
 	}
+	r.proposer.overdue.Stop()
 	r.proposer.mu.flights = make(map[uint64][]pending)
-	r.barrier = barrier{group: h.barriers, shardID: id}
+	r.barrier = barrier{group: h.barriers, shardID: id, began: &r.began}
 	return r
 }
 

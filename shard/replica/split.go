@@ -89,6 +89,9 @@ func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error
 // weanPause is between two looks at whether the log was cut.
 const weanPause = 5 * time.Millisecond
 
+// snapshotTimeout bounds a snapshot that a replica makes of itself, which is but a record.
+const snapshotTimeout = 5 * time.Second
+
 // Weaned reports whether the log was seen to begin after the last split.
 func (r *Replica) Weaned() bool { return r.weaned.Load() >= r.View().Since }
 
@@ -116,8 +119,7 @@ func (r *Replica) Wean(ctx context.Context) error {
 		if view.Applied > view.Since { // otherwise no overhead says the same
 			cut.CompactionIndex = view.Since
 		}
-		_, err = r.host.nh.SyncRequestSnapshot(ctx, uint64(r.id), cut)
-		if err != nil && !errors.Is(err, dragonboat.ErrRejected) { // rejected: one was just made
+		if err := r.snapshot(ctx, cut); err != nil {
 			return fail(err)
 		}
 		select {
@@ -125,6 +127,23 @@ func (r *Replica) Wean(ctx context.Context) error {
 		case <-ctx.Done():
 			return fail(context.Cause(ctx))
 		}
+	}
+}
+
+// snapshot makes one, or finds that one was just made.
+func (r *Replica) snapshot(ctx context.Context, o dragonboat.SnapshotOption) error {
+	q, err := r.host.nh.RequestSnapshot(uint64(r.id), o, r.host.barriers.ticks.request(snapshotTimeout, &r.began))
+	if err != nil {
+		return fmt.Errorf("ask for a snapshot: %w: %w", refusal(err), err)
+	}
+	select {
+	case result := <-q.ResultC():
+		if !result.Completed() && !result.Rejected() {
+			return fmt.Errorf("take a snapshot: %w", shard.ErrUnavailable)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a snapshot: %w", context.Cause(ctx))
 	}
 }
 
