@@ -19,7 +19,7 @@ const (
 	processorsShort, processorsFree = 0.9, 0.8
 	// worthwhile is how many commands a second a node proposes at least when its batches are
 	// worth saving.
-	worthwhile = 1000
+	worthwhile = 500
 	// A distance at which a node proposes less than slower times what it did without is given
 	// up, and none is tried for giveUpMin windows, then for longer each time. What it did without
 	// is forgotten in rateMemory windows: others may come and go.
@@ -92,12 +92,12 @@ func (t *tempo) judge(now time.Time) {
 		t.mu.free += (t.mu.rate - t.mu.free) / rateMemory
 	}
 	switch {
-	case rate < worthwhile:
-		spacing = 0
-		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
 	case spacing > 0 && t.mu.rate < slower*t.mu.free:
 		spacing = 0
 		t.mu.pause, t.mu.giveUp = t.mu.giveUp, min(2*t.mu.giveUp, giveUpMax)
+	case rate < worthwhile:
+		spacing = 0
+		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
 	case busy < processorsFree:
 		if spacing /= 2; spacing < spacingMin {
 			spacing = 0

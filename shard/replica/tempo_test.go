@@ -88,22 +88,24 @@ func TestTempoFollowsTheLoad(t *testing.T) {
 // Clients who ask less because they have to wait are not made to: the distance is given up,
 // and tried again after a pause that grows.
 func TestTempoOfFewClients(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newTempoLoad()
-		l.busy = 1
-		waited, last := 0, 0
-		for i := range 1000 {
-			rate := 5000.0
-			if l.tempo.spacing.Load() > 0 {
-				rate, last = 2000, i
-				waited++
+	for _, rates := range []struct{ free, waiting float64 }{{5000, 2000}, {800, 100}} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newTempoLoad()
+			l.busy = 1
+			waited, last := 0, 0
+			for i := range 1000 {
+				rate := rates.free
+				if l.tempo.spacing.Load() > 0 {
+					rate, last = rates.waiting, i
+					waited++
+				}
+				l.window(rate)
 			}
-			l.window(rate)
-		}
-		require.Greater(t, waited, 3)
-		require.Less(t, waited, 25)
-		require.Greater(t, last, 900, "it is still tried")
-	})
+			require.Greater(t, waited, 3)
+			require.Less(t, waited, 25)
+			require.Greater(t, last, 900, "it is still tried")
+		})
+	}
 }
 
 // All proposers wait for the same moments.
