@@ -11,6 +11,9 @@
 //	                          v
 //	                        Commit, then View, then results
 //
+// The versions of large updates that nobody reads are committed later, many updates in one
+// batch (backlog.go).
+//
 // Invariants:
 //
 //	A1  Deterministic: the state after entry i is a function of entries 1..i, for a
@@ -43,4 +46,7 @@
 //	    the keys of a neighbour that is frozen for it on this node, with its revision, floor,
 //	    compaction and what it knew of leases, in one batch, or poisons the replica. So no
 //	    key is written by two shards, no revision goes back, no lease ends early.
+//	A12 What Update has not stored is versions alone, is in the log, and is not covered by
+//	    the stored applied index. Whoever reads the engine by a View finds all that it
+//	    speaks of: the rest is stored first.
 package apply

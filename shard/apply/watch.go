@@ -54,7 +54,7 @@ func (m *Machine) Subscribe(o watch.Options) (*watch.Subscription, error) { retu
 // history implements watch.History. As for other reads, what was allowed after it was
 // not missing before it (snapshot.Fetch). A watch may begin at the compacted revision.
 func (m *Machine) history(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
-	list, through, err := mvcc.Events(m.engine.NewReader(), span, from, to, o)
+	list, through, err := mvcc.Events(m.stored(), span, from, to, o)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read shard %s: %w", m.id, err)
 	}
