@@ -31,6 +31,7 @@ type Client struct {
 	revisions *hlc.Hybrid // what the client has seen; it stamps nothing
 	metrics   *metrics
 	tracer    *tracer
+	waiters   sync.Pool // of *waiter
 
 	// followed is the node that the map comes from: one that is surely up.
 	followed atomic.Pointer[peer.Client]
@@ -55,7 +56,7 @@ func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	c := &Client{
 		cfg: cfg, closed: make(chan struct{}), directory: newDirectory(), revisions: hlc.NewHybrid(clock.System{}),
-		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider),
+		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider), waiters: sync.Pool{New: newWaiter},
 	}
 	for _, s := range cfg.Endpoints {
 		e, err := parseEndpoint(s)

@@ -34,24 +34,46 @@ func (c *Client) Txn(ctx context.Context, compares []Compare, then, orElse []Op)
 	return c.Do(ctx, Txn(compares, then, orElse))
 }
 
-// outcome is how an operation ended.
-type outcome struct {
-	result Result
-	err    error
-}
-
 // Do carries out an operation.
 func (c *Client) Do(ctx context.Context, op Op) (Result, error) {
-	ended := make(chan outcome, 1)
-	call := c.start(ctx, &op, func(r Result, err error) { ended <- outcome{r, err} })
-	select {
-	case o := <-ended:
-		return o.result, o.err
-	case <-ctx.Done():
-		call.Abandon(context.Cause(ctx))
-		o := <-ended
-		return o.result, o.err
+	w := c.waiters.Get().(*waiter)
+	w.op = op
+	call := c.start(ctx, &w.op, w.done)
+	if cancelled := ctx.Done(); cancelled == nil {
+		<-w.ended
+	} else {
+		select {
+		case <-w.ended:
+		case <-cancelled:
+			call.Abandon(context.Cause(ctx))
+			<-w.ended
+		}
 	}
+	result, err := w.result, w.err
+	w.op, w.result, w.err = Op{}, Result{}, nil
+	c.waiters.Put(w)
+	return result, err
+}
+
+// waiter is what a caller of Do waits by. When its operation has ended nobody else knows it,
+// so that it can be used again.
+type waiter struct {
+	op     Op
+	result Result
+	err    error
+	ended  chan struct{}
+	done   func(Result, error) // the method end
+}
+
+func newWaiter() any {
+	w := &waiter{ended: make(chan struct{}, 1)}
+	w.done = w.end
+	return w
+}
+
+func (w *waiter) end(r Result, err error) {
+	w.result, w.err = r, err
+	w.ended <- struct{}{}
 }
 
 // Go starts an operation and calls done once with its outcome. done must not block or call

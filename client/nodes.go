@@ -105,16 +105,26 @@ func (n *nodes) Send(ctx context.Context, id shard.NodeID, req *router.Request) 
 }
 
 // Start implements router.Starter.
-func (n *nodes) Start(id shard.NodeID, req *router.Request, done func(*router.Reply, error)) router.Call {
+func (n *nodes) Start(id shard.NodeID, req *router.Request, end router.Ender) router.Call {
 	c, err := n.node(id)
 	if err != nil {
-		done(nil, err)
+		end.End(nil, err)
 		return ended{}
 	}
-	return c.Start(req, func(reply *router.Reply, err error) {
-		n.metrics.attempted(err)
-		done(reply, named(id, err))
-	})
+	return c.Start(req, &attempt{nodes: n, node: id, end: end})
+}
+
+// attempt is a request under way at a node.
+type attempt struct {
+	nodes *nodes
+	node  shard.NodeID
+	end   router.Ender
+}
+
+// End implements router.Ender.
+func (a *attempt) End(reply *router.Reply, err error) {
+	a.nodes.metrics.attempted(err)
+	a.end.End(reply, named(a.node, err))
 }
 
 // ended is the Call of what was over at once.

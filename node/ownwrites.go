@@ -25,11 +25,11 @@ type ownWrite struct {
 	of    *ownWrites
 	place *list.Element // guarded by ownWrites.mu; nil: it has ended
 	came  time.Time
-	done  func(*router.Reply, error)
+	ended router.Ender
 }
 
-func (o *ownWrites) begin(done func(*router.Reply, error)) *ownWrite {
-	w := &ownWrite{of: o, came: time.Now(), done: done}
+func (o *ownWrites) begin(end router.Ender) *ownWrite {
+	w := &ownWrite{of: o, came: time.Now(), ended: end}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	w.place = o.mu.under.PushBack(w)
@@ -78,7 +78,7 @@ func (w *ownWrite) end() bool {
 
 func (w *ownWrite) finish(reply *router.Reply, err error) {
 	if w.end() {
-		w.done(reply, err)
+		w.ended.End(reply, err)
 	}
 }
 

@@ -19,7 +19,7 @@ func TestOwnWritesEnd(t *testing.T) {
 		var own ownWrites
 		outcomes := make(map[string][]error)
 		begin := func(name string) *ownWrite {
-			return own.begin(func(_ *router.Reply, err error) { outcomes[name] = append(outcomes[name], err) })
+			return own.begin(ending(func(err error) { outcomes[name] = append(outcomes[name], err) }))
 		}
 		first := begin("first")
 		answered := begin("answered")
@@ -45,3 +45,8 @@ func TestOwnWritesEnd(t *testing.T) {
 		require.Zero(t, own.mu.under.Len())
 	})
 }
+
+// ending is a router.Ender that is told errors.
+type ending func(error)
+
+func (e ending) End(_ *router.Reply, err error) { e(err) }

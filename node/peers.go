@@ -106,24 +106,33 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Reques
 }
 
 // Start implements router.Starter, for writes.
-func (s *sender) Start(node shard.NodeID, req *router.Request, done func(*router.Reply, error)) router.Call {
+func (s *sender) Start(node shard.NodeID, req *router.Request, end router.Ender) router.Call {
 	if node == s.self {
-		w := s.own.begin(done)
+		w := s.own.begin(end)
 		s.exec.Write(req, w.finish)
 		return w
 	}
 	n := s.table.Map().Node(node)
 	if n == nil {
-		w := s.own.begin(done)
+		w := s.own.begin(end)
 		w.finish(nil, unknownNode(node))
 		return w
 	}
-	return s.peers.at(n.PeerAddr).Start(req, func(reply *router.Reply, err error) {
-		if err != nil {
-			err = fmt.Errorf("node %s: %w", n.Name, err)
-		}
-		done(reply, err)
-	})
+	return s.peers.at(n.PeerAddr).Start(req, named{end, n.Name})
+}
+
+// named says in errors which node it was.
+type named struct {
+	end  router.Ender
+	node string
+}
+
+// End implements router.Ender.
+func (n named) End(reply *router.Reply, err error) {
+	if err != nil {
+		err = fmt.Errorf("node %s: %w", n.node, err)
+	}
+	n.end.End(reply, err)
 }
 
 func unknownNode(node shard.NodeID) error {

@@ -45,6 +45,10 @@ const latestRows = 64 << 10
 // thousands of changes each.
 const trailsBytes = 16 << 20
 
+// backlogBytes bounds what the node's replicas have applied and keep in memory for a while.
+// Several busy shards share it: together they fill batches as one of them would alone.
+const backlogBytes = 48 << 20
+
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds
 // only the starting. After an error the node is closed.
 func (n *Node) Start(ctx context.Context) (err error) {
@@ -185,7 +189,11 @@ func (n *Node) openRaft(context.Context) (err error) {
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: new(processors).busy,
-		Apply: apply.Options{Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes), Knobs: n.cfg.Knobs.Apply}, Knobs: n.cfg.Knobs.Replica,
+		Apply: apply.Options{
+			Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes),
+			Backlog: apply.NewBacklog(backlogBytes, apply.BacklogFrom), Knobs: n.cfg.Knobs.Apply,
+		},
+		Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err

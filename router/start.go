@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -16,11 +17,14 @@ import (
 
 // Starter is a Sender that need not be waited for.
 type Starter interface {
-	// Start sends a request to a node and calls done once with the outcome, as Send would
-	// return it; perhaps before it returns, and perhaps on a goroutine that must not be
-	// blocked. Whoever gives up does not wait much longer than RequestTimeout.
-	Start(node shard.NodeID, req *Request, done func(*Reply, error)) Call
+	// Start sends a request to a node and has end told the outcome once, as Send would return
+	// it; perhaps before it returns, and perhaps on a goroutine that must not be blocked. Whoever
+	// gives up does not wait much longer than RequestTimeout.
+	Start(node shard.NodeID, req *Request, end Ender) Call
 }
+
+// Ender is told how a request ended.
+type Ender interface{ End(*Reply, error) }
 
 // Call is a request under way. It is an alias, for those who do not know this package.
 type Call = interface {
@@ -41,49 +45,41 @@ func (over) Abandon(error) {}
 
 // StartPut is Put without waiting.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	return inTurn(ctx, r, req.Key, done, func(done func(*pb.PutResponse, error)) Call { return r.startPut(ctx, req, done) })
-}
-
-func (r *Router) startPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	again := func(why error) Call {
-		return later(ctx, r, why, func() (*pb.PutResponse, error) { return r.put(ctx, req) }, done)
-	}
-	p, ok := r.cfg.Cache.find(req.Key)
-	if !ok {
-		return again(nil)
-	}
-	cmd := putCommand(req)
-	return start(ctx, r, p, r.writer(p, 0), &cmd, putResponse, again, done)
+	return inTurn(ctx, r, req.Key, done, func(done func(*pb.PutResponse, error)) Call {
+		a := &attempt[*pb.PutRequest, *pb.PutResponse]{
+			router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+		}
+		p, ok := r.cfg.Cache.find(req.Key)
+		if !ok {
+			return a.again(nil)
+		}
+		return a.write(p, shardpb.Kind_PUT, encodePut(req), true)
+	})
 }
 
 // StartRange is Range without waiting.
 func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func(*pb.RangeResponse, error)) Call {
-	again := func(why error) Call {
-		return later(ctx, r, why, func() (*pb.RangeResponse, error) { return r.Range(ctx, req) }, done)
+	a := &attempt[*pb.RangeRequest, *pb.RangeResponse]{
+		router: r, ctx: ctx, asked: req, whole: (*Router).Range, response: rangeResponse, done: done,
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || req.Revision > 0 || !holds(p.Span, req.Key, req.RangeEnd) {
-		return again(nil)
+		return a.again(nil)
 	}
-	sub := &Request{Op: routerpb.Op_OP_RANGE, Message: req, Serializable: req.Serializable}
-	return start(ctx, r, p, r.reader(p, 0), sub, rangeResponse, again, done)
+	a.request = Request{Op: routerpb.Op_OP_RANGE, Message: req, Serializable: req.Serializable}
+	return a.start(p, r.reader(p, 0))
 }
 
 // StartDeleteRange is DeleteRange without waiting.
 func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeRequest, done func(*pb.DeleteRangeResponse, error)) Call {
-	again := func(why error) Call {
-		return later(ctx, r, why, func() (*pb.DeleteRangeResponse, error) { return r.DeleteRange(ctx, req) }, done)
+	a := &attempt[*pb.DeleteRangeRequest, *pb.DeleteRangeResponse]{
+		router: r, ctx: ctx, asked: req, whole: (*Router).DeleteRange, response: deleteResponse, done: done,
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || !holds(p.Span, req.Key, req.RangeEnd) {
-		return again(nil)
+		return a.again(nil)
 	}
-	cmd, err := command(shardpb.Kind_DELETE_RANGE, req, false)
-	if err != nil {
-		done(nil, err)
-		return over{}
-	}
-	return start(ctx, r, p, r.writer(p, 0), &cmd, deleteResponse, again, done)
+	return a.marshal(p, shardpb.Kind_DELETE_RANGE, req, false)
 }
 
 // StartTxn is Txn without waiting.
@@ -98,15 +94,15 @@ func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb
 		return over{}
 	}
 	return inTurn(ctx, r, first(foot), done, func(done func(*pb.TxnResponse, error)) Call {
-		again := func(why error) Call {
-			return later(ctx, r, why, func() (*pb.TxnResponse, error) { return r.txn(ctx, req, foot, cmd) }, done)
+		a := &attempt[*pb.TxnRequest, *pb.TxnResponse]{router: r, ctx: ctx, asked: req, response: txnResponse, done: done}
+		a.whole = func(r *Router, ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+			return r.txn(ctx, req, foot, cmd)
 		}
 		p, ok := r.cfg.Cache.find(first(foot))
 		if !ok || !foot.Within(p.Span) {
-			return again(nil)
+			return a.again(nil)
 		}
-		once := cmd
-		return start(ctx, r, p, r.writer(p, 0), &once, txnResponse, again, done)
+		return a.write(p, shardpb.Kind_TXN, cmd.Command.Body, cmd.Grows)
 	})
 }
 
@@ -173,28 +169,70 @@ func (a *awaited) Abandon(cause error) {
 	call.Abandon(cause)
 }
 
-// start makes the first attempt of a request to the shard at p. response makes the answer
-// of the shard's; again is what remains to be tried, and why.
-func start[R any](ctx context.Context, r *Router, p Place, node shard.NodeID, req *Request, response func(*Reply) R, again func(why error) Call, done func(R, error)) Call {
+// attempt is the first attempt of a request, with all that it needs in one piece: what is
+// allocated for a request is most of what it costs a client.
+type attempt[Q, R any] struct {
+	router   *Router
+	ctx      context.Context
+	asked    Q
+	whole    func(*Router, context.Context, Q) (R, error) // carries out what is asked in its turn, all attempts
+	response func(*Reply) R
+	done     func(R, error)
+
+	place   Place
+	node    shard.NodeID
+	request Request
+	command shardpb.Command // request's, of a write
+}
+
+// marshal is write with what has to be encoded first.
+func (a *attempt[Q, R]) marshal(p Place, kind shardpb.Kind, req proto.Message, grows bool) Call {
+	body, err := encode(kind, req)
+	if err != nil {
+		a.fail(err)
+		return over{}
+	}
+	return a.write(p, kind, body, grows)
+}
+
+func (a *attempt[Q, R]) write(p Place, kind shardpb.Kind, body []byte, grows bool) Call {
+	a.command.Kind, a.command.Epoch, a.command.Body = kind, p.Epoch, body
+	a.request = Request{Op: routerpb.Op_OP_WRITE, Command: &a.command, Grows: grows}
+	return a.start(p, a.router.writer(p, 0))
+}
+
+// start asks a node for what request says of the shard at p.
+func (a *attempt[Q, R]) start(p Place, node shard.NodeID) Call {
 	if node == 0 {
-		return again(nil)
+		return a.again(nil)
 	}
-	req.Shard, req.Epoch = p.ID, p.Epoch
-	if req.Command != nil {
-		req.Command.Epoch = p.Epoch
+	a.place, a.node = p, node
+	a.request.Shard, a.request.Epoch = p.ID, p.Epoch
+	return a.router.cfg.Starter.Start(node, &a.request, a)
+}
+
+// End implements Ender.
+func (a *attempt[Q, R]) End(reply *Reply, err error) {
+	reply, err = a.router.settle(a.place, a.node, &a.request, reply, err)
+	switch {
+	case err == nil:
+		a.done(a.response(reply), nil)
+	case a.ctx.Err() == nil && a.router.mayRepeat(err):
+		a.again(err)
+	default:
+		a.fail(a.router.final(a.ctx, err))
 	}
-	return r.cfg.Starter.Start(node, req, func(reply *Reply, err error) {
-		reply, err = r.settle(p, node, req, reply, err)
-		switch {
-		case err == nil:
-			done(response(reply), nil)
-		case ctx.Err() == nil && r.mayRepeat(err):
-			again(err)
-		default:
-			var none R
-			done(none, r.final(ctx, err))
-		}
-	})
+}
+
+func (a *attempt[Q, R]) fail(err error) {
+	var none R
+	a.done(none, err)
+}
+
+// again carries the request out as if it had been waited for. why is how the first attempt
+// failed, nil if there was none.
+func (a *attempt[Q, R]) again(why error) Call {
+	return later(a.ctx, a.router, why, func() (R, error) { return a.whole(a.router, a.ctx, a.asked) }, a.done)
 }
 
 // refusedMax bounds the requests that wait until a node is asked again that had too much to

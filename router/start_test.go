@@ -25,12 +25,12 @@ type starter struct {
 
 type startedRequest struct {
 	req   *Request
-	done  func(*Reply, error)
+	done  Ender
 	ended bool
 }
 
 // Start implements Starter.
-func (s *starter) Start(_ shard.NodeID, req *Request, done func(*Reply, error)) Call {
+func (s *starter) Start(_ shard.NodeID, req *Request, done Ender) Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &startedRequest{req: req, done: done}
@@ -46,7 +46,7 @@ func (c *startedRequest) Abandon(cause error) {
 func (c *startedRequest) end(reply *Reply, err error) {
 	if !c.ended {
 		c.ended = true
-		c.done(reply, err)
+		c.done.End(reply, err)
 	}
 }
 

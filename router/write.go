@@ -304,11 +304,19 @@ func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
 
 // command makes the write of an etcd request. grows says that it puts something.
 func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) {
-	body, err := proto.Marshal(req)
+	body, err := encode(kind, req)
 	if err != nil {
-		return Request{}, fmt.Errorf("encode %v command: %w", kind, err)
+		return Request{}, err
 	}
 	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Body: body}, Grows: grows}, nil
+}
+
+func encode(kind shardpb.Kind, req proto.Message) ([]byte, error) {
+	body, err := proto.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("encode %v command: %w", kind, err)
+	}
+	return body, nil
 }
 
 // putCommand is command for a put.

@@ -69,16 +69,10 @@ func (c *Client) Close() error {
 	return err
 }
 
-// answer is what a call ends with.
-type answer struct {
-	reply *routerpb.Reply
-	err   error
-}
-
 // Send sends one request and waits for its reply.
 func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, error) {
 	answers := make(chan answer, 1)
-	call := c.begin(req, func(reply *routerpb.Reply, err error) { answers <- answer{reply, err} })
+	call := c.begin(&call{asked: req, answers: answers})
 	var a answer
 	select {
 	case a = <-answers:
@@ -95,38 +89,29 @@ func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, 
 	return decodeReply(req, a.reply)
 }
 
-// Start implements router.Starter. done must not block: it is called by what reads the
-// stream.
-func (c *Client) Start(req *router.Request, done func(*router.Reply, error)) router.Call {
-	return c.begin(req, func(reply *routerpb.Reply, err error) {
-		if err != nil {
-			done(nil, err)
-			return
-		}
-		done(decodeReply(req, reply))
-	})
+// Start implements router.Starter. end must not block: it is told by what reads the stream.
+func (c *Client) Start(req *router.Request, end router.Ender) router.Call {
+	return c.begin(&call{asked: req, end: end})
 }
 
-// begin puts the request into the stream's queue. finish is called once, perhaps before
+// begin puts the request into the stream's queue. The call is finished once, perhaps before
 // begin returns.
-func (c *Client) begin(req *router.Request, finish func(*routerpb.Reply, error)) *call {
-	call := &call{write: req.Op == routerpb.Op_OP_WRITE, finish: finish}
-	out, err := encodeRequest(req)
-	if err != nil {
-		finish(nil, fmt.Errorf("%w: %w", shard.ErrUnavailable, err))
+func (c *Client) begin(call *call) *call {
+	if err := encodeRequest(&call.out, call.asked); err != nil {
+		call.finish(nil, fmt.Errorf("%w: %w", shard.ErrUnavailable, err))
 		return call
 	}
-	if call.size = out.SizeVT(); call.size > c.bounds.RequestBytes {
-		finish(nil, rpctypes.ErrGRPCRequestTooLarge)
+	if call.bytes = call.out.SizeVT(); call.bytes > c.bounds.RequestBytes {
+		call.finish(nil, rpctypes.ErrGRPCRequestTooLarge)
 		return call
 	}
 	l, err := c.open()
 	if err == nil {
 		call.link = l
-		err = l.enqueue(out, call)
+		err = l.enqueue(call)
 	}
 	if err != nil {
-		finish(nil, err)
+		call.finish(nil, err)
 	}
 	return call
 }

@@ -10,9 +10,22 @@ import (
 
 // Codec marshals messages with the code generated for them, if there is any, and leaves
 // the others to gRPC's own. It is wire compatible with that.
-func Codec() encoding.CodecV2 { return codec{others: encoding.GetCodecV2(proto.Name)} }
+func Codec() encoding.CodecV2 {
+	return codec{others: encoding.GetCodecV2(proto.Name), large: &largeBuffers{}}
+}
 
-type codec struct{ others encoding.CodecV2 }
+type codec struct {
+	others encoding.CodecV2
+	large  *largeBuffers
+}
+
+// pool is where the buffer of a message comes from.
+func (c codec) pool(size int) mem.BufferPool {
+	if size > smallBytesMax {
+		return c.large
+	}
+	return mem.DefaultBufferPool()
+}
 
 type generated interface {
 	SizeVT() int
@@ -28,16 +41,17 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.others.Marshal(v)
 	}
 	size := m.SizeVT()
-	buf := mem.DefaultBufferPool().Get(size)
+	pool := c.pool(size)
+	buf := pool.Get(size)
 	n, err := m.MarshalToSizedBufferVT((*buf)[:size])
 	if err != nil {
-		mem.DefaultBufferPool().Put(buf)
+		pool.Put(buf)
 		return nil, fmt.Errorf("marshal %T: %w", v, err)
 	}
 	if n != size {
 		return nil, fmt.Errorf("marshal %T: wrote %d of %d bytes", v, n, size)
 	}
-	return mem.BufferSlice{mem.NewBuffer(buf, mem.DefaultBufferPool())}, nil
+	return mem.BufferSlice{mem.NewBuffer(buf, pool)}, nil
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -45,7 +59,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.others.Unmarshal(data, v)
 	}
-	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	buf := data.MaterializeToBuffer(c.pool(data.Len()))
 	defer buf.Free()
 	return m.UnmarshalVT(buf.ReadOnlyData()) // copies what it keeps
 }

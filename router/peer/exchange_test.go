@@ -243,7 +243,9 @@ func TestCallerLeaves(t *testing.T) {
 	err := <-errs
 	require.ErrorIs(t, err, shard.ErrUnknownOutcome)
 	require.ErrorIs(t, err, context.Canceled)
-	require.Empty(t, p.client.mu.link.mu.calls, "nothing is kept of who has left")
+	for range p.client.mu.link.mu.calls.all() {
+		t.Error("something is kept of who has left")
+	}
 }
 
 // N1: nor does one whose patience ends.
@@ -265,40 +267,63 @@ func TestPatienceEnds(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
+	waiting := func(l *link, bytes int) (*call, chan answer) {
+		answers := make(chan answer, 1)
+		return &call{asked: write(1), link: l, bytes: bytes, answers: answers}, answers
+	}
 	l := newLink(peerBounds(), &seen{}, func() {})
-	var first *call
-	var outcome error
+	var seventh *call
+	var outcome chan answer
 	for i := range queueRequestsMax {
-		c := &call{write: true, link: l, finish: func(_ *routerpb.Reply, err error) { outcome = err }}
-		require.NoError(t, l.enqueue(&routerpb.Request{}, c))
+		c, answers := waiting(l, 0)
+		require.NoError(t, l.enqueue(c))
 		if i == 6 {
-			first = c
+			seventh, outcome = c, answers
 		}
 	}
-	require.ErrorIs(t, l.enqueue(&routerpb.Request{}, &call{}), shard.ErrOverloaded)
-	first.Abandon(context.Canceled)
-	require.ErrorIs(t, outcome, shard.ErrUnavailable, "it was not sent")
-	require.NotErrorIs(t, outcome, shard.ErrUnknownOutcome)
-	require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}), "who leaves makes room")
+	require.ErrorIs(t, l.enqueue(&call{}), shard.ErrOverloaded)
+	seventh.Abandon(context.Canceled)
+	err := (<-outcome).err
+	require.ErrorIs(t, err, shard.ErrUnavailable, "it was not sent")
+	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+	require.NoError(t, l.enqueue(&call{}), "who leaves makes room")
 
 	l = newLink(peerBounds(), &seen{}, func() {})
-	large := &call{size: queueBytesMax + 1, link: l, finish: func(*routerpb.Reply, error) {}}
-	require.NoError(t, l.enqueue(&routerpb.Request{}, large))
-	require.ErrorIs(t, l.enqueue(&routerpb.Request{}, &call{}), shard.ErrOverloaded)
+	large, _ := waiting(l, queueBytesMax+1)
+	require.NoError(t, l.enqueue(large))
+	require.ErrorIs(t, l.enqueue(&call{}), shard.ErrOverloaded)
 	large.Abandon(context.Canceled)
-	require.NoError(t, l.enqueue(&routerpb.Request{}, &call{}))
+	require.NoError(t, l.enqueue(&call{}))
+}
+
+// A reply to a call that was abandoned is no reply to the one that has its place now.
+func TestLateReplyIsNobodys(t *testing.T) {
+	var under calls
+	first, second := &call{}, &call{}
+	require.True(t, under.add(first))
+	late := first.out.Id
+	require.Same(t, first, under.take(late))
+	require.True(t, under.add(second))
+	require.Nil(t, under.take(late))
+	require.Nil(t, under.take(late+1), "a place that was never given away")
+	require.Same(t, second, under.take(second.out.Id))
+	require.Nil(t, under.take(second.out.Id), "it has its reply")
+	for i := range 1 << placeBits {
+		require.True(t, under.add(&call{}), i)
+	}
+	require.False(t, under.add(&call{}))
 }
 
 func TestFramesAreBounded(t *testing.T) {
-	request := func(size int) *routerpb.Request { return &routerpb.Request{Body: make([]byte, size)} }
-	n, _ := fill([]*routerpb.Request{}, frameBytesMax)
+	request := func(size int) *call { return &call{bytes: size} }
+	n, _ := fill([]*call{}, frameBytesMax)
 	require.Zero(t, n)
-	n, _ = fill([]*routerpb.Request{request(10 * frameBytesMax), request(1)}, frameBytesMax)
+	n, _ = fill([]*call{request(10 * frameBytesMax), request(1)}, frameBytesMax)
 	require.Equal(t, 1, n, "one that is too large goes alone")
-	n, size := fill([]*routerpb.Request{request(frameBytesMax / 2), request(frameBytesMax / 3), request(frameBytesMax / 3)}, frameBytesMax)
+	n, size := fill([]*call{request(frameBytesMax / 2), request(frameBytesMax / 3), request(frameBytesMax / 3)}, frameBytesMax)
 	require.Equal(t, 2, n)
 	require.LessOrEqual(t, size, frameBytesMax)
-	small := make([]*routerpb.Request, 3*frameMessagesMax)
+	small := make([]*call, 3*frameMessagesMax)
 	for i := range small {
 		small[i] = request(1)
 	}

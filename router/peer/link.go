@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,36 +14,6 @@ import (
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
-
-// call is a request that waits for its reply.
-type call struct {
-	write  bool
-	size   int                          // of the request
-	finish func(*routerpb.Reply, error) // called once, without link.mu
-
-	// Set when it is enqueued.
-	link *link
-	id   uint64
-	born int // link.mu.age then
-
-	sent bool // guarded by link.mu: handed to gRPC, or about to be
-}
-
-// Abandon implements router.Call.
-func (c *call) Abandon(cause error) {
-	if c.link == nil || !c.link.forget(c) {
-		return // it has ended
-	}
-	c.finish(nil, c.outcome(fmt.Errorf("no reply from the node: %w", cause)))
-}
-
-// outcome is that of a call which ended without a reply (N1). It has been forgotten.
-func (c *call) outcome(why error) error {
-	if c.sent && c.write {
-		return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, why)
-	}
-	return fmt.Errorf("%w: %w", shard.ErrUnavailable, why)
-}
 
 // link is one stream while it lives.
 type link struct {
@@ -54,36 +25,35 @@ type link struct {
 
 	mu struct {
 		sync.Mutex
-		nextID uint64
-		calls  map[uint64]*call
-		queue  []*routerpb.Request
-		bytes  int   // of queue
-		age    int   // counts glances
-		ended  error // why there is no stream any more
+		calls calls
+		queue []*call
+		bytes int   // of queue
+		age   int   // counts glances
+		ended error // why there is no stream any more
 	}
+
+	// frame and sending are what flush sends, kept for the next time.
+	frame   routerpb.Frame
+	sending []*call
 }
 
 func newLink(b bounds, revisions Revisions, cancel context.CancelFunc) *link {
-	l := &link{bounds: b, revisions: revisions, cancel: cancel, kick: make(chan struct{}, 1), done: make(chan struct{})}
-	l.mu.calls = make(map[uint64]*call)
-	return l
+	return &link{bounds: b, revisions: revisions, cancel: cancel, kick: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
-func (l *link) enqueue(req *routerpb.Request, c *call) error {
+func (l *link) enqueue(c *call) error {
 	l.mu.Lock()
 	if l.mu.ended != nil {
 		defer l.mu.Unlock()
 		return fmt.Errorf("no stream to the node: %w: %w", shard.ErrUnavailable, l.mu.ended)
 	}
-	if len(l.mu.queue) >= queueRequestsMax || l.mu.bytes > queueBytesMax {
+	if len(l.mu.queue) >= queueRequestsMax || l.mu.bytes > queueBytesMax || !l.mu.calls.add(c) {
 		l.mu.Unlock()
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
 	}
-	l.mu.nextID++
-	req.Id, c.id, c.born = l.mu.nextID, l.mu.nextID, l.mu.age
-	l.mu.calls[req.Id] = c
-	l.mu.queue = append(l.mu.queue, req)
-	l.mu.bytes += c.size
+	c.born = l.mu.age
+	l.mu.queue = append(l.mu.queue, c)
+	l.mu.bytes += c.bytes
 	l.mu.Unlock()
 	select {
 	case l.kick <- struct{}{}:
@@ -96,18 +66,13 @@ func (l *link) enqueue(req *routerpb.Request, c *call) error {
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.mu.calls[c.id] != c {
+	if l.mu.calls.take(c.out.Id) == nil {
 		return false
 	}
-	delete(l.mu.calls, c.id)
 	if !c.sent {
-		l.mu.bytes -= c.size
-		for i, req := range l.mu.queue {
-			if req.Id == c.id {
-				l.mu.queue = append(l.mu.queue[:i], l.mu.queue[i+1:]...)
-				break
-			}
-		}
+		l.mu.bytes -= c.bytes
+		i := slices.Index(l.mu.queue, c)
+		l.mu.queue = slices.Delete(l.mu.queue, i, i+1)
 	}
 	return true
 }
@@ -149,10 +114,10 @@ func (l *link) end(err error) {
 	l.mu.Lock()
 	l.mu.ended = err
 	left := l.mu.calls
-	l.mu.calls, l.mu.queue = nil, nil
+	l.mu.calls, l.mu.queue = calls{}, nil
 	l.mu.Unlock()
 	close(l.done) // who begins anew because of an outcome gets a new stream
-	for _, c := range left {
+	for c := range left.all() {
 		c.finish(nil, c.outcome(fmt.Errorf("stream to the node ended: %w", err)))
 	}
 }
@@ -170,7 +135,7 @@ func (l *link) expire() {
 	var late []*call
 	l.mu.Lock()
 	l.mu.age++
-	for _, c := range l.mu.calls {
+	for c := range l.mu.calls.all() {
 		if l.mu.age-c.born > patience {
 			late = append(late, c)
 		}
@@ -183,47 +148,53 @@ func (l *link) expire() {
 
 // flush sends all that waits.
 func (l *link) flush(stream grpc.BidiStreamingClient[routerpb.Frame, routerpb.Frame]) error {
-	for {
-		l.mu.Lock()
-		n, _ := fill(l.mu.queue, l.bounds.FrameBytes)
-		requests := l.mu.queue[:n:n]
-		l.mu.queue = l.mu.queue[n:]
-		for _, req := range requests {
-			c := l.mu.calls[req.Id]
-			c.sent = true
-			l.mu.bytes -= c.size
-		}
-		l.mu.Unlock()
-		if n == 0 {
-			return nil
-		}
-		frame := &routerpb.Frame{Requests: requests, HighestRevision: int64(l.revisions.Seen())}
-		if err := stream.Send(frame); err != nil {
+	for l.fill() {
+		l.frame.HighestRevision = int64(l.revisions.Seen())
+		err := stream.Send(&l.frame) // which encodes it before it returns
+		clear(l.frame.Requests)
+		clear(l.sending)
+		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// fill takes the next frame's requests out of the queue; false if there are none.
+func (l *link) fill() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, bytes := fill(l.mu.queue, l.bounds.FrameBytes)
+	l.sending, l.frame.Requests = append(l.sending[:0], l.mu.queue[:n]...), l.frame.Requests[:0]
+	l.mu.queue = slices.Delete(l.mu.queue, 0, n)
+	l.mu.bytes -= bytes
+	for _, c := range l.sending {
+		c.sent = true
+		l.frame.Requests = append(l.frame.Requests, &c.out)
+	}
+	return n > 0
 }
 
 // receive hands replies to their callers until the stream ends.
 func (l *link) receive(stream grpc.BidiStreamingClient[routerpb.Frame, routerpb.Frame]) error {
-	var calls []*call
+	var answered []*call
 	for {
 		frame, err := stream.Recv()
 		if err != nil {
 			return err
 		}
 		l.revisions.Observe(shard.Revision(frame.HighestRevision))
-		calls = calls[:0]
+		answered = answered[:0]
 		l.mu.Lock()
 		for _, reply := range frame.Replies {
-			calls = append(calls, l.mu.calls[reply.Id]) // nil if it was abandoned
-			delete(l.mu.calls, reply.Id)
+			answered = append(answered, l.mu.calls.take(reply.Id)) // nil if it was abandoned
 		}
 		l.mu.Unlock()
-		for i, c := range calls {
+		for i, c := range answered {
 			if c != nil {
 				c.finish(frame.Replies[i], nil)
 			}
 		}
+		clear(answered)
 	}
 }

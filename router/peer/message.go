@@ -12,18 +12,17 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-func encodeRequest(req *router.Request) (*routerpb.Request, error) {
-	out := &routerpb.Request{
-		Shard: uint64(req.Shard), Epoch: req.Epoch, Op: req.Op, Command: req.Command,
-		Serializable: req.Serializable, At: int64(req.At), Closed: req.Closed, Limit: req.Limit, NoCount: req.NoCount, Grows: req.Grows, Promise: req.Promise,
-	}
+func encodeRequest(out *routerpb.Request, req *router.Request) error {
+	out.Shard, out.Epoch, out.Op, out.Command = uint64(req.Shard), req.Epoch, req.Op, req.Command
+	out.Serializable, out.At, out.Closed, out.Grows = req.Serializable, int64(req.At), req.Closed, req.Grows
+	out.Limit, out.NoCount, out.Promise = req.Limit, req.NoCount, req.Promise
 	if req.Message != nil {
 		var err error
 		if out.Body, err = proto.Marshal(req.Message); err != nil {
-			return nil, fmt.Errorf("encode a request to shard %d: %w", req.Shard, err)
+			return fmt.Errorf("encode a request to shard %d: %w", req.Shard, err)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func decodeRequest(in *routerpb.Request) (*router.Request, error) {
@@ -105,7 +104,7 @@ func decodeReply(req *router.Request, in *routerpb.Reply) (*router.Reply, error)
 			reply.Message = &shardpb.LeaseAnswer{}
 		}
 	}
-	if reply.Message != nil {
+	if reply.Message != nil && len(in.Body) > 0 {
 		if err := proto.Unmarshal(in.Body, reply.Message); err != nil {
 			return nil, fmt.Errorf("decode a reply of shard %d: %w", req.Shard, err)
 		}

@@ -78,8 +78,8 @@ func TestRequestsRoundTrip(t *testing.T) {
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_KEYS, Message: &routerpb.LeaseQuery{Lease: 4}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_LIST, Message: &routerpb.LeaseQuery{}},
 	} {
-		out, err := encodeRequest(req)
-		require.NoError(t, err)
+		out := &routerpb.Request{}
+		require.NoError(t, encodeRequest(out, req))
 		got, err := decodeRequest(onWire(t, out, &routerpb.Request{}))
 		require.NoError(t, err)
 		if req.Message != nil {

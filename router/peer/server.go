@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -90,15 +91,25 @@ type replies struct {
 	room chan struct{} // something was sent
 	mu   struct {
 		sync.Mutex
-		queue []*routerpb.Reply
+		queue []queued
 		bytes int
 	}
 }
 
+// queued is a reply that waits.
+type queued struct {
+	reply *routerpb.Reply
+	bytes int
+}
+
+// size implements sized.
+func (q queued) size() int { return q.bytes }
+
 func (r *replies) add(reply *routerpb.Reply) {
+	q := queued{reply, reply.SizeVT()}
 	r.mu.Lock()
-	r.mu.queue = append(r.mu.queue, reply)
-	r.mu.bytes += reply.SizeVT()
+	r.mu.queue = append(r.mu.queue, q)
+	r.mu.bytes += q.bytes
 	r.mu.Unlock()
 	select {
 	case r.kick <- struct{}{}:
@@ -123,14 +134,16 @@ func (r *replies) wait(ctx context.Context) error {
 	}
 }
 
-// take removes the next frame's replies and returns them with their size.
-func (r *replies) take() ([]*routerpb.Reply, int) {
+// take moves the next frame's replies into it and returns their size.
+func (r *replies) take(frame *routerpb.Frame) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n, bytes := fill(r.mu.queue, frameBytesMax)
-	out := r.mu.queue[:n:n]
-	r.mu.queue = r.mu.queue[n:]
-	return out, bytes
+	for _, q := range r.mu.queue[:n] {
+		frame.Replies = append(frame.Replies, q.reply)
+	}
+	r.mu.queue = slices.Delete(r.mu.queue, 0, n)
+	return bytes
 }
 
 // sent gives the room of replies back.
@@ -145,18 +158,18 @@ func (r *replies) sent(bytes int) {
 }
 
 func (r *replies) send(ctx context.Context, stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], revisions Revisions) {
+	var frame routerpb.Frame
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.kick:
 		}
-		for {
-			frame, bytes := r.take()
-			if len(frame) == 0 {
-				break
-			}
-			if err := stream.Send(&routerpb.Frame{Replies: frame, HighestRevision: int64(revisions.Seen())}); err != nil {
+		for bytes := r.take(&frame); len(frame.Replies) > 0; bytes = r.take(&frame) {
+			frame.HighestRevision = int64(revisions.Seen())
+			err := stream.Send(&frame) // which encodes it before it returns
+			clear(frame.Replies)
+			if frame.Replies = frame.Replies[:0]; err != nil {
 				return
 			}
 			r.sent(bytes)

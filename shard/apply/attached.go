@@ -129,7 +129,7 @@ func (m *Machine) LeaseKeys(lease int64) (keys [][]byte, err error) {
 	if err != nil {
 		return nil, unmarked(err)
 	}
-	it, err := newCandidates(m.engine.NewReader(), lease, s.view.Descriptor.Span)
+	it, err := newCandidates(m.stored(), lease, s.view.Descriptor.Span)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (m *Machine) collect(view shard.View, limits mvcc.CollectLimits) (step Coll
 	}
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	out, err := mvcc.Collect(m.engine.NewReader(), b, view.Descriptor.Span, shard.Revision(next.Collected), shard.Revision(next.Target), at.Next, limits)
+	out, err := mvcc.Collect(m.stored(), b, view.Descriptor.Span, shard.Revision(next.Collected), shard.Revision(next.Target), at.Next, limits)
 	if err != nil {
 		return Collection{}, err
 	}

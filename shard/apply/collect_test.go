@@ -31,7 +31,7 @@ func (f *fixture) left() int {
 	f.t.Helper()
 	b := f.engine.NewBatch()
 	defer b.Close()
-	out, err := mvcc.Collect(f.engine.NewReader(), b, shard.Everything(), 0, f.machine.View().Compacted, nil, mvcc.CollectLimits{})
+	out, err := mvcc.Collect(f.reader(), b, shard.Everything(), 0, f.machine.View().Compacted, nil, mvcc.CollectLimits{})
 	require.NoError(f.t, err)
 	return out.Dropped
 }
@@ -152,7 +152,7 @@ func (f *fixture) snapshot() *sentSnapshot {
 	state, err := apply.MarshalState(f.machine.View())
 	require.NoError(f.t, err)
 	s := &sentSnapshot{f: f, state: state}
-	it, err := f.engine.NewReader().NewIter(nil)
+	it, err := f.reader().NewIter(nil)
 	require.NoError(f.t, err)
 	for it.First(); it.Valid(); it.Next() {
 		if key, rev, ok := engine.DecodeDataKey(it.Key()); ok {

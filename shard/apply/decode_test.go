@@ -39,3 +39,36 @@ func FuzzDecodePut(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecodeBatch: so does reading an entry.
+func FuzzDecodeBatch(f *testing.F) {
+	for _, b := range []*shardpb.Batch{
+		{},
+		{Format: 1, NodeId: 2, Sequence: 3, Incarnation: 4, Reservation: 5, Commands: []*shardpb.Command{
+			{Kind: shardpb.Kind_PUT, Epoch: 1, Stamp: 2, Body: []byte("body")},
+			{Kind: shardpb.Kind_CLOSE, Revision: 5}, {Kind: shardpb.Kind_CLOSE, Reserve: 6},
+		}},
+		{Format: 1, Commands: []*shardpb.Command{{}, {Kind: shardpb.Kind_INIT, Descriptor_: &shardpb.Descriptor{ShardId: 1}}}},
+	} {
+		data, err := b.MarshalVT()
+		require.NoError(f, err)
+		f.Add(data)
+		f.Add(append(data, data...))
+		f.Add(append(data, 0x7a, 1, 'x'))                        // a field of a later version
+		f.Add(append(data, 0x0a, 0))                             // the format's number, as bytes
+		f.Add(append(data, 0x22, 3, 0x7a, 1, 'x'))               // a command of a later version
+		f.Add(append(data, 0x22, 2, 0x22, 0))                    // one with an empty body
+		f.Add(append(data, 0x22, 9, 'x'))                        // longer than there is
+		f.Add(append(data, 0x22, 3, 0x08, 0xff, 0xff))           // cut short
+		f.Add(append(data, 0x22, 6, 8, 255, 255, 255, 255, 127)) // a kind with too many bits
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var want shardpb.Batch
+		wantErr := want.UnmarshalVT(data)
+		got, err := decodeBatch(data)
+		require.Equal(t, wantErr, err)
+		if err == nil {
+			require.True(t, proto.Equal(&want, got), "%v %v", &want, got)
+		}
+	})
+}

@@ -11,6 +11,9 @@
 //	                          v
 //	                        Commit, then View, then results
 //
+// The versions of large updates that nobody reads are committed later, many updates in one
+// batch (backlog.go).
+//
 // Invariants:
 //
 //	A1  Deterministic: the state after entry i is a function of entries 1..i, for a
@@ -46,4 +49,7 @@
 //	A12 A batch that is not of the proposer that revisions are reserved for (shard.R5) raises
 //	    the floor to the end of the reservation before its first command. So do a SPLIT, for
 //	    the child, and a FREEZE. A new reservation never ends below the one it replaces.
+//	A13 What Update has not stored is versions alone, is in the log, and is not covered by
+//	    the stored applied index. Whoever reads the engine by a View finds all that it
+//	    speaks of: the rest is stored first.
 package apply

@@ -39,7 +39,7 @@ func TestLeaseRecordBytes(t *testing.T) {
 		require.NoError(t, r.Err)
 	}
 	var out strings.Builder
-	it, err := f.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: []byte("h\x00")})
+	it, err := f.reader().NewIter(&pebble.IterOptions{LowerBound: []byte("h\x00")})
 	require.NoError(t, err)
 	for it.First(); it.Valid(); it.Next() {
 		if string(it.Key()) != string(engine.LocalKey(testShard, testReplica, apply.StateKind)) {

@@ -24,6 +24,9 @@ type Options struct {
 	// Trails help those catch up who are far behind, for all machines of a node together.
 	// Default: 1 MiB for this machine alone.
 	Trails *mvcc.Trails
+	// Backlog bounds what is applied and kept in memory, for all machines of a node together.
+	// Default: nothing is kept.
+	Backlog *Backlog
 	// Watches count what those do who watch, for all machines of a node together.
 	Watches *watch.Metrics
 	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
@@ -68,6 +71,7 @@ type Machine struct {
 	// broken is the failure after which memory and store may disagree.
 	broken error
 
+	backlog backlog
 	garbage garbage
 	// collected is garbage's own figure, to be read without waiting for a step.
 	collected atomic.Int64
@@ -84,6 +88,9 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 	}
 	if o.Trails == nil {
 		o.Trails = mvcc.NewTrails(trailsBytesDefault)
+	}
+	if o.Backlog == nil {
+		o.Backlog = NewBacklog(0, BacklogFrom)
 	}
 	m := &Machine{engine: e, id: id, replica: replica, options: o, rows: mvcc.NewRowReader(o.Rows)}
 	if err := m.Reload(); err != nil {
@@ -116,6 +123,7 @@ func (m *Machine) EndFeeds(err error) { m.hub.End(err) }
 // worker's last call.
 func (m *Machine) Close() {
 	m.hub.End(fmt.Errorf("watch shard %s: %w", m.id, shard.ErrStopped))
+	_ = m.Store() // what is not stored is in the log
 	m.headers.Purge()
 	m.garbage.Lock() // whoever comes next may replace the data
 	defer m.garbage.Unlock()
@@ -147,6 +155,9 @@ func (m *Machine) Reload() error {
 		m.headers = mvcc.NewHeaderCache(m.options.Headers)
 	}
 	m.headers.Purge()
+	m.backlog.Lock()
+	m.emptyBacklog()
+	m.backlog.Unlock()
 	m.broken = nil
 	m.leaseChanges = nil
 	m.leases.Store(leases)
@@ -173,7 +184,10 @@ func (m *Machine) install(replace func() error) error {
 	m.garbage.Lock()
 	defer m.garbage.Unlock()
 	m.installing.Store(true)
-	defer m.installing.Store(false) // after Reload: see settled
+	defer m.installing.Store(false)                      // after Reload: see settled
+	if err := m.Store(); err != nil && m.broken == nil { // or it would come after what replaces it
+		return err
+	}
 	err := replace()
 	if owned, ok := errors.AsType[*ownedError](err); ok {
 		err = m.poison(owned)

@@ -63,6 +63,7 @@ func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
 	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
 		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node, Checksum: f.checksum,
+		Backlog: apply.NewBacklog(4000, 1), // about ten versions, of any update
 	})
 	require.NoError(f.t, err)
 	return m
@@ -78,8 +79,23 @@ func (f *fixture) turn(id shard.ID) {
 	f.index = f.machine.View().Applied
 }
 
+// store brings to the store what the node's machines have applied.
+func (f *fixture) store() {
+	require.NoError(f.t, f.machine.Store())
+	for _, m := range f.aside {
+		require.NoError(f.t, m.Store())
+	}
+}
+
+// reader is the store with all that was applied.
+func (f *fixture) reader() engine.Reader {
+	f.store()
+	return f.engine.NewReader()
+}
+
 // restart closes the store in good order and opens everything anew.
 func (f *fixture) restart() {
+	f.store()
 	require.NoError(f.t, f.engine.Close())
 	f.open()
 }
@@ -105,7 +121,7 @@ func (f *fixture) update(e apply.Entry) []shard.Result {
 // hash is over everything the store holds: data, leases and the replica's own records.
 func (f *fixture) hash() string {
 	h := sha256.New()
-	it, err := f.engine.NewReader().NewIter(nil)
+	it, err := f.reader().NewIter(nil)
 	require.NoError(f.t, err)
 	for it.First(); it.Valid(); it.Next() {
 		value, err := it.ValueAndErr()

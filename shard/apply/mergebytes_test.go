@@ -34,7 +34,7 @@ func TestMergeBytes(t *testing.T) {
 		encodeBatch(t, &shardpb.Command{Kind: shardpb.Kind_THAW, OperatorId: testOperator}), encodeBatch(t, subsume))
 	locals := func(title string) {
 		fmt.Fprintf(&out, "# %s\n", title)
-		it, err := f.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: []byte("l\x00"), UpperBound: []byte("m\x00")})
+		it, err := f.reader().NewIter(&pebble.IterOptions{LowerBound: []byte("l\x00"), UpperBound: []byte("m\x00")})
 		require.NoError(t, err)
 		for it.First(); it.Valid(); it.Next() {
 			fmt.Fprintf(&out, "%x = %x\n", it.Key(), it.Value())

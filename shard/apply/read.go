@@ -67,7 +67,7 @@ func (m *Machine) HashSpan(span shard.Span, at shard.Revision, bytesMax int) (mv
 	if !s.view.Descriptor.Span.ContainsSpan(span) {
 		return mvcc.Hashed{}, s.view.WrongShard(m.id)
 	}
-	h, err := mvcc.Hash(m.engine.NewReader(), span, s.at, bytesMax)
+	h, err := mvcc.Hash(m.stored(), span, s.at, bytesMax)
 	if err != nil {
 		return mvcc.Hashed{}, fmt.Errorf("read shard %s: %w", m.id, err)
 	}
@@ -150,7 +150,7 @@ func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	if own {
 		at = s.at
 	}
-	f, err := s.m.rows.Fetch(s.m.engine.NewReader(), span, s.view.Descriptor.Epoch, at, o)
+	f, err := s.m.rows.Fetch(s.m.stored(), span, s.view.Descriptor.Epoch, at, o)
 	if err != nil {
 		return listing.Fetched{}, fmt.Errorf("read shard %s: %w", s.m.id, err)
 	}

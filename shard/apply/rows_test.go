@@ -52,7 +52,7 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 					got = listing.Fetched{KVs: held.Kvs, Count: held.Count}
 					found.Add(1)
 				}
-				want, err := mvcc.Fetch(f.engine.NewReader(), span, at, mvccAll)
+				want, err := mvcc.Fetch(f.reader(), span, at, mvccAll)
 				if err != nil || got.Count != want.Count || fmt.Sprint(got.KVs) != fmt.Sprint(want.KVs) {
 					t.Errorf("%s at %s: got %v, the engine has %v, %v", span, at, got.KVs, want.KVs, err)
 					return

@@ -22,7 +22,7 @@ func TestSplitBytes(t *testing.T) {
 	var out strings.Builder
 	locals := func(title string) {
 		fmt.Fprintf(&out, "# %s\n", title)
-		it, err := f.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: []byte("l\x00"), UpperBound: []byte("m\x00")})
+		it, err := f.reader().NewIter(&pebble.IterOptions{LowerBound: []byte("l\x00"), UpperBound: []byte("m\x00")})
 		require.NoError(t, err)
 		for it.First(); it.Valid(); it.Next() {
 			fmt.Fprintf(&out, "%x = %x\n", it.Key(), it.Value())

@@ -38,6 +38,7 @@ func (s *story) splitStep(a args) string {
 	case "seed":
 		return s.seed()
 	case "sync":
+		s.store()
 		require.NoError(s.t, s.engine.Sync())
 		return ""
 	case "stored":
@@ -95,7 +96,7 @@ func (s *story) seed() string {
 // versions lists the versions that the node has, whosever they are.
 func (s *story) versions() string {
 	var out strings.Builder
-	it, err := s.engine.NewReader().NewIter(nil)
+	it, err := s.reader().NewIter(nil)
 	require.NoError(s.t, err)
 	for it.First(); it.Valid(); it.Next() {
 		if key, r, ok := engine.DecodeDataKey(it.Key()); ok {
@@ -112,6 +113,7 @@ func (f *fixture) stream() []byte {
 	state, err := apply.MarshalSnapshot(view, f.machine.Leases().State())
 	require.NoError(f.t, err)
 	var stream bytes.Buffer
+	f.store()
 	data := f.engine.NewView(view.Descriptor.Span)
 	require.NoError(f.t, mvcc.WriteSnapshot(&stream, data, view.Descriptor.Span, state, nil))
 	require.NoError(f.t, data.Close())

@@ -5,9 +5,9 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -55,21 +55,34 @@ func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) er
 
 // update applies as many entries as go into one batch, and returns how many.
 func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n int, err error) {
+	m.backlog.Lock()
+	defer m.backlog.Unlock()
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	reader := m.engine.NewReader()
+	w := m.backlog.writer
+	if w == nil {
+		w = mvcc.NewWriter(reader, m.headers)
+	}
+	defer func() {
+		if err != nil {
+			m.backlog.lost = err
+		}
+		if err != nil || m.backlog.writer != w {
+			w.Discard() // does nothing after Finish
+		}
+	}()
+	before := m.View()
 	r := &run{
-		id: m.id, knobs: m.options.Knobs, view: m.View(), w: mvcc.NewWriter(reader, b, m.headers),
+		id: m.id, knobs: m.options.Knobs, view: before, w: w,
 		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, node: m,
 	}
 	r.events.batch = m.hub.Collect()
-	defer r.w.Discard() // does nothing after Finish
-	before := r.view.Applied
 
 	if n, err = r.applyAll(entries, wanted); err != nil {
 		return 0, err
 	}
-	if r.view.Applied == before {
+	if r.view.Applied == before.Applied {
 		return n, nil
 	}
 	if r.reshape != nil {
@@ -80,25 +93,21 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 			return 0, err
 		}
 	}
-	state, err := MarshalState(r.view)
-	if err != nil {
-		return 0, err
-	}
-	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
-		return 0, fmt.Errorf("write state record: %w", err)
-	}
-	if err := r.w.Store(); err != nil {
-		return 0, err
-	}
 	changes := r.leases.Changes()
 	if err := m.storeLeases(b, changes); err != nil {
 		return 0, err
 	}
-	if err := m.engine.Commit(b); err != nil {
-		return 0, err
+	if r.wroteVersionsAlone(before) && m.keeps(w) {
+		m.backlog.keep(w)
+		m.rows.Outdate(w)
+		w.Pause()
+	} else {
+		if err := m.commit(b, w, r.view); err != nil {
+			return 0, err
+		}
+		m.rows.Outdate(w)
+		w.Finish()
 	}
-	m.rows.Outdate(r.w)
-	r.w.Finish()
 	r.leases.Commit()
 	m.leaseChanges = append(m.leaseChanges, changes.Records...)
 	for _, id := range changes.Left {
@@ -114,6 +123,13 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 		m.options.Checksum(view.Applied)
 	}
 	return n, nil
+}
+
+// wroteVersionsAlone reports whether the update has changed nothing but keys, revisions and
+// the applied index.
+func (r *run) wroteVersionsAlone(before shard.View) bool {
+	return r.attached.b.Empty() && r.reshape == nil && !r.checksum &&
+		r.view.Descriptor == before.Descriptor && r.view.Compacted == before.Compacted
 }
 
 // run is one Update on its way: what it has written is in w, what it has done to the
@@ -132,6 +148,8 @@ type run struct {
 	node     neighbours
 	// reshape is what the last command has done to which keys the replica has; nil: nothing.
 	reshape reshape
+	// asked is the put that is being carried out: one for all.
+	asked pb.PutRequest
 	// checksum ends the run after the entry that asks for one.
 	checksum bool
 }
@@ -182,22 +200,22 @@ func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (int
 }
 
 func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
-	var batch shardpb.Batch
-	if err := batch.UnmarshalVT(e.Data); err != nil {
+	batch, err := decodeBatch(e.Data)
+	if err != nil {
 		if e.Want {
 			e.Results = []shard.Result{{Revision: r.view.Rev, Err: fmt.Errorf("%w: entry is no batch: %w", ErrMalformed, err)}}
 		}
 		return nil
 	}
-	if wanted != nil && wanted(&batch) {
+	if wanted != nil && wanted(batch) {
 		e.Want, e.Sequence = true, batch.Sequence
 	}
 	if e.Want {
 		e.Results = make([]shard.Result, 0, len(batch.Commands))
 	}
-	r.admitReserved(&batch)
+	r.admitReserved(batch)
 	for i, cmd := range batch.Commands {
-		res, err := r.command(&batch, cmd, e.Want)
+		res, err := r.command(batch, cmd, e.Want)
 		if err != nil {
 			return fmt.Errorf("command %d: %w", i, err)
 		}

@@ -59,7 +59,7 @@ func (m *Machine) Heed(floor shard.Revision, index uint64) bool { return m.hub.H
 // history implements watch.History. As for other reads, what was allowed after it was
 // not missing before it (snapshot.Fetch). A watch may begin at the compacted revision.
 func (m *Machine) history(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
-	list, through, err := m.options.Trails.Events(m.engine.NewReader(), span, from, to, o, func() error {
+	list, through, err := m.options.Trails.Events(m.stored(), span, from, to, o, func() error {
 		view, err := m.settled()
 		switch {
 		case err != nil:

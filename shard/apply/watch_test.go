@@ -60,7 +60,7 @@ func (w *watcher) poll() error {
 
 // stored lists what the store has of the span, from a revision on.
 func (f *fixture) stored(span shard.Span, from shard.Revision, prevKV bool) []*mvccpb.Event {
-	events, _, err := mvcc.NewTrails(1<<20).Events(f.engine.NewReader(), span, from-1, f.machine.View().Floor, mvcc.EventsOptions{PrevKV: prevKV}, func() error { return nil })
+	events, _, err := mvcc.NewTrails(1<<20).Events(f.reader(), span, from-1, f.machine.View().Floor, mvcc.EventsOptions{PrevKV: prevKV}, func() error { return nil })
 	require.NoError(f.t, err)
 	return events
 }
@@ -151,7 +151,7 @@ func TestWatchesAndCompaction(t *testing.T) {
 	compact := func(at shard.Revision) {
 		f.apply(&shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: testEpoch, Revision: int64(at)})
 		b := f.engine.NewBatch()
-		_, err := mvcc.Collect(f.engine.NewReader(), b, shard.Everything(), 0, at, nil, mvcc.CollectLimits{})
+		_, err := mvcc.Collect(f.reader(), b, shard.Everything(), 0, at, nil, mvcc.CollectLimits{})
 		require.NoError(t, err)
 		require.NoError(t, f.engine.Commit(b))
 		require.NoError(t, b.Close())
@@ -214,7 +214,7 @@ func (f *fixture) takeOver(from *fixture) {
 	state, err := apply.MarshalState(from.machine.View())
 	require.NoError(f.t, err)
 	b := f.engine.NewBatch()
-	w := mvcc.NewWriter(f.engine.NewReader(), b, mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1)))
+	w := mvcc.NewWriter(f.reader(), mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1)))
 	for _, e := range events {
 		if shard.Revision(e.Kv.ModRevision) <= f.machine.View().Rev {
 			continue // is here already
@@ -225,7 +225,7 @@ func (f *fixture) takeOver(from *fixture) {
 		require.NoError(f.t, w.Put(e.Kv.Key, e.Kv.Value, e.Kv.Lease, prev))
 	}
 	require.NoError(f.t, b.Set(engine.LocalKey(testShard, testReplica, apply.StateKind), state, nil))
-	require.NoError(f.t, w.Store())
+	require.NoError(f.t, w.Store(b))
 	require.NoError(f.t, f.engine.Commit(b))
 	w.Finish()
 	require.NoError(f.t, b.Close())

@@ -2,7 +2,6 @@ package apply
 
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -63,17 +62,17 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 	d := w.view.Descriptor
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
-		var req pb.PutRequest
-		if err := decodePut(cmd, &req); err != nil {
+		req := &w.asked
+		if err := decodePut(cmd, req); err != nil {
 			return nil, err
 		}
 		if !w.owns(holds(d.Span, req.Key, nil)) {
 			return nil, wrongShard(w.id, w.view)
 		}
-		if err := w.judge().put(&req); err != nil {
+		if err := w.judge().put(req); err != nil {
 			return nil, err
 		}
-		return w.put(&req)
+		return w.put(req)
 	case shardpb.Kind_DELETE_RANGE:
 		var req pb.DeleteRangeRequest
 		if err := decode(cmd, &req); err != nil {
@@ -106,43 +105,6 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 
 // owns is whether all keys are, but for what a knob says.
 func (w *writing) owns(all bool) bool { return all || w.knobs.AnyEpoch }
-
-func decode(cmd *shardpb.Command, req proto.Message) error {
-	if err := proto.Unmarshal(cmd.Body, req); err != nil {
-		return malformed("body of %s: %v", cmd.Kind, err)
-	}
-	return nil
-}
-
-// decodePut decodes a put without copying: req shares key and value with the body. The
-// fields that most puts have are read by hand, because reflection and copies were a
-// fiftieth of the servers' CPU under native puts; all else is left to decode.
-func decodePut(cmd *shardpb.Command, req *pb.PutRequest) error {
-	for b := cmd.Body; len(b) > 0; {
-		field, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return decode(cmd, req)
-		}
-		b = b[n:]
-		switch {
-		case kind == protowire.BytesType && field == 1:
-			req.Key, n = protowire.ConsumeBytes(b)
-		case kind == protowire.BytesType && field == 2:
-			req.Value, n = protowire.ConsumeBytes(b)
-		case kind == protowire.VarintType && field == 3:
-			var lease uint64
-			lease, n = protowire.ConsumeVarint(b)
-			req.Lease = int64(lease)
-		default:
-			return decode(cmd, req)
-		}
-		if n < 0 {
-			return decode(cmd, req)
-		}
-		b = b[n:]
-	}
-	return nil
-}
 
 // judge checks requests against the state before this command.
 func (w *writing) judge() judge { return judge{source: w.w, view: w.view, leases: leases{w.run}} }

@@ -48,7 +48,7 @@ func benchPuts(b *testing.B, e *engine.Engine, cache *HeaderCache, key func(i in
 	b.ResetTimer()
 	for i := 0; i < b.N; {
 		batch := e.NewBatch()
-		w := NewWriter(e.NewReader(), batch, cache)
+		w := NewWriter(e.NewReader(), cache)
 		for range 64 {
 			rev++
 			w.Begin(rev)
@@ -60,7 +60,7 @@ func benchPuts(b *testing.B, e *engine.Engine, cache *HeaderCache, key func(i in
 			require.NoError(b, err)
 			i++
 		}
-		require.NoError(b, w.Store())
+		require.NoError(b, w.Store(batch))
 		require.NoError(b, e.Commit(batch))
 		w.Finish()
 		require.NoError(b, batch.Close())
@@ -88,7 +88,7 @@ func BenchmarkHeader(b *testing.B) {
 			e := benchStore(b)
 			batch := e.NewBatch()
 			defer batch.Close()
-			w := NewWriter(e.NewReader(), batch, NewHeaderCache(NewHeaderBudget(0, c.size)))
+			w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, c.size)))
 			defer w.Discard()
 			keys := make([][]byte, 1<<10)
 			for i := range keys {

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -21,6 +22,9 @@ type HeaderCache struct {
 	// taken is how many of the headers are the budget's; the first budget.own are not.
 	taken  int
 	budget *HeaderBudget
+	// displaced are headers that had to go while an update was writing their keys. They can
+	// be found until it ends.
+	displaced map[string]*cached
 }
 
 // cached is a key's latest header. It is never another key's.
@@ -28,6 +32,10 @@ type cached struct {
 	key    string
 	header Header
 	used   bool // since the hand passed
+	gone   bool // not in the cache any more
+	// pending says where in its overlay an update that has not ended keeps what it wrote of
+	// the key: overlay.at. 0: it wrote nothing.
+	pending uint32
 }
 
 // HeaderBudget bounds the caches of all shards of a node together. A cache takes from
@@ -35,13 +43,15 @@ type cached struct {
 type HeaderBudget struct {
 	own  int // what every cache may keep besides
 	left atomic.Int64
+	// overlays are those that no Writer uses.
+	overlays sync.Pool
 }
 
 // NewHeaderBudget allows shared headers to all caches together, each about 150 bytes
 // and the key, and own ones to every single cache, so that a shard that becomes busy
 // when the rest is used up is not without. At least one header is kept.
 func NewHeaderBudget(shared, own int) *HeaderBudget {
-	b := &HeaderBudget{own: max(own, 1)}
+	b := &HeaderBudget{own: max(own, 1), overlays: sync.Pool{New: func() any { return &overlay{} }}}
 	b.left.Store(int64(shared))
 	return b
 }
@@ -90,8 +100,28 @@ func (c *HeaderCache) get(key []byte) *cached {
 	h := c.byKey[string(key)]
 	if h != nil {
 		h.used = true
+		return h
 	}
+	return c.displaced[string(key)]
+}
+
+// held returns what get returns of h's key, which is found from now on until the update ends.
+func (c *HeaderCache) held(h *cached) *cached {
+	if !h.gone {
+		return h
+	}
+	if found := c.get([]byte(h.key)); found != nil {
+		return found
+	}
+	c.displace(h)
 	return h
+}
+
+func (c *HeaderCache) displace(h *cached) {
+	if c.displaced == nil {
+		c.displaced = make(map[string]*cached)
+	}
+	c.displaced[h.key] = h
 }
 
 // add remembers a key that is not remembered yet.
@@ -116,7 +146,11 @@ func (c *HeaderCache) replace(fresh *cached) {
 		c.ring[c.hand].used = false
 		c.advance()
 	}
-	delete(c.byKey, c.ring[c.hand].key)
+	old := c.ring[c.hand]
+	delete(c.byKey, old.key)
+	if old.gone = true; old.pending != 0 {
+		c.displace(old)
+	}
 	c.ring[c.hand] = fresh
 	c.advance()
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -69,4 +70,35 @@ func TestUsedHeadersStay(t *testing.T) {
 	}
 	require.NotNil(t, c.get([]byte("key999")))
 	require.Nil(t, c.get([]byte("key900")))
+}
+
+// What an update has written of a key is found whatever the cache had to give up meanwhile.
+func TestPendingKeysAreFound(t *testing.T) {
+	e := openEngine(t, vfs.NewMem())
+	defer func() { require.NoError(t, e.Close()) }()
+	c := NewHeaderCache(NewHeaderBudget(0, 1))
+	w := NewWriter(e.NewReader(), c)
+	defer w.Discard()
+	w.Begin(5)
+	keys := []string{"a", "b", "c"}
+	var found []Found
+	for _, key := range keys { // each takes the place of the one before
+		f, err := w.Find([]byte(key))
+		require.NoError(t, err)
+		found = append(found, f)
+	}
+	for i, key := range keys {
+		require.NoError(t, w.Put([]byte(key), []byte(key), 0, found[i]))
+	}
+	for _, key := range keys {
+		h, exists, err := w.Header([]byte(key))
+		require.NoError(t, err)
+		require.True(t, exists)
+		require.Equal(t, shard.Revision(5), h.Mod)
+		kv, err := w.Get([]byte(key))
+		require.NoError(t, err)
+		require.Equal(t, key, string(kv.GetValue()))
+	}
+	w.Discard()
+	require.Nil(t, c.get([]byte("a")), "what was not committed is not known afterwards")
 }

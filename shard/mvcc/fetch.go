@@ -85,11 +85,11 @@ func fetchSpan(r engine.Reader, over *overlay, span shard.Span, g *gather) (err 
 			return err
 		}
 		for len(pending) > 0 && pending[0].key < string(key) {
-			g.addEntry(pending[0])
+			g.addEntry(pending[0].entry)
 			pending = pending[1:]
 		}
 		if len(pending) > 0 && pending[0].key == string(key) {
-			shadowed := g.addEntry(pending[0])
+			shadowed := g.addEntry(pending[0].entry)
 			pending = pending[1:]
 			if shadowed {
 				valid = it.NextPrefix()
@@ -113,7 +113,7 @@ func fetchSpan(r engine.Reader, over *overlay, span shard.Span, g *gather) (err 
 		valid = it.NextPrefix()
 	}
 	for _, e := range pending {
-		g.addEntry(e)
+		g.addEntry(e.entry)
 	}
 	return it.Error()
 }

@@ -121,21 +121,26 @@ func (p *player) options() listing.FetchOptions {
 	return listing.FetchOptions{Limit: int64(p.rng.IntN(5)), KeysOnly: p.rng.IntN(4) == 0, CountOnly: p.rng.IntN(6) == 0, NoCount: p.rng.IntN(3) == 0}
 }
 
-// update is one Raft update of a few transactions, sometimes never committed.
+// update is a few Raft updates of a few transactions that are stored together, sometimes never
+// committed.
 func (p *player) update() {
 	b := p.e.NewBatch()
 	defer b.Close()
 	before, rev := p.m.clone(), p.rev
-	w := NewWriter(p.e.NewReader(), b, p.cache)
-	for range 1 + p.rng.IntN(4) {
-		p.transaction(w)
+	w := NewWriter(p.e.NewReader(), p.cache)
+	for range 1 + p.rng.IntN(3) {
+		for range 1 + p.rng.IntN(4) {
+			p.transaction(w)
+		}
+		w.Pause()
+		require.Empty(p.t, w.Changed())
 	}
 	if p.rng.IntN(8) == 0 {
 		w.Discard()
 		p.m, p.rev = before, rev
 		return
 	}
-	require.NoError(p.t, w.Store())
+	require.NoError(p.t, w.Store(b))
 	require.NoError(p.t, p.e.Commit(b))
 	w.Finish()
 	require.LessOrEqual(p.t, p.cache.Len(), 8)

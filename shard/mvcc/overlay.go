@@ -1,6 +1,8 @@
 package mvcc
 
 import (
+	"cmp"
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -8,15 +10,39 @@ import (
 )
 
 // overlay holds the versions an unfinished update has written, which the engine does
-// not show before their batch is committed. A nil overlay is empty.
+// not show before their batch is committed. Which keys it has the header cache knows
+// (cached.pending): a key that is put is looked up once, for both. A nil overlay is empty.
 type overlay struct {
-	byKey map[string]*entry
-	// entries holds all of byKey; the first sorted of them are in key order. Sorting
-	// waits until a span is read: most updates read none.
-	entries []*entry
+	// blocks are where entries live, in the order of their coming. An overlay that is used
+	// again has them all.
+	blocks [][]entry
+	// entries lists them. Sorting waits until a span is read, or all is stored.
+	entries []ordered
 	sorted  bool
-	block   []entry // entries are taken from here, so that not each is an allocation
 }
+
+// ordered is an entry with the beginning of its key, by which it is mostly told from others
+// without a look at the key itself, which is in no processor's cache.
+type ordered struct {
+	begin uint64
+	*entry
+}
+
+func order(e *entry) ordered {
+	var begin [8]byte
+	copy(begin[:], e.key)
+	return ordered{binary.BigEndian.Uint64(begin[:]), e}
+}
+
+func (a ordered) compare(b ordered) int {
+	if a.begin != b.begin {
+		return cmp.Compare(a.begin, b.begin)
+	}
+	return strings.Compare(a.key, b.key)
+}
+
+// blockEntries is how many entries a block has.
+const blockEntries = 64
 
 // entry is a key and its versions, oldest first.
 type entry struct {
@@ -31,19 +57,10 @@ type version struct {
 	value  []byte
 }
 
-func (o *overlay) get(key []byte) *entry {
-	if o == nil {
-		return nil
-	}
-	return o.byKey[string(key)]
-}
-
-// find returns the newest version of the key that is not newer than at, or nil.
-func (o *overlay) find(key []byte, at shard.Revision) *version {
-	if e := o.get(key); e != nil {
-		return e.find(at)
-	}
-	return nil
+// at is the entry that cached.pending names.
+func (o *overlay) at(pending uint32) *entry {
+	i := int(pending - 1)
+	return &o.blocks[i/blockEntries][i%blockEntries]
 }
 
 func (e *entry) last() *version { return &e.versions[len(e.versions)-1] }
@@ -59,28 +76,35 @@ func (e *entry) find(at shard.Revision) *version {
 
 // add makes the entry of a key that has none.
 func (o *overlay) add(c *cached) *entry {
-	if len(o.block) == 0 {
-		o.block = make([]entry, min(max(1, len(o.entries)), 64)) // doubles what is there
+	n := len(o.entries)
+	if n == len(o.blocks)*blockEntries {
+		o.blocks = append(o.blocks, make([]entry, blockEntries))
 	}
-	e := &o.block[0]
-	o.block = o.block[1:]
+	c.pending = uint32(n + 1)
+	e := o.at(c.pending)
 	e.key, e.cached, e.versions = c.key, c, e.first[:0]
-	if o.byKey == nil {
-		o.byKey = make(map[string]*entry)
-	}
-	o.byKey[e.key] = e
-	o.sorted = o.sorted && o.entries[len(o.entries)-1].key < e.key
-	o.entries = append(o.entries, e)
+	o.sorted = n == 0 || o.sorted && o.entries[n-1].key < e.key
+	o.entries = append(o.entries, order(e))
 	return e
 }
 
+// reset makes the overlay empty.
+func (o *overlay) reset() {
+	for _, e := range o.entries {
+		e.cached.pending = 0
+		*e.entry = entry{}
+	}
+	clear(o.entries)
+	o.entries, o.sorted = o.entries[:0], false
+}
+
 // within lists the entries whose keys lie in the span, in key order.
-func (o *overlay) within(s shard.Span) []*entry {
+func (o *overlay) within(s shard.Span) []ordered {
 	if o == nil || len(o.entries) == 0 {
 		return nil
 	}
 	if !o.sorted {
-		slices.SortFunc(o.entries, func(a, b *entry) int { return strings.Compare(a.key, b.key) })
+		slices.SortFunc(o.entries, ordered.compare)
 		o.sorted = true
 	}
 	from := o.search(s.Start)
@@ -93,6 +117,6 @@ func (o *overlay) within(s shard.Span) []*entry {
 
 // search returns the position of the first entry at or above key.
 func (o *overlay) search(key []byte) int {
-	i, _ := slices.BinarySearchFunc(o.entries, string(key), func(e *entry, k string) int { return strings.Compare(e.key, k) })
+	i, _ := slices.BinarySearchFunc(o.entries, string(key), func(e ordered, k string) int { return strings.Compare(e.key, k) })
 	return i
 }

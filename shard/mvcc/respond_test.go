@@ -20,7 +20,7 @@ func write(t testing.TB, e *engine.Engine, rev shard.Revision, lines ...string) 
 	t.Helper()
 	b := e.NewBatch()
 	defer b.Close()
-	w := NewWriter(e.NewReader(), b, NewHeaderCache(NewHeaderBudget(0, 100)))
+	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 100)))
 	for _, line := range lines {
 		w.Begin(rev)
 		f := strings.Fields(line)
@@ -33,7 +33,7 @@ func write(t testing.TB, e *engine.Engine, rev shard.Revision, lines ...string) 
 		}
 		rev++
 	}
-	require.NoError(t, w.Store())
+	require.NoError(t, w.Store(b))
 	require.NoError(t, e.Commit(b))
 	w.Finish()
 	return rev

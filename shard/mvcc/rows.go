@@ -88,14 +88,14 @@ func NewRowReader(rows *Rows) *RowReader {
 // have changed other than through a Writer, before a view of that is published.
 func (r *RowReader) Forget() { r.owner.Store(new(ownership)) }
 
-// Outdate forgets the keys that w has written. It must be called after w's batch was
-// committed and before the view of it is published.
+// Outdate forgets the keys that w has written since its last Pause. It must be called when
+// whoever begins to read the engine finds them there, and before the view of it is published.
 func (r *RowReader) Outdate(w *Writer) {
-	if len(w.over.entries) == 0 {
+	if len(w.written) == 0 {
 		return
 	}
 	fresh := new(row) // owned by nobody
-	for _, e := range w.over.entries {
+	for _, e := range w.written {
 		r.rows.slot([]byte(e.key)).Store(fresh)
 	}
 }

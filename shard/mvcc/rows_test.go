@@ -18,14 +18,14 @@ func TestRowsShareASlot(t *testing.T) {
 	e := openEngine(t, vfs.NewMem())
 	defer func() { require.NoError(t, e.Close()) }()
 	batch := e.NewBatch()
-	w := NewWriter(e.NewReader(), batch, NewHeaderCache(NewHeaderBudget(0, 16)))
+	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 16)))
 	w.Begin(10)
 	for i := range keys {
 		found, err := w.Find(fmt.Append(nil, i))
 		require.NoError(t, err)
 		require.NoError(t, w.Put(fmt.Append(nil, i), fmt.Append(nil, "value ", i), 0, found))
 	}
-	require.NoError(t, w.Store())
+	require.NoError(t, w.Store(batch))
 	require.NoError(t, e.Commit(batch))
 	w.Finish()
 	require.NoError(t, batch.Close())

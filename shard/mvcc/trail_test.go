@@ -37,14 +37,14 @@ func changes(t testing.TB, e *engine.Engine, revisions, keys int) {
 	cache := NewHeaderCache(NewHeaderBudget(0, 8))
 	for i := range revisions {
 		b := e.NewBatch()
-		w := NewWriter(e.NewReader(), b, cache)
+		w := NewWriter(e.NewReader(), cache)
 		w.Begin(shard.Revision(10 + i))
 		for _, key := range []string{fmt.Sprintf("k%04d", i*7%keys), fmt.Sprintf("k%04d", (i*7+1)%keys)} {
 			prev, err := w.Find([]byte(key))
 			require.NoError(t, err)
 			require.NoError(t, w.Put([]byte(key), []byte(strings.Repeat("v", i%200)), 0, prev))
 		}
-		require.NoError(t, w.Store())
+		require.NoError(t, w.Store(b))
 		require.NoError(t, e.Commit(b))
 		w.Finish()
 		require.NoError(t, b.Close())

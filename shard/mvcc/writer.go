@@ -12,20 +12,25 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// Writer collects the writes of one Raft update (many transactions) for one batch and
-// reads them back before the batch is committed. It is for one goroutine, and it is
-// the only writer of its keys while it lives.
+// Writer collects the writes of Raft updates (many transactions) for one batch and
+// reads them back before the batch is committed. It is used by one goroutine at a time, and
+// it is the only writer of its keys while it lives.
 //
 // The caller ends it with Store, a commit of the batch and Finish, or with Discard. Keys
-// and values given to Put and Delete must not change until then.
+// and values given to Put and Delete must not change until then. Between two updates it calls
+// Pause.
 type Writer struct {
 	r     engine.Reader
-	b     *pebble.Batch
 	cache *HeaderCache
-	over  overlay
+	over  *overlay // nil after the end
 
-	// it looks headers up in the engine as it was before the update. Made at the
-	// first miss and kept, because making one costs several lookups.
+	// written are the entries that this update has changed, some more than once.
+	written []*entry
+	size    int  // of all that is to be stored, about
+	spans   bool // this update has read a span
+
+	// it looks headers up in the engine as it was before the first update. Made at an update's
+	// first miss and kept until its end, because making one costs several lookups.
 	it   *pebble.Iterator
 	seek []byte // scratch
 
@@ -44,9 +49,9 @@ type Change struct {
 	Existed bool
 }
 
-// NewWriter begins an update whose writes go to b. The cache is the shard's own.
-func NewWriter(r engine.Reader, b *pebble.Batch, cache *HeaderCache) *Writer {
-	return &Writer{r: r, b: b, cache: cache}
+// NewWriter begins an update. The cache is the shard's own.
+func NewWriter(r engine.Reader, cache *HeaderCache) *Writer {
+	return &Writer{r: r, cache: cache, over: cache.budget.overlays.Get().(*overlay)}
 }
 
 // Begin starts the next transaction: its changes get the revision and sub 0, 1, 2…
@@ -68,17 +73,18 @@ type Found struct {
 
 // Find looks a key up. What it returns is good until the key is written.
 func (w *Writer) Find(key []byte) (Found, error) {
-	if e := w.over.get(key); e != nil {
-		h := e.last().header
-		return Found{Header: h, Exists: !h.Deleted, entry: e}, nil
-	}
 	c := w.cache.get(key)
-	if c == nil {
+	switch {
+	case c == nil:
 		h, _, err := w.stored(key)
 		if err != nil {
 			return Found{}, fmt.Errorf("read header of key %q: %w", key, err)
 		}
 		c = w.cache.add(string(key), h)
+	case c.pending != 0:
+		e := w.over.at(c.pending)
+		h := e.last().header
+		return Found{Header: h, Exists: !h.Deleted, entry: e}, nil
 	}
 	return Found{Header: c.header, Exists: exists(c.header), cached: c}, nil
 }
@@ -127,14 +133,22 @@ func (w *Writer) lookups() (*pebble.Iterator, error) {
 	return w.it, nil
 }
 
+func (w *Writer) closeLookups() {
+	if w.it != nil {
+		_ = w.it.Close() // it only repeats errors that reads have returned
+		w.it = nil
+	}
+}
+
 // Get returns the latest version, this update's writes included; nil if the key does
 // not exist. The result is the caller's.
 func (w *Writer) Get(key []byte) (*mvccpb.KeyValue, error) {
-	if e := w.over.get(key); e != nil {
-		v := e.last()
+	switch c := w.cache.get(key); {
+	case c == nil:
+	case c.pending != 0:
+		v := w.over.at(c.pending).last()
 		return keyValue(key, v.header, v.value), nil
-	}
-	if c := w.cache.get(key); c != nil && !exists(c.header) {
+	case !exists(c.header):
 		return nil, nil
 	}
 	h, value, err := w.stored(key)
@@ -181,21 +195,44 @@ func (w *Writer) write(key []byte, h Header, value []byte, prev Found) error {
 	}
 	e := prev.entry
 	if e == nil {
-		e = w.over.add(prev.cached)
+		e = w.over.add(w.cache.held(prev.cached))
 	}
 	e.versions = append(e.versions, version{header: h, value: value})
+	w.written = append(w.written, e)
+	w.size += len(key) + len(value) + versionOverhead
 	w.changed = append(w.changed, Change{Key: key, Header: h, Value: value, Prev: prev.Header, Existed: prev.Exists})
 	w.sub++
 	return nil
 }
 
+// versionOverhead is what a version takes in the engine's memory besides key and value, about.
+const versionOverhead = 200
+
+// Size is how much there is to store, about, in the engine's memory.
+func (w *Writer) Size() int { return w.size }
+
+// Written is how many versions were written since the last Pause.
+func (w *Writer) Written() int { return len(w.written) }
+
+// ReadSpan reports whether a span was read since the last Pause: then all that is to be
+// stored has been sorted, which is much for a span when it is much.
+func (w *Writer) ReadSpan() bool { return w.spans }
+
+// Pause ends an update whose writes are stored with those of later ones.
+func (w *Writer) Pause() {
+	w.closeLookups()
+	clear(w.written)
+	clear(w.changed)
+	w.written, w.changed, w.spans = w.written[:0], w.changed[:0], false
+}
+
 // Store puts all that was written into the batch, in the engine's order: of two keys that
 // are neighbours the second is quickly found in the engine's skip list, and finding keys
 // there is most of what a commit costs. Nothing may be written afterwards.
-func (w *Writer) Store() error {
+func (w *Writer) Store(b *pebble.Batch) error {
 	for _, e := range w.over.within(shard.Everything()) {
 		for i := len(e.versions) - 1; i >= 0; i-- {
-			if err := w.store(e.key, &e.versions[i]); err != nil {
+			if err := store(b, e.key, &e.versions[i]); err != nil {
 				return fmt.Errorf("write key %q at revision %s: %w", e.key, e.versions[i].header.Mod, err)
 			}
 		}
@@ -203,10 +240,10 @@ func (w *Writer) Store() error {
 	return nil
 }
 
-func (w *Writer) store(key string, v *version) error {
+func store(b *pebble.Batch, key string, v *version) error {
 	var header [recordHeaderMax]byte
 	rec := appendHeader(header[:0], v.header)
-	op := w.b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(v.value))
+	op := b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(v.value))
 	engine.AppendDataKey(op.Key[:0], []byte(key), v.header.Mod)
 	copy(op.Value[copy(op.Value, rec):], v.value)
 	return op.Finish()
@@ -217,8 +254,9 @@ func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOption
 	g := newGather(at, o)
 	var err error
 	if key, ok := pointOf(span); !ok {
-		err = fetchSpan(w.r, &w.over, span, g)
-	} else if v := w.over.find(key, g.at); v != nil {
+		w.spans = true
+		err = fetchSpan(w.r, w.over, span, g)
+	} else if v := w.pending(key, g.at); v != nil {
 		g.addPending(key, v)
 	} else if it, e := w.lookups(); e != nil {
 		err = e
@@ -229,6 +267,15 @@ func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOption
 		return listing.Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
 	}
 	return g.out, nil
+}
+
+// pending returns the newest version of the key that is to be stored and that is not newer
+// than at, or nil.
+func (w *Writer) pending(key []byte, at shard.Revision) *version {
+	if c := w.cache.get(key); c != nil && c.pending != 0 {
+		return w.over.at(c.pending).find(at)
+	}
+	return nil
 }
 
 // Changed lists the changes since Begin in order. It is valid until the next Begin.
@@ -245,8 +292,11 @@ func (w *Writer) Finish() {
 
 // Discard ends the Writer when its batch was not committed.
 func (w *Writer) Discard() {
-	if w.it != nil {
-		_ = w.it.Close() // it only repeats errors that reads have returned
+	w.closeLookups()
+	if w.over != nil {
+		w.over.reset()
+		w.cache.displaced = nil
+		w.cache.budget.overlays.Put(w.over)
 	}
 	*w = Writer{}
 }

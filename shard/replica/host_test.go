@@ -19,6 +19,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
 	"github.com/flotilla-kv/flotilla/shard/raftlog"
@@ -84,6 +85,7 @@ func openProcessWith(t *testing.T, dir string, incarnation uint64, edit func(*Ho
 			LogEntries: 1000, Transport: lonely{}, Log: &raftlog.Factory{},
 		},
 		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Clock: p.clock,
+		Apply: apply.Options{Backlog: apply.NewBacklog(1<<20, 1)},
 	}
 	edit(&cfg)
 	p.host, err = OpenHost(cfg)

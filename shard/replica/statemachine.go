@@ -76,6 +76,9 @@ func (s *stateMachine) Sync() error {
 	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
 		return nil
 	}
+	if err := s.replica.machine.Store(); err != nil {
+		return err
+	}
 	return s.replica.host.cfg.Engine.Sync()
 }
 
@@ -86,7 +89,7 @@ type image struct {
 	data   *engine.View
 }
 
-// image pins what has been applied. It is for the apply worker: no Update runs meanwhile,
+// image pins what has been applied, and stored. It is for the apply worker: no Update runs meanwhile,
 // so the view, the leases and the pinned data speak of the same moment.
 func (r *Replica) image(view shard.View) *image {
 	return &image{view: view, leases: r.machine.Leases().Freeze(), data: r.host.cfg.Engine.NewView(view.Descriptor.Span)}
@@ -97,6 +100,9 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	view := s.replica.View()
 	if view.Descriptor == nil || s.replica.Unfit() != "" { // nobody may get what is damaged
 		return nil, fmt.Errorf("snapshot shard %d, which this replica has not or must not show: %w", s.replica.id, statemachine.ErrSnapshotAborted)
+	}
+	if err := s.replica.machine.Store(); err != nil {
+		return nil, err
 	}
 	return s.replica.image(view), nil
 }

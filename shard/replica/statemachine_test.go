@@ -83,6 +83,19 @@ func TestSnapshotBringsAnotherReplicaUp(t *testing.T) {
 	require.Equal(t, everything(t, from.replica).Kvs, everything(t, again.replica).Kvs)
 }
 
+// What the log may forget after a Sync is in the store, what is kept in memory for a while
+// included.
+func TestSyncStoresWhatWasApplied(t *testing.T) {
+	p, sm := sender(t)
+	p.put("key", "kept in memory")
+	require.NoError(t, sm.Sync())
+	data, err := sm.replica.host.cfg.Engine.Local(testShard, sm.replica.replicaID, apply.StateKind)
+	require.NoError(t, err)
+	stored, err := apply.UnmarshalState(data)
+	require.NoError(t, err)
+	require.Equal(t, sm.replica.View().Applied, stored.Applied)
+}
+
 // A snapshot that is cut short or damaged changes nothing.
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	_, sm := sender(t)
