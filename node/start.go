@@ -37,8 +37,8 @@ const cachedDescriptors = 16 << 10
 // all of Config.CachedHeaders.
 const ownHeaders = 256
 
-// latestRows is how many latest versions of keys that were read the node remembers, for
-// all its shards: 25 MB of them with values of 256 bytes, 70 MB at most.
+// latestRows is how many slots, of two rows each, remember latest versions of keys that were
+// read, for all shards of the node: 50 MB with values of 256 bytes, 140 MB at most.
 const latestRows = 64 << 10
 
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds

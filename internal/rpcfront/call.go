@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -18,6 +19,7 @@ type call struct {
 	conn            *conn
 	id              uint32 // the stream's number
 	method          *method
+	md              metadata.MD   // shared with others
 	fields          []headerField // until the call is sure to be answered here
 	deadline        time.Time     // zero: none
 	request         *[]byte       // a message without its prefix, from Server.requests; nil: not here yet
@@ -42,6 +44,9 @@ func (k *call) Run() {
 	k.end(resp, err)
 	k.conn.flushSoon()
 }
+
+// Header implements Call.
+func (k *call) Header(name string) []string { return k.md[name] }
 
 // Answer implements Call. It leaves writing to others: the caller may have many to answer.
 func (k *call) Answer(resp any, err error) {

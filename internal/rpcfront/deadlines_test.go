@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
 // TestDeadlines is F5's: each call ends at its own deadline, in whatever order they begin and whichever have ended, and one
@@ -48,9 +50,9 @@ func TestDeadlines(t *testing.T) {
 		c.mu.Lock()
 		answered.answered = true
 		c.mu.Unlock()
-		time.Sleep(time.Minute)
+		bubble.Pass(time.Minute)
 		wait(begin(11, 70*time.Second), begin(13, 65*time.Second))
-		time.Sleep(time.Minute)
+		bubble.Pass(time.Minute)
 		synctest.Wait()
 		require.Equal(t, map[uint32]time.Duration{
 			5: 10 * time.Second, 7: 5 * time.Second, 9: 30 * time.Second, 11: 70 * time.Second, 13: 65 * time.Second,

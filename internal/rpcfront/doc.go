@@ -1,7 +1,8 @@
 // Package rpcfront serves gRPC connections. It answers small unary calls itself, for a third of
 // what grpc-go takes, and leaves everything else to a grpc-go server behind it.
 //
-//	client ── HTTP/2 ──> conn ──┬─ a small unary call ──> call ──> handler ──> out ──> client
+//	client ── HTTP/2 ──> conn ──┬─ a small unary call ──> call ──┬─> handler ──> out ──> client
+//	                            │                                └─> Start ─ ─ ─> Answer
 //	                            └─ any other stream ──> relay ══> grpc.Server ══> out
 //
 // It owns the client's connection: frames, flow control, pings, and who of the two answers a stream. The
@@ -24,5 +25,5 @@
 //	    its answer.
 //	F6  What waits in memory for a client or for grpc-go is bounded; beyond that the client is not read.
 //	    So are handlers whose calls were reset.
-//	F7  After Stop no goroutine, no connection and no handler is left.
+//	F7  After Stop no goroutine, no connection, no handler and no call that was started is left.
 package rpcfront

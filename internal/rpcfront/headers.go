@@ -110,7 +110,8 @@ func wellFormed(fields []headerField) bool {
 type profile struct {
 	fields []headerField // without the deadline
 	method *method
-	ctx    context.Context
+	md     metadata.MD
+	ctx    context.Context // with md
 }
 
 // profileOf returns the profile of a request, nil when grpc-go shall have it.
@@ -180,7 +181,7 @@ func (c *conn) newProfile(fields []headerField) *profile {
 		return nil
 	}
 	ctx := grpc.NewContextWithServerTransportStream(c.values, stream{p.method.path})
-	p.ctx = metadata.NewIncomingContext(ctx, md)
+	p.md, p.ctx = md, metadata.NewIncomingContext(ctx, md)
 	return p
 }
 

@@ -43,7 +43,7 @@ func (c *conn) open(id uint32, fields []headerField, p *profile, ended bool) err
 		c.relay.open(id, fields, ended)
 		return nil
 	}
-	k := &call{Context: p.ctx, conn: c, id: id, method: p.method, fields: fields}
+	k := &call{Context: p.ctx, conn: c, id: id, method: p.method, md: p.md, fields: fields}
 	if limit > 0 {
 		k.deadline = time.Now().Add(limit)
 	}

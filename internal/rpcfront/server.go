@@ -34,6 +34,8 @@ type Start func(call Call, request []byte) bool
 // Call is a call and its context. Answer is called once, by whoever was started, on any goroutine.
 type Call interface {
 	context.Context
+	// Header is what the client's metadata says under a name in lower case.
+	Header(name string) []string
 	Answer(resp any, err error)
 }
 

@@ -15,7 +15,7 @@ import (
 // admitted like any other (interceptUnary).
 func (s *Server) startGet(call rpcfront.Call, request []byte) bool {
 	key, ok := keyAlone(request)
-	if !ok || s.admit(call) != nil {
+	if !ok || s.admitting(call.Header) != nil {
 		return false
 	}
 	place, err := s.cfg.Room.Take(admission.Read, 0)

@@ -73,10 +73,15 @@ func demand(req any) (class admission.Class, bytes int) {
 
 // admit refuses by what etcd clients say in the metadata of an RPC.
 func (s *Server) admit(ctx context.Context) error {
-	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
+	return s.admitting(func(name string) []string { return metadata.ValueFromIncomingContext(ctx, name) })
+}
+
+// admitting is admit for the metadata that header returns by lower-case names.
+func (s *Server) admitting(header func(name string) []string) error {
+	if v := header(rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
 		return rpctypes.ErrGRPCInvalidClientAPIVersion
 	}
-	if requiresLeader(ctx) && !s.cluster.HasLeader() {
+	if wantsLeader(header(rpctypes.MetadataRequireLeaderKey)) && !s.cluster.HasLeader() {
 		return rpctypes.ErrGRPCNoLeader
 	}
 	return nil
@@ -85,6 +90,7 @@ func (s *Server) admit(ctx context.Context) error {
 // requiresLeader reports whether the client would rather have an error than wait for a
 // leader.
 func requiresLeader(ctx context.Context) bool {
-	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
-	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
+	return wantsLeader(metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey))
 }
+
+func wantsLeader(v []string) bool { return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader }

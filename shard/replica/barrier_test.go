@@ -14,7 +14,20 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// P3: who writes and then asks sees the write.
+// started waits for a barrier that nobody has to wait for.
+func (p *process) started() (shard.View, error) {
+	type outcome struct {
+		view shard.View
+		err  error
+	}
+	done := make(chan outcome, 2)
+	p.replica.StartBarrier(func(view shard.View, err error) { done <- outcome{view, err} })
+	o := <-done
+	require.Empty(p.t, done)
+	return o.view, o.err
+}
+
+// P3: who writes and then asks sees the write, whether or not the barrier is waited for.
 func TestBarrierSeesAcknowledgedWrites(t *testing.T) {
 	p := openProcess(t, t.TempDir(), 1, Knobs{})
 	defer func() { p.close() }()
@@ -22,9 +35,13 @@ func TestBarrierSeesAcknowledgedWrites(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			for range 30 {
+			for i := range 30 {
 				rev := p.put("a", "1")
-				view, err := p.replica.Barrier(t.Context())
+				barrier := p.started
+				if i%2 == 0 {
+					barrier = func() (shard.View, error) { return p.replica.Barrier(t.Context()) }
+				}
+				view, err := barrier()
 				require.NoError(t, err)
 				require.GreaterOrEqual(t, view.Rev, rev)
 			}
@@ -50,6 +67,8 @@ func TestBarrierWithoutALeader(t *testing.T) {
 	defer cancel()
 	_, err := p.replica.Barrier(ctx)
 	require.ErrorIs(t, err, shard.ErrUnavailable)
+	_, err = p.started()
+	require.ErrorIs(t, err, shard.ErrUnavailable)
 	require.Less(t, time.Since(start), patience)
 	require.LessOrEqual(t, p.rounds(), uint64(50))
 }
@@ -73,6 +92,9 @@ func TestBarrierOfAStoppedNode(t *testing.T) {
 	p.startNew()
 	p.close()
 	_, err := p.replica.Barrier(t.Context())
+	require.Error(t, err)
+	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+	_, err = p.started()
 	require.Error(t, err)
 	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
 }
