@@ -32,14 +32,14 @@ func TestStartedWritesAreAnsweredInAnyOrder(t *testing.T) {
 		held = append(held, <-f.kv.held)
 	}
 	for i, h := range held {
-		key := string(h.req.Key)
-		require.Empty(t, outcomes[key])
+		outcome := outcomes[string(h.req.Key)]
+		require.Empty(t, outcome)
 		if i%2 == 0 {
 			h.done(&pb.PutResponse{Header: &pb.ResponseHeader{Revision: 7}}, nil)
-			require.NoError(t, <-outcomes[key])
+			require.NoError(t, <-outcome)
 		} else {
 			h.done(nil, shard.ErrUnknownOutcome)
-			require.Equal(t, rpctypes.ErrTimeout, <-outcomes[key])
+			require.Equal(t, rpctypes.ErrTimeout, <-outcome)
 		}
 	}
 	requireEmpty(t, room)
