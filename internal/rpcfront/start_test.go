@@ -94,7 +94,10 @@ func TestStartedCallsAreAnsweredLater(t *testing.T) {
 		}
 		require.ErrorIs(t, held[i].Err(), context.Canceled) // F5
 	}
-	require.Empty(t, s.conns(t)[0].calls)
+	front := s.conns(t)[0]
+	front.mu.Lock()
+	defer front.mu.Unlock()
+	require.Empty(t, front.calls)
 }
 
 // conns are the server's connections.
