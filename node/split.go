@@ -288,6 +288,10 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 		return err
 	}
 	secured := n.secureSeeds(ctx, rest, child) // on their way before the split, for which they wait there
+	// They begin with what is not durable of before, which takes about as long here.
+	if err := n.engine.Sync(); err != nil {
+		return err
+	}
 	if err := r.Split(ctx, rest, child); err != nil {
 		return err
 	}

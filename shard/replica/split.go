@@ -70,6 +70,11 @@ func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error
 	if !here {
 		return fail(errors.New("this node has no replica of it"))
 	}
+	// What the node has not made durable yet is megabytes under load. It goes before, so that
+	// little is left for the time in which nobody serves the child.
+	if err := r.host.cfg.Engine.Sync(); err != nil {
+		return fail(err)
+	}
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Descriptor != nil && v.Descriptor.Epoch >= child.Epoch }); err != nil {
 		return fail(fmt.Errorf("wait for shard %s to be split: %w", r.id, err))
 	}
