@@ -23,4 +23,6 @@
 //	R5  While there is a Reservation, revisions up to its Until are minted only from batches
 //	    of its proposer. Any other batch raises the floor to Until first and ends it, and
 //	    whatever gets some of the shard's keys begins above Until.
+//	R6  Until is at most ReserveAhead beyond its proposer's clock, or a revision that was seen.
+//	    So no revision is further ahead of all nodes' clocks, however often leaders change.
 package shard

@@ -1,6 +1,15 @@
 package shard
 
-import "github.com/flotilla-kv/flotilla/shard/shardpb"
+import (
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// ReserveAhead is how far a reservation reaches beyond the clock of its proposer (R6): a shard
+// that is asked for promises writes one in half of that time. What another proposer mints
+// after it, as soon as leadership was handed over, is ahead of the clock by so much.
+const ReserveAhead = Tick(250 * time.Millisecond / TickUnit)
 
 // Reservation keeps the revisions of a shard above its floor, up to Until, for one proposer
 // (R5): no other may mint one of them. What the proposer then promises in memory, not to

@@ -286,6 +286,11 @@ func TestTimeIsNotTheClients(t *testing.T) {
 	require.Zero(t, h.seen.Seen())
 	probe(now.Revision())
 	require.Equal(t, now.Revision(), h.seen.Seen(), "what the client has read is below what it writes next")
+	reserved := (shard.TickAt(h.clock.now.Add(time.Second)) + shard.ReserveAhead).Revision()
+	probe((reserved.Tick() + 2).Revision())
+	require.Equal(t, now.Revision(), h.seen.Seen())
+	probe(reserved)
+	require.Equal(t, reserved, h.seen.Seen(), "as another clock says, and after a change of leaders")
 
 	closing := write(shardpb.Kind_CLOSE, nil)
 	closing.Command.Revision = int64(late)

@@ -15,9 +15,10 @@ type bound struct {
 	ahead time.Duration
 }
 
-// limit is the largest revision that could have been minted by now.
+// limit is the largest revision that could have been minted by now: by another clock, and above
+// what a leader had reserved (shard.R6).
 func (b bound) limit() shard.Revision {
-	return max(b.Seen(), (shard.TickAt(b.clock.Now().Add(b.ahead)) + 1).Revision())
+	return max(b.Seen(), (shard.TickAt(b.clock.Now().Add(b.ahead)) + shard.ReserveAhead + 1).Revision())
 }
 
 // Observe implements peer.Revisions. A revision that is too high was not minted, or by a

@@ -46,8 +46,11 @@ func (h *Hybrid) Stamp() (shard.Tick, error) {
 	if why := h.gate.Load(); why != nil {
 		return 0, &UntrustedError{Why: *why}
 	}
-	return max(shard.TickAt(h.clock.Now()), h.Seen().Tick()+1), nil
+	return max(h.Now(), h.Seen().Tick()+1), nil
 }
+
+// Now is what the clock says, whatever was seen.
+func (h *Hybrid) Now() shard.Tick { return shard.TickAt(h.clock.Now()) }
 
 // Distrust makes Stamp fail with the given reason until Trust is called.
 func (h *Hybrid) Distrust(why string) { h.gate.Store(&why) }

@@ -4,16 +4,10 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
-
-// reserveAhead is how far a reservation reaches beyond what is promised: a shard writes one
-// in half of that time, at most, while it is asked for promises. What other proposers mint
-// before then is ahead of the clock by so much; an election takes longer.
-const reserveAhead = 250 * time.Millisecond
 
 // promise is somebody's wish that no revision up to floor is minted any more.
 type promise struct {
@@ -186,14 +180,14 @@ func (p *promises) reserve(v shard.View, busy bool) *shardpb.Command {
 			wanted = max(wanted, w.floor)
 		}
 	}
-	ahead := shard.Tick(reserveAhead / shard.TickUnit).Revision()
-	renew := busy && until > 0 && until-p.mu.given < ahead/2
+	end := max(wanted, (p.source.Now() + shard.ReserveAhead).Revision()) // R6
+	renew := busy && until > 0 && end-until >= (shard.ReserveAhead/2).Revision()
 	if p.mu.asking || wanted == 0 && !renew {
 		return nil
 	}
 	p.mu.asking = true
 	return &shardpb.Command{
-		Kind: shardpb.Kind_CLOSE, Epoch: v.Descriptor.Epoch, Revision: int64(wanted), Reserve: int64(max(wanted, p.mu.given) + ahead),
+		Kind: shardpb.Kind_CLOSE, Epoch: v.Descriptor.Epoch, Revision: int64(wanted), Reserve: int64(end),
 	}
 }
 

@@ -26,6 +26,7 @@ type promiseWorld struct {
 }
 
 func (w *promiseWorld) Stamp() (shard.Tick, error) { return w.tick, nil }
+func (w *promiseWorld) Now() shard.Tick            { return w.tick }
 func (w *promiseWorld) Observe(shard.Revision)     {}
 
 func newPromiseWorld(t *testing.T) *promiseWorld {
@@ -73,7 +74,7 @@ func put() *shardpb.Command { return &shardpb.Command{Kind: shardpb.Kind_PUT} }
 func TestPromisesTakeOneEntryForMany(t *testing.T) {
 	w := newPromiseWorld(t)
 	at := func(tick shard.Tick) shard.Revision { return tick.Revision() }
-	ahead := shard.Tick(reserveAhead / shard.TickUnit)
+	ahead := shard.ReserveAhead
 	w.wish(at(1000))
 	require.Empty(t, w.told)
 	require.Len(t, w.proposed, 1)
@@ -83,6 +84,7 @@ func TestPromisesTakeOneEntryForMany(t *testing.T) {
 	w.commit()
 	require.Equal(t, []shard.Revision{at(1000), at(1001)}, w.told)
 	for tick := shard.Tick(1002); tick < 1000+ahead/2; tick += 10 {
+		w.tick = tick
 		w.wish(at(tick))
 		require.Len(t, w.proposed, 1)
 		require.Equal(t, at(tick), w.told[len(w.told)-1])
@@ -92,6 +94,7 @@ func TestPromisesTakeOneEntryForMany(t *testing.T) {
 	require.Equal(t, uint64(1), reservation)
 	w.landed(false)
 
+	w.tick = 1000 + ahead/2 + 20
 	w.wish(at(1000 + ahead/2 + 20))
 	require.Equal(t, at(1000+ahead/2+20), w.told[len(w.told)-1], "it need not wait")
 	require.Len(t, w.proposed, 2, "for the longer one")
@@ -102,6 +105,22 @@ func TestPromisesTakeOneEntryForMany(t *testing.T) {
 	w.wish(at(1000 + 9*ahead))
 	require.Equal(t, at(1000+ahead+10), w.told[len(w.told)-1], "others may mint that")
 	require.Len(t, w.proposed, 3)
+}
+
+// R6: what is wished may be ahead of the clock, after others have taken over a reservation. Then
+// no more than that is reserved: with each further change of leaders revisions would run away.
+func TestReservationsStayNearTheClock(t *testing.T) {
+	w := newPromiseWorld(t)
+	floor := (w.tick + 9*shard.ReserveAhead).Revision()
+	w.wish(floor)
+	require.Equal(t, int64(floor), w.proposed[0].Reserve)
+	w.commit()
+	require.Equal(t, []shard.Revision{floor}, w.told)
+	require.Len(t, w.proposed, 1, "nor is it made longer before the clock comes near")
+
+	w = newPromiseWorld(t)
+	w.wish((w.tick - 5).Revision())
+	require.Equal(t, int64((w.tick + shard.ReserveAhead).Revision()), w.proposed[0].Reserve)
 }
 
 // P12: a batch under way holds up what it may still mint, and nothing else.

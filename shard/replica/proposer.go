@@ -32,6 +32,8 @@ const (
 // RevisionSource stamps commands. hlc.Hybrid is one.
 type RevisionSource interface {
 	Stamp() (shard.Tick, error)
+	// Now is what the clock says, whatever was seen.
+	Now() shard.Tick
 	Observe(shard.Revision)
 }
 
