@@ -296,7 +296,7 @@ func (n *Node) waitForShards(ctx context.Context) error {
 		if err := n.expelled(); err != nil {
 			return err
 		}
-		missing := n.agent.missing()
+		missing := n.missing()
 		if missing == "" {
 			return nil
 		}
