@@ -20,7 +20,7 @@ type agent struct {
 	node  *Node
 	cache *router.Cache // set before run
 	jobs  *jobs[shard.ID]
-	wake  chan struct{}
+	wake  bell
 }
 
 const (
@@ -34,7 +34,7 @@ const (
 )
 
 func newAgent(n *Node) *agent {
-	return &agent{node: n, jobs: newJobs[shard.ID](agentJobs), wake: make(chan struct{}, 1)}
+	return &agent{node: n, jobs: newJobs[shard.ID](agentJobs), wake: newBell()}
 }
 
 // run works until ctx ends.
@@ -51,9 +51,7 @@ func (a *agent) run(ctx context.Context) {
 			known, own = m, m.OnNode(a.node.self.NodeID)
 		}
 		a.look(ctx, m, own)
-		select {
-		case <-time.After(agentRest * time.Since(began)):
-		case <-ctx.Done():
+		if pause(ctx, agentRest*time.Since(began)) != nil {
 			return
 		}
 		select {
@@ -69,12 +67,7 @@ func (a *agent) run(ctx context.Context) {
 }
 
 // poke makes the agent look again soon.
-func (a *agent) poke() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
-}
+func (a *agent) poke() { a.wake.ring() }
 
 // tellRouter lets requests go to new leaders at once. Otherwise each would first wait
 // for an answer of the old one, which may be cut off.

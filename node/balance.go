@@ -38,12 +38,12 @@ func (b *balancer) run(ctx context.Context) {
 	for {
 		m, changed := b.node.table.next()
 		rules := m.Rules()
-		pause := rules.RebalanceInterval
+		wait := rules.RebalanceInterval
 		if began && len(m.Operators()) == 0 {
-			pause = min(pause, balancePause)
+			wait = min(wait, balancePause)
 		}
 		select {
-		case <-time.After(time.Until(last.Add(pause))):
+		case <-time.After(time.Until(last.Add(wait))):
 		case <-changed: // an operator may have ended, the interval may be another
 			continue
 		case <-ctx.Done():

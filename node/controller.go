@@ -84,15 +84,15 @@ func (c *controller) run(ctx context.Context) {
 				c.attempts.begin(ctx, o.ID, func(ctx context.Context) { c.say(o, c.attempt(ctx, o)) })
 			}
 		}
-		var pause <-chan time.Time
+		var again <-chan time.Time
 		if len(operators) > 0 {
-			pause = time.After(controllerPause)
+			again = time.After(controllerPause)
 		} else {
 			c.forget()
 		}
 		select {
 		case <-changed:
-		case <-pause:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}
@@ -139,14 +139,7 @@ func (c *controller) look(ctx context.Context, o *placement.Operator) (*placemen
 }
 
 // rest waits a little before the next look.
-func rest(ctx context.Context) error {
-	select {
-	case <-time.After(controllerPoll):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func rest(ctx context.Context) error { return pause(ctx, controllerPoll) }
 
 // step is called before each step of an operator, by name; for tests, which stop there.
 func (c *controller) step(ctx context.Context, name string) error {

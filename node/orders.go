@@ -122,12 +122,7 @@ const orderPause = 2 * time.Millisecond
 func until(ctx context.Context, attempt func() error) error {
 	for {
 		err := attempt()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(orderPause):
-		case <-ctx.Done():
+		if err == nil || pause(ctx, orderPause) != nil {
 			return err
 		}
 	}

@@ -337,10 +337,7 @@ func (n *Node) introduceToMap(context.Context) error {
 				return
 			}
 			n.log.Debug("introducing the node", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-n.ctx.Done():
-			}
+			_ = pause(n.ctx, time.Second)
 		}
 	})
 	return nil
