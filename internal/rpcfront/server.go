@@ -72,8 +72,6 @@ type Call interface {
 	context.Context
 	// Header is what the client's metadata says under a name in lower case.
 	Header(name string) []string
-	// Decode unmarshals the request. What it returns is the answer.
-	Decode(request []byte, req any) error
 	// Answer ends the call, with an error or without. It does not wait.
 	Answer(resp any, err error)
 }
