@@ -296,7 +296,7 @@ func (n *Node) waitForShards(ctx context.Context) error {
 		if err := n.expelled(); err != nil {
 			return err
 		}
-		missing := n.agent.missing()
+		missing := n.missing()
 		if missing == "" {
 			return nil
 		}
@@ -337,10 +337,7 @@ func (n *Node) introduceToMap(context.Context) error {
 				return
 			}
 			n.log.Debug("introducing the node", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-n.ctx.Done():
-			}
+			_ = pause(n.ctx, time.Second)
 		}
 	})
 	return nil
