@@ -191,7 +191,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: new(processors).busy,
 		Apply: apply.Options{
 			Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes),
-			Backlog: apply.NewBacklog(backlogBytes, apply.BacklogFrom), Knobs: n.cfg.Knobs.Apply,
+			Backlog: apply.NewBacklog(backlogBytes, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
 		},
 		Knobs: n.cfg.Knobs.Replica,
 	})
