@@ -66,7 +66,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		id: id, node: h.cfg.Node, incarnation: h.cfg.Incarnation, source: h.cfg.Source, view: machine.View,
 		propose: r.proposer.submit, knobs: h.cfg.Knobs,
 	}
-	r.barrier = barrier{group: h.barriers, shardID: id}
+	r.barrier = newBarrier(h.barriers, id)
 	return r
 }
 
