@@ -32,8 +32,8 @@ const (
 	giveUpMin, giveUpMax = 4, 64
 	// A long distance that left processors free is not tried again for enough windows: with few
 	// clients they wait for each other then.
-	enough = 16
-	rateMemory           = 32
+	enough     = 16
+	rateMemory = 32
 )
 
 // tempo decides when batches start: at once, as long as there are processors for it. When
