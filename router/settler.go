@@ -30,13 +30,11 @@ type settler struct {
 	}
 }
 
-// settling is what those get who share a probe.
-type settling struct {
-	callers int // guarded by settler.mu until the probe begins
-	done    chan struct{}
-	rev     shard.Revision // like err, set before done is closed
-	err     error
-}
+// settled is told where a watch begins. It must not wait: others are told after it.
+type settled = func(rev shard.Revision, err error)
+
+// settling are those who share a probe. It is guarded by settler.mu until the probe begins.
+type settling struct{ waiting []settled }
 
 func newSettler(probe func(ctx context.Context, p Place) (shard.Revision, error)) *settler {
 	s := &settler{probe: probe}
@@ -51,29 +49,23 @@ func (s *settler) stop() {
 	s.runs.Wait()
 }
 
-// settle returns what a probe of the shard at p that began after the call told.
-func (s *settler) settle(ctx context.Context, p Place) (shard.Revision, error) {
+// settle has then called, once, with what a probe of the shard at p told that began after the call.
+func (s *settler) settle(p Place, then settled) {
 	key := closingKey{p.ID, p.Epoch}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	call, running := s.mu.next[key]
 	if call == nil {
-		call = &settling{done: make(chan struct{})}
+		call = &settling{}
 		s.mu.next[key] = call
 	}
-	call.callers++
-	s.mu.Unlock()
+	call.waiting = append(call.waiting, then)
 	if !running {
 		s.runs.Go(func() { s.run(key, p) })
 	}
-	select {
-	case <-call.done:
-		return call.rev, call.err
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
 }
 
-// run probes the shard until nobody asks. A caller that leaves does not fail the others.
+// run probes the shard until nobody asks.
 func (s *settler) run(key closingKey, p Place) {
 	for {
 		s.mu.Lock()
@@ -86,10 +78,13 @@ func (s *settler) run(key closingKey, p Place) {
 		s.mu.next[key] = nil
 		s.mu.Unlock()
 		began := time.Now()
-		call.rev, call.err = s.probe(s.ctx, p)
-		close(call.done)
-		if call.callers > 1 {
-			s.pause(min(time.Since(began), settlePace))
+		rev, err := s.probe(s.ctx, p)
+		took := time.Since(began)
+		for _, then := range call.waiting {
+			then(rev, err)
+		}
+		if len(call.waiting) > 1 {
+			s.pause(min(took, settlePace))
 		}
 	}
 }

@@ -129,15 +129,36 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 	return settled, err
 }
 
-// settledHere does what Settle does when one replica, on this node, tells it: what one shard
-// has written is always closed. As with rangeHere, otherwise the caller starts over.
-func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
+// SettleHere has then called, once, with what Settle returns, if one replica, on this node, tells it: what one shard has
+// written is always closed. Many who ask together cost little, and no goroutine each. It returns false, and then is not
+// called, if no replica here can. As with rangeHere, after an error whoever asks starts over, with Settle. then must not wait,
+// and may be called before SettleHere returns.
+func (r *Router) SettleHere(span shard.Span, then func(rev shard.Revision, err error)) bool {
 	p, ok := r.here(span)
-	if !ok {
+	if ok {
+		r.settler.settle(p, then)
+	}
+	return ok
+}
+
+// settledHere is SettleHere for who waits.
+func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
+	found := make(chan shard.Revision, 1)
+	then := func(rev shard.Revision, err error) {
+		if err == nil {
+			found <- rev
+		}
+		close(found)
+	}
+	if !r.SettleHere(span, then) {
 		return 0, false
 	}
-	rev, err := r.settler.settle(ctx, p)
-	return rev, err == nil
+	select {
+	case rev, ok := <-found:
+		return rev, ok
+	case <-ctx.Done():
+		return 0, false
+	}
 }
 
 // probeHere returns the largest revision of the shard at p after a read barrier, as the

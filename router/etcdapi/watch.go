@@ -212,9 +212,7 @@ func (ws *watchStream) receive() error {
 		}
 		if a == nil {
 			<-ws.room
-			continue
 		}
-		ws.wake()
 	}
 }
 
@@ -237,16 +235,18 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 	ws.mu.answers = append(ws.mu.answers, a)
 	reason := ws.admitWatch(a)
 	known := w.start > 0
-	switch {
-	case reason != "":
+	if reason != "" {
 		a.created, a.done = nil, true
 		a.resp = &pb.WatchResponse{Header: ws.header(ws.cluster.Revision()), WatchId: noID, Created: true, Canceled: true, CancelReason: reason}
-	case !known:
-		ws.work.Go(func() { ws.beginLatest(a) }) // before close waits
 	}
 	ws.mu.Unlock()
-	if reason == "" && known {
+	switch {
+	case reason != "":
+		ws.wake()
+	case known:
 		ws.begin(a, ws.cluster.Revision())
+	default:
+		ws.beginLatest(a)
 	}
 	return a
 }
@@ -278,18 +278,43 @@ func (ws *watchStream) admitWatch(a *answer) string {
 // its span has by now, which the answer tells. A client that loses the stream before the
 // first event can go on from there.
 func (ws *watchStream) beginLatest(a *answer) {
-	for {
-		latest, err := ws.watches.Settle(ws.ctx, a.span)
-		if err == nil {
-			a.created.start = latest + 1
-			ws.begin(a, int64(latest))
+	then := func(latest shard.Revision, err error) {
+		if err != nil {
+			ws.settle(a)
 			return
 		}
-		ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.span, "error", err)
-		if !ws.pause() {
-			return
-		}
+		ws.beginAfter(a, latest) // also of a stream that has ended: nobody waits for this
 	}
+	if !ws.watches.SettleHere(a.span, then) {
+		ws.settle(a)
+	}
+}
+
+// settle is beginLatest where that takes time: a goroutine tries until the stream ends.
+func (ws *watchStream) settle(a *answer) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.mu.closed {
+		return
+	}
+	ws.work.Go(func() { // before close waits
+		for {
+			latest, err := ws.watches.Settle(ws.ctx, a.span)
+			if err == nil {
+				ws.beginAfter(a, latest)
+				return
+			}
+			ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.span, "error", err)
+			if !ws.pause() {
+				return
+			}
+		}
+	})
+}
+
+func (ws *watchStream) beginAfter(a *answer, latest shard.Revision) {
+	a.created.start = latest + 1
+	ws.begin(a, int64(latest))
 }
 
 // pause waits before something is tried again; it returns false when the stream ends.
@@ -337,8 +362,9 @@ func (ws *watchStream) cancel(id int64) *answer {
 // answered queues an answer behind those of earlier requests.
 func (ws *watchStream) answered(a *answer) *answer {
 	ws.mu.Lock()
-	defer ws.mu.Unlock()
 	ws.mu.answers = append(ws.mu.answers, a)
+	ws.mu.Unlock()
+	ws.wake()
 	return a
 }
 
