@@ -30,11 +30,14 @@ type settler struct {
 	}
 }
 
-// settled is told where a watch begins. It must not wait: others are told after it.
-type settled = func(rev shard.Revision, err error)
+// Settled is told where a watch begins. It is an alias, for those who do not know this package.
+type Settled = interface {
+	// Settled must not wait: others are told after it.
+	Settled(rev shard.Revision, err error)
+}
 
 // settling are those who share a probe. It is guarded by settler.mu until the probe begins.
-type settling struct{ waiting []settled }
+type settling struct{ waiting []Settled }
 
 func newSettler(probe func(ctx context.Context, p Place) (shard.Revision, error)) *settler {
 	s := &settler{probe: probe}
@@ -49,8 +52,8 @@ func (s *settler) stop() {
 	s.runs.Wait()
 }
 
-// settle has then called, once, with what a probe of the shard at p told that began after the call.
-func (s *settler) settle(p Place, then settled) {
+// settle has who told, once, what a probe of the shard at p tells that begins after the call.
+func (s *settler) settle(p Place, who Settled) {
 	key := closingKey{p.ID, p.Epoch}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,7 +62,7 @@ func (s *settler) settle(p Place, then settled) {
 		call = &settling{}
 		s.mu.next[key] = call
 	}
-	call.waiting = append(call.waiting, then)
+	call.waiting = append(call.waiting, who)
 	if !running {
 		s.runs.Go(func() { s.run(key, p) })
 	}
@@ -80,8 +83,8 @@ func (s *settler) run(key closingKey, p Place) {
 		began := time.Now()
 		rev, err := s.probe(s.ctx, p)
 		took := time.Since(began)
-		for _, then := range call.waiting {
-			then(rev, err)
+		for _, who := range call.waiting {
+			who.Settled(rev, err)
 		}
 		if len(call.waiting) > 1 {
 			s.pause(min(took, settlePace))

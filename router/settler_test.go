@@ -30,15 +30,24 @@ func (p *probes) probe(context.Context, Place) (shard.Revision, error) {
 	return shard.Revision(now.UnixNano()), p.err
 }
 
+// told is what who asks is told.
+type told struct {
+	rev  shard.Revision
+	err  error
+	done chan struct{}
+}
+
+func (a *told) Settled(rev shard.Revision, err error) {
+	a.rev, a.err = rev, err
+	close(a.done)
+}
+
 // ask waits for what it is told.
-func (s *settler) ask(p Place) (rev shard.Revision, err error) {
-	told := make(chan struct{})
-	s.settle(p, func(r shard.Revision, e error) {
-		rev, err = r, e
-		close(told)
-	})
-	<-told
-	return rev, err
+func (s *settler) ask(p Place) (shard.Revision, error) {
+	a := &told{done: make(chan struct{})}
+	s.settle(p, a)
+	<-a.done
+	return a.rev, a.err
 }
 
 func (s *settler) empty(t *testing.T) {

@@ -129,28 +129,21 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 	return settled, err
 }
 
-// SettleHere has then called, once, with what Settle returns, if one replica, on this node, tells it: what one shard has
-// written is always closed. Many who ask together cost little, and no goroutine each. It returns false, and then is not
-// called, if no replica here can. As with rangeHere, after an error whoever asks starts over, with Settle. then must not wait,
-// and may be called before SettleHere returns.
-func (r *Router) SettleHere(span shard.Span, then func(rev shard.Revision, err error)) bool {
+// SettleHere has who told, once, what Settle returns, if one replica, on this node, tells it: what one shard has written is
+// always closed. Many who ask together cost little, and no goroutine each. It returns false, and then tells nothing, if no
+// replica here can. As with rangeHere, after an error whoever asks starts over, with Settle. It may tell before it returns.
+func (r *Router) SettleHere(span shard.Span, who Settled) bool {
 	p, ok := r.here(span)
 	if ok {
-		r.settler.settle(p, then)
+		r.settler.settle(p, who)
 	}
 	return ok
 }
 
 // settledHere is SettleHere for who waits.
 func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
-	found := make(chan shard.Revision, 1)
-	then := func(rev shard.Revision, err error) {
-		if err == nil {
-			found <- rev
-		}
-		close(found)
-	}
-	if !r.SettleHere(span, then) {
+	found := make(found, 1)
+	if !r.SettleHere(span, found) {
 		return 0, false
 	}
 	select {
@@ -159,6 +152,17 @@ func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revisi
 	case <-ctx.Done():
 		return 0, false
 	}
+}
+
+// found has what was found, or is closed.
+type found chan shard.Revision
+
+// Settled implements Settled.
+func (f found) Settled(rev shard.Revision, err error) {
+	if err == nil {
+		f <- rev
+	}
+	close(f)
 }
 
 // probeHere returns the largest revision of the shard at p after a read barrier, as the

@@ -114,6 +114,7 @@ type watchStream struct {
 		watches map[int64]*watch
 		nextID  int64
 		answers []*answer // in the order of the requests
+		spare   *answer   // one that was sent, to be used again; nil: none
 		ready   []*watch  // which may have something to send; each is in it once
 	}
 }
@@ -230,8 +231,12 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 		w.noPut = w.noPut || f == pb.WatchCreateRequest_NOPUT
 		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
 	}
-	a := &answer{created: w, span: shard.RequestSpan(req.Key, req.RangeEnd), prevKV: req.PrevKv}
 	ws.mu.Lock()
+	a := ws.mu.spare
+	if ws.mu.spare = nil; a == nil {
+		a = new(answer)
+	}
+	*a = answer{created: w, span: shard.RequestSpan(req.Key, req.RangeEnd), prevKV: req.PrevKv}
 	ws.mu.answers = append(ws.mu.answers, a)
 	reason := ws.admitWatch(a)
 	known := w.start > 0
@@ -278,16 +283,19 @@ func (ws *watchStream) admitWatch(a *answer) string {
 // its span has by now, which the answer tells. A client that loses the stream before the
 // first event can go on from there.
 func (ws *watchStream) beginLatest(a *answer) {
-	then := func(latest shard.Revision, err error) {
-		if err != nil {
-			ws.settle(a)
-			return
-		}
-		ws.beginAfter(a, latest) // also of a stream that has ended: nobody waits for this
-	}
-	if !ws.watches.SettleHere(a.span, then) {
+	if !ws.watches.SettleHere(a.span, a) {
 		ws.settle(a)
 	}
+}
+
+// Settled implements Settled. It may be called when the stream has ended: nobody waits for it.
+func (a *answer) Settled(latest shard.Revision, err error) {
+	ws := a.created.stream
+	if err != nil {
+		ws.settle(a)
+		return
+	}
+	ws.beginAfter(a, latest)
 }
 
 // settle is beginLatest where that takes time: a goroutine tries until the stream ends.

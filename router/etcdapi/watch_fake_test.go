@@ -88,17 +88,17 @@ func (f *fakeWatches) Settle(context.Context, shard.Span) (shard.Revision, error
 	return f.mu.rev, f.mu.unsettled
 }
 
-func (f *fakeWatches) SettleHere(_ shard.Span, then func(shard.Revision, error)) bool {
+func (f *fakeWatches) SettleHere(_ shard.Span, who Settled) bool {
 	f.mu.Lock()
 	rev, err, elsewhere := f.mu.rev, f.mu.unsettled, f.mu.elsewhere
 	if f.mu.settling != nil {
-		f.mu.settling = append(f.mu.settling, func() { then(rev, err) })
+		f.mu.settling = append(f.mu.settling, func() { who.Settled(rev, err) })
 		f.mu.Unlock()
 		return true
 	}
 	f.mu.Unlock()
 	if !elsewhere {
-		then(rev, err)
+		who.Settled(rev, err)
 	}
 	return !elsewhere
 }
