@@ -47,9 +47,9 @@ type conn struct {
 	mu        sync.Mutex
 	changed   sync.Cond // what the reader waits for
 	out       out
-	calls     map[uint32]*call    // under way
-	ready     []ready             // answers of some of them
-	deadlines deadlines           // of calls
+	calls     map[uint32]*call // under way
+	ready     []ready          // answers of some of them
+	deadlines deadlines        // of calls
 	pongs     pongs
 	relayed   map[uint32]struct{} // streams that are grpc-go's
 	lastID    uint32              // of the client's streams
@@ -101,7 +101,14 @@ func (c *conn) read() {
 
 // next takes a frame. An error ends the connection.
 func (c *conn) next(first bool) error {
-	err := c.frame(first)
+	if err := c.frame(first); err != nil {
+		return c.failed(err)
+	}
+	return nil
+}
+
+// failed ends the stream that an error is about, or else returns why the connection ends.
+func (c *conn) failed(err error) error {
 	var stream http2.StreamError
 	var connection http2.ConnectionError
 	switch {
