@@ -194,3 +194,39 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		require.Equal(t, spacingMax, paused())
 	})
 }
+
+// A round of reads starts at the next moment, with all that came until then (P13).
+func TestRoundWaitsForTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		g := &barriers{tempo: l.tempo}
+		next := func() (reads int, waited time.Duration) {
+			began := time.Now()
+			for _, q := range g.next(nil) {
+				q.barrier.busy = false
+				reads += q.reads
+			}
+			return reads, time.Since(began)
+		}
+		one, another := &barrier{group: g}, &barrier{group: g}
+		g.mu.running = true // nobody else does rounds
+		g.join(one, nil)
+		reads, waited := next()
+		require.Equal(t, 1, reads)
+		require.Zero(t, waited)
+
+		l.busy = 1
+		l.windows(10, 5000)
+		bubble.Pass(time.Millisecond) // a moment was just now
+		g.mu.running = true
+		g.join(one, nil)
+		time.AfterFunc(spacingMin, func() {
+			g.join(one, nil)
+			g.join(another, nil)
+		})
+		reads, waited = next()
+		require.Equal(t, 3, reads)
+		require.LessOrEqual(t, waited, spacingMax)
+		require.NotZero(t, waited)
+	})
+}
