@@ -62,6 +62,7 @@ type tempo struct {
 		batches  uint64  // when judged
 		rate     float64 // commands a second, of the last windows together
 		free     float64 // what it was when batches started at once
+		missed   float64 // free, when a distance was last given up, until it is known whether it was to blame
 		pause    int     // windows until a distance may be tried
 		giveUp   int     // the next pause
 	}
@@ -108,14 +109,17 @@ func (t *tempo) judge(now time.Time) {
 	spacing := time.Duration(t.spacing.Load())
 	if spacing == 0 {
 		t.mu.rate, t.mu.free = rate, rate
+		if t.mu.missed > 0 && rate >= slower*t.mu.missed {
+			t.mu.pause, t.mu.giveUp = t.mu.giveUp, min(2*t.mu.giveUp, giveUpMax)
+		}
+		t.mu.missed = 0
 	} else {
 		t.mu.rate = (t.mu.rate + rate) / 2
 		t.mu.free += (t.mu.rate - t.mu.free) / rateMemory
 	}
 	switch {
 	case spacing > 0 && t.mu.rate < slower*t.mu.free:
-		spacing = 0
-		t.mu.pause, t.mu.giveUp = t.mu.giveUp, min(2*t.mu.giveUp, giveUpMax)
+		spacing, t.mu.missed = 0, t.mu.free
 	case rate < worthwhile:
 		spacing = 0
 		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one

@@ -130,6 +130,24 @@ func TestTempoOfSmallBatches(t *testing.T) {
 	})
 }
 
+// When less is asked for, the distance is not to blame: it is there again when processors are short.
+func TestTempoWhenLessIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		for range 5 {
+			l.busy = 1
+			require.Equal(t, spacingMax, l.windows(5, 20_000))
+			l.busy = 0.85
+			l.windows(10, 8000)
+		}
+		for range 5 {
+			l.busy = 1
+			require.Equal(t, spacingMax, l.windows(5, 20_000))
+			require.Equal(t, spacingMax, l.windows(8, 8000), "others keep the machine busy")
+		}
+	})
+}
+
 // All proposers wait for the same moments.
 func TestTempoHasCommonMoments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
