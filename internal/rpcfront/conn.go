@@ -167,11 +167,10 @@ func (c *conn) takeBlock(id uint32, frame []byte) error {
 			return c.open(id, k.fields, k.profile, false)
 		}
 	}
-	fields, err := c.decode(id, block)
+	fields, p, err := c.decode(id, block)
 	if err != nil {
 		return http2.ConnectionError(http2.ErrCodeCompression)
 	}
-	p := c.profileOf(fields)
 	switch {
 	case !constant(block):
 		c.known = nil // the table moves on
@@ -190,7 +189,7 @@ func (c *conn) takeBlock(id uint32, frame []byte) error {
 func (c *conn) take(f http2.Frame) error {
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:
-		c.known = nil // the table has moved on
+		c.known, c.headers.shapes.lost = nil, true // the table has moved on
 		return c.takeHeaders(f)
 	case *http2.DataFrame:
 		return c.takePadded(f)

@@ -51,6 +51,7 @@ type headerReader struct {
 	fields  []headerField  // of the last block
 	id      uint32         // of its stream
 	emit    func(headerField)
+	shapes  shapes
 }
 
 func (h *headerReader) init() {
@@ -58,19 +59,46 @@ func (h *headerReader) init() {
 	h.emit = func(f headerField) { h.fields = append(h.fields, f) }
 }
 
-// decode returns the fields of a block. They are valid until the next one, or as long as the stream is asked.
-func (c *conn) decode(id uint32, block []byte) ([]headerField, error) {
+// decode returns the fields of a block, and its profile. Fields are valid until the next one, or as long as the stream is asked.
+func (c *conn) decode(id uint32, block []byte) ([]headerField, *profile, error) {
 	h := &c.headers
 	if c.asked[h.id] != nil {
 		h.fields = nil // it has them
 	}
-	h.fields, h.id = h.fields[:0], id
+	h.id = id
+	known := h.shapes.find(block)
+	if known == nil {
+		if err := h.read(block); err != nil {
+			return nil, nil, err
+		}
+		p := c.profileOf(h.fields)
+		h.shapes.learn(h.fields, p)
+		return h.fields, p, nil
+	}
+	if err := h.read(h.shapes.check(block)); err != nil {
+		return nil, nil, err
+	}
+	limit := h.fields[len(h.fields)-1]
+	if h.shapes.literal.from < h.shapes.oldest.from {
+		limit = h.fields[0]
+	}
+	h.fields = append(h.fields[:0], known.fields...)
+	h.fields[known.limit] = limit
+	if limit.Name != timeoutHeader {
+		return h.fields, c.profileOf(h.fields), nil
+	}
+	return h.fields, known.profile, nil
+}
+
+// read decodes a block, or a part of one.
+func (h *headerReader) read(block []byte) error {
+	h.fields = h.fields[:0]
 	h.decoder.SetEmitEnabled(true)
 	h.decoder.SetEmitFunc(h.emit)
 	if _, err := h.decoder.Write(block); err != nil {
-		return nil, err
+		return err
 	}
-	return h.fields, h.decoder.Close()
+	return h.decoder.Close()
 }
 
 func listBytes(fields []headerField) (n int) {
