@@ -90,7 +90,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		cfg.Busy = func() func() float64 { return func() float64 { return 0 } }
 	}
 	h := &Host{
-		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy()), changed: make(chan struct{}, 1),
+		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy(), batchDistances()), changed: make(chan struct{}, 1),
 		pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent},
 	}
 	h.collector = newCollector(h)
@@ -110,7 +110,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.nh = nh
 	h.barriers = &barriers{
-		nh: nh, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy()),
+		nh: nh, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy(), roundDistances()),
 	}
 	h.collector.start()
 	h.summing.start()

@@ -22,7 +22,7 @@ type tempoLoad struct {
 
 func newTempoLoad() *tempoLoad {
 	l := &tempoLoad{batch: 2 * smallBatch}
-	l.tempo = newTempo(func() float64 { return l.busy })
+	l.tempo = newTempo(func() float64 { return l.busy }, batchDistances())
 	return l
 }
 
@@ -217,6 +217,7 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 func TestRoundWaitsForTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
+		l.tempo.may = roundDistances()
 		g := &barriers{tempo: l.tempo}
 		next := func() (reads int, waited time.Duration) {
 			began := time.Now()
@@ -238,13 +239,13 @@ func TestRoundWaitsForTheMoment(t *testing.T) {
 		bubble.Pass(time.Millisecond) // a moment was just now
 		g.mu.running = true
 		g.join(one, nil)
-		time.AfterFunc(spacingMin, func() {
+		time.AfterFunc(roundMin, func() {
 			g.join(one, nil)
 			g.join(another, nil)
 		})
 		reads, waited = next()
 		require.Equal(t, 3, reads)
-		require.LessOrEqual(t, waited, spacingMax)
+		require.LessOrEqual(t, waited, roundMax)
 		require.NotZero(t, waited)
 	})
 }
