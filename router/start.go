@@ -21,8 +21,14 @@ type Starter interface {
 	Start(node shard.NodeID, req *Request, end Ender) Call
 }
 
-// Ender is told how a request ended.
+// Ender is told how a request ended. It does not keep the reply.
 type Ender interface{ End(*Reply, error) }
+
+// EndFunc is an Ender.
+type EndFunc func(*Reply, error)
+
+// End implements Ender.
+func (f EndFunc) End(reply *Reply, err error) { f(reply, err) }
 
 // Call is a request under way. It is an alias, for those who do not know this package.
 type Call = interface {
@@ -43,16 +49,27 @@ func (over) Abandon(error) {}
 
 // StartPut is Put without waiting.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	return inTurn(ctx, r, req.Key, done, func(done func(*pb.PutResponse, error)) Call {
-		a := &attempt[*pb.PutRequest, *pb.PutResponse]{
-			router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
-		}
-		p, ok := r.cfg.Cache.find(req.Key)
-		if !ok {
-			return a.again(nil)
-		}
+	if r.cfg.Lanes == nil {
+		return r.startPut(ctx, req, done)
+	}
+	return inTurn(ctx, r, req.Key, done, func(done func(*pb.PutResponse, error)) Call { return r.startPut(ctx, req, done) })
+}
+
+// startPut is StartPut when it is its turn.
+func (r *Router) startPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
+	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
+		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+	}
+	p, ok := r.cfg.Cache.find(req.Key)
+	switch {
+	case !ok:
+		return a.again(nil)
+	case r.cfg.Self == 0:
+		a.request = Request{Op: routerpb.Op_OP_WRITE, Put: req, Grows: true}
+		return a.start(p, r.writer(p, 0))
+	default:
 		return a.write(p, shardpb.Kind_PUT, encodePut(req), true)
-	})
+	}
 }
 
 // StartRange is Range without waiting.
@@ -117,7 +134,6 @@ type attempt[Q, R any] struct {
 	place   Place
 	node    shard.NodeID
 	request Request
-	command shardpb.Command // request's, of a write
 }
 
 // marshal is write with what has to be encoded first.
@@ -131,8 +147,8 @@ func (a *attempt[Q, R]) marshal(p Place, kind shardpb.Kind, req proto.Message, g
 }
 
 func (a *attempt[Q, R]) write(p Place, kind shardpb.Kind, body []byte, grows bool) Call {
-	a.command.Kind, a.command.Epoch, a.command.Body = kind, p.Epoch, body
-	a.request = Request{Op: routerpb.Op_OP_WRITE, Command: &a.command, Grows: grows}
+	cmd := &shardpb.Command{Kind: kind, Epoch: p.Epoch, Body: body}
+	a.request = Request{Op: routerpb.Op_OP_WRITE, Command: cmd, Grows: grows}
 	return a.start(p, a.router.writer(p, 0))
 }
 

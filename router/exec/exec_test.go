@@ -120,7 +120,7 @@ func (n *node) write(cmd *shardpb.Command, grows bool) (*router.Reply, error) {
 	}
 	done := make(chan outcome, 2)
 	n.Write(&router.Request{Shard: testShard, Epoch: cmd.Epoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Grows: grows},
-		func(reply *router.Reply, err error) { done <- outcome{reply, err} })
+		router.EndFunc(func(reply *router.Reply, err error) { done <- outcome{reply, err} }))
 	select {
 	case o := <-done:
 		require.Empty(n.t, done)
@@ -166,7 +166,7 @@ func TestUnknownShard(t *testing.T) {
 	var noReplica *shard.NoReplicaError
 	_, err := n.read(func(r *router.Request) { r.Shard = 99 })
 	require.ErrorAs(t, err, &noReplica)
-	n.Write(&router.Request{Shard: 99, Command: &shardpb.Command{}}, func(_ *router.Reply, err error) { require.ErrorAs(t, err, &noReplica) })
+	n.Write(&router.Request{Shard: 99, Command: &shardpb.Command{}}, router.EndFunc(func(_ *router.Reply, err error) { require.ErrorAs(t, err, &noReplica) }))
 }
 
 func TestReads(t *testing.T) {

@@ -1,0 +1,128 @@
+package kvwire
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// PutBytes is how many bytes AppendPut adds.
+func PutBytes(r *pb.PutRequest) int {
+	return BytesBytes(r.Key) + BytesBytes(r.Value) + UintBytes(uint64(r.Lease)) +
+		boolBytes(r.PrevKv) + boolBytes(r.IgnoreValue) + boolBytes(r.IgnoreLease)
+}
+
+// AppendPut adds a put.
+func AppendPut(out []byte, r *pb.PutRequest) []byte {
+	out = AppendBytes(out, 1, r.Key)
+	out = AppendBytes(out, 2, r.Value)
+	out = AppendUint(out, 3, uint64(r.Lease))
+	out = appendBool(out, 4, r.PrevKv)
+	out = appendBool(out, 5, r.IgnoreValue)
+	return appendBool(out, 6, r.IgnoreLease)
+}
+
+// RangeBytes is how many bytes AppendRange adds.
+func RangeBytes(r *pb.RangeResponse) int {
+	n := boolBytes(r.More) + UintBytes(uint64(r.Count))
+	for _, kv := range r.Kvs {
+		n += MessageBytes(keyValueBytes(kv))
+	}
+	return n
+}
+
+// AppendRange adds an answer that has no header.
+func AppendRange(out []byte, r *pb.RangeResponse) []byte {
+	for _, kv := range r.Kvs {
+		out = AppendPrefix(out, 2, keyValueBytes(kv))
+		out = AppendBytes(out, 1, kv.Key)
+		out = AppendUint(out, 2, uint64(kv.CreateRevision))
+		out = AppendUint(out, 3, uint64(kv.ModRevision))
+		out = AppendUint(out, 4, uint64(kv.Version))
+		out = AppendBytes(out, 5, kv.Value)
+		out = AppendUint(out, 6, uint64(kv.Lease))
+	}
+	out = appendBool(out, 3, r.More)
+	return AppendUint(out, 4, uint64(r.Count))
+}
+
+func keyValueBytes(kv *mvccpb.KeyValue) int {
+	return BytesBytes(kv.Key) + UintBytes(uint64(kv.CreateRevision)) + UintBytes(uint64(kv.ModRevision)) +
+		UintBytes(uint64(kv.Version)) + BytesBytes(kv.Value) + UintBytes(uint64(kv.Lease))
+}
+
+// one is an answer with one key, in one piece of memory.
+type one struct {
+	resp   pb.RangeResponse
+	header pb.ResponseHeader
+	kv     mvccpb.KeyValue
+	kvs    [1]*mvccpb.KeyValue
+}
+
+// DecodeRange returns the answer to a read of one key, with an empty header and memory of its own. It returns false for
+// any other.
+func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
+	a := &one{}
+	a.resp.Header = &a.header
+	for len(data) > 0 {
+		f, n := Consume(data)
+		if n < 0 {
+			return nil, false
+		}
+		data = data[n:]
+		switch {
+		case f.Number == 2 && f.Bytes != nil && a.resp.Kvs == nil && decodeKeyValue(f.Bytes, &a.kv):
+			a.kvs[0] = &a.kv
+			a.resp.Kvs = a.kvs[:]
+		case f.Number == 4 && f.Bytes == nil:
+			a.resp.Count = int64(f.Uint)
+		default:
+			return nil, false
+		}
+	}
+	return &a.resp, true
+}
+
+// decodeKeyValue decodes a key and its value, which share memory of their own.
+func decodeKeyValue(data []byte, kv *mvccpb.KeyValue) bool {
+	var key, value []byte
+	for len(data) > 0 {
+		f, n := Consume(data)
+		if n < 0 {
+			return false
+		}
+		data = data[n:]
+		switch {
+		case f.Number == 1 && f.Bytes != nil:
+			key = f.Bytes
+		case f.Number == 5 && f.Bytes != nil:
+			value = f.Bytes
+		case f.Bytes != nil:
+			return false
+		case f.Number == 2:
+			kv.CreateRevision = int64(f.Uint)
+		case f.Number == 3:
+			kv.ModRevision = int64(f.Uint)
+		case f.Number == 4:
+			kv.Version = int64(f.Uint)
+		case f.Number == 6:
+			kv.Lease = int64(f.Uint)
+		default:
+			return false
+		}
+	}
+	own := append(append(make([]byte, 0, len(key)+len(value)), key...), value...)
+	if len(key) > 0 {
+		kv.Key = own[:len(key):len(key)]
+	}
+	if len(value) > 0 {
+		kv.Value = own[len(key):]
+	}
+	return true
+}
+
+func boolBytes(v bool) int { return UintBytes(protowire.EncodeBool(v)) }
+
+func appendBool(out []byte, field protowire.Number, v bool) []byte {
+	return AppendUint(out, field, protowire.EncodeBool(v))
+}
