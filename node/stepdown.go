@@ -33,9 +33,7 @@ func (n *Node) StepDown(ctx context.Context) {
 	defer cancel()
 	n.leaving.Store(true)
 	for wait := stepDownNotice; ; wait = stepDownPause {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if pause(ctx, wait) != nil {
 			return
 		}
 		left := n.legacies()

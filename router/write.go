@@ -9,7 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/kvwire"
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -126,22 +126,22 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if txn.IsReadOnly(req) {
 		return r.readTxn(ctx, req, foot)
 	}
-	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
-	if err != nil {
-		return nil, err
-	}
 	turn, err := r.turn(ctx, first(foot))
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.txn(ctx, req, foot, cmd)
+	resp, err := r.txn(ctx, req)
 	turn.Leave(err)
 	return resp, err
 }
 
 // txn is Txn of one that writes, when it is its turn.
-func (r *Router) txn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, cmd Request) (*pb.TxnResponse, error) {
-	reply, err := r.writeTxn(ctx, req, foot, cmd)
+func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
+	if err != nil {
+		return nil, err
+	}
+	reply, err := r.writeTxn(ctx, req, txn.FootprintTxn(req), cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +326,7 @@ func putCommand(req *pb.PutRequest) Request {
 }
 
 func encodePut(req *pb.PutRequest) []byte {
-	return kvwire.AppendPut(make([]byte, 0, kvwire.PutBytes(req)), req)
+	return etcdwire.AppendPut(make([]byte, 0, etcdwire.PutBytes(req)), req)
 }
 
 // mark makes a command that carries only a revision.

@@ -50,6 +50,7 @@ type conn struct {
 	calls     map[uint32]*call    // under way
 	ready     []ready             // answers of some of them
 	deadlines deadlines           // of calls
+	pongs     pongs
 	relayed   map[uint32]struct{} // streams that are grpc-go's
 	lastID    uint32              // of the client's streams
 	resets    int                 // handlers at work for nobody
@@ -72,7 +73,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.changed.L = &c.mu
 	c.out.init(c)
 	c.relay.init(c)
-	c.deadlines.conn = c
+	c.deadlines.conn, c.pongs.conn = c, c
 	return c
 }
 
@@ -238,11 +239,16 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 func (c *conn) control(write func(*http2.Framer) error) {
 	c.mu.Lock()
 	c.out.control(write)
+	c.awaitRoom()
+	c.mu.Unlock()
+	c.kick()
+}
+
+// awaitRoom waits, in the reader, until what it made us say fits. c.mu is held.
+func (c *conn) awaitRoom() {
 	for len(*c.out.buf) > outBytesMax && !c.closed {
 		c.changed.Wait()
 	}
-	c.mu.Unlock()
-	c.kick()
 }
 
 // streams counts those that are open, for the reader. c.mu is held.
@@ -275,6 +281,7 @@ func (c *conn) close() {
 	calls := c.calls
 	c.calls = nil
 	c.deadlines.stop()
+	c.pongs.stop()
 	c.changed.Broadcast()
 	for _, k := range calls {
 		if k.stream != nil {

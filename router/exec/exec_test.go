@@ -263,10 +263,10 @@ func TestClosesArePromised(t *testing.T) {
 		t.Helper()
 		done := make(chan *router.Reply, 1)
 		cmd := &shardpb.Command{Kind: shardpb.Kind_CLOSE, Epoch: testEpoch, Revision: int64(floor)}
-		n.Write(&router.Request{Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Promise: true}, func(reply *router.Reply, err error) {
+		n.Write(&router.Request{Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Promise: true}, router.EndFunc(func(reply *router.Reply, err error) {
 			require.NoError(t, err)
 			done <- reply
-		})
+		}))
 		return <-done
 	}
 	first := n.put("k") + 1000

@@ -43,8 +43,8 @@ func (s *Server) newGate(ctx context.Context) *gate {
 	return &gate{Server: s, ctx: ctx}
 }
 
-// close waits for what the stream made the node's router do. Outcomes of its writes may
-// still come.
+// close returns when the node's router has done what the stream asked it for, and sees to
+// it that it is asked for no more (V6). Outcomes of the stream's other writes may still come.
 func (g *gate) close() {
 	g.mu.Lock()
 	g.mu.closed = true
@@ -52,14 +52,15 @@ func (g *gate) close() {
 	g.mu.work.Wait()
 }
 
-// spawn runs f unless the stream has ended.
+// spawn runs f unless the stream has ended, and reports whether it does.
 func (g *gate) spawn(f func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.mu.closed {
-		g.mu.work.Go(f)
+	if g.mu.closed {
+		return false
 	}
-	return !g.mu.closed
+	g.mu.work.Go(f)
+	return true
 }
 
 // Write implements peer.Executor.
@@ -110,14 +111,14 @@ func (w *admitted) leave() {
 // End implements router.Ender.
 func (w *admitted) End(reply *router.Reply, err error) {
 	var refused *shard.UnregisteredLeaseError
-	if err != nil && errors.As(err, &refused) && w.gate.spawn(func() {
+	routed := err != nil && errors.As(err, &refused) && w.gate.spawn(func() {
 		defer w.leave()
 		w.end.End(w.gate.route(w.req.Command))
-	}) {
-		return
+	})
+	if !routed {
+		w.leave()
+		w.end.End(reply, err)
 	}
-	w.leave()
-	w.end.End(reply, err)
 }
 
 // route has the node's router carry out a write whose lease its shard does not know (V4).

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/kvwire"
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -53,41 +53,41 @@ func errFrame(n int) error { return fmt.Errorf("a frame that is none: %w", proto
 func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id uint64, err error) {
 	var body []byte
 	for rest := data; len(rest) > 0; {
-		f, n := kvwire.Consume(rest)
+		f, n := etcdwire.Next(rest)
 		if n < 0 {
 			return id, fmt.Errorf("a request that is none: %w", protowire.ParseError(n))
 		}
 		rest = rest[n:]
 		switch {
-		case f.Number == 5 && f.Bytes != nil:
+		case f.ID == 5 && f.Bytes != nil:
 			if req.Command, err = decodeCommand(f.Bytes, cmd); err != nil {
 				return id, fmt.Errorf("decode a command: %w", err)
 			}
-		case f.Number == 6 && f.Bytes != nil:
+		case f.ID == 6 && f.Bytes != nil:
 			body = f.Bytes
 		case f.Bytes != nil: // of a later version
-		case f.Number == 1:
-			id = f.Uint
-		case f.Number == 2:
-			req.Shard = shard.ID(f.Uint)
-		case f.Number == 3:
-			req.Epoch = f.Uint
-		case f.Number == 4:
-			req.Op = routerpb.Op(f.Uint)
-		case f.Number == 7:
-			req.Serializable = protowire.DecodeBool(f.Uint)
-		case f.Number == 8:
-			req.At = shard.Revision(f.Uint)
-		case f.Number == 9:
-			req.Limit = int64(f.Uint)
-		case f.Number == 11:
-			req.Closed = protowire.DecodeBool(f.Uint)
-		case f.Number == 12:
-			req.Grows = protowire.DecodeBool(f.Uint)
-		case f.Number == 13:
-			req.NoCount = protowire.DecodeBool(f.Uint)
-		case f.Number == 14:
-			req.Promise = protowire.DecodeBool(f.Uint)
+		case f.ID == 1:
+			id = f.Number
+		case f.ID == 2:
+			req.Shard = shard.ID(f.Number)
+		case f.ID == 3:
+			req.Epoch = f.Number
+		case f.ID == 4:
+			req.Op = routerpb.Op(f.Number)
+		case f.ID == 7:
+			req.Serializable = protowire.DecodeBool(f.Number)
+		case f.ID == 8:
+			req.At = shard.Revision(f.Number)
+		case f.ID == 9:
+			req.Limit = int64(f.Number)
+		case f.ID == 11:
+			req.Closed = protowire.DecodeBool(f.Number)
+		case f.ID == 12:
+			req.Grows = protowire.DecodeBool(f.Number)
+		case f.ID == 13:
+			req.NoCount = protowire.DecodeBool(f.Number)
+		case f.ID == 14:
+			req.Promise = protowire.DecodeBool(f.Number)
 		}
 	}
 	return id, decodeMessage(body, req)
@@ -104,7 +104,7 @@ func decodeMessage(body []byte, req *router.Request) error {
 	case routerpb.Op_OP_PROBE:
 		return nil
 	case routerpb.Op_OP_RANGE:
-		if f, n := kvwire.Consume(body); n == len(body) && f.Number == 1 && f.Bytes != nil {
+		if f, n := etcdwire.Next(body); n == len(body) && f.ID == 1 && f.Bytes != nil {
 			req.Message = &pb.RangeRequest{Key: f.Bytes}
 			return nil
 		}
@@ -128,20 +128,20 @@ func decodeMessage(body []byte, req *router.Request) error {
 // into memory of its own.
 func decodeCommand(data []byte, cmd *shardpb.Command) (*shardpb.Command, error) {
 	for rest := data; len(rest) > 0; {
-		f, n := kvwire.Consume(rest)
+		f, n := etcdwire.Next(rest)
 		if n < 0 {
 			return nil, protowire.ParseError(n)
 		}
 		rest = rest[n:]
 		switch {
-		case f.Number == 4 && f.Bytes != nil:
+		case f.ID == 4 && f.Bytes != nil:
 			cmd.Body = f.Bytes
-		case f.Number == 1 && f.Bytes == nil:
-			cmd.Kind = shardpb.Kind(f.Uint)
-		case f.Number == 2 && f.Bytes == nil:
-			cmd.Epoch = f.Uint
-		case f.Number == 5 && f.Bytes == nil:
-			cmd.Revision = int64(f.Uint)
+		case f.ID == 1 && f.Bytes == nil:
+			cmd.Kind = shardpb.Kind(f.Number)
+		case f.ID == 2 && f.Bytes == nil:
+			cmd.Epoch = f.Number
+		case f.ID == 5 && f.Bytes == nil:
+			cmd.Revision = int64(f.Number)
 		default:
 			whole := &shardpb.Command{}
 			return whole, whole.UnmarshalVT(data)
@@ -163,24 +163,24 @@ type answered struct {
 func decodeAnswered(data []byte) (answered, error) {
 	a := answered{data: data, plain: true}
 	for rest := data; len(rest) > 0; {
-		f, n := kvwire.Consume(rest)
+		f, n := etcdwire.Next(rest)
 		if n < 0 {
 			return a, fmt.Errorf("a reply that is none: %w", protowire.ParseError(n))
 		}
 		rest = rest[n:]
 		switch {
-		case f.Number == 7 && f.Bytes != nil:
+		case f.ID == 7 && f.Bytes != nil:
 			a.body = f.Bytes
-		case f.Number == 1 && f.Bytes == nil:
-			a.id = f.Uint
-		case f.Number == 4 && f.Bytes == nil:
-			a.reply.Rev = shard.Revision(f.Uint)
-		case f.Number == 5 && f.Bytes == nil:
-			a.reply.Floor = shard.Revision(f.Uint)
-		case f.Number == 6 && f.Bytes == nil:
-			a.reply.Compacted = shard.Revision(f.Uint)
-		case f.Number == 14 && f.Bytes == nil:
-			a.reply.Index = f.Uint
+		case f.ID == 1 && f.Bytes == nil:
+			a.id = f.Number
+		case f.ID == 4 && f.Bytes == nil:
+			a.reply.Rev = shard.Revision(f.Number)
+		case f.ID == 5 && f.Bytes == nil:
+			a.reply.Floor = shard.Revision(f.Number)
+		case f.ID == 6 && f.Bytes == nil:
+			a.reply.Compacted = shard.Revision(f.Number)
+		case f.ID == 14 && f.Bytes == nil:
+			a.reply.Index = f.Number
 		default:
 			a.plain = false
 		}
@@ -204,7 +204,7 @@ func (a *answered) err() error {
 // what it is; nil for a put of which there is nothing to say.
 func decodeBody(req *router.Request, body []byte) (proto.Message, error) {
 	if req.Op == routerpb.Op_OP_RANGE {
-		if resp, ok := kvwire.DecodeRange(body); ok {
+		if resp, ok := etcdwire.DecodeRange(body); ok {
 			return resp, nil
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/kvwire"
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -41,33 +41,33 @@ type request struct {
 // prepare encodes what need not wait for the ID, and finds out how large the request is.
 func (r *request) prepare() error {
 	q := r.asked
-	n := kvwire.AppendUint(r.memory[:0], 2, uint64(q.Shard))
-	n = kvwire.AppendUint(n, 3, q.Epoch)
-	n = kvwire.AppendUint(n, 4, uint64(q.Op))
-	n = kvwire.AppendUint(n, 7, protowire.EncodeBool(q.Serializable))
-	n = kvwire.AppendUint(n, 8, uint64(q.At))
-	n = kvwire.AppendUint(n, 9, uint64(q.Limit))
-	n = kvwire.AppendUint(n, 11, protowire.EncodeBool(q.Closed))
-	n = kvwire.AppendUint(n, 12, protowire.EncodeBool(q.Grows))
-	n = kvwire.AppendUint(n, 13, protowire.EncodeBool(q.NoCount))
-	r.numbers = kvwire.AppendUint(n, 14, protowire.EncodeBool(q.Promise))
+	n := etcdwire.AppendUint(r.memory[:0], 2, uint64(q.Shard))
+	n = etcdwire.AppendUint(n, 3, q.Epoch)
+	n = etcdwire.AppendUint(n, 4, uint64(q.Op))
+	n = etcdwire.AppendUint(n, 7, protowire.EncodeBool(q.Serializable))
+	n = etcdwire.AppendUint(n, 8, uint64(q.At))
+	n = etcdwire.AppendUint(n, 9, uint64(q.Limit))
+	n = etcdwire.AppendUint(n, 11, protowire.EncodeBool(q.Closed))
+	n = etcdwire.AppendUint(n, 12, protowire.EncodeBool(q.Grows))
+	n = etcdwire.AppendUint(n, 13, protowire.EncodeBool(q.NoCount))
+	r.numbers = etcdwire.AppendUint(n, 14, protowire.EncodeBool(q.Promise))
 	r.bytes = len(r.numbers)
 	switch get, ok := q.Message.(*pb.RangeRequest); {
 	case q.Put != nil:
-		r.command = kvwire.UintBytes(uint64(shardpb.Kind_PUT)) + kvwire.UintBytes(q.Epoch) + kvwire.MessageBytes(kvwire.PutBytes(q.Put))
-		r.bytes += kvwire.MessageBytes(r.command)
+		r.command = etcdwire.UintBytes(uint64(shardpb.Kind_PUT)) + etcdwire.UintBytes(q.Epoch) + etcdwire.MessageBytes(etcdwire.PutBytes(q.Put))
+		r.bytes += etcdwire.MessageBytes(r.command)
 	case q.Command != nil:
 		r.command = q.Command.SizeVT()
-		r.bytes += kvwire.MessageBytes(r.command)
+		r.bytes += etcdwire.MessageBytes(r.command)
 	case ok && isGet(get):
 		r.key = get.Key
-		r.bytes += kvwire.MessageBytes(kvwire.BytesBytes(r.key))
+		r.bytes += etcdwire.MessageBytes(etcdwire.BytesBytes(r.key))
 	case q.Message != nil:
 		var err error
 		if r.body, err = proto.Marshal(q.Message); err != nil {
 			return fmt.Errorf("encode a request to shard %d: %w", q.Shard, err)
 		}
-		r.bytes += kvwire.BytesBytes(r.body)
+		r.bytes += etcdwire.BytesBytes(r.body)
 	}
 	return nil
 }
@@ -81,22 +81,22 @@ func isGet(r *pb.RangeRequest) bool {
 
 // append adds the request to a frame.
 func (r *request) append(b []byte, id uint64) []byte {
-	b = kvwire.AppendPrefix(b, frameRequests, kvwire.UintBytes(id)+r.bytes)
-	b = kvwire.AppendUint(b, 1, id)
+	b = etcdwire.AppendPrefix(b, frameRequests, etcdwire.UintBytes(id)+r.bytes)
+	b = etcdwire.AppendUint(b, 1, id)
 	b = append(b, r.numbers...)
 	switch q := r.asked; {
 	case q.Put != nil:
-		b = kvwire.AppendPrefix(b, 5, r.command)
-		b = kvwire.AppendUint(b, 1, uint64(shardpb.Kind_PUT))
-		b = kvwire.AppendUint(b, 2, q.Epoch)
-		b = kvwire.AppendPrefix(b, 4, kvwire.PutBytes(q.Put))
-		return kvwire.AppendPut(b, q.Put)
+		b = etcdwire.AppendPrefix(b, 5, r.command)
+		b = etcdwire.AppendUint(b, 1, uint64(shardpb.Kind_PUT))
+		b = etcdwire.AppendUint(b, 2, q.Epoch)
+		b = etcdwire.AppendPrefix(b, 4, etcdwire.PutBytes(q.Put))
+		return etcdwire.AppendPut(b, q.Put)
 	case q.Command != nil:
-		return appendGenerated(kvwire.AppendPrefix(b, 5, r.command), q.Command, r.command)
+		return appendGenerated(etcdwire.AppendPrefix(b, 5, r.command), q.Command, r.command)
 	case r.key != nil:
-		return kvwire.AppendBytes(kvwire.AppendPrefix(b, 6, kvwire.BytesBytes(r.key)), 1, r.key)
+		return etcdwire.AppendBytes(etcdwire.AppendPrefix(b, 6, etcdwire.BytesBytes(r.key)), 1, r.key)
 	default:
-		return kvwire.AppendBytes(b, 6, r.body)
+		return etcdwire.AppendBytes(b, 6, r.body)
 	}
 }
 
@@ -131,11 +131,11 @@ func (r *reply) prepare(id uint64, answer *router.Reply, err error) {
 		r.bytes = r.refused.SizeVT()
 		return
 	}
-	n := kvwire.AppendUint(r.memory[:0], 1, id)
-	n = kvwire.AppendUint(n, 4, uint64(answer.Rev))
-	n = kvwire.AppendUint(n, 5, uint64(answer.Floor))
-	n = kvwire.AppendUint(n, 6, uint64(answer.Compacted))
-	r.numbers = kvwire.AppendUint(n, 14, answer.Index)
+	n := etcdwire.AppendUint(r.memory[:0], 1, id)
+	n = etcdwire.AppendUint(n, 4, uint64(answer.Rev))
+	n = etcdwire.AppendUint(n, 5, uint64(answer.Floor))
+	n = etcdwire.AppendUint(n, 6, uint64(answer.Compacted))
+	r.numbers = etcdwire.AppendUint(n, 14, answer.Index)
 	r.bytes += len(r.numbers)
 }
 
@@ -145,8 +145,8 @@ func (r *reply) message(a *router.Reply) (err error) {
 	switch m := a.Message.(type) {
 	case nil:
 	case *pb.RangeResponse:
-		r.read, size = m, kvwire.RangeBytes(m)
-		r.bytes = kvwire.MessageBytes(size)
+		r.read, size = m, etcdwire.RangeBytes(m)
+		r.bytes = etcdwire.MessageBytes(size)
 	case *pb.PutResponse:
 		if m.PrevKv == nil {
 			return nil
@@ -160,7 +160,7 @@ func (r *reply) message(a *router.Reply) (err error) {
 	}
 	if r.body != nil {
 		size = len(r.body)
-		r.bytes = kvwire.BytesBytes(r.body)
+		r.bytes = etcdwire.BytesBytes(r.body)
 	}
 	if size > replyBytesMax {
 		return fmt.Errorf("the answer has more than the %d MiB that nodes send each other; ask for less at a time", replyBytesMax>>20)
@@ -170,15 +170,15 @@ func (r *reply) message(a *router.Reply) (err error) {
 
 // append adds the reply to a frame.
 func (r *reply) append(b []byte) []byte {
-	b = kvwire.AppendPrefix(b, frameReplies, r.bytes)
+	b = etcdwire.AppendPrefix(b, frameReplies, r.bytes)
 	if r.refused != nil {
 		return appendGenerated(b, r.refused, r.bytes)
 	}
 	b = append(b, r.numbers...)
 	if r.read != nil {
-		return kvwire.AppendRange(kvwire.AppendPrefix(b, 7, kvwire.RangeBytes(r.read)), r.read)
+		return etcdwire.AppendRange(etcdwire.AppendPrefix(b, 7, etcdwire.RangeBytes(r.read)), r.read)
 	}
-	return kvwire.AppendBytes(b, 7, r.body)
+	return etcdwire.AppendBytes(b, 7, r.body)
 }
 
 // replyBytesMax is below what nodes take as one message: a larger one would end the

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/kvwire"
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -70,7 +70,7 @@ func encodeRequest(t *testing.T, id uint64, req *router.Request) []byte {
 	r := request{asked: req}
 	require.NoError(t, r.prepare())
 	data := r.append(nil, id)
-	require.Len(t, data, 1+protowire.SizeBytes(r.bytes+kvwire.UintBytes(id)))
+	require.Len(t, data, 1+protowire.SizeBytes(r.bytes+etcdwire.UintBytes(id)))
 	return data
 }
 
@@ -171,20 +171,20 @@ func TestPutsAreCommands(t *testing.T) {
 // What a later version says besides is passed over, in a command it is kept: whoever takes commands
 // sees that there is something.
 func TestUnknownFields(t *testing.T) {
-	frame := kvwire.AppendUint(encodeRequest(t, 5, probe(2)), frameRevision, 77)
+	frame := etcdwire.AppendUint(encodeRequest(t, 5, probe(2)), frameRevision, 77)
 	frame = append(frame, 15<<3|5, 1, 2, 3, 4)
 	highest, err := parts(frame, func(protowire.Number, []byte) error { return nil })
 	require.NoError(t, err)
 	require.Equal(t, shard.Revision(77), highest)
 
-	inside := kvwire.AppendBytes(kvwire.AppendUint(only(t, encodeRequest(t, 5, probe(2))), 15, 7), 14, []byte("new"))
+	inside := etcdwire.AppendBytes(etcdwire.AppendUint(only(t, encodeRequest(t, 5, probe(2))), 15, 7), 14, []byte("new"))
 	var got router.Request
 	id, err := decodeRequest(inside, &got, &shardpb.Command{})
 	require.NoError(t, err)
 	require.Equal(t, uint64(5), id)
 	sameRequest(t, probe(2), &got)
 
-	cmd, err := decodeCommand(kvwire.AppendUint([]byte{1 << 3, 1}, 15, 7), &shardpb.Command{})
+	cmd, err := decodeCommand(etcdwire.AppendUint([]byte{1 << 3, 1}, 15, 7), &shardpb.Command{})
 	require.NoError(t, err)
 	require.Equal(t, shardpb.Kind_PUT, cmd.Kind)
 	require.NotEmpty(t, cmd.ProtoReflect().GetUnknown())

@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/grpc/mem"
 
-	"github.com/flotilla-kv/flotilla/internal/kvwire"
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -20,7 +20,7 @@ type frame struct {
 
 // close adds what ends a frame.
 func (f *frame) close(highest shard.Revision) {
-	*f.buf = kvwire.AppendUint(*f.buf, frameRevision, uint64(highest))
+	*f.buf = etcdwire.AppendUint(*f.buf, frameRevision, uint64(highest))
 }
 
 // Size implements rpcfront.Appender.
@@ -44,10 +44,20 @@ func (f *frame) free() {
 	}
 }
 
+// grow makes room for n bytes. append would add a quarter at a time.
+func (f *frame) grow(n int) {
+	if have := len(*f.buf); cap(*f.buf)-have < n {
+		*f.buf = slices.Grow(*f.buf, max(n, have))
+	}
+}
+
 // full reports whether a message of n bytes has to go into another frame.
 func (f *frame) full(n, frameBytes int) bool {
 	return f.messages == frameMessagesMax || f.messages > 0 && len(*f.buf)+n > frameBytes
 }
+
+// frameKeptMax is the largest buffer that is kept: twice a frame of a native client.
+const frameKeptMax = 2 << 20
 
 // frameBuffers are those that no frame uses. It is a mem.BufferPool for whoever puts them back.
 type frameBuffers struct{ pool sync.Pool }
@@ -69,8 +79,10 @@ func (b *frameBuffers) Get(size int) *[]byte {
 
 // Put implements mem.BufferPool.
 func (b *frameBuffers) Put(buf *[]byte) {
-	*buf = (*buf)[:0]
-	b.pool.Put(buf)
+	if cap(*buf) <= frameKeptMax {
+		*buf = (*buf)[:0]
+		b.pool.Put(buf)
+	}
 }
 
 // outbox are the requests that wait to be sent, in frames: who makes a request may change what it is
@@ -110,6 +122,7 @@ func (o *outbox) add(c *call, r *request) {
 		o.frames = append(o.frames, f)
 	}
 	start := len(*f.buf)
+	f.grow(r.bytes + 2*idBytesMax)
 	*f.buf = r.append(*f.buf, c.id)
 	c.waits, c.at, c.bytes = f, len(f.parts), len(*f.buf)-start
 	f.parts = append(f.parts, part{c, len(*f.buf)})

@@ -175,6 +175,7 @@ func (r *replies) add(p *reply) {
 		r.mu.frames = append(r.mu.frames, f)
 	}
 	before := len(*f.buf)
+	f.grow(p.bytes + idBytesMax)
 	*f.buf = p.append(*f.buf)
 	f.messages++
 	r.mu.bytes += len(*f.buf) - before

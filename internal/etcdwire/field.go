@@ -1,6 +1,38 @@
-package kvwire
+package etcdwire
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Field is one field of a message, which is bytes or else a number.
+type Field struct {
+	ID     protowire.Number
+	Bytes  []byte // shared; nil only for a number
+	Number uint64
+}
+
+// Next reads the first field of data. n is how long it is, and negative if it is none or of another kind.
+func Next(data []byte) (f Field, n int) {
+	id, kind, n := protowire.ConsumeTag(data)
+	if n < 0 {
+		return Field{}, n
+	}
+	m := -1
+	f.ID = id
+	switch kind {
+	case protowire.BytesType:
+		f.Bytes, m = protowire.ConsumeBytes(data[n:])
+	case protowire.VarintType:
+		f.Number, m = protowire.ConsumeVarint(data[n:])
+	}
+	if m < 0 {
+		return Field{}, m
+	}
+	f.Bytes = slices.Clip(f.Bytes) // who appends to a key must not write into what is behind it
+	return f, n + m
+}
 
 // Fields with numbers below 16, whose tags are one byte. Zero values are left out.
 
@@ -46,29 +78,8 @@ func AppendPrefix(out []byte, field protowire.Number, n int) []byte {
 	return protowire.AppendVarint(out, uint64(n))
 }
 
-// Field is one that was read: bytes, which are those of the message and never nil, or else a number.
-type Field struct {
-	Number protowire.Number
-	Bytes  []byte
-	Uint   uint64
-}
+func boolBytes(v bool) int { return UintBytes(protowire.EncodeBool(v)) }
 
-// Consume reads the first field of a message, which is not empty. n is how long it is, negative if there is none or it
-// is of another kind.
-func Consume(data []byte) (f Field, n int) {
-	var kind protowire.Type
-	if f.Number, kind, n = protowire.ConsumeTag(data); n < 0 {
-		return f, n
-	}
-	m := -1
-	switch kind {
-	case protowire.BytesType:
-		f.Bytes, m = protowire.ConsumeBytes(data[n:])
-	case protowire.VarintType:
-		f.Uint, m = protowire.ConsumeVarint(data[n:])
-	}
-	if m < 0 {
-		return f, m
-	}
-	return f, n + m
+func appendBool(out []byte, field protowire.Number, v bool) []byte {
+	return AppendUint(out, field, protowire.EncodeBool(v))
 }

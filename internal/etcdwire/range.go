@@ -1,26 +1,9 @@
-package kvwire
+package etcdwire
 
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"google.golang.org/protobuf/encoding/protowire"
 )
-
-// PutBytes is how many bytes AppendPut adds.
-func PutBytes(r *pb.PutRequest) int {
-	return BytesBytes(r.Key) + BytesBytes(r.Value) + UintBytes(uint64(r.Lease)) +
-		boolBytes(r.PrevKv) + boolBytes(r.IgnoreValue) + boolBytes(r.IgnoreLease)
-}
-
-// AppendPut adds a put.
-func AppendPut(out []byte, r *pb.PutRequest) []byte {
-	out = AppendBytes(out, 1, r.Key)
-	out = AppendBytes(out, 2, r.Value)
-	out = AppendUint(out, 3, uint64(r.Lease))
-	out = appendBool(out, 4, r.PrevKv)
-	out = appendBool(out, 5, r.IgnoreValue)
-	return appendBool(out, 6, r.IgnoreLease)
-}
 
 // RangeBytes is how many bytes AppendRange adds.
 func RangeBytes(r *pb.RangeResponse) int {
@@ -65,17 +48,17 @@ func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
 	a := &one{}
 	a.resp.Header = &a.header
 	for len(data) > 0 {
-		f, n := Consume(data)
+		f, n := Next(data)
 		if n < 0 {
 			return nil, false
 		}
 		data = data[n:]
 		switch {
-		case f.Number == 2 && f.Bytes != nil && a.resp.Kvs == nil && decodeKeyValue(f.Bytes, &a.kv):
+		case f.ID == 2 && f.Bytes != nil && a.resp.Kvs == nil && decodeKeyValue(f.Bytes, &a.kv):
 			a.kvs[0] = &a.kv
 			a.resp.Kvs = a.kvs[:]
-		case f.Number == 4 && f.Bytes == nil:
-			a.resp.Count = int64(f.Uint)
+		case f.ID == 4 && f.Bytes == nil:
+			a.resp.Count = int64(f.Number)
 		default:
 			return nil, false
 		}
@@ -87,26 +70,26 @@ func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
 func decodeKeyValue(data []byte, kv *mvccpb.KeyValue) bool {
 	var key, value []byte
 	for len(data) > 0 {
-		f, n := Consume(data)
+		f, n := Next(data)
 		if n < 0 {
 			return false
 		}
 		data = data[n:]
 		switch {
-		case f.Number == 1 && f.Bytes != nil:
+		case f.ID == 1 && f.Bytes != nil:
 			key = f.Bytes
-		case f.Number == 5 && f.Bytes != nil:
+		case f.ID == 5 && f.Bytes != nil:
 			value = f.Bytes
 		case f.Bytes != nil:
 			return false
-		case f.Number == 2:
-			kv.CreateRevision = int64(f.Uint)
-		case f.Number == 3:
-			kv.ModRevision = int64(f.Uint)
-		case f.Number == 4:
-			kv.Version = int64(f.Uint)
-		case f.Number == 6:
-			kv.Lease = int64(f.Uint)
+		case f.ID == 2:
+			kv.CreateRevision = int64(f.Number)
+		case f.ID == 3:
+			kv.ModRevision = int64(f.Number)
+		case f.ID == 4:
+			kv.Version = int64(f.Number)
+		case f.ID == 6:
+			kv.Lease = int64(f.Number)
 		default:
 			return false
 		}
@@ -119,10 +102,4 @@ func decodeKeyValue(data []byte, kv *mvccpb.KeyValue) bool {
 		kv.Value = own[len(key):]
 	}
 	return true
-}
-
-func boolBytes(v bool) int { return UintBytes(protowire.EncodeBool(v)) }
-
-func appendBool(out []byte, field protowire.Number, v bool) []byte {
-	return AppendUint(out, field, protowire.EncodeBool(v))
 }

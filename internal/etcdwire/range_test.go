@@ -1,4 +1,4 @@
-package kvwire
+package etcdwire
 
 import (
 	"testing"
@@ -15,8 +15,8 @@ func marshal(t *testing.T, m proto.Message) []byte {
 	return data
 }
 
-// Byte for byte what protobuf makes of it.
-func TestPuts(t *testing.T) {
+// W3
+func TestAppendPut(t *testing.T) {
 	for _, r := range []*pb.PutRequest{
 		{}, {Key: []byte("k")}, {Key: []byte("k"), Value: make([]byte, 300)}, {Key: make([]byte, 200), Lease: 7},
 		{Key: []byte("k"), Lease: -1, PrevKv: true}, {Key: []byte("k"), IgnoreValue: true, IgnoreLease: true},
@@ -27,6 +27,7 @@ func TestPuts(t *testing.T) {
 	}
 }
 
+// W3, and what is read has memory of its own.
 func TestRanges(t *testing.T) {
 	kv := &mvccpb.KeyValue{Key: []byte("k"), Value: make([]byte, 300), CreateRevision: 1 << 40, ModRevision: 1 << 41, Version: 2, Lease: -3}
 	for _, c := range []struct {
@@ -55,7 +56,7 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// Whatever is decoded here is what protobuf makes of it.
+// W1: what is read here is what protobuf makes of it.
 func FuzzDecodeRange(f *testing.F) {
 	f.Add([]byte("\x12\x05\x0a\x01k*\x00\x20\x01"))
 	f.Add([]byte("\x0a\x02\x18\x07\x12\x00"))

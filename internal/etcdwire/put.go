@@ -1,0 +1,62 @@
+package etcdwire
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// UnmarshalPut reads a put into r, whatever that held before.
+func UnmarshalPut(data []byte, r *pb.PutRequest) error {
+	r.Key, r.Value, r.Lease = nil, nil, 0
+	r.PrevKv, r.IgnoreValue, r.IgnoreLease = false, false, false
+	if plainPut(data, r) {
+		return nil
+	}
+	return proto.Unmarshal(data, r)
+}
+
+func plainPut(data []byte, r *pb.PutRequest) bool {
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 {
+			return false
+		}
+		data = data[n:]
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 1 && isBytes:
+			r.Key = f.Bytes
+		case f.ID == 2 && isBytes:
+			r.Value = f.Bytes
+		case isBytes:
+			return false
+		case f.ID == 3:
+			r.Lease = int64(f.Number)
+		case f.ID == 4:
+			r.PrevKv = protowire.DecodeBool(f.Number)
+		case f.ID == 5:
+			r.IgnoreValue = protowire.DecodeBool(f.Number)
+		case f.ID == 6:
+			r.IgnoreLease = protowire.DecodeBool(f.Number)
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// PutBytes is how many bytes AppendPut adds.
+func PutBytes(r *pb.PutRequest) int {
+	return BytesBytes(r.Key) + BytesBytes(r.Value) + UintBytes(uint64(r.Lease)) +
+		boolBytes(r.PrevKv) + boolBytes(r.IgnoreValue) + boolBytes(r.IgnoreLease)
+}
+
+// AppendPut adds a put.
+func AppendPut(out []byte, r *pb.PutRequest) []byte {
+	out = AppendBytes(out, 1, r.Key)
+	out = AppendBytes(out, 2, r.Value)
+	out = AppendUint(out, 3, uint64(r.Lease))
+	out = appendBool(out, 4, r.PrevKv)
+	out = appendBool(out, 5, r.IgnoreValue)
+	return appendBool(out, 6, r.IgnoreLease)
+}

@@ -1,0 +1,188 @@
+package etcdwire
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// UnmarshalTxn reads a transaction into r, which is empty.
+func UnmarshalTxn(data []byte, r *pb.TxnRequest) error {
+	if plainTxn(data, r) {
+		return nil
+	}
+	return proto.Unmarshal(data, r)
+}
+
+func plainTxn(data []byte, r *pb.TxnRequest) bool {
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 || f.Bytes == nil {
+			return false
+		}
+		data = data[n:]
+		switch f.ID {
+		case 1:
+			c := plainCompare(f.Bytes)
+			if c == nil {
+				return false
+			}
+			r.Compare = append(r.Compare, c)
+		case 2, 3:
+			op := plainOp(f.Bytes)
+			if op == nil {
+				return false
+			}
+			if f.ID == 2 {
+				r.Success = append(r.Success, op)
+			} else {
+				r.Failure = append(r.Failure, op)
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// plainCompare returns nil for a compare that is not plain.
+func plainCompare(data []byte) *pb.Compare {
+	c := &pb.Compare{}
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 {
+			return nil
+		}
+		data = data[n:]
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 3 && isBytes:
+			c.Key = f.Bytes
+		case f.ID == 7 && isBytes:
+			c.TargetUnion = &pb.Compare_Value{Value: f.Bytes}
+		case f.ID == 64 && isBytes:
+			c.RangeEnd = f.Bytes
+		case isBytes:
+			return nil
+		case f.ID == 1:
+			c.Result = pb.Compare_CompareResult(f.Number)
+		case f.ID == 2:
+			c.Target = pb.Compare_CompareTarget(f.Number)
+		case f.ID == 4:
+			c.TargetUnion = &pb.Compare_Version{Version: int64(f.Number)}
+		case f.ID == 5:
+			c.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: int64(f.Number)}
+		case f.ID == 6:
+			c.TargetUnion = &pb.Compare_ModRevision{ModRevision: int64(f.Number)}
+		case f.ID == 8:
+			c.TargetUnion = &pb.Compare_Lease{Lease: int64(f.Number)}
+		default:
+			return nil
+		}
+	}
+	return c
+}
+
+// What an operation consists of, in one piece of memory.
+type (
+	rangeOp struct {
+		op   pb.RequestOp
+		kind pb.RequestOp_RequestRange
+		req  pb.RangeRequest
+	}
+	putOp struct {
+		op   pb.RequestOp
+		kind pb.RequestOp_RequestPut
+		req  pb.PutRequest
+	}
+	deleteOp struct {
+		op   pb.RequestOp
+		kind pb.RequestOp_RequestDeleteRange
+		req  pb.DeleteRangeRequest
+	}
+)
+
+// plainOp returns nil for an operation that is not plain: also for one of several kinds, of which the last counts, or
+// of one kind twice, which protobuf merges, and for a nested transaction.
+func plainOp(data []byte) *pb.RequestOp {
+	f, n := Next(data)
+	if n != len(data) || f.Bytes == nil {
+		return nil
+	}
+	switch f.ID {
+	case 1:
+		o := &rangeOp{}
+		if !plainRange(f.Bytes, &o.req) {
+			return nil
+		}
+		o.kind.RequestRange, o.op.Request = &o.req, &o.kind
+		return &o.op
+	case 2:
+		o := &putOp{}
+		if !plainPut(f.Bytes, &o.req) {
+			return nil
+		}
+		o.kind.RequestPut, o.op.Request = &o.req, &o.kind
+		return &o.op
+	case 3:
+		o := &deleteOp{}
+		if !plainDelete(f.Bytes, &o.req) {
+			return nil
+		}
+		o.kind.RequestDeleteRange, o.op.Request = &o.req, &o.kind
+		return &o.op
+	}
+	return nil
+}
+
+// plainRange knows ranges without order and bounds of revisions.
+func plainRange(data []byte, r *pb.RangeRequest) bool {
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 {
+			return false
+		}
+		data = data[n:]
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 1 && isBytes:
+			r.Key = f.Bytes
+		case f.ID == 2 && isBytes:
+			r.RangeEnd = f.Bytes
+		case isBytes:
+			return false
+		case f.ID == 3:
+			r.Limit = int64(f.Number)
+		case f.ID == 4:
+			r.Revision = int64(f.Number)
+		case f.ID == 7:
+			r.Serializable = protowire.DecodeBool(f.Number)
+		case f.ID == 8:
+			r.KeysOnly = protowire.DecodeBool(f.Number)
+		case f.ID == 9:
+			r.CountOnly = protowire.DecodeBool(f.Number)
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func plainDelete(data []byte, r *pb.DeleteRangeRequest) bool {
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 {
+			return false
+		}
+		data = data[n:]
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 1 && isBytes:
+			r.Key = f.Bytes
+		case f.ID == 2 && isBytes:
+			r.RangeEnd = f.Bytes
+		case f.ID == 3 && !isBytes:
+			r.PrevKv = protowire.DecodeBool(f.Number)
+		default:
+			return false
+		}
+	}
+	return true
+}
