@@ -134,19 +134,9 @@ func (a *agent) situationOf(r *replica.Replica, m *placement.Map, s situation) s
 		s.merging = mergeGoesOn(m, r.ID(), s.view.Frozen.Operator)
 	}
 	if s.view.Descriptor != nil {
-		s.rightful = a.rightful(s.view.Descriptor)
+		s.rightful = a.node.rightful(s.view.Descriptor)
 	}
 	return s
-}
-
-// rightful is the replica on the preferred node if that is another one and it is well; then
-// it should lead.
-func (a *agent) rightful(d *shard.Descriptor) shard.Replica {
-	to, has := d.ReplicaOn(d.PreferredNode)
-	if !has || to.Learner || to.Node == a.node.self.NodeID || !a.node.watch.steady(to.Node) || a.node.watch.unfit(to.Node, d.ID) {
-		return shard.Replica{}
-	}
-	return to
 }
 
 // job does what the situation asks for; nil when that is nothing. What fails is tried again

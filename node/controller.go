@@ -160,10 +160,10 @@ func (c *controller) advance(ctx context.Context, step string, o *placement.Oper
 	return err
 }
 
-// advanceOnce takes the operator to its next phase if nothing is in the way. As long as
-// something is it waits, and gives the operator up when its patience ends: nothing has
-// happened to the shard yet, and it is held.
-func (c *controller) advanceOnce(ctx context.Context, obstacle error, soFar time.Duration, step string, o *placement.Operator, to placementpb.Phase) error {
+// advanceUnless takes the operator to its next phase unless something is in the way. Then it
+// waits, and in the end gives the operator up: nothing has happened to the shard yet, but as
+// long as it is held nothing else can.
+func (c *controller) advanceUnless(ctx context.Context, obstacle error, soFar time.Duration, step string, o *placement.Operator, to placementpb.Phase) error {
 	switch {
 	case obstacle == nil:
 		return c.advance(ctx, step, o, to)

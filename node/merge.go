@@ -45,7 +45,7 @@ const frozenPatience = 2 * time.Second
 func (g *merger) next(ctx context.Context, m *placement.Map, o *placement.Operator, soFar time.Duration) error {
 	switch o.Phase {
 	case placementpb.Phase_PREPARED:
-		return g.advanceOnce(ctx, g.obstacle(ctx, m, o), soFar, stepBrace, o, placementpb.Phase_STARTED)
+		return g.advanceUnless(ctx, g.obstacle(ctx, m, o), soFar, stepBrace, o, placementpb.Phase_STARTED)
 	case placementpb.Phase_STARTED:
 		return g.merge(ctx, m, o)
 	default:

@@ -47,9 +47,9 @@ const togetherPatience = time.Second
 func (s *splitter) next(ctx context.Context, m *placement.Map, o *placement.Operator, soFar time.Duration) error {
 	switch o.Phase {
 	case placementpb.Phase_PREPARED:
-		return s.advanceOnce(ctx, s.obstacle(ctx, m, o, soFar), soFar, stepGrow, o, placementpb.Phase_STARTED)
+		return s.advanceUnless(ctx, s.obstacle(ctx, m, o, soFar), soFar, stepGrow, o, placementpb.Phase_STARTED)
 	case placementpb.Phase_STARTED:
-		return s.advanceOnce(ctx, s.obstacle(ctx, m, o, soFar), soFar, stepCommit, o, placementpb.Phase_COMMITTED)
+		return s.advanceUnless(ctx, s.obstacle(ctx, m, o, soFar), soFar, stepCommit, o, placementpb.Phase_COMMITTED)
 	case placementpb.Phase_COMMITTED:
 		return s.divide(ctx, m, o)
 	default:
