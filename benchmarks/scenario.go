@@ -163,6 +163,7 @@ func overloadCommand() *cobra.Command {
 			if o.Renewer, err = ourselves(renewLeases); err != nil {
 				return err
 			}
+			collectRarely()
 			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
 				return scenario.Overload(ctx, c, o)
 			})

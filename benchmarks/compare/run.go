@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
@@ -173,12 +172,10 @@ type counters struct {
 
 func readCounters(ctx context.Context, cluster *peer.Cluster) (counters, error) {
 	var c counters
-	var self syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
-		return c, fmt.Errorf("read the CPU time of the load: %w", err)
-	}
-	c.clientCPU = time.Duration(self.Utime.Nano() + self.Stime.Nano())
 	var err error
+	if c.clientCPU, err = peer.OwnCPU(); err != nil {
+		return c, err
+	}
 	if c.servers, err = cluster.Usage(); err != nil {
 		return c, err
 	}

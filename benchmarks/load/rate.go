@@ -8,15 +8,15 @@ import (
 
 // pace calls begin at each time between start and end that the rate gives. None is left
 // out: while begin takes long the next ones come late, with the time at which they
-// were due (L6).
-func pace(ctx context.Context, rate int, start, end time.Time, begin func(due time.Time)) {
+// were due (L6). With a grain, those that are due within one begin together at its end.
+func pace(ctx context.Context, rate int, grain time.Duration, start, end time.Time, begin func(due time.Time)) {
 	for i := 0; ctx.Err() == nil; i++ {
 		due := start.Add(time.Duration(i) * time.Second / time.Duration(rate))
 		if !due.Before(end) {
 			return
 		}
 		if wait := time.Until(due); wait > 0 {
-			if pause(ctx, wait); ctx.Err() != nil {
+			if pause(ctx, max(wait, grain)); ctx.Err() != nil {
 				return // it was not due yet
 			}
 		}
@@ -41,7 +41,7 @@ func atRate(ctx context.Context, rate, n int, timeout time.Duration, win window,
 			}
 		})
 	}
-	pace(ctx, rate, time.Now(), win.end, func(due time.Time) {
+	pace(ctx, rate, 0, time.Now(), win.end, func(due time.Time) {
 		select {
 		case turns <- due:
 		case <-ctx.Done():

@@ -131,3 +131,21 @@ func TestYCSBMixesAreWhole(t *testing.T) {
 		require.Equal(t, 100, m.read+m.update+m.insert+m.scan+m.modify, m.letter)
 	}
 }
+
+// With a grain operations begin together, none is left out, and each is as late as it is.
+func TestWhatIsDueInAGrainBeginsTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		turns := make(map[time.Duration]int)
+		var due []time.Time
+		pace(t.Context(), 50_000, time.Millisecond, start, start.Add(10*time.Millisecond), func(at time.Time) {
+			turns[time.Since(start)]++
+			due = append(due, at)
+		})
+		require.Len(t, due, 500)
+		for i, at := range due {
+			require.Equal(t, start.Add(time.Duration(i)*20*time.Microsecond), at)
+		}
+		require.LessOrEqual(t, len(turns), 11)
+	})
+}

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -165,7 +164,7 @@ const inFlightMax = 20_000
 
 // Begin starts a Steady. Each operation has its timeout from when it is due.
 func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Steady {
-	return begin(ctx, rate, timeout, op, inFlightMax, func(pacing context.Context, clients chan<- turn, next turn) bool {
+	return begin(ctx, rate, 0, timeout, op, inFlightMax, func(pacing context.Context, clients chan<- turn, next turn) bool {
 		select {
 		case clients <- next:
 		case <-pacing.Done():
@@ -174,10 +173,14 @@ func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Stea
 	})
 }
 
+// busyGrain is by how much operations of BeginBusy begin late: to be woken for each of fifty
+// thousand a second would be much of what they cost.
+const busyGrain = time.Millisecond
+
 // BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
 // while all of them wait for answers has failed.
 func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
-	return begin(ctx, rate, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
+	return begin(ctx, rate, busyGrain, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
 }
 
 // turn is an operation that is due.
@@ -186,13 +189,13 @@ type turn struct {
 	due    time.Time
 }
 
-// errBusy is why what is due is not begun.
-var errBusy = errors.New("all clients wait")
+// busyText is why what is due is not begun.
+const busyText = "all clients wait"
 
 // begin starts a Steady of so many clients at most. Clients stay, as those of users do: with
 // a goroutine for each operation, the growing of its stack would be measured too. busy decides what becomes
 // of an operation that is due while all clients are at work; false: it has failed.
-func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most int, busy func(pacing context.Context, clients chan<- turn, next turn) bool) *Steady {
+func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed, most int, busy func(pacing context.Context, clients chan<- turn, next turn) bool) *Steady {
 	ctx, abandon := context.WithCancel(ctx)
 	pacing, cancel := context.WithCancel(ctx)
 	s := &Steady{began: time.Now(), cancel: cancel, abandon: abandon, ended: make(chan struct{})}
@@ -204,9 +207,13 @@ func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most 
 			one, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
 			key, err := op(one, t.number)
 			cancel()
-			s.add(t.due, key, err)
+			sample := Sample{Due: t.due.Sub(s.began), Took: time.Since(t.due), Key: key}
+			if err != nil {
+				sample.Err = errorName(err)
+			}
+			s.add(sample)
 		}
-		pace(pacing, rate, s.began, s.began.Add(24*time.Hour), func(due time.Time) {
+		pace(pacing, rate, grain, s.began, s.began.Add(24*time.Hour), func(due time.Time) {
 			next := turn{number, due}
 			select {
 			case clients <- next:
@@ -220,7 +227,7 @@ func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most 
 						}
 					})
 				} else if !busy(pacing, clients, next) {
-					s.add(due, -1, errBusy)
+					s.add(Sample{Due: due.Sub(s.began), Key: -1, Err: busyText})
 					return
 				}
 			}
@@ -232,11 +239,7 @@ func begin(ctx context.Context, rate int, timeout time.Duration, op Keyed, most 
 	return s
 }
 
-func (s *Steady) add(due time.Time, key int, err error) {
-	sample := Sample{Due: due.Sub(s.began), Took: time.Since(due), Key: key}
-	if err != nil {
-		sample.Err = errorName(err)
-	}
+func (s *Steady) add(sample Sample) {
 	s.mu.Lock()
 	s.mu.trace = append(s.mu.trace, sample)
 	s.mu.Unlock()

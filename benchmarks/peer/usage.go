@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +27,15 @@ func (u Usage) plus(o Usage) Usage {
 // Since is what was used between an earlier usage and this one; RSS stays as it is.
 func (u Usage) Since(o Usage) Usage {
 	return Usage{u.CPU - o.CPU, u.RSSBytes, u.WrittenBytes - o.WrittenBytes, u.WriteCalls - o.WriteCalls}
+}
+
+// OwnCPU is the processor time that this process has used.
+func OwnCPU() (time.Duration, error) {
+	var self syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
+		return 0, fmt.Errorf("read the CPU time of this process: %w", err)
+	}
+	return time.Duration(self.Utime.Nano() + self.Stime.Nano()), nil
 }
 
 // clockTick is the unit of CPU times in /proc: USER_HZ, which is 100 on every

@@ -47,9 +47,10 @@ type conn struct {
 	mu        sync.Mutex
 	changed   sync.Cond // what the reader waits for
 	out       out
-	calls     map[uint32]*call    // under way
-	ready     []ready             // answers of some of them
-	deadlines deadlines           // of calls
+	calls     map[uint32]*call // under way
+	ready     []ready          // answers of some of them
+	encoding  []ready          // the writer's: those that are being added to out, and room for the next ones
+	deadlines deadlines        // of calls
 	pongs     pongs
 	relayed   map[uint32]struct{} // streams that are grpc-go's
 	lastID    uint32              // of the client's streams
@@ -101,7 +102,14 @@ func (c *conn) read() {
 
 // next takes a frame. An error ends the connection.
 func (c *conn) next(first bool) error {
-	err := c.frame(first)
+	if err := c.frame(first); err != nil {
+		return c.failed(err)
+	}
+	return nil
+}
+
+// failed ends the stream that an error is about, or else returns why the connection ends.
+func (c *conn) failed(err error) error {
 	var stream http2.StreamError
 	var connection http2.ConnectionError
 	switch {
@@ -219,6 +227,9 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 			return c.resizeWindows(int64(s.Val))
 		case s.ID == http2.SettingHeaderTableSize && s.Val < headerTableBytes:
 			c.relaying = true // an encoder has to say that it heeds it
+			c.mu.Lock()
+			c.out.table.lost = true
+			c.mu.Unlock()
 		case s.ID == http2.SettingMaxHeaderListSize:
 			c.mu.Lock()
 			c.out.headerListMax = int(s.Val)

@@ -68,6 +68,19 @@ func TestSettingsAreAcknowledged(t *testing.T) {
 	require.Positive(t, c.window)
 }
 
+// A client that makes its table of headers smaller is not referred to what it may have lost.
+func TestATableThatBecomesSmaller(t *testing.T) {
+	s := serve(t, config(), &service{})
+	c := connect(t, s.addr)
+	first := c.get(1)
+	c.until(func() bool { return c.ended[first] })
+	require.NoError(t, c.framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0}))
+	c.framer.ReadMetaHeaders.SetMaxDynamicTableSize(0)
+	next := c.get(1)
+	c.until(func() bool { return c.ended[next] })
+	require.Equal(t, c.streams[first], c.streams[next])
+}
+
 func TestWhatEndsAStreamOnly(t *testing.T) {
 	s := serve(t, config(), &service{})
 	c := connect(t, s.addr)

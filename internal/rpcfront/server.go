@@ -16,6 +16,9 @@ import (
 type Config struct {
 	// Codec is the server's forced codec.
 	Codec encoding.CodecV2
+	// Appender returns how a unary call's answer marshals itself, to the same bytes as with Codec, or nil for an answer that
+	// is left to that; nil when all are.
+	Appender func(resp any) Appender
 	// Interceptor is all of the server's unary interceptors; nil when there are none.
 	Interceptor grpc.UnaryServerInterceptor
 	// Starters has, by path, how calls of methods are begun that need no goroutine while they

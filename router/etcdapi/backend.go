@@ -60,8 +60,16 @@ type Watches interface {
 	// Settle returns the largest revision that the span has by now, once every later
 	// change of it is sure to have a higher one.
 	Settle(ctx context.Context, span shard.Span) (shard.Revision, error)
+	// SettleHere has who told, once, what Settle returns, and reports whether it does: if that
+	// takes no goroutine. After an error Settle is to be asked. It may tell before it returns.
+	SettleHere(span shard.Span, who Settled) bool
 	// Latest returns the largest revision that any of the spans has by now.
 	Latest(ctx context.Context, spans []shard.Span) (shard.Revision, error)
+}
+
+// Settled is told where a watch begins, and must not wait.
+type Settled = interface {
+	Settled(rev shard.Revision, err error)
 }
 
 // Watch is a watch under way. It costs no goroutine, and what is not taken from it no

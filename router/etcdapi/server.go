@@ -77,7 +77,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 // Front returns what a server in front of such a gRPC server needs.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
-		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
+		Codec: codec{s.cfg.Codec}, Appender: appenderOf, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
 		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
 		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime, PongDelay: pongDelay,
 	}

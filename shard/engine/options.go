@@ -10,6 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/flotilla-kv/flotilla/internal/giveway"
 )
 
 // Options of the store. The zero value is a good default.
@@ -68,7 +70,7 @@ const (
 
 func (o Options) pebble() *pebble.Options {
 	p := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          giveway.FS{FS: o.FS},
 		ReadOnly:                    o.ReadOnly,
 		Logger:                      logger{o.Logger},
 		Comparer:                    comparer,

@@ -9,6 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flotilla-kv/flotilla/internal/giveway"
 )
 
 // Options of a Log. The zero value is a good default.
@@ -41,7 +43,7 @@ const (
 
 func (o Options) pebble() *pebble.Options {
 	p := &pebble.Options{
-		FS:                          aheadFS{o.FS},
+		FS:                          giveway.FS{FS: aheadFS{o.FS}},
 		Logger:                      logger{o.Logger},
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		MemTableSize:                memTableBytes,

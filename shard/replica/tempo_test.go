@@ -17,10 +17,11 @@ import (
 type tempoLoad struct {
 	tempo *tempo
 	busy  float64
+	batch int // commands in each
 }
 
 func newTempoLoad() *tempoLoad {
-	l := &tempoLoad{}
+	l := &tempoLoad{batch: 2 * smallBatch}
 	l.tempo = newTempo(func() float64 { return l.busy })
 	return l
 }
@@ -28,11 +29,16 @@ func newTempoLoad() *tempoLoad {
 // window has so many commands a second proposed for the time between two looks, and returns
 // the distance of the moments then.
 func (l *tempoLoad) window(rate float64) time.Duration {
-	l.tempo.took(int(rate * tempoWindow.Seconds()))
+	for left := int(rate * tempoWindow.Seconds()); left > 0; left -= l.batch {
+		l.tempo.took(min(left, l.batch))
+	}
 	bubble.Pass(tempoWindow)
-	l.tempo.wait(time.Now())
+	l.wait()
 	return time.Duration(l.tempo.spacing.Load())
 }
+
+// wait is how long a shard waits whose last batch was long ago.
+func (l *tempoLoad) wait() time.Duration { return l.tempo.wait(time.Now(), time.Time{}) }
 
 // windows are several.
 func (l *tempoLoad) windows(n int, rate float64) (spacing time.Duration) {
@@ -48,7 +54,7 @@ func TestTempoOfAFreeMachine(t *testing.T) {
 		l := newTempoLoad()
 		l.busy = 0.85
 		require.Zero(t, l.windows(100, 50_000))
-		require.Zero(t, l.tempo.wait(time.Now()))
+		require.Zero(t, l.wait())
 	})
 }
 
@@ -81,7 +87,7 @@ func TestTempoFollowsTheLoad(t *testing.T) {
 		l.busy = 1
 		require.Equal(t, spacingMax, l.windows(10, 5000))
 		bubble.Pass(time.Hour) // nobody asks, so nobody looks
-		require.Zero(t, l.tempo.wait(time.Now()), "the first write after a pause")
+		require.Zero(t, l.wait(), "the first write after a pause")
 	})
 }
 
@@ -108,16 +114,68 @@ func TestTempoOfFewClients(t *testing.T) {
 	}
 }
 
+// Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
+func TestTempoOfSmallBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy, l.batch = 0.95, smallBatch/4
+		require.Equal(t, spacingLong, l.windows(10, 5000))
+		l.busy = 0.7
+		require.Equal(t, spacingLong/2, l.window(5000))
+		l.busy = 0.95
+		require.Equal(t, spacingLong/2, l.windows(enough, 5000), "it is known to be too long")
+		require.Equal(t, spacingLong, l.window(5000))
+		l.batch = 2 * smallBatch
+		require.Equal(t, spacingMax, l.windows(10, 5000))
+	})
+}
+
+// When less is asked for, the distance is not to blame: it is there again when processors are short.
+func TestTempoWhenLessIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		for range 5 {
+			l.busy = 1
+			require.Equal(t, spacingMax, l.windows(5, 20_000))
+			l.busy = 0.85
+			l.windows(10, 8000)
+		}
+		for range 5 {
+			l.busy = 1
+			require.Equal(t, spacingMax, l.windows(5, 20_000))
+			require.Equal(t, spacingMax, l.windows(8, 8000), "others keep the machine busy")
+		}
+	})
+}
+
 // All proposers wait for the same moments.
 func TestTempoHasCommonMoments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
 		l.busy = 1
 		l.windows(10, 5000)
-		moment := time.Now().Add(l.tempo.wait(time.Now()))
+		moment := time.Now().Add(l.wait())
 		for range 7 {
 			bubble.Pass(5 * time.Millisecond)
-			require.Equal(t, moment, time.Now().Add(l.tempo.wait(time.Now())))
+			require.Equal(t, moment, time.Now().Add(l.wait()))
+		}
+	})
+}
+
+// A shard whose batches are far apart starts them at the moments of the others.
+func TestTempoOfALongDistance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy, l.batch = 1, 1
+		require.Equal(t, spacingLong, l.windows(10, 5000))
+		moment := time.Now().Add(l.wait())
+		require.LessOrEqual(t, time.Until(moment), spacingMax)
+		late := moment.Add(spacingMin) // it had to wait for a processor
+		for at, next := range map[time.Duration]time.Duration{
+			spacingMin: spacingLong, spacingLong - 1: spacingLong, spacingLong: spacingLong + spacingMax,
+			spacingLong + spacingMin: spacingLong + spacingMax,
+		} {
+			require.Equal(t, next-at, l.tempo.wait(moment.Add(at), late), "asked after %s", at)
 		}
 	})
 }
@@ -152,5 +210,41 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		require.NotZero(t, paused())
 		p.full <- struct{}{} // of a batch that has gone
 		require.Equal(t, spacingMax, paused())
+	})
+}
+
+// A round of reads starts at the next moment, with all that came until then (P13).
+func TestRoundWaitsForTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		g := &barriers{tempo: l.tempo}
+		next := func() (reads int, waited time.Duration) {
+			began := time.Now()
+			for _, q := range g.next(nil) {
+				q.barrier.busy = false
+				reads += q.reads
+			}
+			return reads, time.Since(began)
+		}
+		one, another := &barrier{group: g}, &barrier{group: g}
+		g.mu.running = true // nobody else does rounds
+		g.join(one, nil)
+		reads, waited := next()
+		require.Equal(t, 1, reads)
+		require.Zero(t, waited)
+
+		l.busy = 1
+		l.windows(10, 5000)
+		bubble.Pass(time.Millisecond) // a moment was just now
+		g.mu.running = true
+		g.join(one, nil)
+		time.AfterFunc(spacingMin, func() {
+			g.join(one, nil)
+			g.join(another, nil)
+		})
+		reads, waited = next()
+		require.Equal(t, 3, reads)
+		require.LessOrEqual(t, waited, spacingMax)
+		require.NotZero(t, waited)
 	})
 }
