@@ -15,13 +15,18 @@ import (
 // threeNodes is the map of nodes 1 to 3 with the shards 2 and 3, cut at "m".
 func threeNodes(t *testing.T) *placement.Map {
 	t.Helper()
+	return threeNodesState(t).Map()
+}
+
+func threeNodesState(t *testing.T) *placement.State {
+	t.Helper()
 	init := &placementpb.InitCluster{ClusterId: 9, ReplicationFactor: 3, SplitKeys: [][]byte{[]byte("m")}}
 	for i, name := range []string{"n1", "n2", "n3"} {
 		init.Nodes = append(init.Nodes, &placementpb.Node{NodeId: uint64(i + 1), Name: name, PeerAddr: name + ":1", Incarnation: []byte(name)})
 	}
 	s := placement.NewState()
 	require.NoError(t, placement.ResultError(s.Apply(&placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: init}})))
-	return s.Map()
+	return s
 }
 
 // What nodes said, now or before, becomes one load: the leader of the latest term speaks

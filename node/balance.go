@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,12 +38,12 @@ func (b *balancer) run(ctx context.Context) {
 	for {
 		m, changed := b.node.table.next()
 		rules := m.Rules()
-		pause := rules.RebalanceInterval
+		wait := rules.RebalanceInterval
 		if began && len(m.Operators()) == 0 {
-			pause = min(pause, balancePause)
+			wait = min(wait, balancePause)
 		}
 		select {
-		case <-time.After(time.Until(last.Add(pause))):
+		case <-time.After(time.Until(last.Add(wait))):
 		case <-changed: // an operator may have ended, the interval may be another
 			continue
 		case <-ctx.Done():
@@ -69,7 +70,7 @@ func (b *balancer) turn(ctx context.Context, on bool) ([]placement.Step, error) 
 	if on {
 		return b.round(ctx)
 	}
-	_, _, err := b.decide(ctx)
+	_, err := b.decide(ctx)
 	return nil, err
 }
 
@@ -92,35 +93,43 @@ func (b *balancer) waits() string {
 	return ""
 }
 
-// decide plans on the table as it is now, and cancels what would wait for ever.
-func (b *balancer) decide(ctx context.Context) (*placement.Map, *placement.Decision, error) {
+// outlook is a plan, and what it was made on.
+type outlook struct {
+	m    *placement.Map
+	load *placement.Load
+	now  time.Time
+	*placement.Decision
+}
+
+// decide plans on the table as it is now.
+func (b *balancer) decide(ctx context.Context) (*outlook, error) {
 	m, err := b.node.meta.barrier(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	load, now := assemble(m, b.node.loads.collect(ctx, m)), time.Now()
 	load.InFlight = transfers(m, load, now)
-	if m.Rules().Rebalance {
-		b.abandon(ctx, m, load, now)
-	}
-	decision := placement.Plan(m, load, m.Rules(), now)
-	b.metrics.decided(decision)
-	return m, decision, nil
+	o := &outlook{m, load, now, placement.Plan(m, load, m.Rules(), now)}
+	b.metrics.decided(o.Decision)
+	return o, nil
 }
 
 // round plans once and begins all steps of the plan, which keeps to the limits. It returns
 // those that began.
 func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
-	m, decision, err := b.decide(ctx)
+	o, err := b.decide(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if at := b.node.cfg.Knobs.Planned; at != nil {
 		at(ctx, b.node.cfg.Name)
 	}
+	if o.m.Rules().Rebalance {
+		b.abandon(ctx, hopeless(o.m, o.load, o.now))
+	}
 	var begun []placement.Step
-	for _, s := range decision.Steps {
-		operator, err := b.begin(ctx, m, s)
+	for _, s := range o.Steps {
+		operator, err := b.begin(ctx, o.m, s)
 		if err != nil {
 			b.metrics.refused.WithLabelValues(s.Kind.String()).Inc()
 			b.node.log.Info("a step of the plan did not begin", "step", s.Kind, "shard", s.Shard, "error", err)
@@ -150,21 +159,28 @@ func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step
 	}
 }
 
-// abandon cancels moves to nodes that have died, and of learners that are unfit: both would
-// wait for ever. The next plan finds the learner that is left.
-func (b *balancer) abandon(ctx context.Context, m *placement.Map, load *placement.Load, now time.Time) {
-	for _, o := range m.Operators() {
+// abandon cancels moves that would wait for ever. The next plan finds the learners that they
+// leave behind.
+func (b *balancer) abandon(ctx context.Context, moves []*placement.Operator) {
+	for _, o := range moves {
+		err := b.node.CancelOperator(ctx, o.Shard, o.ID)
+		b.node.log.Info("giving up a move to a node that is dead or a replica that is unfit", "operator", o.ID, "shard", o.Shard, "node", o.To, "error", err)
+	}
+}
+
+// hopeless are the moves to nodes that have died, and those of learners that are unfit, as
+// long as they can be undone.
+func hopeless(m *placement.Map, load *placement.Load, now time.Time) []*placement.Operator {
+	return slices.DeleteFunc(slices.Clone(m.Operators()), func(o *placement.Operator) bool {
+		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 {
+			return true
+		}
 		heard := load.Nodes[o.To].Heard
 		if heard.Before(load.Since) {
 			heard = load.Since
 		}
-		unfit := load.Shards[o.Shard].Unfit[o.To]
-		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 || now.Sub(heard) <= m.Rules().DeadAfter && unfit == "" {
-			continue
-		}
-		err := b.node.CancelOperator(ctx, o.Shard, o.ID)
-		b.node.log.Info("giving up a move to a node that is dead or a replica that is unfit", "operator", o.ID, "shard", o.Shard, "node", o.To, "unfit", unfit, "error", err)
-	}
+		return now.Sub(heard) <= m.Rules().DeadAfter && load.Shards[o.Shard].Unfit[o.To] == ""
+	})
 }
 
 // transfers are the leaders on their way: an agent makes the preferred node lead as soon as

@@ -37,10 +37,8 @@ func (n *Node) membership(ctx context.Context, id *Identity) error {
 			n.log.Info("waiting to become part of a cluster", "for", waiting)
 			logged = waiting
 		}
-		select {
-		case <-time.After(bootstrapPause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := pause(ctx, bootstrapPause); err != nil {
+			return err
 		}
 	}
 }

@@ -45,7 +45,7 @@ type checker struct {
 		due   []shard.ID
 		again []shard.ID // later
 	}
-	wake chan struct{}
+	wake bell
 }
 
 const (
@@ -62,7 +62,7 @@ const (
 )
 
 func newChecker(n *Node) *checker {
-	c := &checker{node: n, every: n.cfg.CorruptCheckTime, one: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	c := &checker{node: n, every: n.cfg.CorruptCheckTime, one: make(chan struct{}, 1), wake: newBell()}
 	c.look = c.compare
 	c.checks = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "flotilla_check_shards_total",
@@ -133,10 +133,7 @@ func (c *checker) soon(ids ...shard.ID) {
 		}
 	}
 	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.wake.ring()
 }
 
 func (c *checker) take() []shard.ID {
@@ -246,10 +243,8 @@ func (c *checker) compare(ctx context.Context, id shard.ID) (*adminapi.Checked, 
 		if all || !until.IsZero() && time.Now().After(until) {
 			return checked, nil
 		}
-		select {
-		case <-time.After(min(max(took/checkFactor, checkPollMin), checkPollMax)):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := pause(ctx, min(max(took/checkFactor, checkPollMin), checkPollMax)); err != nil {
+			return nil, err
 		}
 	}
 }

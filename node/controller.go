@@ -1,18 +1,14 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
-	"github.com/flotilla-kv/flotilla/router/routerpb"
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // controller brings the operators of the placement table to their end while this node
@@ -37,19 +33,21 @@ import (
 type controller struct {
 	node    *Node
 	runners map[placementpb.OperatorKind]runner
+	// attempts are under way, one for an operator, by its ID.
+	attempts *jobs[uint64]
 
 	mu struct {
 		sync.Mutex
-		running map[uint64]bool   // operators, by ID
-		waits   map[uint64]string // what was said last of those that wait
+		waits map[uint64]string // what was said last of the operators that wait
 	}
 }
 
 // runner carries out operators of one kind.
 type runner interface {
-	// run goes on with an operator, from what the table and the groups say it has
-	// reached, until it is no longer in the table. After an error it is called again.
-	run(ctx context.Context, o *placement.Operator) error
+	// next takes an operator a step further than the map, which is the newest, and the
+	// groups say it is; or it finds what to wait for, pauses and returns. After an error the
+	// operator rests. The attempt has gone on for some time already.
+	next(ctx context.Context, m *placement.Map, o *placement.Operator, soFar time.Duration) error
 }
 
 const (
@@ -60,53 +58,41 @@ const (
 	controllerPoll = 20 * time.Millisecond
 	// controllerAttempts bounds how many operators are worked on at a time.
 	controllerAttempts = 16
-	// askTimeout bounds one question to a node, orderTimeout one order.
-	askTimeout, orderTimeout = time.Second, 5 * time.Second
+	// preparePatience is how long a split or merge waits for all replicas before it is
+	// cancelled.
+	preparePatience = 30 * time.Second
 )
 
 func newController(n *Node) *controller {
-	c := &controller{node: n}
+	c := &controller{node: n, attempts: newJobs[uint64](controllerAttempts)}
 	c.runners = map[placementpb.OperatorKind]runner{
 		placementpb.OperatorKind_MOVE: &mover{c}, placementpb.OperatorKind_SPLIT: &splitter{c},
 		placementpb.OperatorKind_MERGE: &merger{c},
 	}
-	c.mu.running, c.mu.waits = make(map[uint64]bool), make(map[uint64]string)
+	c.mu.waits = make(map[uint64]string)
 	return c
 }
 
 // run works until ctx ends.
 func (c *controller) run(ctx context.Context) {
-	slots := make(chan struct{}, controllerAttempts)
-	var attempts sync.WaitGroup
-	defer attempts.Wait()
+	defer c.attempts.wait()
 	for {
 		m, changed := c.node.table.next()
 		operators := m.Operators()
-		for _, o := range operators {
-			r := c.runners[o.Kind]
-			if r == nil || !c.inCharge() || !c.begin(o) {
-				continue
+		if c.inCharge() {
+			for _, o := range operators {
+				c.attempts.begin(ctx, o.ID, func(ctx context.Context) { c.say(o, c.attempt(ctx, o)) })
 			}
-			attempts.Go(func() {
-				defer c.end(o)
-				select {
-				case slots <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				defer func() { <-slots }()
-				c.say(o, r.run(ctx, o))
-			})
 		}
-		var pause <-chan time.Time
+		var again <-chan time.Time
 		if len(operators) > 0 {
-			pause = time.After(controllerPause)
+			again = time.After(controllerPause)
 		} else {
 			c.forget()
 		}
 		select {
 		case <-changed:
-		case <-pause:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}
@@ -116,40 +102,21 @@ func (c *controller) run(ctx context.Context) {
 // inCharge reports whether this node is to carry out operators.
 func (c *controller) inCharge() bool { return c.node.cfg.Knobs.AllControl || c.node.meta.leads() }
 
-func (c *controller) begin(o *placement.Operator) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.running[o.ID] {
-		return false
+// attempt goes on with an operator until it is no longer in the table, or a step fails.
+func (c *controller) attempt(ctx context.Context, o *placement.Operator) error {
+	r, began := c.runners[o.Kind], time.Now()
+	if r == nil { // a newer version has begun it
+		return fmt.Errorf("this version carries out no %s", o.Kind)
 	}
-	c.mu.running[o.ID] = true
-	return true
-}
-
-func (c *controller) end(o *placement.Operator) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.mu.running, o.ID)
-}
-
-// say logs why an operator waits, once as long as it is the same.
-func (c *controller) say(o *placement.Operator, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case err == nil, errors.Is(err, errDeposed), errors.Is(err, context.Canceled):
-		delete(c.mu.waits, o.ID)
-	case c.mu.waits[o.ID] != err.Error():
-		c.mu.waits[o.ID] = err.Error()
-		c.node.log.Info("operator waits", "operator", o.ID, "kind", o.Kind, "shard", o.Shard, "error", err)
+	for {
+		m, now, err := c.look(ctx, o)
+		if err != nil || now == nil {
+			return err
+		}
+		if err := r.next(ctx, m, now, time.Since(began)); err != nil {
+			return err
+		}
 	}
-}
-
-// forget drops what was said, when no operator is left.
-func (c *controller) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.mu.waits)
 }
 
 // errDeposed ends an attempt on a node that no longer leads the meta group.
@@ -171,6 +138,9 @@ func (c *controller) look(ctx context.Context, o *placement.Operator) (*placemen
 	return m, nil, nil
 }
 
+// rest waits a little before the next look.
+func rest(ctx context.Context) error { return pause(ctx, controllerPoll) }
+
 // step is called before each step of an operator, by name; for tests, which stop there.
 func (c *controller) step(ctx context.Context, name string) error {
 	if at := c.node.cfg.Knobs.Operator; at != nil {
@@ -180,118 +150,70 @@ func (c *controller) step(ctx context.Context, name string) error {
 }
 
 // advance takes the operator to its next phase.
-func (c *controller) advance(ctx context.Context, o *placement.Operator, to placementpb.Phase) error {
+func (c *controller) advance(ctx context.Context, step string, o *placement.Operator, to placementpb.Phase) error {
+	if err := c.step(ctx, step); err != nil {
+		return err
+	}
 	_, err := c.node.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_AdvanceOperator{
 		AdvanceOperator: &placementpb.AdvanceOperator{ShardId: uint64(o.Shard), OperatorId: o.ID, Phase: to},
 	}})
 	return err
 }
 
+// advanceUnless takes the operator to its next phase unless something is in the way. Then it
+// waits, and in the end gives the operator up: nothing has happened to the shard yet, but as
+// long as it is held nothing else can.
+func (c *controller) advanceUnless(ctx context.Context, obstacle error, soFar time.Duration, step string, o *placement.Operator, to placementpb.Phase) error {
+	switch {
+	case obstacle == nil:
+		return c.advance(ctx, step, o, to)
+	case soFar > preparePatience:
+		return c.giveUp(ctx, o, obstacle)
+	}
+	return rest(ctx)
+}
+
+// giveUp cancels an operator that can still be undone.
+func (c *controller) giveUp(ctx context.Context, o *placement.Operator, why error) error {
+	c.node.log.Warn("giving up an operator", "operator", o.ID, "kind", o.Kind, "shard", o.Shard, "with", o.With, "error", why)
+	return c.node.CancelOperator(ctx, o.Shard, o.ID)
+}
+
 // finish lets the shard go, whose replicas are then compared.
-func (c *controller) finish(ctx context.Context, o *placement.Operator) error {
+func (c *controller) finish(ctx context.Context, step string, o *placement.Operator) error {
+	if err := c.step(ctx, step); err != nil {
+		return err
+	}
 	_, err := c.node.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_FinishOperator{
 		FinishOperator: &placementpb.FinishOperator{ShardId: uint64(o.Shard), OperatorId: o.ID},
 	}})
-	if err == nil {
-		c.node.check.soon(o.Shard)
-		if o.Child != nil {
-			c.node.check.soon(o.Child.ID)
-		}
-		c.node.balance.metrics.finished.WithLabelValues(o.Kind.String()).Inc()
-	}
-	return err
-}
-
-// client is the way to a node, this one included.
-func (c *controller) client(m *placement.Map, id shard.NodeID) (routerpb.PeerClient, error) {
-	n := m.Node(id)
-	if n == nil || n.State == placement.Removed {
-		return nil, fmt.Errorf("node %s is not part of the cluster", id)
-	}
-	return routerpb.NewPeerClient(c.node.peers.at(n.PeerAddr).Conn()), nil
-}
-
-// order has the node do something with its replica of a shard.
-func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) error {
-	_, err := c.direct(ctx, m, id, req)
-	return err
-}
-
-// direct is order with an answer.
-func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
-	client, err := c.client(m, id)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
-	defer cancel()
-	reply, err := client.Direct(ctx, req)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", id, err)
-	}
-	return reply, nil
-}
-
-// orderLeader has the leader of a shard do something.
-func (c *controller) orderLeader(ctx context.Context, m *placement.Map, d *shard.Descriptor, req *routerpb.DirectRequest) error {
-	leader, err := leaderOf(c.reports(ctx, m, d))
 	if err != nil {
 		return err
 	}
-	req.Shard = uint64(d.ID)
-	return c.order(ctx, m, leader.Node, req)
+	c.node.check.soon(o.Shard)
+	if o.Child != nil {
+		c.node.check.soon(o.Child.ID)
+	}
+	c.node.balance.metrics.finished.WithLabelValues(o.Kind.String()).Inc()
+	return nil
 }
 
-// report is what a node said about a replica.
-type report struct {
-	member shard.Replica
-	*routerpb.ReplicaReport
+// say logs why an operator waits, once as long as it is the same.
+func (c *controller) say(o *placement.Operator, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil, errors.Is(err, errDeposed), errors.Is(err, context.Canceled):
+		delete(c.mu.waits, o.ID)
+	case c.mu.waits[o.ID] != err.Error():
+		c.mu.waits[o.ID] = err.Error()
+		c.node.log.Info("operator waits", "operator", o.ID, "kind", o.Kind, "shard", o.Shard, "error", err)
+	}
 }
 
-// reports asks the nodes of a shard about their replicas of it. Those that do not answer,
-// or run another one, are left out.
-func (c *controller) reports(ctx context.Context, m *placement.Map, d *shard.Descriptor) []report {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	got := make([]*routerpb.ReplicaReport, len(d.Replicas))
-	var asking sync.WaitGroup
-	for i, r := range d.Replicas {
-		client, err := c.client(m, r.Node)
-		if err != nil {
-			continue
-		}
-		asking.Go(func() {
-			reply, err := client.Report(ctx, &routerpb.ReportRequest{Shards: []uint64{uint64(d.ID)}})
-			if err == nil && len(reply.Replicas) == 1 && reply.Replicas[0].Replica == uint64(r.ID) {
-				got[i] = reply.Replicas[0]
-			}
-		})
-	}
-	asking.Wait()
-	var out []report
-	for i, r := range d.Replicas {
-		if got[i] != nil {
-			out = append(out, report{r, got[i]})
-		}
-	}
-	return out
-}
-
-// leaderOf picks the replica that leads by its own account, of the latest term.
-func leaderOf(reports []report) (shard.Replica, error) {
-	led := slices.DeleteFunc(slices.Clone(reports), func(r report) bool { return r.Leader != r.Replica })
-	if len(led) == 0 {
-		return shard.Replica{}, fmt.Errorf("no replica that answers leads the shard: %w", shard.ErrUnavailable)
-	}
-	return slices.MaxFunc(led, func(a, b report) int { return cmp.Compare(a.Term, b.Term) }).member, nil
-}
-
-// rest waits a little before the next look.
-func rest(ctx context.Context) error {
-	select {
-	case <-time.After(controllerPoll):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+// forget drops what was said, when no operator is left.
+func (c *controller) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.mu.waits)
 }

@@ -28,7 +28,7 @@ import (
 //	G3  What comes of it is left to Raft: after electionTries a replica waits like all others.
 type elections struct {
 	node *Node
-	wake chan struct{}
+	wake bell
 
 	mu struct {
 		sync.Mutex
@@ -56,7 +56,7 @@ const (
 )
 
 func newElections(n *Node) *elections {
-	e := &elections{node: n, wake: make(chan struct{}, 1)}
+	e := &elections{node: n, wake: newBell()}
 	e.mu.waiting = make(map[replica.Held]*election)
 	return e
 }
@@ -66,10 +66,7 @@ func (e *elections) hold(r replica.Held, others map[shard.ReplicaID]string) {
 	e.mu.Lock()
 	e.mu.waiting[r] = &election{Held: r, others: others}
 	e.mu.Unlock()
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
+	e.wake.ring()
 }
 
 // run works until ctx ends.

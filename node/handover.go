@@ -31,6 +31,27 @@ func (n *Node) transfer(ctx context.Context, r *replica.Replica, to shard.Replic
 	return fmt.Errorf("let replica %d of shard %s lead: node %q knows of no such replica", to, r.ID(), n.cfg.Name)
 }
 
+// rightful is the replica on the preferred node if that is another one and it is well; then
+// it should lead instead of this node's.
+func (n *Node) rightful(d *shard.Descriptor) shard.Replica {
+	to, has := d.ReplicaOn(d.PreferredNode)
+	if !has || to.Learner || to.Node == n.self.NodeID || !n.watch.steady(to.Node) || n.watch.unfit(to.Node, d.ID) {
+		return shard.Replica{}
+	}
+	return to
+}
+
+// heir is a replica of another node that answers and can lead, the preferred node's if it can.
+func (n *Node) heir(d *shard.Descriptor) (heir shard.Replica, ok bool) {
+	for _, r := range d.Replicas {
+		able := r.Node != n.self.NodeID && !r.Learner && n.watch.answers(r.Node) && !n.watch.unfit(r.Node, d.ID)
+		if able && (!ok || r.Node == d.PreferredNode) {
+			heir, ok = r, true
+		}
+	}
+	return heir, ok
+}
+
 // groupOf is what the table says of a shard, or of one that is being split off; nil if there
 // is none.
 func groupOf(m *placement.Map, id shard.ID) *shard.Descriptor {

@@ -33,6 +33,35 @@ func (a *agent) leaving(m *placement.Map) []leftover {
 	return out
 }
 
+// awaited reports whether what a replica has left, which is gone, is still to be taken: it
+// was merged into its left neighbour, whose replica on this node has not come to it yet.
+func (a *agent) awaited(r replica.Held, m *placement.Map) bool {
+	f, err := a.node.host.FrozenOf(r)
+	if f == nil || err != nil || m.Shard(r.Shard) != nil {
+		return false
+	}
+	d := m.Shard(f.Into.ID)
+	if d == nil {
+		return false
+	}
+	own, here := d.ReplicaOn(a.node.self.NodeID)
+	if !here || !f.For(a.node.self.NodeID, d.ID, own.ID) {
+		return false
+	}
+	left, running := a.node.host.Replica(d.ID)
+	return !running || lacks(left.View(), f)
+}
+
+// lacks reports whether the left shard's replica has yet to take what the right one left. A
+// poisoned one takes nothing any more.
+func lacks(left shard.View, f *shard.Frozen) bool {
+	has := left.Descriptor
+	if left.Frozen != nil { // by the next merge
+		has = left.Frozen.Descriptor
+	}
+	return !left.Poisoned && (has == nil || has.Epoch < f.Into.Epoch)
+}
+
 // blocks reports whether a replica of d must not start before this one is removed: of one
 // shard only one can run, and data of the old must not be taken for data of the new.
 func (l leftover) blocks(d *shard.Descriptor) bool {

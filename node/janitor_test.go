@@ -29,3 +29,23 @@ func TestLeftoversBlock(t *testing.T) {
 		require.Equal(t, c.want, c.left.blocks(d), "%+v", c.left)
 	}
 }
+
+// What a merged shard has left stays until the left one has taken it, and no longer.
+func TestWhatTheLeftOneLacks(t *testing.T) {
+	left := &shard.Frozen{Into: &shard.Descriptor{ID: 5, Epoch: 8}}
+	at := func(epoch uint64) *shard.Descriptor { return &shard.Descriptor{ID: 5, Epoch: epoch} }
+	for name, c := range map[string]struct {
+		view shard.View
+		want bool
+	}{
+		"it has nothing yet":               {shard.View{}, true},
+		"it has not come to the merge":     {shard.View{Descriptor: at(7)}, true},
+		"it has the keys":                  {shard.View{Descriptor: at(8)}, false},
+		"it was split since":               {shard.View{Descriptor: at(9)}, false},
+		"it is merged away before":         {shard.View{Frozen: &shard.Frozen{Descriptor: at(7)}}, true},
+		"it has them and is merged away":   {shard.View{Frozen: &shard.Frozen{Descriptor: at(8)}}, false},
+		"it will never take anything more": {shard.View{Poisoned: true}, false},
+	} {
+		require.Equal(t, c.want, lacks(c.view, left), name)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -66,9 +65,7 @@ func (c *cluster) MoveLeader(ctx context.Context, id uint64) error {
 		if err == nil && leader.Node == n.ID {
 			return nil
 		}
-		select {
-		case <-time.After(controllerPoll):
-		case <-ctx.Done():
+		if rest(ctx) != nil {
 			return rpctypes.ErrGRPCTimeout
 		}
 	}

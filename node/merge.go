@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -38,113 +37,81 @@ const (
 	stepMerged       = "the merge is finished"
 )
 
-const (
-	// mergePatience is how long a merge waits for all replicas before it is cancelled.
-	mergePatience = 30 * time.Second
-	// frozenPatience is how long the right shard may be frozen until all its nodes have said
-	// so. It serves nothing meanwhile.
-	frozenPatience = 2 * time.Second
-)
+// frozenPatience is how long the right shard may be frozen until all its nodes have said so.
+// It serves nothing meanwhile.
+const frozenPatience = 2 * time.Second
 
-// run implements runner.
-func (g *merger) run(ctx context.Context, o *placement.Operator) error {
-	began := time.Now()
-	for {
-		m, now, err := g.look(ctx, o)
-		if err != nil || now == nil {
-			return err
-		}
-		switch now.Phase {
-		case placementpb.Phase_PREPARED:
-			err = g.prepare(ctx, m, now, began)
-		case placementpb.Phase_STARTED:
-			err = g.freeze(ctx, m, now)
-		default:
-			err = g.settle(ctx, m, now)
-		}
-		if err != nil {
-			return err
-		}
+// next implements runner.
+func (g *merger) next(ctx context.Context, m *placement.Map, o *placement.Operator, soFar time.Duration) error {
+	switch o.Phase {
+	case placementpb.Phase_PREPARED:
+		return g.advanceUnless(ctx, g.obstacle(ctx, m, o), soFar, stepBrace, o, placementpb.Phase_STARTED)
+	case placementpb.Phase_STARTED:
+		return g.merge(ctx, m, o)
+	default:
+		return g.settle(ctx, m, o)
 	}
 }
 
-// prepare starts the merge once all replicas of both shards are well, and gives it up when
-// that takes too long. It returns for each look.
-func (g *merger) prepare(ctx context.Context, m *placement.Map, o *placement.Operator, began time.Time) error {
-	err := g.ready(ctx, m, o)
-	switch {
-	case err == nil:
-		if err := g.step(ctx, stepBrace); err != nil {
-			return err
-		}
-		return g.advance(ctx, o, placementpb.Phase_STARTED)
-	case time.Since(began) > mergePatience:
-		return g.giveUp(ctx, o, err)
-	}
-	return rest(ctx)
-}
-
-// ready says what is missing.
-func (g *merger) ready(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+// obstacle is what keeps a merge from being started.
+func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	left, right := m.Shard(o.Shard), m.Shard(o.With)
 	if err := placement.Together(left, right); err != nil {
 		return err
 	}
 	for _, d := range []*shard.Descriptor{left, right} {
-		reports := g.reports(ctx, m, d)
-		if _, err := well(d, reports); err != nil {
-			return err
-		}
-		if err := abreast(d, reports); err != nil {
+		if _, err := abreast(d, g.reports(ctx, m, d)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (g *merger) giveUp(ctx context.Context, o *placement.Operator, why error) error {
-	g.node.log.Warn("giving up a merge", "operator", o.ID, "shard", o.Shard, "with", o.With, "error", why)
-	return g.node.CancelOperator(ctx, o.Shard, o.ID)
-}
-
-// freeze makes sure that no replica of the right shard touches its keys any more, wherever it
-// is and whatever happens to its node. Then there is no way back; without it, there is no
-// other. From here on nobody serves the keys, so what can be known is asked before.
-func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+// merge gives the keys of the right shard to the left one. From when the right one is frozen
+// nobody serves them, so what can be known is asked before, and what fails until there is no
+// way back gives the merge up.
+func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
-	var leader shard.Replica
-	patience, cancel := context.WithTimeout(ctx, frozenPatience)
-	defer cancel()
-	err := until(patience, func() (err error) {
-		leader, err = leaderOf(g.reports(patience, m, into))
-		return err
-	})
-	if err == nil {
-		err = g.step(ctx, stepFreeze)
-	}
+	leader, err := g.awaitLeader(ctx, m, into)
 	froze := time.Now()
 	if err == nil {
-		err = g.freezeRight(ctx, m, o, into, right)
+		err = g.freeze(ctx, m, o)
 	}
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return g.giveUp(ctx, o, err)
 	}
-	if err := errors.Join(err, g.step(ctx, stepCede)); err != nil {
-		return err
-	}
-	if err := g.advance(ctx, o, placementpb.Phase_COMMITTED); err != nil {
+	if err := g.advance(ctx, stepCede, o, placementpb.Phase_COMMITTED); err != nil {
 		return err
 	}
 	// Nothing else can come of it now, so the table need not be read again.
-	if err := g.subsume(ctx, m, leader.Node, o, into, right); err != nil {
+	if err := g.subsume(ctx, m, o, leader.Node); err != nil {
 		return err
 	}
 	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start), "pause", time.Since(froze))
 	return nil
 }
 
-func (g *merger) freezeRight(ctx context.Context, m *placement.Map, o *placement.Operator, into, right *shard.Descriptor) error {
-	merge := &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID}
+func (g *merger) awaitLeader(ctx context.Context, m *placement.Map, d *shard.Descriptor) (leader shard.Replica, err error) {
+	ctx, cancel := context.WithTimeout(ctx, frozenPatience)
+	defer cancel()
+	err = until(ctx, func() error {
+		leader, err = leaderOf(g.reports(ctx, m, d))
+		return err
+	})
+	return leader, err
+}
+
+// freeze makes sure that no replica of the right shard touches its keys any more, wherever it
+// is and whatever happens to its node.
+func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+	if err := g.step(ctx, stepFreeze); err != nil {
+		return err
+	}
+	_, right := m.Merging(o)
+	merge := orderOf(m, o)
 	patience, cancel := context.WithTimeout(ctx, frozenPatience)
 	defer cancel()
 	err := until(patience, func() error {
@@ -156,29 +123,29 @@ func (g *merger) freezeRight(ctx context.Context, m *placement.Map, o *placement
 	if err := g.step(ctx, stepSecureFrozen); err != nil {
 		return err
 	}
-	return g.everyReplica(ctx, right, frozenPatience, func(ctx context.Context, r shard.Replica) error {
-		return g.order(ctx, m, r.Node, &routerpb.DirectRequest{Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge}})
-	}).all(right)
+	return g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
+		Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge},
+	}).all()
 }
 
 // subsume has the left shard take the keys, unless it has.
-func (g *merger) subsume(ctx context.Context, m *placement.Map, leader shard.NodeID, o *placement.Operator, into, right *shard.Descriptor) error {
+func (g *merger) subsume(ctx context.Context, m *placement.Map, o *placement.Operator, leader shard.NodeID) error {
 	if err := g.step(ctx, stepSubsume); err != nil {
 		return err
 	}
-	return g.order(ctx, m, leader, &routerpb.DirectRequest{Shard: uint64(into.ID), Order: &routerpb.DirectRequest_Subsume{
-		Subsume: &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID},
-	}})
+	return g.order(ctx, m, leader, &routerpb.DirectRequest{
+		Shard: uint64(o.Shard), Order: &routerpb.DirectRequest_Subsume{Subsume: orderOf(m, o)},
+	})
 }
 
 // settle ends a committed merge when the left shard has the keys and no log goes back to
 // before, but for those of a few nodes that are down. The replicas of the right shard are
 // removed then (janitor).
 func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
-	into, right := m.Merging(o)
+	into, _ := m.Merging(o)
 	leader, err := leaderOf(g.reports(ctx, m, into))
 	if err == nil {
-		err = g.subsume(ctx, m, leader.Node, o, into, right)
+		err = g.subsume(ctx, m, o, leader.Node)
 	}
 	if err != nil {
 		g.node.log.Info("a merge goes on", "operator", o.ID, "shard", o.Shard, "with", o.With, "error", err)
@@ -190,8 +157,11 @@ func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Oper
 	if err := g.wean(ctx, m, into); err != nil {
 		return err
 	}
-	if err := g.step(ctx, stepMerged); err != nil {
-		return err
-	}
-	return g.finish(ctx, o)
+	return g.finish(ctx, stepMerged, o)
+}
+
+// orderOf is what the shards of a MERGE are told of it.
+func orderOf(m *placement.Map, o *placement.Operator) *routerpb.Merge {
+	into, right := m.Merging(o)
+	return &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID}
 }

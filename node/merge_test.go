@@ -96,33 +96,13 @@ func TestMergeUnderLoad(t *testing.T) {
 func TestMergeKeepsLeases(t *testing.T) {
 	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
-	client := c.Client(t)
 	splitAt(t, c.Node(1), spread(4, ""))
 	splitAt(t, c.Node(2), spread(2, ""))
-	var ids []clientv3.LeaseID
-	keys := make(map[clientv3.LeaseID][]string)
-	for i := range 8 {
-		id := grantLease(t, client, 60)
-		ids = append(ids, id)
-		keys[id] = attach(t, client, id, fmt.Sprint("before", i))
-	}
+	l := grantEverywhere(t, c.Client(t))
 	mergeAt(t, c, c.Node(3), spread(4, ""))
-	for i, id := range ids {
-		_, err := client.KeepAliveOnce(t.Context(), id)
-		require.NoError(t, err)
-		require.ElementsMatch(t, keys[id], attached(t, client, id))
-		keys[id] = append(keys[id], attach(t, client, id, fmt.Sprint("after", i))...)
-		require.ElementsMatch(t, keys[id], attached(t, client, id))
-	}
+	l.requireKept(t)
 	mergeAt(t, c, c.Node(1), spread(2, ""))
-	for i, id := range ids {
-		_, err := client.Revoke(t.Context(), id)
-		require.NoError(t, err)
-		untilGone(t, client, keys[id])
-		if i+1 < len(ids) {
-			requirePresent(t, client, keys[ids[i+1]])
-		}
-	}
+	l.requireRevoked(t)
 }
 
 // A replica that joins a merged shard gets its data, and no SUBSUME that would ask it for

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -45,10 +44,7 @@ func (m *meta) follow(ctx context.Context) {
 				m.node.log.Debug("following the placement table ended", "peer", addr, "error", err)
 			}
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(bootstrapPause):
-		}
+		_ = pause(ctx, bootstrapPause)
 	}
 }
 

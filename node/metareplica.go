@@ -87,13 +87,10 @@ func (m *meta) leads() bool {
 // nothing.
 func (m *meta) next(d *shard.Descriptor, leaving []leftover) func(context.Context) {
 	own, _ := d.ReplicaOn(m.node.self.NodeID)
+	to := m.node.rightful(d)
 	switch {
-	case m.leads() && d.PreferredNode != 0 && d.PreferredNode != m.node.self.NodeID && m.node.watch.steady(d.PreferredNode):
-		return func(context.Context) {
-			to, _ := d.ReplicaOn(d.PreferredNode)
-			// Refused while one is under way; looked at again.
-			_ = m.members().Yield(to.ID)
-		}
+	case m.leads() && to.ID != 0:
+		return func(context.Context) { _ = m.members().Yield(to.ID) } // refused while one is under way; looked at again
 	case m.runs() || d.Generation == 1:
 		return nil // those that found the group have started it
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
@@ -42,42 +43,62 @@ const (
 	stepFinish  = "the move is finished"
 )
 
-// run implements runner.
-func (v *mover) run(ctx context.Context, o *placement.Operator) error {
-	for {
-		m, now, err := v.look(ctx, o)
-		if err != nil || now == nil {
-			return err
-		}
-		if err := v.next(ctx, m, now); err != nil {
-			return err
-		}
+// next implements runner.
+func (v *mover) next(ctx context.Context, m *placement.Map, o *placement.Operator, _ time.Duration) error {
+	d := m.Shard(o.Shard)
+	switch stageOf(o, d) {
+	case moveAdopts:
+		return v.adopt(ctx, m, o, d)
+	case moveAdmits:
+		return v.admit(ctx, m, o, d)
+	case moveStarts:
+		return v.start(ctx, o)
+	case movePromotes:
+		return v.promote(ctx, m, o, d)
+	case movePrefers:
+		return v.prefer(ctx, o, d)
+	case moveLeaves:
+		return v.leave(ctx, m, o, d)
+	default:
+		return v.finish(ctx, stepFinish, o)
 	}
 }
 
-// next takes the operator one change of the table further.
-func (v *mover) next(ctx context.Context, m *placement.Map, o *placement.Operator) error {
-	d := m.Shard(o.Shard)
+// moveStage is what is to be done next of a MOVE.
+type moveStage int
+
+const (
+	moveAdopts   moveStage = iota // the table is to get the learner
+	moveAdmits                    // the group is to get it, and it is to catch up
+	moveStarts                    // votes may change from then on
+	movePromotes                  // the learner is to vote
+	movePrefers                   // the table is to prefer another node than the one it leaves
+	moveLeaves                    // the replica there is to go
+	moveEnds
+)
+
+// stageOf tells it from what the table says. Of a move without To or From the stages that
+// are about it are passed over.
+func stageOf(o *placement.Operator, d *shard.Descriptor) moveStage {
 	to, added := d.ReplicaOn(o.To)
-	from, stays := d.ReplicaOn(o.From)
-	switch started := o.Phase == placementpb.Phase_STARTED; {
+	_, stays := d.ReplicaOn(o.From)
+	started := o.Phase >= placementpb.Phase_STARTED
+	switch {
 	case o.To != 0 && !added:
-		return v.adopt(ctx, m, o, d)
-	case !started && to.Learner:
-		return v.admit(ctx, m, o, d, to)
-	case !started:
-		return v.begin(ctx, o)
+		return moveAdopts
+	case to.Learner && !started:
+		return moveAdmits
+	case !started: // O3
+		return moveStarts
 	case to.Learner:
-		return v.promote(ctx, m, o, d, to)
+		return movePromotes
 	case stays && d.PreferredNode == o.From:
-		return v.prefer(ctx, o, d)
+		return movePrefers
 	case stays:
-		return v.leave(ctx, m, o, d, from)
+		return moveLeaves
+	default:
+		return moveEnds
 	}
-	if err := v.step(ctx, stepFinish); err != nil {
-		return err
-	}
-	return v.finish(ctx, o)
 }
 
 // adopt puts the learner into the table, which settles its ID; its node starts it.
@@ -85,21 +106,19 @@ func (v *mover) adopt(ctx context.Context, m *placement.Map, o *placement.Operat
 	if _, err := leaderOf(v.reports(ctx, m, d)); err != nil { // O5
 		return err
 	}
-	next := *d
-	next.Replicas = append(slices.Clip(d.Replicas), shard.Replica{ID: d.NextReplicaID, Node: o.To, Learner: true})
-	return v.update(ctx, stepAdopt, o, d, &next)
+	return v.update(ctx, stepAdopt, o, d, withLearner(d, o.To))
 }
 
 // admit has the group send the learner everything, and waits until it has it.
-func (v *mover) admit(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor, to shard.Replica) error {
-	target := m.Node(to.Node)
+func (v *mover) admit(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor) error {
+	target := m.Node(o.To)
 	if target.State == placement.Removed {
 		return fmt.Errorf("node %q was removed; cancel the operator", target.Name)
 	}
+	member := memberOn(d, target)
 	if err := v.step(ctx, stepAdmit); err != nil {
 		return err
 	}
-	member := &routerpb.Member{Replica: uint64(to.ID), PeerAddr: target.PeerAddr}
 	if err := v.orderLeader(ctx, m, d, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_AddLearner{AddLearner: member}}); err != nil {
 		return err
 	}
@@ -107,9 +126,9 @@ func (v *mover) admit(ctx context.Context, m *placement.Map, o *placement.Operat
 		return err
 	}
 	for {
-		err := v.order(ctx, m, to.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_CatchUp{CatchUp: member}})
+		err := v.order(ctx, m, o.To, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_CatchUp{CatchUp: member}})
 		if err == nil {
-			return v.begin(ctx, o) // O2
+			return v.start(ctx, o) // O2
 		}
 		if _, now, lost := v.look(ctx, o); lost != nil || now == nil {
 			return errors.Join(err, lost)
@@ -120,43 +139,35 @@ func (v *mover) admit(ctx context.Context, m *placement.Map, o *placement.Operat
 	}
 }
 
-// begin is where there is no way back (O3).
-func (v *mover) begin(ctx context.Context, o *placement.Operator) error {
-	if err := v.step(ctx, stepStart); err != nil {
-		return err
-	}
-	return v.advance(ctx, o, placementpb.Phase_STARTED)
+// start is where there is no way back (O3).
+func (v *mover) start(ctx context.Context, o *placement.Operator) error {
+	return v.advance(ctx, stepStart, o, placementpb.Phase_STARTED)
 }
 
-func (v *mover) promote(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor, to shard.Replica) error {
+// promote gives the learner its vote: first in the group, which is what counts.
+func (v *mover) promote(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor) error {
 	if err := v.step(ctx, stepPromote); err != nil {
 		return err
 	}
-	member := &routerpb.Member{Replica: uint64(to.ID), PeerAddr: m.Node(to.Node).PeerAddr}
+	member := memberOn(d, m.Node(o.To))
 	if err := v.orderLeader(ctx, m, d, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Promote{Promote: member}}); err != nil {
 		return err
 	}
-	next := *d
-	next.Replicas = slices.Clone(d.Replicas)
-	for i := range next.Replicas {
-		next.Replicas[i].Learner = next.Replicas[i].Learner && next.Replicas[i].ID != to.ID
-	}
-	return v.update(ctx, stepPublish, o, d, &next)
+	return v.update(ctx, stepPublish, o, d, withVoter(d, o.To))
 }
 
 // prefer keeps the leadership from being given back to the replica that leaves.
 func (v *mover) prefer(ctx context.Context, o *placement.Operator, d *shard.Descriptor) error {
-	next := *d
-	next.PreferredNode = o.To
-	return v.update(ctx, stepPrefer, o, d, &next)
+	return v.update(ctx, stepPrefer, o, d, preferring(d, o.To))
 }
 
 // leave takes the replica out of the group, then out of the table.
-func (v *mover) leave(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor, from shard.Replica) error {
+func (v *mover) leave(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor) error {
+	from, _ := d.ReplicaOn(o.From)
 	if err := v.step(ctx, stepYield); err != nil {
 		return err
 	}
-	if err := v.yield(ctx, m, d, from); err != nil {
+	if err := v.yield(ctx, m, d, from.ID); err != nil {
 		return err
 	}
 	if err := v.step(ctx, stepDismiss); err != nil {
@@ -166,64 +177,25 @@ func (v *mover) leave(ctx context.Context, m *placement.Map, o *placement.Operat
 	if err := v.orderLeader(ctx, m, d, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Remove{Remove: member}}); err != nil {
 		return err
 	}
-	next := *d
-	next.Replicas = slices.DeleteFunc(slices.Clone(d.Replicas), func(r shard.Replica) bool { return r.ID == from.ID })
-	return v.update(ctx, stepDrop, o, d, &next)
+	return v.update(ctx, stepDrop, o, d, without(d, o.From))
 }
 
 // yield returns when another replica than the one that leaves leads, and those that stay
 // can go on without it (O4).
-func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor, from shard.Replica) error {
+func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor, leaving shard.ReplicaID) error {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
 	for {
-		reports := v.reports(ctx, m, d)
-		leader, err := leaderOf(reports)
-		if err != nil {
+		leader, heir, err := succession(d, v.reports(ctx, m, d), leaving)
+		if err != nil || leader.ID != leaving {
 			return err
 		}
-		heirs, following, voters := followers(reports, d, leader, from)
-		if following <= voters/2 {
-			return fmt.Errorf("of the %d replicas that would stay %d answer and follow the leader: %w", voters, following, shard.ErrUnavailable)
-		}
-		if leader.ID != from.ID {
-			return nil
-		}
-		if len(heirs) == 0 {
-			return fmt.Errorf("none of the replicas that would stay is fit to lead: %w", shard.ErrUnavailable)
-		}
 		// Refused while one is under way, and ended by an election timeout.
-		_ = v.order(ctx, m, leader.Node, &routerpb.DirectRequest{Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Transfer{
-			Transfer: &routerpb.Member{Replica: uint64(heirs[0].ID)},
-		}})
+		_ = v.orderTransfer(ctx, m, d.ID, leader.Node, heir.ID)
 		if err := rest(ctx); err != nil {
 			return err
 		}
 	}
-}
-
-// followers counts the voters but for the one that leaves, and those of them that know the
-// leader. heirs are those that are fit to lead, those on the preferred node first.
-func followers(reports []report, d *shard.Descriptor, leader, from shard.Replica) (heirs []shard.Replica, following, voters int) {
-	for _, r := range d.Replicas {
-		if !r.Learner && r.ID != from.ID {
-			voters++
-		}
-	}
-	for _, r := range reports {
-		if r.member.Learner || r.member.ID == from.ID || r.Leader != uint64(leader.ID) {
-			continue
-		}
-		following++
-		switch {
-		case r.Unfit != "":
-		case r.member.Node == d.PreferredNode:
-			heirs = slices.Insert(heirs, 0, r.member)
-		default:
-			heirs = append(heirs, r.member)
-		}
-	}
-	return heirs, following, voters
 }
 
 // update replaces the shard's descriptor if it still is the one that was decided on.
@@ -235,4 +207,41 @@ func (v *mover) update(ctx context.Context, step string, o *placement.Operator, 
 		ExpectedGeneration: old.Generation, Descriptor_: next.Proto(), OperatorId: o.ID,
 	}}})
 	return err
+}
+
+// memberOn is a shard's replica on the node, and where the others find it.
+func memberOn(d *shard.Descriptor, at *placement.Node) *routerpb.Member {
+	r, _ := d.ReplicaOn(at.ID)
+	return &routerpb.Member{Replica: uint64(r.ID), PeerAddr: at.PeerAddr}
+}
+
+// withLearner is the shard with a learner more.
+func withLearner(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
+	next := *d
+	next.Replicas = append(slices.Clip(d.Replicas), shard.Replica{ID: d.NextReplicaID, Node: on, Learner: true})
+	return &next
+}
+
+// withVoter is the shard with a vote for the replica on the node.
+func withVoter(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
+	next := *d
+	next.Replicas = slices.Clone(d.Replicas)
+	for i := range next.Replicas {
+		next.Replicas[i].Learner = next.Replicas[i].Learner && next.Replicas[i].Node != on
+	}
+	return &next
+}
+
+// preferring is the shard with another preferred node.
+func preferring(d *shard.Descriptor, node shard.NodeID) *shard.Descriptor {
+	next := *d
+	next.PreferredNode = node
+	return &next
+}
+
+// without is the shard without the replica on the node.
+func without(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
+	next := *d
+	next.Replicas = slices.DeleteFunc(slices.Clone(d.Replicas), func(r shard.Replica) bool { return r.Node == on })
+	return &next
 }

@@ -2,7 +2,8 @@ package node
 
 import (
 	"context"
-	"time"
+	"errors"
+	"slices"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
@@ -10,26 +11,52 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// weanTimeout bounds one attempt to cut a log.
-const weanTimeout = 5 * time.Second
+// start starts the node's replica. In a shard whose descriptor is still its first one it
+// may be one of those that found the group; later the group was founded (O5), and whoever
+// did not start until then joins.
+func (a *agent) start(ctx context.Context, d *shard.Descriptor, m *placement.Map) {
+	own, _ := d.ReplicaOn(a.node.self.NodeID)
+	if !a.mayBegin(ctx, d, own) {
+		return
+	}
+	if err := a.startReplica(d, own, m); errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable) {
+		// The table is about to take it away, or a newer one has; or it is just stopping.
+		a.node.log.Debug("not starting a replica", "shard", d.ID, "replica", own.ID, "error", err)
+		return
+	} else if err != nil {
+		a.node.fail(err)
+		return
+	}
+	if a.leadsFirst(d) {
+		a.node.elect.hold(replica.Held{Shard: d.ID, Replica: own.ID}, a.node.othersOf(d, m))
+	}
+	a.poke()
+}
 
-// nextChild returns what is to be done for a shard that is being split off, nil for
-// nothing: to start this node's replica, and not to let one lead that serves nothing.
-func (a *agent) nextChild(child *shard.Descriptor, m *placement.Map) func(context.Context) {
-	r, running := a.node.host.Replica(child.ID)
-	if _, here := child.ReplicaOn(a.node.self.NodeID); !running && here {
-		return func(ctx context.Context) { a.start(ctx, child, m) }
+func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placement.Map) error {
+	if d.Generation > 1 {
+		return a.node.host.Join(d.ID, own.ID, own.Learner)
 	}
-	if running && r.Unfit() != "" && r.Leads() {
-		return func(ctx context.Context) { a.resign(ctx, r, child) }
+	members := make(map[shard.ReplicaID]string)
+	for _, r := range d.Replicas {
+		members[r.ID] = m.Node(r.Node).PeerAddr
 	}
-	return nil
+	return a.node.host.Start(d.ID, own.ID, members)
+}
+
+// leadsFirst reports whether this node is to lead the shard once its group begins.
+func (a *agent) leadsFirst(d *shard.Descriptor) bool {
+	lead := d.PreferredNode
+	if parent, ok := a.node.host.Replica(d.Parent); ok && d.Generation == 1 && parent.LeaderNode() != 0 {
+		lead = parent.LeaderNode() // for a split both should be led by the same
+	}
+	return lead == a.node.self.NodeID
 }
 
 // mayBegin reports whether a replica may start now. One of a shard that was split off and
 // that has neither data nor a seed could find INIT in its log at once, and would be
 // poisoned: it waits until the parent's replica on this node has given the keys away and
-// left the seed. Before the split is committed there is no INIT to be found.
+// left the seed.
 func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Replica) bool {
 	if d.Parent == 0 || own.Learner {
 		return true
@@ -38,34 +65,37 @@ func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Rep
 		return err == nil
 	}
 	m, err := a.node.meta.barrier(ctx) // a copy of the table that is behind would not do
-	if err != nil {
+	switch {
+	case err != nil:
 		return false
-	}
-	for _, o := range m.Operators() {
-		if o.Child != nil && o.Child.ID == d.ID && o.Phase < placementpb.Phase_COMMITTED {
-			return true
-		}
-	}
-	parent, running := a.node.host.Replica(d.Parent)
-	if !running {
-		if p := m.Shard(d.Parent); p != nil {
-			_, comes := p.ReplicaOn(a.node.self.NodeID)
-			return !comes
-		}
+	case !mayHaveBegun(m, d.ID):
 		return true
 	}
-	view := parent.View()
-	if view.Frozen != nil {
-		return !view.Frozen.Descriptor.Span.Overlaps(d.Span)
+	if parent, running := a.node.host.Replica(d.Parent); running {
+		return gaveAway(parent.View(), d.Span)
 	}
-	return view.Poisoned || view.Descriptor != nil && !view.Descriptor.Span.Overlaps(d.Span)
+	p := m.Shard(d.Parent)
+	if p == nil {
+		return true
+	}
+	_, comes := p.ReplicaOn(a.node.self.NodeID)
+	return !comes
 }
 
-// wean cuts the log of a replica behind a split that ended without it.
-func (a *agent) wean(ctx context.Context, r *replica.Replica) {
-	ctx, cancel := context.WithTimeout(ctx, weanTimeout)
-	defer cancel()
-	if err := r.Wean(ctx); err != nil {
-		a.node.log.Debug("cutting a log", "shard", r.ID(), "error", err)
+// mayHaveBegun reports whether there may be an INIT in the log of a shard that was split
+// off: not before its split is committed.
+func mayHaveBegun(m *placement.Map, id shard.ID) bool {
+	return !slices.ContainsFunc(m.Operators(), func(o *placement.Operator) bool {
+		return o.Child != nil && o.Child.ID == id && o.Phase < placementpb.Phase_COMMITTED
+	})
+}
+
+// gaveAway reports whether a parent's replica has nothing of the span any more, or never will
+// leave a seed of it.
+func gaveAway(parent shard.View, span shard.Span) bool {
+	has := parent.Descriptor
+	if parent.Frozen != nil { // with all it has, by a merge
+		has = parent.Frozen.Descriptor
 	}
+	return parent.Poisoned || has != nil && !has.Span.Overlaps(span)
 }

@@ -10,36 +10,60 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 )
 
+// leased are leases with homes and keys all over the keyspace.
+type leased struct {
+	client *clientv3.Client
+	ids    []clientv3.LeaseID
+	keys   map[clientv3.LeaseID][]string
+}
+
+func grantEverywhere(t *testing.T, client *clientv3.Client) *leased {
+	t.Helper()
+	l := &leased{client: client, keys: make(map[clientv3.LeaseID][]string)}
+	for i := range 8 {
+		id := grantLease(t, client, 60)
+		l.ids = append(l.ids, id)
+		l.keys[id] = attach(t, client, id, fmt.Sprint("before", i))
+	}
+	return l
+}
+
+// requireKept renews them, looks at them and attaches more to them.
+func (l *leased) requireKept(t *testing.T) {
+	t.Helper()
+	for i, id := range l.ids {
+		_, err := l.client.KeepAliveOnce(t.Context(), id)
+		require.NoError(t, err)
+		require.ElementsMatch(t, l.keys[id], attached(t, l.client, id))
+		l.keys[id] = append(l.keys[id], attach(t, l.client, id, fmt.Sprint("after", i))...)
+		require.ElementsMatch(t, l.keys[id], attached(t, l.client, id))
+	}
+}
+
+// requireRevoked revokes them one after the other: each takes all its keys along, and no
+// others.
+func (l *leased) requireRevoked(t *testing.T) {
+	t.Helper()
+	for i, id := range l.ids {
+		_, err := l.client.Revoke(t.Context(), id)
+		require.NoError(t, err)
+		untilGone(t, l.client, l.keys[id])
+		if i+1 < len(l.ids) {
+			requirePresent(t, l.client, l.keys[l.ids[i+1]])
+		}
+	}
+}
+
 // Leases with homes and keys on both sides of a split are renewed and looked at as
 // before, can be attached to, and take all their keys along when they are revoked.
 func TestSplitKeepsLeases(t *testing.T) {
 	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
-	client := c.Client(t)
-	var ids []clientv3.LeaseID
-	keys := make(map[clientv3.LeaseID][]string)
-	for i := range 8 {
-		id := grantLease(t, client, 60)
-		ids = append(ids, id)
-		keys[id] = attach(t, client, id, fmt.Sprint("before", i))
-	}
+	l := grantEverywhere(t, c.Client(t))
 	splitAt(t, c.Node(1), spread(4, ""))
 	splitAt(t, c.Node(2), spread(2, ""))
-	for i, id := range ids {
-		_, err := client.KeepAliveOnce(t.Context(), id)
-		require.NoError(t, err)
-		require.ElementsMatch(t, keys[id], attached(t, client, id))
-		keys[id] = append(keys[id], attach(t, client, id, fmt.Sprint("after", i))...)
-		require.ElementsMatch(t, keys[id], attached(t, client, id))
-	}
-	for i, id := range ids {
-		_, err := client.Revoke(t.Context(), id)
-		require.NoError(t, err)
-		untilGone(t, client, keys[id])
-		if i+1 < len(ids) {
-			requirePresent(t, client, keys[ids[i+1]])
-		}
-	}
+	l.requireKept(t)
+	l.requireRevoked(t)
 }
 
 // A replica that joins a shard that was split off gets its data, and no INIT that would

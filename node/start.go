@@ -191,7 +191,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: new(processors).busy,
 		Apply: apply.Options{
 			Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes),
-			Backlog: apply.NewBacklog(backlogBytes, apply.BacklogFrom), Knobs: n.cfg.Knobs.Apply,
+			Backlog: apply.NewBacklog(backlogBytes, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
 		},
 		Knobs: n.cfg.Knobs.Replica,
 	})
@@ -296,7 +296,7 @@ func (n *Node) waitForShards(ctx context.Context) error {
 		if err := n.expelled(); err != nil {
 			return err
 		}
-		missing := n.agent.missing()
+		missing := n.missing()
 		if missing == "" {
 			return nil
 		}
@@ -337,10 +337,7 @@ func (n *Node) introduceToMap(context.Context) error {
 				return
 			}
 			n.log.Debug("introducing the node", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-n.ctx.Done():
-			}
+			_ = pause(n.ctx, time.Second)
 		}
 	})
 	return nil

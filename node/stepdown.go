@@ -33,9 +33,7 @@ func (n *Node) StepDown(ctx context.Context) {
 	defer cancel()
 	n.leaving.Store(true)
 	for wait := stepDownNotice; ; wait = stepDownPause {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if pause(ctx, wait) != nil {
 			return
 		}
 		left := n.legacies()
@@ -70,17 +68,6 @@ func (n *Node) legacies() []legacy {
 		}
 	}
 	return all
-}
-
-// heir is a replica of another node that answers and can lead, the preferred node's if it can.
-func (n *Node) heir(d *shard.Descriptor) (heir shard.Replica, ok bool) {
-	for _, r := range d.Replicas {
-		able := r.Node != n.self.NodeID && !r.Learner && n.watch.answers(r.Node) && !n.watch.unfit(r.Node, d.ID)
-		if able && (!ok || r.Node == d.PreferredNode) {
-			heir, ok = r, true
-		}
-	}
-	return heir, ok
 }
 
 // bequeath tries to hand all of them over, and waits until each was or was not.

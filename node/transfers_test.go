@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -39,4 +40,38 @@ func TestLeadersOnTheirWay(t *testing.T) {
 			require.Equal(t, c.want, transfers(m, load, now))
 		})
 	}
+}
+
+// A move is given up when its new node is dead, or the replica there unfit, but not once it
+// changes votes, and not as long as nobody was there to hear of the node.
+func TestHopelessMoves(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	state := threeNodesState(t)
+	begin := func(c *placementpb.Command) *placement.Operator {
+		require.NoError(t, placement.ResultError(state.Apply(c)))
+		ops := state.Map().Operators()
+		return ops[len(ops)-1]
+	}
+	add := &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{
+		Node: &placementpb.Node{Name: "n4", PeerAddr: "n4:1", Incarnation: []byte("n4")},
+	}}}
+	require.NoError(t, placement.ResultError(state.Apply(add)))
+	move := begin(placement.BeginMove(state.Map().Shard(2), 1, 4, "a test"))
+	begin(placement.BeginMove(state.Map().Shard(3), 1, 0, "a test")) // goes nowhere
+	dead := state.Map().Rules().DeadAfter + time.Second
+	load := func(silent, listening time.Duration, unfit string) *placement.Load {
+		return &placement.Load{
+			Since: now.Add(-listening), Nodes: map[shard.NodeID]placement.NodeLoad{4: {Heard: now.Add(-silent)}},
+			Shards: map[shard.ID]placement.ShardLoad{2: {Unfit: map[shard.NodeID]string{4: unfit}}},
+		}
+	}
+	require.Empty(t, hopeless(state.Map(), load(time.Second, dead, ""), now))
+	require.Equal(t, []*placement.Operator{move}, hopeless(state.Map(), load(dead, dead, ""), now))
+	require.Empty(t, hopeless(state.Map(), load(dead, time.Second, ""), now), "nobody has listened for so long")
+	require.Equal(t, []*placement.Operator{move}, hopeless(state.Map(), load(time.Second, dead, "poisoned"), now))
+	started := &placementpb.Command{Body: &placementpb.Command_AdvanceOperator{AdvanceOperator: &placementpb.AdvanceOperator{
+		ShardId: 2, OperatorId: move.ID, Phase: placementpb.Phase_STARTED,
+	}}}
+	require.NoError(t, placement.ResultError(state.Apply(started)))
+	require.Empty(t, hopeless(state.Map(), load(dead, dead, ""), now))
 }

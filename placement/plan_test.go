@@ -139,6 +139,8 @@ func (s *planStory) shard(t *testing.T, word string, attributes []string) {
 		switch name, value, _ := strings.Cut(attribute, "="); name {
 		case "from":
 			d.Span.Start = []byte(value)
+		case "epoch":
+			d.Epoch = uint64(number(t, value))
 		case "initial":
 			d.Parent = 0
 		case "on":
@@ -314,6 +316,7 @@ func (s *planStory) carryOut(t *testing.T, step Step) {
 		right, rightLoad := *d, l
 		right.ID, right.Span.Start = shard.ID(1000+int(step.Shard)), step.Key
 		right.Replicas = slices.Clone(d.Replicas)
+		d.Epoch, right.Epoch = step.Epoch, step.Epoch
 		left := l.Balance.Left
 		if !bytes.Equal(step.Key, l.Balance.Key) {
 			left = l.Middle.Left
@@ -327,6 +330,7 @@ func (s *planStory) carryOut(t *testing.T, step Step) {
 	case Merge:
 		other := s.load.Shards[step.With]
 		l.Bytes, l.Writes, l.PeakWrites, l.SpanSince = l.Bytes+other.Bytes, l.Writes+other.Writes, l.PeakWrites+other.PeakWrites, s.now
+		d.Epoch = step.Epoch
 		s.shards = slices.Delete(s.shards, i+1, i+2)
 	default:
 		t.Fatalf("step of %s", step.Kind)
@@ -351,6 +355,9 @@ func (d *Decision) text(m *Map) string {
 		}
 		if len(s.Key) > 0 {
 			fmt.Fprintf(&out, " at %q", s.Key)
+		}
+		if s.Epoch != 0 {
+			fmt.Fprintf(&out, ", epoch %d", s.Epoch)
 		}
 		fmt.Fprintf(&out, "\n  because %s\n  then %s\n", s.Why, s.Effect)
 	}

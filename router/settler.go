@@ -30,13 +30,14 @@ type settler struct {
 	}
 }
 
-// settling is what those get who share a probe.
-type settling struct {
-	callers int // guarded by settler.mu until the probe begins
-	done    chan struct{}
-	rev     shard.Revision // like err, set before done is closed
-	err     error
+// Settled is told where a watch begins. It is an alias, for those who do not know this package.
+type Settled = interface {
+	// Settled must not wait: others are told after it.
+	Settled(rev shard.Revision, err error)
 }
+
+// settling are those who share a probe. It is guarded by settler.mu until the probe begins.
+type settling struct{ waiting []Settled }
 
 func newSettler(probe func(ctx context.Context, p Place) (shard.Revision, error)) *settler {
 	s := &settler{probe: probe}
@@ -51,29 +52,23 @@ func (s *settler) stop() {
 	s.runs.Wait()
 }
 
-// settle returns what a probe of the shard at p that began after the call told.
-func (s *settler) settle(ctx context.Context, p Place) (shard.Revision, error) {
+// settle has who told, once, what a probe of the shard at p tells that begins after the call.
+func (s *settler) settle(p Place, who Settled) {
 	key := closingKey{p.ID, p.Epoch}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	call, running := s.mu.next[key]
 	if call == nil {
-		call = &settling{done: make(chan struct{})}
+		call = &settling{}
 		s.mu.next[key] = call
 	}
-	call.callers++
-	s.mu.Unlock()
+	call.waiting = append(call.waiting, who)
 	if !running {
 		s.runs.Go(func() { s.run(key, p) })
 	}
-	select {
-	case <-call.done:
-		return call.rev, call.err
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
 }
 
-// run probes the shard until nobody asks. A caller that leaves does not fail the others.
+// run probes the shard until nobody asks.
 func (s *settler) run(key closingKey, p Place) {
 	for {
 		s.mu.Lock()
@@ -86,10 +81,13 @@ func (s *settler) run(key closingKey, p Place) {
 		s.mu.next[key] = nil
 		s.mu.Unlock()
 		began := time.Now()
-		call.rev, call.err = s.probe(s.ctx, p)
-		close(call.done)
-		if call.callers > 1 {
-			s.pause(min(time.Since(began), settlePace))
+		rev, err := s.probe(s.ctx, p)
+		took := time.Since(began)
+		for _, who := range call.waiting {
+			who.Settled(rev, err)
+		}
+		if len(call.waiting) > 1 {
+			s.pause(min(took, settlePace))
 		}
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -43,16 +43,15 @@ func (over) Abandon(error) {}
 
 // StartPut is Put without waiting.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	return inTurn(ctx, r, req.Key, done, func(done func(*pb.PutResponse, error)) Call {
-		a := &attempt[*pb.PutRequest, *pb.PutResponse]{
-			router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
-		}
-		p, ok := r.cfg.Cache.find(req.Key)
-		if !ok {
-			return a.again(nil)
-		}
-		return a.write(p, shardpb.Kind_PUT, encodePut(req), true)
-	})
+	return r.StartEncodedPut(ctx, req, encodePut(req), done)
+}
+
+// StartEncodedPut is StartPut of a request that is at hand in bytes, too, which nobody changes any more.
+func (r *Router) StartEncodedPut(ctx context.Context, req *pb.PutRequest, body []byte, done func(*pb.PutResponse, error)) Call {
+	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
+		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done, key: req.Key,
+	}
+	return a.writeInTurn(shardpb.Kind_PUT, body, true)
 }
 
 // StartRange is Range without waiting.
@@ -77,31 +76,34 @@ func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeReques
 	if !ok || !holds(p.Span, req.Key, req.RangeEnd) {
 		return a.again(nil)
 	}
-	return a.marshal(p, shardpb.Kind_DELETE_RANGE, req, false)
+	body, err := encode(shardpb.Kind_DELETE_RANGE, req)
+	if err != nil {
+		a.fail(err)
+		return over{}
+	}
+	return a.write(p, shardpb.Kind_DELETE_RANGE, body, false)
 }
 
 // StartTxn is Txn without waiting.
 func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Call {
-	foot := txn.FootprintTxn(req)
-	if len(foot.Writes) == 0 || txn.HighestReadRevision(req) > 0 {
-		return later(ctx, r, nil, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
-	}
-	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
+	body, err := encode(shardpb.Kind_TXN, req)
 	if err != nil {
 		done(nil, err)
 		return over{}
 	}
-	return inTurn(ctx, r, first(foot), done, func(done func(*pb.TxnResponse, error)) Call {
-		a := &attempt[*pb.TxnRequest, *pb.TxnResponse]{router: r, ctx: ctx, asked: req, response: txnResponse, done: done}
-		a.whole = func(r *Router, ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-			return r.txn(ctx, req, foot, cmd)
-		}
-		p, ok := r.cfg.Cache.find(first(foot))
-		if !ok || !foot.Within(p.Span) {
-			return a.again(nil)
-		}
-		return a.write(p, shardpb.Kind_TXN, cmd.Command.Body, cmd.Grows)
-	})
+	return r.StartEncodedTxn(ctx, req, body, done)
+}
+
+// StartEncodedTxn is StartTxn of a request that is at hand in bytes, too, which nobody changes any more.
+func (r *Router) StartEncodedTxn(ctx context.Context, req *pb.TxnRequest, body []byte, done func(*pb.TxnResponse, error)) Call {
+	foot := txn.FootprintTxn(req)
+	if len(foot.Writes) == 0 || txn.HighestReadRevision(req) > 0 {
+		return later(ctx, r, nil, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
+	}
+	a := &attempt[*pb.TxnRequest, *pb.TxnResponse]{
+		router: r, ctx: ctx, asked: req, whole: (*Router).txn, response: txnResponse, done: done, key: first(foot), foot: foot,
+	}
+	return a.writeInTurn(shardpb.Kind_TXN, body, txn.Grows(req))
 }
 
 // attempt is the first attempt of a request, with all that it needs in one piece: what is
@@ -113,6 +115,9 @@ type attempt[Q, R any] struct {
 	whole    func(*Router, context.Context, Q) (R, error) // carries out what is asked in its turn, all attempts
 	response func(*Reply) R
 	done     func(R, error)
+	key      []byte        // of a write: one that tells its shard
+	foot     txn.Footprint // of a transaction: what has to be in that shard
+	turn     admission.Turn
 
 	place   Place
 	node    shard.NodeID
@@ -120,19 +125,22 @@ type attempt[Q, R any] struct {
 	command shardpb.Command // request's, of a write
 }
 
-// marshal is write with what has to be encoded first.
-func (a *attempt[Q, R]) marshal(p Place, kind shardpb.Kind, req proto.Message, grows bool) Call {
-	body, err := encode(kind, req)
-	if err != nil {
-		a.fail(err)
-		return over{}
-	}
-	return a.write(p, kind, body, grows)
+// write sends a command to the shard at p.
+func (a *attempt[Q, R]) write(p Place, kind shardpb.Kind, body []byte, grows bool) Call {
+	a.prepare(kind, body, grows)
+	return a.writeTo(p)
 }
 
-func (a *attempt[Q, R]) write(p Place, kind shardpb.Kind, body []byte, grows bool) Call {
-	a.command.Kind, a.command.Epoch, a.command.Body = kind, p.Epoch, body
+func (a *attempt[Q, R]) prepare(kind shardpb.Kind, body []byte, grows bool) {
+	a.command.Kind, a.command.Body = kind, body
 	a.request = Request{Op: routerpb.Op_OP_WRITE, Command: &a.command, Grows: grows}
+}
+
+func (a *attempt[Q, R]) writeTo(p Place) Call {
+	if !a.foot.Within(p.Span) {
+		return a.again(nil)
+	}
+	a.command.Epoch = p.Epoch
 	return a.start(p, a.router.writer(p, 0))
 }
 
@@ -151,7 +159,7 @@ func (a *attempt[Q, R]) End(reply *Reply, err error) {
 	reply, err = a.router.settle(a.place, a.node, &a.request, reply, err)
 	switch {
 	case err == nil:
-		a.done(a.response(reply), nil)
+		a.conclude(a.response(reply), nil)
 	case a.ctx.Err() == nil && a.router.mayRepeat(err):
 		a.again(err)
 	default:
@@ -161,13 +169,18 @@ func (a *attempt[Q, R]) End(reply *Reply, err error) {
 
 func (a *attempt[Q, R]) fail(err error) {
 	var none R
-	a.done(none, err)
+	a.conclude(none, err)
+}
+
+func (a *attempt[Q, R]) conclude(resp R, err error) {
+	a.turn.Leave(err)
+	a.done(resp, err)
 }
 
 // again carries the request out as if it had been waited for. why is how the first attempt
 // failed, nil if there was none.
 func (a *attempt[Q, R]) again(why error) Call {
-	return later(a.ctx, a.router, why, func() (R, error) { return a.whole(a.router, a.ctx, a.asked) }, a.done)
+	return later(a.ctx, a.router, why, func() (R, error) { return a.whole(a.router, a.ctx, a.asked) }, a.conclude)
 }
 
 // refusedMax bounds the requests that wait until a node is asked again that had too much to

@@ -1,38 +1,47 @@
 package router
 
 import (
-	"context"
 	"sync"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// inTurn begins a write when the shard that owns key may be sent it (T8).
-func inTurn[R any](ctx context.Context, r *Router, key []byte, done func(R, error), begin func(done func(R, error)) Call) Call {
-	p, ok := r.cfg.Cache.find(key)
-	if r.cfg.Lanes == nil || !ok {
-		return begin(done)
+// writeInTurn sends a command to the shard that owns key when it may be sent it (T8).
+func (a *attempt[Q, R]) writeInTurn(kind shardpb.Kind, body []byte, grows bool) Call {
+	a.prepare(kind, body, grows)
+	p, ok := a.router.cfg.Cache.find(a.key)
+	if !ok {
+		return a.again(nil) // a node that knows no shards has sent them nothing
 	}
-	during := func(turn admission.Turn) Call {
-		return begin(func(resp R, err error) {
-			turn.Leave(err)
-			done(resp, err)
-		})
+	lanes := a.router.cfg.Lanes
+	if lanes == nil {
+		return a.writeTo(p)
 	}
-	if turn, free := r.cfg.Lanes.Try(p.ID); free {
-		return during(turn)
+	var free bool
+	if a.turn, free = lanes.Try(p.ID); free {
+		return a.writeTo(p)
 	}
-	a := &awaited{}
-	deadline, _ := ctx.Deadline()
-	a.waits(r.cfg.Lanes.Begin(p.ID, deadline, func(turn admission.Turn, err error) {
+	w := &awaited{}
+	deadline, _ := a.ctx.Deadline()
+	w.waits(lanes.Begin(p.ID, deadline, func(turn admission.Turn, err error) {
 		if err != nil {
-			var none R
-			done(none, err)
+			a.fail(err)
 			return
 		}
-		a.begins(during(turn))
+		a.turn = turn
+		w.begins(a.afterTurn())
 	}))
-	return a
+	return w
+}
+
+// afterTurn sends the command to whoever owns key by now.
+func (a *attempt[Q, R]) afterTurn() Call {
+	p, ok := a.router.cfg.Cache.find(a.key)
+	if !ok {
+		return a.again(nil)
+	}
+	return a.writeTo(p)
 }
 
 // awaited is the Call of a write that waits for its turn, and then of the write.

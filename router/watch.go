@@ -129,15 +129,40 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 	return settled, err
 }
 
-// settledHere does what Settle does when one replica, on this node, tells it: what one shard
-// has written is always closed. As with rangeHere, otherwise the caller starts over.
-func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
+// SettleHere has who told, once, what Settle returns, if one replica, on this node, tells it: what one shard has written is
+// always closed. Many who ask together cost little, and no goroutine each. It returns false, and then tells nothing, if no
+// replica here can. As with rangeHere, after an error whoever asks starts over, with Settle. It may tell before it returns.
+func (r *Router) SettleHere(span shard.Span, who Settled) bool {
 	p, ok := r.here(span)
-	if !ok {
+	if ok {
+		r.settler.settle(p, who)
+	}
+	return ok
+}
+
+// settledHere is SettleHere for who waits.
+func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
+	found := make(found, 1)
+	if !r.SettleHere(span, found) {
 		return 0, false
 	}
-	rev, err := r.settler.settle(ctx, p)
-	return rev, err == nil
+	select {
+	case rev, ok := <-found:
+		return rev, ok
+	case <-ctx.Done():
+		return 0, false
+	}
+}
+
+// found has what was found, or is closed.
+type found chan shard.Revision
+
+// Settled implements Settled.
+func (f found) Settled(rev shard.Revision, err error) {
+	if err == nil {
+		f <- rev
+	}
+	close(f)
 }
 
 // probeHere returns the largest revision of the shard at p after a read barrier, as the

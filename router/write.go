@@ -125,22 +125,22 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if txn.IsReadOnly(req) {
 		return r.readTxn(ctx, req, foot)
 	}
-	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
-	if err != nil {
-		return nil, err
-	}
 	turn, err := r.turn(ctx, first(foot))
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.txn(ctx, req, foot, cmd)
+	resp, err := r.txn(ctx, req)
 	turn.Leave(err)
 	return resp, err
 }
 
 // txn is Txn of one that writes, when it is its turn.
-func (r *Router) txn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, cmd Request) (*pb.TxnResponse, error) {
-	reply, err := r.writeTxn(ctx, req, foot, cmd)
+func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
+	if err != nil {
+		return nil, err
+	}
+	reply, err := r.writeTxn(ctx, req, txn.FootprintTxn(req), cmd)
 	if err != nil {
 		return nil, err
 	}

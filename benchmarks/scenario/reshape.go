@@ -15,8 +15,8 @@ import (
 // after the other, while keys all over the keyspace are being put.
 func Reshape(ctx context.Context, c Config) (Outcome, error) {
 	out := Outcome{Name: "reshape"}
-	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm < calmMin {
-		return out, errors.New("reshape needs a rate of at least 1, a calm of 1s, and 4 nodes: a replica moves to one that has none")
+	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm <= settling {
+		return out, errors.New("reshape needs a rate of at least 1, a calm of more than 1s, and 4 nodes: a replica moves to one that has none")
 	}
 	err := c.play(ctx, func(ctx context.Context, s *stage) error {
 		if err := s.admin.set(ctx, "rebalance", "off"); err != nil {
@@ -104,11 +104,13 @@ func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 		line.Marks = append(line.Marks, Mark{c.from, c.name})
 		end := c.to + settling
 		during := t.Between(c.from, end)
-		var pause, gap time.Duration
+		// For as long before it, unless something else shows there.
+		calmFrom := c.from - min(end-c.from, calm-settling)
+		var pause, gap, calmGap time.Duration
 		for _, sh := range c.shards {
 			of := t.Where(func(s load.Sample) bool { return owns(sh, load.Key(s.Key)) })
 			pause = max(pause, of.Between(c.from, end).Longest())
-			gap = max(gap, of.Gap(c.from, end))
+			gap, calmGap = max(gap, of.Gap(c.from, end)), max(calmGap, of.Gap(calmFrom, c.from))
 		}
 		others := during.Where(func(s load.Sample) bool {
 			return !slices.ContainsFunc(c.shards, func(sh *adminpb.Shard) bool { return owns(sh, load.Key(s.Key)) })
@@ -117,6 +119,7 @@ func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 			Figure{Name: c.name + ": failed requests", Value: float64(during.Failed()), Bound: atMost(0, 0)},
 			Figure{Name: c.name + ": longest request of a touched shard", Value: millis(pause), Unit: "ms", Bound: c.pause},
 			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms", Bound: c.pause},
+			Figure{Name: c.name + ": the same before it", Value: millis(calmGap), Unit: "ms"},
 			Figure{Name: c.name + ": longest request of the other shards", Value: millis(others.Longest()), Unit: "ms"},
 			Figure{Name: c.name + ": took", Value: (c.to - c.from).Seconds(), Unit: "s"},
 		)

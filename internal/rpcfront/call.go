@@ -116,15 +116,11 @@ func (k *call) respond(resp any, err error) {
 
 // decode unmarshals the request. Errors are grpc-go's, here and in encode.
 func (k *call) decode(req any) error {
-	err := k.Decode(*k.request, req)
-	k.conn.server.requests.put(k.request)
+	s := k.conn.server
+	err := s.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(*k.request)}, req)
+	s.requests.put(k.request)
 	k.request = nil
-	return err
-}
-
-// Decode implements Call.
-func (k *call) Decode(request []byte, req any) error {
-	if err := k.conn.server.cfg.Codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(request)}, req); err != nil {
+	if err != nil {
 		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
 	}
 	return nil

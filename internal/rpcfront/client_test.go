@@ -35,6 +35,7 @@ type client struct {
 
 	streams map[uint32][]string // what came on each, in words
 	data    map[uint32]int      // bytes
+	frames  map[uint32]int      // of data
 	ended   map[uint32]bool
 	said    map[uint32]bool // by the client: that it sends no more
 	window  int             // the connection's, as given by the server beyond its start
@@ -52,7 +53,7 @@ func connect(t testing.TB, addr string, settings ...http2.Setting) *client {
 	t.Cleanup(func() { nc.Close() })
 	c := &client{
 		t: t, nc: nc, framer: http2.NewFramer(nc, nc),
-		streams: make(map[uint32][]string), data: make(map[uint32]int), ended: make(map[uint32]bool), said: make(map[uint32]bool),
+		streams: make(map[uint32][]string), data: make(map[uint32]int), frames: make(map[uint32]int), ended: make(map[uint32]bool), said: make(map[uint32]bool),
 		windows: make(map[uint32]int),
 	}
 	c.id--
@@ -173,7 +174,9 @@ func (c *client) read() error {
 	case *http2.DataFrame:
 		require.Contains(c.t, c.streams[id], "headers end=false")
 		require.False(c.t, c.ended[id])
+		require.LessOrEqual(c.t, len(f.Data()), frameBytesMax)
 		c.data[id] += len(f.Data())
+		c.frames[id]++
 		c.ended[id] = f.StreamEnded()
 	case *http2.RSTStreamFrame:
 		c.ended[id] = true

@@ -47,9 +47,10 @@ type conn struct {
 	mu        sync.Mutex
 	changed   sync.Cond // what the reader waits for
 	out       out
-	calls     map[uint32]*call    // under way
-	ready     []ready             // answers of some of them
-	deadlines deadlines           // of calls
+	calls     map[uint32]*call // under way
+	ready     []ready          // answers of some of them
+	deadlines deadlines        // of calls
+	pongs     pongs
 	relayed   map[uint32]struct{} // streams that are grpc-go's
 	lastID    uint32              // of the client's streams
 	resets    int                 // handlers at work for nobody
@@ -72,7 +73,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.changed.L = &c.mu
 	c.out.init(c)
 	c.relay.init(c)
-	c.deadlines.conn = c
+	c.deadlines.conn, c.pongs.conn = c, c
 	return c
 }
 
@@ -100,7 +101,14 @@ func (c *conn) read() {
 
 // next takes a frame. An error ends the connection.
 func (c *conn) next(first bool) error {
-	err := c.frame(first)
+	if err := c.frame(first); err != nil {
+		return c.failed(err)
+	}
+	return nil
+}
+
+// failed ends the stream that an error is about, or else returns why the connection ends.
+func (c *conn) failed(err error) error {
 	var stream http2.StreamError
 	var connection http2.ConnectionError
 	switch {
@@ -238,11 +246,16 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 func (c *conn) control(write func(*http2.Framer) error) {
 	c.mu.Lock()
 	c.out.control(write)
+	c.awaitRoom()
+	c.mu.Unlock()
+	c.kick()
+}
+
+// awaitRoom waits, in the reader, until what it made us say fits. c.mu is held.
+func (c *conn) awaitRoom() {
 	for len(*c.out.buf) > outBytesMax && !c.closed {
 		c.changed.Wait()
 	}
-	c.mu.Unlock()
-	c.kick()
 }
 
 // streams counts those that are open, for the reader. c.mu is held.
@@ -275,6 +288,7 @@ func (c *conn) close() {
 	calls := c.calls
 	c.calls = nil
 	c.deadlines.stop()
+	c.pongs.stop()
 	c.changed.Broadcast()
 	for _, k := range calls {
 		if k.stream != nil {

@@ -131,6 +131,39 @@ func TestWhoPingsTooOftenIsSentAway(t *testing.T) {
 	require.Equal(t, "ENHANCE_YOUR_CALM too_many_pings", c.untilEnd())
 }
 
+// TestPongsWaitForCompany is F10: answers to pings wait for each other, but not when much is sent.
+func TestPongsWaitForCompany(t *testing.T) {
+	cfg := config()
+	cfg.PongDelay = time.Hour
+	c := connect(t, serve(t, cfg, &service{}).addr)
+	ping := func() { require.NoError(t, c.framer.WritePing(false, [8]byte{1})) }
+	get := func(bytes int64) {
+		id := c.get(bytes)
+		c.until(func() bool { return c.ended[id] })
+	}
+	ping()
+	get(10)
+	require.Zero(t, c.pongs)
+	get(pongBytes)
+	c.until(func() bool { return c.pongs == 1 })
+	for range pongsMax {
+		require.Equal(t, 1, c.pongs)
+		get(10)
+		ping()
+	}
+	c.until(func() bool { return c.pongs == 1+pongsMax })
+}
+
+// Without company a ping is answered by itself, and the next one too.
+func TestAPongComesByItself(t *testing.T) {
+	cfg := config()
+	cfg.PongDelay = time.Millisecond
+	c := connect(t, serve(t, cfg, &service{}).addr)
+	for range 3 {
+		c.settle()
+	}
+}
+
 // TestHandlersOfWhatWasResetAreBounded is F6: a client cannot have ever more handlers by resetting its calls, or its streams.
 func TestHandlersOfWhatWasResetAreBounded(t *testing.T) {
 	for _, ask := range []func(*client) uint32{with(), stays(watch(1))} {

@@ -14,11 +14,15 @@ import (
 // when what it makes us say does not fit.
 const outBytesMax = 1 << 20
 
+// noFrame says that there is no frame of data.
+const noFrame = -1
+
 // out is what goes to the client. It is guarded by conn.mu.
 type out struct {
 	conn    *conn
 	buf     *[]byte // frames, from Server.answers while there are any
 	framer  *http2.Framer
+	last    int  // where in buf the last frame of data from here begins; noFrame: there is none
 	writing bool // somebody writes to the socket, and will write all there is
 	sent    bool // headers or data, since the last ping
 
@@ -29,7 +33,7 @@ type out struct {
 }
 
 func (o *out) init(c *conn) {
-	o.conn, o.buf = c, new([]byte)
+	o.conn, o.buf, o.last = c, new([]byte), noFrame
 	o.framer = http2.NewFramer(o, nil)
 	o.headerListMax, o.window, o.streamWindow = math.MaxInt, windowStart, windowStart
 }
@@ -90,7 +94,9 @@ func (o *out) fits(k *call, n int) bool {
 
 // message adds what stands before the n bytes of a message that fits.
 func (o *out) message(k *call, n int) {
-	o.frame(k, prefixBytes+n)
+	if !o.extend(k, prefixBytes+n) {
+		o.frame(k, prefixBytes+n)
+	}
 	*o.buf = appendPrefix(*o.buf, n)
 }
 
@@ -186,7 +192,30 @@ func (o *out) data(k *call) {
 
 // frame adds the header of a frame with n bytes of data, which the windows allow.
 func (o *out) frame(k *call, n int) {
+	o.last = len(*o.buf)
 	*o.buf = appendHeader(*o.buf, http2.FrameData, 0, k.id, n)
+	o.take(k, n)
+}
+
+// extend makes room for n more bytes of data, which the windows allow, in the last frame if that is the call's and nothing
+// follows it. Messages of a stream that leave together cost the client one frame: what it does for each is a good part of what a small
+// message costs it.
+func (o *out) extend(k *call, n int) bool {
+	if o.last == noFrame {
+		return false
+	}
+	frame := (*o.buf)[o.last:]
+	size := payloadBytes(frame)
+	if streamID(frame) != k.id || frameHeaderBytes+size != len(frame) || size+n > frameBytesMax {
+		return false
+	}
+	appendHeader(frame[:0], http2.FrameData, 0, k.id, size+n)
+	o.take(k, n)
+	return true
+}
+
+// take takes n bytes of data from the windows.
+func (o *out) take(k *call, n int) {
 	o.window -= int64(n)
 	k.window -= int64(n)
 	o.sent = true
@@ -345,8 +374,9 @@ func (c *conn) write() {
 		}
 		c.mu.Lock()
 	}
+	c.pongs.written(len(*o.buf))
 	buf := o.buf
-	o.buf = s.answers.get()
+	o.buf, o.last = s.answers.get(), noFrame
 	c.mu.Unlock()
 	_, err := c.nc.Write(*buf)
 	s.answers.put(buf)

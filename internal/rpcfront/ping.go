@@ -11,7 +11,70 @@ const (
 	strikesMax = 2
 	// idlePingMinTime is how often a client without streams may ping.
 	idlePingMinTime = 2 * time.Hour
+
+	// pongBytes is how much may be sent while answers wait. Then what they measure says something, and the client's
+	// windows grow by it.
+	pongBytes = 8 << 10
+	// pongsMax is how many answers may wait (F6).
+	pongsMax = 4
 )
+
+// pongs are answers to pings that wait. They are guarded by conn.mu.
+type pongs struct {
+	conn  *conn
+	data  [][8]byte   // of each ping
+	bytes int         // written since the first of them came
+	timer *time.Timer // runs while there are some, or has just fired; nil: there never were
+}
+
+// add has a ping answered within Config.PongDelay.
+func (p *pongs) add(data [8]byte) {
+	p.data = append(p.data, data)
+	delay := p.conn.server.cfg.PongDelay
+	switch {
+	case delay == 0 || len(p.data) >= pongsMax:
+		p.send()
+		return
+	case len(p.data) > 1 || p.conn.closed:
+		return
+	case p.timer == nil:
+		p.timer = time.AfterFunc(delay, p.late)
+	default:
+		p.timer.Reset(delay)
+	}
+	p.bytes = 0
+}
+
+// written notes that n bytes are about to be written, with which the answers may have to go.
+func (p *pongs) written(n int) {
+	if p.bytes += n; p.bytes >= pongBytes {
+		p.send()
+	}
+}
+
+// send adds the answers to what is written.
+func (p *pongs) send() {
+	for _, data := range p.data {
+		p.conn.out.control(func(fr *http2.Framer) error { return fr.WritePing(true, data) })
+	}
+	p.data = p.data[:0]
+}
+
+// late is what the timer calls.
+func (p *pongs) late() {
+	c := p.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.send()
+	c.kickHeld()
+}
+
+// stop ends the timer.
+func (p *pongs) stop() {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
 
 // pings enforces grpc-go's policy of how often clients may ping. grpc-go itself does not see all streams.
 type pings struct {
@@ -19,10 +82,11 @@ type pings struct {
 	strikes int
 }
 
-// takePing answers a ping.
+// takePing has a ping answered.
 func (c *conn) takePing(f *http2.PingFrame) error {
-	c.control(func(fr *http2.Framer) error { return fr.WritePing(true, f.Data) })
 	c.mu.Lock()
+	c.pongs.add(f.Data)
+	c.awaitRoom()
 	// A client measures the round trip when it gets something: that is no keepalive.
 	sent := c.out.sent
 	c.out.sent = false
@@ -31,6 +95,7 @@ func (c *conn) takePing(f *http2.PingFrame) error {
 		least = idlePingMinTime
 	}
 	c.mu.Unlock()
+	c.kick()
 	p, now := &c.pings, time.Now()
 	early := now.Before(p.last.Add(least))
 	p.last = now

@@ -30,6 +30,10 @@ type Config struct {
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
 	// often, or more than every two hours without any, is disconnected.
 	PingMinTime time.Duration
+	// PongDelay is how long the answer to a ping waits for others, or for much that is sent; with 0 it does not. Clients of
+	// gRPC measure all the time how much is on its way to them, by a ping with each message that comes when the last one
+	// was answered. Answered at once, a stream of small messages costs both sides three writes for each instead of one.
+	PongDelay time.Duration
 }
 
 // Server serves the connections of a listener.
@@ -72,8 +76,6 @@ type Call interface {
 	context.Context
 	// Header is what the client's metadata says under a name in lower case.
 	Header(name string) []string
-	// Decode unmarshals the request. What it returns is the answer.
-	Decode(request []byte, req any) error
 	// Answer ends the call, with an error or without. It does not wait.
 	Answer(resp any, err error)
 }

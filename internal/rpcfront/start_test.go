@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // started are calls of Range that were, for the test to answer.
@@ -40,9 +41,8 @@ func starting(cfg Config) (Config, *started) {
 	s := &started{calls: make(chan *startedCall, 10_000)}
 	cfg.Starters = map[string]Starter{rangePath: func(call Call, request []byte) (Started, bool) {
 		c := &startedCall{Call: call, req: &pb.RangeRequest{}, ended: make(chan error, 1)}
-		if err := call.Decode(request, c.req); err != nil {
-			call.Answer(nil, err)
-			return nil, true
+		if err := proto.Unmarshal(request, c.req); err != nil {
+			return nil, false
 		}
 		switch string(c.req.Key) {
 		case "left":

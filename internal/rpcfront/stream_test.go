@@ -169,11 +169,47 @@ func TestMessagesMayLeaveTogether(t *testing.T) {
 		return nil
 	}}
 	c := connect(t, serve(t, config(), svc).addr)
+	c.until(func() bool { return c.acks == 1 })
+	c.settle()
 	id := c.open(headers(watchPath), false)
 	c.until(func() bool { return c.data[id] == 300 })
+	require.Equal(t, 1, c.frames[id])
 	id = c.open(headers(watchPath, "content-type: application/grpc+proto"), false)
 	c.until(func() bool { return c.ended[id] })
 	require.Contains(t, c.streams[id], "grpc-message: not served here")
+}
+
+// TestMessagesThatShareFrames is F8 for streams of one connection whose messages leave together, in frames of any client's size.
+func TestMessagesThatShareFrames(t *testing.T) {
+	sizes := []int{20, 30, frameBytesMax, 40, frameBytesMax - 50, 50, 20_000, 60, 70}
+	var streams []*Stream
+	began, finish := make(chan *Stream), make(chan struct{})
+	s := serve(t, config(), &service{watch: func(stream pb.Watch_WatchServer) error {
+		began <- StreamOf(stream.Context())
+		<-finish
+		return nil
+	}})
+	c := connect(t, s.addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	require.NoError(t, c.framer.WriteWindowUpdate(0, 1<<20))
+	c.settle()
+	var ids []uint32
+	for range 2 {
+		ids = append(ids, c.open(headers(watchPath), false))
+		streams = append(streams, <-began)
+	}
+	total := 0
+	for _, bytes := range sizes {
+		for _, of := range []*Stream{streams[0], streams[0], streams[1]} {
+			require.NoError(t, of.SendLater(answerOf(bytes)))
+		}
+		total += bytes
+	}
+	streams[1].Flush()
+	close(finish)
+	c.until(func() bool { return c.ended[ids[0]] && c.ended[ids[1]] })
+	for i, id := range ids {
+		require.Equal(t, (2-i)*total, c.data[id])
+	}
 }
 
 // TestWhatAStreamReceivesIsGivenBack is F4 and F6: the client may send so much beyond what was received, and no more.

@@ -27,7 +27,7 @@ type ack struct {
 // news appends to dst what is to be sent of some messages.
 func (a acks) news(dst, messages []raftpb.Message, now time.Time) []raftpb.Message {
 	for i := range messages {
-		if m := &messages[i]; m.Type != raftpb.ReplicateResp || a.isNews(m, now) {
+		if m := &messages[i]; a.isNews(m, now) {
 			dst = append(dst, *m)
 		}
 	}
@@ -35,6 +35,19 @@ func (a acks) news(dst, messages []raftpb.Message, now time.Time) []raftpb.Messa
 }
 
 func (a acks) isNews(m *raftpb.Message, now time.Time) bool {
+	switch m.Type {
+	case raftpb.ReplicateResp:
+		return a.acknowledges(m, now)
+	case raftpb.RateLimit:
+		// A follower reports with each election timeout how much it keeps in memory, if that is too much, and
+		// otherwise nothing. A leader takes the same from silence, within some more timeouts.
+		return m.Hint > 0
+	default:
+		return true
+	}
+}
+
+func (a acks) acknowledges(m *raftpb.Message, now time.Time) bool {
 	who := replicas{m.ShardID, m.From, m.To}
 	if m.Reject { // entries were lost, so acknowledgements may have been
 		delete(a, who)

@@ -87,7 +87,7 @@ func TestAcknowledgementIsRepeatedOnANewConnection(t *testing.T) {
 			return n
 		}
 		m := raftpb.Message{Type: raftpb.ReplicateResp, ShardID: 1, From: 2, To: 3, Term: 4, LogIndex: 5}
-		other := raftpb.Message{Type: raftpb.Heartbeat, ShardID: 1}
+		other := raftpb.Message{Type: raftpb.Replicate, ShardID: 1}
 		require.Equal(t, 1, received(m))
 		require.Equal(t, 1, received(m, other))
 		require.Zero(t, received(m))
@@ -99,4 +99,12 @@ func TestAcknowledgementIsRepeatedOnANewConnection(t *testing.T) {
 		c.Close()
 		require.NoError(t, errors.Join(a.Close(), b.Close()))
 	})
+}
+
+// X5: a follower says how much it keeps only if that is too much.
+func TestReportsOfMemory(t *testing.T) {
+	fine := raftpb.Message{Type: raftpb.RateLimit, ShardID: 1, From: 2, To: 3, Term: 4}
+	full := fine
+	full.Hint = 1 << 30
+	require.Equal(t, []raftpb.Message{full}, make(acks).news(nil, []raftpb.Message{fine, full, fine}, time.Now()))
 }

@@ -16,5 +16,7 @@
 //	    connection on which it does not is given up and dialled anew.
 //	X5  Of Raft's messages none is kept back but an acknowledgement that repeats the last one
 //	    to the same replica, in the same term and on the same connection, within a tenth of
-//	    a second.
+//	    a second, and a follower's report that it keeps not too much in memory.
+//	X6  No message waits for others but a heartbeat, or an answer to one, that no read waits
+//	    for; and that no longer than a few milliseconds, and not behind others.
 package raftnet

@@ -104,7 +104,7 @@ func newStation(t *testing.T, h *hub, addr string, takeChunk bool) *station {
 }
 
 func batch(from string) raftpb.MessageBatch {
-	return raftpb.MessageBatch{SourceAddress: from, Requests: []raftpb.Message{{Type: raftpb.Heartbeat, ShardID: 7}}}
+	return raftpb.MessageBatch{SourceAddress: from, Requests: []raftpb.Message{{Type: raftpb.Replicate, ShardID: 7}}}
 }
 
 // elapse lets the bubble's time go on; nobody waits for it.
@@ -285,4 +285,56 @@ func TestGarbageEndsTheConnection(t *testing.T) {
 			})
 		})
 	}
+}
+
+// X6: what nobody waits for is sent together, soon, and with the first message that somebody waits for.
+func TestHeartbeatsWaitForCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		a, b := newStation(t, h, "a", true), newStation(t, h, "b", true)
+		c, err := a.GetConnection(t.Context(), "b")
+		require.NoError(t, err)
+		send := func(messages ...raftpb.Message) {
+			require.NoError(t, c.SendMessageBatch(raftpb.MessageBatch{SourceAddress: "a", Requests: messages}))
+			synctest.Wait()
+		}
+		received := func() (shards []uint64) {
+			select {
+			case got := <-b.batches:
+				require.Equal(t, "a", got.SourceAddress)
+				for _, m := range got.Requests {
+					shards = append(shards, m.ShardID)
+				}
+			default:
+			}
+			return shards
+		}
+		beat := func(shard uint64) raftpb.Message { return raftpb.Message{Type: raftpb.Heartbeat, ShardID: shard} }
+		answer := func(shard uint64) raftpb.Message { return raftpb.Message{Type: raftpb.HeartbeatResp, ShardID: shard} }
+
+		send(beat(1), answer(2))
+		elapse(company - 1)
+		send(beat(3))
+		require.Empty(t, received())
+		elapse(1)
+		synctest.Wait()
+		require.Equal(t, []uint64{1, 2, 3}, received(), "counted from the first of them")
+
+		for _, urgent := range []raftpb.Message{
+			{Type: raftpb.Replicate, ShardID: 9}, {Type: raftpb.Heartbeat, ShardID: 9, Hint: 1}, {Type: raftpb.HeartbeatResp, ShardID: 9, Hint: 1},
+		} {
+			send(beat(4))
+			send(urgent)
+			require.Equal(t, []uint64{4, 9}, received())
+			elapse(company)
+			synctest.Wait()
+			require.Empty(t, received(), "not twice")
+		}
+		send(beat(5))
+		c.Close() // which loses what waits, as a network may
+		elapse(company)
+		synctest.Wait()
+		require.Empty(t, received())
+		require.NoError(t, errors.Join(a.Close(), b.Close()))
+	})
 }

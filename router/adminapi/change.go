@@ -2,13 +2,9 @@ package adminapi
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
@@ -48,17 +44,10 @@ func (s *Server) Split(ctx context.Context, req *adminpb.SplitRequest) (*adminpb
 // cut begins a split. What somebody wants to begin at the key the balancer does not merge
 // away, for the reason given as pin.
 func (s *Server) cut(ctx context.Context, v *View, d *shard.Descriptor, key []byte, why, pin string, dryRun bool) (*placementpb.Result, error) {
-	c := placement.BeginSplit(d, key, why)
-	if err := v.allows(c, d); err != nil {
-		return nil, err
-	}
-	if err := s.changes.ReadyToSplit(ctx, d); err != nil {
-		return nil, refuse(codes.FailedPrecondition, "%v", err)
-	}
-	if err := s.pin(ctx, key, pin, dryRun); err != nil {
-		return nil, err
-	}
-	return s.change(ctx, v, c, dryRun)
+	return s.reshape(ctx, v, reshaping{
+		command: placement.BeginSplit(d, key, why), of: []*shard.Descriptor{d}, boundary: key, pin: pin,
+		ready: func() error { return s.changes.ReadyToSplit(ctx, d) },
+	}, dryRun)
 }
 
 // Merge implements adminpb.AdminServer.
@@ -84,26 +73,36 @@ func (s *Server) Merge(ctx context.Context, req *adminpb.MergeRequest) (*adminpb
 
 // join begins a merge. The boundary need not stay any more.
 func (s *Server) join(ctx context.Context, v *View, d, right *shard.Descriptor, why string, dryRun bool) (*placementpb.Result, error) {
-	c := placement.BeginMerge(d, right, why)
-	if err := v.allows(c, d, right); err != nil {
-		return nil, err
-	}
-	if err := s.changes.ReadyToMerge(ctx, d, right); err != nil {
-		return nil, refuse(codes.FailedPrecondition, "%v", err)
-	}
-	if err := s.pin(ctx, right.Span.Start, "", dryRun); err != nil {
-		return nil, err
-	}
-	return s.change(ctx, v, c, dryRun)
+	return s.reshape(ctx, v, reshaping{
+		command: placement.BeginMerge(d, right, why), of: []*shard.Descriptor{d, right}, boundary: right.Span.Start,
+		ready: func() error { return s.changes.ReadyToMerge(ctx, d, right) },
+	}, dryRun)
 }
 
-// pin says why a shard is to begin at the key, or with no reason that none need.
-func (s *Server) pin(ctx context.Context, key []byte, reason string, dryRun bool) error {
-	if dryRun {
-		return nil
+// reshaping is a split or a merge that is to begin.
+type reshaping struct {
+	command  *placementpb.Command
+	of       []*shard.Descriptor // the shards whose keys it changes
+	ready    func() error        // asks their nodes
+	boundary []byte              // that comes or goes
+	pin      string              // why it is to stay; empty: it need not
+}
+
+// reshape begins it. What is to be of the boundary is said before: the balancer must not find
+// one without its pin.
+func (s *Server) reshape(ctx context.Context, v *View, r reshaping, dryRun bool) (*placementpb.Result, error) {
+	if err := v.allows(r.command, r.of...); err != nil {
+		return nil, err
 	}
-	_, err := s.changes.Propose(ctx, placement.Set(placement.PinSetting(key), reason))
-	return refusal(err)
+	if err := r.ready(); err != nil {
+		return nil, refuse(codes.FailedPrecondition, "%v", err)
+	}
+	if !dryRun {
+		if _, err := s.changes.Propose(ctx, placement.Set(placement.PinSetting(r.boundary), r.pin)); err != nil {
+			return nil, refusal(err)
+		}
+	}
+	return s.change(ctx, v, r.command, dryRun)
 }
 
 // Move implements adminpb.AdminServer.
@@ -213,41 +212,6 @@ func (s *Server) change(ctx context.Context, v *View, c *placementpb.Command, dr
 	}
 	result, err := s.changes.Propose(ctx, c)
 	return result, refusal(err)
-}
-
-// refusal is an error as clients see it. Unavailable is one of unknown outcome.
-func refusal(err error) error {
-	var refused *placement.RefusedError
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &refused):
-		return refuse(codes.Unavailable, "%v", err)
-	}
-	code := codes.FailedPrecondition
-	switch refused.Code {
-	case placementpb.Code_INVALID_ARGUMENT:
-		code = codes.InvalidArgument
-	case placementpb.Code_NOT_FOUND:
-		code = codes.NotFound
-	case placementpb.Code_CONFLICT:
-		code = codes.Aborted
-	}
-	return refuse(code, "%s", refused.Message)
-}
-
-// isUnknown reports whether a change may have been made or not.
-func isUnknown(err error) bool { return status.Code(err) == codes.Unavailable }
-
-// refusalText is what a refusal says, without what every one begins with.
-func refusalText(err error) string {
-	return strings.TrimPrefix(status.Convert(err).Message(), errorPrefix)
-}
-
-const errorPrefix = "flotilla: "
-
-func refuse(code codes.Code, format string, args ...any) error {
-	return status.Error(code, errorPrefix+fmt.Sprintf(format, args...))
 }
 
 // asked is the reason of an operator that nothing but a person asks for.

@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
@@ -30,7 +29,7 @@ func (s *Server) Register(g grpc.ServiceRegistrar) { adminpb.RegisterAdminServer
 func (s *Server) look(ctx context.Context) (*View, error) {
 	v, err := s.cluster.Look(ctx)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "flotilla: look at the cluster: %v", err)
+		return nil, refuse(codes.Unavailable, "look at the cluster: %v", err)
 	}
 	return v, nil
 }
@@ -66,7 +65,7 @@ func (s *Server) Shards(ctx context.Context, req *adminpb.ShardsRequest) (*admin
 		}
 	}
 	if req.Id != 0 && len(reply.Shards) == 0 {
-		return nil, status.Errorf(codes.NotFound, "flotilla: shard %d is not in the placement table, or owns no key of the span asked for", req.Id)
+		return nil, refuse(codes.NotFound, "shard %d is not in the placement table, or owns no key of the span asked for", req.Id)
 	}
 	return reply, nil
 }

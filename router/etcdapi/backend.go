@@ -27,11 +27,12 @@ type KV interface {
 	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
 	DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error)
 	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
-	// StartPut and StartTxn are Put and Txn for callers who do not wait: done is called once with
+	// StartEncodedPut and StartEncodedTxn are Put and Txn of requests that are at hand in bytes, too, which nobody
+	// changes any more, and for callers who do not wait: done is called once with
 	// what became of it, by anybody, perhaps before they return, and must not wait. Whoever abandons
 	// a request has ended ctx.
-	StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started
-	StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) rpcfront.Started
+	StartEncodedPut(ctx context.Context, req *pb.PutRequest, encoded []byte, done func(*pb.PutResponse, error)) rpcfront.Started
+	StartEncodedTxn(ctx context.Context, req *pb.TxnRequest, encoded []byte, done func(*pb.TxnResponse, error)) rpcfront.Started
 	Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error)
 	// HashKV sums up what this member has of the keyspace at a revision.
 	HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error)
@@ -59,8 +60,16 @@ type Watches interface {
 	// Settle returns the largest revision that the span has by now, once every later
 	// change of it is sure to have a higher one.
 	Settle(ctx context.Context, span shard.Span) (shard.Revision, error)
+	// SettleHere has who told, once, what Settle returns, and reports whether it does: if that
+	// takes no goroutine. After an error Settle is to be asked. It may tell before it returns.
+	SettleHere(span shard.Span, who Settled) bool
 	// Latest returns the largest revision that any of the spans has by now.
 	Latest(ctx context.Context, spans []shard.Span) (shard.Revision, error)
+}
+
+// Settled is told where a watch begins, and must not wait.
+type Settled = interface {
+	Settled(rev shard.Revision, err error)
 }
 
 // Watch is a watch under way. It costs no goroutine, and what is not taken from it no

@@ -136,7 +136,7 @@ type heldPut struct {
 // Abandon implements Started.
 func (h *heldPut) Abandon(cause error) { h.abandoned <- cause }
 
-func (f *fakeKV) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) rpcfront.Started {
+func (f *fakeKV) StartEncodedPut(ctx context.Context, req *pb.PutRequest, _ []byte, done func(*pb.PutResponse, error)) rpcfront.Started {
 	if f.held != nil {
 		h := &heldPut{req, done, make(chan error, 1)}
 		f.held <- h
@@ -146,7 +146,7 @@ func (f *fakeKV) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb
 	return nil
 }
 
-func (f *fakeKV) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) rpcfront.Started {
+func (f *fakeKV) StartEncodedTxn(ctx context.Context, req *pb.TxnRequest, _ []byte, done func(*pb.TxnResponse, error)) rpcfront.Started {
 	done(f.Txn(ctx, req))
 	return nil
 }

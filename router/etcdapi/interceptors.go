@@ -42,7 +42,11 @@ func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 
 // within carries an RPC out if the node has room for it (E6).
 func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler) (any, error) {
-	place, err := s.cfg.Room.Take(demand(req))
+	class, bytes := classOf(req), 0
+	if class == admission.Write {
+		bytes = proto.Size(req.(proto.Message))
+	}
+	place, err := s.cfg.Room.Take(class, bytes)
 	if err != nil {
 		return nil, writeError(err)
 	}
@@ -50,25 +54,21 @@ func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler)
 	return handler(ctx, req)
 }
 
-// demand is what a unary RPC needs of the node. What keeps leases alive or ends them, and what
+// classOf is what a unary RPC needs of the node. What keeps leases alive or ends them, and what
 // operators ask for, is not held up by too much of the rest.
-func demand(req any) (class admission.Class, bytes int) {
+func classOf(req any) admission.Class {
 	switch req := req.(type) {
 	case *pb.RangeRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
-		return admission.Read, 0
-	case *pb.PutRequest:
-		return admission.Write, len(req.Key) + len(req.Value)
-	case *pb.DeleteRangeRequest:
-		return admission.Write, len(req.Key) + len(req.RangeEnd)
+		return admission.Read
+	case *pb.PutRequest, *pb.DeleteRangeRequest, *pb.LeaseGrantRequest:
+		return admission.Write
 	case *pb.TxnRequest:
 		if txn.IsReadOnly(req) {
-			return admission.Read, 0
+			return admission.Read
 		}
-		return admission.Write, proto.Size(req)
-	case *pb.LeaseGrantRequest:
-		return admission.Write, 0
+		return admission.Write
 	}
-	return admission.Exempt, 0
+	return admission.Exempt
 }
 
 // admit refuses by what etcd clients say in the metadata of an RPC.

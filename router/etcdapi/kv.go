@@ -6,6 +6,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/txn"
@@ -65,17 +66,18 @@ func checkRangeStream(req *pb.RangeRequest) error {
 }
 
 func (s *kvServer) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
-	if err := s.checkPut(req); err != nil {
+	if err := s.checkPut(req, proto.Size(req)); err != nil {
 		return nil, err
 	}
 	return s.putAnswer(s.kv.Put(ctx, req))
 }
 
-func (s *kvServer) checkPut(req *pb.PutRequest) error {
+// checkPut refuses a put of so many bytes.
+func (s *kvServer) checkPut(req *pb.PutRequest, size int) error {
 	if err := txn.CheckPut(req); err != nil {
 		return err
 	}
-	return s.checkSize(req)
+	return s.checkSize(size)
 }
 
 func (s *kvServer) putAnswer(resp *pb.PutResponse, err error) (*pb.PutResponse, error) {
@@ -90,7 +92,7 @@ func (s *kvServer) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) 
 	if err := txn.CheckDeleteRange(req); err != nil {
 		return nil, err
 	}
-	if err := s.checkSize(req); err != nil {
+	if err := s.checkSize(proto.Size(req)); err != nil {
 		return nil, err
 	}
 	resp, err := s.kv.DeleteRange(ctx, req)
@@ -102,18 +104,19 @@ func (s *kvServer) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) 
 }
 
 func (s *kvServer) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-	if err := s.checkTxn(req); err != nil {
+	if err := s.checkTxn(req, proto.Size(req)); err != nil {
 		return nil, err
 	}
 	return s.txnAnswer(s.kv.Txn(ctx, req))
 }
 
-func (s *kvServer) checkTxn(req *pb.TxnRequest) error {
+// checkTxn refuses a transaction of so many bytes.
+func (s *kvServer) checkTxn(req *pb.TxnRequest, size int) error {
 	if err := txn.CheckTxn(req, s.cfg.MaxTxnOps); err != nil || txn.IsReadOnly(req) {
 		// One that only reads is never logged, so only the limit of messages applies to it.
 		return err
 	}
-	return s.checkSize(req)
+	return s.checkSize(size)
 }
 
 func (s *kvServer) txnAnswer(resp *pb.TxnResponse, err error) (*pb.TxnResponse, error) {

@@ -159,7 +159,7 @@ func TestRequestSize(t *testing.T) {
 	req := &pb.PutRequest{Key: []byte("k"), Value: make([]byte, defaultMaxRequestBytes)}
 	req.Value = req.Value[:2*defaultMaxRequestBytes-logged(req)]
 	require.Equal(t, defaultMaxRequestBytes, logged(req))
-	require.Equal(t, logged(req), loggedBytes(req))
+	require.Equal(t, logged(req), loggedBytes(proto.Size(req)))
 
 	raw := pb.NewKVClient(f.client.ActiveConnection())
 	_, err := raw.Put(ctx, req)

@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"math"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/version"
@@ -78,9 +79,12 @@ func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
 		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
 		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
-		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime,
+		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime, PongDelay: pongDelay,
 	}
 }
+
+// pongDelay is how long an answer to a ping waits. Clients' keepalives give it 20 s, etcd's own 3 s at the least.
+const pongDelay = 50 * time.Millisecond
 
 // Drain tells health checkers, for good, that this node is about to stop. Requests
 // are served on.

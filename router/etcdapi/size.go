@@ -3,7 +3,6 @@ package etcdapi
 import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 )
 
 // envelopeBytes is what etcd adds to a write before it measures it: the tag of the
@@ -11,15 +10,13 @@ import (
 // The length of the request itself is added in loggedBytes.
 const envelopeBytes = 1 + 2 + 1 + 1 + 10
 
-// loggedBytes is the size of the write as etcd would log it. It refuses the same
+// loggedBytes is the size of a write of so many bytes as etcd would log it. It refuses the same
 // requests as etcd does, to the byte, for request IDs of full length.
-func loggedBytes(req proto.Message) int {
-	return envelopeBytes + protowire.SizeBytes(proto.Size(req))
-}
+func loggedBytes(size int) int { return envelopeBytes + protowire.SizeBytes(size) }
 
 // checkSize refuses a write that is too large for the log.
-func (s *Server) checkSize(req proto.Message) error {
-	if loggedBytes(req) > s.cfg.MaxRequestBytes {
+func (s *Server) checkSize(size int) error {
+	if loggedBytes(size) > s.cfg.MaxRequestBytes {
 		return rpctypes.ErrGRPCRequestTooLarge
 	}
 	return nil

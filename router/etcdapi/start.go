@@ -1,9 +1,12 @@
 package etcdapi
 
 import (
+	"bytes"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
@@ -14,47 +17,51 @@ func (s *Server) starters() map[string]rpcfront.Starter {
 	kv := &kvServer{Server: s}
 	return map[string]rpcfront.Starter{
 		pb.KV_Range_FullMethodName: s.startGet,
-		pb.KV_Put_FullMethodName: starter(s, pb.KV_Put_FullMethodName, func(call rpcfront.Call, req *pb.PutRequest, answer func(*pb.PutResponse, error)) rpcfront.Started {
-			if err := kv.checkPut(req); err != nil {
+		pb.KV_Put_FullMethodName: starter(s, pb.KV_Put_FullMethodName, etcdwire.UnmarshalPut, func(call rpcfront.Call, req *pb.PutRequest, encoded []byte, answer func(*pb.PutResponse, error)) rpcfront.Started {
+			if err := kv.checkPut(req, len(encoded)); err != nil {
 				answer(nil, err)
 				return nil
 			}
-			return s.kv.StartPut(call, req, func(resp *pb.PutResponse, err error) { answer(kv.putAnswer(resp, err)) })
+			return s.kv.StartEncodedPut(call, req, encoded, func(resp *pb.PutResponse, err error) { answer(kv.putAnswer(resp, err)) })
 		}),
-		pb.KV_Txn_FullMethodName: starter(s, pb.KV_Txn_FullMethodName, func(call rpcfront.Call, req *pb.TxnRequest, answer func(*pb.TxnResponse, error)) rpcfront.Started {
-			if err := kv.checkTxn(req); err != nil {
+		pb.KV_Txn_FullMethodName: starter(s, pb.KV_Txn_FullMethodName, etcdwire.UnmarshalTxn, func(call rpcfront.Call, req *pb.TxnRequest, encoded []byte, answer func(*pb.TxnResponse, error)) rpcfront.Started {
+			if err := kv.checkTxn(req, len(encoded)); err != nil {
 				answer(nil, err)
 				return nil
 			}
-			return s.kv.StartTxn(call, req, func(resp *pb.TxnResponse, err error) { answer(kv.txnAnswer(resp, err)) })
+			return s.kv.StartEncodedTxn(call, req, encoded, func(resp *pb.TxnResponse, err error) { answer(kv.txnAnswer(resp, err)) })
 		}),
 	}
 }
 
-// starter does for calls of a method that are started what interceptUnary does for others.
-func starter[Req, Resp any](s *Server, path string, start func(call rpcfront.Call, req *Req, answer func(*Resp, error)) rpcfront.Started) rpcfront.Starter {
+// starter does for calls of a method that are started what interceptUnary does for others. What was read by hand from
+// the client's bytes shares them, and they become the command's, so that nothing is marshalled again. A request that cannot be read
+// is the handler's to refuse.
+func starter[Req, Resp any](
+	s *Server, path string, read func([]byte, *Req) error,
+	start func(call rpcfront.Call, req *Req, encoded []byte, answer func(*Resp, error)) rpcfront.Started,
+) rpcfront.Starter {
 	counters := s.rpcs.of(path)
 	return func(call rpcfront.Call, request []byte) (rpcfront.Started, bool) {
-		req := new(Req)
-		if err := call.Decode(request, req); err != nil {
-			call.Answer(nil, err)
-			return nil, true
+		encoded, req := bytes.Clone(request), new(Req)
+		if read(encoded, req) != nil {
+			return nil, false
 		}
 		counters.started.Inc()
 		answer := func(resp any, err error) {
 			counters.handled(status.Code(err)).Inc()
 			call.Answer(resp, err)
 		}
-		if err := s.admit(call); err != nil {
+		if err := s.admitting(call.Header); err != nil {
 			answer(nil, err)
 			return nil, true
 		}
-		place, err := s.cfg.Room.Take(demand(req))
+		place, err := s.cfg.Room.Take(classOf(req), len(encoded))
 		if err != nil {
 			answer(nil, writeError(err))
 			return nil, true
 		}
-		return start(call, req, func(resp *Resp, err error) {
+		return start(call, req, encoded, func(resp *Resp, err error) {
 			place.Leave()
 			answer(resp, err)
 		}), true

@@ -114,6 +114,7 @@ type watchStream struct {
 		watches map[int64]*watch
 		nextID  int64
 		answers []*answer // in the order of the requests
+		spare   *answer   // one that was sent, to be used again; nil: none
 		ready   []*watch  // which may have something to send; each is in it once
 	}
 }
@@ -212,9 +213,7 @@ func (ws *watchStream) receive() error {
 		}
 		if a == nil {
 			<-ws.room
-			continue
 		}
-		ws.wake()
 	}
 }
 
@@ -232,21 +231,27 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 		w.noPut = w.noPut || f == pb.WatchCreateRequest_NOPUT
 		w.noDelete = w.noDelete || f == pb.WatchCreateRequest_NODELETE
 	}
-	a := &answer{created: w, span: shard.RequestSpan(req.Key, req.RangeEnd), prevKV: req.PrevKv}
 	ws.mu.Lock()
+	a := ws.mu.spare
+	if ws.mu.spare = nil; a == nil {
+		a = new(answer)
+	}
+	*a = answer{created: w, span: shard.RequestSpan(req.Key, req.RangeEnd), prevKV: req.PrevKv}
 	ws.mu.answers = append(ws.mu.answers, a)
 	reason := ws.admitWatch(a)
 	known := w.start > 0
-	switch {
-	case reason != "":
+	if reason != "" {
 		a.created, a.done = nil, true
 		a.resp = &pb.WatchResponse{Header: ws.header(ws.cluster.Revision()), WatchId: noID, Created: true, Canceled: true, CancelReason: reason}
-	case !known:
-		ws.work.Go(func() { ws.beginLatest(a) }) // before close waits
 	}
 	ws.mu.Unlock()
-	if reason == "" && known {
+	switch {
+	case reason != "":
+		ws.wake()
+	case known:
 		ws.begin(a, ws.cluster.Revision())
+	default:
+		ws.beginLatest(a)
 	}
 	return a
 }
@@ -278,18 +283,46 @@ func (ws *watchStream) admitWatch(a *answer) string {
 // its span has by now, which the answer tells. A client that loses the stream before the
 // first event can go on from there.
 func (ws *watchStream) beginLatest(a *answer) {
-	for {
-		latest, err := ws.watches.Settle(ws.ctx, a.span)
-		if err == nil {
-			a.created.start = latest + 1
-			ws.begin(a, int64(latest))
-			return
-		}
-		ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.span, "error", err)
-		if !ws.pause() {
-			return
-		}
+	if !ws.watches.SettleHere(a.span, a) {
+		ws.settle(a)
 	}
+}
+
+// Settled implements Settled. It may be called when the stream has ended: nobody waits for it.
+func (a *answer) Settled(latest shard.Revision, err error) {
+	ws := a.created.stream
+	if err != nil {
+		ws.settle(a)
+		return
+	}
+	ws.beginAfter(a, latest)
+}
+
+// settle is beginLatest where that takes time: a goroutine tries until the stream ends.
+func (ws *watchStream) settle(a *answer) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.mu.closed {
+		return
+	}
+	ws.work.Go(func() { // before close waits
+		for {
+			latest, err := ws.watches.Settle(ws.ctx, a.span)
+			if err == nil {
+				ws.beginAfter(a, latest)
+				return
+			}
+			ws.cfg.Logger.Debug("watch cannot begin yet", "span", a.span, "error", err)
+			if !ws.pause() {
+				return
+			}
+		}
+	})
+}
+
+func (ws *watchStream) beginAfter(a *answer, latest shard.Revision) {
+	a.created.start = latest + 1
+	ws.begin(a, int64(latest))
 }
 
 // pause waits before something is tried again; it returns false when the stream ends.
@@ -337,8 +370,9 @@ func (ws *watchStream) cancel(id int64) *answer {
 // answered queues an answer behind those of earlier requests.
 func (ws *watchStream) answered(a *answer) *answer {
 	ws.mu.Lock()
-	defer ws.mu.Unlock()
 	ws.mu.answers = append(ws.mu.answers, a)
+	ws.mu.Unlock()
+	ws.wake()
 	return a
 }
 

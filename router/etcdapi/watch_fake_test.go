@@ -23,7 +23,9 @@ type fakeWatches struct {
 		awaited   []shard.Revision
 		polls     int
 		fails     error          // what Poll says
-		unsettled error          // what Settle and Latest say
+		unsettled error          // what Settle, SettleHere and Latest say
+		elsewhere bool           // SettleHere does not tell
+		settling  []func()       // what SettleHere tells later; nil: it tells at once
 		asked     int            // calls of Latest
 		known     shard.Revision // what Latest says; 0: rev
 	}
@@ -84,6 +86,21 @@ func (f *fakeWatches) Settle(context.Context, shard.Span) (shard.Revision, error
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.mu.rev, f.mu.unsettled
+}
+
+func (f *fakeWatches) SettleHere(_ shard.Span, who Settled) bool {
+	f.mu.Lock()
+	rev, err, elsewhere := f.mu.rev, f.mu.unsettled, f.mu.elsewhere
+	if f.mu.settling != nil {
+		f.mu.settling = append(f.mu.settling, func() { who.Settled(rev, err) })
+		f.mu.Unlock()
+		return true
+	}
+	f.mu.Unlock()
+	if !elsewhere {
+		who.Settled(rev, err)
+	}
+	return !elsewhere
 }
 
 func (f *fakeWatches) Latest(context.Context, []shard.Span) (shard.Revision, error) {

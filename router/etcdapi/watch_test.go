@@ -156,17 +156,42 @@ func TestWatchStarts(t *testing.T) {
 	require.Equal(t, "1@44 created", w.next())
 	require.Equal(t, "1@44 put a=old put a=new", w.next())
 
-	w.create(from("a", 47)) // the future
+	f.watches.do(func() { f.watches.mu.elsewhere = true })
+	w.create(key("b"))
 	require.Equal(t, "2@44 created", w.next())
+
+	w.create(from("a", 47)) // the future
+	require.Equal(t, "3@44 created", w.next())
 	for i := range 4 {
 		rev := f.watches.put(fmt.Sprint(i), "a")
 		got := []string{w.next(), w.next()}
 		if rev >= 47 {
 			got = append(got, w.next())
 		}
-		require.NotContains(t, got, fmt.Sprintf("2@%d put a=%d", 46, i))
+		require.NotContains(t, got, fmt.Sprintf("3@%d put a=%d", 46, i))
 		require.Len(t, got, map[bool]int{false: 2, true: 3}[rev >= 47])
 	}
+}
+
+// A watch may learn where it begins when its stream has ended: nothing is left of it.
+func TestWatchBeginsTooLate(t *testing.T) {
+	f := newFace(t)
+	f.watches.do(func() { f.watches.mu.settling = make([]func(), 0, 2) })
+	ctx, cancel := context.WithCancel(t.Context())
+	w := f.wire(t, ctx)
+	w.create(key("a"))
+	w.create(key("b"))
+	told := func() (all []func()) {
+		f.watches.do(func() { all = f.watches.mu.settling })
+		return all
+	}
+	require.Eventually(t, func() bool { return len(told()) == 2 }, 10*time.Second, time.Millisecond)
+	told()[0]()
+	require.Equal(t, "0@42 created", w.next())
+	cancel()
+	require.Eventually(t, func() bool { return f.watches.opened() == 0 }, 10*time.Second, time.Millisecond)
+	told()[1]()
+	require.Eventually(t, func() bool { return f.watches.opened() == 0 }, 10*time.Second, time.Millisecond)
 }
 
 // A watch that has to wait for its start does not let later answers overtake.

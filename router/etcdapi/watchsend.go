@@ -122,6 +122,8 @@ func (ws *watchStream) reply(a *answer) error {
 	}
 	ws.mu.Lock()
 	w.announced = true
+	*a = answer{} // whoever began the watch is done with it
+	ws.mu.spare = a
 	ws.mu.Unlock()
 	ws.joined(w)
 	w.ready()

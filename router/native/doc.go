@@ -25,4 +25,7 @@
 //	V4  The steps by which a lease becomes known to a shard are taken by the node's router,
 //	    not by the client.
 //	V5  What a client follows of the placement table is where keys and nodes are, and no more.
+//	V6  A stream's handler returns after the last thing that the node's router does for it:
+//	    the node closes the router when its streams have ended. A write whose outcome comes
+//	    later has left the node then, whatever the outcome is.
 package native

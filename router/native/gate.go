@@ -42,8 +42,8 @@ func (s *Server) newGate(ctx context.Context) *gate {
 	return &gate{Server: s, ctx: ctx, writes: make(chan struct{}, writesMax)}
 }
 
-// close waits for what the stream made the node's router do. Outcomes of its writes may
-// still come.
+// close returns when the node's router has done what the stream asked it for, and sees to
+// it that it is asked for no more (V6). Outcomes of the stream's other writes may still come.
 func (g *gate) close() {
 	g.mu.Lock()
 	g.mu.closed = true
@@ -51,13 +51,15 @@ func (g *gate) close() {
 	g.mu.work.Wait()
 }
 
-// spawn runs f unless the stream has ended.
-func (g *gate) spawn(f func()) {
+// spawn runs f unless the stream has ended, and reports whether it does.
+func (g *gate) spawn(f func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.mu.closed {
-		g.mu.work.Go(f)
+	if g.mu.closed {
+		return false
 	}
+	g.mu.work.Go(f)
+	return true
 }
 
 // Write implements peer.Executor.
@@ -74,15 +76,14 @@ func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
 	}
 	g.cfg.Executor.Write(req, func(reply *router.Reply, err error) {
 		var refused *shard.UnregisteredLeaseError
-		if err != nil && errors.As(err, &refused) {
-			g.spawn(func() {
-				defer leave()
-				done(g.route(req.Command))
-			})
-			return
+		routed := err != nil && errors.As(err, &refused) && g.spawn(func() {
+			defer leave()
+			done(g.route(req.Command))
+		})
+		if !routed {
+			leave()
+			done(reply, err)
 		}
-		leave()
-		done(reply, err)
 	})
 }
 

@@ -16,13 +16,13 @@ import (
 type Watch struct {
 	merger *Merger
 	from   shard.Revision
-	prevKV bool
 	ready  func()
 
 	// behind is how many parts the next Poll waits for: before all of them have said ready, there
 	// is nothing that it could release, and nobody is woken for what other parts have. So an
 	// event of many shards costs a watch two Polls, however many shards there are.
 	behind atomic.Int32
+	prevKV bool // immutable, as those above
 
 	mu      sync.Mutex     // guards all below and the fields of parts that say so
 	first   part           // whose span begins where the watch's does

@@ -14,42 +14,25 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// Backlog bounds what all machines of a node together have applied and not stored.
-type Backlog struct {
-	left atomic.Int64
-	from int
-}
-
-// BacklogFrom is how many versions an update should have that is not stored at once. What few
-// come to is not worth being kept, and what a shard has kept that becomes idle takes others'
-// room.
-const BacklogFrom = 64
-
-// backlogMax is where one machine's is stored: a batch of more than half a memtable is made a
-// table by Pebble without being put into the memtable first.
-const backlogMax = 16<<20 + 64<<10
-
-// NewBacklog allows a node so many bytes, for updates of so many versions at least.
-func NewBacklog(bytes int64, from int) *Backlog {
-	b := &Backlog{from: from}
-	b.left.Store(bytes)
-	return b
-}
-
-// backlog is what a machine has applied and published, and not stored: versions alone, of
-// updates that have many. To find the places of versions in the engine's skip list is most of what a put
-// costs; for a hundred times as many neighbours at a time it costs a fraction.
+// backlog is what a machine has applied and published, and not stored: versions alone, and
+// what of its state goes with them. To find the places of versions in the engine's skip list
+// is most of what a put costs, and a batch costs something by itself; many neighbours at a time, or
+// so many that the engine makes a table of them at once, cost a fraction.
 //
-// Whoever reads the engine by a published view stores the backlog first (A12), and while there
+// Whoever reads the engine by a published view has it stored first (A13), and while there
 // are such readers nothing is kept. So it is for replicas that are not read: two of three, while
 // clients write, and all when they only write.
+//
+// What a machine keeps is stored by itself, or by a gathering with what others keep
+// (gather.go). It then leaves the writer, and the machine goes on with what it has.
 type backlog struct {
-	// Held over an Update and over storing. Readers wait for it only if some of what the view
-	// speaks of is not stored.
+	// Held over an Update and over storing, and while a gathering takes something out. Readers
+	// wait for it only if some of what the view speaks of is not stored.
 	sync.Mutex
-	writer *mvcc.Writer // nil: all is stored
-	taken  int64        // of the node's Backlog
-	lost   error        // why what was kept is gone
+	writer *mvcc.Writer
+	taken  int64    // of the node's Backlog, for what writer has; 0: nothing is kept there
+	left   *leaving // nil: nothing is on its way to the store
+	lost   error    // why what was kept is gone
 
 	// behind is set before what is not stored is published.
 	behind atomic.Bool
@@ -57,59 +40,91 @@ type backlog struct {
 	read atomic.Bool
 }
 
-// keeps reports whether what w has stays in memory after an update, and takes the room for it.
-func (m *Machine) keeps(w *mvcc.Writer) bool {
+// leaving is what a gathering has taken out of a machine, and has not stored yet.
+type leaving struct {
+	machine *Machine
+	sealed  *mvcc.Sealed
+	view    shard.View // with it
+	taken   int64      // of the node's Backlog
+}
+
+// updateBytes is what an update takes of the node's room besides its versions.
+const updateBytes = 256
+
+// keeps reports whether what the writer has stays in memory after an update, and takes the
+// room for it.
+func (m *Machine) keeps() bool {
 	k := &m.backlog
-	if k.read.Swap(false) || w.ReadSpan() || w.Written() < m.options.Backlog.from || w.Size() > backlogMax {
+	if read := k.read.Swap(false); read && k.left == nil || k.writer.ReadSpan() {
 		return false
 	}
-	more := int64(w.Size()) - k.taken
-	if m.options.Backlog.left.Add(-more) < 0 {
-		m.options.Backlog.left.Add(more)
+	more := max(int64(k.writer.Size())-k.taken, 0) + updateBytes
+	if !m.options.Backlog.take(m, more) {
 		return false
 	}
 	k.taken += more
+	k.behind.Store(true) // before Outdate, and before the view: A13
 	return true
-}
-
-// keep leaves the writes of an update to be stored later.
-func (k *backlog) keep(w *mvcc.Writer) {
-	k.writer = w
-	k.behind.Store(true) // before Outdate, and before the view: A12
 }
 
 // Store brings to the engine what was applied and is in memory only.
 func (m *Machine) Store() error {
-	if !m.backlog.behind.Load() {
+	k := &m.backlog
+	if !k.behind.Load() {
 		return nil
 	}
-	m.backlog.Lock()
-	defer m.backlog.Unlock()
+	k.Lock()
+	defer k.Unlock()
+	if l := k.left; l != nil { // meanwhile Updates go on
+		k.Unlock()
+		_ = l.sealed.Wait() // settle has the error
+		k.Lock()
+	}
 	return m.storeBacklog()
 }
 
 // storeBacklog is Store with the lock held.
 func (m *Machine) storeBacklog() (err error) {
 	k := &m.backlog
-	if !k.behind.Load() {
+	if err := m.settle(); err != nil {
+		return fmt.Errorf("read shard %s after a failure: %w", m.id, err)
+	}
+	if k.taken == 0 {
 		return nil
 	}
-	if k.lost != nil {
-		return fmt.Errorf("read shard %s after a failure: %w", m.id, k.lost)
-	}
-	b := m.engine.NewBatch()
+	b := m.engine.NewBatchOf(k.writer.BatchBytes() + stateBytes)
 	defer func() { err = errors.Join(err, b.Close()) }()
-	w := k.writer
-	if err := m.commit(b, w, m.View()); err != nil {
+	if err := m.commit(b, m.View()); err != nil {
 		return fmt.Errorf("store what shard %s replica %d has applied: %w", m.id, m.replica, err)
 	}
-	w.Finish()
+	k.writer.Finish()
 	return nil
 }
 
-// commit makes w's writes and the view's state one batch with what b has, and commits it.
-// Nothing is behind then. The lock is held.
-func (m *Machine) commit(b *pebble.Batch, w *mvcc.Writer, view shard.View) error {
+// stateBytes is room for a state record in a batch.
+const stateBytes = 1 << 10
+
+// commit makes what the writer has and the view's state one batch with what b has, and commits
+// it, after what was taken out before (A14). Nothing is behind then. The lock is held.
+func (m *Machine) commit(b *pebble.Batch, view shard.View) error {
+	if err := m.settle(); err != nil {
+		return err
+	}
+	if err := m.setState(b, view); err != nil {
+		return err
+	}
+	if err := m.backlog.writer.Store(b); err != nil {
+		return err
+	}
+	if err := m.engine.Commit(b); err != nil {
+		return err
+	}
+	m.giveBack()
+	m.backlog.behind.Store(false)
+	return nil
+}
+
+func (m *Machine) setState(b *pebble.Batch, view shard.View) error {
 	state, err := MarshalState(view)
 	if err != nil {
 		return err
@@ -117,23 +132,52 @@ func (m *Machine) commit(b *pebble.Batch, w *mvcc.Writer, view shard.View) error
 	if err := b.Set(engine.LocalKey(m.id, m.replica, StateKind), state, nil); err != nil {
 		return fmt.Errorf("write state record: %w", err)
 	}
-	if err := w.Store(b); err != nil {
-		return err
-	}
-	if err := m.engine.Commit(b); err != nil {
-		return err
-	}
-	m.emptyBacklog()
 	return nil
 }
 
-// emptyBacklog forgets what was kept and gives its room back. The lock is held.
-func (m *Machine) emptyBacklog() {
+// settle waits until what was taken out is stored. The lock is held, or nobody else has the
+// machine.
+func (m *Machine) settle() error {
 	k := &m.backlog
-	k.writer, k.lost = nil, nil
+	if k.left != nil {
+		if err := k.left.sealed.Wait(); err != nil {
+			k.lost = err
+		} else if k.lost == nil {
+			k.writer.Settle()
+		}
+		m.options.Backlog.giveBack(k.left.taken)
+		k.left = nil
+	}
+	if k.lost == nil {
+		k.behind.Store(k.taken > 0)
+	}
+	return k.lost
+}
+
+// giveBack returns the room of what the writer has, which is stored or given up.
+func (m *Machine) giveBack() {
+	if k := &m.backlog; k.taken > 0 {
+		m.options.Backlog.drop(m, k.taken)
+		k.taken = 0
+	}
+}
+
+// lose gives up what is kept, after a failure: memory and store may disagree. The lock is held.
+func (m *Machine) lose(err error) {
+	m.backlog.lost = err
+	m.backlog.writer.Discard()
+	m.giveBack()
+}
+
+// renew begins anew with what is in the store. Nothing from before comes there any more (A15).
+func (m *Machine) renew() {
+	k := &m.backlog
+	k.Lock()
+	defer k.Unlock()
+	_ = m.settle()
+	m.lose(nil)
 	k.behind.Store(false)
-	m.options.Backlog.left.Add(k.taken)
-	k.taken = 0
+	m.headers.Purge()
 }
 
 // stored is the engine for whoever reads by a published view: what the view speaks of is

@@ -48,7 +48,8 @@ func (m *Machine) Collected() shard.Revision { return shard.Revision(m.collected
 // revision lets go. A walk has the compacted revision it began with; a later one goes over
 // what changed since (package mvcc). Where it is is stored with what it drops, so that a
 // restart goes on there. It is not for the apply worker, and runs beside it: the two never
-// write the same key, because a version at or below the compacted revision is final.
+// write the same key, because a version at or below the compacted revision is final. Those are
+// in the store, whatever is kept: a COMPACT is stored at once, with all before it.
 func (m *Machine) Collect(limits mvcc.CollectLimits) (Collection, error) {
 	if !m.garbage.TryLock() {
 		return Collection{}, nil
@@ -73,7 +74,7 @@ func (m *Machine) collect(view shard.View, limits mvcc.CollectLimits) (step Coll
 	}
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	out, err := mvcc.Collect(m.stored(), b, view.Descriptor.Span, shard.Revision(next.Collected), shard.Revision(next.Target), at.Next, limits)
+	out, err := mvcc.Collect(m.engine.NewReader(), b, view.Descriptor.Span, shard.Revision(next.Collected), shard.Revision(next.Target), at.Next, limits)
 	if err != nil {
 		return Collection{}, err
 	}

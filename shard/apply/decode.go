@@ -5,6 +5,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -124,30 +125,20 @@ func consume(data []byte) (field protowire.Number, value []byte, number uint64, 
 
 // decodePut decodes a put, which shares key and value with the body, into req.
 func decodePut(cmd *shardpb.Command, req *pb.PutRequest) error {
-	req.Key, req.Value, req.Lease = nil, nil, 0
-	req.PrevKv, req.IgnoreValue, req.IgnoreLease = false, false, false
-	for data := cmd.Body; len(data) > 0; {
-		field, value, number, n := consume(data)
-		if n < 0 {
-			return decode(cmd, req)
-		}
-		data = data[n:]
-		switch {
-		case field == 1 && value != nil:
-			req.Key = value
-		case field == 2 && value != nil:
-			req.Value = value
-		case field == 3 && value == nil:
-			req.Lease = int64(number)
-		default:
-			return decode(cmd, req)
-		}
-	}
-	return nil
+	return asMalformed(cmd, etcdwire.UnmarshalPut(cmd.Body, req))
+}
+
+// decodeTxn decodes a transaction, which shares keys and values with the body, into req, which is empty.
+func decodeTxn(cmd *shardpb.Command, req *pb.TxnRequest) error {
+	return asMalformed(cmd, etcdwire.UnmarshalTxn(cmd.Body, req))
 }
 
 func decode(cmd *shardpb.Command, req proto.Message) error {
-	if err := proto.Unmarshal(cmd.Body, req); err != nil {
+	return asMalformed(cmd, proto.Unmarshal(cmd.Body, req))
+}
+
+func asMalformed(cmd *shardpb.Command, err error) error {
+	if err != nil {
 		return malformed("body of %s: %v", cmd.Kind, err)
 	}
 	return nil

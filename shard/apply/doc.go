@@ -4,15 +4,16 @@
 // It owns the order in which a command is judged and carried out, the assignment of
 // revisions, and the replica's state record. It refuses to know how a command
 // reached the log, who waits for its result, and what bytes a version is made of
-// (package mvcc). It starts no goroutine and reads no clock.
+// (package mvcc). It starts no goroutine and reads no clock; who makes a Backlog says where
+// gatherings run.
 //
 //	log entries --Update--> for each command: epoch, keys, checks, writes
 //	                          |  one engine batch, with the state record in it
 //	                          v
 //	                        Commit, then View, then results
 //
-// The versions of large updates that nobody reads are committed later, many updates in one
-// batch (backlog.go).
+// The versions of updates that nobody reads are committed later, many updates of many
+// machines in one batch (backlog.go, gather.go).
 //
 // Invariants:
 //
@@ -52,4 +53,10 @@
 //	A13 What Update has not stored is versions alone, is in the log, and is not covered by
 //	    the stored applied index. Whoever reads the engine by a View finds all that it
 //	    speaks of: the rest is stored first.
+//	A14 What is taken out of a machine to be stored with what others have is stored with the
+//	    state of that moment, and before anything that the machine applies later.
+//	A15 After Close, Install and Reload nothing is stored any more of what the machine had
+//	    applied before.
+//	A16 Gathering holds no lock but, for a moment each, of the machine that it takes from. While
+//	    the store works all machines go on, and so do those that wait for nothing.
 package apply

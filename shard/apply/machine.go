@@ -90,9 +90,13 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 		o.Trails = mvcc.NewTrails(trailsBytesDefault)
 	}
 	if o.Backlog == nil {
-		o.Backlog = NewBacklog(0, BacklogFrom)
+		o.Backlog = NewBacklog(0, nil)
 	}
-	m := &Machine{engine: e, id: id, replica: replica, options: o, rows: mvcc.NewRowReader(o.Rows)}
+	m := &Machine{
+		engine: e, id: id, replica: replica, options: o,
+		rows: mvcc.NewRowReader(o.Rows), headers: mvcc.NewHeaderCache(o.Headers),
+	}
+	m.backlog.writer = mvcc.NewWriter(e.NewReader(), m.headers)
 	if err := m.Reload(); err != nil {
 		return nil, err
 	}
@@ -124,7 +128,7 @@ func (m *Machine) EndFeeds(err error) { m.hub.End(err) }
 func (m *Machine) Close() {
 	m.hub.End(fmt.Errorf("watch shard %s: %w", m.id, shard.ErrStopped))
 	_ = m.Store() // what is not stored is in the log
-	m.headers.Purge()
+	m.renew()
 	m.garbage.Lock() // whoever comes next may replace the data
 	defer m.garbage.Unlock()
 	m.garbage.closed = true
@@ -134,6 +138,7 @@ func (m *Machine) Close() {
 // Reload takes over the state that the engine holds now. Use Install when the
 // machine may be read, or garbage collected, at the same time.
 func (m *Machine) Reload() error {
+	m.renew()
 	data, err := m.engine.Local(m.id, m.replica, StateKind)
 	if err != nil {
 		return fmt.Errorf("load state of shard %s replica %d: %w", m.id, m.replica, err)
@@ -151,13 +156,6 @@ func (m *Machine) Reload() error {
 	if err != nil {
 		return fmt.Errorf("load leases of shard %s replica %d: %w", m.id, m.replica, err)
 	}
-	if m.headers == nil {
-		m.headers = mvcc.NewHeaderCache(m.options.Headers)
-	}
-	m.headers.Purge()
-	m.backlog.Lock()
-	m.emptyBacklog()
-	m.backlog.Unlock()
 	m.broken = nil
 	m.leaseChanges = nil
 	m.leases.Store(leases)

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -36,6 +37,10 @@ type fixture struct {
 	index   uint64
 	// aside are the node's other machines: see turn.
 	aside map[shard.ID]*apply.Machine
+	// backlog is the node's, of which gatherings run beside the test.
+	backlog *apply.Backlog
+	// gathering are those.
+	gathering sync.WaitGroup
 	// checksum, if set, is called for machines opened afterwards: apply.Options.Checksum.
 	checksum func(index uint64)
 }
@@ -45,7 +50,7 @@ func newFixture(t testing.TB) *fixture { return newNode(t, 1, vfs.NewMem()) }
 func newNode(t testing.TB, node shard.NodeID, fs vfs.FS) *fixture {
 	f := &fixture{t: t, fs: fs, node: node, id: testShard, aside: make(map[shard.ID]*apply.Machine)}
 	f.open()
-	t.Cleanup(func() { require.NoError(t, f.engine.Close()) })
+	t.Cleanup(f.close)
 	return f
 }
 
@@ -55,15 +60,22 @@ func (f *fixture) open() {
 	require.NoError(f.t, err)
 	f.rows = mvcc.NewRows(16) // few, for keys to share a slot
 	clear(f.aside)
+	f.backlog = apply.NewBacklog(8000, f.gathering.Go) // about twenty versions; ten are gathered
 	f.machine = f.openMachine(f.id)
 	f.index = f.machine.View().Applied
+}
+
+// close ends the store once nobody gathers for it.
+func (f *fixture) close() {
+	f.gathering.Wait()
+	require.NoError(f.t, f.engine.Close())
 }
 
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
 	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
 		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node, Checksum: f.checksum,
-		Backlog: apply.NewBacklog(4000, 1), // about ten versions, of any update
+		Backlog: f.backlog,
 	})
 	require.NoError(f.t, err)
 	return m
@@ -96,7 +108,7 @@ func (f *fixture) reader() engine.Reader {
 // restart closes the store in good order and opens everything anew.
 func (f *fixture) restart() {
 	f.store()
-	require.NoError(f.t, f.engine.Close())
+	f.close()
 	f.open()
 }
 

@@ -141,6 +141,6 @@ func (s *story) toNode(n int64) string {
 // crash loses all that was not synced.
 func (f *fixture) crash() {
 	f.fs = f.fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
-	require.NoError(f.t, f.engine.Close())
+	f.close()
 	f.open()
 }

@@ -50,32 +50,30 @@ func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) er
 		}
 		entries = entries[n:]
 	}
+	m.options.Backlog.tend()
 	return nil
 }
 
 // update applies as many entries as go into one batch, and returns how many.
 func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n int, err error) {
-	m.backlog.Lock()
-	defer m.backlog.Unlock()
+	k := &m.backlog
+	k.Lock()
+	defer k.Unlock()
+	if k.lost != nil {
+		return 0, k.lost
+	}
 	b := m.engine.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	reader := m.engine.NewReader()
-	w := m.backlog.writer
-	if w == nil {
-		w = mvcc.NewWriter(reader, m.headers)
-	}
 	defer func() {
 		if err != nil {
-			m.backlog.lost = err
-		}
-		if err != nil || m.backlog.writer != w {
-			w.Discard() // does nothing after Finish
+			m.lose(err)
 		}
 	}()
+	w := k.writer
 	before := m.View()
 	r := &run{
 		id: m.id, knobs: m.options.Knobs, view: before, w: w,
-		leases: m.Leases().Update(), attached: attached{r: reader, b: b}, node: m,
+		leases: m.Leases().Update(), attached: attached{r: m.engine.NewReader(), b: b}, node: m,
 	}
 	r.events.batch = m.hub.Collect()
 
@@ -97,12 +95,11 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 	if err := m.storeLeases(b, changes); err != nil {
 		return 0, err
 	}
-	if r.wroteVersionsAlone(before) && m.keeps(w) {
-		m.backlog.keep(w)
+	if r.wroteVersionsAlone(before) && m.keeps() {
 		m.rows.Outdate(w)
 		w.Pause()
 	} else {
-		if err := m.commit(b, w, r.view); err != nil {
+		if err := m.commit(b, r.view); err != nil {
 			return 0, err
 		}
 		m.rows.Outdate(w)
@@ -128,8 +125,8 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 // wroteVersionsAlone reports whether the update has changed nothing but keys, revisions and
 // the applied index.
 func (r *run) wroteVersionsAlone(before shard.View) bool {
-	return r.attached.b.Empty() && r.reshape == nil && !r.checksum &&
-		r.view.Descriptor == before.Descriptor && r.view.Compacted == before.Compacted
+	before.Applied, before.Rev, before.Floor, before.Reserved = r.view.Applied, r.view.Rev, r.view.Floor, r.view.Reserved
+	return r.attached.b.Empty() && r.reshape == nil && !r.checksum && r.view == before
 }
 
 // run is one Update on its way: what it has written is in w, what it has done to the

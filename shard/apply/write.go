@@ -84,7 +84,7 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 		return w.deleteRange(&req)
 	case shardpb.Kind_TXN:
 		var req pb.TxnRequest
-		if err := decode(cmd, &req); err != nil {
+		if err := decodeTxn(cmd, &req); err != nil {
 			return nil, err
 		}
 		if !w.owns(holdsTxn(d.Span, &req)) {

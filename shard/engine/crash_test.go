@@ -18,7 +18,8 @@ import (
 )
 
 // The crash test plays two replicas that apply updates; each update writes data, a
-// lease, an attached key and the applied index in one batch. Sometimes a replica restores a snapshot instead
+// lease, an attached key and the applied index in one batch, and sometimes one batch has updates of
+// both. Sometimes a replica restores a snapshot instead
 // (Replace). At every sync, and at some other writes, the machine may lose power: a
 // copy of the file system keeps what was synced and a random part of the rest. Each
 // copy must open and show, for each replica, the state after some applied index that
@@ -45,11 +46,13 @@ type powerCut struct {
 }
 
 const (
-	replicas  = 2
-	cutsMax   = 250 // a copy is opened in a few milliseconds
-	keysPer   = 5
-	crashOps  = 120
-	snapshots = 10 // one operation in so many is a Replace
+	replicas = 2
+	cutsMax  = 250 // a copy is opened in a few milliseconds
+	keysPer  = 5
+	// crashMemTable is the size of Pebble's memtables.
+	crashMemTable = 16 << 10
+	crashOps      = 120
+	snapshots     = 10 // one operation in so many is a Replace
 )
 
 // before is called before each operation of the file system.
@@ -168,7 +171,7 @@ func TestCrash(t *testing.T) {
 func testCrash(t *testing.T, p *powerCuts, fs vfs.FS) {
 	rng := rand.New(rand.NewPCG(*seed, 1))
 	options := Options{FS: errorfs.Wrap(fs, errorfs.InjectorFunc(p.before)), CacheBytes: 1 << 20, tune: func(o *pebble.Options) {
-		o.MemTableSize = 16 << 10 // flushes happen
+		o.MemTableSize = crashMemTable // flushes happen
 		o.TargetFileSizes[0] = 4 << 10
 	}}
 	e, err := Open(storeDir, options)
@@ -190,7 +193,7 @@ func testCrash(t *testing.T, p *powerCuts, fs vfs.FS) {
 			}
 			snapshot()
 			if rng.IntN(2) == 0 { // the next one when Pebble has only the other's commits in memory
-				crashUpdate(t, e, models[1-who], rev, rng)
+				crashUpdate(t, e, rev, rng, 0, models[1-who])
 				rev++
 				snapshot()
 			}
@@ -200,8 +203,10 @@ func testCrash(t *testing.T, p *powerCuts, fs vfs.FS) {
 			for i := range upTo {
 				p.durable[i].Store(upTo[i])
 			}
+		case 3: // so much that Pebble takes it without its memtable
+			crashUpdate(t, e, rev, rng, crashMemTable/2, models[:]...)
 		default:
-			crashUpdate(t, e, m, rev, rng)
+			crashUpdate(t, e, rev, rng, 0, m)
 		}
 	}
 	require.NoError(t, e.Close())
@@ -216,23 +221,27 @@ func userKey(m *replicaModel, i int) []byte {
 	return fmt.Appendf(m.span.Start[:len(m.span.Start):len(m.span.Start)], "k%d", i)
 }
 
-func crashUpdate(t *testing.T, e *Engine, m *replicaModel, rev shard.Revision, rng *rand.Rand) {
+// crashUpdate is an update of one replica, or of several that share a batch. Values are of
+// about so many bytes.
+func crashUpdate(t *testing.T, e *Engine, rev shard.Revision, rng *rand.Rand, bytes int, models ...*replicaModel) {
 	b := e.NewBatch()
 	defer b.Close()
-	s := m.next()
-	for range 1 + rng.IntN(3) {
-		key := userKey(m, rng.IntN(keysPer))
-		value := fmt.Sprintf("%d/%0*d", rev, rng.IntN(1000), 0)
-		require.NoError(t, b.Set(DataKey(key, rev), []byte(value), nil))
-		s[fmt.Sprintf("%s@%d", key, rev)] = value
+	for _, m := range models {
+		s := m.next()
+		for range 1 + rng.IntN(3) {
+			key := userKey(m, rng.IntN(keysPer))
+			value := fmt.Sprintf("%d/%0*d", rev, bytes, rng.IntN(1000))
+			require.NoError(t, b.Set(DataKey(key, rev), []byte(value), nil))
+			s[fmt.Sprintf("%s@%d", key, rev)] = value
+		}
+		id, key := m.lease(rev), userKey(m, rng.IntN(keysPer))
+		require.NoError(t, b.Set(LeaseKey(id), []byte("granted"), nil))
+		require.NoError(t, b.Set(AttachedKey(id, key), nil, nil))
+		s[fmt.Sprintf("%x", id)] = "granted"
+		s[fmt.Sprintf("%d %q", id, key)] = ""
+		m.state = append(m.state, s)
+		require.NoError(t, b.Set(m.applied().Key, m.applied().Value, nil))
 	}
-	id, key := m.lease(rev), userKey(m, rng.IntN(keysPer))
-	require.NoError(t, b.Set(LeaseKey(id), []byte("granted"), nil))
-	require.NoError(t, b.Set(AttachedKey(id, key), nil, nil))
-	s[fmt.Sprintf("%x", id)] = "granted"
-	s[fmt.Sprintf("%d %q", id, key)] = ""
-	m.state = append(m.state, s)
-	require.NoError(t, b.Set(m.applied().Key, m.applied().Value, nil))
 	require.NoError(t, e.Commit(b))
 }
 

@@ -93,6 +93,10 @@ func (e *Engine) release() error {
 // NewBatch returns an empty batch. The caller closes it after Commit or instead.
 func (e *Engine) NewBatch() *pebble.Batch { return e.db.NewBatch() }
 
+// NewBatchOf is NewBatch for one of about so many bytes: a large one that grows as it is filled
+// takes, for a while, several times as much.
+func (e *Engine) NewBatchOf(bytes int) *pebble.Batch { return e.db.NewBatchWithSize(bytes) }
+
 // Commit makes the batch visible at once and durable by the next Sync. One batch is
 // atomic in both senses.
 func (e *Engine) Commit(b *pebble.Batch) error {

@@ -22,8 +22,8 @@ type HeaderCache struct {
 	// taken is how many of the headers are the budget's; the first budget.own are not.
 	taken  int
 	budget *HeaderBudget
-	// displaced are headers that had to go while an update was writing their keys. They can
-	// be found until it ends.
+	// displaced are headers that had to go while versions of their keys were to be stored. They
+	// can be found until that is done.
 	displaced map[string]*cached
 }
 
@@ -33,8 +33,8 @@ type cached struct {
 	header Header
 	used   bool // since the hand passed
 	gone   bool // not in the cache any more
-	// pending says where in its overlay an update that has not ended keeps what it wrote of
-	// the key: overlay.at. 0: it wrote nothing.
+	// pending says in which overlay a Writer keeps what it wrote of the key, and where there:
+	// overlay.has and overlay.at. 0: it wrote nothing that is not stored.
 	pending uint32
 }
 
@@ -105,7 +105,7 @@ func (c *HeaderCache) get(key []byte) *cached {
 	return c.displaced[string(key)]
 }
 
-// held returns what get returns of h's key, which is found from now on until the update ends.
+// held returns what get returns of h's key, which is found from now on until it is released.
 func (c *HeaderCache) held(h *cached) *cached {
 	if !h.gone {
 		return h
@@ -122,6 +122,13 @@ func (c *HeaderCache) displace(h *cached) {
 		c.displaced = make(map[string]*cached)
 	}
 	c.displaced[h.key] = h
+}
+
+// release lets a header go that had to stay.
+func (c *HeaderCache) release(h *cached) {
+	if h.gone {
+		delete(c.displaced, h.key)
+	}
 }
 
 // add remembers a key that is not remembered yet.

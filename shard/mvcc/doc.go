@@ -7,7 +7,8 @@
 // may be read: the caller has checked the revision against the compacted one and the
 // span against the shard. It starts no goroutine and reads no clock.
 //
-//	Writer   one Raft update: many transactions into one batch, reading its own writes
+//	Writer   Raft updates: many transactions into one batch, reading its own writes; what it
+//	         has collected another goroutine may store while it goes on (Seal)
 //	Fetch    keys of a span at a revision;  Respond makes etcd's answer of it
 //	Events   changes of a span between two revisions, in revision order
 //	Collect  one bounded step of dropping superseded versions
@@ -28,4 +29,6 @@
 //	    the span's.
 //	V7  What a RowReader returns at a revision of a published view is what the engine
 //	    would give.
+//	V8  A Writer reads what it has written, sealed or not, until it is settled, and then from
+//	    the store. What is sealed does not change.
 package mvcc

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -45,6 +46,7 @@ type player struct {
 	e   *engine.Engine
 
 	cache     *HeaderCache
+	sealed    *Sealed // of the Writer, nil for nothing
 	trails    *Trails // of a few dozen changes each, so that they are cut
 	m         *model
 	rev       shard.Revision
@@ -122,31 +124,62 @@ func (p *player) options() listing.FetchOptions {
 }
 
 // update is a few Raft updates of a few transactions that are stored together, sometimes never
-// committed.
+// committed. Sometimes the first of them are sealed, and stored while others go on.
 func (p *player) update() {
-	b := p.e.NewBatch()
-	defer b.Close()
 	before, rev := p.m.clone(), p.rev
-	w := NewWriter(p.e.NewReader(), p.cache)
-	for range 1 + p.rng.IntN(3) {
+	w, sealed := NewWriter(p.e.NewReader(), p.cache), false
+	for range 1 + p.rng.IntN(5) {
 		for range 1 + p.rng.IntN(4) {
 			p.transaction(w)
 		}
 		w.Pause()
 		require.Empty(p.t, w.Changed())
+		if p.rng.IntN(3) == 0 {
+			p.settle(w)
+			p.sealed, sealed = w.Seal(), true
+			require.Zero(p.t, w.Size())
+		}
 	}
-	if p.rng.IntN(8) == 0 {
+	if !sealed && p.rng.IntN(8) == 0 {
 		w.Discard()
 		p.m, p.rev = before, rev
 		return
 	}
-	require.NoError(p.t, w.Store(b))
-	require.NoError(p.t, p.e.Commit(b))
+	p.settle(w)
+	p.commit(w.Store)
 	w.Finish()
+	require.Zero(p.t, w.Size())
 	require.LessOrEqual(p.t, p.cache.Len(), 8)
+	require.Empty(p.t, p.cache.displaced)
+}
+
+func (p *player) commit(store func(*pebble.Batch) error) {
+	b := p.e.NewBatch()
+	defer b.Close()
+	require.NoError(p.t, store(b))
+	require.NoError(p.t, p.e.Commit(b))
+}
+
+// storeSealed is what another goroutine would do, at some moment.
+func (p *player) storeSealed() {
+	if p.sealed != nil && !p.sealed.Ended() {
+		p.commit(p.sealed.Store)
+		p.sealed.End(nil)
+	}
+}
+
+func (p *player) settle(w *Writer) {
+	if p.sealed != nil {
+		p.storeSealed()
+		w.Settle()
+		p.sealed = nil
+	}
 }
 
 func (p *player) transaction(w *Writer) {
+	if p.rng.IntN(4) == 0 {
+		p.storeSealed()
+	}
 	p.rev += 1 + shard.Revision(p.rng.IntN(3))
 	w.Begin(p.rev)
 	written := map[string]bool{}
@@ -217,6 +250,9 @@ func (p *player) fetch(r engine.Reader, s shard.Span, at shard.Revision, o listi
 }
 
 func (p *player) fetchFrom(w *Writer, s shard.Span, at shard.Revision, o listing.FetchOptions) {
+	if _, point := pointOf(s); !point {
+		p.storeSealed() // Fetch waits for it
+	}
 	got, err := w.Fetch(s, at, o)
 	require.NoError(p.t, err)
 	p.sameFetched(s, at, o, got)

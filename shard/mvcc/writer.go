@@ -16,17 +16,20 @@ import (
 // reads them back before the batch is committed. It is used by one goroutine at a time, and
 // it is the only writer of its keys while it lives.
 //
-// The caller ends it with Store, a commit of the batch and Finish, or with Discard. Keys
+// The caller brings what it has collected to the store with Store, a commit of the batch and
+// Finish, or has another goroutine do it (Seal), or gives it up with Discard. Keys
 // and values given to Put and Delete must not change until then. Between two updates it calls
 // Pause.
 type Writer struct {
 	r     engine.Reader
 	cache *HeaderCache
-	over  *overlay // nil after the end
+	over  *overlay // nil while there is nothing to be stored
+	// sealed is what another goroutine stores, nil for nothing.
+	sealed *Sealed
+	other  uint32 // of the next overlay: overlay.other
 
 	// written are the entries that this update has changed, some more than once.
 	written []*entry
-	size    int  // of all that is to be stored, about
 	spans   bool // this update has read a span
 
 	// it looks headers up in the engine as it was before the first update. Made at an update's
@@ -49,10 +52,8 @@ type Change struct {
 	Existed bool
 }
 
-// NewWriter begins an update. The cache is the shard's own.
-func NewWriter(r engine.Reader, cache *HeaderCache) *Writer {
-	return &Writer{r: r, cache: cache, over: cache.budget.overlays.Get().(*overlay)}
-}
+// NewWriter makes a Writer that has nothing to store. The cache is the shard's own.
+func NewWriter(r engine.Reader, cache *HeaderCache) *Writer { return &Writer{r: r, cache: cache} }
 
 // Begin starts the next transaction: its changes get the revision and sub 0, 1, 2…
 func (w *Writer) Begin(rev shard.Revision) {
@@ -65,8 +66,8 @@ func (w *Writer) Begin(rev shard.Revision) {
 type Found struct {
 	Header Header
 	Exists bool
-	// Where the key was found, so that a write need not look for it again: what this update
-	// has written of it, or else what the cache remembers.
+	// Where the key was found, so that a write need not look for it again: what was written of it
+	// and not sealed, and what the cache remembers.
 	entry  *entry
 	cached *cached
 }
@@ -74,19 +75,35 @@ type Found struct {
 // Find looks a key up. What it returns is good until the key is written.
 func (w *Writer) Find(key []byte) (Found, error) {
 	c := w.cache.get(key)
-	switch {
-	case c == nil:
+	if c == nil {
 		h, _, err := w.stored(key)
 		if err != nil {
 			return Found{}, fmt.Errorf("read header of key %q: %w", key, err)
 		}
 		c = w.cache.add(string(key), h)
-	case c.pending != 0:
-		e := w.over.at(c.pending)
-		h := e.last().header
-		return Found{Header: h, Exists: !h.Deleted, entry: e}, nil
 	}
-	return Found{Header: c.header, Exists: exists(c.header), cached: c}, nil
+	e := w.pending(c)
+	if e == nil {
+		return Found{Header: c.header, Exists: exists(c.header), cached: c}, nil
+	}
+	h := e.last().header
+	f := Found{Header: h, Exists: !h.Deleted, cached: c}
+	if w.over != nil && w.over.has(c.pending) {
+		f.entry = e
+	}
+	return f, nil
+}
+
+// pending is what is to be stored, or on its way there, of a key; nil for nothing.
+func (w *Writer) pending(c *cached) *entry {
+	switch {
+	case c == nil || c.pending == 0:
+		return nil
+	case w.over != nil && w.over.has(c.pending):
+		return w.over.at(c.pending)
+	default:
+		return w.sealed.over.at(c.pending)
+	}
 }
 
 // Header returns the latest version's header and whether the key exists, as Find does.
@@ -143,12 +160,12 @@ func (w *Writer) closeLookups() {
 // Get returns the latest version, this update's writes included; nil if the key does
 // not exist. The result is the caller's.
 func (w *Writer) Get(key []byte) (*mvccpb.KeyValue, error) {
-	switch c := w.cache.get(key); {
-	case c == nil:
-	case c.pending != 0:
-		v := w.over.at(c.pending).last()
+	c := w.cache.get(key)
+	if e := w.pending(c); e != nil {
+		v := e.last()
 		return keyValue(key, v.header, v.value), nil
-	case !exists(c.header):
+	}
+	if c != nil && !exists(c.header) {
 		return nil, nil
 	}
 	h, value, err := w.stored(key)
@@ -193,26 +210,27 @@ func (w *Writer) write(key []byte, h Header, value []byte, prev Found) error {
 	if before := prev.Header.Mod; before >= h.Mod { // V1
 		return fmt.Errorf("write key %q at revision %s after revision %s: %w", key, h.Mod, before, shard.ErrCorrupt)
 	}
+	if w.over == nil {
+		w.over = w.cache.budget.overlays.Get().(*overlay)
+		w.over.other = w.other
+	}
 	e := prev.entry
 	if e == nil {
-		e = w.over.add(w.cache.held(prev.cached))
+		c := w.cache.held(prev.cached)
+		e = w.over.add(c, w.pending(c))
 	}
-	e.versions = append(e.versions, version{header: h, value: value})
+	w.over.push(e, version{header: h, value: value})
 	w.written = append(w.written, e)
-	w.size += len(key) + len(value) + versionOverhead
 	w.changed = append(w.changed, Change{Key: key, Header: h, Value: value, Prev: prev.Header, Existed: prev.Exists})
 	w.sub++
 	return nil
 }
 
-// versionOverhead is what a version takes in the engine's memory besides key and value, about.
-const versionOverhead = 200
+// Size is how much there is to store that is not sealed, about, in the engine's memory.
+func (w *Writer) Size() int { return w.over.memTableBytes() }
 
-// Size is how much there is to store, about, in the engine's memory.
-func (w *Writer) Size() int { return w.size }
-
-// Written is how many versions were written since the last Pause.
-func (w *Writer) Written() int { return len(w.written) }
+// BatchBytes is how large a batch is that has all that is not sealed, at most.
+func (w *Writer) BatchBytes() int { return w.over.batchBytes() }
 
 // ReadSpan reports whether a span was read since the last Pause: then all that is to be
 // stored has been sorted, which is much for a span when it is much.
@@ -226,37 +244,21 @@ func (w *Writer) Pause() {
 	w.written, w.changed, w.spans = w.written[:0], w.changed[:0], false
 }
 
-// Store puts all that was written into the batch, in the engine's order: of two keys that
-// are neighbours the second is quickly found in the engine's skip list, and finding keys
-// there is most of what a commit costs. Nothing may be written afterwards.
-func (w *Writer) Store(b *pebble.Batch) error {
-	for _, e := range w.over.within(shard.Everything()) {
-		for i := len(e.versions) - 1; i >= 0; i-- {
-			if err := store(b, e.key, &e.versions[i]); err != nil {
-				return fmt.Errorf("write key %q at revision %s: %w", e.key, e.versions[i].header.Mod, err)
-			}
-		}
-	}
-	return nil
-}
+// Store puts all that was written and not sealed into the batch. Nothing may be written
+// afterwards, until Finish.
+func (w *Writer) Store(b *pebble.Batch) error { return w.over.store(b) }
 
-func store(b *pebble.Batch, key string, v *version) error {
-	var header [recordHeaderMax]byte
-	rec := appendHeader(header[:0], v.header)
-	op := b.SetDeferred(len(key)+engine.DataKeyOverhead, len(rec)+len(v.value))
-	engine.AppendDataKey(op.Key[:0], []byte(key), v.header.Mod)
-	copy(op.Value[copy(op.Value, rec):], v.value)
-	return op.Finish()
-}
-
-// Fetch reads a span at a revision, this update's writes included; 0 is the latest.
+// Fetch reads a span at a revision, what was written included; 0 is the latest. For more than
+// one key it waits until what is sealed is stored.
 func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	g := newGather(at, o)
 	var err error
 	if key, ok := pointOf(span); !ok {
 		w.spans = true
-		err = fetchSpan(w.r, w.over, span, g)
-	} else if v := w.pending(key, g.at); v != nil {
+		if err = w.sealed.Wait(); err == nil {
+			err = fetchSpan(w.r, w.over, span, g)
+		}
+	} else if v := w.pending(w.cache.get(key)).find(g.at); v != nil {
 		g.addPending(key, v)
 	} else if it, e := w.lookups(); e != nil {
 		err = e
@@ -269,34 +271,49 @@ func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOption
 	return g.out, nil
 }
 
-// pending returns the newest version of the key that is to be stored and that is not newer
-// than at, or nil.
-func (w *Writer) pending(key []byte, at shard.Revision) *version {
-	if c := w.cache.get(key); c != nil && c.pending != 0 {
-		return w.over.at(c.pending).find(at)
-	}
-	return nil
-}
-
 // Changed lists the changes since Begin in order. It is valid until the next Begin.
 func (w *Writer) Changed() []Change { return w.changed }
 
-// Finish ends the Writer after its batch was committed: only now may others learn
-// the new headers (V4).
+// Finish tells the cache what is stored, after the batch was committed: only now may others
+// learn the new headers (V4). The Writer has nothing to store then. Nothing may be sealed.
 func (w *Writer) Finish() {
-	for _, e := range w.over.entries {
-		e.cached.header = e.last().header // if it is not in the cache any more, nobody sees it
-	}
-	w.Discard()
+	w.Pause()
+	w.settle(w.over)
+	w.over = nil
 }
 
-// Discard ends the Writer when its batch was not committed.
-func (w *Writer) Discard() {
-	w.closeLookups()
-	if w.over != nil {
-		w.over.reset()
-		w.cache.displaced = nil
-		w.cache.budget.overlays.Put(w.over)
+// settle tells the cache of what is in the store now, and makes the overlay another's.
+func (w *Writer) settle(o *overlay) {
+	if o == nil {
+		return
 	}
-	*w = Writer{}
+	for _, e := range o.entries {
+		c := e.cached
+		if !o.has(c.pending) { // it was written again meanwhile
+			w.over.at(c.pending).below = nil
+			continue
+		}
+		c.header, c.pending = e.last().header, 0
+		w.cache.release(c)
+	}
+	w.recycle(o)
+}
+
+func (w *Writer) recycle(o *overlay) {
+	o.reset()
+	w.cache.budget.overlays.Put(o)
+}
+
+// Discard gives up what was written and not stored. If some of it is sealed, nobody knows what
+// the store will have, and the cache is to be purged.
+func (w *Writer) Discard() {
+	w.Pause()
+	if w.over != nil {
+		for _, e := range w.over.entries {
+			e.cached.pending = 0
+		}
+		w.recycle(w.over)
+	}
+	w.cache.displaced = nil
+	w.over, w.sealed = nil, nil
 }

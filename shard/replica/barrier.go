@@ -16,6 +16,9 @@ const (
 	// readIndexTimeout bounds one ReadIndex, by this node's clock. One that is lost on the way
 	// to the leader is only noticed by this, so it is short; readers retry within theirs.
 	readIndexTimeout = 500 * time.Millisecond
+	// electedPatience is how long a new leader has for an answer before it is asked again: it says
+	// nothing to what comes before the first entry of its term is committed.
+	electedPatience = 25 * time.Millisecond
 	// roundPatience is how long the shards of a round wait for the slowest of them.
 	// Then it goes on alone: a shard without a leader must not hold up the others.
 	roundPatience = 3 * time.Millisecond
@@ -47,10 +50,16 @@ type barriers struct {
 	}
 }
 
+// newBarrier returns a shard's part.
+func newBarrier(g *barriers, id shard.ID) barrier {
+	return barrier{group: g, shardID: id, elected: make(chan struct{}, 1)}
+}
+
 // barrier is one shard's part.
 type barrier struct {
 	group   *barriers
 	shardID shard.ID
+	elected chan struct{} // receives, coalesced, when the group has a leader, another or again
 
 	// Guarded by group.mu.
 	next *request // what reads wait for that came since the last round; nil: none did
@@ -62,7 +71,7 @@ type request struct {
 	barrier *barrier
 	reads   int // guarded by barriers.mu until the round begins
 
-	state  *dragonboat.RequestState // released with its answer; nil without one
+	state  *dragonboat.RequestState // of the first time that it was asked; nil when its answer may still come
 	answer chan dragonboat.RequestResult
 
 	done chan struct{}
@@ -119,7 +128,7 @@ func (g *barriers) run() {
 	for round := g.next(nil); len(round) > 0; round = g.next(round) {
 		started, reads := time.Now(), 0
 		for _, q := range round {
-			q.ask()
+			q.begin()
 			reads += q.reads
 		}
 		patience.Reset(roundPatience)
@@ -142,15 +151,45 @@ func (g *barriers) run() {
 	}
 }
 
-// await finishes a request that is late for its round.
+// await finishes a request that is late for its round. What the last leader was asked may be
+// lost with it, and so the next one is asked too. Any of the answers will do.
 func (g *barriers) await(q *request) {
-	select {
-	case result := <-q.answer:
-		g.finish(q, result)
-	case <-time.After(readIndexTimeout):
-		q.state = nil // its answer may still come
-		q.err = errBarrierLost
-		g.finish(q, dragonboat.RequestResult{})
+	overdue := time.NewTimer(readIndexTimeout)
+	defer overdue.Stop()
+	more := make(chan dragonboat.RequestResult, 1) // what they who were asked later said first
+	done := make(chan struct{})
+	defer close(done)
+	var again <-chan time.Time
+	for {
+		select {
+		case result := <-q.answer:
+			g.finish(q, result)
+			return
+		case result := <-more:
+			q.state = nil
+			g.finish(q, result)
+			return
+		case <-overdue.C:
+			q.state = nil
+			q.err = errBarrierLost
+			g.finish(q, dragonboat.RequestResult{})
+			return
+		case <-q.barrier.elected:
+		case <-again:
+		}
+		again = time.After(electedPatience)
+		if state, err := q.barrier.ask(); err == nil {
+			go func() {
+				select {
+				case result := <-state.ResultC():
+					select {
+					case more <- result:
+					default:
+					}
+				case <-done:
+				}
+			}()
+		}
 	}
 }
 
@@ -170,9 +209,26 @@ func (g *barriers) next(round []*request) []*request {
 	return round
 }
 
-func (q *request) ask() {
-	g := q.barrier.group
-	state, err := g.nh.ReadIndex(uint64(q.barrier.shardID), readIndexTimeout+g.slack)
+// leaderKnown never blocks: it runs on a worker shared by all groups (P4).
+func (b *barrier) leaderKnown() {
+	select {
+	case b.elected <- struct{}{}:
+	default:
+	}
+}
+
+// ask begins a ReadIndex.
+func (b *barrier) ask() (*dragonboat.RequestState, error) {
+	select {
+	case <-b.elected: // whoever that is, is asked now
+	default:
+	}
+	return b.group.nh.ReadIndex(uint64(b.shardID), readIndexTimeout+b.group.slack)
+}
+
+// begin asks for the first time.
+func (q *request) begin() {
+	state, err := q.barrier.ask()
 	if err != nil { // of the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/raftpb"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
@@ -71,6 +74,79 @@ func TestBarrierWithoutALeader(t *testing.T) {
 	require.ErrorIs(t, err, shard.ErrUnavailable)
 	require.Less(t, time.Since(start), patience)
 	require.LessOrEqual(t, p.rounds(), uint64(50))
+}
+
+// What was asked of a leader that is lost is asked of the next one, as soon as there is one and as long
+// as that one does not answer.
+func TestBarrierAsksTheNextLeader(t *testing.T) {
+	box := mailbox{sent: make(chan raftpb.Message, 1000)}
+	p := openProcessWith(t, t.TempDir(), 1, func(c *HostConfig) { c.Raft.Transport, c.Raft.ElectionTicks = box, 1<<20 })
+	defer func() { p.close() }()
+	p.startAlone()
+	hears := func(m raftpb.Message) {
+		m.ShardID, m.To = uint64(testShard), uint64(testReplica)
+		p.host.doorway.deliver(p.host.batchOf(m))
+	}
+	follows := func(leader shard.ReplicaID, term uint64) {
+		require.Eventually(t, func() bool {
+			hears(raftpb.Message{Type: raftpb.Heartbeat, From: uint64(leader), Term: term})
+			known, _ := p.host.Leader(testShard)
+			return known == leader
+		}, patience, time.Millisecond)
+	}
+	follows(2, 5)
+	outcome := make(chan error, 1)
+	p.replica.StartBarrier(func(_ shard.View, err error) { outcome <- err })
+	box.find(t, raftpb.ReadIndex, 2)
+	follows(3, 6)
+	asked := box.find(t, raftpb.ReadIndex, 3)
+	box.find(t, raftpb.ReadIndex, 3) // in case it was too new to answer, but it is only slow
+	hears(raftpb.Message{Type: raftpb.ReadIndexResp, From: 3, Term: 6, LogIndex: 1, Hint: asked.Hint, HintHigh: asked.HintHigh})
+	require.NoError(t, <-outcome)
+}
+
+// mailbox is the transport of a node whose peers keep what they are sent.
+type mailbox struct {
+	lonely
+	sent chan raftpb.Message
+}
+
+// letterbox is its connection to a peer.
+type letterbox struct{ mailbox }
+
+func (b mailbox) Create(config.NodeHostConfig, raftio.MessageHandler, raftio.ChunkHandler) raftio.ITransport {
+	return b
+}
+
+func (b mailbox) GetConnection(context.Context, string) (raftio.IConnection, error) {
+	return letterbox{b}, nil
+}
+
+func (letterbox) Close() {}
+
+func (b letterbox) SendMessageBatch(batch raftpb.MessageBatch) error {
+	for _, m := range batch.Requests {
+		select {
+		case b.sent <- m:
+		default: // lost, as on a network
+		}
+	}
+	return nil
+}
+
+// find returns the next message of the type to the replica.
+func (b mailbox) find(t *testing.T, kind raftpb.MessageType, to uint64) raftpb.Message {
+	t.Helper()
+	for {
+		select {
+		case m := <-b.sent:
+			if m.Type == kind && m.To == to {
+				return m
+			}
+		case <-time.After(patience):
+			t.Fatalf("no %s to replica %d", kind, to)
+		}
+	}
 }
 
 func TestBarrierOfOneWhoLeaves(t *testing.T) {

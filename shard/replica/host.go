@@ -136,6 +136,9 @@ func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
 	h.cfg.Metrics.leaderChanges.Inc()
 	if r, ok := h.Replica(shard.ID(info.ShardID)); ok {
 		r.proposer.leaderChanged()
+		if info.LeaderID != 0 {
+			r.barrier.leaderKnown()
+		}
 	}
 	select {
 	case h.changed <- struct{}{}:

@@ -85,7 +85,7 @@ func openProcessWith(t *testing.T, dir string, incarnation uint64, edit func(*Ho
 			LogEntries: 1000, Transport: lonely{}, Log: &raftlog.Factory{},
 		},
 		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second, Clock: p.clock,
-		Apply: apply.Options{Backlog: apply.NewBacklog(1<<20, 1)},
+		Apply: apply.Options{Backlog: apply.NewBacklog(1<<20, func(gather func()) { go gather() })},
 	}
 	edit(&cfg)
 	p.host, err = OpenHost(cfg)

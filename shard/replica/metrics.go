@@ -12,6 +12,8 @@ type Metrics struct {
 	batchCommands prometheus.Histogram
 	held          prometheus.Counter
 	barrierReads  prometheus.Histogram
+	promised      prometheus.Histogram
+	reservations  prometheus.Counter
 	leaderChanges prometheus.Counter
 	watches       *watch.Metrics
 	leaseRenewals prometheus.Counter
@@ -57,6 +59,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Linearizable reads served by one ReadIndex round.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
+		promised: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "flotilla_shard_promise_duration_seconds",
+			Help: "Time until a leader on this node has promised what watches of several shards wait for. Their events are late by as much. Rising: writes of that leader's shards are slow (flotilla_shard_proposal_duration_seconds), or need a log entry each time (flotilla_shard_reservations_total).",
+			// 16 µs to 0.5 s
+			Buckets: prometheus.ExponentialBuckets(1.0/(1<<16), 2, 16),
+		}),
+		reservations: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_shard_reservations_total",
+			Help: "Log entries that leaders on this node wrote to be able to promise. At most eight a second for each shard that is watched together with others. About as many as promises (flotilla_shard_promise_duration_seconds_count): clocks of nodes are far apart, or leaders change all the time.",
+		}),
 		leaderChanges: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "flotilla_shard_leader_changes_total",
 			Help: "Leader changes seen by replicas on this node, all shards together. Bursts without moves: overload, slow disks or a bad network.",
@@ -82,7 +94,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "flotilla_shard_checksum_bytes_total",
 		Help: "Bytes of keys and values that this node has read to compare its replicas with the others'. It costs a tenth of a processor at most; --corrupt-check-time says how often.",
 	})
-	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.promised, m.reservations, m.leaderChanges, m.leaseRenewals, m.leasesDue)
 	m.registerCollection(reg)
 	return m
 }

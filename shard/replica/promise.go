@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -13,6 +14,7 @@ import (
 type promise struct {
 	epoch uint64
 	floor shard.Revision
+	asked time.Time
 	// done is told what was applied here when the promise was given: a replica that has
 	// applied as much may go by it. It must not block.
 	done func(shard.View, error)
@@ -26,7 +28,7 @@ func (r *Replica) Promise(epoch uint64, floor shard.Revision, done func(shard.Vi
 		done(shard.View{}, err)
 		return
 	}
-	r.proposer.promises.ask(promise{epoch, floor, done})
+	r.proposer.promises.ask(promise{epoch, floor, time.Now(), done})
 }
 
 // Heed has those who watch here told that the shard has promised floor, as of a Raft index.
@@ -54,6 +56,7 @@ type promises struct {
 	view        func() shard.View
 	propose     func(*shardpb.Command, func(shard.Result))
 	knobs       Knobs
+	metrics     *Metrics
 
 	mu struct {
 		sync.Mutex
@@ -143,12 +146,14 @@ func (p *promises) keep() {
 	reserve := p.reserve(view, len(kept) > 0)
 	p.mu.Unlock()
 	for _, w := range kept {
+		p.metrics.promised.Observe(time.Since(w.asked).Seconds())
 		w.done(view, nil)
 	}
 	for _, w := range refused {
 		w.done(view, view.WrongShard(p.id))
 	}
 	if reserve != nil {
+		p.metrics.reservations.Inc()
 		p.propose(reserve, p.reserved)
 	}
 }

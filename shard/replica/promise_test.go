@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -31,7 +33,7 @@ func (w *promiseWorld) Observe(shard.Revision)     {}
 
 func newPromiseWorld(t *testing.T) *promiseWorld {
 	w := &promiseWorld{t: t, tick: 1000, now: shard.View{Descriptor: &shard.Descriptor{ID: 2, Epoch: 1}}}
-	w.promises = &promises{id: 2, node: 1, incarnation: 9, source: w, view: func() shard.View { return w.now }}
+	w.promises = &promises{id: 2, node: 1, incarnation: 9, source: w, view: func() shard.View { return w.now }, metrics: NewMetrics(prometheus.NewRegistry())}
 	w.propose = func(cmd *shardpb.Command, done func(shard.Result)) {
 		w.proposed, w.done = append(w.proposed, cmd), append(w.done, done)
 	}
@@ -105,6 +107,12 @@ func TestPromisesTakeOneEntryForMany(t *testing.T) {
 	w.wish(at(1000 + 9*ahead))
 	require.Equal(t, at(1000+ahead+10), w.told[len(w.told)-1], "others may mint that")
 	require.Len(t, w.proposed, 3)
+
+	var reserved, given dto.Metric
+	require.NoError(t, w.metrics.reservations.Write(&reserved))
+	require.NoError(t, w.metrics.promised.(prometheus.Metric).Write(&given))
+	require.Equal(t, float64(3), reserved.GetCounter().GetValue())
+	require.Equal(t, uint64(len(w.told)), given.GetHistogram().GetSampleCount())
 }
 
 // R6: what is wished may be ahead of the clock, after others have taken over a reservation. Then

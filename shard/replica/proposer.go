@@ -71,6 +71,7 @@ type proposer struct {
 	// promises bind what is stamped here.
 	promises promises
 	tempo    *tempo
+	began    time.Time // the last batch; of whoever drains
 	// full receives when as much waits as goes into a batch.
 	full chan struct{}
 
@@ -119,6 +120,7 @@ func (p *proposer) drain() {
 				batch = p.sabotage(batch)
 			}
 			p.tempo.took(len(batch))
+			p.began = time.Now()
 			p.meter.wrote(batch)
 			p.round(p.launch(batch), batch)
 		}
@@ -128,7 +130,7 @@ func (p *proposer) drain() {
 
 // pause returns when the next batch may start (P13).
 func (p *proposer) pause() {
-	wait := p.tempo.wait(time.Now())
+	wait := p.tempo.wait(time.Now(), p.began)
 	if wait <= 0 {
 		return
 	}

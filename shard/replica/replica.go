@@ -64,9 +64,9 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.proposer.promises = promises{
 		id: id, node: h.cfg.Node, incarnation: h.cfg.Incarnation, source: h.cfg.Source, view: machine.View,
-		propose: r.proposer.submit, knobs: h.cfg.Knobs,
+		propose: r.proposer.submit, knobs: h.cfg.Knobs, metrics: h.cfg.Metrics,
 	}
-	r.barrier = barrier{group: h.barriers, shardID: id}
+	r.barrier = newBarrier(h.barriers, id)
 	return r
 }
 

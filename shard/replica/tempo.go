@@ -14,6 +14,11 @@ const (
 	// More than the longest would be felt by those who wait: a write on a machine without a
 	// free processor takes some 60 ms.
 	spacingMin, spacingMax = 10 * time.Millisecond, 40 * time.Millisecond
+	// spacingLong is the longest distance between two batches of a shard, which start at such moments
+	// too, as long as they have less than smallBatch commands: then nearly all that a write costs is
+	// its batch, and it takes longer than this among a thousand others.
+	spacingLong = 160 * time.Millisecond
+	smallBatch  = 16
 	// Processors are short when more than processorsShort of their time is in use, and not any
 	// more below processorsFree.
 	processorsShort, processorsFree = 0.9, 0.8
@@ -25,7 +30,10 @@ const (
 	// is forgotten in rateMemory windows: others may come and go.
 	slower               = 0.75
 	giveUpMin, giveUpMax = 4, 64
-	rateMemory           = 32
+	// A long distance that left processors free is not tried again for enough windows: with few
+	// clients they wait for each other then.
+	enough     = 16
+	rateMemory = 32
 )
 
 // tempo decides when batches start: at once, as long as there are processors for it. When
@@ -43,13 +51,15 @@ type tempo struct {
 	began time.Time
 
 	commands atomic.Uint64 // in batches that were taken
-	spacing  atomic.Int64  // nanoseconds between moments; 0: batches start at once
+	batches  atomic.Uint64 // that were taken
+	spacing  atomic.Int64  // nanoseconds between batches of a shard; 0: they start at once
 	due      atomic.Int64  // nanoseconds after began: when to look at the load again
 
 	mu struct {
 		sync.Mutex
 		judged   time.Time
 		commands uint64  // when judged
+		batches  uint64  // when judged
 		rate     float64 // commands a second, of the last windows together
 		free     float64 // what it was when batches started at once
 		missed   float64 // free, when a distance was last given up, until it is known whether it was to blame
@@ -64,27 +74,38 @@ func newTempo(busy func() float64) *tempo {
 	return t
 }
 
-// wait returns how long a batch that could start now should wait.
-func (t *tempo) wait(now time.Time) time.Duration {
+// wait returns how long a batch that could start now should wait, of a shard whose last one
+// started at the given time.
+func (t *tempo) wait(now, last time.Time) time.Duration {
 	if at := int64(now.Sub(t.began)); at >= t.due.Load() && t.mu.TryLock() {
 		t.judge(now)
 		t.due.Store(at + int64(tempoWindow))
 		t.mu.Unlock()
 	}
-	if s := t.spacing.Load(); s > 0 {
-		return time.Duration(s - now.UnixNano()%s)
+	spacing := time.Duration(t.spacing.Load())
+	if spacing == 0 {
+		return 0
 	}
-	return 0
+	moments := min(spacing, spacingMax)
+	after := max(now.UnixNano(), last.Add(spacing-moments).UnixNano()) // the last one has started somewhat behind its moment
+	return time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
 }
 
 // took counts the commands of a batch.
-func (t *tempo) took(n int) { t.commands.Add(uint64(n)) }
+func (t *tempo) took(n int) {
+	t.commands.Add(uint64(n))
+	t.batches.Add(1)
+}
 
 // judge sets the distance by what happened since it was last called. mu is held.
 func (t *tempo) judge(now time.Time) {
-	commands, busy := t.commands.Load(), t.busy()
+	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
 	rate := float64(commands-t.mu.commands) / max(now.Sub(t.mu.judged), tempoWindow).Seconds()
-	t.mu.commands, t.mu.judged = commands, now
+	longest := spacingMax
+	if commands-t.mu.commands < smallBatch*(batches-t.mu.batches) {
+		longest = spacingLong
+	}
+	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
 	if spacing == 0 {
 		t.mu.rate, t.mu.free = rate, rate
@@ -103,13 +124,18 @@ func (t *tempo) judge(now time.Time) {
 		spacing = 0
 		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
 	case busy < processorsFree:
+		if spacing > spacingMax {
+			t.mu.pause = max(t.mu.pause, enough)
+		}
 		if spacing /= 2; spacing < spacingMin {
 			spacing = 0
 		}
+	case spacing > longest:
+		spacing /= 2
 	case busy < processorsShort:
 	case t.mu.pause > 0:
 		t.mu.pause--
-	case spacing < spacingMax:
+	case spacing < longest:
 		spacing = max(2*spacing, spacingMin)
 	default:
 		t.mu.giveUp = giveUpMin

@@ -17,10 +17,11 @@ import (
 type tempoLoad struct {
 	tempo *tempo
 	busy  float64
+	batch int // commands in each
 }
 
 func newTempoLoad() *tempoLoad {
-	l := &tempoLoad{}
+	l := &tempoLoad{batch: 2 * smallBatch}
 	l.tempo = newTempo(func() float64 { return l.busy })
 	return l
 }
@@ -28,11 +29,16 @@ func newTempoLoad() *tempoLoad {
 // window has so many commands a second proposed for the time between two looks, and returns
 // the distance of the moments then.
 func (l *tempoLoad) window(rate float64) time.Duration {
-	l.tempo.took(int(rate * tempoWindow.Seconds()))
+	for left := int(rate * tempoWindow.Seconds()); left > 0; left -= l.batch {
+		l.tempo.took(min(left, l.batch))
+	}
 	bubble.Pass(tempoWindow)
-	l.tempo.wait(time.Now())
+	l.wait()
 	return time.Duration(l.tempo.spacing.Load())
 }
+
+// wait is how long a shard waits whose last batch was long ago.
+func (l *tempoLoad) wait() time.Duration { return l.tempo.wait(time.Now(), time.Time{}) }
 
 // windows are several.
 func (l *tempoLoad) windows(n int, rate float64) (spacing time.Duration) {
@@ -48,7 +54,7 @@ func TestTempoOfAFreeMachine(t *testing.T) {
 		l := newTempoLoad()
 		l.busy = 0.85
 		require.Zero(t, l.windows(100, 50_000))
-		require.Zero(t, l.tempo.wait(time.Now()))
+		require.Zero(t, l.wait())
 	})
 }
 
@@ -81,7 +87,7 @@ func TestTempoFollowsTheLoad(t *testing.T) {
 		l.busy = 1
 		require.Equal(t, spacingMax, l.windows(10, 5000))
 		bubble.Pass(time.Hour) // nobody asks, so nobody looks
-		require.Zero(t, l.tempo.wait(time.Now()), "the first write after a pause")
+		require.Zero(t, l.wait(), "the first write after a pause")
 	})
 }
 
@@ -126,16 +132,50 @@ func TestTempoWhenLessIsAsked(t *testing.T) {
 	})
 }
 
+// Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
+func TestTempoOfSmallBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy, l.batch = 0.95, smallBatch/4
+		require.Equal(t, spacingLong, l.windows(10, 5000))
+		l.busy = 0.7
+		require.Equal(t, spacingLong/2, l.window(5000))
+		l.busy = 0.95
+		require.Equal(t, spacingLong/2, l.windows(enough, 5000), "it is known to be too long")
+		require.Equal(t, spacingLong, l.window(5000))
+		l.batch = 2 * smallBatch
+		require.Equal(t, spacingMax, l.windows(10, 5000))
+	})
+}
+
 // All proposers wait for the same moments.
 func TestTempoHasCommonMoments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
 		l.busy = 1
 		l.windows(10, 5000)
-		moment := time.Now().Add(l.tempo.wait(time.Now()))
+		moment := time.Now().Add(l.wait())
 		for range 7 {
 			bubble.Pass(5 * time.Millisecond)
-			require.Equal(t, moment, time.Now().Add(l.tempo.wait(time.Now())))
+			require.Equal(t, moment, time.Now().Add(l.wait()))
+		}
+	})
+}
+
+// A shard whose batches are far apart starts them at the moments of the others.
+func TestTempoOfALongDistance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy, l.batch = 1, 1
+		require.Equal(t, spacingLong, l.windows(10, 5000))
+		moment := time.Now().Add(l.wait())
+		require.LessOrEqual(t, time.Until(moment), spacingMax)
+		late := moment.Add(spacingMin) // it had to wait for a processor
+		for at, next := range map[time.Duration]time.Duration{
+			spacingMin: spacingLong, spacingLong - 1: spacingLong, spacingLong: spacingLong + spacingMax,
+			spacingLong + spacingMin: spacingLong + spacingMax,
+		} {
+			require.Equal(t, next-at, l.tempo.wait(moment.Add(at), late), "asked after %s", at)
 		}
 	})
 }

@@ -1,0 +1,83 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
+)
+
+// seedPatience is how long the child waits for a seed that does not come. Then those that
+// have one begin, if they are a majority, and the replica without one has to be replaced.
+const seedPatience = 2 * time.Second
+
+// divide splits a shard that this node leads and brings the child to serve. In between
+// nobody serves the child's keys, so every step follows at once on the one before.
+func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shard.Descriptor) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := n.control.step(ctx, stepDivide); err != nil {
+		return err
+	}
+	secured := n.secureSeeds(ctx, rest, child) // on their way before the split, for which they wait there
+	// They begin with what is not durable of before, which takes about as long here.
+	if err := n.engine.Sync(); err != nil {
+		return err
+	}
+	if err := r.Split(ctx, rest, child); err != nil {
+		return err
+	}
+	gave := time.Now()
+	if err := n.control.step(ctx, stepSecure); err != nil {
+		return err
+	}
+	seeds := <-secured
+	if err := seeds.majority(); err != nil {
+		return err
+	}
+	durable := time.Now()
+	if err := n.control.step(ctx, stepBegin); err != nil {
+		return err
+	}
+	if err := n.initialise(ctx, child, seeds.done); err != nil {
+		return err
+	}
+	n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start),
+		"pause", time.Since(gave), "seeds", durable.Sub(gave))
+	return nil
+}
+
+// secureSeeds has all replicas of the parent make the child's seed durable, each as soon as it
+// has applied the split.
+func (n *Node) secureSeeds(ctx context.Context, parent, child *shard.Descriptor) <-chan tally {
+	m, done := n.table.Map(), make(chan tally, 1)
+	go func() {
+		done <- n.control.orderAll(ctx, m, child, seedPatience, &routerpb.DirectRequest{
+			Shard: uint64(parent.ID), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: child.Proto()},
+		})
+	}()
+	return done
+}
+
+// initialise has the child's leader, which has to be one with a seed, give it its descriptor.
+func (n *Node) initialise(ctx context.Context, child *shard.Descriptor, seeded []shard.Replica) error {
+	m := n.table.Map()
+	return until(ctx, func() error {
+		leader, _ := n.host.Leader(child.ID)
+		switch able := slices.ContainsFunc(seeded, func(r shard.Replica) bool { return r.ID == leader }); {
+		case leader == 0:
+			return fmt.Errorf("shard %s has no leader: %w", child.ID, shard.ErrUnavailable)
+		case !able: // INIT would poison it, and nobody could serve
+			err := n.control.orderTransfer(ctx, m, child.ID, child.NodeOf(leader), seeded[0].ID)
+			return errors.Join(fmt.Errorf("replica %d of shard %s leads without a seed: %w", leader, child.ID, shard.ErrUnavailable), err)
+		}
+		return n.control.order(ctx, m, child.NodeOf(leader), &routerpb.DirectRequest{
+			Shard: uint64(child.ID), Order: &routerpb.DirectRequest_Initialise{Initialise: child.Proto()},
+		})
+	})
+}

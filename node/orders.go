@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Orders have a node do something with its replica of a shard. What a node does with one
+// is in direct.go.
+
+// orderTimeout bounds one order.
+const orderTimeout = 5 * time.Second
+
+// client is the way to a node, this one included.
+func (c *controller) client(m *placement.Map, id shard.NodeID) (routerpb.PeerClient, error) {
+	n := m.Node(id)
+	if n == nil || n.State == placement.Removed {
+		return nil, fmt.Errorf("node %s is not part of the cluster", id)
+	}
+	return routerpb.NewPeerClient(c.node.peers.at(n.PeerAddr).Conn()), nil
+}
+
+// order has the node do something with its replica of a shard.
+func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) error {
+	_, err := c.direct(ctx, m, id, req)
+	return err
+}
+
+// direct is order with an answer.
+func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
+	client, err := c.client(m, id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	reply, err := client.Direct(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", id, err)
+	}
+	return reply, nil
+}
+
+// orderLeader has the leader of a shard do something.
+func (c *controller) orderLeader(ctx context.Context, m *placement.Map, d *shard.Descriptor, req *routerpb.DirectRequest) error {
+	leader, err := leaderOf(c.reports(ctx, m, d))
+	if err != nil {
+		return err
+	}
+	req.Shard = uint64(d.ID)
+	return c.order(ctx, m, leader.Node, req)
+}
+
+// orderTransfer has a shard's leader, which is on the node, let another replica lead.
+func (c *controller) orderTransfer(ctx context.Context, m *placement.Map, id shard.ID, leader shard.NodeID, heir shard.ReplicaID) error {
+	return c.order(ctx, m, leader, &routerpb.DirectRequest{
+		Shard: uint64(id), Order: &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(heir)}},
+	})
+}
+
+// orderAll gives an order to all nodes of a shard at the same time, to each again until it
+// has been carried out there or patience ends.
+func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.Descriptor, patience time.Duration, req *routerpb.DirectRequest) tally {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	errs := make([]error, len(d.Replicas))
+	var asking sync.WaitGroup
+	for i, r := range d.Replicas {
+		asking.Go(func() { errs[i] = until(ctx, func() error { return c.order(ctx, m, r.Node, req) }) })
+	}
+	asking.Wait()
+	t := tally{of: d}
+	for i, err := range errs {
+		if err == nil {
+			t.done = append(t.done, d.Replicas[i])
+		} else {
+			t.errs = append(t.errs, err)
+		}
+	}
+	return t
+}
+
+// tally is what came of an order to all replicas of a shard.
+type tally struct {
+	of   *shard.Descriptor
+	done []shard.Replica // that carried it out
+	errs []error         // of the others
+}
+
+// majority fails unless most carried it out.
+func (t tally) majority() error {
+	if len(t.done) > len(t.of.Replicas)/2 {
+		return nil
+	}
+	return t.failure()
+}
+
+// all fails unless every one did.
+func (t tally) all() error {
+	if len(t.errs) == 0 {
+		return nil
+	}
+	return t.failure()
+}
+
+func (t tally) failure() error {
+	return fmt.Errorf("%d of the %d replicas of shard %s: %w", len(t.done), len(t.of.Replicas), t.of.ID, errors.Join(t.errs...))
+}
+
+// orderPause is between two attempts at an order that failed: often nobody serves some keys
+// until it is carried out.
+const orderPause = 2 * time.Millisecond
+
+// until repeats what fails. The error is the last one.
+func until(ctx context.Context, attempt func() error) error {
+	for {
+		err := attempt()
+		if err == nil || pause(ctx, orderPause) != nil {
+			return err
+		}
+	}
+}

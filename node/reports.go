@@ -1,0 +1,130 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// report is what a node said about a replica.
+type report struct {
+	member shard.Replica
+	*routerpb.ReplicaReport
+}
+
+const (
+	// reportTimeout bounds one question to a node.
+	reportTimeout = time.Second
+	// lagMax is how many entries the replicas of a shard may be apart that is to be split or
+	// merged.
+	lagMax = 1000
+)
+
+// reports asks the nodes of a shard about their replicas of it. Those that do not answer,
+// or run another one, are left out.
+func (c *controller) reports(ctx context.Context, m *placement.Map, d *shard.Descriptor) []report {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	got := make([]*routerpb.ReplicaReport, len(d.Replicas))
+	var asking sync.WaitGroup
+	for i, r := range d.Replicas {
+		client, err := c.client(m, r.Node)
+		if err != nil {
+			continue
+		}
+		asking.Go(func() {
+			reply, err := client.Report(ctx, &routerpb.ReportRequest{Shards: []uint64{uint64(d.ID)}})
+			if err == nil && len(reply.Replicas) == 1 && reply.Replicas[0].Replica == uint64(r.ID) {
+				got[i] = reply.Replicas[0]
+			}
+		})
+	}
+	asking.Wait()
+	var out []report
+	for i, r := range d.Replicas {
+		if got[i] != nil {
+			out = append(out, report{r, got[i]})
+		}
+	}
+	return out
+}
+
+// leaderOf picks the replica that leads by its own account, of the latest term.
+func leaderOf(reports []report) (shard.Replica, error) {
+	led := slices.DeleteFunc(slices.Clone(reports), func(r report) bool { return r.Leader != r.Replica })
+	if len(led) == 0 {
+		return shard.Replica{}, fmt.Errorf("no replica that answers leads the shard: %w", shard.ErrUnavailable)
+	}
+	return slices.MaxFunc(led, func(a, b report) int { return cmp.Compare(a.Term, b.Term) }).member, nil
+}
+
+// well returns the leader of a shard whose replicas all answer and follow it.
+func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
+	leader, err := leaderOf(reports)
+	if err != nil {
+		return shard.Replica{}, fmt.Errorf("shard %s: %w", d.ID, err)
+	}
+	following := 0
+	for _, r := range reports {
+		if r.Leader == uint64(leader.ID) && r.Unfit == "" {
+			following++
+		}
+	}
+	if following < len(d.Replicas) {
+		return shard.Replica{}, fmt.Errorf("of the %d replicas of shard %s %d are well: %w", len(d.Replicas), d.ID, following, shard.ErrUnavailable)
+	}
+	return leader, nil
+}
+
+// abreast is well of a shard whose replicas are not far apart either.
+func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
+	leader, err := well(d, reports)
+	if err != nil {
+		return shard.Replica{}, err
+	}
+	least, most := reports[0].Applied, reports[0].Applied
+	for _, r := range reports {
+		least, most = min(least, r.Applied), max(most, r.Applied)
+	}
+	if most-least > lagMax {
+		return shard.Replica{}, fmt.Errorf("the replicas of shard %s are %d entries apart", d.ID, most-least)
+	}
+	return leader, nil
+}
+
+// succession says who leads a shard of which a replica is to leave, and if that is the one,
+// who is to lead then. It fails unless those that stay could go on without it (O4).
+func succession(d *shard.Descriptor, reports []report, leaving shard.ReplicaID) (leader, heir shard.Replica, err error) {
+	if leader, err = leaderOf(reports); err != nil {
+		return leader, heir, err
+	}
+	voters, following := 0, 0
+	for _, r := range d.Replicas {
+		if !r.Learner && r.ID != leaving {
+			voters++
+		}
+	}
+	for _, r := range reports {
+		if r.member.Learner || r.member.ID == leaving || r.Leader != uint64(leader.ID) {
+			continue
+		}
+		following++
+		if r.Unfit == "" && (heir.ID == 0 || r.member.Node == d.PreferredNode) {
+			heir = r.member
+		}
+	}
+	switch {
+	case following <= voters/2:
+		return leader, heir, fmt.Errorf("of the %d replicas that would stay %d answer and follow the leader: %w", voters, following, shard.ErrUnavailable)
+	case leader.ID == leaving && heir.ID == 0:
+		return leader, heir, fmt.Errorf("none of the replicas that would stay is fit to lead: %w", shard.ErrUnavailable)
+	}
+	return leader, heir, nil
+}

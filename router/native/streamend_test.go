@@ -1,0 +1,101 @@
+package native_test
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-kv/flotilla/internal/clock"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/native"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// served is a stream of one client, without a network.
+type served struct {
+	grpc.ServerStream
+	ctx    context.Context
+	end    context.CancelFunc
+	frames chan *routerpb.Frame
+	done   atomic.Bool // its handler has returned
+}
+
+func (s *served) Context() context.Context   { return s.ctx }
+func (s *served) Send(*routerpb.Frame) error { return nil }
+func (s *served) Recv() (*routerpb.Frame, error) {
+	select {
+	case f := <-s.frames:
+		return f, nil
+	case <-s.ctx.Done():
+		return nil, io.EOF
+	}
+}
+
+// putWithLease has a stream served, and a put with a lease sent over it.
+func putWithLease(t *testing.T, c native.Config) *served {
+	c.Revisions, c.Clock = hlc.NewHybrid(clock.System{}), clock.System{}
+	s := &served{frames: make(chan *routerpb.Frame, 1)}
+	s.ctx, s.end = context.WithCancel(t.Context())
+	s.frames <- &routerpb.Frame{Requests: []*routerpb.Request{write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Lease: 5}))}}
+	go func() {
+		_ = native.New(c).Exchange(s)
+		s.done.Store(true)
+	}()
+	synctest.Wait()
+	return s
+}
+
+func unregistered() error { return &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1} }
+
+// V6: a stream does not end before what the node's router does for it.
+func TestAStreamEndsAfterItsRoutedWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at, to := &replicas{}, &routed{wait: make(chan struct{})}
+		at.write = func(_ *router.Request, done func(*router.Reply, error)) { done(nil, unregistered()) }
+		s := putWithLease(t, native.Config{Executor: at, Router: to})
+		s.end()
+		synctest.Wait()
+		require.False(t, s.done.Load(), "the router would be closed under the put")
+		close(to.wait)
+		synctest.Wait()
+		require.True(t, s.done.Load())
+	})
+}
+
+// V6: what a replica refuses when the stream has ended goes to nobody, and has left the node.
+func TestAWriteOutlivesItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at, room := &replicas{}, admission.NewRoom(nil)
+		var outcome func(*router.Reply, error)
+		at.write = func(_ *router.Request, done func(*router.Reply, error)) { outcome = done }
+		s := putWithLease(t, native.Config{Executor: at, Router: &routed{wait: make(chan struct{})}, Room: room})
+		free := func() (n int) {
+			for {
+				p, err := room.Take(admission.Write, 0)
+				if err != nil {
+					return n
+				}
+				defer p.Leave()
+				n++
+			}
+		}
+		held := free()
+		s.end()
+		synctest.Wait()
+		require.True(t, s.done.Load(), "nobody waits for it")
+		require.Equal(t, held, free())
+		outcome(nil, unregistered())
+		synctest.Wait() // or the router would have been asked, and wait for ever
+		require.Equal(t, held+1, free())
+	})
+}

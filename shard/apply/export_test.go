@@ -1,0 +1,28 @@
+package apply
+
+// Gathering is one on its way.
+type Gathering struct{ leaving []*leaving }
+
+// TakeOut does the first half of gathering.
+func (b *Backlog) TakeOut() Gathering { return Gathering{b.takeOut()} }
+
+// Machines is of how many machines something is on its way.
+func (g Gathering) Machines() int { return len(g.leaving) }
+
+// Store does the second half.
+func (g Gathering) Store() { storeLeaving(g.leaving) }
+
+// Fail does what Store does when the store fails.
+func (g Gathering) Fail(err error) {
+	for _, l := range g.leaving {
+		l.sealed.End(err)
+		l.settle()
+	}
+}
+
+// Taken is how much of the room is taken, and how much of that is not on its way to the store.
+func (b *Backlog) Taken() (taken, kept int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.taken, b.mu.kept
+}

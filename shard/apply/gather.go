@@ -1,0 +1,190 @@
+package apply
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/flotilla-kv/flotilla/shard/engine"
+)
+
+// Backlog bounds what all machines of a node together have applied and not stored, and has it
+// stored when it has come to much: what all of them keep becomes one batch, so that what few
+// versions of each of many shards cost is what many of one do.
+//
+// Gathering holds no lock but, for a moment each, of the machine that it takes from: while the
+// store works all machines go on (A16).
+type Backlog struct {
+	room  int64 // immutable, like start
+	start func(gather func())
+
+	mu struct {
+		sync.Mutex
+		taken int64 // of room
+		// keeping are the machines that keep something which is not on its way to the store, and
+		// kept is how much that is.
+		keeping   map[*Machine]struct{}
+		kept      int64
+		gathering bool
+	}
+}
+
+// gatherBytes is from where on what is kept is stored: a batch of more than half a memtable is
+// made a table by Pebble without being put into the memtable first. What is kept is counted
+// roughly, and a machine may store what it has itself meanwhile.
+const gatherBytes = 17 << 20
+
+// NewBacklog allows a node so many bytes. start runs a function beside its caller.
+func NewBacklog(bytes int64, start func(gather func())) *Backlog {
+	b := &Backlog{room: bytes, start: start}
+	b.mu.keeping = make(map[*Machine]struct{})
+	return b
+}
+
+// take takes room for what a machine keeps, if there is some. The machine's lock is held.
+func (b *Backlog) take(m *Machine, bytes int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.taken+bytes > b.room {
+		return false
+	}
+	b.mu.taken += bytes
+	b.mu.kept += bytes
+	b.mu.keeping[m] = struct{}{}
+	return true
+}
+
+// drop gives back what a machine keeps no more. Its lock is held.
+func (b *Backlog) drop(m *Machine, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.taken -= bytes
+	b.mu.kept -= bytes
+	delete(b.mu.keeping, m)
+}
+
+// leaves says that what a machine keeps is on its way to the store. Its lock is held.
+func (b *Backlog) leaves(m *Machine, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.kept -= bytes
+	delete(b.mu.keeping, m)
+}
+
+// giveBack gives back what is on its way no more.
+func (b *Backlog) giveBack(bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.taken -= bytes
+}
+
+// tend has what is kept stored if it is much. No machine's lock is held.
+func (b *Backlog) tend() {
+	b.mu.Lock()
+	begin := b.mu.kept > min(gatherBytes, b.room/2) && !b.mu.gathering
+	b.mu.gathering = b.mu.gathering || begin
+	b.mu.Unlock()
+	if begin {
+		b.start(b.gather)
+	}
+}
+
+// gather stores what is kept, of whomever: who has kept little for long holds room, too.
+func (b *Backlog) gather() {
+	storeLeaving(b.takeOut())
+	b.mu.Lock()
+	b.mu.gathering = false
+	b.mu.Unlock()
+}
+
+// takeOut takes out of all machines what they keep, in the order of their keys.
+func (b *Backlog) takeOut() (all []*leaving) {
+	b.mu.Lock()
+	keeping := make([]*Machine, 0, len(b.mu.keeping))
+	for m := range b.mu.keeping {
+		keeping = append(keeping, m)
+	}
+	b.mu.Unlock()
+	for _, m := range keeping {
+		if l := m.takeOut(); l != nil {
+			all = append(all, l)
+		}
+	}
+	slices.SortFunc(all, func(a, b *leaving) int {
+		return cmp.Or(bytes.Compare(a.start(), b.start()), cmp.Compare(a.machine.id, b.machine.id))
+	})
+	return all
+}
+
+// start is where the shard's keys begin.
+func (l *leaving) start() []byte {
+	if d := l.view.Descriptor; d != nil {
+		return d.Span.Start
+	}
+	return nil
+}
+
+// takeOut takes out what the machine keeps; nil if that is nothing.
+func (m *Machine) takeOut() *leaving {
+	k := &m.backlog
+	k.Lock()
+	defer k.Unlock()
+	if k.taken == 0 { // it has stored it itself
+		return nil
+	}
+	k.left = &leaving{machine: m, sealed: k.writer.Seal(), view: m.View(), taken: k.taken}
+	k.taken = 0
+	m.options.Backlog.leaves(m, k.left.taken)
+	return k.left
+}
+
+// storeLeaving stores what was taken out of machines, in one batch.
+func storeLeaving(all []*leaving) {
+	if len(all) == 0 {
+		return
+	}
+	err := commitLeaving(all[0].machine.engine, all)
+	for _, l := range all {
+		l.sealed.End(err)
+	}
+	for _, l := range all {
+		l.settle()
+	}
+}
+
+// commitLeaving commits what was taken out, each machine's with its state (A14).
+func commitLeaving(e *engine.Engine, all []*leaving) (err error) {
+	size := 0
+	for _, l := range all {
+		size += l.sealed.BatchBytes() + stateBytes
+	}
+	b := e.NewBatchOf(size)
+	defer func() { err = errors.Join(err, b.Close()) }()
+	for _, l := range all {
+		if err := l.sealed.Store(b); err != nil {
+			return fmt.Errorf("store what shard %s replica %d has applied: %w", l.machine.id, l.machine.replica, err)
+		}
+	}
+	for _, l := range all { // their keys come after all those
+		if err := l.machine.setState(b, l.view); err != nil {
+			return fmt.Errorf("store what shard %s replica %d has applied: %w", l.machine.id, l.machine.replica, err)
+		}
+	}
+	if err := e.Commit(b); err != nil {
+		return fmt.Errorf("store what %d replicas have applied: %w", len(all), err)
+	}
+	return nil
+}
+
+// settle has the machine forget what was taken out of it, if it has not yet.
+func (l *leaving) settle() {
+	k := &l.machine.backlog
+	k.Lock()
+	defer k.Unlock()
+	if k.left == l {
+		_ = l.machine.settle() // who has need of what is lost is told
+	}
+}

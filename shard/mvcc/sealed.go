@@ -1,0 +1,57 @@
+package mvcc
+
+import "github.com/cockroachdb/pebble/v2"
+
+// Sealed is what a Writer has collected and another goroutine stores, while the Writer goes on
+// and reads it back (V8).
+type Sealed struct {
+	over *overlay // nil for nothing
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// Seal takes what was written out of the Writer, between two updates. Nothing may be sealed.
+func (w *Writer) Seal() *Sealed {
+	s := &Sealed{over: w.over, done: make(chan struct{})}
+	w.over, w.sealed, w.other = nil, s, w.other^otherOverlay
+	return s
+}
+
+// BatchBytes is what Writer.BatchBytes was.
+func (s *Sealed) BatchBytes() int { return s.over.batchBytes() }
+
+// Store puts all of it into the batch. Whoever stores it calls End after that was committed.
+func (s *Sealed) Store(b *pebble.Batch) error { return s.over.store(b) }
+
+// End tells who waits that it is in the store, or why it never will be.
+func (s *Sealed) End(err error) {
+	s.err = err
+	close(s.done)
+}
+
+// Ended reports whether Wait would return at once.
+func (s *Sealed) Ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait returns what End was told. Of nothing all is stored.
+func (s *Sealed) Wait() error {
+	if s == nil {
+		return nil
+	}
+	<-s.done
+	return s.err
+}
+
+// Settle forgets what was sealed, between two updates, when it has ended well: the cache knows
+// it from then on (V4).
+func (w *Writer) Settle() {
+	s := w.sealed
+	w.sealed = nil
+	w.settle(s.over)
+}
