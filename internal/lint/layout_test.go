@@ -17,7 +17,10 @@ type layer struct {
 
 // leaves depend on nothing of ours and may be used by all.
 func leaves() []string {
-	return []string{"internal/clock", "internal/etcdwire", "internal/giveway", "internal/invariant", "internal/portmux", "internal/rpcfront", "internal/workers"}
+	return []string{
+		"internal/clock", "internal/etcdwire", "internal/giveway", "internal/invariant", "internal/portmux", "internal/rpcfront",
+		"internal/workers",
+	}
 }
 
 // harnesses are what tests stand on. They may import all, and only tests may import them.

@@ -33,5 +33,5 @@
 //	F8  A stream's messages come in order and whole, and its end behind them.
 //	F9  A call that was started and has no answer costs memory, but no goroutine: neither those that
 //	    wait nor those whose answers come all at once are in the way of others.
-//	F10 A ping is answered, once, within Config.PongDelay, and sooner when much is sent.
+//	F10 A ping is answered, once: at once if nothing was sent since the last one, otherwise within Config.PongDelay.
 package rpcfront

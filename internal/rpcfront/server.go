@@ -33,9 +33,10 @@ type Config struct {
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
 	// often, or more than every two hours without any, is disconnected.
 	PingMinTime time.Duration
-	// PongDelay is how long the answer to a ping waits for others, or for much that is sent; with 0 it does not. Clients of
-	// gRPC measure all the time how much is on its way to them, by a ping with each message that comes when the last one
-	// was answered. Answered at once, a stream of small messages costs both sides three writes for each instead of one.
+	// PongDelay is how long the answer to a ping waits for others, or for much that is sent. Clients of gRPC measure all
+	// the time how much is on its way to them, by a ping with each message that comes when the last one was answered.
+	// Answered at once, a stream of small messages costs both sides three writes for each instead of one. A ping before
+	// which nothing was sent is answered at once, and with 0 all are.
 	PongDelay time.Duration
 }
 

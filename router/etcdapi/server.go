@@ -83,8 +83,8 @@ func (s *Server) Front() rpcfront.Config {
 	}
 }
 
-// pongDelay is how long an answer to a ping waits. Clients' keepalives give it 20 s, etcd's own 3 s at the least.
-const pongDelay = 50 * time.Millisecond
+// pongDelay is how long an answer to a ping waits at most, with which a client measures how fast its connection is.
+const pongDelay = 250 * time.Millisecond
 
 // Drain tells health checkers, for good, that this node is about to stop. Requests
 // are served on.
