@@ -11,6 +11,14 @@ import (
 type Option func(*Op)
 
 func (o Op) with(options []Option) Op {
+	if len(options) == 0 {
+		return o
+	}
+	return withAll(o, options)
+}
+
+// withAll has memory for the operation, which options change.
+func withAll(o Op, options []Option) Op {
 	for _, apply := range options {
 		apply(&o)
 	}

@@ -66,7 +66,8 @@ func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb
 // StartEncodedPut is StartPut of a request that is at hand in bytes, too, which nobody changes any more.
 func (r *Router) StartEncodedPut(ctx context.Context, req *pb.PutRequest, body []byte, done func(*pb.PutResponse, error)) Call {
 	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done, key: req.Key,
+		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+		writing: &writing{key: req.Key},
 	}
 	return a.writeInTurn(shardpb.Kind_PUT, body, true)
 }
@@ -88,6 +89,7 @@ func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func
 func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeRequest, done func(*pb.DeleteRangeResponse, error)) Call {
 	a := &attempt[*pb.DeleteRangeRequest, *pb.DeleteRangeResponse]{
 		router: r, ctx: ctx, asked: req, whole: (*Router).DeleteRange, response: deleteResponse, done: done,
+		writing: &writing{},
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || !holds(p.Span, req.Key, req.RangeEnd) {
@@ -118,12 +120,13 @@ func (r *Router) StartEncodedTxn(ctx context.Context, req *pb.TxnRequest, body [
 		return later(ctx, r, nil, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
 	}
 	a := &attempt[*pb.TxnRequest, *pb.TxnResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).txn, response: txnResponse, done: done, key: first(foot), foot: foot,
+		router: r, ctx: ctx, asked: req, whole: (*Router).txn, response: txnResponse, done: done,
+		writing: &writing{key: first(foot), foot: foot},
 	}
 	return a.writeInTurn(shardpb.Kind_TXN, body, txn.Grows(req))
 }
 
-// attempt is the first attempt of a request, with all that it needs in one piece: what is
+// attempt is the first attempt of a request, with all that reads and a client's puts need in one piece: what is
 // allocated for a request is most of what it costs a client.
 type attempt[Q, R any] struct {
 	router   *Router
@@ -132,14 +135,19 @@ type attempt[Q, R any] struct {
 	whole    func(*Router, context.Context, Q) (R, error) // carries out what is asked in its turn, all attempts
 	response func(*Reply) R
 	done     func(R, error)
-	key      []byte        // of a write: one that tells its shard
-	foot     txn.Footprint // of a transaction: what has to be in that shard
-	turn     admission.Turn
+	*writing // nil where there is no command
 
 	place   Place
 	node    shard.NodeID
 	request Request
-	command shardpb.Command // request's, of a write
+}
+
+// writing is what the attempt of a command needs besides.
+type writing struct {
+	key     []byte        // one that tells its shard
+	foot    txn.Footprint // of a transaction: what has to be in that shard
+	turn    admission.Turn
+	command shardpb.Command
 }
 
 // write sends a command to the shard at p.
@@ -190,7 +198,9 @@ func (a *attempt[Q, R]) fail(err error) {
 }
 
 func (a *attempt[Q, R]) conclude(resp R, err error) {
-	a.turn.Leave(err)
+	if a.writing != nil {
+		a.turn.Leave(err)
+	}
 	a.done(resp, err)
 }
 

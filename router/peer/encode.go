@@ -30,8 +30,8 @@ const idBytesMax = 11
 // request is a router.Request on its way into a frame.
 type request struct {
 	asked   *router.Request
-	numbers []byte // the fields that are numbers, but for the ID
 	memory  [4*11 + 7*2]byte
+	numbers int    // bytes of memory: the fields that are numbers, but for the ID
 	key     []byte // of a read that has nothing else
 	body    []byte // any other message, encoded
 	command int    // size of the command
@@ -50,8 +50,8 @@ func (r *request) prepare() error {
 	n = etcdwire.AppendUint(n, 11, protowire.EncodeBool(q.Closed))
 	n = etcdwire.AppendUint(n, 12, protowire.EncodeBool(q.Grows))
 	n = etcdwire.AppendUint(n, 13, protowire.EncodeBool(q.NoCount))
-	r.numbers = etcdwire.AppendUint(n, 14, protowire.EncodeBool(q.Promise))
-	r.bytes = len(r.numbers)
+	r.numbers = len(etcdwire.AppendUint(n, 14, protowire.EncodeBool(q.Promise)))
+	r.bytes = r.numbers
 	switch get, ok := q.Message.(*pb.RangeRequest); {
 	case q.Put != nil:
 		r.command = etcdwire.UintBytes(uint64(shardpb.Kind_PUT)) + etcdwire.UintBytes(q.Epoch) + etcdwire.MessageBytes(etcdwire.PutBytes(q.Put))
@@ -83,7 +83,7 @@ func isGet(r *pb.RangeRequest) bool {
 func (r *request) append(b []byte, id uint64) []byte {
 	b = etcdwire.AppendPrefix(b, frameRequests, etcdwire.UintBytes(id)+r.bytes)
 	b = etcdwire.AppendUint(b, 1, id)
-	b = append(b, r.numbers...)
+	b = append(b, r.memory[:r.numbers]...)
 	switch q := r.asked; {
 	case q.Put != nil:
 		b = etcdwire.AppendPrefix(b, 5, r.command)
@@ -112,8 +112,8 @@ func appendGenerated(b []byte, m generated, n int) []byte {
 
 // reply is a router.Reply, or why there is none, on its way into a frame.
 type reply struct {
-	numbers []byte
 	memory  [5 * 11]byte
+	numbers int               // bytes of memory: the fields that are numbers
 	read    *pb.RangeResponse // a message without a header
 	body    []byte            // any other, encoded
 	refused *routerpb.Reply   // in place of all that
@@ -135,8 +135,8 @@ func (r *reply) prepare(id uint64, answer *router.Reply, err error) {
 	n = etcdwire.AppendUint(n, 4, uint64(answer.Rev))
 	n = etcdwire.AppendUint(n, 5, uint64(answer.Floor))
 	n = etcdwire.AppendUint(n, 6, uint64(answer.Compacted))
-	r.numbers = etcdwire.AppendUint(n, 14, answer.Index)
-	r.bytes += len(r.numbers)
+	r.numbers = len(etcdwire.AppendUint(n, 14, answer.Index))
+	r.bytes += r.numbers
 }
 
 // message finds out how large the answer's message is, and encodes it if that is not done later.
@@ -174,7 +174,7 @@ func (r *reply) append(b []byte) []byte {
 	if r.refused != nil {
 		return appendGenerated(b, r.refused, r.bytes)
 	}
-	b = append(b, r.numbers...)
+	b = append(b, r.memory[:r.numbers]...)
 	if r.read != nil {
 		return etcdwire.AppendRange(etcdwire.AppendPrefix(b, 7, etcdwire.RangeBytes(r.read)), r.read)
 	}

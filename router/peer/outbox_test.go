@@ -6,25 +6,25 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // filled is an outbox with requests of these sizes.
-func filled(t *testing.T, b bounds, sizes ...int) (*outbox, []*call) {
+func filled(t *testing.T, b bounds, sizes ...int) *outbox {
 	o := &outbox{bounds: b, buffers: newFrameBuffers()}
-	var all []*call
-	for _, n := range sizes {
-		all = append(all, o.fill(t, n))
+	for i, n := range sizes {
+		o.fill(t, uint64(i+1), n)
 	}
-	return o, all
+	return o
 }
 
-func (o *outbox) fill(t *testing.T, bytes int) *call {
-	c := &call{asked: &router.Request{Op: routerpb.Op_OP_WRITE, Put: &pb.PutRequest{Value: make([]byte, bytes)}}, id: uint64(o.calls + 1)}
+// fill adds a request with a value of so many bytes.
+func (o *outbox) fill(t *testing.T, id uint64, bytes int) *call {
+	c := &call{asked: &router.Request{Op: routerpb.Op_OP_WRITE, Put: &pb.PutRequest{Value: make([]byte, bytes)}}, id: id}
 	r := request{asked: c.asked}
 	require.NoError(t, r.prepare())
 	o.add(c, &r)
@@ -33,16 +33,16 @@ func (o *outbox) fill(t *testing.T, bytes int) *call {
 
 func TestFramesAreBounded(t *testing.T) {
 	b := peerBounds()
-	o, _ := filled(t, b)
+	o := filled(t, b)
 	require.Nil(t, o.next())
-	o, _ = filled(t, b, 10*frameBytesMax, 1)
+	o = filled(t, b, 10*frameBytesMax, 1)
 	require.Equal(t, 1, o.next().messages, "one that is too large goes alone")
 	require.Equal(t, 1, o.next().messages)
-	o, _ = filled(t, b, frameBytesMax/2, frameBytesMax/3, frameBytesMax/3)
+	o = filled(t, b, frameBytesMax/2, frameBytesMax/3, frameBytesMax/3)
 	f := o.next()
 	require.Equal(t, 2, f.messages)
 	require.LessOrEqual(t, f.Size(), frameBytesMax)
-	o, _ = filled(t, b, make([]int, 3*frameMessagesMax)...)
+	o = filled(t, b, make([]int, 3*frameMessagesMax)...)
 	for range 3 {
 		require.Equal(t, frameMessagesMax, o.next().messages)
 	}
@@ -50,24 +50,36 @@ func TestFramesAreBounded(t *testing.T) {
 	require.Zero(t, o.bytes)
 }
 
+// N5: a caller that leaves, or that only started its request, may use its memory again.
+func TestRequestsAreEncodedWhenTheyAreMade(t *testing.T) {
+	o := &outbox{bounds: peerBounds(), buffers: newFrameBuffers()}
+	put := &pb.PutRequest{Key: []byte("key"), Value: []byte("value")}
+	r := request{asked: &router.Request{Op: routerpb.Op_OP_WRITE, Put: put}}
+	require.NoError(t, r.prepare())
+	o.add(&call{asked: r.asked, id: 1}, &r)
+	clear(put.Key)
+	clear(put.Value)
+	_, err := parts(*o.next().buf, func(_ protowire.Number, data []byte) error {
+		require.Contains(t, string(data), "key")
+		require.Contains(t, string(data), "value")
+		return nil
+	})
+	require.NoError(t, err)
+}
+
 // Whoever leaves, exactly the requests of the others are sent, once and in order; and what is kept
 // of those who left is never more than of the others.
 func TestLeavingTheOutbox(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	o, _ := filled(t, bounds{FrameBytes: 2000})
+	o := filled(t, bounds{FrameBytes: 2000})
 	var waiting []*call
 	var want, got []uint64
 	id := uint64(0)
 	for range 20_000 {
 		switch n := r.IntN(10); {
 		case n < 6:
-			c := &call{asked: &router.Request{Op: routerpb.Op_OP_WRITE, Put: &pb.PutRequest{Value: make([]byte, r.IntN(300))}}}
 			id++
-			c.id = id
-			req := request{asked: c.asked}
-			require.NoError(t, req.prepare())
-			o.add(c, &req)
-			waiting = append(waiting, c)
+			waiting = append(waiting, o.fill(t, id, r.IntN(300)))
 		case n < 9 && len(waiting) > 0:
 			i := r.IntN(len(waiting))
 			require.False(t, waiting[i].sent)
