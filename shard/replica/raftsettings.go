@@ -37,7 +37,8 @@ var (
 	// Messages that may wait for such a connection; more are lost.
 	//go:linkname sendQueueLen github.com/lni/dragonboat/v4/internal/transport.sendQueueLen
 	sendQueueLen uint64
-	// How often workers look at all replicas, whether or not there is something to do.
+	// How often workers look at all replicas, whether or not there is something to do. They are told
+	// of all that there is, and the step worker looks at each with every tick anyway.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
 )
@@ -61,6 +62,6 @@ var settle = sync.OnceValue(func() error {
 	if nodeReloadInterval == 0 {
 		return errors.New("dragonboat's setting of how often it looks at replicas is not where it was")
 	}
-	nodeReloadInterval = 2 * time.Second
+	nodeReloadInterval = 10 * time.Second
 	return nil
 })

@@ -34,10 +34,10 @@ const (
 	// is forgotten in rateMemory windows: others may come and go.
 	slower               = 0.75
 	giveUpMin, giveUpMax = 4, 64
-	// A long distance that left processors free is not tried again for enough windows: with few
-	// clients they wait for each other then.
-	enough     = 16
-	rateMemory = 32
+	rateMemory           = 32
+	// A long distance that left processors free is not tried again for enough windows: then
+	// nearly all clients wait for the next moment.
+	enough = 16
 )
 
 // distances are the bounds of those of a tempo.
