@@ -56,8 +56,9 @@ func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	c := &Client{
 		cfg: cfg, closed: make(chan struct{}), directory: newDirectory(), revisions: hlc.NewHybrid(clock.System{}),
-		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider), waiters: sync.Pool{New: newWaiter},
+		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider),
 	}
+	c.waiters.New = c.newWaiter
 	for _, s := range cfg.Endpoints {
 		e, err := parseEndpoint(s)
 		if err != nil {

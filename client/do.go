@@ -38,7 +38,7 @@ func (c *Client) Txn(ctx context.Context, compares []Compare, then, orElse []Op)
 func (c *Client) Do(ctx context.Context, op Op) (Result, error) {
 	w := c.waiters.Get().(*waiter)
 	w.op = op
-	call := c.start(ctx, &w.op, w.done)
+	call := w.start(ctx)
 	if cancelled := ctx.Done(); cancelled == nil {
 		<-w.ended
 	} else {
@@ -58,15 +58,14 @@ func (c *Client) Do(ctx context.Context, op Op) (Result, error) {
 // waiter is what a caller of Do waits by. When its operation has ended nobody else knows it,
 // so that it can be used again.
 type waiter struct {
-	op     Op
+	operation
 	result Result
 	err    error
 	ended  chan struct{}
-	done   func(Result, error) // the method end
 }
 
-func newWaiter() any {
-	w := &waiter{ended: make(chan struct{}, 1)}
+func (c *Client) newWaiter() any {
+	w := &waiter{operation: operation{client: c}, ended: make(chan struct{}, 1)}
 	w.done = w.end
 	return w
 }
@@ -79,12 +78,14 @@ func (w *waiter) end(r Result, err error) {
 // Go starts an operation and calls done once with its outcome. done must not block or call
 // Close: other operations' outcomes wait behind it. It may start others.
 func (c *Client) Go(ctx context.Context, op Op, done func(Result, error)) {
+	o := &operation{client: c, op: op, done: done}
 	if ctx.Done() == nil {
-		c.start(ctx, &op, done)
+		o.start(ctx)
 		return
 	}
 	a := &abandonable{done: done}
-	a.call = c.start(ctx, &op, a.finish)
+	o.done = a.finish
+	a.call = o.start(ctx)
 	a.watch(ctx)
 }
 
@@ -143,12 +144,13 @@ func (c *Client) batch(ctx context.Context, ops []Op, out []Outcome) {
 	all := make(chan struct{})
 	calls := make([]router.Call, len(ops))
 	for i := range ops {
-		calls[i] = c.start(ctx, &ops[i], func(r Result, err error) {
+		o := &operation{client: c, op: ops[i], done: func(r Result, err error) {
 			out[i] = Outcome{r, err}
 			if left.Add(-1) == 0 {
 				close(all)
 			}
-		})
+		}}
+		calls[i] = o.start(ctx)
 	}
 	select {
 	case <-all:
@@ -161,39 +163,65 @@ func (c *Client) batch(ctx context.Context, ops []Op, out []Outcome) {
 	<-all
 }
 
-// start begins an operation. done is called once.
-func (c *Client) start(ctx context.Context, op *Op, done func(Result, error)) router.Call {
-	done = c.observed(ctx, op, done)
-	if err := op.check(); err != nil {
-		done(Result{}, err)
+// operation is an operation under way.
+type operation struct {
+	client *Client
+	op     Op
+	done   func(Result, error) // called once
+	// put and got are told the answers of nodes: methods, made once for operations that are used again.
+	put func(*pb.PutResponse, error)
+	got func(*pb.RangeResponse, error)
+}
+
+// start begins the operation.
+func (o *operation) start(ctx context.Context) router.Call {
+	c := o.client
+	if c.observes() {
+		seen := *o
+		seen.put, seen.got = nil, nil
+		seen.done = c.observed(ctx, &o.op, o.done)
+		o = &seen
+	}
+	if err := o.op.check(); err != nil {
+		o.done(Result{}, err)
 		return ended{}
 	}
 	if ctx.Err() != nil {
-		done(Result{}, context.Cause(ctx)) // nothing was sent
+		o.done(Result{}, context.Cause(ctx)) // nothing was sent
 		return ended{}
 	}
-	switch op.kind {
+	switch o.op.kind {
 	case put:
-		return c.router.StartPut(ctx, op.put, func(r *pb.PutResponse, err error) { conclude(c, op, done, putResult, r, err) })
+		if o.put == nil {
+			o.put = func(r *pb.PutResponse, err error) { conclude(o, putResult, r, err) }
+		}
+		return c.router.StartPut(ctx, o.op.put, o.put)
 	case get:
-		return c.startGet(ctx, op, func(r *pb.RangeResponse, err error) { conclude(c, op, done, getResult, r, err) })
+		if o.got == nil {
+			o.got = func(r *pb.RangeResponse, err error) { conclude(o, getResult, r, err) }
+		}
+		return o.startGet(ctx)
 	case del:
-		return c.router.StartDeleteRange(ctx, op.del, func(r *pb.DeleteRangeResponse, err error) { conclude(c, op, done, deleteResult, r, err) })
+		return c.router.StartDeleteRange(ctx, o.op.del, func(r *pb.DeleteRangeResponse, err error) { conclude(o, deleteResult, r, err) })
 	default:
-		return c.router.StartTxn(ctx, op.txn, func(r *pb.TxnResponse, err error) { conclude(c, op, done, txnResult, r, err) })
+		return c.router.StartTxn(ctx, o.op.txn, func(r *pb.TxnResponse, err error) { conclude(o, txnResult, r, err) })
 	}
 }
 
-func conclude[R any](c *Client, op *Op, done func(Result, error), result func(R) Result, response R, err error) {
+func conclude[R any](o *operation, result func(R) Result, response R, err error) {
 	if err != nil {
-		done(Result{}, c.explain(op, err))
+		o.done(Result{}, o.client.explain(&o.op, err))
 		return
 	}
-	done(result(response), nil)
+	o.done(result(response), nil)
 }
 
-// startGet reads at a time as at its revision.
-func (c *Client) startGet(ctx context.Context, op *Op, done func(*pb.RangeResponse, error)) router.Call {
+// startGet begins a read. One at a time is at its revision.
+func (o *operation) startGet(ctx context.Context) router.Call {
+	c, op, done := o.client, &o.op, o.got
+	if op.at.IsZero() {
+		return c.router.StartRange(ctx, op.get, done)
+	}
 	return c.router.StartRange(ctx, op.get, func(r *pb.RangeResponse, err error) {
 		if !op.notYet(err) {
 			done(r, err)

@@ -57,14 +57,27 @@ type Op struct {
 	previous bool // a watch's: events have what they replaced
 }
 
+// shortKey is how long keys are that cost no memory of their own.
+const shortKey = 48
+
 // Put writes a key. The value must not be changed until the operation has ended.
 func Put(key string, value []byte, options ...Option) Op {
-	return Op{kind: put, put: &pb.PutRequest{Key: []byte(key), Value: value}}.with(options)
+	p := &struct { // one piece of memory
+		req pb.PutRequest
+		key [shortKey]byte
+	}{}
+	p.req.Key, p.req.Value = append(p.key[:0], key...), value
+	return Op{kind: put, put: &p.req}.with(options)
 }
 
 // Get reads a key, or with WithRange and its like all keys of a span, in key order.
 func Get(key string, options ...Option) Op {
-	return Op{kind: get, get: &pb.RangeRequest{Key: []byte(key)}}.with(options)
+	g := &struct {
+		req pb.RangeRequest
+		key [shortKey]byte
+	}{}
+	g.req.Key = append(g.key[:0], key...)
+	return Op{kind: get, get: &g.req}.with(options)
 }
 
 // Delete deletes a key, or all keys of a span.

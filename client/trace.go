@@ -19,11 +19,11 @@ func newTracer(p trace.TracerProvider) *tracer {
 	return &tracer{p.Tracer("github.com/flotilla-kv/flotilla/client")}
 }
 
-// observed wraps done so that the operation is counted and traced, if anybody wants that.
+// observes reports whether anybody wants operations counted or traced.
+func (c *Client) observes() bool { return c.metrics != nil || c.tracer != nil }
+
+// observed wraps done so that the operation is.
 func (c *Client) observed(ctx context.Context, op *Op, done func(Result, error)) func(Result, error) {
-	if c.metrics == nil && c.tracer == nil {
-		return done
-	}
 	started := time.Now()
 	var span trace.Span
 	if c.tracer != nil {

@@ -109,7 +109,7 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Reques
 func (s *sender) Start(node shard.NodeID, req *router.Request, end router.Ender) router.Call {
 	if node == s.self {
 		w := s.own.begin(end)
-		s.exec.Write(req, w.finish)
+		s.exec.Write(req, router.EndFunc(w.finish))
 		return w
 	}
 	n := s.table.Map().Node(node)
@@ -149,7 +149,7 @@ func (s *sender) local(ctx context.Context, req *router.Request) (*router.Reply,
 		return s.exec.Read(ctx, req)
 	}
 	done := make(chan outcome, 1)
-	s.exec.Write(req, func(reply *router.Reply, err error) { done <- outcome{reply, err} })
+	s.exec.Write(req, router.EndFunc(func(reply *router.Reply, err error) { done <- outcome{reply, err} }))
 	select {
 	case o := <-done:
 		return o.reply, o.err

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -17,6 +18,9 @@ type Request struct {
 	Op    routerpb.Op
 	// Command is the write of OP_WRITE.
 	Command *shardpb.Command
+	// Put is, in a client, the write of OP_WRITE instead of Command. It is encoded once, into what
+	// is sent, before whoever was given the request returns.
+	Put *pb.PutRequest
 	// Grows says that the command can make the store larger: it is refused while space
 	// is short. Deletes and compactions never are.
 	Grows bool
@@ -57,9 +61,9 @@ type Reply struct {
 	Rev, Floor, Compacted shard.Revision
 	// Index is the Raft index from which on a promised CLOSE counts at other replicas.
 	Index uint64
-	// Message is the etcdserverpb response of the request's kind, without Header; of
-	// OP_HASH a routerpb.HashPart, of the LEASE_ commands a shardpb.LeaseAnswer, of the lease
-	// operations a routerpb.LeaseStatus.
+	// Message is the etcdserverpb response of the request's kind, without a Header that says
+	// anything; of a put nil where it says nothing else. Of OP_HASH a routerpb.HashPart, of the LEASE_
+	// commands a shardpb.LeaseAnswer, of the lease operations a routerpb.LeaseStatus.
 	Message proto.Message
 }
 

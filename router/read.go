@@ -114,7 +114,10 @@ func (r *Router) rangeOne(ctx context.Context, p Place, n int, req *pb.RangeRequ
 
 func rangeResponse(reply *Reply) *pb.RangeResponse {
 	resp := reply.Message.(*pb.RangeResponse)
-	resp.Header = header(reply.Rev)
+	if resp.Header == nil {
+		resp.Header = &pb.ResponseHeader{}
+	}
+	resp.Header.Revision = int64(reply.Rev)
 	return resp
 }
 

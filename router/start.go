@@ -21,8 +21,14 @@ type Starter interface {
 	Start(node shard.NodeID, req *Request, end Ender) Call
 }
 
-// Ender is told how a request ended.
+// Ender is told how a request ended. It does not keep the reply.
 type Ender interface{ End(*Reply, error) }
+
+// EndFunc is an Ender.
+type EndFunc func(*Reply, error)
+
+// End implements Ender.
+func (f EndFunc) End(reply *Reply, err error) { f(reply, err) }
 
 // Call is a request under way. It is an alias, for those who do not know this package.
 type Call = interface {
@@ -43,7 +49,18 @@ func (over) Abandon(error) {}
 
 // StartPut is Put without waiting.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	return r.StartEncodedPut(ctx, req, encodePut(req), done)
+	if r.cfg.Self != 0 {
+		return r.StartEncodedPut(ctx, req, encodePut(req), done)
+	}
+	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
+		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+	}
+	p, ok := r.cfg.Cache.find(req.Key)
+	if !ok {
+		return a.again(nil)
+	}
+	a.request = Request{Op: routerpb.Op_OP_WRITE, Put: req, Grows: true}
+	return a.start(p, r.writer(p, 0))
 }
 
 // StartEncodedPut is StartPut of a request that is at hand in bytes, too, which nobody changes any more.

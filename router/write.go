@@ -9,6 +9,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -324,12 +325,24 @@ func putCommand(req *pb.PutRequest) Request {
 	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_PUT, Body: encodePut(req)}, Grows: true}
 }
 
+func encodePut(req *pb.PutRequest) []byte {
+	return etcdwire.AppendPut(make([]byte, 0, etcdwire.PutBytes(req)), req)
+}
+
 // mark makes a command that carries only a revision.
 func mark(kind shardpb.Kind, rev shard.Revision) Request {
 	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Revision: int64(rev)}}
 }
 
 func putResponse(reply *Reply) *pb.PutResponse {
+	if reply.Message == nil {
+		p := &struct { // one piece of memory
+			resp   pb.PutResponse
+			header pb.ResponseHeader
+		}{}
+		p.resp.Header, p.header.Revision = &p.header, int64(reply.Rev)
+		return &p.resp
+	}
 	resp := reply.Message.(*pb.PutResponse)
 	resp.Header = header(reply.Rev)
 	return resp

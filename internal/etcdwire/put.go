@@ -18,29 +18,45 @@ func UnmarshalPut(data []byte, r *pb.PutRequest) error {
 
 func plainPut(data []byte, r *pb.PutRequest) bool {
 	for len(data) > 0 {
-		f, n := next(data)
+		f, n := Next(data)
 		if n < 0 {
 			return false
 		}
 		data = data[n:]
-		switch isBytes := f.bytes != nil; {
-		case f.id == 1 && isBytes:
-			r.Key = f.bytes
-		case f.id == 2 && isBytes:
-			r.Value = f.bytes
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 1 && isBytes:
+			r.Key = f.Bytes
+		case f.ID == 2 && isBytes:
+			r.Value = f.Bytes
 		case isBytes:
 			return false
-		case f.id == 3:
-			r.Lease = int64(f.number)
-		case f.id == 4:
-			r.PrevKv = protowire.DecodeBool(f.number)
-		case f.id == 5:
-			r.IgnoreValue = protowire.DecodeBool(f.number)
-		case f.id == 6:
-			r.IgnoreLease = protowire.DecodeBool(f.number)
+		case f.ID == 3:
+			r.Lease = int64(f.Number)
+		case f.ID == 4:
+			r.PrevKv = protowire.DecodeBool(f.Number)
+		case f.ID == 5:
+			r.IgnoreValue = protowire.DecodeBool(f.Number)
+		case f.ID == 6:
+			r.IgnoreLease = protowire.DecodeBool(f.Number)
 		default:
 			return false
 		}
 	}
 	return true
+}
+
+// PutBytes is how many bytes AppendPut adds.
+func PutBytes(r *pb.PutRequest) int {
+	return BytesBytes(r.Key) + BytesBytes(r.Value) + UintBytes(uint64(r.Lease)) +
+		boolBytes(r.PrevKv) + boolBytes(r.IgnoreValue) + boolBytes(r.IgnoreLease)
+}
+
+// AppendPut adds a put.
+func AppendPut(out []byte, r *pb.PutRequest) []byte {
+	out = AppendBytes(out, 1, r.Key)
+	out = AppendBytes(out, 2, r.Value)
+	out = AppendUint(out, 3, uint64(r.Lease))
+	out = appendBool(out, 4, r.PrevKv)
+	out = appendBool(out, 5, r.IgnoreValue)
+	return appendBool(out, 6, r.IgnoreLease)
 }

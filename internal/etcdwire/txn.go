@@ -16,24 +16,24 @@ func UnmarshalTxn(data []byte, r *pb.TxnRequest) error {
 
 func plainTxn(data []byte, r *pb.TxnRequest) bool {
 	for len(data) > 0 {
-		f, n := next(data)
-		if n < 0 || f.bytes == nil {
+		f, n := Next(data)
+		if n < 0 || f.Bytes == nil {
 			return false
 		}
 		data = data[n:]
-		switch f.id {
+		switch f.ID {
 		case 1:
-			c := plainCompare(f.bytes)
+			c := plainCompare(f.Bytes)
 			if c == nil {
 				return false
 			}
 			r.Compare = append(r.Compare, c)
 		case 2, 3:
-			op := plainOp(f.bytes)
+			op := plainOp(f.Bytes)
 			if op == nil {
 				return false
 			}
-			if f.id == 2 {
+			if f.ID == 2 {
 				r.Success = append(r.Success, op)
 			} else {
 				r.Failure = append(r.Failure, op)
@@ -49,32 +49,32 @@ func plainTxn(data []byte, r *pb.TxnRequest) bool {
 func plainCompare(data []byte) *pb.Compare {
 	c := &pb.Compare{}
 	for len(data) > 0 {
-		f, n := next(data)
+		f, n := Next(data)
 		if n < 0 {
 			return nil
 		}
 		data = data[n:]
-		switch isBytes := f.bytes != nil; {
-		case f.id == 3 && isBytes:
-			c.Key = f.bytes
-		case f.id == 7 && isBytes:
-			c.TargetUnion = &pb.Compare_Value{Value: f.bytes}
-		case f.id == 64 && isBytes:
-			c.RangeEnd = f.bytes
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 3 && isBytes:
+			c.Key = f.Bytes
+		case f.ID == 7 && isBytes:
+			c.TargetUnion = &pb.Compare_Value{Value: f.Bytes}
+		case f.ID == 64 && isBytes:
+			c.RangeEnd = f.Bytes
 		case isBytes:
 			return nil
-		case f.id == 1:
-			c.Result = pb.Compare_CompareResult(f.number)
-		case f.id == 2:
-			c.Target = pb.Compare_CompareTarget(f.number)
-		case f.id == 4:
-			c.TargetUnion = &pb.Compare_Version{Version: int64(f.number)}
-		case f.id == 5:
-			c.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: int64(f.number)}
-		case f.id == 6:
-			c.TargetUnion = &pb.Compare_ModRevision{ModRevision: int64(f.number)}
-		case f.id == 8:
-			c.TargetUnion = &pb.Compare_Lease{Lease: int64(f.number)}
+		case f.ID == 1:
+			c.Result = pb.Compare_CompareResult(f.Number)
+		case f.ID == 2:
+			c.Target = pb.Compare_CompareTarget(f.Number)
+		case f.ID == 4:
+			c.TargetUnion = &pb.Compare_Version{Version: int64(f.Number)}
+		case f.ID == 5:
+			c.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: int64(f.Number)}
+		case f.ID == 6:
+			c.TargetUnion = &pb.Compare_ModRevision{ModRevision: int64(f.Number)}
+		case f.ID == 8:
+			c.TargetUnion = &pb.Compare_Lease{Lease: int64(f.Number)}
 		default:
 			return nil
 		}
@@ -104,28 +104,28 @@ type (
 // plainOp returns nil for an operation that is not plain: also for one of several kinds, of which the last counts, or
 // of one kind twice, which protobuf merges, and for a nested transaction.
 func plainOp(data []byte) *pb.RequestOp {
-	f, n := next(data)
-	if n != len(data) || f.bytes == nil {
+	f, n := Next(data)
+	if n != len(data) || f.Bytes == nil {
 		return nil
 	}
-	switch f.id {
+	switch f.ID {
 	case 1:
 		o := &rangeOp{}
-		if !plainRange(f.bytes, &o.req) {
+		if !plainRange(f.Bytes, &o.req) {
 			return nil
 		}
 		o.kind.RequestRange, o.op.Request = &o.req, &o.kind
 		return &o.op
 	case 2:
 		o := &putOp{}
-		if !plainPut(f.bytes, &o.req) {
+		if !plainPut(f.Bytes, &o.req) {
 			return nil
 		}
 		o.kind.RequestPut, o.op.Request = &o.req, &o.kind
 		return &o.op
 	case 3:
 		o := &deleteOp{}
-		if !plainDelete(f.bytes, &o.req) {
+		if !plainDelete(f.Bytes, &o.req) {
 			return nil
 		}
 		o.kind.RequestDeleteRange, o.op.Request = &o.req, &o.kind
@@ -137,28 +137,28 @@ func plainOp(data []byte) *pb.RequestOp {
 // plainRange knows ranges without order and bounds of revisions.
 func plainRange(data []byte, r *pb.RangeRequest) bool {
 	for len(data) > 0 {
-		f, n := next(data)
+		f, n := Next(data)
 		if n < 0 {
 			return false
 		}
 		data = data[n:]
-		switch isBytes := f.bytes != nil; {
-		case f.id == 1 && isBytes:
-			r.Key = f.bytes
-		case f.id == 2 && isBytes:
-			r.RangeEnd = f.bytes
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 1 && isBytes:
+			r.Key = f.Bytes
+		case f.ID == 2 && isBytes:
+			r.RangeEnd = f.Bytes
 		case isBytes:
 			return false
-		case f.id == 3:
-			r.Limit = int64(f.number)
-		case f.id == 4:
-			r.Revision = int64(f.number)
-		case f.id == 7:
-			r.Serializable = protowire.DecodeBool(f.number)
-		case f.id == 8:
-			r.KeysOnly = protowire.DecodeBool(f.number)
-		case f.id == 9:
-			r.CountOnly = protowire.DecodeBool(f.number)
+		case f.ID == 3:
+			r.Limit = int64(f.Number)
+		case f.ID == 4:
+			r.Revision = int64(f.Number)
+		case f.ID == 7:
+			r.Serializable = protowire.DecodeBool(f.Number)
+		case f.ID == 8:
+			r.KeysOnly = protowire.DecodeBool(f.Number)
+		case f.ID == 9:
+			r.CountOnly = protowire.DecodeBool(f.Number)
 		default:
 			return false
 		}
@@ -168,18 +168,18 @@ func plainRange(data []byte, r *pb.RangeRequest) bool {
 
 func plainDelete(data []byte, r *pb.DeleteRangeRequest) bool {
 	for len(data) > 0 {
-		f, n := next(data)
+		f, n := Next(data)
 		if n < 0 {
 			return false
 		}
 		data = data[n:]
-		switch isBytes := f.bytes != nil; {
-		case f.id == 1 && isBytes:
-			r.Key = f.bytes
-		case f.id == 2 && isBytes:
-			r.RangeEnd = f.bytes
-		case f.id == 3 && !isBytes:
-			r.PrevKv = protowire.DecodeBool(f.number)
+		switch isBytes := f.Bytes != nil; {
+		case f.ID == 1 && isBytes:
+			r.Key = f.Bytes
+		case f.ID == 2 && isBytes:
+			r.RangeEnd = f.Bytes
+		case f.ID == 3 && !isBytes:
+			r.PrevKv = protowire.DecodeBool(f.Number)
 		default:
 			return false
 		}

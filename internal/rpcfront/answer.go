@@ -9,14 +9,50 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Headers of answers in HPACK. Fields are literals that are not added to the table (F2), their names and values not
-// compressed: that would save bytes and cost the client time.
+// Headers of answers in HPACK, as they are where grpc-go has the client's table: literals that are not added to it (F2), their
+// names and values not compressed: that would save bytes and cost the client time.
 const (
 	// ":status: 200" of the static table, then "content-type" of it, which is entry 31.
 	okHeaders = "\x88" + "\x0f\x10" + "\x10application/grpc"
 	// New names.
 	okTrailers = "\x00\x0bgrpc-status\x010" + "\x00\x0cgrpc-message\x00"
 )
+
+// The same where the table is ours, first as they are added to it, then as its entries 62 to 64. What a client has to allocate
+// for literals, it has in its table.
+const (
+	addHeaders  = "\x88" + "\x5f" + "\x10application/grpc"
+	addTrailers = "\x40\x0bgrpc-status\x010" + "\x40\x0cgrpc-message\x00"
+	newHeaders  = "\x88\xbe" // before the trailers were added
+	oldHeaders  = "\x88\xc0"
+	oldTrailers = "\xbf\xbe"
+)
+
+// table says what of the above is in the client's HPACK table (F2). It is guarded by conn.mu.
+type table struct {
+	headers, trailers bool
+	lost              bool // the table is grpc-go's
+}
+
+// short returns what to send for okHeaders or okTrailers; other headers are as they are. It is sent next.
+func (t *table) short(block string) string {
+	switch {
+	case t.lost:
+	case block == okHeaders && !t.headers:
+		t.headers = true
+		return addHeaders
+	case block == okHeaders && !t.trailers:
+		return newHeaders
+	case block == okHeaders:
+		return oldHeaders
+	case block == okTrailers && t.headers && !t.trailers:
+		t.trailers = true
+		return addTrailers
+	case block == okTrailers && t.trailers:
+		return oldTrailers
+	}
+	return block
+}
 
 // okHeaderListBytes is more than either has as a list of headers.
 const okHeaderListBytes = 256

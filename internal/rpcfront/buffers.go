@@ -2,8 +2,8 @@ package rpcfront
 
 import "sync"
 
-// bufferBytesMax is the largest buffer that is kept for others.
-const bufferBytesMax = 128 << 10
+// bufferBytesMax is the largest buffer that is kept for others: it has room for a native client's frame.
+const bufferBytesMax = 1 << 20
 
 // buffers are those that nobody uses now.
 type buffers struct{ pool sync.Pool }

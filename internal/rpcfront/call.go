@@ -86,7 +86,7 @@ func (k *call) Answer(resp any, err error) {
 	k.over.Unlock()
 	c := k.conn
 	c.mu.Lock()
-	c.ready = append(c.ready, ready{k, resp, err})
+	c.ready = append(c.ready, ready{call: k, resp: resp, err: err})
 	c.mu.Unlock()
 	c.kick()
 	c.server.started.Done()
@@ -97,10 +97,26 @@ type ready struct {
 	call *call
 	resp any
 	err  error
+	done bool // it was added to what goes to the client
 }
 
 // respond adds the answer to what goes to the client, and ends the call.
 func (k *call) respond(resp any, err error) {
+	c := k.conn
+	done := false
+	if m := c.server.appender(resp, err); m != nil {
+		c.mu.Lock()
+		done = c.append(k, m)
+		c.mu.Unlock()
+	}
+	if !done {
+		k.send(resp, err)
+	}
+	k.finish(context.Canceled) // F5
+}
+
+// send adds an answer that may have to wait for room, or is an error.
+func (k *call) send(resp any, err error) {
 	var msg mem.BufferSlice
 	if err == nil {
 		msg, err = encode(k.conn.server, resp)
@@ -111,7 +127,14 @@ func (k *call) respond(resp any, err error) {
 	} else {
 		k.conn.refuse(k, err)
 	}
-	k.finish(context.Canceled) // F5
+}
+
+// appender returns nil for an answer that is the codec's to marshal, or an error.
+func (s *Server) appender(resp any, err error) Appender {
+	if err != nil || s.cfg.Appender == nil {
+		return nil
+	}
+	return s.cfg.Appender(resp)
 }
 
 // decode unmarshals the request. Errors are grpc-go's, here and in encode.

@@ -49,6 +49,7 @@ type conn struct {
 	out       out
 	calls     map[uint32]*call // under way
 	ready     []ready          // answers of some of them
+	encoding  []ready          // the writer's: those that are being added to out, and room for the next ones
 	deadlines deadlines        // of calls
 	pongs     pongs
 	relayed   map[uint32]struct{} // streams that are grpc-go's
@@ -226,6 +227,9 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 			return c.resizeWindows(int64(s.Val))
 		case s.ID == http2.SettingHeaderTableSize && s.Val < headerTableBytes:
 			c.relaying = true // an encoder has to say that it heeds it
+			c.mu.Lock()
+			c.out.table.lost = true
+			c.mu.Unlock()
 		case s.ID == http2.SettingMaxHeaderListSize:
 			c.mu.Lock()
 			c.out.headerListMax = int(s.Val)

@@ -68,6 +68,19 @@ func TestSettingsAreAcknowledged(t *testing.T) {
 	require.Positive(t, c.window)
 }
 
+// A client that makes its table of headers smaller is not referred to what it may have lost.
+func TestATableThatBecomesSmaller(t *testing.T) {
+	s := serve(t, config(), &service{})
+	c := connect(t, s.addr)
+	first := c.get(1)
+	c.until(func() bool { return c.ended[first] })
+	require.NoError(t, c.framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0}))
+	c.framer.ReadMetaHeaders.SetMaxDynamicTableSize(0)
+	next := c.get(1)
+	c.until(func() bool { return c.ended[next] })
+	require.Equal(t, c.streams[first], c.streams[next])
+}
+
 func TestWhatEndsAStreamOnly(t *testing.T) {
 	s := serve(t, config(), &service{})
 	c := connect(t, s.addr)
@@ -131,7 +144,7 @@ func TestWhoPingsTooOftenIsSentAway(t *testing.T) {
 	require.Equal(t, "ENHANCE_YOUR_CALM too_many_pings", c.untilEnd())
 }
 
-// TestPongsWaitForCompany is F10: answers to pings wait for each other, but not when much is sent.
+// TestPongsWaitForCompany is F10: answers to pings that measure wait for each other, but not when much is sent.
 func TestPongsWaitForCompany(t *testing.T) {
 	cfg := config()
 	cfg.PongDelay = time.Hour
@@ -141,6 +154,7 @@ func TestPongsWaitForCompany(t *testing.T) {
 		id := c.get(bytes)
 		c.until(func() bool { return c.ended[id] })
 	}
+	get(10)
 	ping()
 	get(10)
 	require.Zero(t, c.pongs)
@@ -152,6 +166,7 @@ func TestPongsWaitForCompany(t *testing.T) {
 		ping()
 	}
 	c.until(func() bool { return c.pongs == 1+pongsMax })
+	c.settle() // nothing was sent: a keepalive
 }
 
 // Without company a ping is answered by itself, and the next one too.
@@ -160,6 +175,8 @@ func TestAPongComesByItself(t *testing.T) {
 	cfg.PongDelay = time.Millisecond
 	c := connect(t, serve(t, cfg, &service{}).addr)
 	for range 3 {
+		id := c.get(10)
+		c.until(func() bool { return c.ended[id] })
 		c.settle()
 	}
 }

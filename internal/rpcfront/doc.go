@@ -17,7 +17,9 @@
 //	F1  A unary call is answered here if it came whole, in one message and one frame, a bidirectional one from its
 //	    headers on; in neither's headers is anything that could be refused. Any other stream reaches grpc-go as the
 //	    client sent it, in the order of numbers. Nobody sees who has answered.
-//	F2  Headers of answers from here leave the client's HPACK table as it is: it is grpc-go's.
+//	F2  The client's HPACK table is grpc-go's from its first headers on. Until then the headers of answers from here are
+//	    added to it, which grpc-go need not know: whatever leaves a table leaves it in the order in which it came. From
+//	    then on they neither change it nor rely on it.
 //	F3  The client is never sent more data than its windows allow, on a stream and on the connection, and
 //	    what waits for its stream's window costs others nothing.
 //	F4  Every byte that the client sends is given back to its window of the connection once, by whoever
@@ -31,5 +33,5 @@
 //	F8  A stream's messages come in order and whole, and its end behind them.
 //	F9  A call that was started and has no answer costs memory, but no goroutine: neither those that
 //	    wait nor those whose answers come all at once are in the way of others.
-//	F10 A ping is answered, once, within Config.PongDelay, and sooner when much is sent.
+//	F10 A ping is answered, once: at once if nothing was sent since the last one, otherwise within Config.PongDelay.
 package rpcfront

@@ -3,6 +3,7 @@ package rpcfront
 import (
 	"encoding/binary"
 	"io"
+	"slices"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
@@ -30,6 +31,9 @@ func (s *Stream) take(data []byte, n int, ended bool) {
 	if len(data) > 0 {
 		if in.buf == nil {
 			in.buf = s.call.conn.server.requests.get()
+		}
+		if have := len(*in.buf); cap(*in.buf)-have < len(data) {
+			*in.buf = slices.Grow(*in.buf, max(len(data), have)) // append would add a quarter at a time
 		}
 		*in.buf = append(*in.buf, data...)
 	}

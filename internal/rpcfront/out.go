@@ -1,6 +1,7 @@
 package rpcfront
 
 import (
+	"context"
 	"encoding/binary"
 	"math"
 	"runtime"
@@ -30,6 +31,7 @@ type out struct {
 	window        int64   // and of data on the connection
 	streamWindow  int64   // and at first on each stream
 	waiting       []*call // for room, with the rest of what they send; parked ones are not in it
+	table         table
 }
 
 func (o *out) init(c *conn) {
@@ -48,9 +50,26 @@ func (o *out) Write(p []byte) (int, error) {
 func (o *out) control(write func(*http2.Framer) error) { _ = write(o.framer) } // to memory: it does not fail
 
 func (o *out) headers(id uint32, flags http2.Flags, block string) {
+	block = o.table.short(block)
 	*o.buf = appendHeader(*o.buf, http2.FrameHeaders, flags|http2.FlagHeadersEndHeaders, id, len(block))
 	*o.buf = append(*o.buf, block...)
 	o.sent = true
+}
+
+// append adds the answer of a call if there is room for it, and reports whether there was. c.mu is held.
+func (c *conn) append(k *call, m Appender) bool {
+	o, n := &c.out, m.Size()
+	if !o.fits(k, n) {
+		return false
+	}
+	if c.settle(k) {
+		o.headers(k.id, 0, okHeaders)
+		o.message(k, n)
+		*o.buf = m.Append(*o.buf)
+		k.tail = okTrailers
+		o.end(k)
+	}
+	return true
 }
 
 // answer adds the answer of a call.
@@ -366,13 +385,8 @@ func (w writer) Run() {
 func (c *conn) write() {
 	o, s := &c.out, c.server
 	c.mu.Lock()
-	if answers := c.ready; len(answers) > 0 {
-		c.ready = nil
-		c.mu.Unlock()
-		for _, a := range answers {
-			a.call.respond(a.resp, a.err)
-		}
-		c.mu.Lock()
+	if len(c.ready) > 0 {
+		c.encodeReady() // lets go of the lock meanwhile
 	}
 	c.pongs.written(len(*o.buf))
 	buf := o.buf
@@ -395,4 +409,27 @@ func (c *conn) write() {
 	case more:
 		s.workers.Do(writer{c})
 	}
+}
+
+// encodeReady adds the answers that are ready. c.mu is held at the beginning and the end: those for which there is
+// room are added under it, all at once.
+func (c *conn) encodeReady() {
+	answers := c.ready
+	c.ready, c.encoding = c.encoding[:0], answers
+	for i := range answers {
+		a := &answers[i]
+		if m := c.server.appender(a.resp, a.err); m != nil {
+			a.done = c.append(a.call, m)
+		}
+	}
+	c.mu.Unlock()
+	for _, a := range answers {
+		if a.done {
+			a.call.finish(context.Canceled) // F5
+		} else {
+			a.call.respond(a.resp, a.err)
+		}
+	}
+	clear(answers)
+	c.mu.Lock()
 }

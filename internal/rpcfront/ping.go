@@ -27,12 +27,12 @@ type pongs struct {
 	timer *time.Timer // runs while there are some, or has just fired; nil: there never were
 }
 
-// add has a ping answered within Config.PongDelay.
-func (p *pongs) add(data [8]byte) {
+// add has a ping answered, within Config.PongDelay if it may be late.
+func (p *pongs) add(data [8]byte, late bool) {
 	p.data = append(p.data, data)
 	delay := p.conn.server.cfg.PongDelay
 	switch {
-	case delay == 0 || len(p.data) >= pongsMax:
+	case !late || delay == 0 || len(p.data) >= pongsMax:
 		p.send()
 		return
 	case len(p.data) > 1 || p.conn.closed:
@@ -85,11 +85,11 @@ type pings struct {
 // takePing has a ping answered.
 func (c *conn) takePing(f *http2.PingFrame) error {
 	c.mu.Lock()
-	c.pongs.add(f.Data)
-	c.awaitRoom()
 	// A client measures the round trip when it gets something: that is no keepalive.
 	sent := c.out.sent
 	c.out.sent = false
+	c.pongs.add(f.Data, sent)
+	c.awaitRoom()
 	least := c.server.cfg.PingMinTime
 	if c.streams() == 0 {
 		least = idlePingMinTime

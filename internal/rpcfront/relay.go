@@ -153,6 +153,7 @@ func (r *relay) pass(frame []byte) {
 	switch kind := frameType(frame); kind {
 	case http2.FrameData:
 	case http2.FrameHeaders, http2.FrameRSTStream:
+		o.table.lost = o.table.lost || kind == http2.FrameHeaders // also if it waits: it is encoded
 		if kind == http2.FrameRSTStream || frameFlags(frame).Has(http2.FlagHeadersEndStream) {
 			delete(r.conn.relayed, streamID(frame))
 		}

@@ -16,6 +16,9 @@ import (
 type Config struct {
 	// Codec is the server's forced codec.
 	Codec encoding.CodecV2
+	// Appender returns how a unary call's answer marshals itself, to the same bytes as with Codec, or nil for an answer that
+	// is left to that; nil when all are.
+	Appender func(resp any) Appender
 	// Interceptor is all of the server's unary interceptors; nil when there are none.
 	Interceptor grpc.UnaryServerInterceptor
 	// Starters has, by path, how calls of methods are begun that need no goroutine while they
@@ -30,9 +33,10 @@ type Config struct {
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
 	// often, or more than every two hours without any, is disconnected.
 	PingMinTime time.Duration
-	// PongDelay is how long the answer to a ping waits for others, or for much that is sent; with 0 it does not. Clients of
-	// gRPC measure all the time how much is on its way to them, by a ping with each message that comes when the last one
-	// was answered. Answered at once, a stream of small messages costs both sides three writes for each instead of one.
+	// PongDelay is how long the answer to a ping waits for others, or for much that is sent. Clients of gRPC measure all
+	// the time how much is on its way to them, by a ping with each message that comes when the last one was answered.
+	// Answered at once, a stream of small messages costs both sides three writes for each instead of one. A ping before
+	// which nothing was sent is answered at once, and with 0 all are.
 	PongDelay time.Duration
 }
 

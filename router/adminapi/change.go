@@ -2,14 +2,12 @@ package adminapi
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // decide is look for a change: on a map that has what was changed before.
@@ -26,111 +24,54 @@ func (s *Server) decide(ctx context.Context) (*View, error) {
 
 // Split implements adminpb.AdminServer.
 func (s *Server) Split(ctx context.Context, req *adminpb.SplitRequest) (*adminpb.OperatorReply, error) {
-	v, err := s.decide(ctx)
-	if err != nil {
-		return nil, err
-	}
-	d, key, err := v.cut(req)
-	if err != nil {
-		return nil, err
-	}
-	result, err := s.cut(ctx, v, d, key, asked(v.Now), "split by hand", req.DryRun)
-	if err != nil {
-		return nil, err
-	}
-	return &adminpb.OperatorReply{Operator: result.GetOperatorId(), Shard: uint64(d.ID), Key: key}, nil
-}
-
-// cut begins a split. What somebody wants to begin at the key the balancer does not merge
-// away, for the reason given as pin.
-func (s *Server) cut(ctx context.Context, v *View, d *shard.Descriptor, key []byte, why, pin string, dryRun bool) (*placementpb.Result, error) {
-	return s.reshape(ctx, v, reshaping{
-		command: placement.BeginSplit(d, key, why), of: []*shard.Descriptor{d}, boundary: key, pin: pin,
-		ready: func() error { return s.changes.ReadyToSplit(ctx, d) },
-	}, dryRun)
+	return beginOne(ctx, s, req, (*View).split)
 }
 
 // Merge implements adminpb.AdminServer.
 func (s *Server) Merge(ctx context.Context, req *adminpb.MergeRequest) (*adminpb.OperatorReply, error) {
-	v, err := s.decide(ctx)
-	if err != nil {
-		return nil, err
-	}
-	d, err := v.find(req.Shard)
-	if err != nil {
-		return nil, err
-	}
-	right := v.Map.RightOf(d)
-	if right == nil {
-		return nil, refuse(codes.FailedPrecondition, "merge shard %s with its right neighbour: it is the last one and has none; name the one before it", d.ID)
-	}
-	result, err := s.join(ctx, v, d, right, asked(v.Now), req.DryRun)
-	if err != nil {
-		return nil, err
-	}
-	return &adminpb.OperatorReply{Operator: result.GetOperatorId(), Shard: uint64(d.ID), Key: right.Span.Start, With: uint64(right.ID)}, nil
-}
-
-// join begins a merge. The boundary need not stay any more.
-func (s *Server) join(ctx context.Context, v *View, d, right *shard.Descriptor, why string, dryRun bool) (*placementpb.Result, error) {
-	return s.reshape(ctx, v, reshaping{
-		command: placement.BeginMerge(d, right, why), of: []*shard.Descriptor{d, right}, boundary: right.Span.Start,
-		ready: func() error { return s.changes.ReadyToMerge(ctx, d, right) },
-	}, dryRun)
-}
-
-// reshaping is a split or a merge that is to begin.
-type reshaping struct {
-	command  *placementpb.Command
-	of       []*shard.Descriptor // the shards whose keys it changes
-	ready    func() error        // asks their nodes
-	boundary []byte              // that comes or goes
-	pin      string              // why it is to stay; empty: it need not
-}
-
-// reshape begins it. What is to be of the boundary is said before: the balancer must not find
-// one without its pin.
-func (s *Server) reshape(ctx context.Context, v *View, r reshaping, dryRun bool) (*placementpb.Result, error) {
-	if err := v.allows(r.command, r.of...); err != nil {
-		return nil, err
-	}
-	if err := r.ready(); err != nil {
-		return nil, refuse(codes.FailedPrecondition, "%v", err)
-	}
-	if !dryRun {
-		if _, err := s.changes.Propose(ctx, placement.Set(placement.PinSetting(r.boundary), r.pin)); err != nil {
-			return nil, refusal(err)
-		}
-	}
-	return s.change(ctx, v, r.command, dryRun)
+	return beginOne(ctx, s, req, (*View).merge)
 }
 
 // Move implements adminpb.AdminServer.
 func (s *Server) Move(ctx context.Context, req *adminpb.MoveRequest) (*adminpb.OperatorReply, error) {
+	return beginOne(ctx, s, req, (*View).move)
+}
+
+// request is what all that ask for a change have.
+type request interface{ GetDryRun() bool }
+
+// beginOne begins an operator.
+func beginOne[R request](ctx context.Context, s *Server, req R, decide func(*View, R) (*intent, error)) (*adminpb.OperatorReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d, err := v.group(req.Shard)
+	i, err := decide(v, req)
 	if err != nil {
 		return nil, err
 	}
-	from, to, err := v.ends(d, req)
+	result, err := s.begin(ctx, v, i, req.GetDryRun())
 	if err != nil {
 		return nil, err
 	}
-	c := placement.BeginMove(d, from, to, asked(v.Now))
-	if err := v.allows(c, d); err != nil {
-		return nil, err
+	i.told.Operator = result.GetOperatorId()
+	return &i.told, nil
+}
+
+// begin does what is intended. What is to be of a boundary is said before it is there: the
+// balancer must not find one without its pin.
+func (s *Server) begin(ctx context.Context, v *View, i *intent, dryRun bool) (*placementpb.Result, error) {
+	if i.ready != nil {
+		if err := i.ready(ctx, s.changes); err != nil {
+			return nil, refuse(codes.FailedPrecondition, "%v", err)
+		}
 	}
-	if why := placement.MoveObstacle(v.Map, v.Load, v.Now, d.ID, from, to); why != "" && !req.Force {
-		return nil, refuse(codes.FailedPrecondition, "move a replica of shard %s to %s: %s; --force moves it all the same", d.ID, req.To, why)
+	if i.pin != nil && !dryRun {
+		if _, err := s.changes.Propose(ctx, i.pin); err != nil {
+			return nil, refusal(err)
+		}
 	}
-	result, err := s.change(ctx, v, c, req.DryRun)
-	if err != nil {
-		return nil, err
-	}
-	return &adminpb.OperatorReply{Operator: result.GetOperatorId(), Shard: uint64(d.ID)}, nil
+	return s.change(ctx, v, i.command, dryRun)
 }
 
 // Transfer implements adminpb.AdminServer.
@@ -164,7 +105,7 @@ func (s *Server) RemoveNode(ctx context.Context, req *adminpb.RemoveNodeRequest)
 }
 
 // carryOut has a change made that is one command, or none where nothing is left to be done.
-func carryOut[R interface{ GetDryRun() bool }](ctx context.Context, s *Server, req R, decide func(*View, R) (*placementpb.Command, error)) (*adminpb.DoneReply, error) {
+func carryOut[R request](ctx context.Context, s *Server, req R, decide func(*View, R) (*placementpb.Command, error)) (*adminpb.DoneReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
 		return nil, err
@@ -213,6 +154,3 @@ func (s *Server) change(ctx context.Context, v *View, c *placementpb.Command, dr
 	result, err := s.changes.Propose(ctx, c)
 	return result, refusal(err)
 }
-
-// asked is the reason of an operator that nothing but a person asks for.
-func asked(now time.Time) string { return "asked for at " + now.UTC().Format(time.RFC3339) }

@@ -84,21 +84,9 @@ func (s *Server) takeBack(ctx context.Context, v *View, r record, dryRun bool) (
 	if left != nil {
 		return back, left, nil
 	}
-	d := v.Map.Shard(r.shard)
-	var err error
-	switch back.Kind {
-	case placement.Merge:
-		_, err = s.join(ctx, v, d, v.Map.Shard(back.With), back.Why, dryRun)
-	case placement.Split:
-		_, err = s.cut(ctx, v, d, back.Key, back.Why, unmergePin, dryRun)
-	default:
-		c := placement.BeginMove(d, back.From, back.To, back.Why)
-		if back.Kind == placement.TransferLeader {
-			c = placement.Prefer(d, back.To)
-		}
-		if err = v.allows(c, d); err == nil {
-			_, err = s.change(ctx, v, c, dryRun)
-		}
+	i, err := v.intended(back)
+	if err == nil {
+		_, err = s.begin(ctx, v, i, dryRun)
 	}
 	switch {
 	case isUnknown(err):
@@ -107,6 +95,21 @@ func (s *Server) takeBack(ctx context.Context, v *View, r record, dryRun bool) (
 		return back, notNow("%s", refusalText(err)), nil
 	}
 	return back, nil, nil
+}
+
+// intended is a step as something to begin.
+func (v *View) intended(s placement.Step) (*intent, error) {
+	d := v.Map.Shard(s.Shard)
+	switch s.Kind {
+	case placement.Merge:
+		return v.mergeWith(d, v.Map.Shard(s.With), s.Why)
+	case placement.Split:
+		return v.splitAt(d, s.Key, s.Why, unmergePin)
+	case placement.TransferLeader:
+		return v.lead(d, s.To)
+	default:
+		return v.moveBetween(d, s.From, s.To, s.Why)
+	}
 }
 
 // inverse is the step that takes things back to where they were, or why there is none.

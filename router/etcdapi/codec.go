@@ -1,7 +1,6 @@
 package etcdapi
 
 import (
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 )
@@ -17,17 +16,17 @@ type selfUnmarshaled interface {
 	unmarshal(data []byte) error
 }
 
-// codec leaves all to another but messages that marshal or read themselves, and answers to reads. Whatever takes
+// codec leaves all to another but messages that marshal or read themselves, and the commonest answers. Whatever takes
 // its place on the server would fail with those.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	switch m := v.(type) {
-	case selfMarshaled:
+	if m, ok := v.(selfMarshaled); ok {
 		return m.marshaled(), nil
-	case *pb.RangeResponse:
-		return marshalRange(m), nil
+	}
+	if a := appenderOf(v); a != nil {
+		return marshaledAnswer(a), nil
 	}
 	return c.CodecV2.Marshal(v)
 }

@@ -77,14 +77,14 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 // Front returns what a server in front of such a gRPC server needs.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
-		Codec: codec{s.cfg.Codec}, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
+		Codec: codec{s.cfg.Codec}, Appender: appenderOf, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
 		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
 		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime, PongDelay: pongDelay,
 	}
 }
 
-// pongDelay is how long an answer to a ping waits. Clients' keepalives give it 20 s, etcd's own 3 s at the least.
-const pongDelay = 50 * time.Millisecond
+// pongDelay is how long an answer to a ping waits at most, with which a client measures how fast its connection is.
+const pongDelay = 250 * time.Millisecond
 
 // Drain tells health checkers, for good, that this node is about to stop. Requests
 // are served on.

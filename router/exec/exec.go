@@ -41,44 +41,44 @@ func New(host *replica.Host, space func() error) *Executor {
 	return &Executor{host: host, space: space}
 }
 
-// Write proposes the command of an OP_WRITE request and calls done exactly once with
-// its outcome. done must not block.
-func (e *Executor) Write(req *router.Request, done func(*router.Reply, error)) {
+// Write proposes the command of an OP_WRITE request and has end told its outcome exactly
+// once. end must not block.
+func (e *Executor) Write(req *router.Request, end router.Ender) {
 	r, ok := e.host.Serving(req.Shard)
 	if !ok {
-		done(nil, &shard.NoReplicaError{Shard: req.Shard})
+		end.End(nil, &shard.NoReplicaError{Shard: req.Shard})
 		return
 	}
 	cmd := req.Command
 	if req.Grows {
 		if err := e.space(); err != nil {
-			done(nil, err)
+			end.End(nil, err)
 			return
 		}
 	}
 	if cmd.Kind == shardpb.Kind_CLOSE {
 		// A floor that was ever applied holds for ever: no need to say it again.
 		if v := r.View(); v.Floor >= shard.Revision(cmd.Revision) && owns(v, req.Epoch) {
-			done(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
+			end.End(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
 			return
 		}
 		if req.Promise {
 			r.Promise(cmd.Epoch, shard.Revision(cmd.Revision), func(v shard.View, err error) {
 				if err != nil {
-					done(nil, err)
+					end.End(nil, err)
 					return
 				}
-				done(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
+				end.End(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
 			})
 			return
 		}
 	}
 	r.Propose(cmd, func(result shard.Result) {
 		if result.Err != nil {
-			done(nil, result.Err)
+			end.End(nil, result.Err)
 			return
 		}
-		done(&router.Reply{Rev: result.Revision, Message: result.Response}, nil)
+		end.End(&router.Reply{Rev: result.Revision, Message: result.Response}, nil)
 	})
 }
 

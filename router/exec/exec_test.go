@@ -120,7 +120,7 @@ func (n *node) write(cmd *shardpb.Command, grows bool) (*router.Reply, error) {
 	}
 	done := make(chan outcome, 2)
 	n.Write(&router.Request{Shard: testShard, Epoch: cmd.Epoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Grows: grows},
-		func(reply *router.Reply, err error) { done <- outcome{reply, err} })
+		router.EndFunc(func(reply *router.Reply, err error) { done <- outcome{reply, err} }))
 	select {
 	case o := <-done:
 		require.Empty(n.t, done)
@@ -166,7 +166,7 @@ func TestUnknownShard(t *testing.T) {
 	var noReplica *shard.NoReplicaError
 	_, err := n.read(func(r *router.Request) { r.Shard = 99 })
 	require.ErrorAs(t, err, &noReplica)
-	n.Write(&router.Request{Shard: 99, Command: &shardpb.Command{}}, func(_ *router.Reply, err error) { require.ErrorAs(t, err, &noReplica) })
+	n.Write(&router.Request{Shard: 99, Command: &shardpb.Command{}}, router.EndFunc(func(_ *router.Reply, err error) { require.ErrorAs(t, err, &noReplica) }))
 }
 
 func TestReads(t *testing.T) {
@@ -263,10 +263,10 @@ func TestClosesArePromised(t *testing.T) {
 		t.Helper()
 		done := make(chan *router.Reply, 1)
 		cmd := &shardpb.Command{Kind: shardpb.Kind_CLOSE, Epoch: testEpoch, Revision: int64(floor)}
-		n.Write(&router.Request{Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Promise: true}, func(reply *router.Reply, err error) {
+		n.Write(&router.Request{Shard: testShard, Epoch: testEpoch, Op: routerpb.Op_OP_WRITE, Command: cmd, Promise: true}, router.EndFunc(func(reply *router.Reply, err error) {
 			require.NoError(t, err)
 			done <- reply
-		})
+		}))
 		return <-done
 	}
 	first := n.put("k") + 1000

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -29,7 +30,7 @@ const writesMax = 8192
 type gate struct {
 	*Server
 	ctx    context.Context // the stream's
-	writes chan struct{}   // a place for each under way
+	writes atomic.Int64    // under way
 
 	mu struct {
 		sync.Mutex
@@ -39,7 +40,7 @@ type gate struct {
 }
 
 func (s *Server) newGate(ctx context.Context) *gate {
-	return &gate{Server: s, ctx: ctx, writes: make(chan struct{}, writesMax)}
+	return &gate{Server: s, ctx: ctx}
 }
 
 // close returns when the node's router has done what the stream asked it for, and sees to
@@ -63,50 +64,61 @@ func (g *gate) spawn(f func()) bool {
 }
 
 // Write implements peer.Executor.
-func (g *gate) Write(req *router.Request, done func(*router.Reply, error)) {
-	leave, err := g.enter(req)
+func (g *gate) Write(req *router.Request, end router.Ender) {
+	w := &admitted{gate: g, req: req, end: end}
+	err := w.enter()
 	if err == nil {
 		if err = g.admitWrite(req); err != nil {
-			leave()
+			w.leave()
 		}
 	}
 	if err != nil {
-		done(nil, err)
+		end.End(nil, err)
 		return
 	}
-	g.cfg.Executor.Write(req, func(reply *router.Reply, err error) {
-		var refused *shard.UnregisteredLeaseError
-		routed := err != nil && errors.As(err, &refused) && g.spawn(func() {
-			defer leave()
-			done(g.route(req.Command))
-		})
-		if !routed {
-			leave()
-			done(reply, err)
-		}
-	})
+	g.cfg.Executor.Write(req, w)
+}
+
+// admitted is a write under way.
+type admitted struct {
+	gate  *gate
+	req   *router.Request
+	end   router.Ender
+	place admission.Place
 }
 
 // enter makes room for a write, which leave gives back (V3).
-func (g *gate) enter(req *router.Request) (leave func(), err error) {
+func (w *admitted) enter() (err error) {
 	class := admission.Write
-	if req.Command.Kind == shardpb.Kind_CLOSE {
+	if w.req.Command.Kind == shardpb.Kind_CLOSE {
 		class = admission.Exempt // a read waits for it
 	}
-	place, err := g.cfg.Room.Take(class, len(req.Command.Body))
-	if err != nil {
-		return nil, err
+	if w.place, err = w.gate.cfg.Room.Take(class, len(w.req.Command.Body)); err != nil {
+		return err
 	}
-	select {
-	case g.writes <- struct{}{}:
-	default:
-		place.Leave()
-		return nil, fmt.Errorf("the client has %d writes under way: %w", writesMax, shard.ErrOverloaded)
+	if w.gate.writes.Add(1) > writesMax {
+		w.leave()
+		return fmt.Errorf("the client has %d writes under way: %w", writesMax, shard.ErrOverloaded)
 	}
-	return func() {
-		<-g.writes
-		place.Leave()
-	}, nil
+	return nil
+}
+
+func (w *admitted) leave() {
+	w.gate.writes.Add(-1)
+	w.place.Leave()
+}
+
+// End implements router.Ender.
+func (w *admitted) End(reply *router.Reply, err error) {
+	var refused *shard.UnregisteredLeaseError
+	routed := err != nil && errors.As(err, &refused) && w.gate.spawn(func() {
+		defer w.leave()
+		w.end.End(w.gate.route(w.req.Command))
+	})
+	if !routed {
+		w.leave()
+		w.end.End(reply, err)
+	}
 }
 
 // route has the node's router carry out a write whose lease its shard does not know (V4).
@@ -181,8 +193,12 @@ func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) b
 
 // admitWrite checks a write and takes from it what is not the client's to say.
 func (g *gate) admitWrite(req *router.Request) error {
-	cmd := req.Command
-	req.Command = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
+	cmd, revision := req.Command, shard.Revision(req.Command.Revision)
+	if cmd.Descriptor_ != nil || cmd.Child != nil || cmd.Right != nil || len(cmd.ProtoReflect().GetUnknown()) > 0 {
+		cmd = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
+		req.Command = cmd
+	}
+	cmd.Stamp, cmd.Revision, cmd.OperatorId, cmd.Reserve = 0, 0, 0, 0
 	req.Grows, req.Promise = false, false
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
@@ -201,11 +217,10 @@ func (g *gate) admitWrite(req *router.Request) error {
 		req.Grows = err == nil && txn.Grows(t)
 		return err
 	case shardpb.Kind_CLOSE:
-		floor := shard.Revision(cmd.Revision)
-		if floor > g.bound.limit() {
-			return refusal("a close to revision %d, which is in the future", floor)
+		if revision > g.bound.limit() {
+			return refusal("a close to revision %d, which is in the future", revision)
 		}
-		req.Command.Body, req.Command.Revision = nil, cmd.Revision
+		cmd.Body, cmd.Revision = nil, int64(revision)
 		return nil
 	}
 	return refusal("a command of kind %s is not a client's to give", cmd.Kind)

@@ -31,7 +31,7 @@ import (
 
 // replicas stands for a node's: it records what reaches them.
 type replicas struct {
-	write func(*router.Request, func(*router.Reply, error)) // nil answers at once
+	write func(*router.Request, router.Ender) // nil answers at once
 
 	mu      sync.Mutex
 	reached []*router.Request
@@ -49,13 +49,13 @@ func (r *replicas) all() []*router.Request {
 	return r.reached
 }
 
-func (r *replicas) Write(req *router.Request, done func(*router.Reply, error)) {
+func (r *replicas) Write(req *router.Request, end router.Ender) {
 	r.note(req)
 	if r.write != nil {
-		r.write(req, done)
+		r.write(req, end)
 		return
 	}
-	done(&router.Reply{Rev: 7, Message: &pb.PutResponse{}}, nil)
+	end.End(&router.Reply{Rev: 7, Message: &pb.PutResponse{}}, nil)
 }
 
 func (r *replicas) Read(_ context.Context, req *router.Request) (*router.Reply, error) {
@@ -316,7 +316,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 	require.Empty(t, h.replicas.all())
 
-	h.replicas.write = func(*router.Request, func(*router.Reply, error)) {} // never answers
+	h.replicas.write = func(*router.Request, router.Ender) {} // never answers
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stream, err := routerpb.NewNativeClient(h.conn).Exchange(ctx, grpc.ForceCodecV2(peer.Codec()))
@@ -355,8 +355,8 @@ func TestRoutedWritesAreBounded(t *testing.T) {
 	h := serve(t)
 	h.routed.wait = make(chan struct{})
 	defer close(h.routed.wait)
-	h.replicas.write = func(_ *router.Request, done func(*router.Reply, error)) {
-		done(nil, &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1})
+	h.replicas.write = func(_ *router.Request, end router.Ender) {
+		end.End(nil, &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -423,8 +423,8 @@ func TestNodesAreBounded(t *testing.T) {
 // V4: a shard that does not know the lease is told by the node.
 func TestLeasesAreMadeKnownByTheNode(t *testing.T) {
 	h := serve(t)
-	h.replicas.write = func(_ *router.Request, done func(*router.Reply, error)) {
-		done(nil, fmt.Errorf("refused: %w", &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1}))
+	h.replicas.write = func(_ *router.Request, end router.Ender) {
+		end.End(nil, fmt.Errorf("refused: %w", &shard.UnregisteredLeaseError{Shard: 2, Lease: 5, Fence: 1}))
 	}
 	replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{
 		write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Lease: 5})),

@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/native"
+	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
@@ -30,14 +31,18 @@ type served struct {
 	done   atomic.Bool // its handler has returned
 }
 
-func (s *served) Context() context.Context   { return s.ctx }
-func (s *served) Send(*routerpb.Frame) error { return nil }
-func (s *served) Recv() (*routerpb.Frame, error) {
+func (s *served) Context() context.Context { return s.ctx }
+func (s *served) SendMsg(any) error        { return nil }
+func (s *served) RecvMsg(m any) error {
 	select {
 	case f := <-s.frames:
-		return f, nil
+		data, err := peer.Codec().Marshal(f)
+		if err != nil {
+			return err
+		}
+		return peer.Codec().Unmarshal(data, m)
 	case <-s.ctx.Done():
-		return nil, io.EOF
+		return io.EOF
 	}
 }
 
@@ -48,7 +53,7 @@ func putWithLease(t *testing.T, c native.Config) *served {
 	s.ctx, s.end = context.WithCancel(t.Context())
 	s.frames <- &routerpb.Frame{Requests: []*routerpb.Request{write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k"), Lease: 5}))}}
 	go func() {
-		_ = native.New(c).Exchange(s)
+		_ = native.New(c).Exchange(&grpc.GenericServerStream[routerpb.Frame, routerpb.Frame]{ServerStream: s})
 		s.done.Store(true)
 	}()
 	synctest.Wait()
@@ -61,7 +66,7 @@ func unregistered() error { return &shard.UnregisteredLeaseError{Shard: 2, Lease
 func TestAStreamEndsAfterItsRoutedWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at, to := &replicas{}, &routed{wait: make(chan struct{})}
-		at.write = func(_ *router.Request, done func(*router.Reply, error)) { done(nil, unregistered()) }
+		at.write = func(_ *router.Request, end router.Ender) { end.End(nil, unregistered()) }
 		s := putWithLease(t, native.Config{Executor: at, Router: to})
 		s.end()
 		synctest.Wait()
@@ -76,8 +81,8 @@ func TestAStreamEndsAfterItsRoutedWrites(t *testing.T) {
 func TestAWriteOutlivesItsStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at, room := &replicas{}, admission.NewRoom(nil)
-		var outcome func(*router.Reply, error)
-		at.write = func(_ *router.Request, done func(*router.Reply, error)) { outcome = done }
+		var outcome router.Ender
+		at.write = func(_ *router.Request, end router.Ender) { outcome = end }
 		s := putWithLease(t, native.Config{Executor: at, Router: &routed{wait: make(chan struct{})}, Room: room})
 		free := func() (n int) {
 			for {
@@ -94,7 +99,7 @@ func TestAWriteOutlivesItsStream(t *testing.T) {
 		synctest.Wait()
 		require.True(t, s.done.Load(), "nobody waits for it")
 		require.Equal(t, held, free())
-		outcome(nil, unregistered())
+		outcome.End(nil, unregistered())
 		synctest.Wait() // or the router would have been asked, and wait for ever
 		require.Equal(t, held+1, free())
 	})

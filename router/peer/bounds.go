@@ -26,18 +26,3 @@ func peerBounds() bounds { return bounds{FrameBytes: frameBytesMax, RequestBytes
 
 // NativeBounds are those of clients, whose port takes messages of 2 MiB.
 func NativeBounds() bounds { return bounds{FrameBytes: 1 << 20, RequestBytes: 2<<20 - 4096} }
-
-// sized is what goes into a frame; size is how many bytes it takes there.
-type sized interface{ size() int }
-
-// fill returns how many of the queued messages make the next frame, and their size.
-func fill[M sized](queue []M, frameBytes int) (n, bytes int) {
-	for n < len(queue) && n < frameMessagesMax {
-		size := queue[n].size()
-		if n > 0 && bytes+size > frameBytes {
-			break
-		}
-		n, bytes = n+1, bytes+size
-	}
-	return n, bytes
-}

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 
@@ -12,37 +13,55 @@ import (
 // call is a request that waits for its reply.
 type call struct {
 	asked *router.Request
-	// Who is told how it ended: answers, who decodes the reply where he waits, or else end.
+	// Who is told how it ended: answers, who decodes the message where he waits, or else end.
 	answers chan<- answer
 	end     router.Ender
-
-	out   routerpb.Request // asked, as it is sent
-	bytes int              // of out
+	reply   router.Reply // what end is told
 
 	link *link // nil until it is enqueued
-	born int   // link.mu.age then
-	sent bool  // guarded by link.mu: handed to gRPC, or about to be
+
+	// Guarded by link.mu.
+	id    uint64
+	born  int       // link.mu.age then
+	waits *outgoing // the frame that its request waits in, nil when it does not
+	at    int       // its place there
+	bytes int       // it takes there
+	sent  bool      // handed to gRPC, or about to be
 }
 
 // answer is what a call ends with.
 type answer struct {
-	reply *routerpb.Reply
+	reply router.Reply // without a message
+	body  []byte       // the message, encoded
 	err   error
 }
 
-// size implements sized.
-func (c *call) size() int { return c.bytes }
-
-// finish tells the outcome. It is called once, without link.mu.
-func (c *call) finish(reply *routerpb.Reply, err error) {
-	switch {
-	case c.answers != nil:
-		c.answers <- answer{reply, err}
-	case err != nil:
-		c.end.End(nil, err)
-	default:
-		c.end.End(decodeReply(c.asked, reply))
+// fail tells that there is no answer. Either it or succeed is called once, without link.mu.
+func (c *call) fail(err error) {
+	if c.answers != nil {
+		c.answers <- answer{err: err}
+		return
 	}
+	c.end.End(nil, err)
+}
+
+// succeed tells the answer, and keeps nothing of it.
+func (c *call) succeed(a *answered) {
+	if err := a.err(); err != nil {
+		c.fail(err)
+		return
+	}
+	if c.answers != nil {
+		c.answers <- answer{reply: a.reply, body: bytes.Clone(a.body)}
+		return
+	}
+	c.reply = a.reply
+	var err error
+	if c.reply.Message, err = decodeBody(c.asked, a.body); err != nil {
+		c.fail(err)
+		return
+	}
+	c.end.End(&c.reply, nil)
 }
 
 // Abandon implements router.Call.
@@ -50,7 +69,7 @@ func (c *call) Abandon(cause error) {
 	if c.link == nil || !c.link.forget(c) {
 		return // it has ended
 	}
-	c.finish(nil, c.outcome(fmt.Errorf("no reply from the node: %w", cause)))
+	c.fail(c.outcome(fmt.Errorf("no reply from the node: %w", cause)))
 }
 
 // outcome is that of a call which ended without a reply (N1). It has been forgotten.
@@ -91,7 +110,7 @@ func (t *calls) add(c *call) bool {
 	p := &t.places[i]
 	p.turn++
 	p.call = c
-	c.out.Id = p.turn<<placeBits | uint64(i)
+	c.id = p.turn<<placeBits | uint64(i)
 	return true
 }
 
@@ -103,7 +122,7 @@ func (t *calls) take(id uint64) *call {
 	}
 	p := &t.places[i]
 	c := p.call
-	if c == nil || c.out.Id != id {
+	if c == nil || c.id != id {
 		return nil
 	}
 	p.call = nil

@@ -31,6 +31,7 @@ type Client struct {
 	conn      *grpc.ClientConn
 	service   service
 	bounds    bounds
+	buffers   *frameBuffers
 	revisions Revisions
 
 	mu struct {
@@ -43,13 +44,13 @@ type Client struct {
 
 // NewClient returns a Client of the peer at conn, which it closes with itself.
 func NewClient(conn *grpc.ClientConn, revisions Revisions) *Client {
-	return &Client{conn: conn, service: routerpb.NewPeerClient(conn), bounds: peerBounds(), revisions: revisions}
+	return &Client{conn: conn, service: routerpb.NewPeerClient(conn), bounds: peerBounds(), buffers: newFrameBuffers(), revisions: revisions}
 }
 
 // NewNativeClient returns a Client of the node whose client port is at conn, which it
 // closes with itself.
 func NewNativeClient(conn *grpc.ClientConn, revisions Revisions) *Client {
-	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: NativeBounds(), revisions: revisions}
+	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: NativeBounds(), buffers: newFrameBuffers(), revisions: revisions}
 }
 
 // Conn is the connection, for the node's other calls.
@@ -86,7 +87,11 @@ func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, 
 	if a.err != nil {
 		return nil, a.err
 	}
-	return decodeReply(req, a.reply)
+	var err error
+	if a.reply.Message, err = decodeBody(req, a.body); err != nil {
+		return nil, err
+	}
+	return &a.reply, nil
 }
 
 // Start implements router.Starter. end must not block: it is told by what reads the stream.
@@ -94,24 +99,25 @@ func (c *Client) Start(req *router.Request, end router.Ender) router.Call {
 	return c.begin(&call{asked: req, end: end})
 }
 
-// begin puts the request into the stream's queue. The call is finished once, perhaps before
+// begin puts the request into the stream's queue. The call has its outcome once, perhaps before
 // begin returns.
 func (c *Client) begin(call *call) *call {
-	if err := encodeRequest(&call.out, call.asked); err != nil {
-		call.finish(nil, fmt.Errorf("%w: %w", shard.ErrUnavailable, err))
+	r := request{asked: call.asked}
+	if err := r.prepare(); err != nil {
+		call.fail(fmt.Errorf("%w: %w", shard.ErrUnavailable, err))
 		return call
 	}
-	if call.bytes = call.out.SizeVT(); call.bytes > c.bounds.RequestBytes {
-		call.finish(nil, rpctypes.ErrGRPCRequestTooLarge)
+	if r.bytes+idBytesMax > c.bounds.RequestBytes {
+		call.fail(rpctypes.ErrGRPCRequestTooLarge)
 		return call
 	}
 	l, err := c.open()
 	if err == nil {
 		call.link = l
-		err = l.enqueue(call)
+		err = l.enqueue(call, &r)
 	}
 	if err != nil {
-		call.finish(nil, err)
+		call.fail(err)
 	}
 	return call
 }
@@ -131,7 +137,7 @@ func (c *Client) open() (*link, error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := newLink(c.bounds, c.revisions, cancel)
+	l := newLink(c.bounds, c.buffers, c.revisions, cancel)
 	c.mu.link = l
 	c.links.Go(func() { l.run(ctx, c.service) })
 	return l, nil

@@ -33,9 +33,16 @@ type generated interface {
 	UnmarshalVT([]byte) error
 }
 
-func (codec) Name() string { return proto.Name }
+// Name is none, so that the content type is plain: only then does a node's front serve the stream itself.
+func (codec) Name() string { return "" }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch f := v.(type) {
+	case *outgoing:
+		return f.give(), nil
+	case *frame:
+		return f.give(), nil
+	}
 	m, ok := v.(generated)
 	if !ok {
 		return c.others.Marshal(v)
@@ -55,6 +62,10 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if f, ok := v.(*incoming); ok {
+		f.take(data)
+		return nil
+	}
 	m, ok := v.(generated)
 	if !ok {
 		return c.others.Unmarshal(data, v)

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -39,16 +39,16 @@ func (s *seen) Observe(rev shard.Revision) {
 
 // fakeExecutor answers by its functions, and by default at once.
 type fakeExecutor struct {
-	write func(req *router.Request, done func(*router.Reply, error))
+	write func(req *router.Request, end router.Ender)
 	read  func(ctx context.Context, req *router.Request) (*router.Reply, error)
 }
 
-func (f *fakeExecutor) Write(req *router.Request, done func(*router.Reply, error)) {
+func (f *fakeExecutor) Write(req *router.Request, end router.Ender) {
 	if f.write != nil {
-		f.write(req, done)
+		f.write(req, end)
 		return
 	}
-	done(&router.Reply{Rev: shard.Revision(req.Shard), Message: &pb.PutResponse{}}, nil)
+	end.End(&router.Reply{Rev: shard.Revision(req.Shard), Message: &pb.PutResponse{}}, nil)
 }
 
 func (f *fakeExecutor) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
@@ -162,7 +162,7 @@ func TestRevisionsTravel(t *testing.T) {
 // stuck is an executor that takes requests and never answers.
 type stuck struct{ arrived chan struct{} }
 
-func (s *stuck) Write(*router.Request, func(*router.Reply, error)) { s.arrived <- struct{}{} }
+func (s *stuck) Write(*router.Request, router.Ender) { s.arrived <- struct{}{} }
 
 func (s *stuck) Read(ctx context.Context, _ *router.Request) (*router.Reply, error) {
 	s.arrived <- struct{}{}
@@ -267,33 +267,44 @@ func TestPatienceEnds(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	waiting := func(l *link, bytes int) (*call, chan answer) {
+	enqueue := func(l *link, bytes int) (*call, chan answer, error) {
 		answers := make(chan answer, 1)
-		return &call{asked: write(1), link: l, bytes: bytes, answers: answers}, answers
+		c := &call{asked: &router.Request{Op: routerpb.Op_OP_WRITE, Put: &pb.PutRequest{Value: make([]byte, bytes)}}, link: l, answers: answers}
+		r := request{asked: c.asked}
+		require.NoError(t, r.prepare())
+		return c, answers, l.enqueue(c, &r)
 	}
-	l := newLink(peerBounds(), &seen{}, func() {})
+	certain := func(outcome chan answer) {
+		err := (<-outcome).err
+		require.ErrorIs(t, err, shard.ErrUnavailable, "it was not sent")
+		require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+	}
+	l := newLink(peerBounds(), newFrameBuffers(), &seen{}, func() {})
 	var seventh *call
 	var outcome chan answer
 	for i := range queueRequestsMax {
-		c, answers := waiting(l, 0)
-		require.NoError(t, l.enqueue(c))
+		c, answers, err := enqueue(l, 0)
+		require.NoError(t, err)
 		if i == 6 {
 			seventh, outcome = c, answers
 		}
 	}
-	require.ErrorIs(t, l.enqueue(&call{}), shard.ErrOverloaded)
+	_, _, err := enqueue(l, 0)
+	require.ErrorIs(t, err, shard.ErrOverloaded)
 	seventh.Abandon(context.Canceled)
-	err := (<-outcome).err
-	require.ErrorIs(t, err, shard.ErrUnavailable, "it was not sent")
-	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
-	require.NoError(t, l.enqueue(&call{}), "who leaves makes room")
+	certain(outcome)
+	_, _, err = enqueue(l, 0)
+	require.NoError(t, err, "who leaves makes room")
 
-	l = newLink(peerBounds(), &seen{}, func() {})
-	large, _ := waiting(l, queueBytesMax+1)
-	require.NoError(t, l.enqueue(large))
-	require.ErrorIs(t, l.enqueue(&call{}), shard.ErrOverloaded)
+	l = newLink(peerBounds(), newFrameBuffers(), &seen{}, func() {})
+	large, outcome, err := enqueue(l, queueBytesMax+1)
+	require.NoError(t, err)
+	_, _, err = enqueue(l, 0)
+	require.ErrorIs(t, err, shard.ErrOverloaded)
 	large.Abandon(context.Canceled)
-	require.NoError(t, l.enqueue(&call{}))
+	certain(outcome)
+	_, _, err = enqueue(l, 0)
+	require.NoError(t, err)
 }
 
 // A reply to a call that was abandoned is no reply to the one that has its place now.
@@ -301,34 +312,17 @@ func TestLateReplyIsNobodys(t *testing.T) {
 	var under calls
 	first, second := &call{}, &call{}
 	require.True(t, under.add(first))
-	late := first.out.Id
+	late := first.id
 	require.Same(t, first, under.take(late))
 	require.True(t, under.add(second))
 	require.Nil(t, under.take(late))
 	require.Nil(t, under.take(late+1), "a place that was never given away")
-	require.Same(t, second, under.take(second.out.Id))
-	require.Nil(t, under.take(second.out.Id), "it has its reply")
+	require.Same(t, second, under.take(second.id))
+	require.Nil(t, under.take(second.id), "it has its reply")
 	for i := range 1 << placeBits {
 		require.True(t, under.add(&call{}), i)
 	}
 	require.False(t, under.add(&call{}))
-}
-
-func TestFramesAreBounded(t *testing.T) {
-	request := func(size int) *call { return &call{bytes: size} }
-	n, _ := fill([]*call{}, frameBytesMax)
-	require.Zero(t, n)
-	n, _ = fill([]*call{request(10 * frameBytesMax), request(1)}, frameBytesMax)
-	require.Equal(t, 1, n, "one that is too large goes alone")
-	n, size := fill([]*call{request(frameBytesMax / 2), request(frameBytesMax / 3), request(frameBytesMax / 3)}, frameBytesMax)
-	require.Equal(t, 2, n)
-	require.LessOrEqual(t, size, frameBytesMax)
-	small := make([]*call, 3*frameMessagesMax)
-	for i := range small {
-		small[i] = request(1)
-	}
-	n, _ = fill(small, frameBytesMax)
-	require.Equal(t, frameMessagesMax, n)
 }
 
 // Large requests at once do not make a frame that the node refuses: gRPC's own limit
@@ -359,30 +353,32 @@ type fakeStream struct {
 	sent   atomic.Int32
 }
 
-func (s *fakeStream) Context() context.Context     { return s.ctx }
-func (s *fakeStream) SetHeader(metadata.MD) error  { return nil }
-func (s *fakeStream) SendHeader(metadata.MD) error { return nil }
+func (s *fakeStream) Context() context.Context { return s.ctx }
 
-func (s *fakeStream) Recv() (*routerpb.Frame, error) {
+func (s *fakeStream) RecvMsg(m any) error {
 	select {
 	case f, ok := <-s.frames:
 		if !ok {
-			return nil, io.EOF
+			return io.EOF
 		}
 		s.taken.Add(1)
-		return f, nil
+		data, err := f.MarshalVT()
+		if err != nil {
+			return err
+		}
+		return Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, m)
 	case <-s.ctx.Done():
-		return nil, s.ctx.Err()
+		return s.ctx.Err()
 	}
 }
 
-func (s *fakeStream) Send(f *routerpb.Frame) error {
+func (s *fakeStream) SendMsg(m any) error {
 	select {
 	case <-s.open:
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}
-	s.sent.Add(int32(len(f.Replies)))
+	s.sent.Add(int32(m.(*frame).messages))
 	return nil
 }
 
@@ -396,8 +392,8 @@ func TestSlowReaderOfReplies(t *testing.T) {
 		s.frames <- &routerpb.Frame{Requests: []*routerpb.Request{{Id: uint64(i), Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{}}}}
 	}
 	value := make([]byte, 1<<20)
-	exec := &fakeExecutor{write: func(_ *router.Request, done func(*router.Reply, error)) {
-		done(&router.Reply{Message: &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Value: value}}}}, nil)
+	exec := &fakeExecutor{write: func(_ *router.Request, end router.Ender) {
+		end.End(&router.Reply{Message: &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Value: value}}}}, nil)
 	}}
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(s, exec, &seen{}) }()

@@ -4,20 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"runtime"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/flotilla-kv/flotilla/router"
-	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // link is one stream while it lives.
 type link struct {
-	bounds    bounds
 	revisions Revisions
 	cancel    context.CancelFunc
 	kick      chan struct{} // there is something to send
@@ -26,34 +25,30 @@ type link struct {
 	mu struct {
 		sync.Mutex
 		calls calls
-		queue []*call
-		bytes int   // of queue
+		out   outbox
 		age   int   // counts glances
 		ended error // why there is no stream any more
 	}
-
-	// frame and sending are what flush sends, kept for the next time.
-	frame   routerpb.Frame
-	sending []*call
 }
 
-func newLink(b bounds, revisions Revisions, cancel context.CancelFunc) *link {
-	return &link{bounds: b, revisions: revisions, cancel: cancel, kick: make(chan struct{}, 1), done: make(chan struct{})}
+func newLink(b bounds, buffers *frameBuffers, revisions Revisions, cancel context.CancelFunc) *link {
+	l := &link{revisions: revisions, cancel: cancel, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	l.mu.out = outbox{bounds: b, buffers: buffers}
+	return l
 }
 
-func (l *link) enqueue(c *call) error {
+func (l *link) enqueue(c *call, r *request) error {
 	l.mu.Lock()
 	if l.mu.ended != nil {
 		defer l.mu.Unlock()
 		return fmt.Errorf("no stream to the node: %w: %w", shard.ErrUnavailable, l.mu.ended)
 	}
-	if len(l.mu.queue) >= queueRequestsMax || l.mu.bytes > queueBytesMax || !l.mu.calls.add(c) {
+	if l.mu.out.full() || !l.mu.calls.add(c) {
 		l.mu.Unlock()
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
 	}
 	c.born = l.mu.age
-	l.mu.queue = append(l.mu.queue, c)
-	l.mu.bytes += c.bytes
+	l.mu.out.add(c, r)
 	l.mu.Unlock()
 	select {
 	case l.kick <- struct{}{}:
@@ -66,13 +61,11 @@ func (l *link) enqueue(c *call) error {
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.mu.calls.take(c.out.Id) == nil {
+	if l.mu.calls.take(c.id) == nil {
 		return false
 	}
-	if !c.sent {
-		l.mu.bytes -= c.bytes
-		i := slices.Index(l.mu.queue, c)
-		l.mu.queue = slices.Delete(l.mu.queue, i, i+1)
+	if c.waits != nil {
+		l.mu.out.drop(c)
 	}
 	return true
 }
@@ -91,6 +84,7 @@ func (l *link) run(ctx context.Context, s service) {
 	for {
 		select {
 		case <-l.kick:
+			runtime.Gosched() // who is woken with whoever has sent may add to the frame
 			if err := l.flush(stream); err != nil {
 				// The receiver knows why the stream broke.
 				l.cancel()
@@ -114,11 +108,11 @@ func (l *link) end(err error) {
 	l.mu.Lock()
 	l.mu.ended = err
 	left := l.mu.calls
-	l.mu.calls, l.mu.queue = calls{}, nil
+	l.mu.calls, l.mu.out.frames = calls{}, nil
 	l.mu.Unlock()
 	close(l.done) // who begins anew because of an outcome gets a new stream
 	for c := range left.all() {
-		c.finish(nil, c.outcome(fmt.Errorf("stream to the node ended: %w", err)))
+		c.fail(c.outcome(fmt.Errorf("stream to the node ended: %w", err)))
 	}
 }
 
@@ -147,54 +141,55 @@ func (l *link) expire() {
 }
 
 // flush sends all that waits.
-func (l *link) flush(stream grpc.BidiStreamingClient[routerpb.Frame, routerpb.Frame]) error {
-	for l.fill() {
-		l.frame.HighestRevision = int64(l.revisions.Seen())
-		err := stream.Send(&l.frame) // which encodes it before it returns
-		clear(l.frame.Requests)
-		clear(l.sending)
-		if err != nil {
+func (l *link) flush(stream grpc.ClientStream) error {
+	for {
+		l.mu.Lock()
+		f := l.mu.out.next()
+		l.mu.Unlock()
+		if f == nil {
+			return nil
+		}
+		f.close(l.revisions.Seen())
+		if err := stream.SendMsg(f); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// fill takes the next frame's requests out of the queue; false if there are none.
-func (l *link) fill() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n, bytes := fill(l.mu.queue, l.bounds.FrameBytes)
-	l.sending, l.frame.Requests = append(l.sending[:0], l.mu.queue[:n]...), l.frame.Requests[:0]
-	l.mu.queue = slices.Delete(l.mu.queue, 0, n)
-	l.mu.bytes -= bytes
-	for _, c := range l.sending {
-		c.sent = true
-		l.frame.Requests = append(l.frame.Requests, &c.out)
-	}
-	return n > 0
 }
 
 // receive hands replies to their callers until the stream ends.
-func (l *link) receive(stream grpc.BidiStreamingClient[routerpb.Frame, routerpb.Frame]) error {
-	var answered []*call
+func (l *link) receive(stream grpc.ClientStream) error {
+	var in incoming
+	var replies []answered
+	var calls []*call
 	for {
-		frame, err := stream.Recv()
+		if err := stream.RecvMsg(&in); err != nil {
+			return err
+		}
+		replies, calls = replies[:0], calls[:0]
+		highest, err := parts(in.data, func(field protowire.Number, data []byte) error {
+			if field != frameReplies {
+				return nil
+			}
+			a, err := decodeAnswered(data)
+			replies = append(replies, a)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		l.revisions.Observe(shard.Revision(frame.HighestRevision))
-		answered = answered[:0]
+		l.revisions.Observe(highest)
 		l.mu.Lock()
-		for _, reply := range frame.Replies {
-			answered = append(answered, l.mu.calls.take(reply.Id)) // nil if it was abandoned
+		for i := range replies {
+			calls = append(calls, l.mu.calls.take(replies[i].id)) // nil if it was abandoned
 		}
 		l.mu.Unlock()
-		for i, c := range answered {
+		for i, c := range calls {
 			if c != nil {
-				c.finish(frame.Replies[i], nil)
+				c.succeed(&replies[i])
 			}
 		}
-		clear(answered)
+		clear(replies)
+		clear(calls)
+		in.free()
 	}
 }

@@ -2,21 +2,24 @@ package peer
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
-	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
 // Executor carries out requests on this node; exec.Executor is one.
 type Executor interface {
-	Write(req *router.Request, done func(*router.Reply, error))
+	// Write has end told the outcome once. end must not block.
+	Write(req *router.Request, end router.Ender)
 	router.Reader
 	// Read returns soon after the request's shard has answered or failed to, without a
 	// deadline.
@@ -26,58 +29,117 @@ type Executor interface {
 // readsMax bounds the reads that one stream has under way; the next frame waits.
 const readsMax = 1024
 
-// Serve carries out what comes over the stream until it ends.
-func Serve(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], exec Executor, revisions Revisions) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	out := &replies{kick: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+// serving is a stream while it is served.
+type serving struct {
+	ctx   context.Context
+	exec  Executor
+	out   *replies
+	reads chan struct{} // a place for each read under way
 	// The node closes its store when its streams have ended: no read may go on then.
-	var work sync.WaitGroup
-	work.Go(func() {
+	work sync.WaitGroup
+}
+
+// Serve carries out what comes over the stream until it ends.
+func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	s := &serving{ctx: ctx, exec: exec, out: newReplies(), reads: make(chan struct{}, readsMax)}
+	s.work.Go(func() {
 		defer cancel()
-		out.send(ctx, stream, revisions)
+		s.out.send(ctx, stream, revisions)
 	})
-	defer work.Wait()
+	defer s.work.Wait()
 	defer cancel()
-	reads := make(chan struct{}, readsMax)
 	for {
-		if err := out.wait(ctx); err != nil {
+		if err := s.out.wait(ctx); err != nil {
 			return err
 		}
-		frame, err := stream.Recv()
-		if err != nil {
+		in := incoming{keep: true}
+		if err := stream.RecvMsg(&in); err != nil {
 			return err
 		}
-		if len(frame.Requests) > frameMessagesMax {
-			return status.Errorf(codes.InvalidArgument, "flotilla: a frame has %d requests, the most is %d", len(frame.Requests), frameMessagesMax)
-		}
-		revisions.Observe(shard.Revision(frame.HighestRevision))
-		for _, in := range frame.Requests {
-			id := in.Id
-			req, err := decodeRequest(in)
-			if err != nil {
-				out.add(encodeReply(id, nil, err))
-				continue
-			}
-			if req.Op == routerpb.Op_OP_WRITE {
-				exec.Write(req, func(reply *router.Reply, err error) { out.add(encodeReply(id, reply, err)) })
-				continue
-			}
-			select {
-			case reads <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			work.Add(1)
-			done := func(reply *router.Reply, err error) {
-				out.add(encodeReply(id, reply, err))
-				<-reads
-				work.Done()
-			}
-			if !exec.StartRead(req, done) {
-				go func() { done(exec.Read(ctx, req)) }() // ends by itself when its caller has given up
-			}
+		if err := s.carryOut(in.data, revisions); err != nil {
+			return err
 		}
 	}
+}
+
+// carryOut begins what a frame asks for.
+func (s *serving) carryOut(frame []byte, revisions Revisions) error {
+	n := 0
+	highest, err := parts(frame, func(field protowire.Number, _ []byte) error {
+		if field == frameRequests {
+			n++
+		}
+		return nil
+	})
+	if err != nil {
+		return status.Errorf(codes.Internal, "flotilla: %v", err)
+	}
+	if n > frameMessagesMax {
+		return status.Errorf(codes.InvalidArgument, "flotilla: a frame has %d requests, the most is %d", n, frameMessagesMax)
+	}
+	revisions.Observe(highest)
+	var block []served
+	_, err = parts(frame, func(field protowire.Number, data []byte) error {
+		if field != frameRequests {
+			return nil
+		}
+		if len(block) == 0 {
+			block = make([]served, min(n, servedBlock))
+			n -= len(block)
+		}
+		r := &block[0]
+		block = block[1:]
+		r.serving = s
+		return r.begin(data)
+	})
+	return err
+}
+
+// servedBlock is how many requests of a frame share a piece of memory.
+const servedBlock = 64
+
+// served is a request that is being carried out.
+type served struct {
+	*serving
+	id      uint64
+	request router.Request
+	command shardpb.Command // the request's, of most writes
+}
+
+// begin begins it, if need be when there is a place for it. The error ends the stream.
+func (r *served) begin(data []byte) (err error) {
+	if r.id, err = decodeRequest(data, &r.request, &r.command); err != nil {
+		r.End(nil, err)
+		return nil
+	}
+	if r.request.Op == routerpb.Op_OP_WRITE {
+		r.exec.Write(&r.request, r)
+		return nil
+	}
+	select {
+	case r.reads <- struct{}{}:
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+	r.work.Add(1)
+	if !r.exec.StartRead(&r.request, r.endRead) {
+		go func() { r.endRead(r.exec.Read(r.ctx, &r.request)) }() // ends by itself when its caller has given up
+	}
+	return nil
+}
+
+func (r *served) endRead(reply *router.Reply, err error) {
+	r.End(reply, err)
+	<-r.reads
+	r.work.Done()
+}
+
+// End implements router.Ender.
+func (r *served) End(answer *router.Reply, err error) {
+	var p reply
+	p.prepare(r.id, answer, err)
+	r.out.add(&p)
 }
 
 // repliesBytesMax bounds the replies that a client has not taken. Beyond it nothing
@@ -87,29 +149,36 @@ const repliesBytesMax = 32 << 20
 // replies waits to be sent. Adding never blocks, because Update adds the replies of
 // writes; the reader of the stream waits for room.
 type replies struct {
-	kick chan struct{} // there is something to send
-	room chan struct{} // something was sent
-	mu   struct {
+	buffers *frameBuffers
+	kick    chan struct{} // there is something to send
+	room    chan struct{} // something was sent
+	mu      struct {
 		sync.Mutex
-		queue []queued
-		bytes int
+		frames []*frame // in order; the last one takes more
+		bytes  int      // of them, and of the one that is being sent
 	}
 }
 
-// queued is a reply that waits.
-type queued struct {
-	reply *routerpb.Reply
-	bytes int
+func newReplies() *replies {
+	return &replies{buffers: newFrameBuffers(), kick: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-// size implements sized.
-func (q queued) size() int { return q.bytes }
-
-func (r *replies) add(reply *routerpb.Reply) {
-	q := queued{reply, reply.SizeVT()}
+func (r *replies) add(p *reply) {
 	r.mu.Lock()
-	r.mu.queue = append(r.mu.queue, q)
-	r.mu.bytes += q.bytes
+	var f *frame
+	if n := len(r.mu.frames); n > 0 {
+		f = r.mu.frames[n-1]
+	}
+	if f == nil || f.full(p.bytes+idBytesMax, frameBytesMax) {
+		fresh := r.buffers.frame()
+		f = &fresh
+		r.mu.frames = append(r.mu.frames, f)
+	}
+	before := len(*f.buf)
+	f.grow(p.bytes + idBytesMax)
+	*f.buf = p.append(*f.buf)
+	f.messages++
+	r.mu.bytes += len(*f.buf) - before
 	r.mu.Unlock()
 	select {
 	case r.kick <- struct{}{}:
@@ -134,16 +203,16 @@ func (r *replies) wait(ctx context.Context) error {
 	}
 }
 
-// take moves the next frame's replies into it and returns their size.
-func (r *replies) take(frame *routerpb.Frame) int {
+// take returns the next frame; nil if nothing waits.
+func (r *replies) take() *frame {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, bytes := fill(r.mu.queue, frameBytesMax)
-	for _, q := range r.mu.queue[:n] {
-		frame.Replies = append(frame.Replies, q.reply)
+	if len(r.mu.frames) == 0 {
+		return nil
 	}
-	r.mu.queue = slices.Delete(r.mu.queue, 0, n)
-	return bytes
+	f := r.mu.frames[0]
+	r.mu.frames = slices.Delete(r.mu.frames, 0, 1)
+	return f
 }
 
 // sent gives the room of replies back.
@@ -157,19 +226,20 @@ func (r *replies) sent(bytes int) {
 	}
 }
 
-func (r *replies) send(ctx context.Context, stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame], revisions Revisions) {
-	var frame routerpb.Frame
+func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions Revisions) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.kick:
 		}
-		for bytes := r.take(&frame); len(frame.Replies) > 0; bytes = r.take(&frame) {
-			frame.HighestRevision = int64(revisions.Seen())
-			err := stream.Send(&frame) // which encodes it before it returns
-			clear(frame.Replies)
-			if frame.Replies = frame.Replies[:0]; err != nil {
+		runtime.Gosched() // a batch that was applied has many answers
+		for f := r.take(); f != nil; f = r.take() {
+			bytes := len(*f.buf)
+			f.close(revisions.Seen())
+			err := stream.SendMsg(f)
+			f.free()
+			if err != nil {
 				return
 			}
 			r.sent(bytes)

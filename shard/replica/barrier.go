@@ -36,12 +36,14 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 // barriers gives reads their linearization point (P3). The shards of a node go in
 // rounds together: all that have reads waiting ask Raft at the same moment, so that
 // their messages travel in the same frames and wake the same workers once. A round
-// serves every read that came before it started; what comes meanwhile takes the next.
+// serves every read that came before it started; what comes meanwhile takes the next, which waits for
+// more only while the machine has no processor left (tempo).
 type barriers struct {
 	nh      *dragonboat.NodeHost
 	slack   time.Duration // ticksSlack
 	metrics *Metrics
 	workers *workers.Pool
+	tempo   *tempo
 
 	mu struct {
 		sync.Mutex
@@ -193,15 +195,18 @@ func (g *barriers) await(q *request) {
 	}
 }
 
-// next takes the shards of the next round, in the memory of the last; none ends the
+// next takes the shards of the next round when it may start (P13), in the memory of the last; none ends the
 // running.
 func (g *barriers) next(round []*request) []*request {
+	// A round is of many shards, so it takes the next moment, however many reads the last one had.
+	time.Sleep(g.tempo.wait(time.Now(), time.Unix(0, 0)))
 	clear(round)
 	round = round[:0]
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, b := range g.mu.ready {
 		round = append(round, b.next)
+		g.tempo.took(b.next.reads)
 		b.next = nil
 	}
 	g.mu.ready = g.mu.ready[:0]

@@ -41,5 +41,5 @@
 //	    it was given no batch was under way, or given up on, that could still mint it.
 //	P13 A batch starts as soon as the last one of its shard is done. Only while the machine's
 //	    processors are short it waits for the next common moment, which is near, unless it
-//	    is full; never for another shard.
+//	    is full; never for another shard. So does a round of reads.
 package replica

@@ -35,9 +35,9 @@ type HostConfig struct {
 	// Clock measures leases. Only the differences of its readings count, and they must be
 	// monotonic. Default: the machine's.
 	Clock clock.Clock
-	// Busy tells which part of the machine's processor time was in use since it was last asked. It
-	// is for one caller at a time. Default: none, so that batches never wait for others.
-	Busy func() float64
+	// Busy makes what tells one caller which part of the machine's processor time was in use since it last
+	// asked. Default: none, so that neither batches nor reads ever wait for others.
+	Busy func() func() float64
 	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
 	// replicas that join or were away for long, over all of them. 0 is no bound.
 	SnapshotRate int64
@@ -87,10 +87,10 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		cfg.Clock = clock.System{}
 	}
 	if cfg.Busy == nil {
-		cfg.Busy = func() float64 { return 0 }
+		cfg.Busy = func() func() float64 { return func() float64 { return 0 } }
 	}
 	h := &Host{
-		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy), changed: make(chan struct{}, 1),
+		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy()), changed: make(chan struct{}, 1),
 		pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent},
 	}
 	h.collector = newCollector(h)
@@ -109,7 +109,9 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	h.nh = nh
-	h.barriers = &barriers{nh: nh, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers}
+	h.barriers = &barriers{
+		nh: nh, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy()),
+	}
 	h.collector.start()
 	h.summing.start()
 	return h, nil

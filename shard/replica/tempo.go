@@ -36,7 +36,7 @@ const (
 	rateMemory = 32
 )
 
-// tempo decides when batches start: at once, as long as there are processors for it. When
+// tempo decides when batches, or rounds of reads, start: at once, as long as there are processors for it. When
 // they are short, a batch costs more of them than it saves time, because what waits for a
 // processor elsewhere would have been company. Then all shards of a node start theirs at
 // common moments, so that they are fewer, larger, and share writes and wake-ups. The moments
@@ -91,7 +91,7 @@ func (t *tempo) wait(now, last time.Time) time.Duration {
 	return time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
 }
 
-// took counts the commands of a batch.
+// took counts the commands of a batch, or the reads of a round.
 func (t *tempo) took(n int) {
 	t.commands.Add(uint64(n))
 	t.batches.Add(1)

@@ -114,6 +114,22 @@ func TestTempoOfFewClients(t *testing.T) {
 	}
 }
 
+// Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
+func TestTempoOfSmallBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy, l.batch = 0.95, smallBatch/4
+		require.Equal(t, spacingLong, l.windows(10, 5000))
+		l.busy = 0.7
+		require.Equal(t, spacingLong/2, l.window(5000))
+		l.busy = 0.95
+		require.Equal(t, spacingLong/2, l.windows(enough, 5000), "it is known to be too long")
+		require.Equal(t, spacingLong, l.window(5000))
+		l.batch = 2 * smallBatch
+		require.Equal(t, spacingMax, l.windows(10, 5000))
+	})
+}
+
 // When less is asked for, the distance is not to blame: it is there again when processors are short.
 func TestTempoWhenLessIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -129,22 +145,6 @@ func TestTempoWhenLessIsAsked(t *testing.T) {
 			require.Equal(t, spacingMax, l.windows(5, 20_000))
 			require.Equal(t, spacingMax, l.windows(8, 8000), "others keep the machine busy")
 		}
-	})
-}
-
-// Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
-func TestTempoOfSmallBatches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newTempoLoad()
-		l.busy, l.batch = 0.95, smallBatch/4
-		require.Equal(t, spacingLong, l.windows(10, 5000))
-		l.busy = 0.7
-		require.Equal(t, spacingLong/2, l.window(5000))
-		l.busy = 0.95
-		require.Equal(t, spacingLong/2, l.windows(enough, 5000), "it is known to be too long")
-		require.Equal(t, spacingLong, l.window(5000))
-		l.batch = 2 * smallBatch
-		require.Equal(t, spacingMax, l.windows(10, 5000))
 	})
 }
 
@@ -210,5 +210,41 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		require.NotZero(t, paused())
 		p.full <- struct{}{} // of a batch that has gone
 		require.Equal(t, spacingMax, paused())
+	})
+}
+
+// A round of reads starts at the next moment, with all that came until then (P13).
+func TestRoundWaitsForTheMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		g := &barriers{tempo: l.tempo}
+		next := func() (reads int, waited time.Duration) {
+			began := time.Now()
+			for _, q := range g.next(nil) {
+				q.barrier.busy = false
+				reads += q.reads
+			}
+			return reads, time.Since(began)
+		}
+		one, another := &barrier{group: g}, &barrier{group: g}
+		g.mu.running = true // nobody else does rounds
+		g.join(one, nil)
+		reads, waited := next()
+		require.Equal(t, 1, reads)
+		require.Zero(t, waited)
+
+		l.busy = 1
+		l.windows(10, 5000)
+		bubble.Pass(time.Millisecond) // a moment was just now
+		g.mu.running = true
+		g.join(one, nil)
+		time.AfterFunc(spacingMin, func() {
+			g.join(one, nil)
+			g.join(another, nil)
+		})
+		reads, waited = next()
+		require.Equal(t, 3, reads)
+		require.LessOrEqual(t, waited, spacingMax)
+		require.NotZero(t, waited)
 	})
 }

@@ -1,0 +1,105 @@
+package etcdwire
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// RangeBytes is how many bytes AppendRange adds.
+func RangeBytes(r *pb.RangeResponse) int {
+	n := boolBytes(r.More) + UintBytes(uint64(r.Count))
+	for _, kv := range r.Kvs {
+		n += MessageBytes(keyValueBytes(kv))
+	}
+	return n
+}
+
+// AppendRange adds an answer that has no header.
+func AppendRange(out []byte, r *pb.RangeResponse) []byte {
+	for _, kv := range r.Kvs {
+		out = AppendPrefix(out, 2, keyValueBytes(kv))
+		out = AppendBytes(out, 1, kv.Key)
+		out = AppendUint(out, 2, uint64(kv.CreateRevision))
+		out = AppendUint(out, 3, uint64(kv.ModRevision))
+		out = AppendUint(out, 4, uint64(kv.Version))
+		out = AppendBytes(out, 5, kv.Value)
+		out = AppendUint(out, 6, uint64(kv.Lease))
+	}
+	out = appendBool(out, 3, r.More)
+	return AppendUint(out, 4, uint64(r.Count))
+}
+
+func keyValueBytes(kv *mvccpb.KeyValue) int {
+	return BytesBytes(kv.Key) + UintBytes(uint64(kv.CreateRevision)) + UintBytes(uint64(kv.ModRevision)) +
+		UintBytes(uint64(kv.Version)) + BytesBytes(kv.Value) + UintBytes(uint64(kv.Lease))
+}
+
+// one is an answer with one key, in one piece of memory.
+type one struct {
+	resp   pb.RangeResponse
+	header pb.ResponseHeader
+	kv     mvccpb.KeyValue
+	kvs    [1]*mvccpb.KeyValue
+}
+
+// DecodeRange returns the answer to a read of one key, with an empty header and memory of its own. It returns false for
+// any other.
+func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
+	a := &one{}
+	a.resp.Header = &a.header
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 {
+			return nil, false
+		}
+		data = data[n:]
+		switch {
+		case f.ID == 2 && f.Bytes != nil && a.resp.Kvs == nil && decodeKeyValue(f.Bytes, &a.kv):
+			a.kvs[0] = &a.kv
+			a.resp.Kvs = a.kvs[:]
+		case f.ID == 4 && f.Bytes == nil:
+			a.resp.Count = int64(f.Number)
+		default:
+			return nil, false
+		}
+	}
+	return &a.resp, true
+}
+
+// decodeKeyValue decodes a key and its value, which share memory of their own.
+func decodeKeyValue(data []byte, kv *mvccpb.KeyValue) bool {
+	var key, value []byte
+	for len(data) > 0 {
+		f, n := Next(data)
+		if n < 0 {
+			return false
+		}
+		data = data[n:]
+		switch {
+		case f.ID == 1 && f.Bytes != nil:
+			key = f.Bytes
+		case f.ID == 5 && f.Bytes != nil:
+			value = f.Bytes
+		case f.Bytes != nil:
+			return false
+		case f.ID == 2:
+			kv.CreateRevision = int64(f.Number)
+		case f.ID == 3:
+			kv.ModRevision = int64(f.Number)
+		case f.ID == 4:
+			kv.Version = int64(f.Number)
+		case f.ID == 6:
+			kv.Lease = int64(f.Number)
+		default:
+			return false
+		}
+	}
+	own := append(append(make([]byte, 0, len(key)+len(value)), key...), value...)
+	if len(key) > 0 {
+		kv.Key = own[:len(key):len(key)]
+	}
+	if len(value) > 0 {
+		kv.Value = own[len(key):]
+	}
+	return true
+}

@@ -1,0 +1,256 @@
+package peer
+
+import (
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
+	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/shardpb"
+)
+
+// parts calls f with each request or reply of a frame, still encoded, and returns the highest
+// revision that the frame tells. Fields that it does not know are passed over.
+func parts(frame []byte, f func(field protowire.Number, data []byte) error) (highest shard.Revision, err error) {
+	for len(frame) > 0 {
+		field, kind, n := protowire.ConsumeTag(frame)
+		if n < 0 {
+			return 0, errFrame(n)
+		}
+		frame = frame[n:]
+		switch {
+		case (field == frameRequests || field == frameReplies) && kind == protowire.BytesType:
+			var data []byte
+			if data, n = protowire.ConsumeBytes(frame); n >= 0 {
+				if err := f(field, data); err != nil {
+					return 0, err
+				}
+			}
+		case field == frameRevision && kind == protowire.VarintType:
+			var v uint64
+			v, n = protowire.ConsumeVarint(frame)
+			highest = shard.Revision(v)
+		default:
+			n = protowire.ConsumeFieldValue(field, kind, frame)
+		}
+		if n < 0 {
+			return 0, errFrame(n)
+		}
+		frame = frame[n:]
+	}
+	return highest, nil
+}
+
+func errFrame(n int) error { return fmt.Errorf("a frame that is none: %w", protowire.ParseError(n)) }
+
+// decodeRequest decodes a request. What it keeps of data it shares. Its command is cmd, if it has one
+// that only says what most do.
+func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id uint64, err error) {
+	var body []byte
+	for rest := data; len(rest) > 0; {
+		f, n := etcdwire.Next(rest)
+		if n < 0 {
+			return id, fmt.Errorf("a request that is none: %w", protowire.ParseError(n))
+		}
+		rest = rest[n:]
+		switch {
+		case f.ID == 5 && f.Bytes != nil:
+			if req.Command, err = decodeCommand(f.Bytes, cmd); err != nil {
+				return id, fmt.Errorf("decode a command: %w", err)
+			}
+		case f.ID == 6 && f.Bytes != nil:
+			body = f.Bytes
+		case f.Bytes != nil: // of a later version
+		case f.ID == 1:
+			id = f.Number
+		case f.ID == 2:
+			req.Shard = shard.ID(f.Number)
+		case f.ID == 3:
+			req.Epoch = f.Number
+		case f.ID == 4:
+			req.Op = routerpb.Op(f.Number)
+		case f.ID == 7:
+			req.Serializable = protowire.DecodeBool(f.Number)
+		case f.ID == 8:
+			req.At = shard.Revision(f.Number)
+		case f.ID == 9:
+			req.Limit = int64(f.Number)
+		case f.ID == 11:
+			req.Closed = protowire.DecodeBool(f.Number)
+		case f.ID == 12:
+			req.Grows = protowire.DecodeBool(f.Number)
+		case f.ID == 13:
+			req.NoCount = protowire.DecodeBool(f.Number)
+		case f.ID == 14:
+			req.Promise = protowire.DecodeBool(f.Number)
+		}
+	}
+	return id, decodeMessage(body, req)
+}
+
+// decodeMessage decodes what the request asks.
+func decodeMessage(body []byte, req *router.Request) error {
+	switch req.Op {
+	case routerpb.Op_OP_WRITE:
+		if req.Command == nil {
+			return fmt.Errorf("write to shard %d without a command", req.Shard)
+		}
+		return nil
+	case routerpb.Op_OP_PROBE:
+		return nil
+	case routerpb.Op_OP_RANGE:
+		if f, n := etcdwire.Next(body); n == len(body) && f.ID == 1 && f.Bytes != nil {
+			req.Message = &pb.RangeRequest{Key: f.Bytes}
+			return nil
+		}
+		req.Message = &pb.RangeRequest{}
+	case routerpb.Op_OP_FETCH, routerpb.Op_OP_HASH:
+		req.Message = &pb.RangeRequest{}
+	case routerpb.Op_OP_TXN:
+		req.Message = &pb.TxnRequest{}
+	case routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		req.Message = &routerpb.LeaseQuery{}
+	default:
+		return fmt.Errorf("unknown operation %d", req.Op)
+	}
+	if err := proto.Unmarshal(body, req.Message); err != nil {
+		return fmt.Errorf("decode a request to shard %d: %w", req.Shard, err)
+	}
+	return nil
+}
+
+// decodeCommand decodes into cmd what says no more than writes of clients do, and any other command
+// into memory of its own.
+func decodeCommand(data []byte, cmd *shardpb.Command) (*shardpb.Command, error) {
+	for rest := data; len(rest) > 0; {
+		f, n := etcdwire.Next(rest)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		rest = rest[n:]
+		switch {
+		case f.ID == 4 && f.Bytes != nil:
+			cmd.Body = f.Bytes
+		case f.ID == 1 && f.Bytes == nil:
+			cmd.Kind = shardpb.Kind(f.Number)
+		case f.ID == 2 && f.Bytes == nil:
+			cmd.Epoch = f.Number
+		case f.ID == 5 && f.Bytes == nil:
+			cmd.Revision = int64(f.Number)
+		default:
+			whole := &shardpb.Command{}
+			return whole, whole.UnmarshalVT(data)
+		}
+	}
+	return cmd, nil
+}
+
+// answered is a reply that came, still encoded but for what is in most.
+type answered struct {
+	data  []byte
+	id    uint64
+	reply router.Reply
+	body  []byte
+	plain bool // there is nothing else in it
+}
+
+// decodeAnswered reads a reply. It shares data.
+func decodeAnswered(data []byte) (answered, error) {
+	a := answered{data: data, plain: true}
+	for rest := data; len(rest) > 0; {
+		f, n := etcdwire.Next(rest)
+		if n < 0 {
+			return a, fmt.Errorf("a reply that is none: %w", protowire.ParseError(n))
+		}
+		rest = rest[n:]
+		switch {
+		case f.ID == 7 && f.Bytes != nil:
+			a.body = f.Bytes
+		case f.ID == 1 && f.Bytes == nil:
+			a.id = f.Number
+		case f.ID == 4 && f.Bytes == nil:
+			a.reply.Rev = shard.Revision(f.Number)
+		case f.ID == 5 && f.Bytes == nil:
+			a.reply.Floor = shard.Revision(f.Number)
+		case f.ID == 6 && f.Bytes == nil:
+			a.reply.Compacted = shard.Revision(f.Number)
+		case f.ID == 14 && f.Bytes == nil:
+			a.reply.Index = f.Number
+		default:
+			a.plain = false
+		}
+	}
+	return a, nil
+}
+
+// err is why there is no answer, nil if there is one.
+func (a *answered) err() error {
+	if a.plain {
+		return nil
+	}
+	whole := &routerpb.Reply{}
+	if err := whole.UnmarshalVT(a.data); err != nil {
+		return fmt.Errorf("decode a reply: %w", err)
+	}
+	return decodeError(whole)
+}
+
+// decodeBody returns a reply's message, which has memory of its own. It needs the request to know
+// what it is; nil for a put of which there is nothing to say.
+func decodeBody(req *router.Request, body []byte) (proto.Message, error) {
+	if req.Op == routerpb.Op_OP_RANGE {
+		if resp, ok := etcdwire.DecodeRange(body); ok {
+			return resp, nil
+		}
+	}
+	if len(body) == 0 && (req.Put != nil || req.Command != nil && req.Command.Kind == shardpb.Kind_PUT) {
+		return nil, nil
+	}
+	m := answerTo(req)
+	if m != nil {
+		if err := proto.Unmarshal(body, m); err != nil {
+			return nil, fmt.Errorf("decode a reply of shard %d: %w", req.Shard, err)
+		}
+	}
+	return m, nil
+}
+
+// answerTo returns an empty message of the kind that answers the request; nil where there is none.
+func answerTo(req *router.Request) proto.Message {
+	switch req.Op {
+	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
+		return &pb.RangeResponse{}
+	case routerpb.Op_OP_HASH:
+		return &routerpb.HashPart{}
+	case routerpb.Op_OP_TXN:
+		return &pb.TxnResponse{}
+	case routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+		return &routerpb.LeaseStatus{}
+	case routerpb.Op_OP_WRITE:
+		if req.Put != nil {
+			return &pb.PutResponse{}
+		}
+		return answerToCommand(req.Command.Kind)
+	}
+	return nil
+}
+
+func answerToCommand(k shardpb.Kind) proto.Message {
+	switch k {
+	case shardpb.Kind_PUT:
+		return &pb.PutResponse{}
+	case shardpb.Kind_DELETE_RANGE:
+		return &pb.DeleteRangeResponse{}
+	case shardpb.Kind_TXN:
+		return &pb.TxnResponse{}
+	case shardpb.Kind_LEASE_GRANT, shardpb.Kind_LEASE_ATTACH, shardpb.Kind_LEASE_REVOKE, shardpb.Kind_LEASE_FORGET,
+		shardpb.Kind_LEASE_REIGN, shardpb.Kind_LEASE_REGISTER, shardpb.Kind_LEASE_DETACH:
+		return &shardpb.LeaseAnswer{}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package peer
+
+import (
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/mem"
+
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// frame is a routerpb.Frame, encoded, on its way to a stream. It implements rpcfront.Appender, and the
+// codec sends it as it is.
+type frame struct {
+	buf      *[]byte // of buffers; nil once gRPC has it
+	messages int     // in it
+	buffers  *frameBuffers
+}
+
+// close adds what ends a frame.
+func (f *frame) close(highest shard.Revision) {
+	*f.buf = etcdwire.AppendUint(*f.buf, frameRevision, uint64(highest))
+}
+
+// Size implements rpcfront.Appender.
+func (f *frame) Size() int { return len(*f.buf) }
+
+// Append implements rpcfront.Appender.
+func (f *frame) Append(b []byte) []byte { return append(b, *f.buf...) }
+
+// give hands the frame's bytes to gRPC, which returns them to buffers.
+func (f *frame) give() mem.BufferSlice {
+	b := mem.NewBuffer(f.buf, f.buffers)
+	f.buf = nil
+	return mem.BufferSlice{b}
+}
+
+// free returns the frame's bytes, unless gRPC does.
+func (f *frame) free() {
+	if f.buf != nil {
+		f.buffers.Put(f.buf)
+		f.buf = nil
+	}
+}
+
+// grow makes room for n bytes. append would add a quarter at a time.
+func (f *frame) grow(n int) {
+	if have := len(*f.buf); cap(*f.buf)-have < n {
+		*f.buf = slices.Grow(*f.buf, max(n, have))
+	}
+}
+
+// full reports whether a message of n bytes has to go into another frame.
+func (f *frame) full(n, frameBytes int) bool {
+	return f.messages == frameMessagesMax || f.messages > 0 && len(*f.buf)+n > frameBytes
+}
+
+// frameKeptMax is the largest buffer that is kept: twice a frame of a native client.
+const frameKeptMax = 2 << 20
+
+// frameBuffers are those that no frame uses. It is a mem.BufferPool for whoever puts them back.
+type frameBuffers struct{ pool sync.Pool }
+
+func newFrameBuffers() *frameBuffers {
+	return &frameBuffers{sync.Pool{New: func() any { return new([]byte) }}}
+}
+
+var _ mem.BufferPool = (*frameBuffers)(nil)
+
+func (b *frameBuffers) frame() frame { return frame{buf: b.pool.Get().(*[]byte), buffers: b} }
+
+// Get implements mem.BufferPool.
+func (b *frameBuffers) Get(size int) *[]byte {
+	buf := b.pool.Get().(*[]byte)
+	*buf = slices.Grow(*buf, size)[:size]
+	return buf
+}
+
+// Put implements mem.BufferPool.
+func (b *frameBuffers) Put(buf *[]byte) {
+	if cap(*buf) <= frameKeptMax {
+		*buf = (*buf)[:0]
+		b.pool.Put(buf)
+	}
+}
+
+// outbox are the requests that wait to be sent, in frames: who makes a request may change what it is
+// made of as soon as it is here. It is guarded by link.mu.
+type outbox struct {
+	bounds  bounds
+	buffers *frameBuffers
+	frames  []*outgoing // in order; the last one takes more, and no other is without calls
+	calls   int
+	bytes   int // of their requests
+}
+
+// outgoing is a frame of requests.
+type outgoing struct {
+	frame
+	parts []part
+	dead  int // bytes of requests that nobody waits for
+}
+
+// part is one request of a frame.
+type part struct {
+	call *call // nil when it was abandoned
+	end  int   // of its bytes in the frame
+}
+
+// full reports whether a request must not wait here.
+func (o *outbox) full() bool { return o.calls >= queueRequestsMax || o.bytes > queueBytesMax }
+
+// add puts a request, which has its ID, into the last frame.
+func (o *outbox) add(c *call, r *request) {
+	var f *outgoing
+	if n := len(o.frames); n > 0 {
+		f = o.frames[n-1]
+	}
+	if f == nil || f.full(r.bytes+2*idBytesMax, o.bounds.FrameBytes) {
+		f = &outgoing{frame: o.buffers.frame()}
+		o.frames = append(o.frames, f)
+	}
+	start := len(*f.buf)
+	f.grow(r.bytes + 2*idBytesMax)
+	*f.buf = r.append(*f.buf, c.id)
+	c.waits, c.at, c.bytes = f, len(f.parts), len(*f.buf)-start
+	f.parts = append(f.parts, part{c, len(*f.buf)})
+	f.messages++
+	o.calls++
+	o.bytes += c.bytes
+}
+
+// drop takes out the request of a call that waits. Its bytes go when as many are dead as alive.
+func (o *outbox) drop(c *call) {
+	f := c.waits
+	f.parts[c.at].call = nil
+	c.waits = nil
+	f.dead += c.bytes
+	f.messages--
+	o.calls--
+	o.bytes -= c.bytes
+	if f.dead > len(*f.buf)/2 {
+		f.compact()
+	}
+	if last := o.frames[len(o.frames)-1]; f.messages == 0 && f != last {
+		f.free()
+		o.frames = slices.DeleteFunc(o.frames, func(g *outgoing) bool { return g == f })
+	}
+}
+
+// compact removes the bytes of requests that nobody waits for.
+func (f *outgoing) compact() {
+	buf, parts, start := (*f.buf)[:0], f.parts[:0], 0
+	for _, p := range f.parts {
+		if p.call != nil {
+			buf = append(buf, (*f.buf)[start:p.end]...) // to the left
+			p.call.at = len(parts)
+			parts = append(parts, part{p.call, len(buf)})
+		}
+		start = p.end
+	}
+	clear(f.parts[len(parts):])
+	*f.buf, f.parts, f.dead = buf, parts, 0
+}
+
+// next returns the next frame, which holds all that is sent of it; nil if nothing waits.
+func (o *outbox) next() *outgoing {
+	if o.calls == 0 {
+		return nil
+	}
+	f := o.frames[0]
+	o.frames = slices.Delete(o.frames, 0, 1)
+	if f.dead > 0 {
+		f.compact()
+	}
+	for _, p := range f.parts {
+		p.call.waits, p.call.sent = nil, true
+		o.bytes -= p.call.bytes
+	}
+	o.calls -= len(f.parts)
+	return f
+}
