@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// processors tells how busy the machine's processors are, whoever keeps them busy. It is
+// processors tells how busy the processors are that this process may use, whoever keeps them busy. It is
 // for one caller at a time.
 type processors struct {
 	idle, all float64 // when it was last asked, in ticks of the kernel
@@ -19,26 +19,64 @@ func (p *processors) busy() float64 {
 	if err != nil {
 		return 0
 	}
-	idle, all := processorTime(stat)
-	if all <= p.all {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
 		return 0
 	}
-	part := 1 - (idle-p.idle)/(all-p.all)
+	idle, all := processorTime(stat, allowedProcessors(status))
+	part := 0.0
+	if all > p.all { // or they are others by now
+		part = 1 - (idle-p.idle)/(all-p.all)
+	}
 	p.idle, p.all = idle, all
 	return part
 }
 
-// processorTime reads the first line of /proc/stat: user, nice, system, idle, waiting for the disk, ….
-func processorTime(stat []byte) (idle, all float64) {
-	line, _, _ := bytes.Cut(stat, []byte("\n"))
-	for i, field := range bytes.Fields(line) {
-		ticks, err := strconv.ParseFloat(string(field), 64)
+// allowedProcessors reads from /proc/PID/status which processors a process may use, as /proc/stat names
+// them. None: it is not said.
+func allowedProcessors(status []byte) map[string]bool {
+	_, rest, _ := bytes.Cut(status, []byte("\nCpus_allowed_list:"))
+	list, _, _ := bytes.Cut(rest, []byte("\n"))
+	names := make(map[string]bool)
+	for part := range bytes.SplitSeq(bytes.TrimSpace(list), []byte(",")) { // "0-2,5"
+		from, to, several := bytes.Cut(part, []byte("-"))
+		first, err := strconv.Atoi(string(from))
 		if err != nil {
-			continue // "cpu"
+			continue
 		}
-		all += ticks
-		if i == 4 || i == 5 {
-			idle += ticks
+		last := first
+		if several {
+			if last, err = strconv.Atoi(string(to)); err != nil {
+				continue
+			}
+		}
+		for i := first; i <= last; i++ {
+			names["cpu"+strconv.Itoa(i)] = true
+		}
+	}
+	return names
+}
+
+// processorTime adds up the lines of some processors in /proc/stat, or reads the first, which is of all, if
+// it is not known of which: user, nice, system, idle, waiting for the disk, ….
+func processorTime(stat []byte, of map[string]bool) (idle, all float64) {
+	if len(of) == 0 {
+		of = map[string]bool{"cpu": true}
+	}
+	for line := range bytes.Lines(stat) {
+		fields := bytes.Fields(line)
+		if len(fields) == 0 || !of[string(fields[0])] {
+			continue
+		}
+		for i, field := range fields[1:] {
+			ticks, err := strconv.ParseFloat(string(field), 64)
+			if err != nil {
+				continue // nothing of the kernel's
+			}
+			all += ticks
+			if i == 3 || i == 4 {
+				idle += ticks
+			}
 		}
 	}
 	return idle, all
