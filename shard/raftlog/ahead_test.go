@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,7 +18,7 @@ func TestLogIsThereBeforeItIsWritten(t *testing.T) {
 	l, err := Open(folder, Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, l.Close()) }()
-	logs, err := filepath.Glob(filepath.Join(folder, "*.log"))
+	logs, err := filepath.Glob(filepath.Join(folder, "*"+segmentSuffix))
 	require.NoError(t, err)
 	require.Len(t, logs, 1)
 	size := func() int64 {
@@ -33,37 +34,26 @@ func TestLogIsThereBeforeItIsWritten(t *testing.T) {
 	require.Equal(t, first, size())
 }
 
+const aheadBytes = 2 * aheadPage
+
 // The zeros never take the place of what was written, whatever sizes that has.
 func TestWritesAheadOfWhatIsThere(t *testing.T) {
 	fs := vfs.NewMem()
-	f, err := aheadFS{fs}.Create("1.log", vfs.WriteCategoryUnspecified)
+	require.NoError(t, fs.MkdirAll(dir, 0o755))
+	f, err := folder{fs, dir, aheadBytes}.open("1")
 	require.NoError(t, err)
 	var want []byte
 	for i, n := range []int{1, aheadWriteMax, aheadWriteMax + 1, aheadBytes - 3, 100, 2 * aheadBytes, 1, aheadWriteMax} {
-		part := make([]byte, n)
-		for j := range part {
-			part[j] = byte(i + 1)
-		}
-		want = append(want, part...)
-		_, err := f.Write(part)
+		part := bytes.Repeat([]byte{byte(i + 1)}, n)
+		_, err := f.WriteAt(part, int64(len(want)))
 		require.NoError(t, err)
+		want = append(want, part...)
 	}
 	require.NoError(t, f.Close())
-	got := readFile(t, fs, "1.log")
+	got := readFile(t, fs, dir+"/1")
 	require.Equal(t, want, got[:len(want)])
 	require.Equal(t, make([]byte, len(got)-len(want)), got[len(want):])
 	require.Less(t, len(want), len(got))
-}
-
-// Other files of the store are as long as what is in them.
-func TestOnlyLogsAreWrittenAhead(t *testing.T) {
-	fs := vfs.NewMem()
-	f, err := aheadFS{fs}.Create("1.sst", vfs.WriteCategoryUnspecified)
-	require.NoError(t, err)
-	_, err = f.Write([]byte("table"))
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
-	require.Equal(t, []byte("table"), readFile(t, fs, "1.sst"))
 }
 
 func readFile(t *testing.T, fs vfs.FS, name string) []byte {
@@ -74,7 +64,7 @@ func readFile(t *testing.T, fs vfs.FS, name string) []byte {
 	info, err := f.Stat()
 	require.NoError(t, err)
 	data := make([]byte, info.Size())
-	_, err = f.ReadAt(data, 0)
-	require.NoError(t, err)
+	n, err := f.ReadAt(data, 0)
+	require.Len(t, data, n, err)
 	return data
 }

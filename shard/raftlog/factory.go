@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -15,7 +16,14 @@ import (
 // any other.
 const (
 	name                = "flotilla-raftlog"
-	binaryFormat uint32 = 0xf1070001
+	binaryFormat uint32 = 0xf1070002
+)
+
+// Below the directory that dragonboat gives us. What earlier versions wrote is in another folder, so that
+// one of those that is started by mistake, and refused, leaves nothing in this one's.
+const (
+	logFolder     = "segments"
+	earlierFolder = "log"
 )
 
 // Factory opens the log of a node, as dragonboat's configuration wants it. It is for one.
@@ -37,22 +45,37 @@ var _ config.LogDBFactory = (*Factory)(nil)
 // Name implements config.LogDBFactory.
 func (f *Factory) Name() string { return name }
 
-// Create implements config.LogDBFactory. The first folder is where the log lives; the
-// callback hears when writes have to wait.
-func (f *Factory) Create(_ config.NodeHostConfig, busy config.LogDBCallback, folders, _ []string) (raftio.ILogDB, error) {
+// Create implements config.LogDBFactory. The first folder is where the log lives. The
+// callback would hear when writes have to wait for something other than the disk.
+func (f *Factory) Create(_ config.NodeHostConfig, _ config.LogDBCallback, folders, _ []string) (raftio.ILogDB, error) {
 	fs := f.FS
 	if fs == nil {
 		fs = vfs.Default
 	}
-	log, err := Open(fs.PathJoin(folders[0], "log"), Options{
+	if err := refuseEarlier(fs, folders[0]); err != nil {
+		return nil, err
+	}
+	log, err := Open(fs.PathJoin(folders[0], logFolder), Options{
 		FS: fs, Logger: f.Logger, Registerer: f.Registerer, Synced: f.Synced,
-		Busy: func(yes bool) { busy(config.LogDBInfo{Busy: yes}) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	f.log.Store(log)
 	return log, nil
+}
+
+// refuseEarlier refuses a directory in which there is only a log of format f1070001, a Pebble store.
+func refuseEarlier(fs vfs.FS, path string) error {
+	if names, err := fs.List(fs.PathJoin(path, logFolder)); err == nil && len(names) > 0 {
+		return nil
+	}
+	earlier := fs.PathJoin(path, earlierFolder)
+	if names, err := fs.List(earlier); err != nil || len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is a Raft log of an earlier version, which this one cannot read: run that one again, or, one node after the other, "+
+		"decommission and remove the node and start it with an empty data directory", earlier)
 }
 
 // Sync makes durable what was written to the log before the call.

@@ -7,57 +7,72 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/raftio"
-	"github.com/lni/dragonboat/v4/raftpb"
-
-	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Log is the Raft log of a node. It is safe for concurrent use by different replicas;
 // dragonboat never writes for one replica from two goroutines.
 type Log struct {
-	db      *pebble.DB
+	folder  folder
+	sizes   sizes
+	logger  *slog.Logger
 	metrics *metrics
 	synced  func(took time.Duration)
 
-	// known remembers, of each replica, what a write must be compared with.
-	known struct {
-		sync.Mutex
-		replicas map[raftio.NodeInfo]known
-	}
-}
+	// syncing is held over a sync, and taken before mu. Who waits for it often finds that what
+	// it wants to be durable is.
+	syncing sync.Mutex
 
-// known is what the store holds of a replica.
-type known struct {
-	term, vote uint64
-	snapshot   uint64 // index of the record
-	last       uint64 // entry; 0 when there is none
+	mu       sync.Mutex
+	failed   error      // R7
+	segments []*segment // the oldest first, without gaps; the last one is written to
+	pending  []byte     // records that are not written yet
+	written  int64      // where in the last one they will be
+	durable  int64      // up to where the last one is synced
+	spare    vfs.File   // for the next one; nil for none
+	replicas map[raftio.NodeInfo]*replica
+
+	tidy    chan struct{} // holds one when there may be something to tidy up
+	closing chan struct{}
+	tidying sync.WaitGroup
 }
 
 var _ raftio.ILogDB = (*Log)(nil)
 
-// Open opens the log in folder, making it if need be.
-func Open(folder string, o Options) (*Log, error) {
+// Open opens the log in a folder, making it if need be.
+func Open(path string, o Options) (*Log, error) {
+	l, err := open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	l.tidying.Go(l.keepTidy)
+	l.wakeTidy()
+	return l, nil
+}
+
+// open is Open without the goroutine that lets old segments go.
+func open(path string, o Options) (*Log, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Busy == nil {
-		o.Busy = func(bool) {}
-	}
 	if o.Synced == nil {
 		o.Synced = func(time.Duration) {}
 	}
-	db, err := pebble.Open(folder, o.pebble())
-	if err != nil {
-		return nil, fmt.Errorf("open the Raft log in %s: %w", folder, err)
+	if o.sizes == (sizes{}) {
+		o.sizes = defaultSizes()
 	}
-	l := &Log{db: db, metrics: newMetrics(o.Registerer), synced: o.Synced}
-	l.known.replicas = make(map[raftio.NodeInfo]known)
+	l := &Log{
+		folder: folder{o.FS, path, o.sizes.ahead}, sizes: o.sizes, logger: o.Logger, metrics: newMetrics(o.Registerer), synced: o.Synced,
+		replicas: make(map[raftio.NodeInfo]*replica), tidy: make(chan struct{}, 1), closing: make(chan struct{}),
+	}
+	if err := l.load(); err != nil {
+		l.closeFiles()
+		return nil, fmt.Errorf("open the Raft log in %s: %w", path, err)
+	}
 	return l, nil
 }
 
@@ -69,188 +84,167 @@ func (l *Log) BinaryFormat() uint32 { return binaryFormat }
 
 // Close implements raftio.ILogDB.
 func (l *Log) Close() error {
-	if err := l.db.Close(); err != nil {
+	close(l.closing)
+	l.tidying.Wait()
+	err := l.Sync()
+	if err = errors.Join(err, l.closeFiles()); err != nil {
 		return fmt.Errorf("close the Raft log: %w", err)
 	}
 	return nil
 }
 
-// SaveRaftState implements raftio.ILogDB: all updates in one write, synced if any of
-// them holds what Raft promises others (R1).
-func (l *Log) SaveRaftState(updates []raftpb.Update, _ uint64) error {
-	b := l.db.NewBatch()
-	defer b.Close()
-	durable := false
-	after := make([]known, len(updates))
-	for i := range updates {
-		must, k, err := l.add(b, &updates[i])
-		if err != nil {
-			return fmt.Errorf("save the Raft state of shard %d: %w", updates[i].ShardID, err)
-		}
-		durable, after[i] = durable || must, k
+func (l *Log) closeFiles() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, s := range l.segments {
+		errs = append(errs, s.file.Close())
 	}
-	if b.Empty() {
+	if l.spare != nil {
+		errs = append(errs, l.spare.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// newest is the segment that is written to.
+func (l *Log) newest() *segment { return l.segments[len(l.segments)-1] }
+
+// replica returns what the log holds of a replica, and makes it if need be.
+func (l *Log) replica(id raftio.NodeInfo) *replica {
+	r := l.replicas[id]
+	if r == nil {
+		r = &replica{}
+		l.replicas[id] = r
+	}
+	return r
+}
+
+// fail notes that the log cannot be relied on any more (R7).
+func (l *Log) fail(err error) error {
+	if l.failed == nil {
+		l.failed = err
+	}
+	return l.failed
+}
+
+// append has fill append items to a record, and returns where the record ends in the newest segment; 0 when
+// there are none. It is in order with all others, and durable once sync has returned. mu is held. A failure
+// of fill is one of the log: what is in memory has changed by then.
+func (l *Log) append(fill func() error) (end int64, err error) {
+	if l.failed != nil {
+		return 0, l.failed
+	}
+	if l.newest().size >= l.sizes.segment {
+		if err := l.roll(); err != nil {
+			return 0, l.fail(err)
+		}
+	}
+	s, before := l.newest(), len(l.pending)
+	l.pending = beginRecord(l.pending)
+	if err := fill(); err != nil {
+		return 0, l.fail(err)
+	}
+	record := l.pending[before:]
+	if len(record) == recordHeadLength {
+		l.pending = l.pending[:before]
+		return 0, nil
+	}
+	endRecord(record, s.number, l.durable)
+	s.size += int64(len(record))
+	l.metrics.bytes.Add(float64(len(record)))
+	if len(l.pending) > pendingBytes {
+		return s.size, l.write()
+	}
+	return s.size, nil
+}
+
+// write hands what is pending to the operating system. mu is held.
+func (l *Log) write() error {
+	if l.failed != nil {
+		return l.failed
+	}
+	if len(l.pending) == 0 {
 		return nil
 	}
-	if err := l.commit(b, durable); err != nil {
+	s := l.newest()
+	if _, err := s.file.WriteAt(l.pending, l.written); err != nil {
+		return l.fail(fmt.Errorf("write segment %d of the Raft log: %w", s.number, err))
+	}
+	l.written = s.size
+	l.pending = l.pending[:0]
+	if cap(l.pending) > keptBytes {
+		l.pending = nil
+	}
+	return nil
+}
+
+// roll begins the next segment, once all of this one is durable. mu is held.
+func (l *Log) roll() error {
+	s := l.newest()
+	if err := l.write(); err != nil {
 		return err
 	}
-	l.known.Lock()
-	defer l.known.Unlock()
-	for i := range updates {
-		l.known.replicas[raftio.GetNodeInfo(updates[i].ShardID, updates[i].ReplicaID)] = after[i]
+	if err := s.file.SyncData(); err != nil {
+		return fmt.Errorf("sync segment %d of the Raft log: %w", s.number, err)
 	}
+	return l.begin(s.number+1, s.size)
+}
+
+// begin goes on in a new segment. mu is held.
+func (l *Log) begin(number uint32, before int64) error {
+	spare := l.spare
+	l.spare = nil
+	s, err := l.folder.begin(number, before, spare)
+	if err != nil {
+		return err
+	}
+	l.segments = append(l.segments, s)
+	l.written, l.durable = s.size, s.size
+	l.wakeTidy()
 	return nil
 }
 
-// add puts one replica's update into the batch and reports whether it must be durable.
-func (l *Log) add(b *pebble.Batch, u *raftpb.Update) (durable bool, k known, err error) {
-	if k, err = l.replica(u.ShardID, u.ReplicaID); err != nil {
-		return false, k, err
-	}
-	if !raftpb.IsEmptyState(u.State) {
-		durable = u.State.Term != k.term || u.State.Vote != k.vote
-		k.term, k.vote = u.State.Term, u.State.Vote
-		if err := setMessage(b, appendRecord(nil, u.ShardID, u.ReplicaID, kindState), &u.State); err != nil {
-			return false, k, err
-		}
-	}
-	if u.Snapshot.Index > k.snapshot { // Raft tells it until it hears that it was saved
-		durable = true
-		if err := l.addReceived(b, u); err != nil {
-			return false, k, err
-		}
-		k.snapshot, k.last = u.Snapshot.Index, u.Snapshot.Index
-	}
-	if n := len(u.EntriesToSave); n > 0 {
-		durable = true
-		last := u.EntriesToSave[n-1].Index
-		if err := l.addEntries(b, u, k.last); err != nil {
-			return false, k, err
-		}
-		k.last = last
-	}
-	return durable, k, nil
+// Sync makes durable what was written before the call.
+func (l *Log) Sync() error {
+	l.mu.Lock()
+	s := l.newest()
+	end := s.size
+	l.mu.Unlock()
+	return l.sync(s, end)
 }
 
-// addReceived takes over a snapshot that was received: the log begins after it.
-func (l *Log) addReceived(b *pebble.Batch, u *raftpb.Update) error {
-	return errors.Join(
-		setMessage(b, recordKey(u.ShardID, u.ReplicaID, kindSnapshot), &u.Snapshot),
-		b.DeleteRange(entryKey(u.ShardID, u.ReplicaID, 0), entriesEnd(u.ShardID, u.ReplicaID), nil),
-	)
+// sync makes a segment durable up to an offset, with all that is before.
+func (l *Log) sync(s *segment, end int64) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s != l.newest() || end <= l.durable { // who went on to the next one has synced this one
+		return l.failed
+	}
+	if err := l.write(); err != nil {
+		return err
+	}
+	upTo := s.size
+	s.readers++ // it stays open
+	l.mu.Unlock()
+	err := s.file.SyncData()
+	l.mu.Lock()
+	err = errors.Join(err, l.release(s))
+	if err != nil {
+		return l.fail(fmt.Errorf("sync segment %d of the Raft log: %w", s.number, err))
+	}
+	if s == l.newest() {
+		l.durable = upTo
+	}
+	return l.failed
 }
 
-// addEntries appends entries, in place of all that have their index or a higher one (R3).
-func (l *Log) addEntries(b *pebble.Batch, u *raftpb.Update, last uint64) error {
-	entries := u.EntriesToSave
-	if end := entries[len(entries)-1].Index; end < last {
-		if err := b.DeleteRange(entryKey(u.ShardID, u.ReplicaID, end+1), entriesEnd(u.ShardID, u.ReplicaID), nil); err != nil {
-			return err
-		}
-	}
-	for i := range entries {
-		e := &entries[i]
-		op := b.SetDeferred(entryLength, e.Size())
-		appendEntry(op.Key[:0], u.ShardID, u.ReplicaID, e.Index)
-		if _, err := e.MarshalTo(op.Value); err != nil {
-			return fmt.Errorf("encode entry %d: %w", e.Index, err)
-		}
-		if err := op.Finish(); err != nil {
-			return err
-		}
+// release ends a use of a segment. mu is held.
+func (l *Log) release(s *segment) error {
+	s.readers--
+	if s.gone && s.readers == 0 {
+		return s.file.Close()
 	}
 	return nil
-}
-
-// message is what dragonboat's generated types have in common.
-type message interface {
-	Marshal() ([]byte, error)
-	Unmarshal([]byte) error
-}
-
-func setMessage(b *pebble.Batch, key []byte, m message) error {
-	data, err := m.Marshal()
-	if err != nil {
-		return fmt.Errorf("encode %T: %w", m, err)
-	}
-	return b.Set(key, data, nil)
-}
-
-func (l *Log) commit(b *pebble.Batch, durable bool) error {
-	l.metrics.bytes.Add(float64(b.Len()))
-	if !durable {
-		l.metrics.lazily.Inc()
-		if err := b.Commit(pebble.NoSync); err != nil {
-			return fmt.Errorf("write the Raft log: %w", err)
-		}
-		return nil
-	}
-	began := time.Now()
-	if err := b.Commit(pebble.Sync); err != nil {
-		return fmt.Errorf("write the Raft log: %w", err)
-	}
-	took := time.Since(began)
-	l.metrics.syncs.Observe(took.Seconds())
-	l.synced(took)
-	return nil
-}
-
-// replica returns what the store holds of a replica.
-func (l *Log) replica(shardID, replicaID uint64) (known, error) {
-	id := raftio.GetNodeInfo(shardID, replicaID)
-	l.known.Lock()
-	k, ok := l.known.replicas[id]
-	l.known.Unlock()
-	if ok {
-		return k, nil
-	}
-	var state raftpb.State
-	if _, err := l.get(recordKey(shardID, replicaID, kindState), &state); err != nil {
-		return known{}, err
-	}
-	snapshot, err := l.GetSnapshot(shardID, replicaID)
-	if err != nil {
-		return known{}, err
-	}
-	_, last, err := l.bounds(shardID, replicaID, 0)
-	return known{term: state.Term, vote: state.Vote, snapshot: snapshot.Index, last: last}, err
-}
-
-// get reads a record and reports whether there is one.
-func (l *Log) get(key []byte, into message) (bool, error) {
-	data, closer, err := l.db.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read the Raft log: %w", err)
-	}
-	err = errors.Join(into.Unmarshal(data), closer.Close())
-	if err != nil {
-		return false, fmt.Errorf("decode record %x of the Raft log: %w: %w", key, shard.ErrCorrupt, err)
-	}
-	return true, nil
-}
-
-// bounds returns the first entry from an index on, and the last one; 0 for none.
-func (l *Log) bounds(shardID, replicaID, from uint64) (first, last uint64, err error) {
-	it, err := l.db.NewIter(&pebble.IterOptions{
-		LowerBound: entryKey(shardID, replicaID, from), UpperBound: entriesEnd(shardID, replicaID),
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the Raft log: %w", err)
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	if !it.First() {
-		return 0, 0, it.Error()
-	}
-	if first, err = decodeIndex(it.Key()); err != nil {
-		return 0, 0, err
-	}
-	if !it.Last() {
-		return 0, 0, it.Error()
-	}
-	last, err = decodeIndex(it.Key())
-	return first, last, err
 }

@@ -9,6 +9,7 @@ type metrics struct {
 	syncs  prometheus.Histogram
 	bytes  prometheus.Counter
 	lazily prometheus.Counter
+	moved  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -22,11 +23,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		bytes: f.NewCounter(prometheus.CounterOpts{
 			Name: "flotilla_raftlog_written_bytes_total",
-			Help: "Bytes written to the Raft log, all groups together, before the store's own overhead.",
+			Help: "Bytes written to the Raft log, all groups together, with what was moved.",
 		}),
 		lazily: f.NewCounter(prometheus.CounterOpts{
 			Name: "flotilla_raftlog_unsynced_writes_total",
 			Help: "Writes to the Raft log that held nothing Raft has to wait for (commit indexes), and so cost no sync.",
+		}),
+		moved: f.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_raftlog_moved_bytes_total",
+			Help: "Bytes written to the Raft log again because the file they were in had little else that counted. Most of what is written means shards that let go of old entries at very different paces.",
 		}),
 	}
 }

@@ -1,10 +1,11 @@
 package raftlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 
@@ -14,81 +15,111 @@ import (
 // ReadRaftState implements raftio.ILogDB: the entries counted are those behind the
 // snapshot of the given index.
 func (l *Log) ReadRaftState(shardID, replicaID, snapshot uint64) (raftio.RaftState, error) {
-	var s raftio.RaftState
-	found, err := l.get(recordKey(shardID, replicaID, kindState), &s.State)
-	if err != nil {
-		return s, err
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.replicas[raftio.GetNodeInfo(shardID, replicaID)]
+	if r == nil || r.record(kindState).data == nil {
+		return raftio.RaftState{}, raftio.ErrNoSavedLog
 	}
-	if !found {
-		return s, raftio.ErrNoSavedLog
-	}
-	first, last, err := l.bounds(shardID, replicaID, snapshot)
-	if err != nil {
-		return s, err
-	}
-	s.FirstIndex = snapshot
-	if last > snapshot {
-		s.FirstIndex, s.EntryCount = first, last-first+1
+	s := raftio.RaftState{State: r.state, FirstIndex: snapshot}
+	if len(r.places) > 0 && r.end()-1 > snapshot {
+		s.FirstIndex = max(r.first, snapshot)
+		s.EntryCount = r.end() - s.FirstIndex
 	}
 	return s, nil
 }
 
 // IterateEntries implements raftio.ILogDB: it appends entries of [low, high) until
-// they are more than maxBytes, the one that passes the limit included.
+// they are more than maxBytes, the one that passes the limit included. Of entries that were
+// removed meanwhile the caller sees that they are missing.
 func (l *Log) IterateEntries(entries []raftpb.Entry, bytes, shardID, replicaID, low, high, maxBytes uint64) (_ []raftpb.Entry, _ uint64, err error) {
-	it, err := l.db.NewIter(&pebble.IterOptions{
-		LowerBound: entryKey(shardID, replicaID, low), UpperBound: entryKey(shardID, replicaID, high),
-	})
+	used, err := l.use(raftio.GetNodeInfo(shardID, replicaID), low, high)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the Raft log of shard %d: %w", shardID, err)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid() && bytes <= maxBytes; it.Next() {
-		var e raftpb.Entry
-		data, err := it.ValueAndErr()
+	defer func() { err = errors.Join(err, l.releaseAll(used)) }()
+	var buf []byte
+	for i, u := range used {
+		if bytes > maxBytes {
+			break
+		}
+		frame, message, err := u.segment.readEntry(l.folder, u.place, buf)
 		if err != nil {
 			return nil, 0, fmt.Errorf("read the Raft log of shard %d: %w", shardID, err)
 		}
-		if err := e.Unmarshal(data); err != nil {
+		buf = frame
+		var e raftpb.Entry
+		if err := e.Unmarshal(message); err != nil {
 			return nil, 0, fmt.Errorf("decode entry of the Raft log of shard %d: %w: %w", shardID, shard.ErrCorrupt, err)
 		}
-		if e.Index != low {
-			break // compacted meanwhile; the caller sees what is missing
+		if e.Index != low+uint64(i) {
+			return nil, 0, fmt.Errorf("entry %d of the Raft log of shard %d says it is %d: %w", low+uint64(i), shardID, e.Index, shard.ErrCorrupt)
 		}
-		low++
 		bytes += uint64(e.SizeUpperLimit())
 		entries = append(entries, e)
-	}
-	if err := it.Error(); err != nil {
-		return nil, 0, fmt.Errorf("read the Raft log of shard %d: %w", shardID, err)
 	}
 	return entries, bytes, nil
 }
 
+// usedPlace is one that can be read until its segment is released.
+type usedPlace struct {
+	place   place
+	segment *segment
+}
+
+// use returns where a replica's entries of [low, high) are, and none when it has not got the first of them.
+func (l *Log) use(id raftio.NodeInfo, low, high uint64) ([]usedPlace, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.replicas[id]
+	if r == nil || low < r.first || low >= min(high, r.end()) {
+		return nil, nil
+	}
+	if err := l.write(); err != nil { // it can be read only then
+		return nil, err
+	}
+	return l.usePlaces(r.places[low-r.first : min(high, r.end())-r.first]), nil
+}
+
+func (l *Log) usePlaces(places []place) []usedPlace {
+	used := make([]usedPlace, len(places))
+	for i, p := range places {
+		s := l.segment(p.segment)
+		s.readers++
+		used[i] = usedPlace{p, s}
+	}
+	return used
+}
+
+func (l *Log) releaseAll(used []usedPlace) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, u := range used {
+		errs = append(errs, l.release(u.segment))
+	}
+	return errors.Join(errs...)
+}
+
 // ListNodeInfo implements raftio.ILogDB: the replicas that were ever started here.
 func (l *Log) ListNodeInfo() (replicas []raftio.NodeInfo, err error) {
-	it, err := l.db.NewIter(nil)
-	if err != nil {
-		return nil, fmt.Errorf("list the replicas of the Raft log: %w", err)
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for valid := it.First(); valid; {
-		id, kind, err := decodeReplica(it.Key())
-		if err != nil {
-			return nil, err
-		}
-		if kind == kindBootstrap {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, r := range l.replicas {
+		if r.record(kindBootstrap).data != nil {
 			replicas = append(replicas, id)
 		}
-		valid = it.SeekGE(replicaEnd(id.ShardID, id.ReplicaID))
 	}
-	return replicas, it.Error()
+	slices.SortFunc(replicas, func(a, b raftio.NodeInfo) int {
+		return cmp.Or(cmp.Compare(a.ShardID, b.ShardID), cmp.Compare(a.ReplicaID, b.ReplicaID))
+	})
+	return replicas, nil
 }
 
 // GetBootstrapInfo implements raftio.ILogDB.
 func (l *Log) GetBootstrapInfo(shardID, replicaID uint64) (raftpb.Bootstrap, error) {
 	var b raftpb.Bootstrap
-	found, err := l.get(recordKey(shardID, replicaID, kindBootstrap), &b)
+	found, err := l.get(shardID, replicaID, kindBootstrap, &b)
 	if err == nil && !found {
 		err = raftio.ErrNoBootstrapInfo
 	}
@@ -98,6 +129,20 @@ func (l *Log) GetBootstrapInfo(shardID, replicaID uint64) (raftpb.Bootstrap, err
 // GetSnapshot implements raftio.ILogDB: the latest snapshot's record, empty for none.
 func (l *Log) GetSnapshot(shardID, replicaID uint64) (raftpb.Snapshot, error) {
 	var s raftpb.Snapshot
-	_, err := l.get(recordKey(shardID, replicaID, kindSnapshot), &s)
+	_, err := l.get(shardID, replicaID, kindSnapshot, &s)
 	return s, err
+}
+
+// get decodes a record and reports whether there is one.
+func (l *Log) get(shardID, replicaID uint64, k kind, into message) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.replicas[raftio.GetNodeInfo(shardID, replicaID)]
+	if r == nil || r.record(k).data == nil {
+		return false, nil
+	}
+	if err := into.Unmarshal(r.record(k).data); err != nil {
+		return false, fmt.Errorf("decode record %d of shard %d in the Raft log: %w: %w", k, shardID, shard.ErrCorrupt, err)
+	}
+	return true, nil
 }

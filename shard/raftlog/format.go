@@ -1,0 +1,176 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"strings"
+
+	"github.com/lni/dragonboat/v4/raftio"
+)
+
+// A segment is a header and then records, each written whole (docs/FORMATS.md draws them). Numbers
+// are big endian:
+//
+//	header   magic(8) ‖ number(8) ‖ length of the segment before(8) ‖ sum(4)
+//	record   sum(4) ‖ durable(8) ‖ length(4) ‖ items
+//	item     kind(1) ‖ shard(8) ‖ replica(8) ‖ length(4) ‖ body
+//	entry    sum(4) ‖ length(4) ‖ raftpb.Entry
+const (
+	headerLength     = 28
+	recordHeadLength = 16
+	itemHeadLength   = 21
+	entryHeadLength  = 8
+)
+
+// magic begins every segment. The last byte is the format.
+const magic = "FLTRLOG\x02"
+
+type kind byte
+
+const (
+	kindBootstrap kind = iota + 1 // dragonboat's Bootstrap: the group's first members
+	kindState                     // its State: term, vote, commit index
+	kindSnapshot                  // its Snapshot: the record of the last one
+	kindEntries                   // first index(8), entries: they take the place of all from there on
+	kindMoved                     // first index(8), entries: they are here now, and change nothing
+	kindRemoved                   // index(8): the entries up to there are gone
+	kindGone                      // the replica is
+)
+
+// recordKinds are those of which a replica has one each.
+const recordKinds = 3
+
+const (
+	segmentSuffix = ".seg"
+	spareName     = "spare" // was a segment, may become one
+	newName       = "new"   // is about to become one
+)
+
+func segmentName(number uint32) string { return fmt.Sprintf("%010d%s", number, segmentSuffix) }
+
+// segmentNumber reports whether a file is a segment, and which.
+func segmentNumber(name string) (number uint32, ok bool) {
+	digits, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok {
+		return 0, false
+	}
+	if _, err := fmt.Sscanf(digits, "%d", &number); err != nil || segmentName(number) != name {
+		return 0, false
+	}
+	return number, true
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sumOf(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
+
+// recordSum is over what follows the sum in a record. It counts the segment's number in: in a
+// file that was another segment before, records of that one are none.
+func recordSum(number uint32, data []byte) uint32 {
+	var n [4]byte
+	binary.BigEndian.PutUint32(n[:], number)
+	return crc32.Update(sumOf(n[:]), castagnoli, data)
+}
+
+func appendHeader(dst []byte, number uint32, before int64) []byte {
+	dst = append(dst, magic...)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(number))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(before))
+	return binary.BigEndian.AppendUint32(dst, sumOf(dst))
+}
+
+// decodeHeader returns how long the segment before is.
+func decodeHeader(data []byte, number uint32) (before int64, err error) {
+	switch {
+	case len(data) < headerLength || sumOf(data[:headerLength-4]) != binary.BigEndian.Uint32(data[headerLength-4:]):
+		return 0, errors.New("its header is damaged")
+	case string(data[:8]) != magic:
+		return 0, fmt.Errorf("it has format %q, not %q", data[:8], magic)
+	case binary.BigEndian.Uint64(data[8:]) != uint64(number):
+		return 0, fmt.Errorf("it is segment %d", binary.BigEndian.Uint64(data[8:]))
+	}
+	return int64(binary.BigEndian.Uint64(data[16:])), nil
+}
+
+// beginRecord appends room for a record's head, and endRecord fills it in, when what begins with
+// it is the whole record.
+func beginRecord(dst []byte) []byte { return append(dst, make([]byte, recordHeadLength)...) }
+
+func endRecord(record []byte, number uint32, durable int64) {
+	binary.BigEndian.PutUint64(record[4:], uint64(durable))
+	binary.BigEndian.PutUint32(record[12:], uint32(len(record)-recordHeadLength))
+	binary.BigEndian.PutUint32(record, recordSum(number, record[4:]))
+}
+
+// recordAt returns the record that data begins with, and up to where the segment was durable when
+// it was written. ok is false if there is none.
+func recordAt(data []byte, number uint32) (items []byte, durable int64, ok bool) {
+	if len(data) < recordHeadLength {
+		return nil, 0, false
+	}
+	length := int64(binary.BigEndian.Uint32(data[12:]))
+	if length == 0 || length > int64(len(data)-recordHeadLength) {
+		return nil, 0, false
+	}
+	end := recordHeadLength + length
+	if recordSum(number, data[4:end]) != binary.BigEndian.Uint32(data) {
+		return nil, 0, false
+	}
+	return data[recordHeadLength:end], int64(binary.BigEndian.Uint64(data[4:])), true
+}
+
+// beginItem appends an item's head; endItem fills in how long the body has become.
+func beginItem(dst []byte, k kind, id raftio.NodeInfo) []byte {
+	dst = append(dst, byte(k))
+	dst = binary.BigEndian.AppendUint64(dst, id.ShardID)
+	dst = binary.BigEndian.AppendUint64(dst, id.ReplicaID)
+	return append(dst, 0, 0, 0, 0)
+}
+
+func endItem(item []byte) {
+	binary.BigEndian.PutUint32(item[itemHeadLength-4:], uint32(len(item)-itemHeadLength))
+}
+
+type item struct {
+	kind kind
+	id   raftio.NodeInfo
+	body []byte
+}
+
+// itemAt takes the first item off.
+func itemAt(data []byte) (it item, rest []byte, ok bool) {
+	if len(data) < itemHeadLength {
+		return item{}, nil, false
+	}
+	length := int64(binary.BigEndian.Uint32(data[itemHeadLength-4:]))
+	if length > int64(len(data)-itemHeadLength) {
+		return item{}, nil, false
+	}
+	return item{
+		kind: kind(data[0]),
+		id:   raftio.GetNodeInfo(binary.BigEndian.Uint64(data[1:]), binary.BigEndian.Uint64(data[9:])),
+		body: data[itemHeadLength : itemHeadLength+length],
+	}, data[itemHeadLength+length:], true
+}
+
+func endEntry(entry []byte) {
+	binary.BigEndian.PutUint32(entry, sumOf(entry[entryHeadLength:]))
+	binary.BigEndian.PutUint32(entry[4:], uint32(len(entry)-entryHeadLength))
+}
+
+// entryLengthAt is the length of the entry that data begins with, its head included.
+func entryLengthAt(data []byte) (length int64, ok bool) {
+	if len(data) < entryHeadLength {
+		return 0, false
+	}
+	length = entryHeadLength + int64(binary.BigEndian.Uint32(data[4:]))
+	return length, length <= int64(len(data))
+}
+
+// entryMessage returns what an entry's frame holds.
+func entryMessage(frame []byte) (message []byte, ok bool) {
+	message = frame[entryHeadLength:]
+	return message, sumOf(message) == binary.BigEndian.Uint32(frame)
+}

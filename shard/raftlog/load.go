@@ -1,0 +1,216 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// load reads what is in the folder, and begins a segment behind it. Nothing is appended to one
+// that a crash may have torn: its successor says where it ends.
+func (l *Log) load() error {
+	if err := l.folder.make(); err != nil {
+		return err
+	}
+	numbers, err := l.folder.segments()
+	if err != nil {
+		return err
+	}
+	ends, err := l.openSegments(numbers)
+	if err != nil {
+		return err
+	}
+	var buf []byte
+	for i, s := range l.segments {
+		if buf, err = l.readSegment(s, ends[i], buf); err != nil {
+			return err
+		}
+	}
+	if err := l.whole(); err != nil {
+		return err
+	}
+	if len(l.segments) == 0 {
+		return l.begin(1, 0)
+	}
+	s := l.newest()
+	if err := s.file.SyncData(); err != nil { // what was found there counts from now on
+		return err
+	}
+	return l.begin(s.number+1, s.size)
+}
+
+// segments lists those in the folder, and removes what was to become one.
+func (f folder) segments() (numbers []uint32, err error) {
+	names, err := f.fs.List(f.path)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if number, ok := segmentNumber(name); ok {
+			numbers = append(numbers, number)
+			continue
+		}
+		if name != spareName && name != newName {
+			return nil, fmt.Errorf("%s is none of its files; if it was put there by mistake, move it elsewhere", f.join(name))
+		}
+		if err := f.fs.Remove(f.join(name)); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(numbers)
+	for i, number := range numbers {
+		if missing := numbers[0] + uint32(i); number != missing {
+			return nil, f.corrupt(missing, "it is missing")
+		}
+	}
+	return numbers, f.sync()
+}
+
+// openSegments returns where each one ends; 0 for the newest, which is to be found out.
+func (l *Log) openSegments(numbers []uint32) (ends []int64, err error) {
+	for i, number := range numbers {
+		file, err := l.folder.open(segmentName(number))
+		if err != nil {
+			return nil, err
+		}
+		l.segments = append(l.segments, &segment{number: number, file: file, size: headerLength})
+		var header [headerLength]byte
+		if _, err := file.ReadAt(header[:], 0); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("read segment %d: %w", number, err)
+		}
+		before, err := decodeHeader(header[:], number)
+		if err != nil {
+			return nil, l.folder.corrupt(number, "%w", err)
+		}
+		if i > 0 {
+			ends = append(ends, before)
+		}
+	}
+	return append(ends, 0), nil
+}
+
+// readSegment takes over what is in a segment. It reads into buf, which it returns.
+func (l *Log) readSegment(s *segment, end int64, buf []byte) ([]byte, error) {
+	stat, err := s.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	newest := end == 0
+	if newest {
+		end = stat.Size()
+	}
+	if end > stat.Size() {
+		return nil, l.folder.corrupt(s.number, "it has %d bytes, not %d", stat.Size(), end)
+	}
+	data := slices.Grow(buf[:0], int(end))[:end]
+	if _, err := s.file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read segment %d: %w", s.number, err)
+	}
+	for s.size < end {
+		items, _, ok := recordAt(data[s.size:], s.number)
+		if !ok {
+			break
+		}
+		at := s.size + recordHeadLength
+		s.size = at + int64(len(items))
+		if err := l.readItems(s, items, at); err != nil {
+			return nil, err
+		}
+	}
+	if s.size < end && (!newest || wasDurable(data, s.size, s.number)) {
+		return nil, l.folder.corrupt(s.number, "it cannot be read from %d on", s.size)
+	}
+	return data, nil
+}
+
+// wasDurable reports whether the newest segment was synced beyond an offset: then a record behind it
+// says so. None is where nothing but a tear can be.
+func wasDurable(data []byte, at int64, number uint32) bool {
+	for i := at + 1; i+recordHeadLength <= int64(len(data)); i++ {
+		durable := int64(binary.BigEndian.Uint64(data[i+4:]))
+		if durable <= at || durable > i {
+			continue // before the sum of what is none is made
+		}
+		if _, _, ok := recordAt(data[i:], number); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// readItems takes over a record's items, which are at an offset of the segment.
+func (l *Log) readItems(s *segment, items []byte, at int64) error {
+	for rest := items; len(rest) > 0; {
+		it, next, ok := itemAt(rest)
+		if !ok {
+			return l.folder.corrupt(s.number, "the item at %d is not whole", at)
+		}
+		if err := l.readItem(s, it, at+itemHeadLength); err != nil {
+			return l.folder.corrupt(s.number, "the item at %d, of shard %d: %w", at, it.id.ShardID, err)
+		}
+		at += int64(len(rest) - len(next))
+		rest = next
+	}
+	return nil
+}
+
+// readItem takes an item over, whose body is at an offset of the segment.
+func (l *Log) readItem(s *segment, it item, at int64) error {
+	r := l.replica(it.id)
+	switch it.kind {
+	case kindBootstrap, kindState, kindSnapshot:
+		return l.setRecord(r, it.kind, it.body, s.number)
+	case kindGone:
+		l.forgetReplica(r)
+		delete(l.replicas, it.id)
+		return nil
+	}
+	if len(it.body) < 8 {
+		return errors.New("it has no index")
+	}
+	index := binary.BigEndian.Uint64(it.body)
+	switch it.kind {
+	case kindRemoved:
+		l.removeEntries(r, index)
+		return nil
+	case kindEntries, kindMoved:
+		places, err := placesIn(it.body[8:], s.number, at+8)
+		if err != nil {
+			return err
+		}
+		if it.kind == kindEntries {
+			l.setEntries(r, index, places)
+		} else {
+			l.setMoved(r, index, places)
+		}
+		return nil
+	}
+	return fmt.Errorf("kind %d is unknown", it.kind)
+}
+
+// placesIn are those of entries at an offset of a segment.
+func placesIn(entries []byte, number uint32, at int64) (places []place, err error) {
+	for len(entries) > 0 {
+		length, ok := entryLengthAt(entries)
+		if !ok {
+			return nil, errors.New("an entry is not whole")
+		}
+		places = append(places, place{segment: number, offset: uint32(at), length: uint32(length)})
+		entries, at = entries[length:], at+length
+	}
+	return places, nil
+}
+
+// whole checks that every entry has a place (R3).
+func (l *Log) whole() error {
+	for id, r := range l.replicas {
+		if i := slices.Index(r.places, place{}); i >= 0 {
+			return fmt.Errorf("entry %d of shard %d is missing: %w", r.first+uint64(i), id.ShardID, shard.ErrCorrupt)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// segment is one file of the log. What is here and not immutable is guarded by Log.mu.
+type segment struct {
+	number uint32
+	file   vfs.File
+	size   int64 // what was appended to it, and of the newest one what is still to be written
+	live   int64 // bytes of entries and records in it that count
+
+	readers int  // who is reading from it
+	gone    bool // the last reader closes it
+}
+
+// folder is where the segments are.
+type folder struct {
+	fs    vfs.FS
+	path  string
+	ahead int64 // sizes.ahead
+}
+
+func (f folder) join(name string) string { return f.fs.PathJoin(f.path, name) }
+
+// make makes the folder, durably.
+func (f folder) make() error {
+	if err := f.fs.MkdirAll(f.path, 0o755); err != nil {
+		return err
+	}
+	return syncDir(f.fs, f.fs.PathDir(f.path))
+}
+
+func (f folder) sync() error { return syncDir(f.fs, f.path) }
+
+func syncDir(fs vfs.FS, path string) error {
+	d, err := fs.OpenDir(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// open opens a file, which is made if it is not there.
+func (f folder) open(name string) (vfs.File, error) {
+	file, err := f.fs.OpenReadWrite(f.join(name), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, err
+	}
+	stat, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &aheadFile{File: file, filled: stat.Size(), by: f.ahead}, nil
+}
+
+// begin makes segment number, out of the spare file if there is one (not nil). The file has that name
+// only once its header is durable, so a segment whose header cannot be read is damaged.
+func (f folder) begin(number uint32, before int64, spare vfs.File) (_ *segment, err error) {
+	file, name := spare, spareName
+	if file == nil {
+		name = newName
+		if file, err = f.open(name); err != nil {
+			return nil, fmt.Errorf("create segment %d: %w", number, err)
+		}
+	}
+	_, err = file.WriteAt(appendHeader(nil, number, before), 0)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err == nil {
+		err = f.fs.Rename(f.join(name), f.join(segmentName(number)))
+	}
+	if err == nil {
+		err = f.sync()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("begin segment %d: %w", number, errors.Join(err, file.Close()))
+	}
+	return &segment{number: number, file: file, size: headerLength}, nil
+}
+
+// drop takes a segment's file away, or makes it the spare one. It is durable before anything is written to
+// that, or another segment goes: a segment is never missing between two others.
+func (f folder) drop(s *segment, keep bool) error {
+	name := f.join(segmentName(s.number))
+	var err error
+	if keep {
+		err = f.fs.Rename(name, f.join(spareName))
+	} else {
+		err = f.fs.Remove(name)
+	}
+	if err == nil {
+		err = f.sync()
+	}
+	if err != nil {
+		return fmt.Errorf("drop segment %d: %w", s.number, err)
+	}
+	return nil
+}
+
+// corrupt is the error of a segment that cannot be what was written.
+func (f folder) corrupt(number uint32, format string, args ...any) error {
+	return fmt.Errorf("segment %s: %w: %w", f.join(segmentName(number)), fmt.Errorf(format, args...), shard.ErrCorrupt)
+}
+
+// readEntry reads the frame of the entry at a place of the segment into buf.
+func (s *segment) readEntry(f folder, p place, buf []byte) (frame, message []byte, err error) {
+	if cap(buf) < int(p.length) {
+		buf = make([]byte, p.length)
+	}
+	frame = buf[:p.length]
+	if _, err := s.file.ReadAt(frame, int64(p.offset)); err != nil {
+		return nil, nil, fmt.Errorf("read segment %d at %d: %w", s.number, p.offset, err)
+	}
+	length, whole := entryLengthAt(frame)
+	message, sound := entryMessage(frame)
+	if !whole || length != int64(len(frame)) || !sound {
+		return nil, nil, f.corrupt(s.number, "the entry at %d is not what was written", p.offset)
+	}
+	return frame, message, nil
+}
