@@ -179,6 +179,18 @@ func TestWhatIsKeptIsStored(t *testing.T) {
 	}
 }
 
+// That a replica is poisoned is stored at once, although it wrote nothing: after a crash its log
+// could find a seed that was not there before (A9).
+func TestPoisonIsStored(t *testing.T) {
+	f := newFixture(t)
+	f.machine = f.opened(testShard, apply.NewBacklog(20_000, never))
+	start := initCommand(shard.Everything())
+	start.Descriptor_.ParentShardId = uint64(testShard) + 1
+	require.Error(t, f.apply(start)[0].Err)
+	require.True(t, f.machine.View().Poisoned)
+	require.EqualValues(t, 1, f.storedIndex(testShard))
+}
+
 // A garbage collector leaves what is kept where it is: it has no need of it, and must not wait
 // for an update, which may wait for it.
 func TestCollectorStoresNothing(t *testing.T) {

@@ -240,6 +240,9 @@ func (p *player) changed(w *Writer, n uint32) {
 		if c.Existed {
 			require.Equal(p.t, before.Header, c.Prev)
 		}
+		prev, err := w.Previous(&c)
+		require.NoError(p.t, err)
+		p.same(p.m.keyValue(string(c.Key), p.rev-1), prev)
 	}
 }
 

@@ -11,17 +11,16 @@ const (
 	// long enough to have several in it at the longest.
 	tempoWindow = 500 * time.Millisecond
 	// spacingMin and spacingMax are the distances between the moments at which batches start.
-	// More than the longest would be felt by those who wait: a write on a machine without a
-	// free processor takes some 60 ms.
-	spacingMin, spacingMax = 10 * time.Millisecond, 40 * time.Millisecond
+	// More than the longest leaves processors free: a write on a machine that has none to spare
+	// takes some 40 ms, and when all wait for the same moment nobody has anything to do.
+	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
 	// spacingLong is the longest distance between two batches of a shard, which start at such moments
 	// too, as long as they have less than smallBatch commands: then nearly all that a write costs is
 	// its batch, and it takes longer than this among a thousand others.
 	spacingLong = 160 * time.Millisecond
 	smallBatch  = 16
 	// roundMin and roundMax are the distances between the moments at which rounds of reads start. A
-	// read takes half as long as a write there, and when all wait for the same moment nobody has
-	// anything to do: with 40 ms a thousand clients left an eighth of the processors free.
+	// read takes half as long as a write there.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
 	// Processors are short when more than processorsShort of their time is in use, and not any
 	// more below processorsFree.
