@@ -35,7 +35,7 @@ type Backlog struct {
 // gatherBytes is from where on what is kept is stored: a batch of more than half a memtable is
 // made a table by Pebble without being put into the memtable first. What is kept is counted
 // roughly, and a machine may store what it has itself meanwhile.
-const gatherBytes = 17 << 19
+const gatherBytes = 17 << 20
 
 // NewBacklog allows a node so many bytes. start runs a function beside its caller.
 func NewBacklog(bytes int64, start func(gather func())) *Backlog {

@@ -50,10 +50,8 @@ func (o Options) withDefaults() Options {
 const pebbleFormat = pebble.FormatValueSeparation
 
 const (
-	// memTableBytes is what Pebble grows to from 256 KiB. A batch of more than half of it is not
-	// put into the memtable, but is in Go's heap until it is flushed (package apply gathers such).
-	memTableBytes = 16 << 20
-	memTablesMax  = 8 // writes stall beyond; with the size above, 128 MiB of unflushed data
+	memTableBytes = 32 << 20 // Pebble grows to it from 256 KiB; larger means rarer flushes and longer restarts
+	memTablesMax  = 4        // writes stall beyond; with the size above, 128 MiB of unflushed data
 )
 
 // Values of some length are written once, by the flush, to files of their own, and compactions
@@ -81,10 +79,10 @@ func (o Options) pebble() *pebble.Options {
 		FormatMajorVersion:          pebbleFormat,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Four sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
+		// Two sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
 		// next level, so that one after every flush cost more than the flush; more sublevels
 		// would be cheaper yet, but what was collected leaves the disk only with them.
-		L0CompactionThreshold: 8,
+		L0CompactionThreshold: 4,
 		// High, because a stall of L0 stalls every shard of the node at once.
 		L0StopWritesThreshold: 64,
 		LBaseMaxBytes:         64 << 20,
