@@ -156,7 +156,7 @@ func TestTempoHasCommonMoments(t *testing.T) {
 		l.windows(10, 5000)
 		moment := time.Now().Add(l.wait())
 		for range 7 {
-			bubble.Pass(5 * time.Millisecond)
+			bubble.Pass(spacingMax / 8)
 			require.Equal(t, moment, time.Now().Add(l.wait()))
 		}
 	})
