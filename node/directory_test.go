@@ -86,7 +86,7 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 		}
 		requireRefused(t, c.Node(1), "gone", "join again with an empty data directory")
 	})
-	for _, file := range []string{"store/data/MANIFEST-*", "store/FLOTILLA-STORE", "raft/*/*/log/MANIFEST-*"} {
+	for _, file := range []string{"store/data/MANIFEST-*", "store/FLOTILLA-STORE", "raft/*/*/segments/*"} {
 		t.Run("damaged "+file, func(t *testing.T) {
 			c := single(t)
 			paths, err := filepath.Glob(filepath.Join(c.Node(1).Config().DataDir, file))
