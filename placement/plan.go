@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -92,27 +91,12 @@ func (p *planner) note(rule Rule, format string, args ...any) {
 }
 
 func (p *planner) decision() *Decision {
-	d := &Decision{Steps: metaLast(p.steps), Gaps: p.gaps}
+	d := &Decision{Steps: p.steps, Gaps: p.gaps}
 	for _, l := range p.left {
 		slices.Sort(l.shards)
 		d.Reasons = append(d.Reasons, Reason{l.rule, slices.Compact(l.shards), l.text})
 	}
 	return d
-}
-
-// metaLast has the meta group's leader change after everything else has begun: who begins the
-// steps is that leader, and what it asks of the group while another takes over is lost.
-func metaLast(steps []Step) []Step {
-	slices.SortStableFunc(steps, func(a, b Step) int {
-		last := func(s Step) int {
-			if s.Kind == TransferLeader && s.Shard == shard.MetaID {
-				return 1
-			}
-			return 0
-		}
-		return cmp.Compare(last(a), last(b))
-	})
-	return steps
 }
 
 // do plans a step for a group and counts its outcome.
