@@ -13,7 +13,9 @@ type Field struct {
 	Number uint64
 }
 
-// Next reads the first field of data. n is how long it is, and negative if it is none or of another kind.
+// Next reads the first field of data. n is how long it is, and negative if it is none or of another kind. Whoever
+// reads a message has a loop of its own around it: with one that calls a function for each field, transactions took a
+// fifth longer.
 func Next(data []byte) (f Field, n int) {
 	id, kind, n := protowire.ConsumeTag(data)
 	if n < 0 {
@@ -78,8 +80,10 @@ func AppendPrefix(out []byte, field protowire.Number, n int) []byte {
 	return protowire.AppendVarint(out, uint64(n))
 }
 
-func boolBytes(v bool) int { return UintBytes(protowire.EncodeBool(v)) }
+// BoolBytes is how many bytes AppendBool adds.
+func BoolBytes(v bool) int { return UintBytes(protowire.EncodeBool(v)) }
 
-func appendBool(out []byte, field protowire.Number, v bool) []byte {
+// AppendBool adds a truth.
+func AppendBool(out []byte, field protowire.Number, v bool) []byte {
 	return AppendUint(out, field, protowire.EncodeBool(v))
 }

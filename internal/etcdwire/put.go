@@ -48,7 +48,7 @@ func plainPut(data []byte, r *pb.PutRequest) bool {
 // PutBytes is how many bytes AppendPut adds.
 func PutBytes(r *pb.PutRequest) int {
 	return BytesBytes(r.Key) + BytesBytes(r.Value) + UintBytes(uint64(r.Lease)) +
-		boolBytes(r.PrevKv) + boolBytes(r.IgnoreValue) + boolBytes(r.IgnoreLease)
+		BoolBytes(r.PrevKv) + BoolBytes(r.IgnoreValue) + BoolBytes(r.IgnoreLease)
 }
 
 // AppendPut adds a put.
@@ -56,7 +56,7 @@ func AppendPut(out []byte, r *pb.PutRequest) []byte {
 	out = AppendBytes(out, 1, r.Key)
 	out = AppendBytes(out, 2, r.Value)
 	out = AppendUint(out, 3, uint64(r.Lease))
-	out = appendBool(out, 4, r.PrevKv)
-	out = appendBool(out, 5, r.IgnoreValue)
-	return appendBool(out, 6, r.IgnoreLease)
+	out = AppendBool(out, 4, r.PrevKv)
+	out = AppendBool(out, 5, r.IgnoreValue)
+	return AppendBool(out, 6, r.IgnoreLease)
 }

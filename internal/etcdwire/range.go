@@ -3,33 +3,50 @@ package etcdwire
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // RangeBytes is how many bytes AppendRange adds.
 func RangeBytes(r *pb.RangeResponse) int {
-	n := boolBytes(r.More) + UintBytes(uint64(r.Count))
-	for _, kv := range r.Kvs {
-		n += MessageBytes(keyValueBytes(kv))
+	n := BoolBytes(r.GetMore()) + UintBytes(uint64(r.GetCount()))
+	for _, kv := range r.GetKvs() {
+		n += KeyValueBytes(kv)
 	}
 	return n
 }
 
-// AppendRange adds an answer that has no header.
+// AppendRange adds an answer without its header, which comes before it.
 func AppendRange(out []byte, r *pb.RangeResponse) []byte {
-	for _, kv := range r.Kvs {
-		out = AppendPrefix(out, 2, keyValueBytes(kv))
-		out = AppendBytes(out, 1, kv.Key)
-		out = AppendUint(out, 2, uint64(kv.CreateRevision))
-		out = AppendUint(out, 3, uint64(kv.ModRevision))
-		out = AppendUint(out, 4, uint64(kv.Version))
-		out = AppendBytes(out, 5, kv.Value)
-		out = AppendUint(out, 6, uint64(kv.Lease))
+	for _, kv := range r.GetKvs() {
+		out = AppendKeyValue(out, 2, kv)
 	}
-	out = appendBool(out, 3, r.More)
-	return AppendUint(out, 4, uint64(r.Count))
+	out = AppendBool(out, 3, r.GetMore())
+	return AppendUint(out, 4, uint64(r.GetCount()))
 }
 
-func keyValueBytes(kv *mvccpb.KeyValue) int {
+// KeyValueBytes is how many bytes AppendKeyValue adds.
+func KeyValueBytes(kv *mvccpb.KeyValue) int {
+	if kv == nil {
+		return 0
+	}
+	return MessageBytes(insideBytes(kv))
+}
+
+// AppendKeyValue adds a key and its value as a field, none for nil.
+func AppendKeyValue(out []byte, field protowire.Number, kv *mvccpb.KeyValue) []byte {
+	if kv == nil {
+		return out
+	}
+	out = AppendPrefix(out, field, insideBytes(kv))
+	out = AppendBytes(out, 1, kv.Key)
+	out = AppendUint(out, 2, uint64(kv.CreateRevision))
+	out = AppendUint(out, 3, uint64(kv.ModRevision))
+	out = AppendUint(out, 4, uint64(kv.Version))
+	out = AppendBytes(out, 5, kv.Value)
+	return AppendUint(out, 6, uint64(kv.Lease))
+}
+
+func insideBytes(kv *mvccpb.KeyValue) int {
 	return BytesBytes(kv.Key) + UintBytes(uint64(kv.CreateRevision)) + UintBytes(uint64(kv.ModRevision)) +
 		UintBytes(uint64(kv.Version)) + BytesBytes(kv.Value) + UintBytes(uint64(kv.Lease))
 }

@@ -5,6 +5,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
@@ -36,34 +37,23 @@ func marshaledAnswer(a rpcfront.Appender) mem.BufferSlice {
 type rangeAnswer struct{ r *pb.RangeResponse }
 
 // Size implements rpcfront.Appender.
-func (a rangeAnswer) Size() int {
-	size := headerFieldBytes(a.r.GetHeader()) + uintBytes(protowire.EncodeBool(a.r.GetMore())) + uintBytes(uint64(a.r.GetCount()))
-	for _, kv := range a.r.GetKvs() {
-		size += keyValueFieldBytes(kv)
-	}
-	return size
-}
+func (a rangeAnswer) Size() int { return headerFieldBytes(a.r.GetHeader()) + etcdwire.RangeBytes(a.r) }
 
 // Append implements rpcfront.Appender.
 func (a rangeAnswer) Append(b []byte) []byte {
-	b = appendHeader(b, a.r.GetHeader())
-	for _, kv := range a.r.GetKvs() {
-		b = appendKeyValue(b, 2, kv)
-	}
-	b = appendUint(b, 3, protowire.EncodeBool(a.r.GetMore()))
-	return appendUint(b, 4, uint64(a.r.GetCount()))
+	return etcdwire.AppendRange(appendHeader(b, a.r.GetHeader()), a.r)
 }
 
 type putAnswer struct{ r *pb.PutResponse }
 
 // Size implements rpcfront.Appender.
 func (a putAnswer) Size() int {
-	return headerFieldBytes(a.r.GetHeader()) + keyValueFieldBytes(a.r.GetPrevKv())
+	return headerFieldBytes(a.r.GetHeader()) + etcdwire.KeyValueBytes(a.r.GetPrevKv())
 }
 
 // Append implements rpcfront.Appender.
 func (a putAnswer) Append(b []byte) []byte {
-	return appendKeyValue(appendHeader(b, a.r.GetHeader()), 2, a.r.GetPrevKv())
+	return etcdwire.AppendKeyValue(appendHeader(b, a.r.GetHeader()), 2, a.r.GetPrevKv())
 }
 
 type txnAnswer struct{ r *pb.TxnResponse }
@@ -91,10 +81,10 @@ func opAnswer(op *pb.ResponseOp) (inside rpcfront.Appender, field protowire.Numb
 
 // Size implements rpcfront.Appender.
 func (a txnAnswer) Size() int {
-	size := headerFieldBytes(a.r.GetHeader()) + uintBytes(protowire.EncodeBool(a.r.GetSucceeded()))
+	size := headerFieldBytes(a.r.GetHeader()) + etcdwire.BoolBytes(a.r.GetSucceeded())
 	for _, op := range a.r.GetResponses() {
 		inside, _ := opAnswer(op)
-		size += messageBytes(messageBytes(inside.Size()))
+		size += etcdwire.MessageBytes(etcdwire.MessageBytes(inside.Size()))
 	}
 	return size
 }
@@ -102,12 +92,12 @@ func (a txnAnswer) Size() int {
 // Append implements rpcfront.Appender.
 func (a txnAnswer) Append(b []byte) []byte {
 	b = appendHeader(b, a.r.GetHeader())
-	b = appendUint(b, 2, protowire.EncodeBool(a.r.GetSucceeded()))
+	b = etcdwire.AppendBool(b, 2, a.r.GetSucceeded())
 	for _, op := range a.r.GetResponses() {
 		inside, field := opAnswer(op)
 		size := inside.Size()
-		b = appendMessage(b, 3, messageBytes(size))
-		b = inside.Append(appendMessage(b, field, size))
+		b = etcdwire.AppendPrefix(b, 3, etcdwire.MessageBytes(size))
+		b = inside.Append(etcdwire.AppendPrefix(b, field, size))
 	}
 	return b
 }
@@ -116,28 +106,20 @@ func headerFieldBytes(h *pb.ResponseHeader) int {
 	if h == nil {
 		return 0
 	}
-	return messageBytes(headerBytes(h))
+	return etcdwire.MessageBytes(headerBytes(h))
 }
 
 func headerBytes(h *pb.ResponseHeader) int {
-	return uintBytes(h.ClusterId) + uintBytes(h.MemberId) + uintBytes(uint64(h.Revision)) + uintBytes(h.RaftTerm)
+	return etcdwire.UintBytes(h.ClusterId) + etcdwire.UintBytes(h.MemberId) + etcdwire.UintBytes(uint64(h.Revision)) + etcdwire.UintBytes(h.RaftTerm)
 }
 
 func appendHeader(b []byte, h *pb.ResponseHeader) []byte {
 	if h == nil {
 		return b
 	}
-	b = appendMessage(b, 1, headerBytes(h))
-	b = appendUint(b, 1, h.ClusterId)
-	b = appendUint(b, 2, h.MemberId)
-	b = appendUint(b, 3, uint64(h.Revision))
-	return appendUint(b, 4, h.RaftTerm)
-}
-
-// messageBytes is what a message of so many bytes takes as a field with a number below 16.
-func messageBytes(size int) int { return 1 + protowire.SizeBytes(size) }
-
-// appendMessage appends what stands before a message of so many bytes in another.
-func appendMessage(b []byte, field protowire.Number, size int) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(size))
+	b = etcdwire.AppendPrefix(b, 1, headerBytes(h))
+	b = etcdwire.AppendUint(b, 1, h.ClusterId)
+	b = etcdwire.AppendUint(b, 2, h.MemberId)
+	b = etcdwire.AppendUint(b, 3, uint64(h.Revision))
+	return etcdwire.AppendUint(b, 4, h.RaftTerm)
 }

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 )
 
 // Watches are created by the thousand, and those of one span are sent the same events. What differs between their responses,
@@ -90,7 +92,7 @@ func (r *watchResponse) marshaled() mem.BufferSlice {
 
 // Size implements rpcfront.Appender.
 func (r *watchResponse) Size() int {
-	n := 2 + r.headerBytes() + uintBytes(uint64(r.id)) + uintBytes(protowire.EncodeBool(r.created))
+	n := 2 + r.headerBytes() + etcdwire.UintBytes(uint64(r.id)) + etcdwire.BoolBytes(r.created)
 	if r.events != nil {
 		n += r.events.Len()
 	}
@@ -107,7 +109,7 @@ func (r *watchResponse) Append(b []byte) []byte {
 }
 
 func (r *watchResponse) headerBytes() int {
-	return uintBytes(r.cluster) + uintBytes(r.member) + uintBytes(uint64(r.revision)) + uintBytes(r.term)
+	return etcdwire.UintBytes(r.cluster) + etcdwire.UintBytes(r.member) + etcdwire.UintBytes(uint64(r.revision)) + etcdwire.UintBytes(r.term)
 }
 
 // appendFront appends what comes before the events. The length of the header is of one byte: four varints are less
@@ -115,91 +117,32 @@ func (r *watchResponse) headerBytes() int {
 func (r *watchResponse) appendFront(b []byte) []byte {
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
 	b = append(b, byte(r.headerBytes()))
-	b = appendUint(b, 1, r.cluster)
-	b = appendUint(b, 2, r.member)
-	b = appendUint(b, 3, uint64(r.revision))
-	b = appendUint(b, 4, r.term)
-	b = appendUint(b, 2, uint64(r.id))
-	return appendUint(b, 3, protowire.EncodeBool(r.created))
+	b = etcdwire.AppendUint(b, 1, r.cluster)
+	b = etcdwire.AppendUint(b, 2, r.member)
+	b = etcdwire.AppendUint(b, 3, uint64(r.revision))
+	b = etcdwire.AppendUint(b, 4, r.term)
+	b = etcdwire.AppendUint(b, 2, uint64(r.id))
+	return etcdwire.AppendBool(b, 3, r.created)
 }
 
 // encodeEvents marshals events as they stand in a WatchResponse.
 func encodeEvents(events []*mvccpb.Event) mem.SliceBuffer {
 	size := 0
 	for _, e := range events {
-		size += 1 + protowire.SizeBytes(eventBytes(e))
+		size += etcdwire.MessageBytes(eventBytes(e))
 	}
 	out := make([]byte, 0, size)
 	for _, e := range events {
-		out = protowire.AppendTag(out, 11, protowire.BytesType)
-		out = protowire.AppendVarint(out, uint64(eventBytes(e)))
-		out = appendUint(out, 1, uint64(e.Type))
-		out = appendKeyValue(out, 2, e.Kv)
-		out = appendKeyValue(out, 3, e.PrevKv)
+		out = etcdwire.AppendPrefix(out, 11, eventBytes(e))
+		out = etcdwire.AppendUint(out, 1, uint64(e.Type))
+		out = etcdwire.AppendKeyValue(out, 2, e.Kv)
+		out = etcdwire.AppendKeyValue(out, 3, e.PrevKv)
 	}
 	return out
 }
 
 func eventBytes(e *mvccpb.Event) int {
-	return uintBytes(uint64(e.Type)) + keyValueFieldBytes(e.Kv) + keyValueFieldBytes(e.PrevKv)
-}
-
-func keyValueFieldBytes(kv *mvccpb.KeyValue) int {
-	if kv == nil {
-		return 0
-	}
-	return 1 + protowire.SizeBytes(keyValueBytes(kv))
-}
-
-func keyValueBytes(kv *mvccpb.KeyValue) int {
-	return bytesBytes(kv.Key) + uintBytes(uint64(kv.CreateRevision)) + uintBytes(uint64(kv.ModRevision)) +
-		uintBytes(uint64(kv.Version)) + bytesBytes(kv.Value) + uintBytes(uint64(kv.Lease))
-}
-
-func appendKeyValue(out []byte, field protowire.Number, kv *mvccpb.KeyValue) []byte {
-	if kv == nil {
-		return out
-	}
-	out = protowire.AppendTag(out, field, protowire.BytesType)
-	out = protowire.AppendVarint(out, uint64(keyValueBytes(kv)))
-	out = appendBytes(out, 1, kv.Key)
-	out = appendUint(out, 2, uint64(kv.CreateRevision))
-	out = appendUint(out, 3, uint64(kv.ModRevision))
-	out = appendUint(out, 4, uint64(kv.Version))
-	out = appendBytes(out, 5, kv.Value)
-	return appendUint(out, 6, uint64(kv.Lease))
-}
-
-// Fields with numbers below 16, whose tags are one byte. Zero values are left out.
-
-func uintBytes(v uint64) int {
-	if v == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(v)
-}
-
-func appendUint(out []byte, field protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return out
-	}
-	out = protowire.AppendTag(out, field, protowire.VarintType)
-	return protowire.AppendVarint(out, v)
-}
-
-func bytesBytes(v []byte) int {
-	if len(v) == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeBytes(len(v))
-}
-
-func appendBytes(out []byte, field protowire.Number, v []byte) []byte {
-	if len(v) == 0 {
-		return out
-	}
-	out = protowire.AppendTag(out, field, protowire.BytesType)
-	return protowire.AppendBytes(out, v)
+	return etcdwire.UintBytes(uint64(e.Type)) + etcdwire.KeyValueBytes(e.Kv) + etcdwire.KeyValueBytes(e.PrevKv)
 }
 
 // encoder remembers what was marshalled last. Watches of a span that are all served at

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
@@ -44,13 +43,13 @@ func (r *request) prepare() error {
 	n := etcdwire.AppendUint(r.memory[:0], 2, uint64(q.Shard))
 	n = etcdwire.AppendUint(n, 3, q.Epoch)
 	n = etcdwire.AppendUint(n, 4, uint64(q.Op))
-	n = etcdwire.AppendUint(n, 7, protowire.EncodeBool(q.Serializable))
+	n = etcdwire.AppendBool(n, 7, q.Serializable)
 	n = etcdwire.AppendUint(n, 8, uint64(q.At))
 	n = etcdwire.AppendUint(n, 9, uint64(q.Limit))
-	n = etcdwire.AppendUint(n, 11, protowire.EncodeBool(q.Closed))
-	n = etcdwire.AppendUint(n, 12, protowire.EncodeBool(q.Grows))
-	n = etcdwire.AppendUint(n, 13, protowire.EncodeBool(q.NoCount))
-	r.numbers = len(etcdwire.AppendUint(n, 14, protowire.EncodeBool(q.Promise)))
+	n = etcdwire.AppendBool(n, 11, q.Closed)
+	n = etcdwire.AppendBool(n, 12, q.Grows)
+	n = etcdwire.AppendBool(n, 13, q.NoCount)
+	r.numbers = len(etcdwire.AppendBool(n, 14, q.Promise))
 	r.bytes = r.numbers
 	switch get, ok := q.Message.(*pb.RangeRequest); {
 	case q.Put != nil:
