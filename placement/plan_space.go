@@ -72,7 +72,7 @@ func (p *planner) sorted(measure func(*planGroup) float64, which func(*planGroup
 }
 
 // evacuate takes leaders off nodes that should not lead. The meta group's too: a slow
-// leader there makes all changes slow (metaLast says when).
+// leader there makes all changes slow.
 func (p *planner) evacuate() {
 	for i := range p.groups {
 		g := &p.groups[i]
