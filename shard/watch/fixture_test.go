@@ -147,6 +147,34 @@ func (w *world) closeTo(floor shard.Revision) {
 	w.apply(func() []*mvccpb.Event { w.view.Floor = max(w.view.Floor, floor); return nil })
 }
 
+// elsewhere makes changes of keys that another shard has now. The shard gets them by a merge
+// at the earliest, and then its floor is above them.
+func (w *world) elsewhere(changes ...string) shard.Revision {
+	published := w.view
+	rev := w.view.Floor + 1
+	if n := len(w.full); n > 0 {
+		rev = max(rev, shard.Revision(w.full[n-1].Kv.ModRevision)+1)
+	}
+	w.write(rev, changes...)
+	w.view = published
+	return rev
+}
+
+// reshape has the shard have other keys, under the next epoch: fewer by a split, or more by a
+// merge. Its floor rises in the same update, above all that was changed elsewhere if it gets more.
+func (w *world) reshape(span shard.Span, floor shard.Revision) {
+	if n := len(w.full); n > 0 && !w.view.Descriptor.Span.ContainsSpan(span) {
+		floor = max(floor, shard.Revision(w.full[n-1].Kv.ModRevision))
+	}
+	d := *w.view.Descriptor
+	d.Epoch, d.Span = d.Epoch+1, span
+	w.apply(func() []*mvccpb.Event {
+		w.view.Descriptor = &d
+		w.view.Rev, w.view.Floor = max(w.view.Rev, floor), max(w.view.Floor, floor)
+		return nil
+	})
+}
+
 func (w *world) compact(rev shard.Revision) {
 	w.apply(func() []*mvccpb.Event {
 		w.view.Compacted = max(w.view.Compacted, rev)
@@ -166,7 +194,7 @@ type feed struct {
 func (w *world) subscribe(o Options) *feed {
 	w.t.Helper()
 	f := &feed{t: w.t, o: o}
-	o.Epoch = testEpoch
+	o.Epoch = w.view.Descriptor.Epoch
 	o.Ready = func() { f.called++ }
 	s, err := w.hub.Subscribe(o)
 	require.NoError(w.t, err)

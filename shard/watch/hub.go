@@ -229,6 +229,7 @@ func (h *Hub) wakeAwaiting() {
 	h.mu.lowest = math.MaxInt64
 	for s, await := range h.mu.awaiting {
 		if floor >= await.first {
+			s.reached = max(s.reached, min(floor, await.last))
 			h.wake(s)
 		}
 		if floor >= await.last {

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -18,8 +20,11 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "seed of the random test; 0 draws one")
-	stepsFlag = flag.Int("steps", 4000, "of the random test")
+	stepsFlag = flag.Int("steps", 10000, "of the random test")
 )
+
+// splitKeys are where the shard is split; the last is where it ends at first.
+var splitKeys = []string{"ab", "b", "bd", "c", "z"}
 
 // subscriber is a feed and how far it has come.
 type subscriber struct {
@@ -28,6 +33,7 @@ type subscriber struct {
 	// awaited are the floors for which ready has still to be called.
 	awaited []shard.Revision
 	due     bool // ready was called, and it has not polled
+	moved   bool // the shard has given its keys away
 }
 
 // player does random things to a hub and a store, and holds each feed to what the store
@@ -72,25 +78,29 @@ func TestRandom(t *testing.T) {
 }
 
 func (p *player) step() {
-	switch n := p.IntN(100); {
-	case n < 35:
+	switch n := p.IntN(1000); {
+	case n < 350:
 		p.update()
-	case n < 40:
+	case n < 400:
 		p.closeTo(p.view.Floor + shard.Revision(p.IntN(10)))
-	case n < 41:
+	case n < 410:
 		p.compact(p.view.Floor - shard.Revision(p.IntN(40)))
-	case n < 42: // a snapshot: history that nobody collected
+	case n < 415: // a snapshot: history that nobody collected
 		p.changes()
 		p.view.Compacted = max(p.view.Compacted, p.view.Floor-shard.Revision(p.IntN(60)))
 		p.hub.Publish(nil, p.view)
-	case n < 43:
+	case n < 420:
 		p.flood()
-	case n < 52:
+	case n < 450:
+		p.split()
+	case n < 490:
+		p.merge()
+	case n < 590:
 		p.begin()
 	case len(p.feeds) == 0:
-	case n < 55:
+	case n < 620:
 		p.drop(p.any())
-	case n < 65:
+	case n < 700:
 		p.await(p.any())
 	default:
 		p.poll(p.any())
@@ -113,23 +123,57 @@ func (p *player) update() {
 
 func (p *player) changes() (events []*mvccpb.Event) {
 	for range p.IntN(4) {
-		var list []string
-		for _, k := range p.Perm(6)[:1+p.IntN(4)] {
-			c := string([]byte{'a' + byte(k/2), 'a' + byte(k)})
-			if p.IntN(3) > 0 {
-				c += fmt.Sprintf("=%d", p.IntN(100))
-			}
-			list = append(list, c)
-		}
+		list := p.list(true)
 		events = append(events, p.write(p.view.Floor+1+shard.Revision(p.IntN(5)), list...)...)
 	}
 	return events
 }
 
+// list makes up changes of keys that the shard has, or of keys that it has not.
+func (p *player) list(own bool) (list []string) {
+	for _, k := range p.Perm(6)[:1+p.IntN(4)] {
+		c := string([]byte{'a' + byte(k/2), 'a' + byte(k)})
+		if p.view.Descriptor.Span.Contains([]byte(c)) != own {
+			continue
+		}
+		if p.IntN(3) > 0 {
+			c += fmt.Sprintf("=%d", p.IntN(100))
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// split gives keys away that the shard has.
+func (p *player) split() {
+	d := p.view.Descriptor
+	key := []byte(splitKeys[p.IntN(len(splitKeys))])
+	if !d.Span.Contains(key) {
+		return
+	}
+	p.reshape(shard.Span{Start: d.Span.Start, End: key}, p.view.Floor+shard.Revision(p.IntN(3)))
+	for _, f := range p.feeds {
+		f.moved = f.moved || !p.view.Descriptor.Span.ContainsSpan(f.o.Span)
+	}
+}
+
+// merge takes keys back, some or all, which were changed elsewhere meanwhile.
+func (p *player) merge() {
+	d := p.view.Descriptor
+	end := []byte(splitKeys[p.IntN(len(splitKeys))])
+	if bytes.Compare(end, d.Span.End) <= 0 {
+		return
+	}
+	for range p.IntN(4) {
+		p.elsewhere(p.list(false)...)
+	}
+	p.reshape(shard.Span{Start: d.Span.Start, End: end}, 0)
+}
+
 // flood pushes everything out of memory.
 func (p *player) flood() {
-	p.put("y=" + p.large)
-	p.put("y")
+	p.put("aa=" + p.large)
+	p.put("aa")
 }
 
 func (p *player) begin() {
@@ -137,8 +181,12 @@ func (p *player) begin() {
 		key("aa"), key("ab"), key("cf"), prefix("a"), prefix("b"), prefix("ab"),
 		{Start: []byte("a"), End: []byte("z")}, {Start: []byte("ab"), End: []byte("be")}, {Start: []byte("b"), End: []byte("b")},
 	}
+	span := spans[p.IntN(len(spans))]
+	if !p.view.Descriptor.Span.ContainsSpan(span) {
+		return
+	}
 	o := Options{
-		Span: spans[p.IntN(len(spans))], PrevKV: p.IntN(3) == 0,
+		Span: span, PrevKV: p.IntN(3) == 0,
 		From: max(1, p.view.Floor+shard.Revision(p.IntN(60))-50),
 	}
 	s := &subscriber{feed: p.subscribe(o)}
@@ -174,9 +222,10 @@ func (p *player) poll(f *subscriber) {
 	limit := 1 + p.IntN(6)
 	got, err := f.Poll(limit)
 	if err != nil {
-		var compacted *shard.CompactedError
-		require.ErrorAs(p.t, err, &compacted)
-		require.Less(p.t, max(f.through+1, f.o.From), p.view.Compacted, "nothing it needs was compacted")
+		if _, wrong := errors.AsType[*shard.WrongShardError](err); !wrong || !f.moved { // it may have ended before the split
+			require.ErrorIs(p.t, err, shard.ErrCompacted)
+			require.Less(p.t, max(f.through+1, f.o.From), p.view.Compacted, "nothing it needs was compacted")
+		}
 		_, again := f.Poll(limit)
 		require.Equal(p.t, err, again, "an end is final")
 		p.forget(f)
@@ -200,8 +249,19 @@ func (p *player) poll(f *subscriber) {
 func (p *player) checkReady() {
 	for _, f := range p.feeds {
 		f.due = f.ready() || f.due
+		if f.moved {
+			require.True(p.t, f.due, "%s from %d: nobody said that the keys were given away", f.o.Span, f.o.From)
+			continue
+		}
 		pending := len(p.between(f.o.Span, max(f.through, f.o.From-1), p.view.Floor, false)) > 0
 		if pending || slices.ContainsFunc(f.awaited, func(rev shard.Revision) bool { return rev <= p.view.Floor }) {
+			if !f.due {
+				h := p.hub
+				p.t.Logf("pos %d through %d armed %v end %v recent from %d floor %d own %s until %d; want %v span %s", f.pos, f.Subscription.through, f.armed, f.end, h.mu.recent.from, h.mu.recent.floor, h.mu.recent.own, h.mu.recent.ownUntil, p.between(f.o.Span, max(f.through, f.o.From-1), p.view.Floor, false), p.view.Descriptor.Span)
+				for _, r := range h.mu.recent.records {
+					p.t.Log(r.rev, string(r.plain.Kv.Key))
+				}
+			}
 			require.True(p.t, f.due, "%s from %d: at %d of %d nobody called ready", f.o.Span, f.o.From, f.through, p.view.Floor)
 		}
 	}

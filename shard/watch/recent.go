@@ -59,8 +59,8 @@ type recent struct {
 	floor, from shard.Revision
 	// prevFrom >= from; from there on previous values were recorded too.
 	prevFrom shard.Revision
-	// Of keys outside of own nothing up to ownUntil was recorded: they came by a merge
-	// then. There are none when ownUntil is not above from.
+	// Of keys outside of own not all up to ownUntil was recorded: they came by a merge
+	// then, and may have been given away before. There are none when ownUntil is not above from.
 	own      shard.Span
 	ownUntil shard.Revision
 }
@@ -103,13 +103,13 @@ func (r *recent) trim() {
 	}
 }
 
-// grow notes that the shard has got more keys than own by now. What is in memory speaks of
-// fewer and fewer with each merge.
-func (r *recent) grow(own shard.Span) {
-	if r.ownUntil <= r.from {
-		r.own = own
+// grow notes that the shard has got more keys than it had, which are had. What is in memory
+// speaks of fewer and fewer with each merge: what comes back was another's meanwhile.
+func (r *recent) grow(had shard.Span) {
+	if r.ownUntil > r.from {
+		had = had.Intersect(r.own)
 	}
-	r.ownUntil = r.floor
+	r.own, r.ownUntil = had, r.floor
 }
 
 // covers reports whether everything of the span above pos is in memory.

@@ -20,7 +20,8 @@ import (
 //	close to=n, compact at=n
 //	flood                   a change so large that nothing else stays in memory
 //	snapshot k=v …          changes that come as a snapshot: nobody collected them
-//	span start=k end=k to=n the shard keeps these keys, under the next epoch, and after
+//	elsewhere k=v k …       changes of keys that are another shard's
+//	span start=k end=k to=n the shard has these keys, under the next epoch, and after
 //	                        that, in the same update, its floor rises
 //	poll w [max=n], await w rev=n, cancel w, end
 //
@@ -59,6 +60,8 @@ func (s *story) step(d *datadriven.TestData) string {
 		s.write(s.view.Floor+1, fields(d)...)
 		s.hub.Publish(nil, s.view)
 		return fmt.Sprintf("floor=%d\n", s.view.Floor)
+	case "elsewhere":
+		return fmt.Sprintf("rev=%d\n", s.elsewhere(fields(d)...))
 	case "close":
 		s.closeTo(number(d, "to"))
 		return ""
@@ -66,11 +69,7 @@ func (s *story) step(d *datadriven.TestData) string {
 		s.compact(number(d, "at"))
 		return ""
 	case "span":
-		later := *s.view.Descriptor
-		later.Epoch++
-		later.Span = shard.Span{Start: []byte(value(d, "start")), End: []byte(value(d, "end"))}
-		s.view.Descriptor = &later
-		s.closeTo(number(d, "to"))
+		s.reshape(shard.Span{Start: []byte(value(d, "start")), End: []byte(value(d, "end"))}, number(d, "to"))
 		return ""
 	case "poll":
 		got, err := s.feed(d).Poll(int(max(1, number(d, "max"))))

@@ -34,6 +34,8 @@ type Subscription struct {
 	pos shard.Revision
 	// through is what Poll has told last; at first, the revision before the first wanted.
 	through shard.Revision
+	// reached is the highest awaited floor that was reached, and so ready called for it.
+	reached shard.Revision
 
 	slot   int32 // in its group
 	prevKV bool
@@ -208,6 +210,9 @@ func (s *Subscription) given(pos shard.Revision, out shard.Changes) (told bool) 
 	if s.armed {
 		s.group.keep(answer{pos: pos, prevKV: s.prevKV, events: out.Events})
 	}
+	if s.through < s.reached { // the store's list ended before it
+		told = s.tell() || told
+	}
 	return told
 }
 
@@ -233,6 +238,7 @@ func (s *Subscription) awaits(rev shard.Revision) (told bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s.end != nil || h.mu.recent.floor >= rev {
+		s.reached = max(s.reached, rev)
 		return s.tell()
 	}
 	if len(h.mu.awaiting) == 0 {
