@@ -36,7 +36,7 @@ type Env struct {
 
 	noise []byte
 	// zipf picks out of the shared keyspace.
-	zipf *Zipf
+	zipf *zipf
 	// filled: the shared keyspace was written, and no workload deletes from it.
 	filled bool
 	// written is how many of its keys growth has.
@@ -72,7 +72,7 @@ func NewEnv(conns []*clientv3.Client, sizes Sizes, seed uint64) (*Env, error) {
 	case sizes.WatchRate < 1 || sizes.IdleWatchers < 1 || sizes.CatchUp < 1 || sizes.Leases < 1:
 		return nil, errors.New("watch rate, idle watchers, events to catch up with and leases must be at least 1")
 	}
-	e := &Env{Conns: conns, Sizes: sizes, Seed: seed, noise: make([]byte, noiseBytes), zipf: NewZipf(sizes.Keys)}
+	e := &Env{Conns: conns, Sizes: sizes, Seed: seed, noise: make([]byte, noiseBytes), zipf: newZipf(sizes.Keys)}
 	r := rand.New(rand.NewPCG(seed, 1<<63))
 	for i := range e.noise {
 		e.noise[i] = byte(r.Uint32())

@@ -141,7 +141,7 @@ func (e *Env) Puts(choose func(number int) int) Keyed {
 func (e *Env) Anywhere(number int) int { return e.random(-number - 1).IntN(e.Keys) }
 
 // Popular picks a rank for each number, the first most often.
-func (e *Env) Popular(number int) int { return e.zipf.Rank(e.random(-number - 1)) }
+func (e *Env) Popular(number int) int { return e.zipf.rank(e.random(-number - 1)) }
 
 // Fill writes every key of the shared keyspace, once.
 func (e *Env) Fill(ctx context.Context) error { return e.fill(ctx) }
