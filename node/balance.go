@@ -71,7 +71,6 @@ func (b *balancer) turn(ctx context.Context, on bool) ([]placement.Step, error) 
 		return b.round(ctx)
 	}
 	_, err := b.decide(ctx)
-	b.note(err)
 	return nil, err
 }
 
@@ -104,6 +103,7 @@ type outlook struct {
 // decide plans on the table as it is now.
 func (b *balancer) decide(ctx context.Context) (*outlook, error) {
 	m, err := b.node.meta.barrier(ctx)
+	b.note(err)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,6 @@ func (b *balancer) decide(ctx context.Context) (*outlook, error) {
 func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 	o, err := b.decide(ctx)
 	if err != nil {
-		b.note(err)
 		return nil, err
 	}
 	if at := b.node.cfg.Knobs.Planned; at != nil {
@@ -142,7 +141,9 @@ func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 		b.node.log.Info("a step of the plan began", "step", s.Kind, "shard", s.Shard, "operator", operator, "rule", s.Rule, "why", s.Why)
 		begun = append(begun, s)
 	}
-	b.note(refused)
+	if refused != nil {
+		b.note(refused)
+	}
 	return begun, nil
 }
 
