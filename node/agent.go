@@ -95,7 +95,7 @@ func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descrip
 	}
 	for _, d := range own {
 		if d.ID == shard.MetaID {
-			a.jobs.begin(ctx, d.ID, a.node.meta.next(d, leaving))
+			a.tendMeta(ctx, d, leaving)
 			continue
 		}
 		a.tend(ctx, m, situation{
@@ -113,6 +113,19 @@ func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descrip
 	}
 }
 
+// tendMeta begins what is to be done for the meta group, which the table has on this node.
+func (a *agent) tendMeta(ctx context.Context, d *shard.Descriptor, leaving []leftover) {
+	meta, to := a.node.meta, a.node.rightful(d)
+	own, _ := d.ReplicaOn(a.node.self.NodeID)
+	blocked := slices.ContainsFunc(leaving, func(l leftover) bool { return l.Shard == d.ID })
+	switch {
+	case meta.leads() && to.ID != 0:
+		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.yield(to.ID) })
+	case !meta.runs() && !blocked && d.Generation > 1: // those that found the group have started it
+		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.begin(own.ID) })
+	}
+}
+
 // tend begins what is to be done for a shard, of which s has what the table says.
 func (a *agent) tend(ctx context.Context, m *placement.Map, s situation) {
 	r, running := a.node.host.Replica(s.shard.ID)
@@ -120,7 +133,9 @@ func (a *agent) tend(ctx context.Context, m *placement.Map, s situation) {
 		r.Dispute(s.disputed)
 		s = a.situationOf(r, m, s)
 	}
-	a.jobs.begin(ctx, s.shard.ID, a.job(s, r, m))
+	if next := s.duty(); next != dutyNone {
+		a.jobs.begin(ctx, s.shard.ID, func(ctx context.Context) { a.do(ctx, next, s, r, m) })
+	}
 }
 
 // situationOf adds what is known of the replica, which runs.
@@ -139,31 +154,25 @@ func (a *agent) situationOf(r *replica.Replica, m *placement.Map, s situation) s
 	return s
 }
 
-// job does what the situation asks for; nil when that is nothing. What fails is tried again
-// by a later look.
-func (a *agent) job(s situation, r *replica.Replica, m *placement.Map) func(context.Context) {
-	tell := func(cmd *shardpb.Command) func(context.Context) {
-		return func(ctx context.Context) { a.tell(ctx, r, cmd) }
-	}
-	switch s.duty() {
+// do does what the situation asks for. What fails is tried again by a later look.
+func (a *agent) do(ctx context.Context, next duty, s situation, r *replica.Replica, m *placement.Map) {
+	switch next {
 	case dutyStart:
-		return func(ctx context.Context) { a.start(ctx, s.shard, m) }
+		a.start(ctx, s.shard, m)
 	case dutyWean:
-		return func(ctx context.Context) { a.wean(ctx, r) }
+		a.wean(ctx, r)
 	case dutyResign:
-		return func(ctx context.Context) { a.resign(ctx, r, s.shard) }
+		a.resign(ctx, r, s.shard)
 	case dutyThaw:
-		return func(ctx context.Context) { a.thaw(ctx, r, s.view.Frozen.Operator) }
+		a.thaw(ctx, r, s.view.Frozen.Operator)
 	case dutyInit:
-		return tell(&shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: s.shard.Proto()})
+		a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_INIT, Descriptor_: s.shard.Proto()})
 	case dutyUpdate:
-		return tell(&shardpb.Command{Kind: shardpb.Kind_UPDATE, Descriptor_: s.shard.Proto()})
+		a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_UPDATE, Descriptor_: s.shard.Proto()})
 	case dutyCompact:
-		return tell(&shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: s.view.Descriptor.Epoch, Revision: int64(s.compacted)})
+		a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: s.view.Descriptor.Epoch, Revision: int64(s.compacted)})
 	case dutyYield:
-		return func(ctx context.Context) { a.handOver(ctx, r, s.rightful) }
-	default:
-		return nil
+		a.handOver(ctx, r, s.rightful)
 	}
 }
 

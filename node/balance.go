@@ -25,7 +25,7 @@ import (
 type balancer struct {
 	node    *Node
 	metrics *balancerMetrics
-	// failed is why the last round came to nothing; nil when it did not.
+	// failed is why the last round, or steps of it, came to nothing; nil when none did.
 	failed atomic.Pointer[string]
 }
 
@@ -57,8 +57,8 @@ func (b *balancer) run(ctx context.Context) {
 		begun, err := b.turn(ctx, rules.Rebalance)
 		if err != nil && ctx.Err() == nil {
 			b.node.log.Info("balancing waits", "error", err)
+			b.metrics.failed.Inc()
 		}
-		b.note(err)
 		began = len(begun) > 0
 	}
 }
@@ -74,18 +74,17 @@ func (b *balancer) turn(ctx context.Context, on bool) ([]placement.Step, error) 
 	return nil, err
 }
 
-// note keeps the last round's failure for those who ask.
+// note keeps what came to nothing for those who ask.
 func (b *balancer) note(err error) {
 	if err == nil {
 		b.failed.Store(nil)
 		return
 	}
-	b.metrics.failed.Inc()
 	why := err.Error()
 	b.failed.Store(&why)
 }
 
-// waits is why the last round came to nothing; empty when it did not.
+// waits is why the last round, or steps of it, came to nothing; empty when none did.
 func (b *balancer) waits() string {
 	if why := b.failed.Load(); why != nil {
 		return *why
@@ -104,6 +103,7 @@ type outlook struct {
 // decide plans on the table as it is now.
 func (b *balancer) decide(ctx context.Context) (*outlook, error) {
 	m, err := b.node.meta.barrier(ctx)
+	b.note(err)
 	if err != nil {
 		return nil, err
 	}
@@ -128,16 +128,21 @@ func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 		b.abandon(ctx, hopeless(o.m, o.load, o.now))
 	}
 	var begun []placement.Step
-	for _, s := range o.Steps {
+	var refused error
+	for i, s := range o.Steps {
 		operator, err := b.begin(ctx, o.m, s)
 		if err != nil {
 			b.metrics.refused.WithLabelValues(s.Kind.String()).Inc()
 			b.node.log.Info("a step of the plan did not begin", "step", s.Kind, "shard", s.Shard, "error", err)
+			refused = fmt.Errorf("of the plan's %d steps %d have not begun, the last for this: %w", len(o.Steps), i+1-len(begun), err)
 			continue
 		}
 		b.metrics.begun.WithLabelValues(s.Kind.String()).Inc()
 		b.node.log.Info("a step of the plan began", "step", s.Kind, "shard", s.Shard, "operator", operator, "rule", s.Rule, "why", s.Why)
 		begun = append(begun, s)
+	}
+	if refused != nil {
+		b.note(refused)
 	}
 	return begun, nil
 }

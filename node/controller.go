@@ -119,9 +119,6 @@ func (c *controller) attempt(ctx context.Context, o *placement.Operator) error {
 	}
 }
 
-// errDeposed ends an attempt on a node that no longer leads the meta group.
-var errDeposed = errors.New("another node leads the meta group")
-
 // look reads the map through the meta group's log (O1) and finds the operator there; nil
 // when it has ended.
 func (c *controller) look(ctx context.Context, o *placement.Operator) (*placement.Map, *placement.Operator, error) {

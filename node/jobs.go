@@ -25,9 +25,9 @@ func newJobs[K comparable](most int) *jobs[K] {
 	return j
 }
 
-// begin returns at once. A job that still waits when ctx ends is not done; nil is none.
+// begin returns at once. A job that still waits when ctx ends is not done.
 func (j *jobs[K]) begin(ctx context.Context, key K, job func(context.Context)) {
-	if job == nil || !j.take(key) {
+	if !j.take(key) {
 		return
 	}
 	j.work.Go(func() {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -113,7 +112,7 @@ func pointProto(p load.Point) *routerpb.SplitPoint {
 type collected struct {
 	heard map[shard.NodeID]heardLoad
 	since time.Time
-	// waits is why the balancer's last round came to nothing.
+	// waits is why the balancer's last round, or steps of it, came to nothing.
 	waits string
 }
 
@@ -128,27 +127,17 @@ func (l *loads) collect(ctx context.Context, m *placement.Map) collected {
 	return l.listen(ctx, m)
 }
 
-// askLeader asks all nodes of the meta group, of which the one answers that leads it.
+// askLeader has the one who leads the meta group tell.
 func (l *loads) askLeader(ctx context.Context) (collected, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*loadPatience) // it has to ask others itself
 	defer cancel()
-	ways := l.node.meta.ways()
-	replies := make(chan *routerpb.LoadsReply, len(ways))
-	for _, addr := range ways {
-		go func() {
-			reply, err := routerpb.NewPeerClient(l.node.peers.at(addr).Conn()).Loads(ctx, &routerpb.LoadsRequest{})
-			if err != nil {
-				reply = nil
-			}
-			replies <- reply
-		}()
+	reply, err := askMembers(ctx, l.node.meta, func(ctx context.Context, peer routerpb.PeerClient) (*routerpb.LoadsReply, error) {
+		return peer.Loads(ctx, &routerpb.LoadsRequest{})
+	})
+	if err != nil {
+		return collected{}, err
 	}
-	for range ways {
-		if reply := <-replies; reply != nil {
-			return told(reply, time.Now()), nil
-		}
-	}
-	return collected{}, errors.New("no node says that it leads the meta group")
+	return told(reply, time.Now()), nil
 }
 
 // told is what the leader's reply says.

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync/atomic"
-	"time"
 
-	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/statemachine"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -77,23 +76,30 @@ func (m *metaMachine) RecoverFromSnapshot(r io.Reader, _ []statemachine.Snapshot
 // Close implements IConcurrentStateMachine.
 func (m *metaMachine) Close() error { return nil }
 
-// meta is the node's way to the meta group: a replica of its own, or its peers.
+// meta is the node's way to the meta group: a replica of its own, or its peers. Whatever is
+// asked of the group is asked of the node that leads it (metaleader.go).
 type meta struct {
 	node    *Node
 	own     atomic.Uint64 // the replica that runs here, 0 when none does
 	applied atomic.Uint64
 }
 
-// propose applies a command to the placement table. A refusal is a
+// propose applies a command to the placement table, once (placement P10). A refusal is a
 // *placement.RefusedError; any other error leaves the outcome unknown.
 func (m *meta) propose(ctx context.Context, c *placementpb.Command) (*placementpb.Result, error) {
+	c.CommandId, c.Since = max(rand.Uint64(), 1), m.node.table.Map().Version()
 	data, err := placement.EncodeCommand(c)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := m.proposeBytes(ctx, data)
+	raw, err := atLeader(ctx, m, func(ctx context.Context) ([]byte, error) {
+		return m.proposeOwn(ctx, data)
+	}, func(ctx context.Context, peer routerpb.PeerClient) ([]byte, error) {
+		reply, err := peer.ProposeMeta(ctx, &routerpb.ProposeMetaRequest{Command: data})
+		return reply.GetResult(), err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("change the placement table: %w", err)
+		return nil, fmt.Errorf("change the placement table: %w: %w", shard.ErrUnknownOutcome, err)
 	}
 	var result placementpb.Result
 	if err := result.UnmarshalVT(raw); err != nil {
@@ -102,74 +108,20 @@ func (m *meta) propose(ctx context.Context, c *placementpb.Command) (*placementp
 	return &result, placement.ResultError(&result)
 }
 
-const metaTimeout = 5 * time.Second
-
-func (m *meta) proposeBytes(ctx context.Context, data []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
-	defer cancel()
-	var errs []error
-	if m.runs() {
-		result, err := m.proposeOwn(ctx, data)
-		if !outOfGroup(err) {
-			return result, err
-		}
-		errs = append(errs, err)
-	}
-	for _, addr := range m.ways() {
-		reply, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).ProposeMeta(ctx, &routerpb.ProposeMetaRequest{Command: data})
-		if err == nil {
-			return reply.Result, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(errs...)
-}
-
-// proposeOwn proposes by way of the replica that runs here.
-func (m *meta) proposeOwn(ctx context.Context, data []byte) ([]byte, error) {
-	nh := m.node.host.NodeHost()
-	result, err := nh.SyncPropose(ctx, nh.GetNoOPSession(uint64(shard.MetaID)), data)
-	if errors.Is(err, dragonboat.ErrShardNotReady) {
-		err = fmt.Errorf("the meta group has no leader here: %w: %w", shard.ErrUnavailable, err)
-	}
-	return result.Data, err
-}
-
-// outOfGroup reports whether the replica that runs here could do nothing at all: it was
-// just dismissed, or it knows no leader. Others may.
-func outOfGroup(err error) bool {
-	return errors.Is(err, dragonboat.ErrShardNotFound) || errors.Is(err, dragonboat.ErrShardNotReady)
-}
-
 // barrier returns a map that has every change that was acknowledged before the call.
 func (m *meta) barrier(ctx context.Context) (*placement.Map, error) {
-	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
-	defer cancel()
-	if m.runs() {
-		read, err := m.readOwn(ctx)
-		if !outOfGroup(err) {
-			return read, err
+	read, err := atLeader(ctx, m, m.readOwn, func(ctx context.Context, peer routerpb.PeerClient) (*placement.Map, error) {
+		known := m.node.table.Map()
+		msg, err := peer.ReadMeta(ctx, &routerpb.ReadMetaRequest{Version: known.Version()})
+		if err != nil {
+			return nil, err
 		}
-	}
-	known := m.node.table.Map()
-	errs := []error{fmt.Errorf("read the placement table: %w", shard.ErrUnavailable)}
-	for _, addr := range m.ways() {
-		msg, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).ReadMeta(ctx, &routerpb.ReadMetaRequest{Version: known.Version()})
-		if err == nil {
-			return m.take(known, msg)
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(errs...)
-}
-
-// readOwn reads the map by way of the replica that runs here.
-func (m *meta) readOwn(ctx context.Context) (*placement.Map, error) {
-	v, err := m.node.host.NodeHost().SyncRead(ctx, uint64(shard.MetaID), nil)
+		return m.take(known, msg)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the placement table: %w: %w", shard.ErrUnavailable, err)
 	}
-	return v.(*placement.Map), nil
+	return read, nil
 }
 
 // initialise makes the cluster's first map; a second time it does nothing.

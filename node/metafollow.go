@@ -15,20 +15,19 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// ways are the addresses of the other nodes, those of the meta group first, as far as this
+// others are the addresses of the other nodes, those of the meta group apart, as far as this
 // node knows.
-func (m *meta) ways() []string {
-	var first, others []string
+func (m *meta) others() (members, rest []string) {
 	for _, p := range m.node.knownPeers() {
 		switch {
 		case p.NodeID == m.node.self.NodeID:
 		case p.Meta:
-			first = append(first, p.PeerAddr)
+			members = append(members, p.PeerAddr)
 		default:
-			others = append(others, p.PeerAddr)
+			rest = append(rest, p.PeerAddr)
 		}
 	}
-	return append(first, others...)
+	return members, rest
 }
 
 // follow keeps the table up to date from whichever peer answers, until ctx ends. A node
@@ -36,7 +35,8 @@ func (m *meta) ways() []string {
 // leader has nobody to follow.
 func (m *meta) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		for _, addr := range m.ways() {
+		members, rest := m.others()
+		for _, addr := range append(members, rest...) {
 			if m.leads() {
 				break
 			}
@@ -116,9 +116,6 @@ func (s *peerServer) FollowMap(req *routerpb.FollowMapRequest, stream grpc.Serve
 func (s *peerServer) ReadMeta(ctx context.Context, req *routerpb.ReadMetaRequest) (*routerpb.MapUpdate, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
-	}
-	if !s.node.meta.runs() {
-		return nil, status.Error(codes.FailedPrecondition, "this node has no replica of the meta group")
 	}
 	m, err := s.node.meta.readOwn(ctx)
 	if err != nil {

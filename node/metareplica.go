@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lni/dragonboat/v4/statemachine"
 	"google.golang.org/grpc/codes"
@@ -78,37 +79,35 @@ func (m *meta) resign(own shard.ReplicaID) { m.own.CompareAndSwap(uint64(own), 0
 func (m *meta) runs() bool { return m.own.Load() != 0 }
 
 // leads reports whether this node leads the meta group, as far as it knows.
-func (m *meta) leads() bool {
-	leader, _ := m.node.host.Leader(shard.MetaID)
-	return m.runs() && uint64(leader) == m.own.Load()
+func (m *meta) leads() bool { return m.reign() != 0 }
+
+// reign is the term in which it leads, 0 when it does not.
+func (m *meta) reign() uint64 {
+	leader, term := m.node.host.Leader(shard.MetaID)
+	if !m.runs() || uint64(leader) != m.own.Load() {
+		return 0
+	}
+	return term
 }
 
-// next returns what this node has to do for its replica, which the table lists, nil for
-// nothing.
-func (m *meta) next(d *shard.Descriptor, leaving []leftover) func(context.Context) {
-	own, _ := d.ReplicaOn(m.node.self.NodeID)
-	to := m.node.rightful(d)
+// begin starts the replica that the table has given to this node.
+func (m *meta) begin(own shard.ReplicaID) {
+	err := m.join(own)
 	switch {
-	case m.leads() && to.ID != 0:
-		return func(context.Context) { _ = m.members().Yield(to.ID) } // refused while one is under way; looked at again
-	case m.runs() || d.Generation == 1:
-		return nil // those that found the group have started it
+	case errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable): // the table is about to take it away
+		m.node.log.Debug("not starting a replica of the meta group", "replica", own, "error", err)
+	case err != nil:
+		m.node.fail(err)
+	default:
+		m.node.log.Info("this node is of the meta group now", "replica", own)
 	}
-	for _, l := range leaving {
-		if l.Shard == shard.MetaID {
-			return nil
-		}
-	}
-	return func(context.Context) {
-		err := m.join(own.ID)
-		switch {
-		case errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable): // the table is about to take it away
-			m.node.log.Debug("not starting a replica of the meta group", "replica", own.ID, "error", err)
-		case err != nil:
-			m.node.fail(err)
-		default:
-			m.node.log.Info("this node is of the meta group now", "replica", own.ID)
-		}
+}
+
+// yield has another replica lead. It does not wait for that, and is refused while a change of
+// leaders is under way.
+func (m *meta) yield(to shard.ReplicaID) {
+	if err := m.members().Yield(to); err != nil {
+		m.node.log.Debug("the lead of the meta group stays for now", "error", err)
 	}
 }
 
@@ -130,17 +129,23 @@ func (m *meta) load() *routerpb.ReplicaLoad {
 	return &routerpb.ReplicaLoad{Shard: r.Shard, Replica: r.Replica, Applied: r.Applied, Leader: r.Leader, Term: r.Term, Measures: m.leads()}
 }
 
+// metaCatchUp bounds the order to catch up.
+const metaCatchUp = time.Second
+
 // obey carries out an order of the controller.
 func (m *meta) obey(ctx context.Context, req *routerpb.DirectRequest) error {
 	if o, is := req.Order.(*routerpb.DirectRequest_CatchUp); is {
 		if m.own.Load() != o.CatchUp.Replica {
 			return status.Errorf(codes.FailedPrecondition, "the meta group runs as replica %d here, not as %d", m.own.Load(), o.CatchUp.Replica)
 		}
-		_, err := m.readOwn(ctx)
+		// It goes to the leader by way of Raft, and may be lost. Then it is given again.
+		ctx, cancel := context.WithTimeout(ctx, metaCatchUp)
+		defer cancel()
+		_, err := m.node.host.NodeHost().SyncRead(ctx, uint64(shard.MetaID), nil)
 		return err
 	}
 	if !m.leads() {
-		return fmt.Errorf("change the meta group: another node leads it: %w", shard.ErrUnavailable)
+		return fmt.Errorf("change the meta group: %w", errDeposed)
 	}
 	return obeyMembers(ctx, m.members(), req)
 }

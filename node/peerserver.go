@@ -110,9 +110,6 @@ func (s *peerServer) ProposeMeta(ctx context.Context, req *routerpb.ProposeMetaR
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	if !s.node.meta.runs() {
-		return nil, status.Error(codes.FailedPrecondition, "this node has no replica of the meta group")
-	}
 	result, err := s.node.meta.proposeOwn(ctx, req.Command)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())

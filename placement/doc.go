@@ -31,9 +31,13 @@
 //	    commands and their order.
 //	P9  A shard is held by one operator at most, and no replica of it changes but by
 //	    that one. What an operator reserved (IDs, a slot) nobody else is given.
+//	P10 A command with an ID changes the map once, however often it is in the log. The
+//	    next time it is answered as it was then, or TOO_LATE when that is long ago.
 //
 // What if a controller acts on an old map? Changes of a shard compare its
 // generation; the loser gets CONFLICT and reads again (testdata/update_shard.txt).
+// What if the proposer of a command hears nothing? It proposes the command again, with
+// the ID and the version that it had (testdata/again.txt).
 // What if a node comes back without its data? Its incarnation differs, so it is not
 // taken for the node it was (testdata/wiped_node.txt).
 package placement

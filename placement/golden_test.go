@@ -76,6 +76,14 @@ func operatorCommands() []goldenCommand {
 	}
 }
 
+// onceCommands holds a command with an ID, applied after those.
+func onceCommands() []goldenCommand {
+	return []goldenCommand{{"set_setting_once", &placementpb.Command{
+		CommandId: 0x1122334455667788, Since: 16,
+		Body: &placementpb.Command_SetSetting{SetSetting: &placementpb.SetSetting{Name: "a", Value: "c"}},
+	}}}
+}
+
 // TestGolden freezes the bytes of commands and of the snapshot they lead to. When it
 // fails, a log or snapshot written before the change can no longer be read the same
 // way: make a new format beside the old one and keep this file.
@@ -99,12 +107,15 @@ func TestGolden(t *testing.T) {
 	check("snapshot", s.Snapshot())
 	apply(operatorCommands())
 	check("snapshot_with_operators", s.Snapshot())
+	apply(onceCommands())
+	check("snapshot_with_answers", s.Snapshot())
 
-	old, err := hex.DecodeString(want["snapshot_with_operators"])
+	old, err := hex.DecodeString(want["snapshot_with_answers"])
 	require.NoError(t, err)
 	restored := NewState()
 	require.NoError(t, restored.Restore(old))
 	require.Equal(t, s.Map(), restored.Map())
+	require.Equal(t, old, restored.Snapshot())
 }
 
 func TestRestoreRefuses(t *testing.T) {
@@ -118,6 +129,12 @@ func TestRestoreRefuses(t *testing.T) {
 	data, err := broken.MarshalVT()
 	require.NoError(t, err)
 	require.ErrorContains(t, s.Restore(data), "P1")
+
+	broken = m.Proto()
+	broken.Answers = &placementpb.Answers{Answers: []*placementpb.Answer{{CommandId: 1}}}
+	data, err = broken.MarshalVT()
+	require.NoError(t, err)
+	require.ErrorContains(t, s.Restore(data), "an answer is without")
 	require.Same(t, m, s.Map(), "a refused snapshot changes nothing")
 }
 

@@ -35,10 +35,10 @@ func Plan(m *Map, load *Load, rules Rules, now time.Time) *Decision {
 	p.evacuate()
 	if p.informed() {
 		p.split()
-		merge := p.merges()
+		small := p.smallNeighbours()
 		p.balanceLeaders()
 		p.balanceData()
-		merge()
+		p.merge(small)
 	}
 	return p.decision()
 }

@@ -7,41 +7,54 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// merges joins small neighbours, but leaves every node a shard to lead. It picks them before
-// anything is moved for balance, which then leaves them alone: two that are not on the same
-// nodes are brought together first, over several plans. What it returns plans the steps.
-func (p *planner) merges() (plan func()) {
+// neighbours are two small shards side by side.
+type neighbours struct {
+	left, right *planGroup
+	obstacle    string // why they stay two; empty: they are to be one
+}
+
+// smallNeighbours finds those that are to be one, as many as may be at a time and leave every
+// node a shard to lead, before anything is moved for balance: that then leaves them alone.
+func (p *planner) smallNeighbours() (found []neighbours) {
 	if p.rules.MergeBelow == 0 {
-		return func() { p.note(RuleMerge, "merging is off (merge-below is 0)") }
+		return nil
 	}
 	shards := p.groups
 	if len(shards) > 0 && shards[0].meta() {
 		shards = shards[1:]
 	}
-	remaining, reshapes, small := len(shards)-p.merging, p.reshapes, 0
-	var steps []func()
+	remaining, reshapes := len(shards)-p.merging, p.reshapes
 	for i := 1; i < len(shards); i++ {
 		left, right := &shards[i-1], &shards[i]
 		if !p.small(left, right) {
 			continue
 		}
-		small++
-		if why := p.mergeObstacle(left, right, remaining, reshapes); why != "" {
-			steps = append(steps, func() { p.leave(RuleMerge, right.d.ID, why) })
-			continue
+		obstacle := p.mergeObstacle(left, right, remaining, reshapes)
+		found = append(found, neighbours{left, right, obstacle})
+		if obstacle == "" {
+			left.busy, right.busy = true, true
+			remaining--
+			reshapes++
 		}
-		left.busy, right.busy = true, true
-		remaining--
-		reshapes++
-		steps = append(steps, func() { p.mergeStep(left, right) })
 	}
-	return func() {
-		for _, step := range steps {
-			step()
+	return found
+}
+
+// merge makes small neighbours one. Two that are not on the same nodes are brought together
+// first, over several plans.
+func (p *planner) merge(small []neighbours) {
+	for _, n := range small {
+		if n.obstacle != "" {
+			p.leave(RuleMerge, n.right.d.ID, n.obstacle)
+		} else {
+			p.mergeStep(n.left, n.right)
 		}
-		if small == 0 {
-			p.note(RuleMerge, "no two neighbours are below %.0f %% of what is split", 100*p.rules.MergeBelow)
-		}
+	}
+	switch {
+	case p.rules.MergeBelow == 0:
+		p.note(RuleMerge, "merging is off (merge-below is 0)")
+	case len(small) == 0:
+		p.note(RuleMerge, "no two neighbours are below %.0f %% of what is split", 100*p.rules.MergeBelow)
 	}
 }
 

@@ -33,6 +33,13 @@ type randomRun struct {
 	follower *Map
 	disks    int
 	given    map[shard.NodeID]string // every ID ever given, and to whose disk (P2)
+	// changed are commands that had an ID and changed the map, with their results (P10).
+	changed []appliedCommand
+}
+
+type appliedCommand struct {
+	*placementpb.Command
+	result *placementpb.Result
 }
 
 func newRandomRun(t *testing.T, seed uint64) *randomRun {
@@ -45,7 +52,14 @@ func newRandomRun(t *testing.T, seed uint64) *randomRun {
 func (r *randomRun) run(steps int) {
 	r.step(r.initCluster())
 	for range steps {
-		r.step(r.command())
+		if len(r.changed) > 0 && r.rng.IntN(10) == 0 {
+			r.repeat()
+		}
+		c := r.command()
+		if r.rng.IntN(2) == 0 {
+			c.CommandId, c.Since = r.rng.Uint64(), r.state.Map().Version()
+		}
+		r.step(c)
 		if r.rng.IntN(10) == 0 {
 			r.restartTwin()
 		}
@@ -62,6 +76,7 @@ func (r *randomRun) step(c *placementpb.Command) {
 	entry, err := EncodeCommand(c)
 	require.NoError(t, err)
 	before, beforeBytes := r.state.Map(), r.state.Snapshot()
+	beforeMap := mapBytes(t, before)
 
 	result := r.state.ApplyEntry(entry)
 	require.Equal(t, result, r.twin.ApplyEntry(entry), "P8: %v", c)
@@ -70,7 +85,7 @@ func (r *randomRun) step(c *placementpb.Command) {
 	require.NoError(t, after.Audit(), "%v", c)
 	require.Equal(t, after.Version(), result.Version)
 	require.Equal(t, r.state.Snapshot(), r.twin.Snapshot(), "P8: %v", c)
-	require.Equal(t, beforeBytes, (&State{m: before}).Snapshot(), "a map that was handed out changed: %v", c)
+	require.Equal(t, beforeMap, mapBytes(t, before), "a map that was handed out changed: %v", c)
 	require.GreaterOrEqual(t, after.Compacted(), before.Compacted(), "P7")
 	if result.Code != placementpb.Code_OK {
 		require.NotEmpty(t, result.Message)
@@ -80,6 +95,9 @@ func (r *randomRun) step(c *placementpb.Command) {
 	} else {
 		require.Equal(t, placementpb.Code_OK, result.Code, "P6: %v", c)
 		require.Equal(t, before.Version()+1, after.Version(), "P6: %v", c)
+		if c.CommandId != 0 {
+			r.changed = append(r.changed, appliedCommand{c, result})
+		}
 	}
 	for _, n := range after.nodes {
 		disk, known := r.given[n.ID]
@@ -93,6 +111,25 @@ func (r *randomRun) step(c *placementpb.Command) {
 		require.Same(t, d, after.Lookup(d.Span.Start))
 		require.Equal(t, []*shard.Descriptor{d}, after.Overlapping(d.Span))
 	}
+}
+
+// repeat has a command in the log again that has changed the map (P10).
+func (r *randomRun) repeat() {
+	again := r.changed[r.rng.IntN(len(r.changed))]
+	entry, err := EncodeCommand(again.Command)
+	require.NoError(r.t, err)
+	before := r.state.Map()
+	for _, s := range []*State{r.state, r.twin} {
+		require.Equal(r.t, again.result, s.ApplyEntry(entry), "P10: %v", again.Command)
+	}
+	require.Same(r.t, before, r.state.Map(), "P10: %v", again.Command)
+}
+
+func mapBytes(t *testing.T, m *Map) []byte {
+	t.Helper()
+	data, err := m.Proto().MarshalVT()
+	require.NoError(t, err)
+	return data
 }
 
 func (r *randomRun) restartTwin() {

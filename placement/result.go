@@ -24,11 +24,14 @@ func (e *RefusedError) Unwrap() error {
 	return nil
 }
 
-// ResultError returns nil for a command that succeeded and a *RefusedError for any
-// other.
+// ResultError returns nil for a command that succeeded, shard.ErrUnknownOutcome for one that
+// may have, and a *RefusedError for any other.
 func ResultError(r *placementpb.Result) error {
-	if r.GetCode() == placementpb.Code_OK {
+	switch r.GetCode() {
+	case placementpb.Code_OK:
 		return nil
+	case placementpb.Code_TOO_LATE:
+		return fmt.Errorf("%s: %w", r.GetMessage(), shard.ErrUnknownOutcome)
 	}
 	return &RefusedError{Code: r.GetCode(), Message: r.GetMessage()}
 }

@@ -13,7 +13,8 @@ const commandFormat = 1
 // State is the meta group's state machine. One goroutine applies; the Maps it hands
 // out are anyone's.
 type State struct {
-	m *Map
+	m        *Map
+	answered answers
 }
 
 // NewState returns the state of a cluster that was not initialised.
@@ -28,7 +29,9 @@ func (s *State) Audit() error { return s.m.Audit() }
 
 // Snapshot returns the whole state; equal states give equal bytes (P8).
 func (s *State) Snapshot() []byte {
-	data, err := s.m.Proto().MarshalVT()
+	p := s.m.Proto()
+	p.Answers = s.answered.proto()
+	data, err := p.MarshalVT()
 	if err != nil {
 		// Marshalling into a buffer of the right size has nothing that could fail.
 		panic(fmt.Sprintf("placement: encode map at version %d: %v", s.m.version, err))
@@ -46,7 +49,11 @@ func (s *State) Restore(snapshot []byte) error {
 	if err != nil {
 		return fmt.Errorf("restore placement map: %w", err)
 	}
-	s.m = m
+	answered, err := answersOf(p.Answers)
+	if err != nil {
+		return fmt.Errorf("restore placement map: %w", err)
+	}
+	s.m, s.answered = m, answered
 	return nil
 }
 
@@ -77,11 +84,17 @@ func (s *State) ApplyEntry(data []byte) *placementpb.Result {
 	return r
 }
 
-// Apply applies one command. It keeps no reference to it.
+// Apply applies one command. It keeps no reference to it. The result must not be changed.
 func (s *State) Apply(c *placementpb.Command) *placementpb.Result {
+	if r := s.answered.to(c, s.m.version); r != nil {
+		return r
+	}
 	next, r := s.m.apply(c)
-	s.m = next
 	r.Version = next.version
+	if next != s.m {
+		s.answered.note(c, r)
+	}
+	s.m = next
 	return r
 }
 

@@ -33,6 +33,8 @@ func TestStories(t *testing.T) {
 type story struct {
 	state    *State
 	follower *Map
+	// id and since are those of the command, of the arguments command and since.
+	id, since uint64
 }
 
 func (s *story) follow(t *testing.T) {
@@ -50,6 +52,7 @@ func (s *story) follow(t *testing.T) {
 func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	m := s.state.Map()
 	a := args{t, d}
+	s.id, s.since = uint64(a.number("command")), uint64(a.number("since"))
 	switch d.Cmd {
 	case "init":
 		splits, err := ParseSplits(a.text("splits"))
@@ -103,6 +106,17 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	case "cancel":
 		c := &placementpb.CancelOperator{ShardId: uint64(a.number("id")), OperatorId: uint64(a.number("op"))}
 		return s.apply(&placementpb.Command{Body: &placementpb.Command_CancelOperator{CancelOperator: c}})
+	case "many": // changes, each by a command with an ID
+		for i := range a.number("changes") {
+			s.id, s.since = uint64(1<<32+i), s.state.Map().Version()
+			s.apply(&placementpb.Command{Body: &placementpb.Command_SetSetting{SetSetting: &placementpb.SetSetting{Name: "n", Value: fmt.Sprint(i)}}})
+		}
+		return fmt.Sprintf("version=%d\n", s.state.Map().Version())
+	case "restart": // from a snapshot
+		restored := NewState()
+		require.NoError(t, restored.Restore(s.state.Snapshot()))
+		s.state = restored
+		return ""
 	case "map":
 		return describe(m)
 	case "lookup":
@@ -126,6 +140,7 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 
 // apply goes through the log's bytes, as in a Raft group.
 func (s *story) apply(c *placementpb.Command) string {
+	c.CommandId, c.Since = s.id, s.since
 	entry, err := EncodeCommand(c)
 	if err != nil {
 		return err.Error()
@@ -148,6 +163,9 @@ func (s *story) apply(c *placementpb.Command) string {
 		out += "\n" + err.Error()
 		if errors.Is(err, shard.ErrCompacted) {
 			out += " [shard.ErrCompacted]"
+		}
+		if errors.Is(err, shard.ErrUnknownOutcome) {
+			out += " [shard.ErrUnknownOutcome]"
 		}
 	}
 	return out + "\n"

@@ -199,6 +199,7 @@ const (
 	Code_FAILED_PRECONDITION Code = 5 // something must be done first
 	Code_CONFLICT            Code = 6 // compare-and-set lost: read the map again
 	Code_COMPACTED           Code = 7 // the revision is already compacted
+	Code_TOO_LATE            Code = 8 // it may have been applied before, and so long ago that nobody knows
 )
 
 // Enum value maps for Code.
@@ -212,6 +213,7 @@ var (
 		5: "FAILED_PRECONDITION",
 		6: "CONFLICT",
 		7: "COMPACTED",
+		8: "TOO_LATE",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNKNOWN":        0,
@@ -222,6 +224,7 @@ var (
 		"FAILED_PRECONDITION": 5,
 		"CONFLICT":            6,
 		"COMPACTED":           7,
+		"TOO_LATE":            8,
 	}
 )
 
@@ -755,6 +758,111 @@ func (x *Operators) GetVersion() uint64 {
 	return 0
 }
 
+// Answer is the result of a command with an ID that changed the map.
+type Answer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CommandId     uint64                 `protobuf:"varint,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Result        *Result                `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Answer) GetCommandId() uint64 {
+	if x != nil {
+		return x.CommandId
+	}
+	return 0
+}
+
+func (x *Answer) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+type Answers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`      // in the order of the changes
+	Forgotten     uint64                 `protobuf:"varint,2,opt,name=forgotten,proto3" json:"forgotten,omitempty"` // Map.version of the latest change whose answer is not listed any more; 0: all are
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answers) Reset() {
+	*x = Answers{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answers) ProtoMessage() {}
+
+func (x *Answers) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answers.ProtoReflect.Descriptor instead.
+func (*Answers) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Answers) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *Answers) GetForgotten() uint64 {
+	if x != nil {
+		return x.Forgotten
+	}
+	return 0
+}
+
 // Map is the placement table: the snapshot of the meta group's state machine.
 type Map struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -769,13 +877,14 @@ type Map struct {
 	NextShardId   uint64                 `protobuf:"varint,9,opt,name=next_shard_id,json=nextShardId,proto3" json:"next_shard_id,omitempty"`
 	Settings      *Settings              `protobuf:"bytes,10,opt,name=settings,proto3" json:"settings,omitempty"`
 	Operators     *Operators             `protobuf:"bytes,11,opt,name=operators,proto3" json:"operators,omitempty"`
+	Answers       *Answers               `protobuf:"bytes,12,opt,name=answers,proto3" json:"answers,omitempty"` // in snapshots only; unset before the first command with an ID
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +896,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[7]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +909,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{7}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Map) GetFormat() uint32 {
@@ -880,6 +989,13 @@ func (x *Map) GetOperators() *Operators {
 	return nil
 }
 
+func (x *Map) GetAnswers() *Answers {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
 // Update brings a copy of the map up to map.version.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -894,7 +1010,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1022,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[8]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1035,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{8}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Update) GetSince() uint64 {
@@ -953,14 +1069,18 @@ type Command struct {
 	//	*Command_AdvanceOperator
 	//	*Command_FinishOperator
 	//	*Command_CancelOperator
-	Body          isCommand_Body `protobuf_oneof:"body"`
+	Body isCommand_Body `protobuf_oneof:"body"`
+	// command_id is drawn by the proposer, who may propose the same entry again as long as
+	// its outcome is not known: it is applied once. 0: it is applied each time.
+	CommandId     uint64 `protobuf:"varint,13,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Since         uint64 `protobuf:"varint,14,opt,name=since,proto3" json:"since,omitempty"` // Map.version that the proposer knew before the first time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1092,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[9]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1105,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{9}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Command) GetFormat() uint32 {
@@ -1101,6 +1221,20 @@ func (x *Command) GetCancelOperator() *CancelOperator {
 	return nil
 }
 
+func (x *Command) GetCommandId() uint64 {
+	if x != nil {
+		return x.CommandId
+	}
+	return 0
+}
+
+func (x *Command) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1186,7 +1320,7 @@ type InitCluster struct {
 
 func (x *InitCluster) Reset() {
 	*x = InitCluster{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1332,7 @@ func (x *InitCluster) String() string {
 func (*InitCluster) ProtoMessage() {}
 
 func (x *InitCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1345,7 @@ func (x *InitCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitCluster.ProtoReflect.Descriptor instead.
 func (*InitCluster) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InitCluster) GetClusterId() uint64 {
@@ -1259,7 +1393,7 @@ type AddNode struct {
 
 func (x *AddNode) Reset() {
 	*x = AddNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1405,7 @@ func (x *AddNode) String() string {
 func (*AddNode) ProtoMessage() {}
 
 func (x *AddNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1418,7 @@ func (x *AddNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNode.ProtoReflect.Descriptor instead.
 func (*AddNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AddNode) GetNode() *Node {
@@ -1307,7 +1441,7 @@ type Advertised struct {
 
 func (x *Advertised) Reset() {
 	*x = Advertised{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1453,7 @@ func (x *Advertised) String() string {
 func (*Advertised) ProtoMessage() {}
 
 func (x *Advertised) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1466,7 @@ func (x *Advertised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Advertised.ProtoReflect.Descriptor instead.
 func (*Advertised) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Advertised) GetPeerAddr() string {
@@ -1372,7 +1506,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1518,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1531,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Labels) GetLabels() []*Label {
@@ -1421,7 +1555,7 @@ type UpdateNode struct {
 
 func (x *UpdateNode) Reset() {
 	*x = UpdateNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1567,7 @@ func (x *UpdateNode) String() string {
 func (*UpdateNode) ProtoMessage() {}
 
 func (x *UpdateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1580,7 @@ func (x *UpdateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNode.ProtoReflect.Descriptor instead.
 func (*UpdateNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateNode) GetNodeId() uint64 {
@@ -1494,7 +1628,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1640,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1653,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveNode) GetNodeId() uint64 {
@@ -1539,7 +1673,7 @@ type RecordCompaction struct {
 
 func (x *RecordCompaction) Reset() {
 	*x = RecordCompaction{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1685,7 @@ func (x *RecordCompaction) String() string {
 func (*RecordCompaction) ProtoMessage() {}
 
 func (x *RecordCompaction) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1698,7 @@ func (x *RecordCompaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordCompaction.ProtoReflect.Descriptor instead.
 func (*RecordCompaction) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{16}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordCompaction) GetRevision() int64 {
@@ -1585,7 +1719,7 @@ type SetSetting struct {
 
 func (x *SetSetting) Reset() {
 	*x = SetSetting{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1731,7 @@ func (x *SetSetting) String() string {
 func (*SetSetting) ProtoMessage() {}
 
 func (x *SetSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1744,7 @@ func (x *SetSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSetting.ProtoReflect.Descriptor instead.
 func (*SetSetting) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{17}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetSetting) GetName() string {
@@ -1641,7 +1775,7 @@ type UpdateShard struct {
 
 func (x *UpdateShard) Reset() {
 	*x = UpdateShard{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1787,7 @@ func (x *UpdateShard) String() string {
 func (*UpdateShard) ProtoMessage() {}
 
 func (x *UpdateShard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1800,7 @@ func (x *UpdateShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateShard.ProtoReflect.Descriptor instead.
 func (*UpdateShard) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{18}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateShard) GetExpectedGeneration() uint64 {
@@ -1703,7 +1837,7 @@ type BeginOperator struct {
 
 func (x *BeginOperator) Reset() {
 	*x = BeginOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1849,7 @@ func (x *BeginOperator) String() string {
 func (*BeginOperator) ProtoMessage() {}
 
 func (x *BeginOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1862,7 @@ func (x *BeginOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperator.ProtoReflect.Descriptor instead.
 func (*BeginOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{19}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BeginOperator) GetExpectedGeneration() uint64 {
@@ -1764,7 +1898,7 @@ type AdvanceOperator struct {
 
 func (x *AdvanceOperator) Reset() {
 	*x = AdvanceOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1910,7 @@ func (x *AdvanceOperator) String() string {
 func (*AdvanceOperator) ProtoMessage() {}
 
 func (x *AdvanceOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1923,7 @@ func (x *AdvanceOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceOperator.ProtoReflect.Descriptor instead.
 func (*AdvanceOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{20}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AdvanceOperator) GetShardId() uint64 {
@@ -1825,7 +1959,7 @@ type FinishOperator struct {
 
 func (x *FinishOperator) Reset() {
 	*x = FinishOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1971,7 @@ func (x *FinishOperator) String() string {
 func (*FinishOperator) ProtoMessage() {}
 
 func (x *FinishOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1984,7 @@ func (x *FinishOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishOperator.ProtoReflect.Descriptor instead.
 func (*FinishOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{21}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FinishOperator) GetShardId() uint64 {
@@ -1878,7 +2012,7 @@ type CancelOperator struct {
 
 func (x *CancelOperator) Reset() {
 	*x = CancelOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2024,7 @@ func (x *CancelOperator) String() string {
 func (*CancelOperator) ProtoMessage() {}
 
 func (x *CancelOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2037,7 @@ func (x *CancelOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperator.ProtoReflect.Descriptor instead.
 func (*CancelOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{22}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelOperator) GetShardId() uint64 {
@@ -1936,7 +2070,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2082,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2095,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{23}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Result) GetCode() Code {
@@ -2064,7 +2198,14 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x05right\x18\v \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\"d\n" +
 	"\tOperators\x12=\n" +
 	"\toperators\x18\x01 \x03(\v2\x1f.flotilla.placement.v1.OperatorR\toperators\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\"\xd2\x03\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"^\n" +
+	"\x06Answer\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x01 \x01(\x04R\tcommandId\x125\n" +
+	"\x06result\x18\x02 \x01(\v2\x1d.flotilla.placement.v1.ResultR\x06result\"`\n" +
+	"\aAnswers\x127\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1d.flotilla.placement.v1.AnswerR\aanswers\x12\x1c\n" +
+	"\tforgotten\x18\x02 \x01(\x04R\tforgotten\"\x8c\x04\n" +
 	"\x03Map\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1d\n" +
@@ -2079,10 +2220,11 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\rnext_shard_id\x18\t \x01(\x04R\vnextShardId\x12;\n" +
 	"\bsettings\x18\n" +
 	" \x01(\v2\x1f.flotilla.placement.v1.SettingsR\bsettings\x12>\n" +
-	"\toperators\x18\v \x01(\v2 .flotilla.placement.v1.OperatorsR\toperators\"L\n" +
+	"\toperators\x18\v \x01(\v2 .flotilla.placement.v1.OperatorsR\toperators\x128\n" +
+	"\aanswers\x18\f \x01(\v2\x1e.flotilla.placement.v1.AnswersR\aanswers\"L\n" +
 	"\x06Update\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x04R\x05since\x12,\n" +
-	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\xea\x06\n" +
+	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\x9f\a\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12G\n" +
 	"\finit_cluster\x18\x02 \x01(\v2\".flotilla.placement.v1.InitClusterH\x00R\vinitCluster\x12;\n" +
@@ -2099,7 +2241,10 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x10advance_operator\x18\n" +
 	" \x01(\v2&.flotilla.placement.v1.AdvanceOperatorH\x00R\x0fadvanceOperator\x12P\n" +
 	"\x0ffinish_operator\x18\v \x01(\v2%.flotilla.placement.v1.FinishOperatorH\x00R\x0efinishOperator\x12P\n" +
-	"\x0fcancel_operator\x18\f \x01(\v2%.flotilla.placement.v1.CancelOperatorH\x00R\x0ecancelOperatorB\x06\n" +
+	"\x0fcancel_operator\x18\f \x01(\v2%.flotilla.placement.v1.CancelOperatorH\x00R\x0ecancelOperator\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\r \x01(\x04R\tcommandId\x12\x14\n" +
+	"\x05since\x18\x0e \x01(\x04R\x05sinceB\x06\n" +
 	"\x04body\"\xe0\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2192,7 +2337,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\aSTARTED\x10\x02\x12\r\n" +
 	"\tCOMMITTED\x10\x03\x12\n" +
 	"\n" +
-	"\x06SEEDED\x10\x04*\x8f\x01\n" +
+	"\x06SEEDED\x10\x04*\x9d\x01\n" +
 	"\x04Code\x12\x10\n" +
 	"\fCODE_UNKNOWN\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\x14\n" +
@@ -2201,7 +2346,8 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x0eALREADY_EXISTS\x10\x04\x12\x17\n" +
 	"\x13FAILED_PRECONDITION\x10\x05\x12\f\n" +
 	"\bCONFLICT\x10\x06\x12\r\n" +
-	"\tCOMPACTED\x10\aB7Z5github.com/flotilla-kv/flotilla/placement/placementpbb\x06proto3"
+	"\tCOMPACTED\x10\a\x12\f\n" +
+	"\bTOO_LATE\x10\bB7Z5github.com/flotilla-kv/flotilla/placement/placementpbb\x06proto3"
 
 var (
 	file_placement_placementpb_placement_proto_rawDescOnce sync.Once
@@ -2216,7 +2362,7 @@ func file_placement_placementpb_placement_proto_rawDescGZIP() []byte {
 }
 
 var file_placement_placementpb_placement_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_placement_placementpb_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_placement_placementpb_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_placement_placementpb_placement_proto_goTypes = []any{
 	(NodeState)(0),             // 0: flotilla.placement.v1.NodeState
 	(OperatorKind)(0),          // 1: flotilla.placement.v1.OperatorKind
@@ -2229,68 +2375,73 @@ var file_placement_placementpb_placement_proto_goTypes = []any{
 	(*Settings)(nil),           // 8: flotilla.placement.v1.Settings
 	(*Operator)(nil),           // 9: flotilla.placement.v1.Operator
 	(*Operators)(nil),          // 10: flotilla.placement.v1.Operators
-	(*Map)(nil),                // 11: flotilla.placement.v1.Map
-	(*Update)(nil),             // 12: flotilla.placement.v1.Update
-	(*Command)(nil),            // 13: flotilla.placement.v1.Command
-	(*InitCluster)(nil),        // 14: flotilla.placement.v1.InitCluster
-	(*AddNode)(nil),            // 15: flotilla.placement.v1.AddNode
-	(*Advertised)(nil),         // 16: flotilla.placement.v1.Advertised
-	(*Labels)(nil),             // 17: flotilla.placement.v1.Labels
-	(*UpdateNode)(nil),         // 18: flotilla.placement.v1.UpdateNode
-	(*RemoveNode)(nil),         // 19: flotilla.placement.v1.RemoveNode
-	(*RecordCompaction)(nil),   // 20: flotilla.placement.v1.RecordCompaction
-	(*SetSetting)(nil),         // 21: flotilla.placement.v1.SetSetting
-	(*UpdateShard)(nil),        // 22: flotilla.placement.v1.UpdateShard
-	(*BeginOperator)(nil),      // 23: flotilla.placement.v1.BeginOperator
-	(*AdvanceOperator)(nil),    // 24: flotilla.placement.v1.AdvanceOperator
-	(*FinishOperator)(nil),     // 25: flotilla.placement.v1.FinishOperator
-	(*CancelOperator)(nil),     // 26: flotilla.placement.v1.CancelOperator
-	(*Result)(nil),             // 27: flotilla.placement.v1.Result
-	(*shardpb.Descriptor)(nil), // 28: flotilla.shard.v1.Descriptor
+	(*Answer)(nil),             // 11: flotilla.placement.v1.Answer
+	(*Answers)(nil),            // 12: flotilla.placement.v1.Answers
+	(*Map)(nil),                // 13: flotilla.placement.v1.Map
+	(*Update)(nil),             // 14: flotilla.placement.v1.Update
+	(*Command)(nil),            // 15: flotilla.placement.v1.Command
+	(*InitCluster)(nil),        // 16: flotilla.placement.v1.InitCluster
+	(*AddNode)(nil),            // 17: flotilla.placement.v1.AddNode
+	(*Advertised)(nil),         // 18: flotilla.placement.v1.Advertised
+	(*Labels)(nil),             // 19: flotilla.placement.v1.Labels
+	(*UpdateNode)(nil),         // 20: flotilla.placement.v1.UpdateNode
+	(*RemoveNode)(nil),         // 21: flotilla.placement.v1.RemoveNode
+	(*RecordCompaction)(nil),   // 22: flotilla.placement.v1.RecordCompaction
+	(*SetSetting)(nil),         // 23: flotilla.placement.v1.SetSetting
+	(*UpdateShard)(nil),        // 24: flotilla.placement.v1.UpdateShard
+	(*BeginOperator)(nil),      // 25: flotilla.placement.v1.BeginOperator
+	(*AdvanceOperator)(nil),    // 26: flotilla.placement.v1.AdvanceOperator
+	(*FinishOperator)(nil),     // 27: flotilla.placement.v1.FinishOperator
+	(*CancelOperator)(nil),     // 28: flotilla.placement.v1.CancelOperator
+	(*Result)(nil),             // 29: flotilla.placement.v1.Result
+	(*shardpb.Descriptor)(nil), // 30: flotilla.shard.v1.Descriptor
 }
 var file_placement_placementpb_placement_proto_depIdxs = []int32{
 	4,  // 0: flotilla.placement.v1.Node.labels:type_name -> flotilla.placement.v1.Label
 	0,  // 1: flotilla.placement.v1.Node.state:type_name -> flotilla.placement.v1.NodeState
-	28, // 2: flotilla.placement.v1.Shard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	30, // 2: flotilla.placement.v1.Shard.descriptor:type_name -> flotilla.shard.v1.Descriptor
 	7,  // 3: flotilla.placement.v1.Settings.settings:type_name -> flotilla.placement.v1.Setting
 	1,  // 4: flotilla.placement.v1.Operator.kind:type_name -> flotilla.placement.v1.OperatorKind
 	2,  // 5: flotilla.placement.v1.Operator.phase:type_name -> flotilla.placement.v1.Phase
-	28, // 6: flotilla.placement.v1.Operator.child:type_name -> flotilla.shard.v1.Descriptor
-	28, // 7: flotilla.placement.v1.Operator.right:type_name -> flotilla.shard.v1.Descriptor
+	30, // 6: flotilla.placement.v1.Operator.child:type_name -> flotilla.shard.v1.Descriptor
+	30, // 7: flotilla.placement.v1.Operator.right:type_name -> flotilla.shard.v1.Descriptor
 	9,  // 8: flotilla.placement.v1.Operators.operators:type_name -> flotilla.placement.v1.Operator
-	5,  // 9: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
-	6,  // 10: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
-	6,  // 11: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
-	8,  // 12: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
-	10, // 13: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
-	11, // 14: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
-	14, // 15: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
-	15, // 16: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
-	18, // 17: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
-	19, // 18: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
-	20, // 19: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
-	21, // 20: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
-	22, // 21: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
-	23, // 22: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
-	24, // 23: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
-	25, // 24: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
-	26, // 25: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
-	5,  // 26: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
-	28, // 27: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
-	5,  // 28: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
-	4,  // 29: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
-	16, // 30: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
-	17, // 31: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
-	0,  // 32: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
-	28, // 33: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	9,  // 34: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
-	2,  // 35: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
-	3,  // 36: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	29, // 9: flotilla.placement.v1.Answer.result:type_name -> flotilla.placement.v1.Result
+	11, // 10: flotilla.placement.v1.Answers.answers:type_name -> flotilla.placement.v1.Answer
+	5,  // 11: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
+	6,  // 12: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
+	6,  // 13: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
+	8,  // 14: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
+	10, // 15: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
+	12, // 16: flotilla.placement.v1.Map.answers:type_name -> flotilla.placement.v1.Answers
+	13, // 17: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
+	16, // 18: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
+	17, // 19: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
+	20, // 20: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
+	21, // 21: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
+	22, // 22: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
+	23, // 23: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
+	24, // 24: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
+	25, // 25: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
+	26, // 26: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
+	27, // 27: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
+	28, // 28: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
+	5,  // 29: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
+	30, // 30: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
+	5,  // 31: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
+	4,  // 32: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
+	18, // 33: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
+	19, // 34: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
+	0,  // 35: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
+	30, // 36: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	9,  // 37: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
+	2,  // 38: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
+	3,  // 39: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_placement_placementpb_placement_proto_init() }
@@ -2298,7 +2449,7 @@ func file_placement_placementpb_placement_proto_init() {
 	if File_placement_placementpb_placement_proto != nil {
 		return
 	}
-	file_placement_placementpb_placement_proto_msgTypes[9].OneofWrappers = []any{
+	file_placement_placementpb_placement_proto_msgTypes[11].OneofWrappers = []any{
 		(*Command_InitCluster)(nil),
 		(*Command_AddNode)(nil),
 		(*Command_UpdateNode)(nil),
@@ -2317,7 +2468,7 @@ func file_placement_placementpb_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_placementpb_placement_proto_rawDesc), len(file_placement_placementpb_placement_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -40,9 +41,13 @@ func (s *Server) Nodes(ctx context.Context, _ *adminpb.NodesRequest) (*adminpb.N
 	if err != nil {
 		return nil, err
 	}
-	reply := &adminpb.NodesReply{}
+	reply, plan := &adminpb.NodesReply{}, sync.OnceValue(v.plan)
 	for _, n := range v.Map.Nodes() {
-		reply.Nodes = append(reply.Nodes, v.node(n))
+		told := v.node(n)
+		if n.State != placement.Active {
+			told.Emptying = v.emptying(n, plan())
+		}
+		reply.Nodes = append(reply.Nodes, told)
 	}
 	return reply, nil
 }

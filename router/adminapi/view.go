@@ -45,7 +45,7 @@ type View struct {
 	Terms map[shard.ID]uint64
 	// Sizes are what replicas have on disk, by node. A replica that is not listed is unknown.
 	Sizes map[shard.ID]map[shard.NodeID]int64
-	// BalancerWaits is why the balancer's last round came to nothing; empty: it did not, or
+	// BalancerWaits is why the balancer's last round, or steps of it, came to nothing; empty: none did, or
 	// the node that leads the meta group does not answer.
 	BalancerWaits string
 }

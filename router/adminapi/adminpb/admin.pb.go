@@ -112,14 +112,15 @@ type Node struct {
 	Labels     map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// heard_millis is how long ago the node told what follows; -1: it has not, to the node
 	// that answers, since that one started.
-	HeardMillis     int64   `protobuf:"varint,8,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`
-	Replicas        uint32  `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"` // by the placement table, that of the meta group included
-	Leaders         uint32  `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"`  // shards that it leads, as far as known
-	Writes          float64 `protobuf:"fixed64,11,opt,name=writes,proto3" json:"writes,omitempty"`   // per second, of the shards it leads
-	DiskTotal       int64   `protobuf:"varint,12,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
-	DiskFree        int64   `protobuf:"varint,13,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
-	FsyncMicros     int64   `protobuf:"varint,14,opt,name=fsync_micros,json=fsyncMicros,proto3" json:"fsync_micros,omitempty"`            // 99 of 100 syncs lately took at most that; 0: unknown
-	ClockDistrusted string  `protobuf:"bytes,15,opt,name=clock_distrusted,json=clockDistrusted,proto3" json:"clock_distrusted,omitempty"` // why the node does not propose; empty: it does
+	HeardMillis     int64     `protobuf:"varint,8,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`
+	Replicas        uint32    `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"` // by the placement table, that of the meta group included
+	Leaders         uint32    `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"`  // shards that it leads, as far as known
+	Writes          float64   `protobuf:"fixed64,11,opt,name=writes,proto3" json:"writes,omitempty"`   // per second, of the shards it leads
+	DiskTotal       int64     `protobuf:"varint,12,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
+	DiskFree        int64     `protobuf:"varint,13,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
+	FsyncMicros     int64     `protobuf:"varint,14,opt,name=fsync_micros,json=fsyncMicros,proto3" json:"fsync_micros,omitempty"`            // 99 of 100 syncs lately took at most that; 0: unknown
+	ClockDistrusted string    `protobuf:"bytes,15,opt,name=clock_distrusted,json=clockDistrusted,proto3" json:"clock_distrusted,omitempty"` // why the node does not propose; empty: it does
+	Emptying        *Emptying `protobuf:"bytes,16,opt,name=emptying,proto3" json:"emptying,omitempty"`                                      // unset: the node is active
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -259,6 +260,75 @@ func (x *Node) GetClockDistrusted() string {
 	return ""
 }
 
+func (x *Node) GetEmptying() *Emptying {
+	if x != nil {
+		return x.Emptying
+	}
+	return nil
+}
+
+// Emptying is what a node still has of what it is to lose: leaders, and replicas too when it
+// is decommissioning.
+type Emptying struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shards        uint32                 `protobuf:"varint,1,opt,name=shards,proto3" json:"shards,omitempty"`                       // that it leads, or has a replica of
+	MetaGroup     string                 `protobuf:"bytes,2,opt,name=meta_group,json=metaGroup,proto3" json:"meta_group,omitempty"` // leads: the node leads it; unknown: nobody is known to
+	Waits         []string               `protobuf:"bytes,3,rep,name=waits,proto3" json:"waits,omitempty"`                          // why the rest does not go now; without any it is under way or about to be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Emptying) Reset() {
+	*x = Emptying{}
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Emptying) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Emptying) ProtoMessage() {}
+
+func (x *Emptying) ProtoReflect() protoreflect.Message {
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Emptying.ProtoReflect.Descriptor instead.
+func (*Emptying) Descriptor() ([]byte, []int) {
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Emptying) GetShards() uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
+}
+
+func (x *Emptying) GetMetaGroup() string {
+	if x != nil {
+		return x.MetaGroup
+	}
+	return ""
+}
+
+func (x *Emptying) GetWaits() []string {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
 // ShardsRequest picks shards; without any field, all.
 type ShardsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -270,7 +340,7 @@ type ShardsRequest struct {
 
 func (x *ShardsRequest) Reset() {
 	*x = ShardsRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[3]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +352,7 @@ func (x *ShardsRequest) String() string {
 func (*ShardsRequest) ProtoMessage() {}
 
 func (x *ShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[3]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +365,7 @@ func (x *ShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardsRequest.ProtoReflect.Descriptor instead.
 func (*ShardsRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{3}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ShardsRequest) GetId() uint64 {
@@ -323,7 +393,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[4]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +405,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[4]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +418,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{4}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Span) GetStart() []byte {
@@ -374,7 +444,7 @@ type ShardsReply struct {
 
 func (x *ShardsReply) Reset() {
 	*x = ShardsReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[5]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -386,7 +456,7 @@ func (x *ShardsReply) String() string {
 func (*ShardsReply) ProtoMessage() {}
 
 func (x *ShardsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[5]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -399,7 +469,7 @@ func (x *ShardsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardsReply.ProtoReflect.Descriptor instead.
 func (*ShardsReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{5}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ShardsReply) GetShards() []*Shard {
@@ -438,7 +508,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[6]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +520,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[6]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +533,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{6}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Shard) GetId() uint64 {
@@ -623,7 +693,7 @@ type SplitPoint struct {
 
 func (x *SplitPoint) Reset() {
 	*x = SplitPoint{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[7]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +705,7 @@ func (x *SplitPoint) String() string {
 func (*SplitPoint) ProtoMessage() {}
 
 func (x *SplitPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[7]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +718,7 @@ func (x *SplitPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitPoint.ProtoReflect.Descriptor instead.
 func (*SplitPoint) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{7}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SplitPoint) GetKey() []byte {
@@ -680,7 +750,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[8]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +762,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[8]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +775,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{8}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -776,7 +846,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[9]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +858,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[9]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +871,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{9}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Operator) GetId() uint64 {
@@ -882,7 +952,7 @@ type OperatorsRequest struct {
 
 func (x *OperatorsRequest) Reset() {
 	*x = OperatorsRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +964,7 @@ func (x *OperatorsRequest) String() string {
 func (*OperatorsRequest) ProtoMessage() {}
 
 func (x *OperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[10]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +977,7 @@ func (x *OperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorsRequest.ProtoReflect.Descriptor instead.
 func (*OperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{10}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{11}
 }
 
 type OperatorsReply struct {
@@ -922,7 +992,7 @@ type OperatorsReply struct {
 
 func (x *OperatorsReply) Reset() {
 	*x = OperatorsReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1004,7 @@ func (x *OperatorsReply) String() string {
 func (*OperatorsReply) ProtoMessage() {}
 
 func (x *OperatorsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[11]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1017,7 @@ func (x *OperatorsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorsReply.ProtoReflect.Descriptor instead.
 func (*OperatorsReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{11}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OperatorsReply) GetOperators() []*Operator {
@@ -972,7 +1042,7 @@ type SettingsRequest struct {
 
 func (x *SettingsRequest) Reset() {
 	*x = SettingsRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1054,7 @@ func (x *SettingsRequest) String() string {
 func (*SettingsRequest) ProtoMessage() {}
 
 func (x *SettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[12]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,21 +1067,21 @@ func (x *SettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsRequest.ProtoReflect.Descriptor instead.
 func (*SettingsRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{12}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{13}
 }
 
 type SettingsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`                                // those that are set, ascending by name
 	Rebalance     bool                   `protobuf:"varint,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"`                             // whether plans are carried out by themselves
-	BalancerWaits string                 `protobuf:"bytes,3,opt,name=balancer_waits,json=balancerWaits,proto3" json:"balancer_waits,omitempty"` // why its last round came to nothing; empty: it did not, or it is not known
+	BalancerWaits string                 `protobuf:"bytes,3,opt,name=balancer_waits,json=balancerWaits,proto3" json:"balancer_waits,omitempty"` // why its last round, or steps of it, came to nothing; empty: none did, or it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SettingsReply) Reset() {
 	*x = SettingsReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1093,7 @@ func (x *SettingsReply) String() string {
 func (*SettingsReply) ProtoMessage() {}
 
 func (x *SettingsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[13]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1106,7 @@ func (x *SettingsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingsReply.ProtoReflect.Descriptor instead.
 func (*SettingsReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{13}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SettingsReply) GetSettings() []*Setting {
@@ -1070,7 +1140,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[14]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1152,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[14]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1165,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{14}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Setting) GetName() string {
@@ -1123,7 +1193,7 @@ type SplitRequest struct {
 
 func (x *SplitRequest) Reset() {
 	*x = SplitRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[15]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1205,7 @@ func (x *SplitRequest) String() string {
 func (*SplitRequest) ProtoMessage() {}
 
 func (x *SplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[15]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1218,7 @@ func (x *SplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
 func (*SplitRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{15}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SplitRequest) GetShard() uint64 {
@@ -1182,7 +1252,7 @@ type MergeRequest struct {
 
 func (x *MergeRequest) Reset() {
 	*x = MergeRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1264,7 @@ func (x *MergeRequest) String() string {
 func (*MergeRequest) ProtoMessage() {}
 
 func (x *MergeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[16]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1277,7 @@ func (x *MergeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{16}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MergeRequest) GetShard() uint64 {
@@ -1237,7 +1307,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1319,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[17]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1332,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{17}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MoveRequest) GetShard() uint64 {
@@ -1311,7 +1381,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1393,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[18]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1406,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{18}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TransferRequest) GetShard() uint64 {
@@ -1370,7 +1440,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1452,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[19]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1465,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{19}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CancelRequest) GetOperator() uint64 {
@@ -1423,7 +1493,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1505,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[20]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1518,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{20}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LockRequest) GetShard() uint64 {
@@ -1483,7 +1553,7 @@ type SetNodeStateRequest struct {
 
 func (x *SetNodeStateRequest) Reset() {
 	*x = SetNodeStateRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1565,7 @@ func (x *SetNodeStateRequest) String() string {
 func (*SetNodeStateRequest) ProtoMessage() {}
 
 func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[21]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1578,7 @@ func (x *SetNodeStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeStateRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeStateRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{21}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetNodeStateRequest) GetNode() string {
@@ -1543,7 +1613,7 @@ type SetRequest struct {
 
 func (x *SetRequest) Reset() {
 	*x = SetRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1625,7 @@ func (x *SetRequest) String() string {
 func (*SetRequest) ProtoMessage() {}
 
 func (x *SetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[22]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1638,7 @@ func (x *SetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRequest.ProtoReflect.Descriptor instead.
 func (*SetRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{22}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetRequest) GetName() string {
@@ -1604,7 +1674,7 @@ type OperatorReply struct {
 
 func (x *OperatorReply) Reset() {
 	*x = OperatorReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1686,7 @@ func (x *OperatorReply) String() string {
 func (*OperatorReply) ProtoMessage() {}
 
 func (x *OperatorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[23]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1699,7 @@ func (x *OperatorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorReply.ProtoReflect.Descriptor instead.
 func (*OperatorReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{23}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OperatorReply) GetOperator() uint64 {
@@ -1668,7 +1738,7 @@ type DoneReply struct {
 
 func (x *DoneReply) Reset() {
 	*x = DoneReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1750,7 @@ func (x *DoneReply) String() string {
 func (*DoneReply) ProtoMessage() {}
 
 func (x *DoneReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[24]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1763,7 @@ func (x *DoneReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneReply.ProtoReflect.Descriptor instead.
 func (*DoneReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{24}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type CheckRequest struct {
@@ -1705,7 +1775,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1787,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[25]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1800,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{25}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckRequest) GetShard() uint64 {
@@ -1752,7 +1822,7 @@ type CheckReply struct {
 
 func (x *CheckReply) Reset() {
 	*x = CheckReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1834,7 @@ func (x *CheckReply) String() string {
 func (*CheckReply) ProtoMessage() {}
 
 func (x *CheckReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[26]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1847,7 @@ func (x *CheckReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReply.ProtoReflect.Descriptor instead.
 func (*CheckReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{26}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckReply) GetShard() uint64 {
@@ -1823,7 +1893,7 @@ type CheckedReplica struct {
 
 func (x *CheckedReplica) Reset() {
 	*x = CheckedReplica{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1905,7 @@ func (x *CheckedReplica) String() string {
 func (*CheckedReplica) ProtoMessage() {}
 
 func (x *CheckedReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[27]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1918,7 @@ func (x *CheckedReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckedReplica.ProtoReflect.Descriptor instead.
 func (*CheckedReplica) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{27}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckedReplica) GetId() uint64 {
@@ -1909,7 +1979,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +1991,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[28]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2004,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{28}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -1954,7 +2024,7 @@ type RebalanceReply struct {
 
 func (x *RebalanceReply) Reset() {
 	*x = RebalanceReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2036,7 @@ func (x *RebalanceReply) String() string {
 func (*RebalanceReply) ProtoMessage() {}
 
 func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[29]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2049,7 @@ func (x *RebalanceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceReply.ProtoReflect.Descriptor instead.
 func (*RebalanceReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{29}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RebalanceReply) GetBegun() []*Step {
@@ -2005,7 +2075,7 @@ type UndoRequest struct {
 
 func (x *UndoRequest) Reset() {
 	*x = UndoRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2087,7 @@ func (x *UndoRequest) String() string {
 func (*UndoRequest) ProtoMessage() {}
 
 func (x *UndoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[30]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2100,7 @@ func (x *UndoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoRequest.ProtoReflect.Descriptor instead.
 func (*UndoRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{30}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UndoRequest) GetDryRun() bool {
@@ -2051,7 +2121,7 @@ type UndoReply struct {
 
 func (x *UndoReply) Reset() {
 	*x = UndoReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2133,7 @@ func (x *UndoReply) String() string {
 func (*UndoReply) ProtoMessage() {}
 
 func (x *UndoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[31]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2146,7 @@ func (x *UndoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoReply.ProtoReflect.Descriptor instead.
 func (*UndoReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{31}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UndoReply) GetBegun() []*Step {
@@ -2110,7 +2180,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2192,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[32]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2205,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{32}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -2160,7 +2230,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2242,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[33]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2255,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{33}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{34}
 }
 
 type PlanReply struct {
@@ -2198,7 +2268,7 @@ type PlanReply struct {
 
 func (x *PlanReply) Reset() {
 	*x = PlanReply{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2280,7 @@ func (x *PlanReply) String() string {
 func (*PlanReply) ProtoMessage() {}
 
 func (x *PlanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[34]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2293,7 @@ func (x *PlanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanReply.ProtoReflect.Descriptor instead.
 func (*PlanReply) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{34}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PlanReply) GetSteps() []*Step {
@@ -2258,7 +2328,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2340,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[35]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2353,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{35}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Step) GetKind() string {
@@ -2367,7 +2437,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[36]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2449,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[36]
+	mi := &file_router_adminapi_adminpb_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2462,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{36}
+	return file_router_adminapi_adminpb_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Reason) GetRule() string {
@@ -2424,7 +2494,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fNodesRequest\";\n" +
 	"\n" +
 	"NodesReply\x12-\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\x90\x04\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\xc9\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2444,10 +2514,16 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"disk_total\x18\f \x01(\x03R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_free\x18\r \x01(\x03R\bdiskFree\x12!\n" +
 	"\ffsync_micros\x18\x0e \x01(\x03R\vfsyncMicros\x12)\n" +
-	"\x10clock_distrusted\x18\x0f \x01(\tR\x0fclockDistrusted\x1a9\n" +
+	"\x10clock_distrusted\x18\x0f \x01(\tR\x0fclockDistrusted\x127\n" +
+	"\bemptying\x18\x10 \x01(\v2\x1b.flotilla.admin.v1.EmptyingR\bemptying\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"L\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
+	"\bEmptying\x12\x16\n" +
+	"\x06shards\x18\x01 \x01(\rR\x06shards\x12\x1d\n" +
+	"\n" +
+	"meta_group\x18\x02 \x01(\tR\tmetaGroup\x12\x14\n" +
+	"\x05waits\x18\x03 \x03(\tR\x05waits\"L\n" +
 	"\rShardsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12+\n" +
 	"\x04span\x18\x02 \x01(\v2\x17.flotilla.admin.v1.SpanR\x04span\".\n" +
@@ -2641,104 +2717,106 @@ func file_router_adminapi_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_router_adminapi_adminpb_admin_proto_rawDescData
 }
 
-var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_router_adminapi_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_router_adminapi_adminpb_admin_proto_goTypes = []any{
 	(*NodesRequest)(nil),        // 0: flotilla.admin.v1.NodesRequest
 	(*NodesReply)(nil),          // 1: flotilla.admin.v1.NodesReply
 	(*Node)(nil),                // 2: flotilla.admin.v1.Node
-	(*ShardsRequest)(nil),       // 3: flotilla.admin.v1.ShardsRequest
-	(*Span)(nil),                // 4: flotilla.admin.v1.Span
-	(*ShardsReply)(nil),         // 5: flotilla.admin.v1.ShardsReply
-	(*Shard)(nil),               // 6: flotilla.admin.v1.Shard
-	(*SplitPoint)(nil),          // 7: flotilla.admin.v1.SplitPoint
-	(*Replica)(nil),             // 8: flotilla.admin.v1.Replica
-	(*Operator)(nil),            // 9: flotilla.admin.v1.Operator
-	(*OperatorsRequest)(nil),    // 10: flotilla.admin.v1.OperatorsRequest
-	(*OperatorsReply)(nil),      // 11: flotilla.admin.v1.OperatorsReply
-	(*SettingsRequest)(nil),     // 12: flotilla.admin.v1.SettingsRequest
-	(*SettingsReply)(nil),       // 13: flotilla.admin.v1.SettingsReply
-	(*Setting)(nil),             // 14: flotilla.admin.v1.Setting
-	(*SplitRequest)(nil),        // 15: flotilla.admin.v1.SplitRequest
-	(*MergeRequest)(nil),        // 16: flotilla.admin.v1.MergeRequest
-	(*MoveRequest)(nil),         // 17: flotilla.admin.v1.MoveRequest
-	(*TransferRequest)(nil),     // 18: flotilla.admin.v1.TransferRequest
-	(*CancelRequest)(nil),       // 19: flotilla.admin.v1.CancelRequest
-	(*LockRequest)(nil),         // 20: flotilla.admin.v1.LockRequest
-	(*SetNodeStateRequest)(nil), // 21: flotilla.admin.v1.SetNodeStateRequest
-	(*SetRequest)(nil),          // 22: flotilla.admin.v1.SetRequest
-	(*OperatorReply)(nil),       // 23: flotilla.admin.v1.OperatorReply
-	(*DoneReply)(nil),           // 24: flotilla.admin.v1.DoneReply
-	(*CheckRequest)(nil),        // 25: flotilla.admin.v1.CheckRequest
-	(*CheckReply)(nil),          // 26: flotilla.admin.v1.CheckReply
-	(*CheckedReplica)(nil),      // 27: flotilla.admin.v1.CheckedReplica
-	(*RebalanceRequest)(nil),    // 28: flotilla.admin.v1.RebalanceRequest
-	(*RebalanceReply)(nil),      // 29: flotilla.admin.v1.RebalanceReply
-	(*UndoRequest)(nil),         // 30: flotilla.admin.v1.UndoRequest
-	(*UndoReply)(nil),           // 31: flotilla.admin.v1.UndoReply
-	(*RemoveNodeRequest)(nil),   // 32: flotilla.admin.v1.RemoveNodeRequest
-	(*PlanRequest)(nil),         // 33: flotilla.admin.v1.PlanRequest
-	(*PlanReply)(nil),           // 34: flotilla.admin.v1.PlanReply
-	(*Step)(nil),                // 35: flotilla.admin.v1.Step
-	(*Reason)(nil),              // 36: flotilla.admin.v1.Reason
-	nil,                         // 37: flotilla.admin.v1.Node.LabelsEntry
+	(*Emptying)(nil),            // 3: flotilla.admin.v1.Emptying
+	(*ShardsRequest)(nil),       // 4: flotilla.admin.v1.ShardsRequest
+	(*Span)(nil),                // 5: flotilla.admin.v1.Span
+	(*ShardsReply)(nil),         // 6: flotilla.admin.v1.ShardsReply
+	(*Shard)(nil),               // 7: flotilla.admin.v1.Shard
+	(*SplitPoint)(nil),          // 8: flotilla.admin.v1.SplitPoint
+	(*Replica)(nil),             // 9: flotilla.admin.v1.Replica
+	(*Operator)(nil),            // 10: flotilla.admin.v1.Operator
+	(*OperatorsRequest)(nil),    // 11: flotilla.admin.v1.OperatorsRequest
+	(*OperatorsReply)(nil),      // 12: flotilla.admin.v1.OperatorsReply
+	(*SettingsRequest)(nil),     // 13: flotilla.admin.v1.SettingsRequest
+	(*SettingsReply)(nil),       // 14: flotilla.admin.v1.SettingsReply
+	(*Setting)(nil),             // 15: flotilla.admin.v1.Setting
+	(*SplitRequest)(nil),        // 16: flotilla.admin.v1.SplitRequest
+	(*MergeRequest)(nil),        // 17: flotilla.admin.v1.MergeRequest
+	(*MoveRequest)(nil),         // 18: flotilla.admin.v1.MoveRequest
+	(*TransferRequest)(nil),     // 19: flotilla.admin.v1.TransferRequest
+	(*CancelRequest)(nil),       // 20: flotilla.admin.v1.CancelRequest
+	(*LockRequest)(nil),         // 21: flotilla.admin.v1.LockRequest
+	(*SetNodeStateRequest)(nil), // 22: flotilla.admin.v1.SetNodeStateRequest
+	(*SetRequest)(nil),          // 23: flotilla.admin.v1.SetRequest
+	(*OperatorReply)(nil),       // 24: flotilla.admin.v1.OperatorReply
+	(*DoneReply)(nil),           // 25: flotilla.admin.v1.DoneReply
+	(*CheckRequest)(nil),        // 26: flotilla.admin.v1.CheckRequest
+	(*CheckReply)(nil),          // 27: flotilla.admin.v1.CheckReply
+	(*CheckedReplica)(nil),      // 28: flotilla.admin.v1.CheckedReplica
+	(*RebalanceRequest)(nil),    // 29: flotilla.admin.v1.RebalanceRequest
+	(*RebalanceReply)(nil),      // 30: flotilla.admin.v1.RebalanceReply
+	(*UndoRequest)(nil),         // 31: flotilla.admin.v1.UndoRequest
+	(*UndoReply)(nil),           // 32: flotilla.admin.v1.UndoReply
+	(*RemoveNodeRequest)(nil),   // 33: flotilla.admin.v1.RemoveNodeRequest
+	(*PlanRequest)(nil),         // 34: flotilla.admin.v1.PlanRequest
+	(*PlanReply)(nil),           // 35: flotilla.admin.v1.PlanReply
+	(*Step)(nil),                // 36: flotilla.admin.v1.Step
+	(*Reason)(nil),              // 37: flotilla.admin.v1.Reason
+	nil,                         // 38: flotilla.admin.v1.Node.LabelsEntry
 }
 var file_router_adminapi_adminpb_admin_proto_depIdxs = []int32{
 	2,  // 0: flotilla.admin.v1.NodesReply.nodes:type_name -> flotilla.admin.v1.Node
-	37, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
-	4,  // 2: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
-	6,  // 3: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
-	4,  // 4: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
-	7,  // 5: flotilla.admin.v1.Shard.middle:type_name -> flotilla.admin.v1.SplitPoint
-	7,  // 6: flotilla.admin.v1.Shard.balance:type_name -> flotilla.admin.v1.SplitPoint
-	8,  // 7: flotilla.admin.v1.Shard.replicas:type_name -> flotilla.admin.v1.Replica
-	9,  // 8: flotilla.admin.v1.Shard.operator:type_name -> flotilla.admin.v1.Operator
-	9,  // 9: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
-	14, // 10: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
-	27, // 11: flotilla.admin.v1.CheckReply.replicas:type_name -> flotilla.admin.v1.CheckedReplica
-	35, // 12: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
-	35, // 13: flotilla.admin.v1.UndoReply.begun:type_name -> flotilla.admin.v1.Step
-	36, // 14: flotilla.admin.v1.UndoReply.left:type_name -> flotilla.admin.v1.Reason
-	35, // 15: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
-	36, // 16: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
-	0,  // 17: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
-	3,  // 18: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
-	10, // 19: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
-	12, // 20: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
-	33, // 21: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
-	15, // 22: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
-	16, // 23: flotilla.admin.v1.Admin.Merge:input_type -> flotilla.admin.v1.MergeRequest
-	17, // 24: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
-	18, // 25: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
-	19, // 26: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
-	20, // 27: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
-	21, // 28: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
-	22, // 29: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
-	28, // 30: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
-	25, // 31: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
-	30, // 32: flotilla.admin.v1.Admin.Undo:input_type -> flotilla.admin.v1.UndoRequest
-	32, // 33: flotilla.admin.v1.Admin.RemoveNode:input_type -> flotilla.admin.v1.RemoveNodeRequest
-	1,  // 34: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
-	5,  // 35: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
-	11, // 36: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
-	13, // 37: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
-	34, // 38: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
-	23, // 39: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
-	23, // 40: flotilla.admin.v1.Admin.Merge:output_type -> flotilla.admin.v1.OperatorReply
-	23, // 41: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
-	24, // 42: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
-	24, // 43: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
-	24, // 44: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
-	24, // 45: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
-	24, // 46: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
-	29, // 47: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
-	26, // 48: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
-	31, // 49: flotilla.admin.v1.Admin.Undo:output_type -> flotilla.admin.v1.UndoReply
-	24, // 50: flotilla.admin.v1.Admin.RemoveNode:output_type -> flotilla.admin.v1.DoneReply
-	34, // [34:51] is the sub-list for method output_type
-	17, // [17:34] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	38, // 1: flotilla.admin.v1.Node.labels:type_name -> flotilla.admin.v1.Node.LabelsEntry
+	3,  // 2: flotilla.admin.v1.Node.emptying:type_name -> flotilla.admin.v1.Emptying
+	5,  // 3: flotilla.admin.v1.ShardsRequest.span:type_name -> flotilla.admin.v1.Span
+	7,  // 4: flotilla.admin.v1.ShardsReply.shards:type_name -> flotilla.admin.v1.Shard
+	5,  // 5: flotilla.admin.v1.Shard.span:type_name -> flotilla.admin.v1.Span
+	8,  // 6: flotilla.admin.v1.Shard.middle:type_name -> flotilla.admin.v1.SplitPoint
+	8,  // 7: flotilla.admin.v1.Shard.balance:type_name -> flotilla.admin.v1.SplitPoint
+	9,  // 8: flotilla.admin.v1.Shard.replicas:type_name -> flotilla.admin.v1.Replica
+	10, // 9: flotilla.admin.v1.Shard.operator:type_name -> flotilla.admin.v1.Operator
+	10, // 10: flotilla.admin.v1.OperatorsReply.operators:type_name -> flotilla.admin.v1.Operator
+	15, // 11: flotilla.admin.v1.SettingsReply.settings:type_name -> flotilla.admin.v1.Setting
+	28, // 12: flotilla.admin.v1.CheckReply.replicas:type_name -> flotilla.admin.v1.CheckedReplica
+	36, // 13: flotilla.admin.v1.RebalanceReply.begun:type_name -> flotilla.admin.v1.Step
+	36, // 14: flotilla.admin.v1.UndoReply.begun:type_name -> flotilla.admin.v1.Step
+	37, // 15: flotilla.admin.v1.UndoReply.left:type_name -> flotilla.admin.v1.Reason
+	36, // 16: flotilla.admin.v1.PlanReply.steps:type_name -> flotilla.admin.v1.Step
+	37, // 17: flotilla.admin.v1.PlanReply.reasons:type_name -> flotilla.admin.v1.Reason
+	0,  // 18: flotilla.admin.v1.Admin.Nodes:input_type -> flotilla.admin.v1.NodesRequest
+	4,  // 19: flotilla.admin.v1.Admin.Shards:input_type -> flotilla.admin.v1.ShardsRequest
+	11, // 20: flotilla.admin.v1.Admin.Operators:input_type -> flotilla.admin.v1.OperatorsRequest
+	13, // 21: flotilla.admin.v1.Admin.Settings:input_type -> flotilla.admin.v1.SettingsRequest
+	34, // 22: flotilla.admin.v1.Admin.Plan:input_type -> flotilla.admin.v1.PlanRequest
+	16, // 23: flotilla.admin.v1.Admin.Split:input_type -> flotilla.admin.v1.SplitRequest
+	17, // 24: flotilla.admin.v1.Admin.Merge:input_type -> flotilla.admin.v1.MergeRequest
+	18, // 25: flotilla.admin.v1.Admin.Move:input_type -> flotilla.admin.v1.MoveRequest
+	19, // 26: flotilla.admin.v1.Admin.Transfer:input_type -> flotilla.admin.v1.TransferRequest
+	20, // 27: flotilla.admin.v1.Admin.Cancel:input_type -> flotilla.admin.v1.CancelRequest
+	21, // 28: flotilla.admin.v1.Admin.Lock:input_type -> flotilla.admin.v1.LockRequest
+	22, // 29: flotilla.admin.v1.Admin.SetNodeState:input_type -> flotilla.admin.v1.SetNodeStateRequest
+	23, // 30: flotilla.admin.v1.Admin.Set:input_type -> flotilla.admin.v1.SetRequest
+	29, // 31: flotilla.admin.v1.Admin.Rebalance:input_type -> flotilla.admin.v1.RebalanceRequest
+	26, // 32: flotilla.admin.v1.Admin.Check:input_type -> flotilla.admin.v1.CheckRequest
+	31, // 33: flotilla.admin.v1.Admin.Undo:input_type -> flotilla.admin.v1.UndoRequest
+	33, // 34: flotilla.admin.v1.Admin.RemoveNode:input_type -> flotilla.admin.v1.RemoveNodeRequest
+	1,  // 35: flotilla.admin.v1.Admin.Nodes:output_type -> flotilla.admin.v1.NodesReply
+	6,  // 36: flotilla.admin.v1.Admin.Shards:output_type -> flotilla.admin.v1.ShardsReply
+	12, // 37: flotilla.admin.v1.Admin.Operators:output_type -> flotilla.admin.v1.OperatorsReply
+	14, // 38: flotilla.admin.v1.Admin.Settings:output_type -> flotilla.admin.v1.SettingsReply
+	35, // 39: flotilla.admin.v1.Admin.Plan:output_type -> flotilla.admin.v1.PlanReply
+	24, // 40: flotilla.admin.v1.Admin.Split:output_type -> flotilla.admin.v1.OperatorReply
+	24, // 41: flotilla.admin.v1.Admin.Merge:output_type -> flotilla.admin.v1.OperatorReply
+	24, // 42: flotilla.admin.v1.Admin.Move:output_type -> flotilla.admin.v1.OperatorReply
+	25, // 43: flotilla.admin.v1.Admin.Transfer:output_type -> flotilla.admin.v1.DoneReply
+	25, // 44: flotilla.admin.v1.Admin.Cancel:output_type -> flotilla.admin.v1.DoneReply
+	25, // 45: flotilla.admin.v1.Admin.Lock:output_type -> flotilla.admin.v1.DoneReply
+	25, // 46: flotilla.admin.v1.Admin.SetNodeState:output_type -> flotilla.admin.v1.DoneReply
+	25, // 47: flotilla.admin.v1.Admin.Set:output_type -> flotilla.admin.v1.DoneReply
+	30, // 48: flotilla.admin.v1.Admin.Rebalance:output_type -> flotilla.admin.v1.RebalanceReply
+	27, // 49: flotilla.admin.v1.Admin.Check:output_type -> flotilla.admin.v1.CheckReply
+	32, // 50: flotilla.admin.v1.Admin.Undo:output_type -> flotilla.admin.v1.UndoReply
+	25, // 51: flotilla.admin.v1.Admin.RemoveNode:output_type -> flotilla.admin.v1.DoneReply
+	35, // [35:52] is the sub-list for method output_type
+	18, // [18:35] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_router_adminapi_adminpb_admin_proto_init() }
@@ -2752,7 +2830,7 @@ func file_router_adminapi_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_adminapi_adminpb_admin_proto_rawDesc), len(file_router_adminapi_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

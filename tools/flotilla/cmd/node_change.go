@@ -15,20 +15,18 @@ import (
 type nodeState struct {
 	use, short, long string
 	state            placement.NodeState
-	// left is what --wait waits to become nothing.
-	left func(*adminpb.Node) (count uint32, of string)
+	// loses is what --wait waits for the node to do to no shard any more.
+	loses string
 }
 
 func newNodeStates(client *clientFlags) []*cobra.Command {
-	leaders := func(n *adminpb.Node) (uint32, string) { return n.Leaders, "leads" }
-	replicas := func(n *adminpb.Node) (uint32, string) { return n.Replicas, "holds" }
 	return []*cobra.Command{
 		nodeState{"drain", "Take the leaders off a node, for example before it is restarted",
-			"Take the leaders off a node, for example before it is restarted. Its replicas stay.", placement.Draining, leaders}.command(client),
+			"Take the leaders off a node, for example before it is restarted. Its replicas stay.", placement.Draining, "leads"}.command(client),
 		nodeState{"decommission", "Take leaders and replicas off a node, so that it can be switched off for good",
-			"Take leaders and replicas off a node, so that it can be switched off for good.", placement.Decommissioning, replicas}.command(client),
+			"Take leaders and replicas off a node, so that it can be switched off for good.", placement.Decommissioning, "holds"}.command(client),
 		nodeState{"undrain", "Give a node its share again, also after decommission",
-			"Give a node its share again, also after decommission.", placement.Active, nil}.command(client),
+			"Give a node its share again, also after decommission.", placement.Active, ""}.command(client),
 	}
 }
 
@@ -37,7 +35,9 @@ func (n nodeState) command(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   n.use + " NODE",
 		Short: n.short,
-		Long:  n.long + " The balancer does it: it must be on." + changeCodes,
+		Long: n.long + `
+The balancer does it: it must be on. With --wait the command also waits until another
+node leads the meta group, and when nothing changes for some seconds it says why.` + changeCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("%d arguments: want the name of a node", len(args))
@@ -45,7 +45,7 @@ func (n nodeState) command(client *clientFlags) *cobra.Command {
 			req := &adminpb.SetNodeStateRequest{Node: args[0], State: n.state.String(), DryRun: flags.dryRun}
 			return client.connected(c, lines(), func(s *session) error {
 				said := flags.text(fmt.Sprintf("make %s %s", req.Node, req.State))
-				if err := s.done(said, func(ctx context.Context) (*adminpb.DoneReply, error) { return s.admin().SetNodeState(ctx, req) }); err != nil || !flags.wait || n.left == nil {
+				if err := s.done(said, func(ctx context.Context) (*adminpb.DoneReply, error) { return s.admin().SetNodeState(ctx, req) }); err != nil || !flags.wait || n.loses == "" {
 					return err
 				}
 				return s.until(func() (stage, error) { return s.isEmpty(req, n) })
@@ -63,9 +63,22 @@ func (s *session) isEmpty(req *adminpb.SetNodeStateRequest, state nodeState) (st
 		return stage{}, err
 	}
 	i := slices.IndexFunc(reply.Nodes, func(n *adminpb.Node) bool { return n.Name == req.Node })
-	if i < 0 || reply.Nodes[i].State != req.State {
+	if i < 0 || reply.Nodes[i].State != req.State || reply.Nodes[i].Emptying == nil {
 		return stage{state: fmt.Sprintf("%s is not %s yet", req.Node, req.State)}, nil // to the node that answers
 	}
-	count, of := state.left(reply.Nodes[i])
-	return stage{done: count == 0, state: fmt.Sprintf("%s %s %d shards", req.Node, of, count), left: int64(count)}, nil
+	return state.stage(reply.Nodes[i]), nil
+}
+
+// stage is how far a node is that is in the state.
+func (n nodeState) stage(node *adminpb.Node) stage {
+	left := node.Emptying
+	text := fmt.Sprintf("%s %s %d shards", node.Name, n.loses, left.Shards)
+	switch left.MetaGroup {
+	case "":
+	case "leads":
+		text += ", and leads the meta group"
+	default:
+		text += ", and who leads the meta group is not known"
+	}
+	return stage{done: left.Shards == 0 && left.MetaGroup == "", state: text, left: int64(left.Shards), waits: left.Waits}
 }

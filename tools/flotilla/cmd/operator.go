@@ -157,12 +157,13 @@ const followPause = 200 * time.Millisecond
 func (s *session) until(look func() (stage, error)) (err error) {
 	f := newFollower(s.err)
 	defer func() { f.end(err == nil) }()
+	var p patience
 	for {
 		now, err := look()
 		if err != nil {
 			return err
 		}
-		f.show(now)
+		f.show(p.temper(now))
 		if now.done {
 			return nil
 		}

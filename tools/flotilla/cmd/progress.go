@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/progress"
@@ -17,6 +18,30 @@ type stage struct {
 	// left is how much is still to be done, in a number that falls to 0; 0 also where there
 	// is no such number.
 	left int64
+	// waits says why it does not get on, as far as that is known.
+	waits []string
+}
+
+// stuckLooks is how many looks must find the same before it is said why: much that is
+// waited for is over before.
+const stuckLooks = 25
+
+// patience counts looks that found the same.
+type patience struct {
+	state string
+	looks int
+}
+
+// temper takes out of what was found what need not be said yet.
+func (p *patience) temper(s stage) stage {
+	p.looks++
+	if s.state != p.state {
+		p.state, p.looks = s.state, 0
+	}
+	if p.looks == 0 || p.looks%stuckLooks > 0 {
+		s.waits = nil
+	}
+	return s
 }
 
 // follower tells a person who waits how far something is.
@@ -40,14 +65,20 @@ func isTerminal(f *os.File) bool {
 }
 
 type lineFollower struct {
-	w    io.Writer
-	said string
+	w           io.Writer
+	said, cause string
 }
 
 func (l *lineFollower) show(s stage) {
 	if s.state != "" && s.state != l.said {
 		fmt.Fprintln(l.w, s.state)
-		l.said = s.state
+		l.said, l.cause = s.state, ""
+	}
+	if cause := strings.Join(s.waits, "\n"); cause != "" && cause != l.cause {
+		for _, why := range s.waits {
+			fmt.Fprintln(l.w, "waiting: "+why)
+		}
+		l.cause = cause
 	}
 }
 
@@ -59,6 +90,7 @@ type bar struct {
 	writer  progress.Writer
 	tracker *progress.Tracker
 	drawn   chan struct{}
+	state   string // that was shown last
 }
 
 const barPause = 100 * time.Millisecond
@@ -78,9 +110,13 @@ func newBar(w io.Writer) *bar {
 }
 
 func (b *bar) show(s stage) {
-	if s.state != "" {
+	switch {
+	case len(s.waits) > 0:
+		b.tracker.UpdateMessage(s.state + "; waiting: " + strings.Join(s.waits, "; "))
+	case s.state != "" && s.state != b.state:
 		b.tracker.UpdateMessage(s.state)
 	}
+	b.state = s.state
 	if s.left > b.tracker.Total {
 		b.tracker.UpdateTotal(s.left)
 	}

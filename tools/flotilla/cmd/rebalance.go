@@ -230,7 +230,7 @@ func newRebalanceStatus(client *clientFlags) *cobra.Command {
 				return s.print(answer{message: reply, simple: func() {
 					s.linef("the balancer is %s", map[bool]string{true: "on", false: "off"}[reply.Rebalance])
 					if reply.BalancerWaits != "" {
-						s.linef("its last round came to nothing: %s", reply.BalancerWaits)
+						s.linef("in its last round: %s", reply.BalancerWaits)
 					}
 					for _, one := range reply.Settings {
 						s.linef("%s = %s", one.Name, one.Value)

@@ -1,0 +1,70 @@
+package placement
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
+)
+
+// answersMax bounds the answers that are remembered. Who proposes a command again does so for
+// some seconds, in which the table does not change as often.
+const answersMax = 1024
+
+// answers are the latest of those that commands with an ID got which changed the map (P10).
+// A command that changed nothing may change something the next time: nobody was told yet
+// what came of it.
+type answers struct {
+	given []*placementpb.Answer // ascending by version
+	// forgotten is the version of the latest change whose answer is not among given any more.
+	forgotten uint64
+}
+
+// to returns what a command is answered without being applied to the map of the version; nil
+// when it is to be applied.
+func (a *answers) to(c *placementpb.Command, version uint64) *placementpb.Result {
+	if c.GetCommandId() == 0 {
+		return nil
+	}
+	for _, g := range slices.Backward(a.given) {
+		if g.CommandId == c.CommandId {
+			return g.Result
+		}
+	}
+	if c.Since >= a.forgotten {
+		return nil
+	}
+	r := refuse(placementpb.Code_TOO_LATE, "the placement table has changed so often since version %d that nobody knows whether this was done already; read it and decide again", c.Since)
+	r.Version = version
+	return r
+}
+
+// note remembers what a command got that changed the map.
+func (a *answers) note(c *placementpb.Command, r *placementpb.Result) {
+	if c.GetCommandId() == 0 {
+		return
+	}
+	a.given = append(a.given, &placementpb.Answer{CommandId: c.CommandId, Result: r})
+	if len(a.given) > answersMax {
+		a.forgotten = a.given[0].Result.Version
+		a.given = a.given[1:]
+	}
+}
+
+// proto is nil when no command had an ID yet.
+func (a *answers) proto() *placementpb.Answers {
+	if len(a.given) == 0 {
+		return nil
+	}
+	return &placementpb.Answers{Answers: a.given, Forgotten: a.forgotten}
+}
+
+// answersOf keeps what it is given.
+func answersOf(p *placementpb.Answers) (answers, error) {
+	for _, g := range p.GetAnswers() {
+		if g.GetCommandId() == 0 || g.Result == nil {
+			return answers{}, errors.New("an answer is without its command's ID or without content")
+		}
+	}
+	return answers{p.GetAnswers(), p.GetForgotten()}, nil
+}
