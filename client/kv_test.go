@@ -22,6 +22,7 @@ func TestKV(t *testing.T) {
 	t.Run("one key", func(t *testing.T) { testOneKey(t, cl) })
 	t.Run("spans and snapshots", func(t *testing.T) { testSpans(t, cl) })
 	t.Run("transactions", func(t *testing.T) { testTransactions(t, cl) })
+	t.Run("compares", func(t *testing.T) { testCompares(t, cl) })
 	t.Run("batches", func(t *testing.T) { testBatches(t, cl) })
 	t.Run("refusals", func(t *testing.T) { testRefusals(t, cl) })
 	t.Run("started", func(t *testing.T) { testStarted(t, cl) })
@@ -109,6 +110,41 @@ func testTransactions(t *testing.T, cl *client.Client) {
 	require.Len(t, cross.Places, 2)
 	_, err = cl.Txn(ctx, nil, []client.Op{client.Get(key, client.AtTime(time.Now()))}, nil)
 	require.ErrorContains(t, err, "operation 0")
+}
+
+// Each compare looks at what its name says, and a key that does not exist has 0 of everything,
+// and no value at all.
+func testCompares(t *testing.T, cl *client.Client) {
+	ctx := t.Context()
+	key := spread(2, "compared")
+	created, err := cl.Put(ctx, key, []byte("b"))
+	require.NoError(t, err)
+	modified, err := cl.Put(ctx, key, []byte("b"))
+	require.NoError(t, err)
+	gone := spread(2, "gone")
+	for _, c := range []struct {
+		name    string
+		compare client.Compare
+		holds   bool
+	}{
+		{"value", client.IfValue(key, client.Equal, []byte("b")), true},
+		{"another value", client.IfValue(key, client.NotEqual, []byte("b")), false},
+		{"a value below", client.IfValue(key, client.Less, []byte("c")), true},
+		{"modified", client.IfModified(key, client.Equal, modified.Revision), true},
+		{"modified since", client.IfModified(key, client.Greater, created.Revision), true},
+		{"created", client.IfCreated(key, client.Equal, created.Revision), true},
+		{"created since", client.IfCreated(key, client.Greater, created.Revision), false},
+		{"version", client.IfVersion(key, client.Equal, 2), true},
+		{"version below", client.IfVersion(key, client.Less, 2), false},
+		{"nothing modified", client.IfModified(gone, client.Equal, 0), true},
+		{"nothing of a version", client.IfVersion(gone, client.Equal, 0), true},
+		{"no value is none", client.IfValue(gone, client.Equal, nil), false},
+		{"no value is no other", client.IfValue(gone, client.NotEqual, []byte("b")), false},
+	} {
+		result, err := cl.Txn(ctx, []client.Compare{c.compare}, []client.Op{client.Get(key)}, nil)
+		require.NoError(t, err, c.name)
+		require.Equal(t, c.holds, result.Succeeded, c.name)
+	}
 }
 
 func testBatches(t *testing.T, cl *client.Client) {

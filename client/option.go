@@ -180,8 +180,8 @@ const (
 	Greater  = pb.Compare_GREATER
 )
 
-// IfValue compares a key's value. One that does not exist fails every relation but
-// NotEqual.
+// IfValue compares a key's value. A key that does not exist fails every relation, NotEqual
+// too, as with etcd.
 func IfValue(key string, r Relation, value []byte) Compare {
 	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_VALUE, TargetUnion: &pb.Compare_Value{Value: value}}}
 }
