@@ -21,7 +21,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(compareCommand(), rateCommand(), growCommand(), reshapeCommand(), shiftCommand(), lossCommand(),
+	root.AddCommand(readmeCommand(), compareCommand(), rateCommand(), growCommand(), reshapeCommand(), shiftCommand(), lossCommand(),
 		scaleCommand(), overloadCommand(), renewLeasesCommand(), holdFsyncsCommand(), reportCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)

@@ -57,7 +57,10 @@ func (f scenarioFlags) run(cmd *cobra.Command, play func(context.Context, scenar
 	if f.Binary != "" {
 		ready = append(ready, f.Binary)
 	}
-	r := newReport(ctx, f.Dir, ready...)
+	r, err := newReport(ctx, f.Dir, ready...)
+	if err != nil {
+		return err
+	}
 	p := begin(cmd, cmd.Name(), 0)
 	f.Log = p.log
 	p.log.Info("measure", "commit", r.Commit, "machine", r.Machine.String())
@@ -74,32 +77,30 @@ func (f scenarioFlags) run(cmd *cobra.Command, play func(context.Context, scenar
 	return runErr
 }
 
+// command is a scenario's, with its defaults; what a scenario has besides, the caller adds.
+func (f *scenarioFlags) command(name, short string, d scenario.Config, play func(context.Context, scenario.Config) (scenario.Outcome, error)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, play) },
+	}
+	f.register(cmd.Flags(), d)
+	return cmd
+}
+
 func reshapeCommand() *cobra.Command {
 	var f scenarioFlags
-	cmd := &cobra.Command{
-		Use:   "reshape",
-		Short: "Split, move, transfer and drain under load: what do clients notice?",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd, scenario.Reshape) },
-	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 4, Shards: 8, Rate: 5000, Calm: 8 * time.Second, Keys: 20_000})
-	return cmd
+	return f.command("reshape", "Split, move, transfer and drain under load: what do clients notice?",
+		scenario.Config{Nodes: 4, Shards: 8, Rate: 5000, Calm: 8 * time.Second, Keys: 20_000}, scenario.Reshape)
 }
 
 func lossCommand() *cobra.Command {
 	var f scenarioFlags
 	var grace time.Duration
-	cmd := &cobra.Command{
-		Use:   "loss",
-		Short: "Kill a node for good: how long until all shards have three replicas again?",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
-				return scenario.Loss(ctx, c, grace)
-			})
-		},
-	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 4, Shards: 16, Rate: 2000, Calm: 10 * time.Second, Keys: 100_000, ValueBytes: 1024})
+	cmd := f.command("loss", "Kill a node for good: how long until all shards have three replicas again?",
+		scenario.Config{Nodes: 4, Shards: 16, Rate: 2000, Calm: 10 * time.Second, Keys: 100_000, ValueBytes: 1024},
+		func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
+			return scenario.Loss(ctx, c, grace)
+		})
 	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "silence after which a node counts as dead (setting dead-after)")
 	return cmd
 }
@@ -108,21 +109,15 @@ func shiftCommand() *cobra.Command {
 	var f scenarioFlags
 	var s scenario.Shifting
 	var balancer string
-	cmd := &cobra.Command{
-		Use:   "shift",
-		Short: "Put mostly neighbouring keys, from time to time others: what does the balancer do about it?",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := f.command("shift", "Put mostly neighbouring keys, from time to time others: what does the balancer do about it?",
+		scenario.Config{Nodes: 5, Shards: 5, Rate: 3000, Keys: 20_000},
+		func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
 			s.On, s.Off = balancer != "off", balancer != "on"
-			if balancer != "on" && balancer != "off" && balancer != "both" {
-				return fmt.Errorf("--balancer %s: want on, off or both", balancer)
+			if balancer != "both" && s.On && s.Off {
+				return scenario.Outcome{}, fmt.Errorf("--balancer %s: want on, off or both", balancer)
 			}
-			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
-				return scenario.Shift(ctx, c, s)
-			})
-		},
-	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 5, Shards: 5, Rate: 3000, Keys: 20_000})
+			return scenario.Shift(ctx, c, s)
+		})
 	cmd.Flags().DurationVar(&s.Every, "every", time.Minute, "how long the hot range stays where it is")
 	cmd.Flags().IntVar(&s.Times, "times", 3, "at how many places it is")
 	cmd.Flags().IntVar(&s.SplitWrites, "split-writes", 500, "writes a second from which on a shard is split (setting split-writes)")
@@ -133,17 +128,11 @@ func shiftCommand() *cobra.Command {
 func scaleCommand() *cobra.Command {
 	var f scenarioFlags
 	var s scenario.Scaling
-	cmd := &cobra.Command{
-		Use:   "scale",
-		Short: "Start ever more shards: what does each cost, and what do requests of few and many clients?",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
-				return scenario.Scale(ctx, c, s)
-			})
-		},
-	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Keys: 20_000})
+	cmd := f.command("scale", "Start ever more shards: what does each cost, and what do requests of few and many clients?",
+		scenario.Config{Nodes: 3, Keys: 20_000},
+		func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
+			return scenario.Scale(ctx, c, s)
+		})
 	cmd.Flags().IntSliceVar(&s.Shards, "shards", []int{8, 64, 256, 1024}, "numbers of shards, beside 1")
 	cmd.Flags().IntSliceVar(&s.Clients, "clients", []int{1, 64, 1000, 10_000}, "numbers of clients, each with one request at a time")
 	cmd.Flags().DurationVar(&f.Calm, "duration", 6*time.Second, "measured time of puts and of gets, for each number of clients")
@@ -154,24 +143,17 @@ func scaleCommand() *cobra.Command {
 func overloadCommand() *cobra.Command {
 	var f scenarioFlags
 	var o scenario.Overloading
-	cmd := &cobra.Command{
-		Use:   "overload",
-		Short: "Ask for more than the cluster can do: what is left, and how does it come back?",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
+	cmd := f.command("overload", "Ask for more than the cluster can do: what is left, and how does it come back?",
+		scenario.Config{Nodes: 3, Shards: 8, Calm: 10 * time.Second, Keys: 20_000},
+		func(ctx context.Context, c scenario.Config) (_ scenario.Outcome, err error) {
 			if o.Renewer, err = ourselves(renewLeases); err != nil {
-				return err
+				return scenario.Outcome{}, err
 			}
 			collectRarely()
-			return f.run(cmd, func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
-				return scenario.Overload(ctx, c, o)
-			})
-		},
-	}
-	f.register(cmd.Flags(), scenario.Config{Nodes: 3, Shards: 8, Calm: 10 * time.Second, Keys: 20_000})
+			return scenario.Overload(ctx, c, o)
+		})
 	cmd.Flags().Float64Var(&o.Factor, "factor", 3, "how many times what the cluster can do is asked for")
-	cmd.Flags().DurationVar(&o.For, "for", time.Minute, "how long")
+	cmd.Flags().DurationVar(&o.For, "for", time.Minute, "how long it is asked for")
 	cmd.Flags().IntVar(&o.Clients, "clients", 10_000, "clients that ask for it, each with one put at a time")
 	cmd.Flags().IntVar(&o.Finders, "finders", 1000, "clients that find out what the cluster can do")
 	cmd.Flags().StringVar(&f.CPUs, "servers-on", "", "processors that the servers may use, as taskset takes them; start this program with taskset on the others (default: all share all)")

@@ -25,7 +25,8 @@ type Feed interface {
 	// history from the store. At most about max events are returned, whole revisions
 	// always. An error ends the feed for good: shard.CompactedError when history from the
 	// feed's position on is gone; WrongShardError, NoReplicaError, ErrUnavailable, ErrStopped
-	// when another replica or shard has to be asked from the position on.
+	// when another replica or shard has to be asked from the position on. All that the feed has
+	// come to, without changes too, has been returned before.
 	Poll(max int) (shard.Changes, error)
 	// Await has ready called once Poll can return a Through of rev or above.
 	Await(rev shard.Revision)

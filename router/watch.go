@@ -90,7 +90,9 @@ func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revisio
 		if err != nil {
 			return err
 		}
-		if p.ID != source.ID || p.Epoch != source.Epoch {
+		// The shard may have been split, or have taken another's keys: feeds of what it had
+		// before and still has go on, and it promises by the epoch that it has now.
+		if p.ID != source.ID {
 			return errFeedsEnd
 		}
 		req := mark(shardpb.Kind_CLOSE, floor)
@@ -108,9 +110,8 @@ func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revisio
 	return r.cfg.Heeder.Heed(ctx, source.ID, floor, index)
 }
 
-// errFeedsEnd ends an attempt to advance feeds of a shard that is not there any more as they
-// know it: they end, too.
-var errFeedsEnd = errors.New("the shard has other keys by now")
+// errFeedsEnd ends an attempt to advance feeds of a shard that is not there any more: they end, too.
+var errFeedsEnd = errors.New("the shard is another's by now")
 
 // Settle returns the largest revision of the span after a read barrier, when the shards
 // that own it are closed to it: what comes later has a higher one.

@@ -8,37 +8,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Footprint is the set of keys a request could touch (T2), in request order and
+// Footprint is the set of keys a transaction could touch (T2), in request order and
 // not merged. A span may stand in both lists. Spans alias the request's keys.
 //
 // An empty footprint is possible (a transaction of nothing, or of empty ranges):
-// any shard can answer such a request.
+// any shard can answer such a one.
 type Footprint struct {
 	// Reads are keys whose contents decide the outcome or are in the answer.
 	Reads []shard.Span
 	// Writes are keys that may be put or deleted.
 	Writes []shard.Span
-}
-
-// FootprintRange returns what a range reads.
-func FootprintRange(r *pb.RangeRequest) Footprint {
-	var f Footprint
-	f.addRange(r)
-	return f
-}
-
-// FootprintPut returns what a put touches.
-func FootprintPut(r *pb.PutRequest) Footprint {
-	var f Footprint
-	f.addPut(r)
-	return f
-}
-
-// FootprintDeleteRange returns what a delete touches.
-func FootprintDeleteRange(r *pb.DeleteRangeRequest) Footprint {
-	var f Footprint
-	f.addDeleteRange(r)
-	return f
 }
 
 // FootprintTxn returns what a transaction touches in any branch, nested ones

@@ -17,29 +17,30 @@ import (
 func TestFootprint(t *testing.T) {
 	for _, c := range []struct {
 		name          string
-		got           txn.Footprint
+		req           *pb.TxnRequest
 		reads, writes string
 	}{
-		{"range", txn.FootprintRange(&pb.RangeRequest{Key: []byte("a"), RangeEnd: []byte("c")}), `["a", "c")`, ``},
-		{"range from key on", txn.FootprintRange(&pb.RangeRequest{Key: []byte("a"), RangeEnd: []byte{0}}), `["a", ∞)`, ``},
-		{"range of nothing", txn.FootprintRange(&pb.RangeRequest{Key: []byte("c"), RangeEnd: []byte("a")}), ``, ``},
-		{"put", txn.FootprintPut(&pb.PutRequest{Key: []byte("a")}), ``, `["a", "a\x00")`},
-		{"put that reads", txn.FootprintPut(&pb.PutRequest{Key: []byte("a"), IgnoreLease: true}), `["a", "a\x00")`, `["a", "a\x00")`},
-		{"delete", txn.FootprintDeleteRange(&pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("b")}), ``, `["a", "b")`},
-		{"delete that reads", txn.FootprintDeleteRange(&pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("b"), PrevKv: true}), `["a", "b")`, `["a", "b")`},
-		{"txn", txn.FootprintTxn(&pb.TxnRequest{
+		{"range", then(rng("a", "c")), `["a", "c")`, ``},
+		{"range from key on", then(rng("a", "\x00")), `["a", ∞)`, ``},
+		{"range of nothing", then(rng("c", "a")), ``, ``},
+		{"put", then(put("a")), ``, `["a", "a\x00")`},
+		{"put that reads", then(&pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("a"), IgnoreLease: true}}}), `["a", "a\x00")`, `["a", "a\x00")`},
+		{"delete", then(del("a", "b")), ``, `["a", "b")`},
+		{"delete that reads", then(&pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("b"), PrevKv: true}}}), `["a", "b")`, `["a", "b")`},
+		{"nested", &pb.TxnRequest{
 			Compare: []*pb.Compare{cmp("c"), {Key: []byte("r"), RangeEnd: []byte("s")}},
 			Success: ops(put("a"), nest(&pb.TxnRequest{
 				Compare: []*pb.Compare{cmp("d")},
 				Success: ops(rng("e", "f")),
 			}, ops(del("g", "\x00")))),
 			Failure: ops(del("h", ""), rng("z", "y"), nil),
-		}), `["c", "c\x00") ["r", "s") ["d", "d\x00") ["e", "f")`, `["a", "a\x00") ["g", ∞) ["h", "h\x00")`},
-		{"empty txn", txn.FootprintTxn(&pb.TxnRequest{}), ``, ``},
+		}, `["c", "c\x00") ["r", "s") ["d", "d\x00") ["e", "f")`, `["a", "a\x00") ["g", ∞) ["h", "h\x00")`},
+		{"nothing", &pb.TxnRequest{}, ``, ``},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.reads, printSpans(c.got.Reads))
-			require.Equal(t, c.writes, printSpans(c.got.Writes))
+			got := txn.FootprintTxn(c.req)
+			require.Equal(t, c.reads, printSpans(got.Reads))
+			require.Equal(t, c.writes, printSpans(got.Writes))
 		})
 	}
 }

@@ -130,6 +130,7 @@ func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Log
 	}
 	_, env.Native = s.Kind.(peer.Flotilla)
 	for _, w := range c.Workloads {
+		log.Info("measure", "system", s.Label, "workload", w.Name())
 		m, err := measure(ctx, c, w, env, cluster)
 		if err != nil {
 			return err
@@ -143,22 +144,22 @@ func runSystem(ctx context.Context, c Config, s System, round int, log *slog.Log
 }
 
 func measure(ctx context.Context, c Config, w load.Workload, env *load.Env, cluster *peer.Cluster) (Measurement, error) {
-	var marks [2]counters
+	var start, end counters
 	result, err := load.Run(ctx, w, env, load.Plan{
 		Clients: c.Clients, WarmUp: c.WarmUp, Duration: c.Duration, Rate: c.Rates[w.Name()],
-		Mark: func(end bool) (err error) {
-			i := 0
-			if end {
-				i = 1
-			}
-			marks[i], err = readCounters(ctx, cluster)
+		Begin: func() (err error) {
+			start, err = readCounters(ctx, cluster)
+			return err
+		},
+		End: func() (err error) {
+			end, err = readCounters(ctx, cluster)
 			return err
 		},
 	})
 	if err != nil {
 		return Measurement{}, err
 	}
-	return costed(Measurement{Clients: w.Clients(c.Clients), Rate: c.Rates[w.Name()], Result: result}, marks[0], marks[1]), nil
+	return costed(Measurement{Clients: w.Clients(c.Clients), Rate: c.Rates[w.Name()], Result: result}, start, end), nil
 }
 
 // counters is what is read at both ends of the window.

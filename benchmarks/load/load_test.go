@@ -58,7 +58,7 @@ func TestNamed(t *testing.T) {
 	for _, w := range got {
 		names = append(names, w.Name())
 	}
-	require.Equal(t, []string{"put1", "list-100", "list-1000", "list-100k", "lease-grant"}, names)
+	require.Equal(t, []string{"put1", "list-100", "list-1000", "list-100k", "list-100k-pages", "list-100k-stream", "lease-grant"}, names)
 	_, err = Named([]string{"delete"})
 	require.ErrorContains(t, err, `unknown workload "delete": know put, get`)
 	require.Equal(t, 1, got[0].Clients(1000))
@@ -76,13 +76,14 @@ func (f fake) Client(*Env, int) Operation        { return f.op }
 
 func TestRunMeasuresAClosedLoop(t *testing.T) {
 	const each = 5 * time.Millisecond
-	var marks []bool
+	var marks []string
 	got, err := Run(t.Context(), closed{looped: fake{func(ctx context.Context) error { pause(ctx, each); return nil }}}, &Env{}, Plan{
 		Clients: 4, WarmUp: 20 * time.Millisecond, Duration: 200 * time.Millisecond,
-		Mark: func(end bool) error { marks = append(marks, end); return nil },
+		Begin: func() error { marks = append(marks, "begin"); return nil },
+		End:   func() error { marks = append(marks, "end"); return nil },
 	})
 	require.NoError(t, err)
-	require.Equal(t, []bool{false, true}, marks)
+	require.Equal(t, []string{"begin", "end"}, marks)
 	require.Positive(t, got.Operations)
 	// A client can't do more than one operation after the other.
 	require.LessOrEqual(t, got.Operations, int64(4*(200/5+1)))
@@ -93,7 +94,7 @@ func TestRunMeasuresAClosedLoop(t *testing.T) {
 func TestRunStopsWhenCountersFail(t *testing.T) {
 	broken := errors.New("no counters")
 	_, err := Run(t.Context(), closed{looped: fake{func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}}, &Env{}, Plan{
-		Clients: 2, Duration: time.Hour, Mark: func(bool) error { return broken },
+		Clients: 2, Duration: time.Hour, Begin: func() error { return broken },
 	})
 	require.ErrorIs(t, err, broken)
 }

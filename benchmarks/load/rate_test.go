@@ -25,7 +25,7 @@ func TestAStallIsInAllLatencies(t *testing.T) {
 			return nil
 		}
 		got, err := Run(t.Context(), closed{looped: fake{stall}}, &Env{}, Plan{
-			Clients: 2, Duration: 10 * time.Second, Rate: 100, Mark: func(bool) error { return nil },
+			Clients: 2, Duration: 10 * time.Second, Rate: 100,
 		})
 		require.NoError(t, err)
 		require.Equal(t, int64(1000), got.Operations)

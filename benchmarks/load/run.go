@@ -15,9 +15,9 @@ type Plan struct {
 	// Rate is how many operations a second the clients begin together, at fixed times. 0:
 	// each begins one when its last has ended. What keeps a rate of its own disregards it.
 	Rate int
-	// Mark is called at the start and at the end of the measured window, to read
-	// counters that belong to it.
-	Mark func(end bool) error
+	// Begin and End are called at the start and at the end of the measured window, to read
+	// counters that belong to it. nil: there are none.
+	Begin, End func() error
 }
 
 // operationTimeout ends an operation that hangs; it then counts as an error.
@@ -51,7 +51,7 @@ func runClients(ctx context.Context, p Plan, n int, timeout time.Duration, clien
 			wg.Go(func() { loop(ctx, op, i, timeout, win, rec) })
 		}
 	}
-	err := mark(ctx, win, p.Mark)
+	err := p.mark(ctx, win)
 	if err != nil {
 		cancel() // the clients need not go on
 	}
@@ -64,7 +64,7 @@ func runClients(ctx context.Context, p Plan, n int, timeout time.Duration, clien
 
 // runWhole measures work that takes as long as it takes: the window ends with it.
 func runWhole(p Plan, work func(win window, rec *recorder) error) (Result, error) {
-	if err := p.Mark(false); err != nil {
+	if err := call(p.Begin); err != nil {
 		return Result{}, err
 	}
 	start := time.Now()
@@ -73,7 +73,7 @@ func runWhole(p Plan, work func(win window, rec *recorder) error) (Result, error
 		return Result{}, err
 	}
 	win.end = time.Now()
-	return rec.result(win), p.Mark(true)
+	return rec.result(win), call(p.End)
 }
 
 // window is the measured time of a plan that begins now.
@@ -127,17 +127,24 @@ func (l *limit) end() {
 	}
 }
 
-// mark calls f at both ends of the window.
-func mark(ctx context.Context, win window, f func(end bool) error) error {
+// mark calls Begin and End when it is time.
+func (p Plan) mark(ctx context.Context, win window) error {
 	pause(ctx, time.Until(win.start))
-	if err := f(false); err != nil {
+	if err := call(p.Begin); err != nil {
 		return err
 	}
 	pause(ctx, time.Until(win.end))
-	if err := f(true); err != nil {
+	if err := call(p.End); err != nil {
 		return err
 	}
 	return ctx.Err()
+}
+
+func call(f func() error) error {
+	if f == nil {
+		return nil
+	}
+	return f()
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -17,7 +17,11 @@ var endpointsFlag = flag.String("endpoints", "", "run the workloads on these ser
 // TestWorkloads runs every workload for a moment: each must get its answers, and no
 // errors.
 func TestWorkloads(t *testing.T) {
-	workloads := []Workload{closed{looped: list{name: "list", keys: 20, groups: 2, clients: 2}}}
+	workloads := []Workload{
+		closed{looped: list{name: "list", keys: 20, groups: 2, clients: 2}},
+		closed{looped: list{name: "list in pages", keys: 20, groups: 2, clients: 2, page: 7}},
+		closed{looped: list{name: "list as a stream", keys: 20, groups: 2, clients: 2, stream: true}},
+	}
 	for _, w := range Workloads() {
 		if !strings.HasPrefix(w.Name(), "list-") {
 			workloads = append(workloads, w)
@@ -39,7 +43,7 @@ func TestWorkloads(t *testing.T) {
 	var held int64
 	for _, w := range workloads {
 		t.Run(w.Name(), func(t *testing.T) {
-			got, err := Run(t.Context(), w, e, Plan{Clients: 4, Duration: 300 * time.Millisecond, Mark: func(bool) error { return nil }})
+			got, err := Run(t.Context(), w, e, Plan{Clients: 4, Duration: 300 * time.Millisecond})
 			require.NoError(t, err)
 			require.Empty(t, got.Errors)
 			if g, ok := w.(growth); ok {

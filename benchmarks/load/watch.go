@@ -101,7 +101,7 @@ func (w watch) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	for i := range watchWriters {
 		writing.Go(func() { w.write(ctx, e, d, i) })
 	}
-	err = mark(ctx, d.win, p.Mark)
+	err = p.mark(ctx, d.win)
 	if err != nil {
 		cancel()
 	}

@@ -2,9 +2,7 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 
@@ -66,6 +64,8 @@ func Workloads() []Workload {
 		closed{looped: list{name: "list-100", keys: 100, groups: 64, clients: listClientsMax}},
 		closed{looped: list{name: "list-1000", keys: 1000, groups: 16, clients: listClientsMax}},
 		closed{looped: list{name: "list-100k", keys: 100_000, groups: 1, clients: 1}},
+		closed{looped: list{name: "list-100k-pages", keys: 100_000, groups: 1, clients: 1, page: 10_000}},
+		closed{looped: list{name: "list-100k-stream", keys: 100_000, groups: 1, clients: 1, stream: true}},
 		native{name: "native-put", about: "put by the system's own client", etcd: put{}, client: nativePut},
 		native{name: "native-get", about: "linearizable get by the system's own client", etcd: get{}, client: nativeGet},
 		closed{looped: put{name: "put1", about: "put by one client: latency", one: true}},
@@ -90,8 +90,8 @@ func Workloads() []Workload {
 	)
 }
 
-// families are the names that mean several workloads, by the prefix of theirs.
-func families() []string { return []string{"list", "watch", "lease", "ycsb", "native"} }
+// Families are the names that mean several workloads, by the prefix of theirs.
+func Families() []string { return []string{"list", "watch", "lease", "ycsb", "native"} }
 
 // Named returns the workloads with the given names, or of the given families.
 func Named(names []string) ([]Workload, error) {
@@ -99,7 +99,7 @@ func Named(names []string) ([]Workload, error) {
 	for _, name := range names {
 		found := false
 		for _, w := range Workloads() {
-			if w.Name() == name || slices.Contains(families(), name) && strings.HasPrefix(w.Name(), name+"-") {
+			if w.Name() == name || slices.Contains(Families(), name) && strings.HasPrefix(w.Name(), name+"-") {
 				out, found = append(out, w), true
 			}
 		}
@@ -112,74 +112,4 @@ func Named(names []string) ([]Workload, error) {
 		}
 	}
 	return out, nil
-}
-
-// Sizes say how much there is to do.
-type Sizes struct {
-	// Keys is the size of the keyspace that put writes and get reads.
-	Keys int
-	// ValueBytes is the size of every value.
-	ValueBytes int
-	// WatchRate is how many puts a second watchers are sent, unless there are so many
-	// watchers that it would be more than deliveriesMax.
-	WatchRate int
-	// IdleWatchers is how many watchers are opened to see what one costs.
-	IdleWatchers int
-	// CatchUp is how many events a watcher has to catch up with.
-	CatchUp int
-	// Leases is how many leases are kept alive.
-	Leases int
-}
-
-// Env is what all workloads of one run share.
-type Env struct {
-	// Conns are the connections; client i uses Conn(i).
-	Conns []*clientv3.Client
-	Sizes
-	Seed uint64
-	// Native: the system serves Flotilla's native client.
-	Native bool
-
-	noise []byte
-	// zipf picks out of the shared keyspace.
-	zipf *Zipf
-	// filled: the shared keyspace was written, and no workload deletes from it.
-	filled bool
-	// written is how many of its keys growth has.
-	written int
-}
-
-// Conn is the connection of client i.
-func (e *Env) Conn(i int) *clientv3.Client { return e.Conns[i%len(e.Conns)] }
-
-// random is client i's own source (L5).
-func (e *Env) random(i int) *rand.Rand { return rand.New(rand.NewPCG(e.Seed, uint64(i))) }
-
-// noiseBytes is enough that values do not repeat soon.
-const noiseBytes = 1 << 20
-
-// value is ValueBytes of noise: nothing that compresses, or a store that
-// compresses would be measured with less to write.
-func (e *Env) value(r *rand.Rand) string { return string(e.bytes(r)) }
-
-// bytes is such a value, not to be changed.
-func (e *Env) bytes(r *rand.Rand) []byte {
-	at := r.IntN(len(e.noise) - e.ValueBytes)
-	return e.noise[at : at+e.ValueBytes]
-}
-
-// NewEnv prepares an environment over open connections.
-func NewEnv(conns []*clientv3.Client, sizes Sizes, seed uint64) (*Env, error) {
-	switch {
-	case sizes.Keys < 1 || sizes.ValueBytes < 1 || sizes.ValueBytes >= noiseBytes:
-		return nil, fmt.Errorf("need at least 1 key and a value of 1 to %d bytes, have %d and %d", noiseBytes-1, sizes.Keys, sizes.ValueBytes)
-	case sizes.WatchRate < 1 || sizes.IdleWatchers < 1 || sizes.CatchUp < 1 || sizes.Leases < 1:
-		return nil, errors.New("watch rate, idle watchers, events to catch up with and leases must be at least 1")
-	}
-	e := &Env{Conns: conns, Sizes: sizes, Seed: seed, noise: make([]byte, noiseBytes), zipf: NewZipf(sizes.Keys)}
-	r := rand.New(rand.NewPCG(seed, 1<<63))
-	for i := range e.noise {
-		e.noise[i] = byte(r.Uint32())
-	}
-	return e, nil
 }

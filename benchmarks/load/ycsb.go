@@ -62,13 +62,13 @@ type ycsbClient struct {
 	conn     *clientv3.Client
 	number   int
 	r        *rand.Rand
-	zipf     *Zipf
+	zipf     *zipf
 	inserted int
 }
 
 // key is one that exists. The most popular ones lie anywhere, because keys are hashes.
 func (c *ycsbClient) key() string {
-	rank := c.zipf.Rank(c.r)
+	rank := c.zipf.rank(c.r)
 	if !c.latest {
 		return Key(rank)
 	}

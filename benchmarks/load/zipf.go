@@ -8,17 +8,17 @@ import (
 // zipfExponent is YCSB's: a tenth of the keys gets three quarters of the requests.
 const zipfExponent = 0.99
 
-// Zipf picks ranks out of n, the first most often. The standard library's takes only
+// zipf picks ranks out of n, the first most often. The standard library's takes only
 // exponents above 1. It is the method of Gray and others, "Quickly generating
 // billion-record synthetic databases" (1994).
-type Zipf struct {
+type zipf struct {
 	n                 float64
 	zeta, alpha, tail float64
 }
 
-// NewZipf prepares ranks 0 to n-1.
-func NewZipf(n int) *Zipf {
-	z := &Zipf{n: float64(n), alpha: 1 / (1 - zipfExponent)}
+// newZipf prepares ranks 0 to n-1.
+func newZipf(n int) *zipf {
+	z := &zipf{n: float64(n), alpha: 1 / (1 - zipfExponent)}
 	for i := range n {
 		z.zeta += math.Pow(float64(i+1), -zipfExponent)
 	}
@@ -27,8 +27,8 @@ func NewZipf(n int) *Zipf {
 	return z
 }
 
-// Rank picks one.
-func (z *Zipf) Rank(r *rand.Rand) int {
+// rank picks one.
+func (z *zipf) rank(r *rand.Rand) int {
 	u := r.Float64()
 	switch weight := u * z.zeta; {
 	case weight < 1:

@@ -11,14 +11,18 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/scenario"
 )
 
-// charts are SVG files by name: one of all rows, and one for each line of a scenario.
+// charts are SVG files by name: some of all rows, and one for each line of a scenario.
 func (r Report) charts() map[string]string {
 	out := make(map[string]string)
 	if len(r.Rows) > 0 {
 		out["ops.svg"] = barChart("operations per second, median and range of the rounds", r.Rows,
 			func(r Row) Spread { return r.PerSecond })
 		out["p99.svg"] = barChart("p99 in ms, median and range of the rounds", r.Rows,
-			func(r Row) Spread { return Spread{r.P99.Median / 1000, r.P99.Min / 1000, r.P99.Max / 1000} })
+			func(r Row) Spread { return r.P99.times(1.0 / 1000) })
+		if first := r.Rows[0].System; slices.ContainsFunc(r.Rows, func(r Row) bool { return r.System != first && r.Ratio > 0 }) {
+			out["ratio.svg"] = barChart("operations per second of those of "+first+", median and range of the rounds", r.Rows,
+				func(r Row) Spread { return r.PerSecond.times(r.Ratio / max(r.PerSecond.Median, 1e-9)) })
+		}
 	}
 	for _, o := range r.Outcomes {
 		for _, l := range o.Lines {

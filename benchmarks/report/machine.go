@@ -3,11 +3,14 @@ package report
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
+	"time"
 )
 
 // Machine is what the numbers depend on besides the systems.
@@ -17,18 +20,24 @@ type Machine struct {
 	MemoryGiB  int    `json:"memory_gib"`
 	Kernel     string `json:"kernel"`
 	FileSystem string `json:"file_system"` // of the data directories
-	Go         string `json:"go"`
+	// Fsync is how long writing and syncing 4 KiB there took, the median of some; 0 in
+	// reports from before it was measured.
+	Fsync time.Duration `json:"fsync_ns,omitempty"`
+	Go    string        `json:"go"`
 }
 
 func (m Machine) String() string {
-	return fmt.Sprintf("%s, %d cores, %d GiB, Linux %s, data on %s, %s",
-		m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.FileSystem, m.Go)
+	disk := m.FileSystem
+	if m.Fsync > 0 {
+		disk += fmt.Sprintf(" (fsync %.2f ms)", float64(m.Fsync.Microseconds())/1000)
+	}
+	return fmt.Sprintf("%s, %d cores, %d GiB, Linux %s, data on %s, %s", m.CPU, m.Cores, m.MemoryGiB, m.Kernel, disk, m.Go)
 }
 
 const unknown = "unknown"
 
 // ThisMachine describes the machine; dir is where the data will be.
-func ThisMachine(dir string) Machine {
+func ThisMachine(dir string) (Machine, error) {
 	m := Machine{CPU: unknown, Cores: runtime.NumCPU(), Kernel: unknown, FileSystem: fileSystem(dir), Go: runtime.Version()}
 	for key, value := range pairs("/proc/cpuinfo") {
 		if key == "model name" {
@@ -44,7 +53,34 @@ func ThisMachine(dir string) Machine {
 	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		m.Kernel = strings.TrimSpace(string(text))
 	}
-	return m
+	var err error
+	m.Fsync, err = fsync(dir)
+	return m, err
+}
+
+// fsyncs is enough for a median, and a second on a slow disk.
+const fsyncs = 100
+
+// fsync is the median time of appending 4 KiB to a file in dir and syncing it.
+func fsync(dir string) (median time.Duration, err error) {
+	f, err := os.CreateTemp(dir, "fsync-")
+	if err != nil {
+		return 0, fmt.Errorf("time the disk: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	took, block := make([]time.Duration, fsyncs), make([]byte, 4<<10)
+	for i := range took {
+		began := time.Now()
+		if _, err := f.Write(block); err != nil {
+			return 0, fmt.Errorf("time the disk: %w", err)
+		}
+		if err := f.Sync(); err != nil {
+			return 0, fmt.Errorf("time the disk: %w", err)
+		}
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
 }
 
 // pairs yields the "key : value" lines of a file in /proc, none if it can't be read.

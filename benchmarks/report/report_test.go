@@ -52,7 +52,7 @@ func TestSummaryAndFiles(t *testing.T) {
 	back, err := Read(dir)
 	require.NoError(t, err)
 	require.Equal(t, rows, back.Rows)
-	isSVG(t, dir, "ops.svg", "p99.svg")
+	isSVG(t, dir, "ops.svg", "p99.svg", "ratio.svg")
 
 	r.Version++
 	require.NoError(t, r.Write(dir))
@@ -104,7 +104,42 @@ func TestOutcomeAndFiles(t *testing.T) {
 }
 
 func TestThisMachineIsDescribed(t *testing.T) {
-	m := ThisMachine(t.TempDir())
+	dir := t.TempDir()
+	m, err := ThisMachine(dir)
+	require.NoError(t, err)
 	require.Positive(t, m.Cores)
 	require.NotEqual(t, unknown, m.FileSystem)
+	require.Positive(t, m.Fsync)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	_, err = ThisMachine(filepath.Join(dir, "gone"))
+	require.ErrorContains(t, err, "time the disk")
+}
+
+func TestReadme(t *testing.T) {
+	row := func(workload, system string, perSecond, p50, p99, cpu float64) Row {
+		return Row{Workload: workload, System: system, Rounds: 3, PerSecond: Spread{Median: perSecond},
+			P50: Spread{Median: p50}, P99: Spread{Median: p99}, CPUPerOp: Spread{Median: cpu}}
+	}
+	earlier := Report{Commit: "old", Command: "go run ./benchmarks a", Peers: map[string]string{"etcd": "3.7.3"}, Rows: []Row{
+		row("put", "etcd", 10_000, 0, 0, 136), row("put", "flotilla/1", 1, 0, 0, 1),
+		row("put1", "etcd", 900, 1032, 2355, 0), row("put1", "flotilla/1", 1100, 853, 1597, 0),
+		row("watch-1", "etcd", 200, 1600, 3400, 0), // and not the other two
+	}}
+	later := Report{Commit: "new", Command: "go run ./benchmarks b", Rows: []Row{row("put", "flotilla/1", 20_475, 0, 0, 39)}}
+	require.Equal(t, `| server CPU in µs per operation | etcd 3.7.3 | Flotilla, 1 shard |
+|---|---|---|
+| put, 1,000 clients | 10,000/s, 136 µs | 20,475/s, 39 µs: **2.05x** |
+| put, one client, median (p99) | 1.03 ms (2.35) | 0.85 ms (1.60): **0.83x the wait** |
+
+Rounds: 3 (medians); commit old; , 0 cores, 0 GiB, Linux , data on , .
+`+"`go run ./benchmarks a`"+`
+Rounds: 3 (medians); commit new; , 0 cores, 0 GiB, Linux , data on , .
+`+"`go run ./benchmarks b`"+`
+`, Readme(earlier, later))
+	require.Equal(t, "1,062,566", grouped(1062566))
+	require.Equal(t, "999", grouped(999))
+	_, err := load.Named(ReadmeWorkloads())
+	require.NoError(t, err)
 }

@@ -27,6 +27,11 @@ func spreadOf(values []float64) Spread {
 	return s
 }
 
+// times is the spread in another unit.
+func (s Spread) times(factor float64) Spread {
+	return Spread{Median: s.Median * factor, Min: s.Min * factor, Max: s.Max * factor}
+}
+
 // Row sums up one workload on one system.
 type Row struct {
 	Workload  string `json:"workload"`

@@ -111,6 +111,7 @@ func (s *stage) ask(ctx context.Context, o Overloading, asked float64, now func(
 		rate float64
 		d    time.Duration
 	}{{gentle * asked / o.Factor, s.Calm}, {asked, o.For}, {gentle * asked / o.Factor, s.Calm}} {
+		s.Log.Info("ask", "puts_per_second", int(part.rate), "for", part.d)
 		before, err := s.spent()
 		if err != nil {
 			return err
@@ -138,22 +139,22 @@ func (s *stage) peak(ctx context.Context, clients int) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	var marks [2]spent
+	var began, ended spent
 	got, err := load.Run(ctx, found[0], s.env, load.Plan{
 		Clients: clients, WarmUp: s.Calm / 4, Duration: s.Calm,
-		Mark: func(end bool) (err error) {
-			i := 0
-			if end {
-				i = 1
-			}
-			marks[i], err = s.spent()
+		Begin: func() (err error) {
+			began, err = s.spent()
+			return err
+		},
+		End: func() (err error) {
+			ended, err = s.spent()
 			return err
 		},
 	})
 	if err == nil && got.Operations == 0 {
 		err = fmt.Errorf("no put ended well: %v", got.Errors)
 	}
-	peak := worked(int(got.Operations), s.Calm, marks[0], marks[1])
+	peak := worked(int(got.Operations), s.Calm, began, ended)
 	s.Log.Info("peak", "puts_per_second", int(peak.perSecond))
 	return peak, err
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
+	"github.com/flotilla-kv/flotilla/benchmarks/peer"
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
@@ -144,23 +145,22 @@ func (s *stage) costOf(ctx context.Context, name string, clients int) (Cost, err
 	if err != nil {
 		return Cost{}, err
 	}
-	var used [2]time.Duration
+	var began, ended peer.Usage
 	got, err := load.Run(ctx, found[0], s.env, load.Plan{
 		Clients: clients, WarmUp: s.Calm / 4, Duration: s.Calm,
-		Mark: func(end bool) error {
-			i := 0
-			if end {
-				i = 1
-			}
-			u, err := s.cluster.Usage()
-			used[i] = u.CPU
+		Begin: func() (err error) {
+			began, err = s.cluster.Usage()
+			return err
+		},
+		End: func() (err error) {
+			ended, err = s.cluster.Usage()
 			return err
 		},
 	})
 	return Cost{
 		Shards: s.Shards, Clients: clients, Workload: name, PerSecond: got.PerSecond,
 		P50: float64(got.Latency.P50) / 1000, P99: float64(got.Latency.P99) / 1000,
-		CPU: float64((used[1] - used[0]).Microseconds()) / float64(max(1, got.Operations)), Errors: got.ErrorCount(),
+		CPU: float64((ended.CPU - began.CPU).Microseconds()) / float64(max(1, got.Operations)), Errors: got.ErrorCount(),
 	}, err
 }
 

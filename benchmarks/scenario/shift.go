@@ -56,8 +56,13 @@ func (s *stage) shift(ctx context.Context, sh Shifting, balancer string, out *Ou
 	hot := newHotRange(s.env, sh.Every)
 	steady := load.Begin(ctx, s.Rate, requestTimeout, s.env.Puts(hot.key))
 	var owners ownership
+	place := 0
 	for end := time.Duration(sh.Times) * sh.Every; steady.Now() < end; {
 		shards, err := s.admin.shards(ctx)
+		if now := int(steady.Now()/sh.Every) + 1; now > place && err == nil {
+			place = now
+			s.Log.Info("hot range", "place", place, "of", sh.Times, "balancer", balancer, "shards", len(shards))
+		}
 		if err == nil {
 			owners = append(owners, sight{steady.Now(), shards})
 			err = rest(ctx, time.Second)

@@ -1,5 +1,5 @@
-// Package conformance holds what a real etcd 3.7.3 answered to a few hundred KV
-// requests, and asks another server the same questions.
+// Package conformance holds what a real etcd 3.7.3 answered to a few hundred requests
+// about keys, leases and watches, and asks another server the same questions.
 //
 // The questions are Go (corpus_*.go): scripts of raw etcdserverpb requests, each
 // told to a store that is logically empty when the script starts. The answers are

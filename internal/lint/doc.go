@@ -17,8 +17,8 @@
 //	globals  no package-level state, no init
 //	hygiene  one package comment; no unfinished work; tests neither skip nor sleep
 //	root     what may lie in the root folder
-//	docs     links lead somewhere; the tests that pages name exist, and each row of
-//	         docs/ETCD.md names one
+//	docs     links lead somewhere; the tests and files that pages name exist, and each
+//	         row of docs/ETCD.md names a test; docs/OPERATING.md has every metric
 //
 // A rule that is wrong is changed here, with its reason in docs/decisions. No comment
 // in the source switches one off; exceptions are named here, with their reasons.

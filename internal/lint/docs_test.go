@@ -167,3 +167,99 @@ func claims(line string) bool {
 	verdict := strings.Trim(cells[2], " *")
 	return verdict == "same" || verdict == "differs"
 }
+
+// metricsPage tells operators of every metric.
+const metricsPage = "docs/OPERATING.md"
+
+func TestMetricsAreDocumented(t *testing.T) {
+	root := repository(t)
+	page, err := os.ReadFile(filepath.Join(root, metricsPage))
+	if err != nil {
+		t.Fatalf("read the page of metrics: %v", err)
+	}
+	report(t, "docs", checkMetrics(metricNames(loadTree(t, root)), string(page)))
+}
+
+// metricNames returns the metrics that the server and the client have, with where they are
+// named. Benchmarks read metrics and have none.
+func metricNames(t *tree) map[string]string {
+	name := regexp.MustCompile(`^"(?:flotilla|etcd)_[a-z_]+"$`)
+	out := make(map[string]string)
+	for _, p := range t.pkgs {
+		if strings.HasPrefix(p.path, "benchmarks/") {
+			continue
+		}
+		for _, f := range p.files {
+			if f.test || f.generated {
+				continue
+			}
+			ast.Inspect(f.syntax, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && name.MatchString(lit.Value) {
+					out[strings.Trim(lit.Value, `"`)] = t.at(lit)
+				}
+				return true
+			})
+		}
+	}
+	return out
+}
+
+// checkMetrics wants every metric on the page, in full or as the end of one behind "…", and
+// every metric of Flotilla's own on the page to exist.
+func checkMetrics(metrics map[string]string, page string) (out []finding) {
+	full := regexp.MustCompile("`((?:flotilla|etcd)_[a-z_]+)`")
+	ends := regexp.MustCompile("`…(_[a-z_]+)`")
+	told := make(map[string]bool)
+	for _, m := range full.FindAllStringSubmatch(page, -1) {
+		told[m[1]] = true
+	}
+	for name, where := range metrics {
+		known := told[name]
+		for _, m := range ends.FindAllStringSubmatch(page, -1) {
+			known = known || strings.HasSuffix(name, m[1])
+		}
+		if !known {
+			out = append(out, finding{where, "the metric " + name + " is not in " + metricsPage, "Tell there what it shows and what to do about it."})
+		}
+	}
+	for name := range told {
+		if _, exists := metrics[name]; !exists && strings.HasPrefix(name, "flotilla_") {
+			out = append(out, finding{metricsPage, "the page names " + name + ", which does not exist", "Alerts on it would stay silent."})
+		}
+	}
+	slices.SortFunc(out, func(a, b finding) int { return strings.Compare(a.what, b.what) })
+	return out
+}
+
+func TestNamedFilesExist(t *testing.T) {
+	root := repository(t)
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(root, filepath.FromSlash(name)))
+		return err == nil
+	}
+	err := walk(root, func(name string, read func() []byte) error {
+		// Bugs and costs are history: what they speak of may be gone.
+		if path.Ext(name) == ".md" && name != "docs/BUGS.md" && name != "docs/COSTS.md" {
+			report(t, "docs", checkNamedFiles(name, string(read()), exists))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("read the pages: %v", err)
+	}
+}
+
+// checkNamedFiles wants every source file that a page names with its folder to exist, there or
+// from the root.
+func checkNamedFiles(name, page string, exists func(string) bool) (out []finding) {
+	file := regexp.MustCompile("`([a-z0-9_]+(?:/[a-z0-9_]+)*/[a-z0-9_]+\\.(?:go|proto|txt))`")
+	for i, line := range strings.Split(page, "\n") {
+		for _, m := range file.FindAllStringSubmatch(line, -1) {
+			if !exists(m[1]) && !exists(path.Join(path.Dir(name), m[1])) {
+				out = append(out, finding{fmt.Sprintf("%s:%d", name, i+1), "the page names " + m[1] + ", which does not exist",
+					"Name the file where it is now."})
+			}
+		}
+	}
+	return out
+}

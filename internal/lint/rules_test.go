@@ -118,4 +118,13 @@ func TestTextRulesNotice(t *testing.T) {
 	requireFindings(t, []string{"script gone", "names no test (docs/ETCD.md:3)", "without its folder", "names no test (docs/ETCD.md:6)"},
 		checkNamedTests("docs/ETCD.md", table, map[string]bool{"txn.TestPut": true}, func(s string) bool { return s == "range/all" }))
 	requireFindings(t, []string{"names txn.TestPut, which does not exist"}, checkNamedTests("docs/ETCD.md", "`txn.TestPut`", nil, nil))
+
+	metrics := map[string]string{"flotilla_a_total": "a.go:1", "flotilla_b_seconds": "b.go:2", "etcd_c": "c.go:3"}
+	requireFindings(t, []string{"the metric etcd_c is not in docs/OPERATING.md (c.go:3)", "names flotilla_gone, which does not exist"},
+		checkMetrics(metrics, "| `flotilla_a_total`, `…_b_seconds`, `flotilla_gone`, `etcd_other` |"))
+
+	requireFindings(t, []string{"names shard/gone.go, which does not exist (docs/A.md:2)"},
+		checkNamedFiles("docs/A.md", "`shard/here.go` `testdata/here.txt` `gone.go`\n`shard/gone.go`", func(name string) bool {
+			return name == "shard/here.go" || name == "docs/testdata/here.txt"
+		}))
 }

@@ -18,7 +18,10 @@ const (
 	request = "GET /health HTTP/1.1\r\n\r\n"
 )
 
-var raftMagic = []byte{0xAE, 0x7D}
+// raftMagic begins the connections of a protocol of our own.
+const raftMagic = "\xAE\x7D"
+
+func raft() Protocol { return Protocol{Name: "raft", Prefixes: []string{raftMagic}} }
 
 // pipes is a listener whose connections live in memory, so that the time of a
 // synctest bubble rules their deadlines.
@@ -65,7 +68,7 @@ type port struct {
 
 func serve(t *testing.T, root net.Listener, cfg Config) *port {
 	t.Helper()
-	m, err := New(root, cfg, HTTP2(), Magic("raft", raftMagic), HTTP1())
+	m, err := New(root, cfg, HTTP2(), raft(), HTTP1())
 	require.NoError(t, err)
 	p := &port{Mux: m, served: make(chan error, 1)}
 	go func() { p.served <- m.Serve() }()
@@ -96,7 +99,7 @@ func TestEveryProtocolReachesItsServer(t *testing.T) {
 	require.NoError(t, err)
 	p := serve(t, root, Config{})
 	defer p.stop(t)
-	for i, sent := range []string{preface, string(raftMagic) + "hello", request} {
+	for i, sent := range []string{preface, raftMagic + "hello", request} {
 		client, err := net.Dial("tcp", root.Addr().String())
 		require.NoError(t, err)
 		_, err = client.Write([]byte(sent))

@@ -24,12 +24,6 @@ func HTTP1() Protocol {
 	}}
 }
 
-// Magic is a protocol of our own, whose connections begin with the magic bytes. The
-// server sees them too.
-func Magic(name string, magic []byte) Protocol {
-	return Protocol{Name: name, Prefixes: []string{string(magic)}}
-}
-
 // undecided and unknown are what protocolTable.decide answers besides an index.
 const (
 	undecided = -1 // more bytes are needed

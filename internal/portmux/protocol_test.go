@@ -7,7 +7,7 @@ import (
 )
 
 func TestDecide(t *testing.T) {
-	table, err := newProtocolTable([]Protocol{HTTP2(), Magic("raft", []byte{0xAE, 0x7D}), HTTP1()})
+	table, err := newProtocolTable([]Protocol{HTTP2(), raft(), HTTP1()})
 	require.NoError(t, err)
 	for _, tc := range []struct {
 		head string
@@ -54,10 +54,10 @@ func TestProtocolsThatCannotBeToldApart(t *testing.T) {
 		message   string
 	}{
 		{"same", []Protocol{HTTP1(), HTTP1()}, "cannot be told apart"},
-		{"shorter later", []Protocol{HTTP2(), Magic("raft", []byte("PRI"))}, "cannot be told apart"},
-		{"longer later", []Protocol{Magic("raft", []byte("G")), HTTP1()}, `protocols raft ("G") and HTTP/1 ("GET ") cannot be told apart`},
+		{"shorter later", []Protocol{HTTP2(), {Name: "raft", Prefixes: []string{"PRI"}}}, "cannot be told apart"},
+		{"longer later", []Protocol{{Name: "raft", Prefixes: []string{"G"}}, HTTP1()}, `protocols raft ("G") and HTTP/1 ("GET ") cannot be told apart`},
 		{"no prefix", []Protocol{{Name: "raft"}}, "no prefix"},
-		{"empty prefix", []Protocol{Magic("raft", nil)}, "empty prefix"},
+		{"empty prefix", []Protocol{{Name: "raft", Prefixes: []string{""}}}, "empty prefix"},
 	} {
 		_, err := newProtocolTable(tc.protocols)
 		require.ErrorContains(t, err, tc.message, tc.name)

@@ -178,8 +178,9 @@ type feed struct {
 
 	mu struct {
 		sync.Mutex
-		changes shard.Changes // received and not taken
-		err     error
+		changes shard.Changes  // received and not taken
+		told    shard.Revision // the Through that Poll has returned
+		err     error          // after changes
 		awaited shard.Revision
 	}
 }
@@ -262,7 +263,7 @@ func (f *feed) take(max int) (changes shard.Changes, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	whole := f.whole()
-	if whole == 0 && f.mu.err != nil {
+	if whole == 0 && f.mu.err != nil && f.mu.changes.Through <= f.mu.told {
 		return shard.Changes{}, false, f.mu.err
 	}
 	changes = f.mu.changes
@@ -275,6 +276,7 @@ func (f *feed) take(max int) (changes shard.Changes, more bool, err error) {
 	if n < whole {
 		changes.Through = shard.Revision(events[n-1].Kv.ModRevision)
 	}
+	f.mu.told = changes.Through
 	if len(f.mu.changes.Events) == 0 {
 		f.mu.changes.Events = nil // the holder's now
 	}

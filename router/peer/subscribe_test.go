@@ -233,6 +233,26 @@ func TestSubscribeErrors(t *testing.T) {
 	}
 }
 
+// A feed tells how far it has come before its end, also when nobody has asked since: who goes on
+// from an earlier revision could ask for history that is gone.
+func TestSubscribeTellsHowFarItHadCome(t *testing.T) {
+	from := &fakePublisher{}
+	r, _ := newReader(t, from)
+	from.do(func() { from.events, from.through = []*mvccpb.Event{event(5, "a", "1")}, 5 })
+	r.until(10, func() bool { return r.through == 5 })
+	from.do(func() { from.through = 40 })
+	require.Eventually(t, func() bool {
+		from.mu.Lock()
+		defer from.mu.Unlock()
+		return from.awaited == 41
+	}, 10*time.Second, time.Millisecond)
+	from.do(func() { from.end = shard.ErrStopped })
+	<-r.kick
+	r.until(10, func() bool { return r.err != nil })
+	require.ErrorIs(t, r.err, shard.ErrStopped)
+	require.EqualValues(t, 40, r.through)
+}
+
 // A node that goes away is another replica's turn.
 func TestSubscribeAtANodeThatIsGone(t *testing.T) {
 	from := &fakePublisher{}

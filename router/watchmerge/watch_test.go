@@ -97,6 +97,40 @@ func TestACloseReachesWhatHasBeenSeen(t *testing.T) {
 	})
 }
 
+// A shard that was split elsewhere, or has taken another's keys, is asked to promise as it is
+// now: the feed of what it had before and still has goes on.
+func TestAFeedThatOutlivesAReshapeIsBroughtOn(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		reshape func(w *world)
+	}{
+		{"split", func(w *world) { w.split("t") }},
+		{"merge", func(w *world) { w.merge("z") }},
+		{"merge and split", func(w *world) { w.merge("z"); w.split("u") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, "m", "x")
+				w.frozen = true
+				m, _ := w.merger()
+				client := m.client(t, shard.Span{Start: []byte("a"), End: []byte("p")}, 1)
+				synctest.Wait()
+				client.take(64)
+				c.reshape(w)
+				synctest.Wait()
+				opened := w.opened
+				w.put("a")
+				for range 100 {
+					bubble.Pass(10 * time.Millisecond)
+					client.take(64)
+				}
+				require.Equal(t, "a ", client.keys())
+				require.Equal(t, opened, w.opened, "no feed has ended")
+			})
+		})
+	}
+}
+
 // Closes for watches are paced, however many events and watches there are.
 func TestClosesArePacedAndShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

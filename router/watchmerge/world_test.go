@@ -115,8 +115,8 @@ func (w *world) owner(key []byte) *modelShard {
 	return w.shards[i]
 }
 
-// at finds the shard that a request was sent for.
-func (w *world) at(node shard.NodeID, id shard.ID, epoch uint64) (*modelShard, error) {
+// replica finds the shard if the node has a replica of it.
+func (w *world) replica(node shard.NodeID, id shard.ID) (*modelShard, error) {
 	i := slices.IndexFunc(w.shards, func(s *modelShard) bool { return s.desc.ID == id })
 	if i < 0 {
 		return nil, &shard.NoReplicaError{Shard: id}
@@ -124,6 +124,15 @@ func (w *world) at(node shard.NodeID, id shard.ID, epoch uint64) (*modelShard, e
 	s := w.shards[i]
 	if _, ok := s.desc.ReplicaOn(node); !ok {
 		return nil, &shard.NoReplicaError{Shard: id}
+	}
+	return s, nil
+}
+
+// at finds the shard that a request was sent for.
+func (w *world) at(node shard.NodeID, id shard.ID, epoch uint64) (*modelShard, error) {
+	s, err := w.replica(node, id)
+	if err != nil {
+		return nil, err
 	}
 	if s.desc.Epoch != epoch {
 		return nil, &shard.WrongShardError{Shard: id, Descriptors: []*shard.Descriptor{s.desc}}
@@ -392,11 +401,16 @@ type modelFeed struct {
 	polled  int
 }
 
+// state ends a feed when the shard gives its keys away. As long as it does not, a feed goes on
+// through splits and merges, though its holder knows the shard by an older epoch.
 func (f *modelFeed) state() (applied shard.Revision, err error) {
 	if f.broken != nil {
 		return 0, f.broken
 	}
-	s, err := f.world.at(f.node, f.sub.Shard, f.sub.Epoch)
+	s, err := f.world.replica(f.node, f.sub.Shard)
+	if err == nil && !s.desc.Span.ContainsSpan(f.sub.Span) {
+		err = &shard.WrongShardError{Shard: f.sub.Shard, Descriptors: []*shard.Descriptor{s.desc}}
+	}
 	if err != nil {
 		f.broken = err // for good, whatever comes back
 		return 0, err

@@ -41,6 +41,8 @@ type fixture struct {
 	backlog *apply.Backlog
 	// gathering are those.
 	gathering sync.WaitGroup
+	// log, unless nil, remembers the entries of each shard, so that they can be replayed.
+	log map[shard.ID][]apply.Entry
 	// checksum, if set, is called for machines opened afterwards: apply.Options.Checksum.
 	checksum func(index uint64)
 }
@@ -124,10 +126,22 @@ func (f *fixture) entry(cmds ...*shardpb.Command) apply.Entry {
 
 // update feeds an entry whose results are wanted.
 func (f *fixture) update(e apply.Entry) []shard.Result {
-	e.Want = true
-	entries := []apply.Entry{e}
+	return f.updateAll(e)
+}
+
+// updateAll feeds entries at once and returns all results.
+func (f *fixture) updateAll(entries ...apply.Entry) (results []shard.Result) {
+	for i := range entries {
+		entries[i].Want = true
+	}
 	require.NoError(f.t, f.machine.Update(entries, nil))
-	return entries[0].Results
+	for _, e := range entries {
+		results = append(results, e.Results...)
+		if f.log != nil {
+			f.log[f.id] = append(f.log[f.id], apply.Entry{Index: e.Index, Data: e.Data})
+		}
+	}
+	return results
 }
 
 // hash is over everything the store holds: data, leases and the replica's own records.

@@ -139,8 +139,11 @@ func (s *story) toNode(n int64) string {
 }
 
 // crash loses all that was not synced.
-func (f *fixture) crash() {
-	f.fs = f.fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+func (f *fixture) crash() { f.crashKeeping(vfs.CrashCloneCfg{}) }
+
+// crashKeeping loses some of it.
+func (f *fixture) crashKeeping(some vfs.CrashCloneCfg) {
+	f.fs = f.fs.(*vfs.MemFS).CrashClone(some)
 	f.close()
 	f.open()
 }

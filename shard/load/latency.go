@@ -10,6 +10,9 @@ const (
 	// long again as the last but one.
 	latencyBuckets = 32
 	latencyFirst   = 100 * time.Microsecond
+	// latencyFew is from how many on a single slow one is put down to chance. A disk that is idle syncs some
+	// ten times a minute.
+	latencyFew = 10
 )
 
 // Latency tells how long the slow ones of something take. The zero value knows none.
@@ -42,8 +45,8 @@ func (l *Latency) Turn(now time.Time) {
 	}
 }
 
-// Slow is what 99 of 100 took at most, rounded up to half a doubling; 0 when there was
-// none.
+// Slow is what 99 of 100 took at most, and of fewer all but one, rounded up to half a
+// doubling; 0 when there was none.
 func (l *Latency) Slow() time.Duration {
 	var all uint64
 	for i := range l.now {
@@ -53,6 +56,9 @@ func (l *Latency) Slow() time.Duration {
 		return 0
 	}
 	over := all / 100 // may take longer
+	if all >= latencyFew {
+		over = max(over, 1)
+	}
 	for i := latencyBuckets - 1; ; i-- {
 		n := uint64(l.now[i]) + uint64(l.last[i])
 		if n > over {

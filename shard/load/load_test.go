@@ -188,3 +188,17 @@ func TestLatencyOfTheSlow(t *testing.T) {
 	l.Observe(time.Hour)
 	require.Greater(t, l.Slow(), 3*time.Second)
 }
+
+// A disk is not slow because one of its few syncs was.
+func TestOneSlowOfAFew(t *testing.T) {
+	var l Latency
+	l.Turn(start)
+	l.Observe(time.Second)
+	for range latencyFew - 1 {
+		require.GreaterOrEqual(t, l.Slow(), time.Second, "of so few it may be the rule")
+		l.Observe(time.Millisecond)
+	}
+	require.InEpsilon(t, float64(time.Millisecond), float64(l.Slow()), 0.5)
+	l.Observe(time.Second)
+	require.GreaterOrEqual(t, l.Slow(), time.Second, "two are no chance")
+}

@@ -60,7 +60,11 @@ func (s *store) write(rev shard.Revision, changes ...string) []*mvccpb.Event {
 		}
 		out = append(out, e)
 	}
-	s.full = append(s.full, out...)
+	at := len(s.full) // what another shard has changed may be later
+	for at > 0 && s.full[at-1].Kv.ModRevision > int64(rev) {
+		at--
+	}
+	s.full = slices.Insert(s.full, at, out...)
 	if len(out) > 0 {
 		s.view.Rev, s.view.Floor = rev, rev
 	}
@@ -89,6 +93,8 @@ func (s *store) history(span shard.Span, from, to shard.Revision, o mvcc.EventsO
 	switch {
 	case s.fails != nil:
 		return nil, 0, s.fails
+	case s.view.Descriptor == nil || !s.view.Descriptor.Span.ContainsSpan(span):
+		return nil, 0, s.view.WrongShard(testShard)
 	case from+1 < s.view.Compacted:
 		return nil, 0, &shard.CompactedError{Compacted: s.view.Compacted}
 	}
@@ -133,6 +139,7 @@ func (w *world) publish(b *Batch, events []*mvccpb.Event) {
 			}
 		}
 	}
+	w.view.Applied++
 	w.hub.Publish(b, w.view)
 }
 

@@ -294,24 +294,23 @@ func TestMetrics(t *testing.T) {
 func TestPromises(t *testing.T) {
 	w := newWorld(t)
 	f := w.subscribe(Options{Span: key("b"), From: 2})
-	w.view.Applied = 7
 	first := w.put("b=1")
-	require.False(t, w.hub.Heed(first+10, 8), "entry 8 may have a change up to it")
+	next := w.view.Applied + 1
+	require.False(t, w.hub.Heed(first+10, next), "the next entry may have a change up to it")
 	require.True(t, f.ready())
 	require.Equal(t, fmt.Sprintf("through=%d %d:b=1", first, first), f.poll(10))
 	f.Await(first + 10)
 	require.False(t, f.ready())
 
-	w.view.Applied = 8
 	second := w.put("b=2")
-	require.True(t, w.hub.Heed(first+10, 8))
+	require.True(t, w.hub.Heed(first+10, next))
 	require.True(t, f.ready())
 	require.Equal(t, fmt.Sprintf("through=%d %d:b=2", first+10, second), f.poll(10))
 	w.closeTo(second + 1) // lower than what was promised
 	f.Await(first + 10)
 	require.True(t, f.ready())
 	require.Equal(t, fmt.Sprintf("through=%d", first+10), f.poll(10))
-	require.True(t, w.hub.Heed(first+5, 8), "one that comes late takes nothing back")
+	require.True(t, w.hub.Heed(first+5, next), "one that comes late takes nothing back")
 	require.Equal(t, first+10, w.hub.mu.recent.floor)
 	w.hub.Publish(nil, w.view) // a snapshot
 	require.Equal(t, first+10, w.hub.mu.recent.floor)

@@ -72,12 +72,22 @@ command that they run.`,
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {
 			c.GroupID = group.id
+			if c.HasSubCommands() {
+				nameOne(c)
+			}
 			root.AddCommand(c)
 		}
 	}
 	root.AddCommand(newVersion())
 	complete(root, "output", formatSimple, formatTable, formatJSON, formatYAML)
 	return root
+}
+
+// nameOne has a command that only stands before others refuse what is none of them. By itself
+// it would print its help, and a script would take that for done.
+func nameOne(c *cobra.Command) {
+	c.Args, c.DisableFlagsInUseLine = cobra.NoArgs, true
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
 // complete offers a flag's values to the shell.
