@@ -10,8 +10,8 @@ const (
 	// long again as the last but one.
 	latencyBuckets = 32
 	latencyFirst   = 100 * time.Microsecond
-	// latencyFew is from how many on a single slow one is put down to chance. A disk that is idle syncs some
-	// ten times a minute.
+	// latencyFew is from how many on a single slow one is put down to chance; of fewer, it may be
+	// all there is to go by.
 	latencyFew = 10
 )
 
