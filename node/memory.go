@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/shard/apply"
 )
 
 // memory is what of a node's budget its parts may take, so that together they leave room for what
@@ -43,6 +44,21 @@ func share(budget int64) memory {
 		rows:    int(budget / (16 << 10)),
 		trails:  int(budget / 64),
 		raft:    uint64(budget / 16),
+	}
+}
+
+// memoryParts are those that count what they take.
+func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
+	store := func() float64 {
+		got := n.engine.Metrics()
+		return float64(got.BlockCache.Size) + float64(got.MemTable.Size)
+	}
+	return []memoryPart{
+		{"store", n.cfg.CacheBytes, store},
+		{"backlog", m.backlog, func() float64 { return float64(o.Backlog.Bytes()) }},
+		{"headers", int64(n.cfg.CachedHeaders) * headerBytes, func() float64 { return headerBytes * float64(n.cfg.CachedHeaders-o.Headers.Left()) }},
+		{"requests", m.room.Bytes, func() float64 { return float64(n.room.Bytes()) }},
+		{"trails", int64(m.trails), func() float64 { return float64(o.Trails.Bytes()) }},
 	}
 }
 
@@ -80,14 +96,17 @@ const (
 	percentMax = 300
 	// percentMin is Go's own: a heap that is large anyway may double, until the limit keeps it from that.
 	percentMin = 100
+	// garbagePart of the budget, the twelfth part, may be garbage meanwhile. With the sixteenth gets cost a twentieth
+	// more, with three times what is live, whatever that was, servers took twice the memory.
+	garbagePart = 12
 )
 
-// collect decides how garbage is collected in a process that has a budget: about a sixteenth of it may be
-// garbage. What counts in it outside of Go's heap Go cannot know.
+// collect decides how garbage is collected in a process that has a budget. What counts in it outside of Go's heap
+// Go cannot know.
 func collect(budget int64, t taken) collecting {
 	outside := max(0, t.resident-t.mapped)
 	return collecting{
-		percent: int(min(max(100*(budget/16)/max(t.live, 1), percentMin), percentMax)),
+		percent: int(min(max(100*(budget/garbagePart)/max(t.live, 1), percentMin), percentMax)),
 		limit:   max(budget-outside, budget/4),
 		short:   t.live+outside > budget/8*7,
 	}

@@ -78,7 +78,7 @@ func TestMachineMemory(t *testing.T) {
 	}
 }
 
-// Garbage has a sixteenth of the budget while what is live has less; from there on it may be as much as that, and
+// Garbage has a part of the budget while what is live has less; from there on it may be as much as that, and
 // never more than the budget leaves.
 func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 	const budget, mib = 1 << 30, 1 << 20
@@ -88,8 +88,8 @@ func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 	}{
 		{0, 0, collecting{300, budget, false}},
 		{16 * mib, 30 * mib, collecting{300, budget - 30*mib, false}},
-		{32 * mib, 30 * mib, collecting{200, budget - 30*mib, false}},
-		{64 * mib, 286 * mib, collecting{100, budget - 286*mib, false}},
+		{50 * mib, 30 * mib, collecting{170, budget - 30*mib, false}},
+		{90 * mib, 286 * mib, collecting{100, budget - 286*mib, false}},
 		{600 * mib, 286 * mib, collecting{100, budget - 286*mib, false}},
 		{620 * mib, 286 * mib, collecting{100, budget - 286*mib, true}},
 		{100 * mib, 2 * budget, collecting{100, budget / 4, true}}, // never so little that all it does is to collect
