@@ -30,7 +30,8 @@ const (
 	// headerBytes is what a header with its key takes, about.
 	headerBytes = 200
 	// backlogBytesMax: several busy shards share it. Together they fill batches as one of them would alone, and
-	// more than three such batches make nothing cheaper.
+	// more than three such batches make nothing cheaper. Of the least budget the half of it is still one that the store
+	// makes a table of at once (gatherBytes of shard/apply).
 	backlogBytesMax = 48 << 20
 )
 
@@ -38,7 +39,7 @@ const (
 func share(budget int64) memory {
 	return memory{
 		cache:   budget / 4,
-		backlog: min(budget/12, backlogBytesMax),
+		backlog: min(budget/7, backlogBytesMax),
 		room:    admission.Bounds{Requests: budget / (64 << 10), Bytes: budget / 8},
 		headers: int(budget / 10 / headerBytes),
 		rows:    int(budget / (16 << 10)),

@@ -171,14 +171,14 @@ func (n *Node) checkClock(ctx context.Context) error {
 }
 
 func (n *Node) openRaft(context.Context) (err error) {
-	raft, memory := n.raftConfig(), share(n.cfg.MemoryBytes)
+	raft, parts := n.raftConfig(), share(n.cfg.MemoryBytes)
 	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{
-		Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(memory.rows), Trails: mvcc.NewTrails(memory.trails),
-		Backlog: apply.NewBacklog(memory.backlog, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
+		Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
+		Backlog: apply.NewBacklog(parts.backlog, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
 	}
-	exportMemory(n.cfg.Registerer, n.cfg.MemoryBytes, n.memoryParts(memory, machines))
+	exportMemory(n.cfg.Registerer, n.cfg.MemoryBytes, n.memoryParts(parts, machines))
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy },
