@@ -184,11 +184,12 @@ func (n *Node) checkClock(ctx context.Context) error {
 
 func (n *Node) openRaft(context.Context) (err error) {
 	raft := n.raftConfig()
-	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
+	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log, Quiet: raft.TickInterval / 2}
+	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
-		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy },
+		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy }, Spaced: transport.Space,
 		Apply: apply.Options{
 			Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes),
 			Backlog: apply.NewBacklog(backlogBytes, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,

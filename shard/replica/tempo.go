@@ -58,6 +58,7 @@ func roundDistances() distances { return distances{roundMin, roundMax, roundMax}
 type tempo struct {
 	// busy returns which part of the machine's processor time was in use since it was last asked.
 	busy  func() float64
+	moved func(spacing time.Duration) // is told of another one; may be nil
 	may   distances
 	began time.Time
 
@@ -151,5 +152,7 @@ func (t *tempo) judge(now time.Time) {
 	default:
 		t.mu.giveUp = giveUpMin
 	}
-	t.spacing.Store(int64(spacing))
+	if was := t.spacing.Swap(int64(spacing)); t.moved != nil && was != int64(spacing) {
+		t.moved(spacing)
+	}
 }

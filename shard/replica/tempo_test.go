@@ -249,3 +249,17 @@ func TestRoundWaitsForTheMoment(t *testing.T) {
 		require.NotZero(t, waited)
 	})
 }
+
+// Whoever wants to know is told of each distance, once.
+func TestTempoTellsItsDistances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		var told []time.Duration
+		l.tempo.moved = func(spacing time.Duration) { told = append(told, spacing) }
+		l.busy = 0.95
+		l.windows(10, 5000)
+		l.busy = 0.7
+		l.windows(10, 5000)
+		require.Equal(t, []time.Duration{spacingMin, spacingMax, spacingMin, 0}, told)
+	})
+}
