@@ -172,7 +172,8 @@ func (n *Node) checkClock(ctx context.Context) error {
 
 func (n *Node) openRaft(context.Context) (err error) {
 	raft, parts := n.raftConfig(), share(n.cfg.MemoryBytes)
-	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
+	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log, Quiet: raft.TickInterval / 2}
+	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{
 		Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
@@ -181,7 +182,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	exportMemory(n.cfg.Registerer, n.cfg.MemoryBytes, n.memoryParts(parts, machines))
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
-		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy },
+		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy }, Spaced: transport.Space,
 		Apply: machines,
 		Knobs: n.cfg.Knobs.Replica,
 	})
