@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,11 +66,13 @@ type Config struct {
 	// ones are compacted from time to time. Default 0: only Compact does that. The longer,
 	// the more space keys take that are overwritten often.
 	HistoryRetention time.Duration
-	// CacheBytes is the block cache of the store. Default 256 MiB.
+	// MemoryBytes is what the node should take of memory, about. Its caches and its bounds of what it takes in
+	// are parts of it. Default: half of the machine's, or three quarters of what the process may take, at most 1 GiB.
+	MemoryBytes int64
+	// CacheBytes is the block cache of the store, with what is not in tables yet. Default: a quarter of MemoryBytes.
 	CacheBytes int64
 	// CachedHeaders is how many keys' latest revisions are kept in memory, over all
-	// shards, so that a put need not look them up. Default 500,000, about 100 MB when
-	// that many keys are being written.
+	// shards, so that a put need not look them up. Default: a tenth of MemoryBytes, 200 bytes for each.
 	CachedHeaders int
 	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a
 	// leader that died is replaced after 1 to 2 s. Idle shards cost less the longer it is.
@@ -143,11 +146,14 @@ func (c Config) withDefaults() Config {
 	if c.MinFreeDisk == 0 {
 		c.MinFreeDisk = 512 << 20
 	}
+	if c.MemoryBytes == 0 {
+		c.MemoryBytes = defaultMemory(machineMemory(os.DirFS("/")))
+	}
 	if c.CacheBytes == 0 {
-		c.CacheBytes = 256 << 20
+		c.CacheBytes = share(c.MemoryBytes).cache
 	}
 	if c.CachedHeaders == 0 {
-		c.CachedHeaders = 500_000
+		c.CachedHeaders = share(c.MemoryBytes).headers
 	}
 	if c.TickInterval == 0 {
 		c.TickInterval = 400 * time.Millisecond
@@ -223,6 +229,9 @@ func (c Config) Validate() error {
 	}
 	if c.TickInterval < 0 || c.TickInterval > tickMax {
 		return fmt.Errorf("--tick-interval %s: want up to %s", c.TickInterval, tickMax)
+	}
+	if c.MemoryBytes != 0 && c.MemoryBytes < memoryMin {
+		return fmt.Errorf("--memory %d: want %d (256 MiB) at least, or leave it out", c.MemoryBytes, memoryMin)
 	}
 	if c.SnapshotRate < 0 {
 		return fmt.Errorf("--snapshot-rate %d: want bytes a second above 0", c.SnapshotRate)

@@ -59,3 +59,30 @@ func (m *balancerMetrics) rests() {
 	m.paused.Set(0)
 	m.gap.Reset()
 }
+
+// exportMemory shows what parts of the node take of its memory, and what they may take.
+func exportMemory(reg prometheus.Registerer, budget int64, parts []memoryPart) {
+	f := promauto.With(reg)
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "flotilla_memory_budget_bytes",
+		Help: "What the node should take of memory, about (--memory). Resident memory above it: what takes it is in flotilla_memory_bytes or in Go's heap (/debug/pprof/heap).",
+	}).Set(float64(budget))
+	bounds := f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "flotilla_memory_bound_bytes",
+		Help: "What each part of the node may take of memory. They grow with --memory.",
+	}, []string{"part"})
+	for _, p := range parts {
+		bounds.WithLabelValues(p.name).Set(float64(p.bound))
+		f.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "flotilla_memory_bytes", ConstLabels: prometheus.Labels{"part": p.name},
+			Help: "What each part of the node takes of memory, about. At its bound: headers, rows and the store's cache work less well than they would with more (--memory); others are stored, or refused, earlier.",
+		}, p.used)
+	}
+}
+
+// memoryPart is one that counts what it takes.
+type memoryPart struct {
+	name  string
+	bound int64
+	used  func() float64
+}

@@ -97,7 +97,7 @@ func New(cfg Config) (*Node, error) {
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
-	n.room = admission.NewRoom(n.admission)
+	n.room = admission.NewRoom(n.admission, share(cfg.MemoryBytes).room)
 	return n, nil
 }
 
@@ -183,5 +183,6 @@ func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{
 		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
 		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries, FS: n.cfg.RaftFS,
+		QueueBytes: share(n.cfg.MemoryBytes).raft,
 	}
 }

@@ -37,18 +37,6 @@ const cachedDescriptors = 16 << 10
 // all of Config.CachedHeaders.
 const ownHeaders = 256
 
-// latestRows is how many slots, of two rows each, remember latest versions of keys that were
-// read, for all shards of the node: 50 MB with values of 256 bytes, 140 MB at most.
-const latestRows = 64 << 10
-
-// trailsBytes is what the node remembers for watches that catch up: several with hundreds of
-// thousands of changes each.
-const trailsBytes = 16 << 20
-
-// backlogBytes bounds what the node's replicas have applied and keep in memory for a while.
-// Several busy shards share it: together they fill batches as one of them would alone.
-const backlogBytes = 48 << 20
-
 // Start brings the node up and returns when it serves clients, or fails. ctx bounds
 // only the starting. After an error the node is closed.
 func (n *Node) Start(ctx context.Context) (err error) {
@@ -183,16 +171,19 @@ func (n *Node) checkClock(ctx context.Context) error {
 }
 
 func (n *Node) openRaft(context.Context) (err error) {
-	raft := n.raftConfig()
-	raft.Transport = &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log}
+	raft, parts := n.raftConfig(), share(n.cfg.MemoryBytes)
+	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log, Quiet: raft.TickInterval / 2}
+	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
+	machines := apply.Options{
+		Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
+		Backlog: apply.NewBacklog(parts.backlog, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
+	}
+	exportMemory(n.cfg.Registerer, n.cfg.MemoryBytes, n.memoryParts(parts, machines))
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
-		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy },
-		Apply: apply.Options{
-			Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders), Rows: mvcc.NewRows(latestRows), Trails: mvcc.NewTrails(trailsBytes),
-			Backlog: apply.NewBacklog(backlogBytes, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
-		},
+		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy }, Spaced: transport.Space,
+		Apply: machines,
 		Knobs: n.cfg.Knobs.Replica,
 	})
 	if err != nil {
@@ -226,7 +217,7 @@ func (n *Node) startRouter(context.Context) error {
 		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender, Heeder: sender.exec,
-		Lanes: admission.NewLanes(n.admission),
+		Lanes: admission.NewLanes(n.admission, n.room.Bounds()),
 	})
 	n.onClose(n.router.Close)
 	n.merger = watchmerge.New(n.router, n.cfg.Knobs.Watch)

@@ -150,7 +150,7 @@ func (w *world) newRouter(self shard.NodeID, knobs Knobs) (*Router, *seenRevisio
 	var own Reader
 	sender := &sender{w: w, seen: seen}
 	if self != 0 {
-		lanes, own = admission.NewLanes(nil), reader{sender, self}
+		lanes, own = admission.NewLanes(nil, admission.Bounds{}), reader{sender, self}
 	}
 	return New(Config{
 		Lanes: lanes, Self: self, Cache: NewCache(&directory{w: w, node: self}, 64), Sender: sender, Reader: own,

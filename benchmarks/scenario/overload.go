@@ -30,6 +30,10 @@ const (
 	gentle = 0.5
 	// recovered: p99 is back when it is no more than this many times what it was.
 	recovered = 2
+	// An overload of flatFrom has filled all that servers fill after a third of it; from then on
+	// their memory must not grow, by more than it goes up and down.
+	flatFrom = 3 * time.Minute
+	grownMax = 1.05
 )
 
 // Overload asks for more than the cluster can do, and looks at what is left of what it
@@ -74,7 +78,8 @@ type overloaded struct {
 	puts    [3]load.Trace
 	renewed load.Trace
 	began   [3]time.Duration // of the puts' parts, as renewed counts
-	rss     int64
+	most    int64            // resident memory of all servers
+	thirds  [3]int64         // of the overload: resident memory, mean
 }
 
 func (s *stage) overload(ctx context.Context, o Overloading, out *Outcome) error {
@@ -91,10 +96,15 @@ func (s *stage) overload(ctx context.Context, o Overloading, out *Outcome) error
 	if err != nil {
 		return err
 	}
-	memory := s.watchMemory(ctx)
+	memory := s.watchMemory(ctx, leases.now)
 	err = s.ask(ctx, o, asked, leases.now, &got)
 	renewed, failed := leases.stop()
-	got.rss, got.renewed = memory(), renewed
+	seen := memory()
+	got.renewed, got.most = renewed, seen.most()
+	for i := range got.thirds {
+		from := got.began[1] + time.Duration(i)*o.For/3
+		got.thirds[i] = seen.mean(from, from+o.For/3)
+	}
 	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
@@ -159,24 +169,50 @@ func (s *stage) peak(ctx context.Context, clients int) (work, error) {
 	return peak, err
 }
 
-// watchMemory looks at the servers' resident memory until it is asked for the most that
-// it has seen.
-func (s *stage) watchMemory(ctx context.Context) (most func() int64) {
+// resident is how much resident memory the servers had at some time.
+type resident struct {
+	at    time.Duration
+	bytes int64
+}
+
+type residents []resident
+
+func (r residents) most() (most int64) {
+	for _, seen := range r {
+		most = max(most, seen.bytes)
+	}
+	return most
+}
+
+// mean is that from one time until another; 0 if nobody looked.
+func (r residents) mean(from, to time.Duration) int64 {
+	sum, n := int64(0), int64(0)
+	for _, seen := range r {
+		if seen.at >= from && seen.at < to {
+			sum, n = sum+seen.bytes, n+1
+		}
+	}
+	return sum / max(1, n)
+}
+
+// watchMemory looks at the servers' resident memory twice a second until it is asked what it
+// has seen.
+func (s *stage) watchMemory(ctx context.Context, now func() time.Duration) (seen func() residents) {
 	ctx, cancel := context.WithCancel(ctx)
-	var seen int64
+	var got residents
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			if u, err := s.cluster.Usage(); err == nil {
-				seen = max(seen, u.RSSBytes)
+				got = append(got, resident{now(), u.RSSBytes})
 			}
 			_ = rest(ctx, time.Second/2) // ends with ctx
 		}
 	})
-	return func() int64 {
+	return func() residents {
 		cancel()
 		wg.Wait()
-		return seen
+		return got
 	}
 }
 
@@ -202,8 +238,16 @@ func (o *Outcome) tellOverload(how Overloading, calm time.Duration, asked float6
 		Figure{Name: "failed puts", Value: float64(got.puts[1].Failed())},
 		Figure{Name: "lease renewals under overload: p99", Value: millis(lease.Quantile(0.99)), Unit: "ms", Bound: atMost(200, 200)},
 		Figure{Name: "lease renewals under overload: failed", Value: float64(lease.Failed()), Bound: atMost(0, 0)},
-		Figure{Name: "most resident memory of all servers", Value: float64(got.rss) / (1 << 20), Unit: "MiB"},
+		Figure{Name: "most resident memory of all servers", Value: float64(got.most) / (1 << 20), Unit: "MiB"},
 	)
+	for i, when := range []string{"first", "second", "last"} {
+		f := Figure{Name: "resident memory, " + when + " third of the overload", Value: float64(got.thirds[i]) / (1 << 20), Unit: "MiB"}
+		if i == 2 && how.For >= flatFrom {
+			enough := grownMax * float64(got.thirds[1]) / (1 << 20)
+			f.Bound = atMost(enough, enough)
+		}
+		o.Figures = append(o.Figures, f)
+	}
 	if after, ok := recovery(got.puts[0], got.puts[2]); ok {
 		o.Figures = append(o.Figures, Figure{Name: "p99 at half the peak as before again, after", Value: float64(after), Unit: "s", Bound: atMost(1, 1)}) // less than 2 s
 	} else {

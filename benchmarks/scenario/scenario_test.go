@@ -103,6 +103,15 @@ func TestOverload(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, figure(t, out, "goodput under overload").Value)
 	require.Positive(t, figure(t, out, "lease renewals under overload: p99").Value)
+	require.Positive(t, figure(t, out, "most resident memory of all servers").Value)
+}
+
+func TestResidentMemory(t *testing.T) {
+	seen := residents{{time.Second, 10}, {2 * time.Second, 30}, {3 * time.Second, 20}}
+	require.Equal(t, int64(30), seen.most())
+	require.Equal(t, int64(20), seen.mean(time.Second, 3*time.Second))
+	require.Equal(t, int64(20), seen.mean(3*time.Second, time.Hour))
+	require.Zero(t, seen.mean(time.Minute, time.Hour))
 }
 
 func TestWhatCannotBePlayedIsRefused(t *testing.T) {

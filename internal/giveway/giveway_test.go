@@ -1,10 +1,13 @@
 package giveway
 
 import (
+	"errors"
+	"io"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -24,9 +27,9 @@ func TestTablesGiveWay(t *testing.T) {
 		}
 		require.Zero(t, write(pieceBytes-1))
 		require.Equal(t, 1, write(1))
-		require.Equal(t, 2, write(3*pieceBytes))
-		require.Equal(t, 2, write(pieceBytes/2))
-		require.Equal(t, 3, write(pieceBytes/2))
+		require.Equal(t, 4, write(3*pieceBytes))
+		require.Equal(t, 4, write(pieceBytes/2))
+		require.Equal(t, 5, write(pieceBytes/2))
 		require.NoError(t, f.Close())
 		info, err := fs.Stat(name)
 		require.NoError(t, err)
@@ -39,6 +42,71 @@ func TestTablesGiveWay(t *testing.T) {
 		require.False(t, gives, name)
 		require.NoError(t, f.Close())
 	}
+}
+
+// What was written is there for whoever looks, and durable after a sync.
+func TestPiecesAreWrittenBeforeTheyAreSynced(t *testing.T) {
+	for name, sync := range map[string]func(f vfs.File) error{
+		"Sync":     vfs.File.Sync,
+		"SyncData": vfs.File.SyncData,
+	} {
+		mem := vfs.NewCrashableMem()
+		f, err := FS{mem}.Create("000004.sst", vfs.WriteCategoryUnspecified)
+		require.NoError(t, err)
+		dir, err := mem.OpenDir("")
+		require.NoError(t, err)
+		require.NoError(t, dir.Sync())
+		require.NoError(t, dir.Close())
+		want := make([]byte, pieceBytes+pieceBytes/2)
+		for i := range want {
+			want[i] = byte(i % 251)
+		}
+		_, err = f.Write(want)
+		require.NoError(t, err)
+		require.NoError(t, sync(f))
+		left, err := mem.CrashClone(vfs.CrashCloneCfg{}).Open("000004.sst")
+		require.NoError(t, err, name)
+		got, err := io.ReadAll(left)
+		require.NoError(t, err)
+		require.Equal(t, want, got, name)
+		require.NoError(t, left.Close())
+
+		_, err = f.Write(want[:10])
+		require.NoError(t, err)
+		info, err := f.Stat()
+		require.NoError(t, err)
+		require.EqualValues(t, len(want)+10, info.Size())
+		_, err = f.Write(want[:10])
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		info, err = mem.Stat("000004.sst")
+		require.NoError(t, err)
+		require.EqualValues(t, len(want)+20, info.Size())
+	}
+}
+
+// A table of which a piece is missing is never taken for whole, whatever is written after it.
+func TestAFailedPieceIsNotPassedOver(t *testing.T) {
+	full := errors.New("the disk is full")
+	fail := true
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if fail && op.Kind == errorfs.OpFileWrite {
+			return full
+		}
+		return nil
+	}))
+	f, err := FS{fs}.Create("000004.sst", vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	_, err = f.Write(make([]byte, pieceBytes+1))
+	require.ErrorIs(t, err, full)
+	fail = false
+	_, err = f.Write(make([]byte, pieceBytes))
+	require.ErrorIs(t, err, full)
+	require.ErrorIs(t, f.Sync(), full)
+	require.ErrorIs(t, f.SyncData(), full)
+	_, err = f.SyncTo(1)
+	require.ErrorIs(t, err, full)
+	require.ErrorIs(t, f.Close(), full)
 }
 
 // counting counts the turns of the files of a store.

@@ -24,16 +24,7 @@ type ack struct {
 	sent        time.Time
 }
 
-// news appends to dst what is to be sent of some messages.
-func (a acks) news(dst, messages []raftpb.Message, now time.Time) []raftpb.Message {
-	for i := range messages {
-		if m := &messages[i]; a.isNews(m, now) {
-			dst = append(dst, *m)
-		}
-	}
-	return dst
-}
-
+// isNews reports whether a message is to be sent.
 func (a acks) isNews(m *raftpb.Message, now time.Time) bool {
 	switch m.Type {
 	case raftpb.ReplicateResp:

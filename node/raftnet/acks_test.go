@@ -10,6 +10,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// news appends to dst what is to be sent of some messages.
+func (a acks) news(dst, messages []raftpb.Message, now time.Time) []raftpb.Message {
+	for i := range messages {
+		if m := &messages[i]; a.isNews(m, now) {
+			dst = append(dst, *m)
+		}
+	}
+	return dst
+}
+
 // X5: only what says exactly what was said just now is left out.
 func TestRepeatedAcknowledgements(t *testing.T) {
 	const soon, later = repeatAfter / 2, repeatAfter

@@ -14,9 +14,16 @@
 //	X4  A peer that is back, after a restart or a cut network, is sent messages within
 //	    about two seconds: a receiver says every second that it is there, and a
 //	    connection on which it does not is given up and dialled anew.
-//	X5  Of Raft's messages none is kept back but an acknowledgement that repeats the last one
-//	    to the same replica, in the same term and on the same connection, within a tenth of
-//	    a second, and a follower's report that it keeps not too much in memory.
-//	X6  No message waits for others but a heartbeat, or an answer to one, that no read waits
-//	    for; and that no longer than a few milliseconds, and not behind others.
+//	X5  Of Raft's messages none is left out but these, whose sense has just been told on the same
+//	    connection, between the same replicas and in the same term: an acknowledgement that repeats
+//	    the last one, within a tenth of a second; a heartbeat that no read waits for, within
+//	    Quiet after entries; what is committed, before entries that say it too. And
+//	    a follower's report that it keeps not too much in memory.
+//	X6  A heartbeat, or an answer to one, that no read waits for may wait for other messages: no
+//	    longer than a few milliseconds, and not behind others.
+//	X7  What tells a follower only that entries are committed may wait for the next entries: while
+//	    batches start apart (Space) and come as often as that, for no longer than they are apart,
+//	    and it goes before what a read waits for. No other message waits.
+//	X8  Raft is told the address that messages come from with the first of each replica on a connection,
+//	    and again every half a second.
 package raftnet

@@ -22,6 +22,8 @@ const (
 	// every group has some, one after the other, and each frame wakes a process that has
 	// nothing else to do.
 	company = 5 * time.Millisecond
+	// commitsGrain is how often it is looked for what has waited for the next entries long enough.
+	commitsGrain = 20 * time.Millisecond
 )
 
 // line is what dragonboat takes for a connection. It outlives connections: a batch
@@ -37,9 +39,12 @@ type line struct {
 
 	mu sync.Mutex // over all that follows: what waits for company is sent by a timer
 
-	conn  *connection   // nil while there is none
-	acks  acks          // that were sent on conn
-	ended chan struct{} // closed when the peer has ended conn or gone silent
+	conn  *connection // nil while there is none
+	acks  acks        // that were sent on conn
+	flows flows       // likewise
+	// overdue looks for what has waited in flows; nil while nothing does.
+	overdue *time.Timer
+	ended   chan struct{} // closed when the peer has ended conn or gone silent
 	// waiting is what is to be sent on conn, in the last batch's envelope. While it is not empty
 	// leaving is under way.
 	waiting raftpb.MessageBatch
@@ -56,9 +61,18 @@ func (l *line) SendMessageBatch(batch raftpb.MessageBatch) error {
 	if !l.connected() {
 		return nil
 	}
-	before := l.waiting.Requests
-	batch.Requests = l.acks.news(before, batch.Requests, time.Now())
+	before, messages, now := l.waiting.Requests, batch.Requests, time.Now()
+	spacing := time.Duration(l.transport.spacing.Load())
+	batch.Requests = before
+	for i := range messages {
+		if m := &messages[i]; l.acks.isNews(m, now) {
+			batch.Requests = l.flows.pass(batch.Requests, m, now, spacing, l.transport.Quiet)
+		}
+	}
 	l.waiting = batch
+	if spacing > 0 && l.overdue == nil {
+		l.overdue = time.AfterFunc(commitsGrain, l.tell)
+	}
 	switch fresh := batch.Requests[len(before):]; {
 	case len(fresh) == 0:
 	case slices.ContainsFunc(fresh, isUrgent):
@@ -67,6 +81,24 @@ func (l *line) SendMessageBatch(batch raftpb.MessageBatch) error {
 		l.leaving = time.AfterFunc(company, l.leave)
 	}
 	return nil
+}
+
+// tell sends what has waited for the next entries in vain.
+func (l *line) tell() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.overdue == nil { // l was dropped meanwhile
+		return
+	}
+	requests, waits := l.flows.overdue(l.waiting.Requests, time.Now())
+	fresh := len(requests) > len(l.waiting.Requests)
+	l.waiting.Requests = requests
+	if l.overdue = nil; waits {
+		l.overdue = time.AfterFunc(commitsGrain, l.tell)
+	}
+	if fresh {
+		l.send()
+	}
 }
 
 // isUrgent reports whether somebody waits for the message (X6).
@@ -112,6 +144,10 @@ func (l *line) Close() {
 // drop ends the connection, if there is one. mu is held.
 func (l *line) drop() {
 	l.forget()
+	if l.overdue != nil {
+		l.overdue.Stop()
+		l.overdue = nil
+	}
 	if l.conn != nil {
 		l.conn.Close()
 		l.conn = nil
@@ -136,7 +172,7 @@ func (l *line) connected() bool {
 		l.lost(err)
 		return false
 	}
-	l.conn, l.acks, l.ended, l.pause = conn, make(acks), make(chan struct{}), 0
+	l.conn, l.acks, l.flows, l.ended, l.pause = conn, make(acks), make(flows), make(chan struct{}), 0
 	ended := l.ended
 	l.transport.work.Go(func() {
 		defer close(ended)

@@ -16,7 +16,8 @@
 // Invariants:
 //
 //	Q1  What has been taken in and not answered stays within the bounds of its class, by
-//	    number and by bytes. What is refused for that was not looked at.
+//	    number and by bytes, and while the node is short of memory nothing is taken in. What
+//	    is refused for that was not looked at.
 //	Q2  Writes leave room for reads. Renewals of leases need none: streams bound their own.
 //	Q3  At most as many writes of one shard are under way as it answers in about
 //	    Latency, or in a few times the time that it takes for one alone. Others wait, in the

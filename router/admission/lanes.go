@@ -29,15 +29,14 @@ const (
 	// every shard, a crowd that comes all at once must not fill their queues before anything was
 	// learned. minUnder and maxUnder are the bounds of what is.
 	startUnder, minUnder, maxUnder = 64, 32, 4096
-
-	// waitingMax bounds the writes that wait, for all shards (Q5).
-	waitingMax = writesMax
 )
 
 // Lanes give writes their turn, for each shard by itself. Methods may be called on nil, which
 // gives it at once, and by many at the same time.
 type Lanes struct {
 	metrics *Metrics
+	// waitingMax bounds the writes that wait, for all shards (Q5).
+	waitingMax int
 
 	mu struct {
 		sync.Mutex
@@ -46,9 +45,9 @@ type Lanes struct {
 	}
 }
 
-// NewLanes returns Lanes in which nobody waits.
-func NewLanes(m *Metrics) *Lanes {
-	l := &Lanes{metrics: m}
+// NewLanes returns Lanes in which nobody waits, for a node whose Room has these bounds.
+func NewLanes(m *Metrics, b Bounds) *Lanes {
+	l := &Lanes{metrics: m, waitingMax: int(writes(b.withDefaults().Requests))}
 	l.mu.lanes = make(map[shard.ID]*lane)
 	return l
 }
@@ -122,7 +121,7 @@ func (l *Lanes) Begin(id shard.ID, deadline time.Time, turn func(Turn, error)) *
 		return w
 	}
 	w.lane = l.mu.lanes[id]
-	if w.lane.waiting.Len() >= waitingMax-l.mu.waiting {
+	if w.lane.waiting.Len() >= l.waitingMax-l.mu.waiting {
 		l.mu.Unlock()
 		l.metrics.refused(Write, "queue")
 		turn(Turn{}, fmt.Errorf("too many writes wait for shard %d: %w", id, shard.ErrOverloaded))

@@ -35,7 +35,7 @@ func busy(t *testing.T, l *Lanes, id shard.ID) []Turn {
 // in the order in which they came.
 func TestWritesWaitInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{})
 		under := busy(t, l, 2)
 		var served []int
 		for i := range 10 {
@@ -68,7 +68,7 @@ func TestWritesWaitInOrder(t *testing.T) {
 // each other.
 func TestWritesThatEndAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{})
 		under := busy(t, l, 2)
 		const writes = 5000
 		depth, ended := 0, 0
@@ -96,7 +96,7 @@ func TestWritesThatEndAtOnce(t *testing.T) {
 // time to answer. None of them takes a turn from others.
 func TestWhoWaitsWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{})
 		under := busy(t, l, 2)
 		enter := func(ctx context.Context) <-chan error {
 			out := make(chan error, 1)
@@ -142,11 +142,11 @@ func TestWhoWaitsWasNotSent(t *testing.T) {
 func TestOneShardDoesNotTakeAllPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{Requests: 1 << 10})
 		busy(t, l, 2)
 		var gone sync.WaitGroup
-		refused := make(chan error, waitingMax)
-		for range waitingMax {
+		refused := make(chan error, l.waitingMax)
+		for range l.waitingMax {
 			gone.Go(func() {
 				if _, err := l.Enter(ctx, 2); ctx.Err() == nil {
 					refused <- err
@@ -154,7 +154,7 @@ func TestOneShardDoesNotTakeAllPlaces(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		require.Len(t, refused, waitingMax/2)
+		require.Len(t, refused, l.waitingMax/2)
 		require.ErrorIs(t, <-refused, shard.ErrOverloaded)
 
 		busy(t, l, 3)
@@ -211,7 +211,7 @@ func TestAQueueIsAsLongAsItsShardIsFast(t *testing.T) {
 			mu.Unlock()
 			<-time.After(wait)
 		}
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{})
 		hammer(t, l, 2000, 5*time.Second, answer) // it is learned how fast the shard is
 		const seconds = 20
 		took := hammer(t, l, 2000, seconds*time.Second, answer)
@@ -230,7 +230,7 @@ func TestTheNewestAreServedInTime(t *testing.T) {
 		var mu sync.Mutex
 		var idle time.Time
 		inTime := 0
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		var wg sync.WaitGroup
@@ -265,7 +265,7 @@ func TestTheNewestAreServedInTime(t *testing.T) {
 // while. More are given to it.
 func TestAFarShardIsGivenMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLanes(nil)
+		l := NewLanes(nil, Bounds{})
 		took := hammer(t, l, 2000, 20*time.Second, func() { <-time.After(300 * time.Millisecond) })
 		require.Greater(t, len(took), 2000*20/2, "at 256 at a time it would be less than 18,000")
 	})

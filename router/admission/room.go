@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"fmt"
 	"sync/atomic"
 
@@ -31,29 +32,48 @@ func (c Class) String() string {
 	}
 }
 
-const (
-	// requestsMax bounds reads and writes together. With what gRPC needs for each it is
-	// some hundred megabytes.
-	requestsMax = 16 << 10
-	// writesMax leaves a quarter of it to reads (Q2). It is about a second of a busy node.
-	writesMax = 12 << 10
-	// bytesMax bounds the keys and values of the writes.
-	bytesMax = 128 << 20
-)
+// Bounds are those of a Room. What is 0 has its default.
+type Bounds struct {
+	// Requests bounds reads and writes together. With what gRPC needs for each, 16 Ki, the default, are some
+	// hundred megabytes. Writes have three quarters of them, which leaves the rest to reads (Q2): by default about
+	// a second of a busy node.
+	Requests int64
+	// Bytes bounds the keys and values of the writes. Default 128 MiB.
+	Bytes int64
+}
+
+func (b Bounds) withDefaults() Bounds {
+	return Bounds{Requests: cmp.Or(b.Requests, 16<<10), Bytes: cmp.Or(b.Bytes, 128<<20)}
+}
+
+// writes is how many of so many requests may be writes.
+func writes(requests int64) int64 { return requests * 3 / 4 }
 
 // Room is what a node has for requests. Its methods may be called on nil, which has room for
 // all, and by many at the same time.
 type Room struct {
 	metrics *Metrics
+	bounds  Bounds
 	full    error
 
 	requests, writes, bytes atomic.Int64
+	// short is set while the node has no memory left, whatever the bounds say.
+	short atomic.Bool
 }
 
 // NewRoom returns an empty Room.
-func NewRoom(m *Metrics) *Room {
-	return &Room{metrics: m, full: fmt.Errorf("the node has no room for the request: %w", shard.ErrOverloaded)}
+func NewRoom(m *Metrics, b Bounds) *Room {
+	return &Room{metrics: m, bounds: b.withDefaults(), full: fmt.Errorf("the node has no room for the request: %w", shard.ErrOverloaded)}
 }
+
+// Bounds are what the Room takes in at most.
+func (r *Room) Bounds() Bounds { return r.bounds }
+
+// Bytes is what the writes in it have of keys and values.
+func (r *Room) Bytes() int64 { return r.bytes.Load() }
+
+// Shorten has the Room take in nothing any more while the node is short of memory (Q1).
+func (r *Room) Shorten(short bool) { r.short.Store(short) }
 
 // Place is the room that a request has taken. The zero value is none.
 type Place struct {
@@ -67,13 +87,17 @@ func (r *Room) Take(class Class, bytes int) (Place, error) {
 	if r == nil || class == Exempt {
 		return Place{}, nil
 	}
+	if r.short.Load() {
+		r.metrics.refused(class, "memory")
+		return Place{}, r.full
+	}
 	p := Place{room: r, class: class}
-	fits := r.requests.Add(1) <= requestsMax
+	fits := r.requests.Add(1) <= r.bounds.Requests
 	if class == Write {
 		p.bytes = int64(bytes)
 		// A single write always fits: how large it may be is decided elsewhere.
 		held := r.bytes.Add(p.bytes)
-		fits = r.writes.Add(1) <= writesMax && (held <= bytesMax || held == p.bytes) && fits
+		fits = r.writes.Add(1) <= writes(r.bounds.Requests) && (held <= r.bounds.Bytes || held == p.bytes) && fits
 	}
 	if !fits {
 		p.Leave()

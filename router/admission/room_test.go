@@ -31,11 +31,11 @@ func leave(places []Place) {
 // Q1, Q2: writes leave room for reads, both are bounded, and who leaves makes room.
 func TestRoom(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
-	r := NewRoom(m)
-	writes := take(t, r, writesMax, Write, 100)
+	r := NewRoom(m, Bounds{Requests: 400})
+	writes := take(t, r, 300, Write, 100)
 	_, err := r.Take(Write, 100)
 	require.ErrorIs(t, err, shard.ErrOverloaded)
-	reads := take(t, r, requestsMax-writesMax, Read, 0)
+	reads := take(t, r, 100, Read, 0)
 	_, err = r.Take(Read, 0)
 	require.ErrorIs(t, err, shard.ErrOverloaded)
 	take(t, r, 10, Exempt, 1<<30)
@@ -48,22 +48,43 @@ func TestRoom(t *testing.T) {
 	writes[0].Leave()
 	writes[0] = take(t, r, 1, Write, 100)[0]
 	leave(writes)
-	reads = append(reads, take(t, r, writesMax, Read, 0)...) // what writes leave is theirs
+	reads = append(reads, take(t, r, 300, Read, 0)...) // what writes leave is theirs
 	leave(reads)
 	require.Zero(t, r.requests.Load()+r.writes.Load()+r.bytes.Load())
 }
 
 // Q1: few large writes take as much room as many small ones.
 func TestRoomOfLargeWrites(t *testing.T) {
-	r := NewRoom(nil)
+	r := NewRoom(nil, Bounds{})
 	large := take(t, r, 128, Write, 1<<20)
 	_, err := r.Take(Write, 1)
 	require.ErrorIs(t, err, shard.ErrOverloaded)
 	leave(take(t, r, 1, Read, 0))
 	leave(large)
-	leave(take(t, r, 1, Write, 2*bytesMax)) // alone anything fits
+	leave(take(t, r, 1, Write, 256<<20)) // alone anything fits
 	require.Zero(t, r.bytes.Load())
 
 	var none *Room
-	leave(take(t, none, 2*requestsMax, Write, bytesMax))
+	leave(take(t, none, 1<<15, Write, 128<<20))
+}
+
+// Q1: while there is no memory nothing is taken in but what the cluster needs, however little is
+// under way, and what is under way goes on.
+func TestRoomWithoutMemory(t *testing.T) {
+	m := NewMetrics(prometheus.NewRegistry())
+	r := NewRoom(m, Bounds{})
+	under := take(t, r, 1, Write, 100)
+	r.Shorten(true)
+	for _, class := range []Class{Read, Write} {
+		_, err := r.Take(class, 1)
+		require.ErrorIs(t, err, shard.ErrOverloaded)
+		var refused dto.Metric
+		require.NoError(t, m.refusals.WithLabelValues(class.String(), "memory").Write(&refused))
+		require.Equal(t, 1.0, refused.Counter.GetValue())
+	}
+	take(t, r, 1, Exempt, 1)
+	leave(under)
+	require.Zero(t, r.requests.Load()+r.writes.Load()+r.bytes.Load())
+	r.Shorten(false)
+	leave(take(t, r, 1, Read, 0))
 }

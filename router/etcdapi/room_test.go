@@ -16,7 +16,7 @@ import (
 // E6: a node that has no room refuses, with etcd's error, what reads and writes keys before
 // anything of it is looked at. What keeps or ends leases, and what operators ask for, goes on.
 func TestNoRoom(t *testing.T) {
-	room := admission.NewRoom(nil)
+	room := admission.NewRoom(nil, admission.Bounds{})
 	f := newFaceOf(t, Config{Room: room})
 	ctx := t.Context()
 	lease, err := f.client.Grant(ctx, 60)

@@ -15,7 +15,7 @@ import (
 
 // Writes are answered by whoever knows what became of them, in any order, and leave the node's room then.
 func TestStartedWritesAreAnsweredInAnyOrder(t *testing.T) {
-	room := admission.NewRoom(nil)
+	room := admission.NewRoom(nil, admission.Bounds{})
 	f := newFaceOf(t, Config{Room: room})
 	f.kv.held = make(chan *heldPut, 100)
 	outcomes := make(map[string]chan error)
@@ -47,7 +47,7 @@ func TestStartedWritesAreAnsweredInAnyOrder(t *testing.T) {
 
 // A write whose client has left is abandoned, once, and keeps its room until that is known.
 func TestAWriteWhoseClientHasLeftIsAbandoned(t *testing.T) {
-	room := admission.NewRoom(nil)
+	room := admission.NewRoom(nil, admission.Bounds{})
 	f := newFaceOf(t, Config{Room: room})
 	f.kv.held = make(chan *heldPut, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -126,7 +126,7 @@ func (h *harness) change(t *testing.T, c *placementpb.Command) {
 
 func serve(t *testing.T) *harness {
 	h := &harness{
-		replicas: &replicas{}, routed: &routed{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, room: admission.NewRoom(nil),
+		replicas: &replicas{}, routed: &routed{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, room: admission.NewRoom(nil, admission.Bounds{}),
 		table: table(t), changed: make(chan struct{}),
 	}
 	h.seen = hlc.NewHybrid(h.clock)

@@ -80,7 +80,7 @@ func TestAStreamEndsAfterItsRoutedWrites(t *testing.T) {
 // V6: what a replica refuses when the stream has ended goes to nobody, and has left the node.
 func TestAWriteOutlivesItsStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		at, room := &replicas{}, admission.NewRoom(nil)
+		at, room := &replicas{}, admission.NewRoom(nil, admission.Bounds{})
 		var outcome router.Ender
 		at.write = func(_ *router.Request, end router.Ender) { outcome = end }
 		s := putWithLease(t, native.Config{Executor: at, Router: &routed{wait: make(chan struct{})}, Room: room})

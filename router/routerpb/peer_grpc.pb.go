@@ -52,10 +52,10 @@ type PeerClient interface {
 	Loads(ctx context.Context, in *LoadsRequest, opts ...grpc.CallOption) (*LoadsReply, error)
 	// Join asks for membership of a running cluster.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error)
-	// ProposeMeta forwards a placement command to a node of the meta group.
+	// ProposeMeta hands a placement command to the node that leads the meta group.
 	ProposeMeta(ctx context.Context, in *ProposeMetaRequest, opts ...grpc.CallOption) (*ProposeMetaReply, error)
-	// ReadMeta reads the placement table by way of a node of the meta group, so that it has
-	// all changes that were acknowledged before.
+	// ReadMeta reads the placement table by way of the node that leads the meta group, so that
+	// it has all changes that were acknowledged before.
 	ReadMeta(ctx context.Context, in *ReadMetaRequest, opts ...grpc.CallOption) (*MapUpdate, error)
 	// FollowMap streams the placement table: a full one first, then changes. A node that is
 	// not of the meta group tells its own copy once.
@@ -227,10 +227,10 @@ type PeerServer interface {
 	Loads(context.Context, *LoadsRequest) (*LoadsReply, error)
 	// Join asks for membership of a running cluster.
 	Join(context.Context, *JoinRequest) (*JoinReply, error)
-	// ProposeMeta forwards a placement command to a node of the meta group.
+	// ProposeMeta hands a placement command to the node that leads the meta group.
 	ProposeMeta(context.Context, *ProposeMetaRequest) (*ProposeMetaReply, error)
-	// ReadMeta reads the placement table by way of a node of the meta group, so that it has
-	// all changes that were acknowledged before.
+	// ReadMeta reads the placement table by way of the node that leads the meta group, so that
+	// it has all changes that were acknowledged before.
 	ReadMeta(context.Context, *ReadMetaRequest) (*MapUpdate, error)
 	// FollowMap streams the placement table: a full one first, then changes. A node that is
 	// not of the meta group tells its own copy once.

@@ -20,6 +20,17 @@ func (g Gathering) Fail(err error) {
 	}
 }
 
+// Gather gathers though what is kept may be little, unless that is under way.
+func (b *Backlog) Gather() {
+	b.mu.Lock()
+	begin := !b.mu.gathering
+	b.mu.gathering = true
+	b.mu.Unlock()
+	if begin {
+		b.start(b.gather)
+	}
+}
+
 // Taken is how much of the room is taken, and how much of that is not on its way to the store.
 func (b *Backlog) Taken() (taken, kept int64) {
 	b.mu.Lock()

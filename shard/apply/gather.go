@@ -74,6 +74,13 @@ func (b *Backlog) leaves(m *Machine, bytes int64) {
 	delete(b.mu.keeping, m)
 }
 
+// Bytes is how much of the room is taken.
+func (b *Backlog) Bytes() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.taken
+}
+
 // giveBack gives back what is on its way no more.
 func (b *Backlog) giveBack(bytes int64) {
 	b.mu.Lock()

@@ -32,6 +32,7 @@ type fixture struct {
 	node    shard.NodeID
 	engine  *engine.Engine
 	rows    *mvcc.Rows
+	trails  *mvcc.Trails
 	id      shard.ID
 	machine *apply.Machine
 	index   uint64
@@ -61,6 +62,7 @@ func (f *fixture) open() {
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
 	f.rows = mvcc.NewRows(16) // few, for keys to share a slot
+	f.trails = mvcc.NewTrails(2 << 10)
 	clear(f.aside)
 	f.backlog = apply.NewBacklog(8000, f.gathering.Go) // about twenty versions; ten are gathered
 	f.machine = f.openMachine(f.id)
@@ -76,7 +78,7 @@ func (f *fixture) close() {
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
 	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
-		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Node: f.node, Checksum: f.checksum,
+		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Trails: f.trails, Node: f.node, Checksum: f.checksum,
 		Backlog: f.backlog,
 	})
 	require.NoError(f.t, err)

@@ -67,6 +67,8 @@ func (r *reshaping) mishap() {
 	case r.oneIn(20):
 		r.fixture.store()
 	case r.oneIn(4):
+		r.backlog.Gather()
+	case r.oneIn(4):
 		_, err := r.machine.Collect(mvcc.CollectLimits{Versions: 1 + r.IntN(20)})
 		require.NoError(r.t, err)
 	}

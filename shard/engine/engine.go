@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ type Engine struct {
 	watch io.Closer // of slow disk operations
 
 	syncs *rounds
+
+	tidyBytes uint64 // of tables: a piece of Tidy
 
 	// incoming is where snapshots are written before they are ingested: inside the
 	// store's directory, because files are linked and not copied.
@@ -48,7 +51,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := checkMarker(o.FS, dir, o.ReadOnly); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	e := &Engine{incoming: o.FS.PathJoin(dir, incomingDir), cache: pebble.NewCache(o.CacheBytes)}
+	e := &Engine{incoming: o.FS.PathJoin(dir, incomingDir), cache: pebble.NewCache(o.CacheBytes), tidyBytes: tidyBytes}
 	o.FS, e.watch = watchDisk(o.FS, o.Logger)
 	e.fs, e.opts = o.FS, o.pebble()
 	e.opts.Cache = e.cache
@@ -115,13 +118,18 @@ func (e *Engine) Sync() error {
 	return nil
 }
 
-// Flush begins to write out what is only in memory and does not wait for it. Nothing gets
-// more durable by it (Sync does that), but what was removed can then leave the disk.
-func (e *Engine) Flush() error {
-	if _, err := e.db.AsyncFlush(); err != nil {
-		return fmt.Errorf("flush store: %w", err)
+// Flush writes out what is only in memory. Nothing gets more durable by it; Sync does that.
+func (e *Engine) Flush(ctx context.Context) error {
+	flushed, err := e.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("flush what is in memory: %w", err)
 	}
-	return nil
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // NewReader reads the live state: each Get and each iterator sees what was committed

@@ -54,6 +54,15 @@ const (
 	memTablesMax  = 4        // writes stall beyond; with the size above, 128 MiB of unflushed data
 )
 
+// Pebble counts the values that are kept apart to the sizes of tables and levels.
+const (
+	// tableBytes is what a flush mostly has, so that it writes one table and one file of values. At
+	// 2 MiB, which is Pebble's default, making files cost more than what was in them.
+	tableBytes = 16 << 20
+	// baseLevelBytes is about twice what a compaction of L0 brings there: it is rewritten with that.
+	baseLevelBytes = 256 << 20
+)
+
 // Values of some length are written once, by the flush, to files of their own, and compactions
 // move only keys: rewriting values was a quarter of what a put cost a server.
 const (
@@ -61,8 +70,9 @@ const (
 	// than what points to it.
 	apartBytesMin = 128
 	// apartDepthMax bounds of how many such files the values of neighbouring keys are, which
-	// is what a range has to read; beyond, a compaction brings them together.
-	apartDepthMax = 32
+	// is what a range has to read; beyond, a compaction brings them together. It counts the
+	// sublevels of L0 that come together, so that at 32 values were rewritten at each fourth compaction.
+	apartDepthMax = 128
 	// apartAgeMin and apartGarbageMax: an older file is rewritten when more of it is garbage.
 	apartAgeMin     = time.Minute
 	apartGarbageMax = 0.4
@@ -79,19 +89,20 @@ func (o Options) pebble() *pebble.Options {
 		FormatMajorVersion:          pebbleFormat,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Two sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
-		// next level, so that one after every flush cost more than the flush; more sublevels
-		// would be cheaper yet, but what was collected leaves the disk only with them.
-		L0CompactionThreshold: 4,
+		// Eight sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
+		// next level, so that one after every flush cost more than the flush. Removals may
+		// stay in L0 then, until Tidy.
+		L0CompactionThreshold: 16,
 		// High, because a stall of L0 stalls every shard of the node at once.
 		L0StopWritesThreshold: 64,
-		LBaseMaxBytes:         64 << 20,
+		LBaseMaxBytes:         baseLevelBytes,
 		// Two at most: the store shares the machine with the Raft log.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		// Removing a large old span must not make the disk busy for seconds.
 		TargetByteDeletionRate:  128 << 20,
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 	}
+	p.TargetFileSizes[0], p.TargetFileSizes[1] = tableBytes, tableBytes // twice as much for each level below
 	p.Experimental.ShortAttributeExtractor = shortAttribute
 	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{

@@ -63,16 +63,14 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records [
 	if err := syncDir(e.fs, e.incoming); err != nil {
 		return err
 	}
-	flushed, err := e.db.AsyncFlush()
-	if err != nil {
-		return fmt.Errorf("flush what is in memory: %w", err)
+	if err := e.Flush(context.Background()); err != nil {
+		return err
 	}
-	<-flushed
 	if err := e.Sync(); err != nil { // 1
 		return err
 	}
 	lower, upper := DataSpanBounds(w.span)
-	_, err = e.db.IngestAndExcise(context.Background(), w.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper}) // 2
+	_, err := e.db.IngestAndExcise(context.Background(), w.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper}) // 2
 	if err != nil {
 		return fmt.Errorf("ingest %d tables: %w", len(w.paths), err)
 	}

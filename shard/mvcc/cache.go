@@ -56,6 +56,9 @@ func NewHeaderBudget(shared, own int) *HeaderBudget {
 	return b
 }
 
+// Left is how many of the shared ones nobody has taken.
+func (b *HeaderBudget) Left() int { return int(b.left.Load()) }
+
 func (b *HeaderBudget) take() bool {
 	if b.left.Add(-1) >= 0 {
 		return true

@@ -106,3 +106,10 @@ func (t *Trails) keep(key trailKey, found *Trail) {
 		t.mu.trails.RemoveOldest()
 	}
 }
+
+// Bytes is what the trails take, about.
+func (t *Trails) Bytes() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.bytes
+}

@@ -60,6 +60,20 @@ func (p *process) rounds() uint64 {
 	return m.GetHistogram().GetSampleCount()
 }
 
+// Who waits for something to be applied asks for what is committed: a leader may tell it late.
+func TestWaitingForTheLogAsksForIt(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	rev, rounds := p.put("a", "1"), p.rounds()
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := make(chan error)
+	go func() { waited <- p.replica.WaitFloor(ctx, rev+1<<40) }()
+	require.Eventually(t, func() bool { return p.rounds() > rounds }, patience, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-waited, context.Canceled)
+}
+
 // Without a leader a barrier fails, soon and certainly, and does not spin.
 func TestBarrierWithoutALeader(t *testing.T) {
 	p := openProcess(t, t.TempDir(), 1, Knobs{})

@@ -23,7 +23,7 @@ const (
 	// failurePause is how long it rests when the store failed. It may never mend, and
 	// each attempt is a line in the log.
 	failurePause = 30 * time.Second
-	// flushBytes is how much must be gone for it to be worth a flush of the memtable, and
+	// flushBytes is how much must be gone for it to be worth a flush of the memtable and a look, and
 	// what a history is taken to have been. As long as the removals are only there the disk
 	// gets nothing back.
 	flushBytes = 4 << 20
@@ -40,7 +40,7 @@ type collector struct {
 
 	// Owned by run.
 	share     *share
-	unflushed int64 // bytes dropped since the last flush
+	unflushed int64 // bytes dropped since the store was last tidied
 
 	mu struct {
 		sync.Mutex
@@ -50,6 +50,7 @@ type collector struct {
 
 func newCollector(h *Host) *collector {
 	c := &collector{host: h, wake: make(chan struct{}, 1), share: newShare(newWaits().since, h.updates.Load)}
+	c.unflushed = flushBytes // the last process may not have come to it
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.progress = make(chan struct{})
 	return c
@@ -76,7 +77,9 @@ func (c *collector) run() {
 		waiting := c.waiting()
 		c.announce()
 		if len(waiting) == 0 {
-			c.flush()
+			if !c.tidy() {
+				continue
+			}
 			select {
 			case <-c.wake:
 			case <-c.ctx.Done():
@@ -169,15 +172,25 @@ func (c *collector) rest(d time.Duration) {
 	}
 }
 
-// flush has the disk learn of what is gone.
-func (c *collector) flush() {
+// tidy has the disk learn of what is gone. It takes half of the time, and reports whether it has
+// ended: while there is something to remove it does not go on.
+func (c *collector) tidy() bool {
 	if c.unflushed < flushBytes {
-		return
+		return true
 	}
-	c.unflushed = 0
-	if err := c.host.cfg.Engine.Flush(); err != nil {
-		c.host.cfg.Logger.Error("cannot write out what was removed", "error", err)
+	began := time.Now()
+	done, err := c.host.cfg.Engine.Tidy(c.ctx, func() bool {
+		c.rest(time.Since(began))
+		began = time.Now()
+		return c.ctx.Err() == nil && len(c.waiting()) == 0
+	})
+	if err != nil && c.ctx.Err() == nil {
+		c.host.cfg.Logger.Error("cannot bring down what was removed", "error", err)
 	}
+	if done = done || err != nil; done {
+		c.unflushed = 0
+	}
+	return done
 }
 
 // announce lets those who wait look again.

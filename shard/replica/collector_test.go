@@ -104,7 +104,7 @@ func TestSpaceComesBack(t *testing.T) {
 		random.Read(v)
 		return v
 	})
-	require.NoError(t, p.engine.Flush())
+	require.NoError(t, p.engine.Flush(t.Context()))
 	size := func() int {
 		n, err := p.engine.SpanSize(shard.Everything())
 		require.NoError(t, err)
@@ -130,7 +130,7 @@ func TestSnapshotKeepsWhatIsCollectedMeanwhile(t *testing.T) {
 	prepared, err := sm.PrepareSnapshot()
 	require.NoError(t, err)
 	require.NoError(t, p.host.WaitCollected(t.Context(), p.compact()))
-	require.NoError(t, p.engine.Flush())
+	require.NoError(t, p.engine.Flush(t.Context()))
 	_, err = p.replica.Range(&pb.RangeRequest{Key: []byte("key000")}, old)
 	require.ErrorIs(t, err, shard.ErrCompacted)
 	var stream bytes.Buffer

@@ -38,6 +38,8 @@ type HostConfig struct {
 	// Busy makes what tells one caller which part of the machine's processor time was in use since it last
 	// asked. Default: none, so that neither batches nor reads ever wait for others.
 	Busy func() func() float64
+	// Spaced, if there is one, is told whenever batches start to be that far apart, or, with 0, not any more.
+	Spaced func(apart time.Duration)
 	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
 	// replicas that join or were away for long, over all of them. 0 is no bound.
 	SnapshotRate int64
@@ -93,6 +95,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy(), batchDistances()), changed: make(chan struct{}, 1),
 		pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent},
 	}
+	h.tempo.moved = cfg.Spaced
 	h.collector = newCollector(h)
 	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {

@@ -27,6 +27,10 @@ type RaftConfig struct {
 	// behind them. Larger: longer replay after a crash, but a replica
 	// that was away for a while catches up from the log instead of a whole snapshot.
 	LogEntries uint64
+	// QueueBytes bounds what is held in memory of Raft's: of each group the entries that are not applied, beyond
+	// which its leader takes no more writes; what waits for each peer, and what waits for each replica, beyond which
+	// messages are lost, as on a network. 0 is no bound.
+	QueueBytes uint64
 	// Transport carries Raft messages.
 	Transport config.TransportFactory
 	// Log opens the log of all groups.
@@ -62,12 +66,14 @@ func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 	unused := config.GetTinyMemLogDBConfig() // it sizes dragonboat's own log store, and is checked all the same
 	unused.Shards = execWorkers
 	nhc := config.NodeHostConfig{
-		DeploymentID:      c.ClusterID,
-		NodeHostDir:       c.Dir,
-		WALDir:            c.Dir,
-		RTTMillisecond:    uint64(c.TickInterval.Milliseconds()),
-		RaftAddress:       c.Address,
-		RaftEventListener: leaders,
+		DeploymentID:        c.ClusterID,
+		NodeHostDir:         c.Dir,
+		WALDir:              c.Dir,
+		RTTMillisecond:      uint64(c.TickInterval.Milliseconds()),
+		RaftAddress:         c.Address,
+		RaftEventListener:   leaders,
+		MaxSendQueueSize:    c.QueueBytes,
+		MaxReceiveQueueSize: c.QueueBytes,
 		Expert: config.ExpertConfig{
 			TransportFactory: c.Transport,
 			LogDBFactory:     c.Log,
@@ -104,7 +110,7 @@ func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.
 		// each one syncs the engine and lets the log before it go.
 		SnapshotEntries:    c.LogEntries,
 		CompactionOverhead: c.LogEntries / 10,
-		MaxInMemLogSize:    256 << 20,
+		MaxInMemLogSize:    c.QueueBytes,
 		WaitReady:          true,
 	}
 }

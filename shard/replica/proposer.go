@@ -187,6 +187,14 @@ func (p *proposer) launch(batch []pending) uint64 {
 	return sequence
 }
 
+// inFlight reports whether the batch has no outcome yet.
+func (p *proposer) inFlight(sequence uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.mu.flights[sequence]
+	return ok
+}
+
 // leaderChanged never blocks: it runs on a worker shared by all groups (P4).
 func (p *proposer) leaderChanged() {
 	select {
@@ -240,7 +248,9 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.metrics.batchCommands.Observe(float64(len(batch)))
 		// Update has delivered the results; what is still here was applied as part of a
 		// snapshot that overtook it, so its results are lost (P2).
-		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
+		if p.inFlight(sequence) {
+			p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
+		}
 	case result.Dropped():
 		p.fail(sequence, fmt.Errorf("shard %d dropped the proposal: %w", p.shardID, shard.ErrUnavailable))
 	default: // the replica is stopping

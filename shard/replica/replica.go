@@ -173,6 +173,10 @@ func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
 	return nil
 }
 
+// commitPatience is how long a replica waits by itself for what it has to apply. While processors are short, a
+// leader tells followers late what is committed, unless a read asks.
+const commitPatience = 20 * time.Millisecond
+
 // waitView waits until the replica has applied what is wanted.
 func (r *Replica) waitView(ctx context.Context, wanted func(shard.View) bool) error {
 	if wanted(r.View()) {
@@ -183,14 +187,20 @@ func (r *Replica) waitView(ctx context.Context, wanted func(shard.View) bool) er
 	r.views.waiters = append(r.views.waiters, w)
 	r.views.Unlock()
 	r.wakeWaiters() // it may have come between the look and the append
-	select {
-	case <-w.reached:
-		return nil
-	case <-ctx.Done():
-		r.views.Lock()
-		r.views.waiters = slices.DeleteFunc(r.views.waiters, func(o viewWaiter) bool { return o.reached == w.reached })
-		r.views.Unlock()
-		return context.Cause(ctx)
+	late := time.NewTimer(commitPatience)
+	defer late.Stop()
+	for {
+		select {
+		case <-w.reached:
+			return nil
+		case <-late.C:
+			r.barrier.group.join(&r.barrier, nil)
+		case <-ctx.Done():
+			r.views.Lock()
+			r.views.waiters = slices.DeleteFunc(r.views.waiters, func(o viewWaiter) bool { return o.reached == w.reached })
+			r.views.Unlock()
+			return context.Cause(ctx)
+		}
 	}
 }
 

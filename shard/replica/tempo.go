@@ -14,14 +14,17 @@ const (
 	// More than the longest leaves processors free: a write on a machine that has none to spare
 	// takes some 40 ms, and when all wait for the same moment nobody has anything to do.
 	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
-	// spacingLong is the longest distance between two batches of a shard, which start at such moments
-	// too, as long as they have less than smallBatch commands: then nearly all that a write costs is
-	// its batch, and it takes longer than this among a thousand others.
+	// spacingLong is the longest distance between two batches of a shard as long as they have less than
+	// smallBatch commands: then nearly all that a write costs is its batch, and it takes longer than
+	// this among a thousand others.
 	spacingLong = 160 * time.Millisecond
 	smallBatch  = 16
 	// roundMin and roundMax are the distances between the moments at which rounds of reads start. A
-	// read takes half as long as a write there.
+	// read takes half as long as a write there. With less than smallRound reads of each shard
+	// they are up to half of roundLong.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
+	roundLong          = 80 * time.Millisecond
+	smallRound         = 4
 	// Processors are short when more than processorsShort of their time is in use, and not any
 	// more below processorsFree.
 	processorsShort, processorsFree = 0.9, 0.8
@@ -39,12 +42,15 @@ const (
 	enough = 16
 )
 
-// distances are the bounds of those of a tempo.
-type distances struct{ least, most, long time.Duration }
+// distances are the bounds of those of a tempo. The longest is for batches of less than small commands.
+type distances struct {
+	least, most, long time.Duration
+	small             uint64
+}
 
-func batchDistances() distances { return distances{spacingMin, spacingMax, spacingLong} }
+func batchDistances() distances { return distances{spacingMin, spacingMax, spacingLong, smallBatch} }
 
-func roundDistances() distances { return distances{roundMin, roundMax, roundMax} }
+func roundDistances() distances { return distances{roundMin, roundMax, roundLong, smallRound} }
 
 // tempo decides when batches, or rounds of reads, start: at once, as long as there are processors for it. When
 // they are short, a batch costs more of them than it saves time, because what waits for a
@@ -58,6 +64,7 @@ func roundDistances() distances { return distances{roundMin, roundMax, roundMax}
 type tempo struct {
 	// busy returns which part of the machine's processor time was in use since it was last asked.
 	busy  func() float64
+	moved func(spacing time.Duration) // is told of another one; may be nil
 	may   distances
 	began time.Time
 
@@ -97,7 +104,8 @@ func (t *tempo) wait(now, last time.Time) time.Duration {
 	if spacing == 0 {
 		return 0
 	}
-	moments := min(spacing, t.may.most)
+	// When batches are small, the moments of all shards are two: what they share then is most of what they cost.
+	moments := max(min(spacing, t.may.most), spacing/2)
 	after := max(now.UnixNano(), last.Add(spacing-moments).UnixNano()) // the last one has started somewhat behind its moment
 	return time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
 }
@@ -113,7 +121,7 @@ func (t *tempo) judge(now time.Time) {
 	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
 	rate := float64(commands-t.mu.commands) / max(now.Sub(t.mu.judged), tempoWindow).Seconds()
 	longest := t.may.most
-	if commands-t.mu.commands < smallBatch*(batches-t.mu.batches) {
+	if commands-t.mu.commands < t.may.small*(batches-t.mu.batches) {
 		longest = t.may.long
 	}
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
@@ -151,5 +159,7 @@ func (t *tempo) judge(now time.Time) {
 	default:
 		t.mu.giveUp = giveUpMin
 	}
-	t.spacing.Store(int64(spacing))
+	if was := t.spacing.Swap(int64(spacing)); t.moved != nil && was != int64(spacing) {
+		t.moved(spacing)
+	}
 }

@@ -162,18 +162,18 @@ func TestTempoHasCommonMoments(t *testing.T) {
 	})
 }
 
-// A shard whose batches are far apart starts them at the moments of the others.
+// A shard whose batches are far apart starts them with half of the others.
 func TestTempoOfALongDistance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
 		l.busy, l.batch = 1, 1
 		require.Equal(t, spacingLong, l.windows(10, 5000))
 		moment := time.Now().Add(l.wait())
-		require.LessOrEqual(t, time.Until(moment), spacingMax)
+		require.LessOrEqual(t, time.Until(moment), spacingLong/2)
 		late := moment.Add(spacingMin) // it had to wait for a processor
 		for at, next := range map[time.Duration]time.Duration{
-			spacingMin: spacingLong, spacingLong - 1: spacingLong, spacingLong: spacingLong + spacingMax,
-			spacingLong + spacingMin: spacingLong + spacingMax,
+			spacingMin: spacingLong, spacingLong - 1: spacingLong, spacingLong: spacingLong + spacingLong/2,
+			spacingLong + spacingMin: spacingLong + spacingLong/2,
 		} {
 			require.Equal(t, next-at, l.tempo.wait(moment.Add(at), late), "asked after %s", at)
 		}
@@ -247,5 +247,28 @@ func TestRoundWaitsForTheMoment(t *testing.T) {
 		require.Equal(t, 3, reads)
 		require.LessOrEqual(t, waited, roundMax)
 		require.NotZero(t, waited)
+
+		l.batch = 1
+		l.windows(10, 5000)
+		bubble.Pass(time.Millisecond)
+		g.mu.running = true
+		g.join(one, nil)
+		_, waited = next()
+		require.Greater(t, waited, roundMax, "of few reads each")
+		require.LessOrEqual(t, waited, roundLong/2)
+	})
+}
+
+// Whoever wants to know is told of each distance, once.
+func TestTempoTellsItsDistances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		var told []time.Duration
+		l.tempo.moved = func(spacing time.Duration) { told = append(told, spacing) }
+		l.busy = 0.95
+		l.windows(10, 5000)
+		l.busy = 0.7
+		l.windows(10, 5000)
+		require.Equal(t, []time.Duration{spacingMin, spacingMax, spacingMin, 0}, told)
 	})
 }

@@ -37,6 +37,7 @@ type subscriber struct {
 	polling bool           // it reads the store while other things happen
 	ended   bool           // the shard has given its keys away, or serves nothing any more
 	last    shard.Revision // what it has to tell before its end at least
+	most    shard.Revision // and at most: whoever has the keys then goes on from there
 }
 
 // promise is one that the shard's leader has made as of an entry of the log.
@@ -56,6 +57,7 @@ type player struct {
 	promises []promise
 	heeded   shard.Revision // the highest that the hub has taken in
 	away     shard.Revision // the floor of whoever has the keys that the shard has not
+	given    shard.Revision // what it was when some were given away last
 	failures int            // of the store, of which each ends a feed
 }
 
@@ -234,7 +236,10 @@ func (p *player) expectEnds(before shard.Revision, collected bool, events []*mvc
 		if f.ended || p.view.Descriptor != nil && p.view.Descriptor.Span.ContainsSpan(f.o.Span) {
 			continue
 		}
-		f.ended = true
+		f.ended, f.most = true, p.given
+		if p.view.Frozen != nil {
+			f.most = p.floor()
+		}
 		if f.due = f.ready() || f.due; f.due || f.polling {
 			continue
 		}
@@ -292,7 +297,8 @@ func (p *player) shrink(key string) bool {
 		return false
 	}
 	p.reshape(key)
-	p.away = max(p.away, p.bound())
+	p.given = p.bound()
+	p.away = max(p.away, p.given)
 	return true
 }
 
@@ -434,7 +440,7 @@ func (p *player) await(f *subscriber) {
 func (p *player) end() {
 	for _, f := range p.feeds {
 		if !f.ended {
-			f.ended, f.last = true, 0
+			f.ended, f.last, f.most = true, 0, p.floor()
 			if f.due = f.ready() || f.due; !f.due {
 				f.last = p.floor()
 			}
@@ -480,6 +486,7 @@ func (p *player) poll(f *subscriber) {
 	}
 	require.GreaterOrEqual(p.t, got.Through, f.through)
 	require.LessOrEqual(p.t, got.Through, p.floor())
+	require.True(p.t, !f.ended || got.Through <= f.most, "it speaks of what is another's (W2)")
 	want := p.between(f.o.Span, max(f.through, f.o.From-1), got.Through, f.o.PrevKV)
 	require.Len(p.t, got.Events, len(want), "%s from %d: at %d of %d", f.o.Span, f.o.From, f.through, got.Through)
 	for i, e := range got.Events {

@@ -19,6 +19,8 @@ import (
 const (
 	// demoNodes is the size of the demo cluster.
 	demoNodes = 3
+	// demoMemory is what each may take, of a machine that has something else to do.
+	demoMemory = 256 << 20
 	// demoPortSpread is how far the demo's highest port is above the first.
 	demoPortSpread = 30_001
 	demoPortMax    = 1<<16 - 1 - demoPortSpread
@@ -76,7 +78,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 			Name: name, DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
 			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
-			CacheBytes: 64 << 20, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime, Registerer: prometheus.NewRegistry(),
+			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime, Registerer: prometheus.NewRegistry(),
 		})
 	}
 	return configs
@@ -84,31 +86,31 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 
 func runDemo(c *cobra.Command, configs []node.Config) error {
 	nodes := make([]*node.Node, len(configs))
+	for i, cfg := range configs {
+		var err error
+		if nodes[i], err = node.New(cfg); err != nil {
+			return err
+		}
+	}
+	defer keepMemory(c.Context(), nodes...)()
 	ctx, cancel := context.WithCancelCause(c.Context())
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for i, cfg := range configs {
+	for _, n := range nodes {
 		wg.Go(func() {
-			n, err := node.New(cfg)
-			if err == nil {
-				err = n.Start(ctx)
+			err := n.Start(ctx)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w; the demo's addresses follow from --port", err)
 			}
 			if err != nil {
-				if errors.Is(err, syscall.EADDRINUSE) {
-					err = fmt.Errorf("%w; the demo's addresses follow from --port", err)
-				}
-				cancel(fmt.Errorf("node %s: %w", cfg.Name, err)) // the others wait for this one
-				return
+				cancel(fmt.Errorf("node %s: %w", n.Name(), err)) // the others wait for this one
 			}
-			nodes[i] = n
 		})
 	}
 	wg.Wait()
 	defer func() {
 		for _, n := range nodes {
-			if n != nil {
-				n.Close()
-			}
+			n.Close()
 		}
 	}()
 	if c.Context().Err() != nil {

@@ -63,7 +63,8 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 	f.Int64Var(&cfg.MinFreeDisk, "min-free-disk", 0, "bytes of free disk below which puts are refused (default 512 MiB)")
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", defaultHistoryRetention, "how long superseded versions can be read and watched; 0 keeps them until somebody compacts")
 	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks")
-	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default 256 MiB)")
+	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default: a quarter of --memory)")
+	f.Int64Var(&cfg.MemoryBytes, "memory", 0, "bytes of memory that the node should take, about, 256 MiB at least (default: half of the machine's, or three quarters of what its control group has, at most 1 GiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 3 to 5 (default 400ms)")
 	f.Uint64Var(&cfg.RaftLogEntries, "raft-log-entries", 0, "entries that each shard's log keeps, about, for replicas that were away; who needs older ones is sent the whole shard (default 4000)")
 	f.Int64Var(&cfg.SnapshotRate, "snapshot-rate", 0, "bytes a second that the node sends of whole shards to replicas that are new or were away for long (default 64 MiB)")
@@ -83,11 +84,11 @@ const defaultCorruptCheckTime = 12 * time.Hour
 
 // runNode starts a node, says so, and runs it until ctx ends or it fails.
 func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
-	tuneGarbageCollector()
 	n, err := node.New(cfg)
 	if err != nil {
 		return err
 	}
+	defer keepMemory(ctx, n)()
 	if err := n.Start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // asked to stop while starting

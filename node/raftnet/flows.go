@@ -1,0 +1,77 @@
+package raftnet
+
+import (
+	"time"
+
+	"github.com/lni/dragonboat/v4/raftpb"
+)
+
+// flows are what leaders send their followers on one connection. Each entry that a leader sends
+// tells a follower also that it leads, and which entries before are committed. So while there are
+// entries again and again, what says only that is left out (X5), or waits for the next ones (X7).
+type flows map[replicas]*flow
+
+// flow is from one leader to one follower.
+type flow struct {
+	term  uint64
+	sent  time.Time     // when entries were, last; zero: none were yet
+	apart time.Duration // how long after those before
+	// commit says what is committed, and, while it waits, does so for the next entries, until it is due.
+	commit raftpb.Message
+	waits  bool
+	due    time.Time
+}
+
+// pass appends to dst what is to be sent now of what has waited, and of m. spacing is how far apart a shard's
+// batches are, while they are apart, and quiet for how long entries stand for a heartbeat.
+func (f flows) pass(dst []raftpb.Message, m *raftpb.Message, now time.Time, spacing, quiet time.Duration) []raftpb.Message {
+	if m.Type != raftpb.Replicate && m.Type != raftpb.Heartbeat {
+		return append(dst, *m)
+	}
+	who := replicas{m.ShardID, m.From, m.To}
+	to := f[who]
+	switch entries := len(m.Entries) > 0; {
+	case to != nil && to.term == m.Term:
+	case entries:
+		to = &flow{term: m.Term}
+		f[who] = to
+	default:
+		return append(dst, *m)
+	}
+	switch {
+	case len(m.Entries) > 0:
+		to.apart, to.sent = now.Sub(to.sent), now
+		to.waits = false // they say it too, or more
+	case m.Type == raftpb.Replicate && spacing > 0 && to.apart <= 2*spacing:
+		if !to.waits {
+			to.due = now.Add(spacing)
+		}
+		to.commit, to.waits = *m, true
+		return dst
+	case m.Type == raftpb.Heartbeat && isUrgent(*m):
+		dst = to.release(dst) // a read waits for it, wherever it was asked
+	case m.Type == raftpb.Heartbeat && now.Sub(to.sent) < quiet:
+		return dst
+	}
+	return append(dst, *m)
+}
+
+// release appends to dst what waits.
+func (to *flow) release(dst []raftpb.Message) []raftpb.Message {
+	if to.waits {
+		dst = append(dst, to.commit)
+		to.waits = false
+	}
+	return dst
+}
+
+// overdue appends to dst what has waited long enough, and reports whether anything waits still.
+func (f flows) overdue(dst []raftpb.Message, now time.Time) (_ []raftpb.Message, waits bool) {
+	for _, to := range f {
+		if !now.Before(to.due) {
+			dst = to.release(dst)
+		}
+		waits = waits || to.waits
+	}
+	return dst, waits
+}
