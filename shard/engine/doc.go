@@ -12,6 +12,7 @@
 //	          Sync ----+--> one fsync shared by every waiting replica
 //	                   |
 //	snapshot --SSTs--> Replace (excise + ingest + local records, atomic, durable)
+//	collector -------> Tidy (what was removed leaves the disk)
 //
 // Invariants:
 //

@@ -92,28 +92,57 @@ func TestGarbageGoesByItself(t *testing.T) {
 	require.ErrorIs(t, <-waited, shard.ErrStopped)
 }
 
-// What is removed leaves the disk although nothing else is written any more.
-func TestSpaceComesBack(t *testing.T) {
+// spacious has a history that takes space. It returns what all of it takes, and what is live.
+func (p *process) spacious() (all, live int) {
+	p.t.Helper()
 	const keys, versions, valueBytes = 64, 160, 2 << 10
-	p := openProcess(t, t.TempDir(), 1, Knobs{})
-	defer func() { p.close() }()
-	p.startNew()
 	random := rand.NewChaCha8([32]byte{1}) // does not compress
 	p.overwrite(keys, versions, func() []byte {
 		v := make([]byte, valueBytes)
 		random.Read(v)
 		return v
 	})
-	require.NoError(t, p.engine.Flush(t.Context()))
-	size := func() int {
-		n, err := p.engine.SpanSize(shard.Everything())
-		require.NoError(t, err)
-		return int(n)
-	}
-	const all = keys * versions * valueBytes
-	require.Eventually(t, func() bool { return size() > all*9/10 }, patience, time.Millisecond)
+	require.NoError(p.t, p.engine.Flush(p.t.Context()))
+	require.Greater(p.t, p.size(), keys*versions*valueBytes*9/10)
+	return keys * versions * valueBytes, keys * valueBytes
+}
+
+// size is what the keys take on disk.
+func (p *process) size() int {
+	p.t.Helper()
+	n, err := p.engine.SpanSize(shard.Everything())
+	require.NoError(p.t, err)
+	return int(n)
+}
+
+// What is removed leaves the disk although nothing else is written any more.
+func TestSpaceComesBack(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	all, live := p.spacious()
 	p.compact()
-	require.Eventually(t, func() bool { return size() < all/10 }, patience, time.Millisecond, "of %d bytes, %d live", all, keys*valueBytes)
+	require.Eventually(t, func() bool { return p.size() < all/10 }, patience, time.Millisecond, "of %d bytes, %d live", all, live)
+}
+
+// Also when the process ended just after it was removed.
+func TestSpaceComesBackInTheNextProcess(t *testing.T) {
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	p.startNew()
+	all, live := p.spacious()
+	p.host.collector.close()
+	p.compact()
+	step, err := p.replica.machine.Collect(mvcc.CollectLimits{})
+	require.NoError(t, err)
+	require.True(t, step.Done)
+	require.Greater(t, p.size(), all/2)
+	p.close()
+
+	p = openProcess(t, dir, 2, Knobs{})
+	defer func() { p.close() }()
+	p.start()
+	require.Eventually(t, func() bool { return p.size() < all/10 }, patience, time.Millisecond, "of %d bytes, %d live", all, live)
 }
 
 // A snapshot that is being sent keeps the history that was readable when it was prepared,
