@@ -20,11 +20,8 @@ const (
 	spacingLong = 160 * time.Millisecond
 	smallBatch  = 16
 	// roundMin and roundMax are the distances between the moments at which rounds of reads start. A
-	// read takes half as long as a write there. With less than smallRound reads of each shard
-	// they are up to half of roundLong.
+	// read takes half as long as a write there.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
-	roundLong          = 80 * time.Millisecond
-	smallRound         = 4
 	// Processors are short when more than processorsShort of their time is in use, and not any
 	// more below processorsFree.
 	processorsShort, processorsFree = 0.9, 0.8
@@ -42,15 +39,12 @@ const (
 	enough = 16
 )
 
-// distances are the bounds of those of a tempo. The longest is for batches of less than small commands.
-type distances struct {
-	least, most, long time.Duration
-	small             uint64
-}
+// distances are the bounds of those of a tempo.
+type distances struct{ least, most, long time.Duration }
 
-func batchDistances() distances { return distances{spacingMin, spacingMax, spacingLong, smallBatch} }
+func batchDistances() distances { return distances{spacingMin, spacingMax, spacingLong} }
 
-func roundDistances() distances { return distances{roundMin, roundMax, roundLong, smallRound} }
+func roundDistances() distances { return distances{roundMin, roundMax, roundMax} }
 
 // tempo decides when batches, or rounds of reads, start: at once, as long as there are processors for it. When
 // they are short, a batch costs more of them than it saves time, because what waits for a
@@ -121,7 +115,7 @@ func (t *tempo) judge(now time.Time) {
 	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
 	rate := float64(commands-t.mu.commands) / max(now.Sub(t.mu.judged), tempoWindow).Seconds()
 	longest := t.may.most
-	if commands-t.mu.commands < t.may.small*(batches-t.mu.batches) {
+	if commands-t.mu.commands < smallBatch*(batches-t.mu.batches) {
 		longest = t.may.long
 	}
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now

@@ -247,15 +247,6 @@ func TestRoundWaitsForTheMoment(t *testing.T) {
 		require.Equal(t, 3, reads)
 		require.LessOrEqual(t, waited, roundMax)
 		require.NotZero(t, waited)
-
-		l.batch = 1
-		l.windows(10, 5000)
-		bubble.Pass(time.Millisecond)
-		g.mu.running = true
-		g.join(one, nil)
-		_, waited = next()
-		require.Greater(t, waited, roundMax, "of few reads each")
-		require.LessOrEqual(t, waited, roundLong/2)
 	})
 }
 
