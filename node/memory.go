@@ -35,7 +35,7 @@ const (
 	backlogBytesMax = 48 << 20
 )
 
-// share divides a budget.
+// share divides a budget (D5).
 func share(budget int64) memory {
 	return memory{
 		cache:   budget / 4,
@@ -87,7 +87,7 @@ type taken struct {
 type collecting struct {
 	percent int   // GOGC
 	limit   int64 // GOMEMLIMIT
-	// short: what is live leaves no room for what comes with requests.
+	// short: what is live leaves no room for what comes with requests (D5).
 	short bool
 }
 
