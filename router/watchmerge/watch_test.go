@@ -334,6 +334,43 @@ func TestCompacted(t *testing.T) {
 	})
 }
 
+// A watch that has been idle for long goes on where its feed ends, though what it was given last
+// may not be asked for any more: the feed has told how far it had come.
+func TestAnIdleWatchOutlivesACompaction(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		feed func(w *world)
+	}{
+		{"broken", func(w *world) { w.cutFeed() }},
+		{"split", func(w *world) { w.split("b") }},
+		{"moved", func(w *world) { w.move("a") }},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1)
+				w.frozen = true
+				m, _ := w.merger()
+				c := m.client(t, shard.Span{Start: []byte("a"), End: []byte("c")}, 1)
+				first := w.put("a")
+				c.until(first)
+				for range 10 {
+					w.put("x")
+				}
+				w.compact(w.put("x"))
+				end.feed(w)
+				for range 100 {
+					bubble.Pass(10 * time.Millisecond)
+					c.take(64)
+				}
+				require.NoError(t, c.err)
+				c.until(w.put("a"))
+				require.NoError(t, c.err)
+				require.Equal(t, "a a ", c.keys())
+			})
+		})
+	}
+}
+
 // recorded is a compaction that the process knows of.
 type recorded struct {
 	router.Compactions

@@ -380,6 +380,9 @@ func (w *world) Subscribe(_ context.Context, node shard.NodeID, sub router.Subsc
 	if err != nil {
 		return nil, err
 	}
+	if sub.From < w.compacted {
+		return nil, &shard.CompactedError{Compacted: w.compacted}
+	}
 	require.True(w.t, s.desc.Span.ContainsSpan(sub.Span), "asked for %v of shard %v", sub.Span, s.desc.Span)
 	f := &modelFeed{world: w, node: node, sub: sub, next: sub.From, ready: ready}
 	w.feeds[f] = true
@@ -399,6 +402,8 @@ type modelFeed struct {
 	broken  error
 	over    bool // its end has been said
 	polled  int
+	seen    shard.Revision // how far the replica had come when it was last looked at
+	told    shard.Revision // what Poll has returned of that
 }
 
 // state ends a feed when the shard gives its keys away. As long as it does not, a feed goes on
@@ -415,7 +420,8 @@ func (f *modelFeed) state() (applied shard.Revision, err error) {
 		f.broken = err // for good, whatever comes back
 		return 0, err
 	}
-	return s.applied[f.node], nil
+	f.seen = s.applied[f.node]
+	return f.seen, nil
 }
 
 // pending lists what Poll would give; mu is held.
@@ -439,7 +445,10 @@ func (f *modelFeed) announce() {
 		}
 		return
 	}
-	if events := f.pending(applied); len(events) > 0 && revision(events[len(events)-1]) > f.said {
+	events := f.pending(applied)
+	if len(events) == 0 { // it has been given everything: what is compacted by now is not missed
+		f.next = maxRevision(f.next, applied+1)
+	} else if revision(events[len(events)-1]) > f.said {
 		f.said = revision(events[len(events)-1])
 		f.ready()
 	}
@@ -457,6 +466,11 @@ func (f *modelFeed) Poll(max int) (shard.Changes, error) {
 	f.polled++
 	applied, err := f.state()
 	if err != nil {
+		if f.seen > f.told && len(f.pending(f.seen)) == 0 { // before the end
+			f.told = f.seen
+			f.ready()
+			return shard.Changes{Through: f.told}, nil
+		}
 		delete(w.feeds, f)
 		return shard.Changes{}, err
 	}
@@ -473,7 +487,7 @@ func (f *modelFeed) Poll(max int) (shard.Changes, error) {
 		applied = revision(events[n-1])
 		f.ready() // for the rest
 	}
-	f.next = maxRevision(f.next, applied+1)
+	f.next, f.told = maxRevision(f.next, applied+1), applied
 	return shard.Changes{Events: events, Through: applied}, nil
 }
 
