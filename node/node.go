@@ -43,6 +43,7 @@ type Node struct {
 	// router's lanes.
 	admission *admission.Metrics
 	room      *admission.Room
+	lanes     *admission.Lanes
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -97,7 +98,7 @@ func New(cfg Config) (*Node, error) {
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
-	n.room = admission.NewRoom(n.admission)
+	n.room, n.lanes = admission.NewRoom(n.admission), admission.NewLanes(n.admission)
 	return n, nil
 }
 
