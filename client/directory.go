@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -71,6 +72,15 @@ func (p *places) check() error {
 	return nil
 }
 
+// node returns where a node is reached; p may be nil.
+func (p *places) node(id shard.NodeID) (endpoint, bool) {
+	if p == nil {
+		return endpoint{}, false
+	}
+	e, ok := p.nodes[id]
+	return e, ok
+}
+
 func (p *places) lookup(key []byte) *shard.Descriptor {
 	i, found := slices.BinarySearchFunc(p.shards, key, func(d *shard.Descriptor, key []byte) int { return bytes.Compare(d.Span.Start, key) })
 	if found {
@@ -82,10 +92,10 @@ func (p *places) lookup(key []byte) *shard.Descriptor {
 // directory is the client's copy of where shards and nodes are, or why there is none. It
 // is a router.Directory.
 type directory struct {
-	mu struct {
+	places atomic.Pointer[places] // changed with mu held; nil until a node has told
+	mu     struct {
 		sync.Mutex
-		places  *places // nil until a node has told
-		problem error   // of the last attempt to learn it
+		problem error // of the last attempt to learn it
 		closed  bool
 		changed chan struct{} // closed and replaced when places or closed changes
 	}
@@ -101,7 +111,7 @@ func newDirectory() *directory {
 func (d *directory) take(u *routerpb.ShardsUpdate) ([]*shard.Descriptor, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	old := d.mu.places
+	old := d.places.Load()
 	if old == nil {
 		old = &places{}
 	}
@@ -109,7 +119,8 @@ func (d *directory) take(u *routerpb.ShardsUpdate) ([]*shard.Descriptor, error) 
 	if err != nil {
 		return nil, err
 	}
-	d.mu.places, d.mu.problem = next, nil
+	d.places.Store(next)
+	d.mu.problem = nil
 	d.announce()
 	return next.shards, nil
 }
@@ -136,35 +147,21 @@ func (d *directory) close() {
 
 // since is what to ask the next update for.
 func (d *directory) since() *routerpb.FollowShardsRequest {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.mu.places == nil {
+	known := d.places.Load()
+	if known == nil {
 		return &routerpb.FollowShardsRequest{}
 	}
-	return &routerpb.FollowShardsRequest{Version: d.mu.places.version, ClusterId: d.mu.places.cluster}
+	return &routerpb.FollowShardsRequest{Version: known.version, ClusterId: known.cluster}
 }
 
 // cluster is the cluster's ID, 0 while it is not known.
 func (d *directory) cluster() uint64 { return d.since().ClusterId }
 
-// node returns where a node is reached.
-func (d *directory) node(id shard.NodeID) (endpoint, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.mu.places == nil {
-		return endpoint{}, false
-	}
-	e, ok := d.mu.places.nodes[id]
-	return e, ok
-}
-
 // endpoints returns where all nodes are reached.
 func (d *directory) endpoints() []endpoint {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var out []endpoint
-	if d.mu.places != nil {
-		for _, e := range d.mu.places.nodes {
+	if known := d.places.Load(); known != nil {
+		for _, e := range known.nodes {
 			out = append(out, e)
 		}
 	}
@@ -175,7 +172,7 @@ func (d *directory) endpoints() []endpoint {
 func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, error) {
 	for {
 		d.mu.Lock()
-		known, problem, closed, changed := d.mu.places, d.mu.problem, d.mu.closed, d.mu.changed
+		known, problem, closed, changed := d.places.Load(), d.mu.problem, d.mu.closed, d.mu.changed
 		d.mu.Unlock()
 		switch {
 		case closed:

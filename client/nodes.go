@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,6 +36,13 @@ type nodes struct {
 		clients map[endpoint]*peer.Client
 		closed  bool
 	}
+	routes atomic.Pointer[routes]
+}
+
+// routes are connections to nodes by one version of the map: almost every operation finds its own here.
+type routes struct {
+	places  *places
+	clients map[shard.NodeID]*peer.Client
 }
 
 func newNodes(cfg Config, d *directory, revisions peer.Revisions, m *metrics) *nodes {
@@ -86,22 +95,36 @@ func (n *nodes) credentials(e endpoint) credentials.TransportCredentials {
 
 // node returns the connection to a node.
 func (n *nodes) node(id shard.NodeID) (*peer.Client, error) {
-	e, ok := n.directory.node(id)
-	if !ok {
-		return nil, fmt.Errorf("node %s has told no address for clients: %w", id, shard.ErrUnavailable)
+	known, held := n.directory.places.Load(), n.routes.Load()
+	if held != nil && held.places == known {
+		if c := held.clients[id]; c != nil {
+			return c, nil
+		}
 	}
-	return n.at(e)
+	e, ok := known.node(id)
+	if !ok {
+		return nil, fmt.Errorf("it has told no address for clients: %w", shard.ErrUnavailable)
+	}
+	c, err := n.at(e)
+	if err != nil {
+		return nil, err
+	}
+	next := &routes{known, map[shard.NodeID]*peer.Client{id: c}}
+	if held != nil && held.places == known {
+		maps.Copy(next.clients, held.clients)
+	}
+	n.routes.CompareAndSwap(held, next) // else somebody else has added one, or closed all
+	return c, nil
 }
 
 // Send implements router.Sender.
 func (n *nodes) Send(ctx context.Context, id shard.NodeID, req *router.Request) (*router.Reply, error) {
 	c, err := n.node(id)
 	if err != nil {
-		return nil, err
+		return nil, n.Told(id, err)
 	}
 	reply, err := c.Send(ctx, req)
-	n.metrics.attempted(err)
-	return reply, named(id, err)
+	return reply, n.Told(id, err)
 }
 
 // Start implements router.Starter.
@@ -111,20 +134,13 @@ func (n *nodes) Start(id shard.NodeID, req *router.Request, end router.Ender) ro
 		end.End(nil, err)
 		return ended{}
 	}
-	return c.Start(req, &attempt{nodes: n, node: id, end: end})
+	return c.Start(req, end)
 }
 
-// attempt is a request under way at a node.
-type attempt struct {
-	nodes *nodes
-	node  shard.NodeID
-	end   router.Ender
-}
-
-// End implements router.Ender.
-func (a *attempt) End(reply *router.Reply, err error) {
-	a.nodes.metrics.attempted(err)
-	a.end.End(reply, named(a.node, err))
+// Told implements router.Starter.
+func (n *nodes) Told(id shard.NodeID, err error) error {
+	n.metrics.attempted(err)
+	return named(id, err)
 }
 
 // ended is the Call of what was over at once.
@@ -136,7 +152,7 @@ func (ended) Abandon(error) {}
 func (n *nodes) Subscribe(ctx context.Context, id shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error) {
 	c, err := n.node(id)
 	if err != nil {
-		return nil, err
+		return nil, named(id, err)
 	}
 	feed, err := c.Subscribe(ctx, sub, ready)
 	if err != nil {
@@ -158,6 +174,7 @@ func (n *nodes) close() {
 	clients := n.mu.clients
 	n.mu.clients = nil
 	n.mu.Unlock()
+	n.routes.Store(&routes{})
 	for _, c := range clients {
 		_ = c.Close() // only of one that is closed already
 	}

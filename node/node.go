@@ -43,6 +43,7 @@ type Node struct {
 	// router's lanes.
 	admission *admission.Metrics
 	room      *admission.Room
+	lanes     *admission.Lanes
 
 	// Set by Start, in this order.
 	lock     io.Closer
@@ -98,6 +99,7 @@ func New(cfg Config) (*Node, error) {
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
 	n.room = admission.NewRoom(n.admission, share(cfg.MemoryBytes).room)
+	n.lanes = admission.NewLanes(n.admission, n.room.Bounds())
 	return n, nil
 }
 

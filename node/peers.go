@@ -118,21 +118,16 @@ func (s *sender) Start(node shard.NodeID, req *router.Request, end router.Ender)
 		w.finish(nil, unknownNode(node))
 		return w
 	}
-	return s.peers.at(n.PeerAddr).Start(req, named{end, n.Name})
+	return s.peers.at(n.PeerAddr).Start(req, end)
 }
 
-// named says in errors which node it was.
-type named struct {
-	end  router.Ender
-	node string
-}
-
-// End implements router.Ender.
-func (n named) End(reply *router.Reply, err error) {
-	if err != nil {
-		err = fmt.Errorf("node %s: %w", n.node, err)
+// Told implements router.Starter.
+func (s *sender) Told(node shard.NodeID, err error) error {
+	n := s.table.Map().Node(node)
+	if node == s.self || n == nil {
+		return err
 	}
-	n.end.End(reply, err)
+	return fmt.Errorf("node %s: %w", n.Name, err)
 }
 
 func unknownNode(node shard.NodeID) error {

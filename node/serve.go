@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
@@ -19,7 +20,9 @@ import (
 // serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
 // one address.
 func (n *Node) serveClients(context.Context) error {
-	api := etcdapi.New(n.cfg.etcdapi(n.room), n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
+	cfg := n.cfg.etcdapi(n.room)
+	cfg.AnswerDistance = n.answerDistance
+	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
 	// Lock and Election are clients of the other services, and the JSON gateway is one of
 	// all, without a socket between.
 	own, err := n.startLoopback(api, api.Register)
@@ -65,6 +68,18 @@ func (n *Node) serveClients(context.Context) error {
 	}
 	return n.serveAdmin(api.HTTPHandler(nil, metrics))
 }
+
+// answerDistance is how far apart answers to writes leave. While processors are short, and so batches start at common moments, those
+// of several shards come one after the other, and each would be a write to the socket of nearly every client, and wake it.
+func (n *Node) answerDistance() time.Duration {
+	if n.host.Short() && n.lanes.Shards() > 1 {
+		return answersApart
+	}
+	return 0
+}
+
+// answersApart is less than batches are then.
+const answersApart = 8 * time.Millisecond
 
 // serveNative adds the service of native clients.
 func (n *Node) serveNative(g grpc.ServiceRegistrar) {

@@ -16,7 +16,6 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router"
-	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -217,7 +216,7 @@ func (n *Node) startRouter(context.Context) error {
 		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender, Heeder: sender.exec,
-		Lanes: admission.NewLanes(n.admission, n.room.Bounds()),
+		Lanes: n.lanes,
 	})
 	n.onClose(n.router.Close)
 	n.merger = watchmerge.New(n.router, n.cfg.Knobs.Watch)

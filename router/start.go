@@ -19,6 +19,8 @@ type Starter interface {
 	// it; perhaps before it returns, and perhaps on a goroutine that must not be blocked. Whoever
 	// gives up does not wait much longer than RequestTimeout.
 	Start(node shard.NodeID, req *Request, end Ender) Call
+	// Told is what callers are told of an error that Start has ended with.
+	Told(node shard.NodeID, err error) error
 }
 
 // Ender is told how a request ended. It does not keep the reply.
@@ -52,9 +54,43 @@ func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb
 	if r.cfg.Self != 0 {
 		return r.StartEncodedPut(ctx, req, encodePut(req), done)
 	}
-	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+	return startPut(&attempt[*pb.PutRequest, *pb.PutResponse]{response: putResponse}, r, ctx, req, done)
+}
+
+// Put is the memory of a put under way, for whoever begins another one when it has ended: what it is told of last is done, which
+// must not keep the response.
+type Put struct {
+	attempt[*pb.PutRequest, *pb.PutResponse]
+	answer struct {
+		pb.PutResponse
+		header pb.ResponseHeader
 	}
+	answered func(*Reply) *pb.PutResponse // respond
+}
+
+// Forget lets go of what the last put was given.
+func (p *Put) Forget() { p.attempt = attempt[*pb.PutRequest, *pb.PutResponse]{} }
+
+// respond is putResponse in p.answer.
+func (p *Put) respond(reply *Reply) *pb.PutResponse {
+	if reply.Message != nil {
+		return putResponse(reply)
+	}
+	p.answer.Header, p.answer.header.Revision = &p.answer.header, int64(reply.Rev)
+	return &p.answer.PutResponse
+}
+
+// StartPutIn is StartPut, in a client, in memory that no put is using.
+func (r *Router) StartPutIn(p *Put, ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
+	if p.answered == nil {
+		p.answered = p.respond
+	}
+	p.attempt = attempt[*pb.PutRequest, *pb.PutResponse]{response: p.answered}
+	return startPut(&p.attempt, r, ctx, req, done)
+}
+
+func startPut(a *attempt[*pb.PutRequest, *pb.PutResponse], r *Router, ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
+	a.router, a.ctx, a.asked, a.whole, a.done = r, ctx, req, (*Router).put, done
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok {
 		return a.again(nil)
@@ -74,7 +110,21 @@ func (r *Router) StartEncodedPut(ctx context.Context, req *pb.PutRequest, body [
 
 // StartRange is Range without waiting.
 func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func(*pb.RangeResponse, error)) Call {
-	a := &attempt[*pb.RangeRequest, *pb.RangeResponse]{
+	return r.StartRangeIn(new(Range), ctx, req, done)
+}
+
+// Range is the memory of a read under way, as Put is that of a put.
+type Range struct {
+	attempt[*pb.RangeRequest, *pb.RangeResponse]
+}
+
+// Forget lets go of what the last read was given.
+func (r *Range) Forget() { r.attempt = attempt[*pb.RangeRequest, *pb.RangeResponse]{} }
+
+// StartRangeIn is StartRange in memory that no read is using.
+func (r *Router) StartRangeIn(memory *Range, ctx context.Context, req *pb.RangeRequest, done func(*pb.RangeResponse, error)) Call {
+	a := &memory.attempt
+	*a = attempt[*pb.RangeRequest, *pb.RangeResponse]{
 		router: r, ctx: ctx, asked: req, whole: (*Router).Range, response: rangeResponse, done: done,
 	}
 	p, ok := r.cfg.Cache.find(req.Key)
@@ -181,6 +231,9 @@ func (a *attempt[Q, R]) start(p Place, node shard.NodeID) Call {
 
 // End implements Ender.
 func (a *attempt[Q, R]) End(reply *Reply, err error) {
+	if err != nil {
+		err = a.router.cfg.Starter.Told(a.node, err)
+	}
 	reply, err = a.router.settle(a.place, a.node, &a.request, reply, err)
 	switch {
 	case err == nil:

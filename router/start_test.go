@@ -38,6 +38,9 @@ func (s *starter) Start(_ shard.NodeID, req *Request, done Ender) Call {
 	return c
 }
 
+// Told implements Starter.
+func (s *starter) Told(_ shard.NodeID, err error) error { return err }
+
 // Abandon implements Call.
 func (c *startedRequest) Abandon(cause error) {
 	c.end(nil, errors.Join(shard.ErrUnknownOutcome, cause))
@@ -168,5 +171,39 @@ func TestStartedWritesAreTriedAgainInTheirTurn(t *testing.T) {
 		s.next(t).end(nil, errors.Join(shard.ErrUnavailable, ErrRequestTimeout))
 		require.ErrorIs(t, <-outcomes, ErrRequestTimeout, "there was time enough")
 		require.Equal(t, before+1, w.count(routerpb.Op_OP_WRITE, shardpb.Kind_PUT))
+	})
+}
+
+// The memory of a put that has ended serves the next one: each has its own outcome, also of what is tried again, and whoever
+// gives up the first leaves the second alone.
+func TestMemoryOfAPutIsUsedAgain(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, _ *world, r *Router) {
+		put(t, r, "a", "1")
+		s := &starter{}
+		r.cfg.Starter, r.cfg.Self = s, 0
+		var memory Put
+		revisions := make(chan int64, 1)
+		start := func(key string) (Call, *startedRequest) {
+			memory.Forget()
+			call := r.StartPutIn(&memory, t.Context(), &pb.PutRequest{Key: []byte(key)}, func(resp *pb.PutResponse, err error) {
+				require.NoError(t, err)
+				revisions <- resp.Header.Revision
+			})
+			return call, s.next(t)
+		}
+		first, asked := start("a")
+		asked.end(&Reply{Rev: 7}, nil)
+		require.EqualValues(t, 7, <-revisions)
+
+		_, asked = start("b")
+		first.Abandon(context.Canceled)
+		require.Empty(t, revisions)
+		require.Equal(t, "b", string(asked.req.Put.Key))
+		asked.end(&Reply{Rev: 9}, nil)
+		require.EqualValues(t, 9, <-revisions)
+
+		_, asked = start("c")
+		asked.end(nil, &shard.NotLeaderError{Shard: 1, Leader: 1})
+		require.Greater(t, <-revisions, int64(9))
 	})
 }

@@ -79,16 +79,25 @@ func (k *call) start() bool {
 	return true
 }
 
-// Answer implements Call. It leaves the work to who writes: the caller may have answers for thousands.
-func (k *call) Answer(resp any, err error) {
+// Answer implements Call.
+func (k *call) Answer(resp any, err error) { k.AnswerWithin(0, resp, err) }
+
+// AnswerWithin implements Call. It leaves the work to who writes: the caller may have answers for thousands.
+func (k *call) AnswerWithin(distance time.Duration, resp any, err error) {
 	k.over.Lock()
 	k.over.started = nil
 	k.over.Unlock()
 	c := k.conn
 	c.mu.Lock()
 	c.ready = append(c.ready, ready{call: k, resp: resp, err: err})
+	switch {
+	case distance == 0:
+		c.kickHeld()
+	case !c.awaits && !c.out.writing && !c.closed: // who writes now looks again
+		c.awaits = true
+		c.server.moments.add(c, distance)
+	}
 	c.mu.Unlock()
-	c.kick()
 	c.server.started.Done()
 }
 

@@ -57,6 +57,7 @@ type conn struct {
 	resets    int                 // handlers at work for nobody
 	leaving   bool                // the client was told that further streams are not served
 	left      bool                // grpc-go is done with the connection: it ends with its last call
+	awaits    bool                // it writes at the next moment
 	closed    bool
 }
 

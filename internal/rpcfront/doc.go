@@ -32,6 +32,7 @@
 //	F7  After Stop no goroutine, no connection, no handler and no call that was started is left.
 //	F8  A stream's messages come in order and whole, and its end behind them.
 //	F9  A call that was started and has no answer costs memory, but no goroutine: neither those that
-//	    wait nor those whose answers come all at once are in the way of others.
+//	    wait nor those whose answers come all at once are in the way of others. An answer that may wait leaves at the next
+//	    moment at the latest.
 //	F10 A ping is answered, once: at once if nothing was sent since the last one, otherwise within Config.PongDelay.
 package rpcfront

@@ -50,6 +50,7 @@ type Server struct {
 	workers  workers.Pool
 	requests buffers
 	answers  buffers
+	moments  moments
 	started  sync.WaitGroup // calls that were, and have no answer
 
 	running sync.WaitGroup // connections, and grpc-go
@@ -82,6 +83,9 @@ type Call interface {
 	Header(name string) []string
 	// Answer ends the call, with an error or without. It does not wait.
 	Answer(resp any, err error)
+	// AnswerWithin is Answer for an answer that may wait for others to the same client: until the next moment that is a multiple of
+	// distance on the wall clock, or that others of the connection wait for, or until something else leaves. With 0 it is Answer.
+	AnswerWithin(distance time.Duration, resp any, err error)
 }
 
 // Started is what a call has begun.
@@ -185,6 +189,7 @@ func (s *Server) Stop() {
 	s.behind.Stop()
 	s.running.Wait()
 	s.started.Wait()
+	s.moments.stop()
 	s.workers.Close() // last: those that read give them work, and who answers
 	s.workers.Wait()
 }

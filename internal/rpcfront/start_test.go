@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -109,6 +110,49 @@ func (s *served) conns(t *testing.T) (all []*conn) {
 		all = append(all, c)
 	}
 	return all
+}
+
+// TestAnswersThatMayWait is F9: what may wait for a moment that is far off leaves with whatever else does, and what waits for a near
+// one leaves by itself.
+func TestAnswersThatMayWait(t *testing.T) {
+	const far = 1 << 62
+	cfg, calls := starting(config())
+	s := serve(t, cfg, &service{})
+	c := connect(t, s.addr)
+	c.settle()
+	wait := []uint32{c.get(1), c.get(1), c.get(1)}
+	for range wait {
+		(<-calls.calls).AnswerWithin(far, &pb.RangeResponse{}, nil)
+	}
+	front := s.conns(t)[0]
+	front.mu.Lock()
+	require.Len(t, front.ready, len(wait))
+	front.mu.Unlock()
+	now := c.get(1)
+	(<-calls.calls).Answer(&pb.RangeResponse{}, nil)
+	for _, id := range append(wait, now) {
+		c.until(func() bool { return c.ended[id] })
+		require.Contains(t, c.streams[id], "grpc-status: 0")
+	}
+
+	d := connect(t, s.addr)
+	d.settle()
+	for range 2 {
+		soon := d.get(1)
+		(<-calls.calls).AnswerWithin(time.Millisecond, &pb.RangeResponse{}, nil)
+		d.until(func() bool { return d.ended[soon] })
+	}
+}
+
+// TestStopWithAnswersThatWait is F7.
+func TestStopWithAnswersThatWait(t *testing.T) {
+	cfg, calls := starting(config())
+	s := serve(t, cfg, &service{})
+	c := connect(t, s.addr)
+	c.get(1)
+	(<-calls.calls).AnswerWithin(1<<62, &pb.RangeResponse{}, nil)
+	s.stop()
+	require.False(t, s.moments.mu.timer.Stop(), "it has been stopped")
 }
 
 func TestStartedCallsOfGRPCsClient(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -43,6 +44,15 @@ type Lanes struct {
 		lanes   map[shard.ID]*lane // of those with writes under way
 		waiting int                // in all of them
 	}
+	shards atomic.Int64 // how many lanes there are
+}
+
+// Shards is how many shards have writes under way.
+func (l *Lanes) Shards() int {
+	if l == nil {
+		return 0
+	}
+	return int(l.shards.Load())
 }
 
 // NewLanes returns Lanes in which nobody waits, for a node whose Room has these bounds.
@@ -100,6 +110,7 @@ func (l *Lanes) try(id shard.ID, now time.Time) (Turn, bool) {
 	if ln == nil {
 		ln = &lane{limit: startUnder}
 		l.mu.lanes[id] = ln
+		l.shards.Add(1)
 	}
 	if ln.under >= ln.limit { // else nobody waits
 		return Turn{}, false
@@ -255,6 +266,7 @@ func (t Turn) Leave(err error) {
 	ln.serving = false
 	if ln.under == 0 {
 		delete(l.mu.lanes, t.id)
+		l.shards.Add(-1)
 	}
 }
 

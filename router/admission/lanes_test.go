@@ -277,3 +277,21 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// Shards are those with writes under way.
+func TestShardsWithWritesUnderWay(t *testing.T) {
+	l := NewLanes(nil)
+	require.Zero(t, l.Shards())
+	var turns []Turn
+	for _, id := range []shard.ID{2, 2, 3} {
+		turn, ok := l.Try(id)
+		require.True(t, ok)
+		turns = append(turns, turn)
+	}
+	require.Equal(t, 2, l.Shards())
+	for i, want := range []int{2, 1, 0} {
+		turns[i].Leave(nil)
+		require.Equal(t, want, l.Shards())
+	}
+	require.Zero(t, (*Lanes)(nil).Shards())
+}

@@ -44,6 +44,10 @@ type Config struct {
 	// Room is what the node has for requests. Default: room for all.
 	Room *admission.Room
 
+	// AnswerDistance is how far apart the moments are at which answers to puts and transactions leave; 0: they leave at once.
+	// Default: always.
+	AnswerDistance func() time.Duration
+
 	// Registerer takes the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
 	// Logger gets failed health checks. Default: nothing is logged.
@@ -86,6 +90,9 @@ func (c Config) withDefaults() Config {
 	c.WatchProgressInterval = max(c.WatchProgressInterval, 100*time.Millisecond)
 	if c.LeaderTimeout == 0 {
 		c.LeaderTimeout = 3 * time.Second
+	}
+	if c.AnswerDistance == nil {
+		c.AnswerDistance = func() time.Duration { return 0 }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -50,7 +50,7 @@ func starter[Req, Resp any](
 		counters.started.Inc()
 		answer := func(resp any, err error) {
 			counters.handled(status.Code(err)).Inc()
-			call.Answer(resp, err)
+			call.AnswerWithin(s.cfg.AnswerDistance(), resp, err)
 		}
 		if err := s.admitting(call.Header); err != nil {
 			answer(nil, err)

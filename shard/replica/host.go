@@ -131,6 +131,9 @@ func (h *Host) Close() {
 // now reads the clock of leases.
 func (h *Host) now() time.Time { return h.cfg.Clock.Now() }
 
+// Short reports whether processors are, so that batches of all shards start at common moments.
+func (h *Host) Short() bool { return h.tempo.spacing.Load() > 0 }
+
 // NodeHost is the Raft machinery, for the meta group.
 func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
 
