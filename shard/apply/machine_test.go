@@ -127,23 +127,18 @@ func (f *fixture) entry(cmds ...*shardpb.Command) apply.Entry {
 }
 
 // update feeds an entry whose results are wanted.
-func (f *fixture) update(e apply.Entry) []shard.Result {
-	return f.updateAll(e)
-}
+func (f *fixture) update(e apply.Entry) []shard.Result { return f.updateAll(e)[0].Results }
 
-// updateAll feeds entries at once and returns all results.
-func (f *fixture) updateAll(entries ...apply.Entry) (results []shard.Result) {
+// updateAll feeds entries at once and returns them with their results.
+func (f *fixture) updateAll(entries ...apply.Entry) []apply.Entry {
 	for i := range entries {
 		entries[i].Want = true
-	}
-	require.NoError(f.t, f.machine.Update(entries, nil))
-	for _, e := range entries {
-		results = append(results, e.Results...)
 		if f.log != nil {
-			f.log[f.id] = append(f.log[f.id], apply.Entry{Index: e.Index, Data: e.Data})
+			f.log[f.id] = append(f.log[f.id], apply.Entry{Index: entries[i].Index, Data: entries[i].Data})
 		}
 	}
-	return results
+	require.NoError(f.t, f.machine.Update(entries, nil))
+	return entries
 }
 
 // hash is over everything the store holds: data, leases and the replica's own records.

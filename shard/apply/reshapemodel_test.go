@@ -106,7 +106,9 @@ func (r *reshaping) amid(m *model, cmd *shardpb.Command, change func()) {
 	if r.oneIn(2) {
 		got = r.fixture.apply(before, cmd, after)
 	} else { // in one update all the same
-		got = r.updateAll(r.entry(before), r.entry(cmd), r.entry(after))
+		for _, e := range r.updateAll(r.entry(before), r.entry(cmd), r.entry(after)) {
+			got = append(got, e.Results...)
+		}
 	}
 	require.True(r.t, sameResult(m.apply(before), got[0]), describe(before))
 	require.NoError(r.t, got[1].Err)
@@ -284,8 +286,8 @@ func (r *reshaping) write(m *model) {
 		}
 		entries, cmds, want = append(entries, r.entry(cmd)), append(cmds, cmd), append(want, m.apply(cmd))
 	}
-	for i, got := range r.updateAll(entries...) {
-		if !sameResult(want[i], got) {
+	for i, e := range r.updateAll(entries...) {
+		if got := e.Results[0]; !sameResult(want[i], got) {
 			r.t.Fatalf("shard %s: %s\nmodel:   %v\nmachine: %v", m.id, describe(cmds[i]), want[i], got)
 		}
 	}
