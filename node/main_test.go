@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/flotilla-kv/flotilla/internal/proccluster"
 )
 
 // clustersMax is how many tests run at a time unless -parallel says otherwise. Each has a
@@ -16,6 +18,7 @@ const clustersMax = 4
 
 // Every test of the package closes what it started; here it shows.
 func TestMain(m *testing.M) {
+	proccluster.Serve(serveOnAFaultyDisk)
 	flag.Parse()
 	if !given("test.parallel") {
 		if err := flag.Set("test.parallel", fmt.Sprint(clustersMax)); err != nil {

@@ -19,13 +19,18 @@ type Program struct {
 // Main is the body of a TestMain whose binary also serves as Program: it runs the
 // tests or, when started by Self's program, run with the node's arguments.
 func Main(m *testing.M, run func(args []string) int) {
-	if os.Getenv(nodeEnv) != "" {
-		os.Exit(run(os.Args[1:]))
-	}
+	Serve(run)
 	os.Exit(m.Run())
 }
 
-// Self is the running test binary as a program. Its TestMain must call Main.
+// Serve is Main for a TestMain that runs the tests in a way of its own: it returns in the process of the tests only.
+func Serve(run func(args []string) int) {
+	if os.Getenv(nodeEnv) != "" {
+		os.Exit(run(os.Args[1:]))
+	}
+}
+
+// Self is the running test binary as a program. Its TestMain must call Main or Serve.
 func Self(env ...string) (Program, error) {
 	path, err := os.Executable()
 	if err != nil {

@@ -280,7 +280,7 @@ func later(a, b time.Time) time.Time {
 
 // Shards are those with writes under way.
 func TestShardsWithWritesUnderWay(t *testing.T) {
-	l := NewLanes(nil)
+	l := NewLanes(nil, Bounds{})
 	require.Zero(t, l.Shards())
 	var turns []Turn
 	for _, id := range []shard.ID{2, 2, 3} {

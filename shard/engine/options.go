@@ -79,8 +79,9 @@ const (
 )
 
 func (o Options) pebble() *pebble.Options {
+	failures := newFailures(o.FS, o.Logger)
 	p := &pebble.Options{
-		FS:                          giveway.FS{FS: o.FS},
+		FS:                          giveway.FS{FS: failures},
 		ReadOnly:                    o.ReadOnly,
 		Logger:                      logger{o.Logger},
 		Comparer:                    comparer,
@@ -114,7 +115,7 @@ func (o Options) pebble() *pebble.Options {
 		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; over prefixes, so over user keys
 	}
-	p.EventListener = events(o.Logger)
+	p.EventListener = events(o.Logger, failures)
 	if o.tune != nil {
 		o.tune(p)
 	}
@@ -123,9 +124,12 @@ func (o Options) pebble() *pebble.Options {
 }
 
 // events logs what an operator should hear of. Everything else is in Metrics.
-func events(log *slog.Logger) *pebble.EventListener {
+func events(log *slog.Logger, failures *failures) *pebble.EventListener {
 	return &pebble.EventListener{
-		BackgroundError: func(err error) { log.Error("store: background work failed", "err", err) },
+		BackgroundError: func(err error) {
+			failures.failed.Store(true)
+			log.Error("store: background work failed, and is tried again", "err", err.Error()) // without a stack
+		},
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			log.Error("store: a file is corrupt; restore this replica from its peers", "path", i.Path, "err", i.Details)
 		},

@@ -1,10 +1,13 @@
 package raftlog
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -112,7 +115,10 @@ func crash(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, h *history) (cuts []cut)
 	l, err := open(dir, o)
 	require.NoError(t, err)
 	for range 120 {
-		if rng.IntN(40) == 0 { // the process is killed: what it has written is there, synced or not
+		if rng.IntN(20) == 0 { // the process is killed: what it has written is there, synced or not
+			if rng.IntN(2) == 0 {
+				read(t, l) // has it written first
+			}
 			l, err = open(dir, o)
 			require.NoError(t, err)
 			h.find(t, l)
@@ -126,8 +132,9 @@ func crash(t *testing.T, rng *rand.Rand, fs *vfs.MemFS, h *history) (cuts []cut)
 	return cuts
 }
 
-// Each change of the file system fails, one in each run, or all from it on: everything fails then (R7), and what was
-// durable is there after a start. Only zeros that cannot be written ahead are nobody's concern.
+// Each change of the file system fails, one in each run, or all from it on: everything fails then, no change is tried again or
+// made any more, the operator is told once (R7), and what was durable is there after a start. Only zeros that cannot be written
+// ahead are nobody's concern.
 func TestFailures(t *testing.T) {
 	withSeeds(t, func(t *testing.T, rng *rand.Rand) {
 		steps := rng.Uint64()
@@ -135,11 +142,14 @@ func TestFailures(t *testing.T) {
 			for _, ever := range []bool{false, true} {
 				fs, h, rng := vfs.NewMem(), newHistory(), rand.New(rand.NewPCG(steps, 1))
 				changes := 0
-				failed := fails(t, rng, h, errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
-					if op.Kind.ReadOrWrite() == errorfs.OpIsRead || op.Kind == errorfs.OpFileClose {
+				var kind errorfs.OpKind
+				failed := fails(t, rng, h, &changes, errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+					opens := op.Kind == errorfs.OpOpen || op.Kind == errorfs.OpOpenDir
+					if op.Kind.ReadOrWrite() == errorfs.OpIsRead && !opens || op.Kind == errorfs.OpFileClose {
 						return nil
 					}
 					if changes++; changes-1 == n || ever && changes > n {
+						kind = op.Kind
 						return errorfs.ErrInjected
 					}
 					return nil
@@ -153,15 +163,16 @@ func TestFailures(t *testing.T) {
 					require.Greater(t, n, 100)
 					return
 				}
-				require.True(t, failed || !ever)
+				require.True(t, failed || !ever && kind == errorfs.OpFileWriteAt)
 			}
 		}
 	})
 }
 
-// fails does steps until one fails, and requires that all others do then.
-func fails(t *testing.T, rng *rand.Rand, h *history, fs vfs.FS) bool {
-	l, err := open(dir, Options{FS: fs, sizes: small})
+// fails does steps until one fails, and requires that all others do then, without a change.
+func fails(t *testing.T, rng *rand.Rand, h *history, changes *int, fs vfs.FS) bool {
+	var logged bytes.Buffer
+	l, err := open(dir, Options{FS: fs, sizes: small, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if err != nil {
 		require.ErrorIs(t, err, errorfs.ErrInjected)
 		return true
@@ -179,6 +190,13 @@ func fails(t *testing.T, rng *rand.Rand, h *history, fs vfs.FS) bool {
 		return err != nil
 	}
 	require.ErrorIs(t, err, errorfs.ErrInjected)
+	made := *changes
+	for id := range uint64(shards) { // also when something is read that is not written yet
+		if s, err := l.ReadRaftState(id+1, 1, 0); err == nil && s.EntryCount > 0 {
+			_, _, err = l.IterateEntries(nil, 0, id+1, 1, s.FirstIndex, s.FirstIndex+s.EntryCount, 1<<40)
+			require.ErrorIs(t, err, errorfs.ErrInjected)
+		}
+	}
 	for range 10 {
 		s := draw(rng, h.now())
 		if s.name != "tidy" {
@@ -186,5 +204,7 @@ func fails(t *testing.T, rng *rand.Rand, h *history, fs vfs.FS) bool {
 		}
 	}
 	require.ErrorIs(t, l.Close(), errorfs.ErrInjected)
+	require.Equal(t, made, *changes)
+	require.Equal(t, 1, strings.Count(logged.String(), "raft log: it has failed"), logged.String())
 	return true
 }

@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -42,27 +43,36 @@ func (f files) segments() (names []string) {
 	return names
 }
 
-// with is a file system with these files, of which one is another.
-func (f files) with(t *testing.T, name string, data []byte) vfs.FS {
+// fs is a file system with these files.
+func (f files) fs(t *testing.T) *vfs.MemFS {
 	t.Helper()
 	fs := vfs.NewMem()
 	require.NoError(t, fs.MkdirAll(dir, 0o755))
-	write := func(name string, data []byte) {
+	for name, data := range f {
 		file, err := fs.Create(dir+"/"+name, vfs.WriteCategoryUnspecified)
 		require.NoError(t, err)
 		_, err = file.Write(slices.Clone(data)) // it may change what it is given
 		require.NoError(t, err)
 		require.NoError(t, file.Close())
 	}
-	for n, d := range f {
-		if n != name {
-			write(n, d)
-		}
-	}
-	if data != nil {
-		write(name, data)
-	}
 	return fs
+}
+
+// with is a file system with these files, of which one is another.
+func (f files) with(t *testing.T, name string, data []byte) vfs.FS {
+	t.Helper()
+	f = maps.Clone(f)
+	f[name] = data
+	return f.fs(t)
+}
+
+// without are these files less some.
+func (f files) without(names ...string) files {
+	f = maps.Clone(f)
+	for _, name := range names {
+		delete(f, name)
+	}
+	return f
 }
 
 // steps does some of them, and leaves the log as it is.
@@ -149,7 +159,6 @@ func TestDamageIsReported(t *testing.T) {
 		}
 	}
 	requireCorrupt(t, f.with(t, sealed, f[sealed][:end-1]), sealed)
-	requireCorrupt(t, f.with(t, sealed, nil), sealed)
 }
 
 func beforeOf(t *testing.T, f files, name string) int64 {
@@ -158,7 +167,7 @@ func beforeOf(t *testing.T, f files, name string) int64 {
 	require.True(t, ok)
 	before, err := decodeHeader(f[name][:headerLength], number)
 	require.NoError(t, err)
-	return before
+	return before.size
 }
 
 func requireCorrupt(t *testing.T, fs vfs.FS, name string) {
@@ -186,8 +195,8 @@ func TestRotIsNotRead(t *testing.T) {
 	require.ErrorContains(t, err, segmentName(1))
 }
 
-// A directory of the version that kept the log in a Pebble store is refused, and the operator told what to do. Such a version,
-// started by mistake on a directory of this one, leaves that folder behind, which does not matter.
+// A directory of a version that kept the log in a Pebble store, or in segments of another format, is refused, and the operator told
+// what to do. The first of them, started by mistake on a directory of this one, leaves its folder behind, which does not matter.
 func TestLogOfAnEarlierVersionIsRefused(t *testing.T) {
 	fs := vfs.NewMem()
 	create := func(path string) (raftio.ILogDB, error) {
@@ -206,6 +215,17 @@ func TestLogOfAnEarlierVersionIsRefused(t *testing.T) {
 	names, err := fs.List("/old")
 	require.NoError(t, err)
 	require.Equal(t, []string{"log"}, names, "nothing is begun there")
+
+	const segments = "/older/segments"
+	require.NoError(t, fs.MkdirAll(segments, 0o755))
+	f, err := fs.Create(segments+"/"+segmentName(1), vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	_, err = f.Write(append([]byte(earlierMagic), make([]byte, 500)...))
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	_, err = create("/older")
+	require.ErrorContains(t, err, segments+" is a Raft log of an earlier version")
+	require.NotErrorIs(t, err, shard.ErrCorrupt)
 
 	for range 2 {
 		l, err := create("/new")

@@ -24,8 +24,9 @@
 //	R3  A replica's entries have no gap, and none is behind the last one saved: saving an
 //	    entry removes those that follow it from an earlier term.
 //	R4  What one replica is told or loses changes nothing of another one's.
-//	R5  What was durable and cannot be read any more is reported, and the log not opened. Only
-//	    what a crash may have torn, behind the last sync in the newest segment, is left out.
+//	R5  What was durable and cannot be read any more is reported, and the log not opened: also
+//	    when a segment is missing, the first and the last one included, or is another one's, or of
+//	    another time. Only what a crash may have torn, behind the last sync in the newest segment, is left out.
 //	R6  Before a segment goes, everything that took its place is durable.
 //	R7  The first failure to write or to sync is the last: whether anything that follows would be
 //	    behind a hole, nobody knows. All calls fail from then on.

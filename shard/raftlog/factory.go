@@ -16,7 +16,7 @@ import (
 // any other.
 const (
 	name                = "flotilla-raftlog"
-	binaryFormat uint32 = 0xf1070002
+	binaryFormat uint32 = 0xf1070003
 )
 
 // Below the directory that dragonboat gives us. What earlier versions wrote is in another folder, so that
@@ -65,7 +65,8 @@ func (f *Factory) Create(_ config.NodeHostConfig, _ config.LogDBCallback, folder
 	return log, nil
 }
 
-// refuseEarlier refuses a directory in which there is only a log of format f1070001, a Pebble store.
+// refuseEarlier refuses a directory in which there is only a log of format f1070001, a Pebble store. Format f1070002 is
+// told by its segments.
 func refuseEarlier(fs vfs.FS, path string) error {
 	if names, err := fs.List(fs.PathJoin(path, logFolder)); err == nil && len(names) > 0 {
 		return nil
@@ -74,8 +75,12 @@ func refuseEarlier(fs vfs.FS, path string) error {
 	if names, err := fs.List(earlier); err != nil || len(names) == 0 {
 		return nil
 	}
+	return errEarlier(earlier)
+}
+
+func errEarlier(path string) error {
 	return fmt.Errorf("%s is a Raft log of an earlier version, which this one cannot read: run that one again, or, one node after the other, "+
-		"decommission and remove the node and start it with an empty data directory", earlier)
+		"decommission and remove the node and start it with an empty data directory", path)
 }
 
 // Sync makes durable what was written to the log before the call.

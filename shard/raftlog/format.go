@@ -13,19 +13,22 @@ import (
 // A segment is a header and then records, each written whole (docs/FORMATS.md draws them). Numbers
 // are big endian:
 //
-//	header   magic(8) ‖ number(8) ‖ length of the segment before(8) ‖ sum(4)
+//	header   magic(8) ‖ number(8) ‖ length of the segment before(8) ‖ its total(4) ‖ sum(4)
 //	record   sum(4) ‖ durable(8) ‖ length(4) ‖ items
 //	item     kind(1) ‖ shard(8) ‖ replica(8) ‖ length(4) ‖ body
 //	entry    sum(4) ‖ length(4) ‖ raftpb.Entry
 const (
-	headerLength     = 28
+	headerLength     = 32
 	recordHeadLength = 16
 	itemHeadLength   = 21
 	entryHeadLength  = 8
 )
 
 // magic begins every segment. The last byte is the format.
-const magic = "FLTRLOG\x02"
+const (
+	magic        = "FLTRLOG\x03"
+	earlierMagic = "FLTRLOG\x02"
+)
 
 type kind byte
 
@@ -37,6 +40,8 @@ const (
 	kindMoved                     // first index(8), entries: they are here now, and change nothing
 	kindRemoved                   // index(8): the entries up to there are gone
 	kindGone                      // the replica is
+	kindOldest                    // number(8): the oldest segment there is, or the one before; of no replica
+	kindFollowed                  // behind the end of a segment: there is a next one; of no replica
 )
 
 // recordKinds are those of which a replica has one each.
@@ -74,24 +79,44 @@ func recordSum(number uint32, data []byte) uint32 {
 	return crc32.Update(sumOf(n[:]), castagnoli, data)
 }
 
-func appendHeader(dst []byte, number uint32, before int64) []byte {
+// extent is how much a segment holds. The next one's header says it of the one before, so that none can take
+// the place of another.
+type extent struct {
+	size  int64
+	total uint32 // sum of the sums of its header and of its records
+}
+
+// with is the extent when a record, or the header, is added.
+func (e extent) with(length int, sum []byte) extent {
+	return extent{e.size + int64(length), crc32.Update(e.total, castagnoli, sum[:4])}
+}
+
+func appendHeader(dst []byte, number uint32, before extent) []byte {
 	dst = append(dst, magic...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(number))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(before))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(before.size))
+	dst = binary.BigEndian.AppendUint32(dst, before.total)
 	return binary.BigEndian.AppendUint32(dst, sumOf(dst))
 }
 
-// decodeHeader returns how long the segment before is.
-func decodeHeader(data []byte, number uint32) (before int64, err error) {
+// headerExtent is that of a segment in which nothing follows its header.
+func headerExtent(header []byte) extent {
+	return extent{}.with(headerLength, header[headerLength-4:])
+}
+
+// decodeHeader returns what the segment before holds.
+func decodeHeader(data []byte, number uint32) (before extent, err error) {
 	switch {
+	case len(data) == 0:
+		return extent{}, errors.New("it is empty")
 	case len(data) < headerLength || sumOf(data[:headerLength-4]) != binary.BigEndian.Uint32(data[headerLength-4:]):
-		return 0, errors.New("its header is damaged")
+		return extent{}, errors.New("its header is damaged")
 	case string(data[:8]) != magic:
-		return 0, fmt.Errorf("it has format %q, not %q", data[:8], magic)
+		return extent{}, fmt.Errorf("it has format %q, not %q", data[:8], magic)
 	case binary.BigEndian.Uint64(data[8:]) != uint64(number):
-		return 0, fmt.Errorf("it is segment %d", binary.BigEndian.Uint64(data[8:]))
+		return extent{}, fmt.Errorf("it is segment %d", binary.BigEndian.Uint64(data[8:]))
 	}
-	return int64(binary.BigEndian.Uint64(data[16:])), nil
+	return extent{int64(binary.BigEndian.Uint64(data[16:])), binary.BigEndian.Uint32(data[24:])}, nil
 }
 
 // beginRecord appends room for a record's head, and endRecord fills it in, when what begins with

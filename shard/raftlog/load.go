@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ func (l *Log) load() error {
 	if err != nil {
 		return err
 	}
+	if len(numbers) == 0 {
+		return l.begin(l.first, extent{})
+	}
 	ends, err := l.openSegments(numbers)
 	if err != nil {
 		return err
@@ -30,17 +34,19 @@ func (l *Log) load() error {
 			return err
 		}
 	}
-	if err := l.whole(); err != nil {
+	if err := errors.Join(l.checkFirst(), l.whole()); err != nil {
 		return err
-	}
-	if len(l.segments) == 0 {
-		return l.begin(1, 0)
 	}
 	s := l.newest()
 	if err := s.file.SyncData(); err != nil { // what was found there counts from now on
-		return err
+		return fmt.Errorf("sync segment %d: %w", s.number, err)
 	}
-	return l.begin(s.number+1, s.size)
+	if n := len(l.segments); n > 1 { // a crash may have come before it was noted
+		if err := l.folder.follow(l.segments[n-2]); err != nil {
+			return err
+		}
+	}
+	return l.succeed(s)
 }
 
 // segments lists those in the folder, and removes what was to become one.
@@ -70,36 +76,42 @@ func (f folder) segments() (numbers []uint32, err error) {
 	return numbers, f.sync()
 }
 
-// openSegments returns where each one ends; 0 for the newest, which is to be found out.
-func (l *Log) openSegments(numbers []uint32) (ends []int64, err error) {
+// openSegments returns what each one holds; nothing for the newest, of which it is to be found out.
+func (l *Log) openSegments(numbers []uint32) (ends []extent, err error) {
 	for i, number := range numbers {
 		file, err := l.folder.open(segmentName(number))
 		if err != nil {
 			return nil, err
 		}
-		l.segments = append(l.segments, &segment{number: number, file: file, size: headerLength})
-		var header [headerLength]byte
-		if _, err := file.ReadAt(header[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		s := &segment{number: number, file: file}
+		l.segments = append(l.segments, s)
+		header := make([]byte, headerLength)
+		n, err := file.ReadAt(header, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("read segment %d: %w", number, err)
 		}
-		before, err := decodeHeader(header[:], number)
+		if bytes.HasPrefix(header, []byte(earlierMagic)) {
+			return nil, errEarlier(l.folder.path)
+		}
+		before, err := decodeHeader(header[:n], number)
 		if err != nil {
 			return nil, l.folder.corrupt(number, "%w", err)
 		}
+		s.extent = headerExtent(header)
 		if i > 0 {
 			ends = append(ends, before)
 		}
 	}
-	return append(ends, 0), nil
+	return append(ends, extent{}), nil
 }
 
 // readSegment takes over what is in a segment. It reads into buf, which it returns.
-func (l *Log) readSegment(s *segment, end int64, buf []byte) ([]byte, error) {
+func (l *Log) readSegment(s *segment, told extent, buf []byte) ([]byte, error) {
 	stat, err := s.file.Stat()
 	if err != nil {
 		return nil, err
 	}
-	newest := end == 0
+	newest, end := told == (extent{}), told.size
 	if newest {
 		end = stat.Size()
 	}
@@ -116,13 +128,20 @@ func (l *Log) readSegment(s *segment, end int64, buf []byte) ([]byte, error) {
 			break
 		}
 		at := s.size + recordHeadLength
-		s.size = at + int64(len(items))
+		if kind(items[0]) == kindFollowed {
+			return nil, l.folder.corrupt(s.number+1, "it is missing")
+		}
+		s.extent = s.with(recordHeadLength+len(items), data[s.size:])
 		if err := l.readItems(s, items, at); err != nil {
 			return nil, err
 		}
 	}
-	if s.size < end && (!newest || wasDurable(data, s.size, s.number)) {
+	switch {
+	case s.size < end && (!newest || wasDurable(data, s.size, s.number)):
 		return nil, l.folder.corrupt(s.number, "it cannot be read from %d on", s.size)
+	case !newest && s.extent != told:
+		return nil, l.folder.corrupt(s.number, "it is not the one that %s was begun behind: one of them is of another log, or of another time",
+			segmentName(s.number+1))
 	}
 	return data, nil
 }
@@ -160,6 +179,9 @@ func (l *Log) readItems(s *segment, items []byte, at int64) error {
 
 // readItem takes an item over, whose body is at an offset of the segment.
 func (l *Log) readItem(s *segment, it item, at int64) error {
+	if it.kind == kindOldest {
+		return l.readOldest(it.body)
+	}
 	r := l.replica(it.id)
 	switch it.kind {
 	case kindBootstrap, kindState, kindSnapshot:
@@ -190,6 +212,26 @@ func (l *Log) readItem(s *segment, it item, at int64) error {
 		return nil
 	}
 	return fmt.Errorf("kind %d is unknown", it.kind)
+}
+
+func (l *Log) readOldest(body []byte) error {
+	if len(body) != 8 {
+		return errors.New("it has no number")
+	}
+	l.first = uint32(binary.BigEndian.Uint64(body))
+	return nil
+}
+
+// checkFirst checks that the oldest segment is there, and not one that had gone. The one before may be: a crash can have
+// come between that it was noted and that it went.
+func (l *Log) checkFirst() error {
+	switch first := l.segments[0].number; {
+	case first > l.first:
+		return l.folder.corrupt(first-1, "it is missing")
+	case first+1 < l.first:
+		return fmt.Errorf("%s was removed when nothing in it counted any more, and is there again; move it elsewhere", l.folder.join(segmentName(first)))
+	}
+	return nil
 }
 
 // placesIn are those of entries at an offset of a segment.

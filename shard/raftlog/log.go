@@ -27,6 +27,7 @@ type Log struct {
 	mu       sync.Mutex
 	failed   error      // R7
 	segments []*segment // the oldest first, without gaps; the last one is written to
+	first    uint32     // the oldest segment that must be there
 	pending  []byte     // records that are not written yet
 	written  int64      // where in the last one they will be
 	durable  int64      // up to where the last one is synced
@@ -66,13 +67,14 @@ func open(path string, o Options) (*Log, error) {
 		o.sizes = defaultSizes()
 	}
 	l := &Log{
-		folder: folder{o.FS, path, o.sizes.ahead}, sizes: o.sizes, logger: o.Logger, metrics: newMetrics(o.Registerer), synced: o.Synced,
-		replicas: make(map[raftio.NodeInfo]*replica), tidy: make(chan struct{}, 1), closing: make(chan struct{}),
+		folder: folder{o.FS, path, o.sizes.ahead}, sizes: o.sizes, logger: o.Logger, synced: o.Synced,
+		first: 1, replicas: make(map[raftio.NodeInfo]*replica), tidy: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	if err := l.load(); err != nil {
 		l.closeFiles()
 		return nil, fmt.Errorf("open the Raft log in %s: %w", path, err)
 	}
+	l.metrics = newMetrics(o.Registerer, l.size)
 	return l, nil
 }
 
@@ -106,6 +108,16 @@ func (l *Log) closeFiles() error {
 	return errors.Join(errs...)
 }
 
+// size is how many bytes the log has, the spare file left out.
+func (l *Log) size() (bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.segments {
+		bytes += s.size
+	}
+	return bytes
+}
+
 // newest is the segment that is written to.
 func (l *Log) newest() *segment { return l.segments[len(l.segments)-1] }
 
@@ -123,6 +135,7 @@ func (l *Log) replica(id raftio.NodeInfo) *replica {
 func (l *Log) fail(err error) error {
 	if l.failed == nil {
 		l.failed = err
+		l.logger.Error("raft log: it has failed and takes nothing any more, so this node stops; what it has acknowledged is on the disk", "err", err)
 	}
 	return l.failed
 }
@@ -150,7 +163,7 @@ func (l *Log) append(fill func() error) (end int64, err error) {
 		return 0, nil
 	}
 	endRecord(record, s.number, l.durable)
-	s.size += int64(len(record))
+	s.extent = s.with(len(record), record)
 	l.metrics.bytes.Add(float64(len(record)))
 	if len(l.pending) > pendingBytes {
 		return s.size, l.write()
@@ -178,7 +191,7 @@ func (l *Log) write() error {
 	return nil
 }
 
-// roll begins the next segment, once all of this one is durable. mu is held.
+// roll goes on in the next segment, once all of this one is durable. mu is held.
 func (l *Log) roll() error {
 	s := l.newest()
 	if err := l.write(); err != nil {
@@ -187,11 +200,19 @@ func (l *Log) roll() error {
 	if err := s.file.SyncData(); err != nil {
 		return fmt.Errorf("sync segment %d of the Raft log: %w", s.number, err)
 	}
-	return l.begin(s.number+1, s.size)
+	return l.succeed(s)
+}
+
+// succeed begins the segment behind the newest. mu is held.
+func (l *Log) succeed(s *segment) error {
+	if err := l.begin(s.number+1, s.extent); err != nil {
+		return err
+	}
+	return l.folder.follow(s)
 }
 
 // begin goes on in a new segment. mu is held.
-func (l *Log) begin(number uint32, before int64) error {
+func (l *Log) begin(number uint32, before extent) error {
 	spare := l.spare
 	l.spare = nil
 	s, err := l.folder.begin(number, before, spare)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 	"github.com/stretchr/testify/require"
@@ -202,5 +203,95 @@ func TestFirstMembersAreDurableBeforeAnyPromise(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, members, got)
 		})
+	}
+}
+
+// Each thing that Raft promises others is durable by itself when it has been saved (R1), whatever it comes with; a commit index alone
+// need not be.
+func TestPromisesAreDurable(t *testing.T) {
+	before := raftpb.State{Term: 2, Commit: 1}
+	for name, c := range map[string]struct {
+		update raftpb.Update
+		kept   bool
+	}{
+		"a term":                {update(1, 1, raftpb.State{Term: 3, Commit: 1}), true},
+		"a vote":                {update(1, 1, raftpb.State{Term: 2, Vote: 1, Commit: 1}), true},
+		"entries":               {update(1, 1, raftpb.State{}, entries(2, 4, 5)...), true},
+		"entries and a state":   {update(1, 1, raftpb.State{Term: 2, Commit: 3}, entries(2, 4, 5)...), true},
+		"a snapshot":            {raftpb.Update{ShardID: 1, ReplicaID: 1, Snapshot: raftpb.Snapshot{Index: 9, Term: 2}}, true},
+		"a commit index alone":  {update(1, 1, raftpb.State{Term: 2, Commit: 3}), false},
+		"nothing but a message": {update(1, 1, raftpb.State{}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewCrashableMem()
+			l := openSmall(t, fs)
+			save(t, l, update(1, 1, before, entries(2, 1, 3)...))
+			was := read(t, l)
+			save(t, l, c.update)
+			want := read(t, l)
+			crashed := openSmall(t, fs.CrashClone(vfs.CrashCloneCfg{}))
+			if !c.kept {
+				want = was
+			}
+			require.Equal(t, want, read(t, crashed))
+			require.NoError(t, crashed.Close())
+			require.NoError(t, l.Close())
+		})
+	}
+}
+
+// What is saved while a sync runs is not durable by that one, nor is what only was written (R1).
+func TestSyncIsOfWhatWasBeforeIt(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	var during func()
+	l, err := open(dir, Options{sizes: small, FS: errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && during != nil {
+			do := during
+			during = nil
+			do()
+		}
+		return nil
+	}))})
+	require.NoError(t, err)
+	members := raftpb.Bootstrap{Addresses: map[uint64]string{1: "n1:1"}}
+	requireDurable := func(shard uint64) {
+		t.Helper()
+		require.NoError(t, l.Sync())
+		crashed := openSmall(t, fs.CrashClone(vfs.CrashCloneCfg{}))
+		got, err := crashed.GetBootstrapInfo(shard, 1)
+		require.NoError(t, err)
+		require.Equal(t, members, got)
+		require.NoError(t, crashed.Close())
+	}
+	during = func() { require.NoError(t, l.SaveBootstrapInfo(2, 1, members)) } // not waited for
+	save(t, l, update(1, 1, raftpb.State{Term: 1}, entries(1, 1, 3)...))
+	requireDurable(2)
+	require.NoError(t, l.SaveBootstrapInfo(3, 1, members))
+	all(t, l, 1, 1, 0) // what is read is written first
+	requireDurable(3)
+	require.NoError(t, l.Close())
+}
+
+// Entries that cannot follow those that are there are a mistake of who saves them: nothing of the call counts, and nothing is
+// taken any more (R3, R7).
+func TestEntriesThatCannotBeAreRefused(t *testing.T) {
+	for says, wrong := range map[string][]raftpb.Entry{
+		"entry 5 would be behind a gap": entries(1, 5, 6),
+		"entry 6 follows entry 4":       append(entries(1, 4, 4), entries(1, 6, 6)...),
+	} {
+		fs := vfs.NewMem()
+		l := openSmall(t, fs)
+		save(t, l, update(1, 1, raftpb.State{Term: 1}, entries(1, 1, 3)...))
+		err := l.SaveRaftState([]raftpb.Update{update(2, 1, raftpb.State{Term: 7}), update(1, 1, raftpb.State{Term: 2}, wrong...)}, 1)
+		require.ErrorContains(t, err, says)
+		require.ErrorContains(t, l.SaveRaftState([]raftpb.Update{update(1, 1, raftpb.State{Term: 2})}, 1), says)
+		require.ErrorContains(t, l.Close(), says)
+		l = openSmall(t, fs)
+		state, got := all(t, l, 1, 1, 0)
+		require.Equal(t, raftpb.State{Term: 1}, state)
+		require.Equal(t, entries(1, 1, 3), got)
+		_, err = l.ReadRaftState(2, 1, 0)
+		require.ErrorIs(t, err, raftio.ErrNoSavedLog)
+		require.NoError(t, l.Close())
 	}
 }

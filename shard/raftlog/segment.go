@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/lni/dragonboat/v4/raftio"
 
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -13,7 +14,7 @@ import (
 type segment struct {
 	number uint32
 	file   vfs.File
-	size   int64 // what was appended to it, and of the newest one what is still to be written
+	extent       // what was appended to it, and of the newest one what is still to be written
 	live   int64 // bytes of entries and records in it that count
 
 	readers int  // who is reading from it
@@ -62,7 +63,7 @@ func (f folder) open(name string) (vfs.File, error) {
 
 // begin makes segment number, out of the spare file if there is one (not nil). The file has that name
 // only once its header is durable, so a segment whose header cannot be read is damaged.
-func (f folder) begin(number uint32, before int64, spare vfs.File) (_ *segment, err error) {
+func (f folder) begin(number uint32, before extent, spare vfs.File) (_ *segment, err error) {
 	file, name := spare, spareName
 	if file == nil {
 		name = newName
@@ -70,7 +71,8 @@ func (f folder) begin(number uint32, before int64, spare vfs.File) (_ *segment, 
 			return nil, fmt.Errorf("create segment %d: %w", number, err)
 		}
 	}
-	_, err = file.WriteAt(appendHeader(nil, number, before), 0)
+	header := appendHeader(nil, number, before)
+	_, err = file.WriteAt(header, 0)
 	if err == nil {
 		err = file.Sync()
 	}
@@ -83,7 +85,22 @@ func (f folder) begin(number uint32, before int64, spare vfs.File) (_ *segment, 
 	if err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", number, errors.Join(err, file.Close()))
 	}
-	return &segment{number: number, file: file, size: headerLength}, nil
+	return &segment{number: number, file: file, extent: headerExtent(header)}, nil
+}
+
+// follow notes in a segment that there is one behind it, before anything in that counts: were it lost, the
+// log would seem to end here. The note is no part of the segment: its end is what the next one says.
+func (f folder) follow(s *segment) error {
+	record := beginItem(beginRecord(nil), kindFollowed, raftio.NodeInfo{})
+	endRecord(record, s.number, s.size)
+	_, err := s.file.WriteAt(record, s.size)
+	if err == nil {
+		err = s.file.SyncData()
+	}
+	if err != nil {
+		return fmt.Errorf("end segment %d: %w", s.number, err)
+	}
+	return nil
 }
 
 // drop takes a segment's file away, or makes it the spare one. It is durable before anything is written to

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 
@@ -23,10 +24,21 @@ func (l *Log) keepTidy() {
 		case <-l.tidy:
 		}
 		if err := l.tidyUp(); err != nil {
-			l.logger.Error("raft log: old segments are not removed any more, and the log grows; this node must be replaced", "err", err)
+			l.stuck(err)
 			return
 		}
 	}
+}
+
+// stuck tells that no segment goes any more. When the log has failed as a whole that was told.
+func (l *Log) stuck(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return
+	}
+	l.metrics.stuck.Set(1)
+	l.logger.Error("raft log: old files are not removed any more, so it grows, and this node will not start again; replace it while it runs, and doubt its disk", "err", err)
 }
 
 // tidyUp drops the oldest segments while nothing in them counts, and while the log is much longer than
@@ -70,8 +82,12 @@ func (l *Log) oldest() (s *segment, live, crowded bool) {
 	return s, s.live > 0, size > 3*counts+l.sizes.slack
 }
 
-// drop lets a segment go, in which nothing counts. What does instead is made durable first (R6).
+// drop lets a segment go, in which nothing counts. What does instead is made durable first (R6), and which is the
+// oldest one then (R5).
 func (l *Log) drop(s *segment) error {
+	if err := l.noteOldest(s.number + 1); err != nil {
+		return err
+	}
 	if err := l.Sync(); err != nil {
 		return err
 	}
@@ -96,6 +112,19 @@ func (l *Log) drop(s *segment) error {
 		s.gone = true
 	}
 	return nil
+}
+
+func (l *Log) noteOldest(number uint32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.append(func() error {
+		begin := len(l.pending)
+		l.pending = beginItem(l.pending, kindOldest, raftio.NodeInfo{})
+		l.pending = binary.BigEndian.AppendUint64(l.pending, uint64(number))
+		endItem(l.pending[begin:])
+		return nil
+	})
+	return err
 }
 
 // empty moves what counts in a segment to the end of the log.

@@ -1,12 +1,18 @@
 package raftlog
 
 import (
+	"bytes"
+	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,11 +20,9 @@ func updateID(shard uint64) raftio.NodeInfo { return raftio.GetNodeInfo(shard, 1
 
 func (l *Log) held() (n int, bytes int64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.segments {
-		bytes += s.size
-	}
-	return len(l.segments), bytes
+	n = len(l.segments)
+	l.mu.Unlock()
+	return n, l.size()
 }
 
 // A thousand replicas, which have written something once, keep nothing of what a busy one has written and let go.
@@ -159,6 +163,32 @@ func TestEntriesGoWhileTheyAreMoved(t *testing.T) {
 	}
 }
 
+// A segment goes while somebody reads of it: its file does not become another segment meanwhile, and is closed only then.
+func TestReadersKeepTheirFiles(t *testing.T) {
+	l := openSmall(t, vfs.NewMem())
+	save(t, l, update(1, 1, raftpb.State{Term: 1}, entries(1, 1, 20)...))
+	used, err := l.use(updateID(1), 1, 41)
+	require.NoError(t, err)
+	require.Len(t, used, 20)
+	save(t, l, update(1, 1, raftpb.State{Term: 2}, entries(2, 1, 20)...)) // in place of them
+	require.NoError(t, l.tidyUp())
+	require.Equal(t, uint32(2), l.segments[0].number)
+	require.Nil(t, l.spare)
+	for range 5 { // segments that could be made of it
+		save(t, l, update(1, 1, raftpb.State{Term: 2}, entries(2, 1, 20)...))
+	}
+	for i, u := range used {
+		_, message, err := u.segment.readEntry(l.folder, u.place, nil)
+		require.NoError(t, err)
+		var e raftpb.Entry
+		require.NoError(t, e.Unmarshal(message))
+		require.Equal(t, entries(1, 1, 20)[i], e)
+	}
+	require.NoError(t, l.releaseAll(used))
+	require.Panics(t, func() { _, _ = used[0].segment.file.ReadAt(make([]byte, 1), 0) }, "as this file system does when a file is closed")
+	require.NoError(t, l.Close())
+}
+
 // Entries are read, moved and written at once; what is read is always whole and right.
 func TestReadingWhileSegmentsGo(t *testing.T) {
 	const replicas, count = 4, 400
@@ -202,4 +232,42 @@ func TestReadingWhileSegmentsGo(t *testing.T) {
 	_, got := all(t, l, 100, 1, 0)
 	require.Equal(t, entries(1, 1, 20), got)
 	require.NoError(t, l.Close())
+}
+
+// An entry that has rotted cannot be moved: then nothing goes any more, and the operator hears of it once.
+func TestRotStopsTidying(t *testing.T) {
+	fs, reg := vfs.NewMem(), prometheus.NewPedanticRegistry()
+	var logged bytes.Buffer
+	l, err := open(dir, Options{FS: fs, sizes: small, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	require.NoError(t, err)
+	stuck := func(want float64) {
+		t.Helper()
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "flotilla_raftlog_stuck" })
+		require.Equal(t, want, families[i].Metric[0].GetGauge().GetValue())
+	}
+	save(t, l, update(1, 1, raftpb.State{Term: 1}, entries(1, 1, 3)...)) // these stay, and are to be moved
+	for i := uint64(1); i <= 200; i++ {
+		save(t, l, update(2, 1, raftpb.State{Term: 1}, entries(1, i, i)...))
+		require.NoError(t, l.RemoveEntriesTo(2, 1, i-1))
+	}
+	file, err := fs.OpenReadWrite(dir+"/"+segmentName(1), vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	p := l.replicas[updateID(1)].places[1]
+	_, err = file.WriteAt([]byte{0xff}, int64(p.offset)+entryHeadLength+1)
+	require.NoError(t, err)
+	n, _ := l.held()
+	stuck(0)
+	l.wakeTidy()
+	l.keepTidy() // it comes back, though the log is not closed
+	stuck(1)
+	require.Equal(t, 1, strings.Count(logged.String(), "level=ERROR"))
+	require.Contains(t, logged.String(), "old files are not removed any more")
+	require.Contains(t, logged.String(), segmentName(1))
+	after, _ := l.held()
+	require.GreaterOrEqual(t, after, n)
+	save(t, l, update(2, 1, raftpb.State{Term: 1}, entries(1, 201, 201)...)) // it takes writes all the same
+	require.NoError(t, l.Close())
+	requireCorrupt(t, fs, segmentName(1))
 }

@@ -70,7 +70,9 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	go func() {
 		soon, done := context.WithTimeout(ctx, heirPatience)
 		defer done()
-		succeeded <- heir.Succeed(soon, Handover{Term: r.Term(), Applied: r.View().Applied, Last: last})
+		applied := r.View().Applied
+		// What is applied is in the log, but Raft may tell its reader of it a moment later.
+		succeeded <- heir.Succeed(soon, Handover{Term: r.Term(), Applied: applied, Last: max(last, applied)})
 	}()
 	for {
 		if leader, _ := r.host.Leader(r.id); leader != 0 && leader != r.replicaID {
