@@ -40,7 +40,7 @@ func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 	require.NoError(t, err)
 	put(t, e, "a", 100, "1")
 	full.Store(true)
-	require.NoError(t, e.Flush())
+	require.NoError(t, e.Flush(t.Context()))
 	for range 3 { // each but the first comes after a failure
 		<-pauses
 		put(t, e, "b", 101, "2")
