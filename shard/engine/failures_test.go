@@ -40,7 +40,8 @@ func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 	require.NoError(t, err)
 	put(t, e, "a", 100, "1")
 	full.Store(true)
-	require.NoError(t, e.Flush(t.Context()))
+	flushed := make(chan error, 1)
+	go func() { flushed <- e.Flush(t.Context()) }()
 	for range 3 { // each but the first comes after a failure
 		<-pauses
 		put(t, e, "b", 101, "2")
@@ -53,9 +54,8 @@ func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 		for range pauses {
 		}
 	}()
-	_, err = e.db.AsyncFlush()
-	require.NoError(t, err)
-	require.NoError(t, e.db.Flush())
+	require.NoError(t, <-flushed)
+	require.NoError(t, e.Flush(t.Context()))
 	require.Equal(t, []string{"a@100=1", "b@101=2"}, dump(t, e.NewReader(), shard.Everything()))
 	require.NoError(t, e.Close())
 	close(pauses)
