@@ -28,9 +28,9 @@ func (f flows) pass(dst []raftpb.Message, m *raftpb.Message, now time.Time, spac
 	if m.Type != raftpb.Replicate && m.Type != raftpb.Heartbeat {
 		return append(dst, *m)
 	}
-	who := replicas{m.ShardID, m.From, m.To}
+	who, entries := replicas{m.ShardID, m.From, m.To}, len(m.Entries) > 0
 	to := f[who]
-	switch entries := len(m.Entries) > 0; {
+	switch {
 	case to != nil && to.term == m.Term:
 	case entries:
 		to = &flow{term: m.Term}
@@ -39,7 +39,7 @@ func (f flows) pass(dst []raftpb.Message, m *raftpb.Message, now time.Time, spac
 		return append(dst, *m)
 	}
 	switch {
-	case len(m.Entries) > 0:
+	case entries:
 		to.apart, to.sent = now.Sub(to.sent), now
 		to.waits = false // they say it too, or more
 	case m.Type == raftpb.Replicate && spacing > 0 && to.apart <= 2*spacing:

@@ -154,13 +154,18 @@ func (c *collector) clean(r *Replica) {
 			m.lastWalk.SetToCurrentTime()
 			c.announce()
 		}
-		pause, paused := c.share.rest(step.Versions, took), time.Now()
-		c.rest(pause)
-		c.share.rested(time.Since(paused) - pause)
+		c.leave(c.share.rest(step.Versions, took))
 		if step.Done {
 			return
 		}
 	}
+}
+
+// leave leaves the processors to others between two pieces of work, and learns from that.
+func (c *collector) leave(pause time.Duration) {
+	paused := time.Now()
+	c.rest(pause)
+	c.share.rested(time.Since(paused) - pause)
 }
 
 func (c *collector) rest(d time.Duration) {
@@ -172,15 +177,15 @@ func (c *collector) rest(d time.Duration) {
 	}
 }
 
-// tidy has the disk learn of what is gone. It takes half of the time, and reports whether it has
-// ended: while there is something to remove it does not go on.
+// tidy has the disk learn of what is gone. It takes as much of a processor as the walks do, and reports whether
+// it has ended: while there is something to remove it does not go on.
 func (c *collector) tidy() bool {
 	if c.unflushed < flushBytes {
 		return true
 	}
 	began := time.Now()
 	done, err := c.host.cfg.Engine.Tidy(c.ctx, func() bool {
-		c.rest(time.Since(began))
+		c.leave(c.share.after(time.Since(began)))
 		began = time.Now()
 		return c.ctx.Err() == nil && len(c.waiting()) == 0
 	})

@@ -62,7 +62,12 @@ func (s *share) rest(versions int, took time.Duration) time.Duration {
 	if float64(took) > hurried*max(work, float64(stepTime)) {
 		s.backOff()
 	}
-	return time.Duration(max(work, float64(stepTime)/4) * (1/s.part - 1))
+	return s.after(time.Duration(max(work, float64(stepTime)/4)))
+}
+
+// after is how long to leave the processor to others after some work.
+func (s *share) after(work time.Duration) time.Duration {
+	return time.Duration(float64(work) * (1/s.part - 1))
 }
 
 // rested learns from the rest: by how much it was too long, what others waited, and whether

@@ -29,6 +29,7 @@ func TestShareFollowsWhatOthersWait(t *testing.T) {
 	versions, rest := s.step(cost, 0)
 	require.InDelta(t, stepTime/cost, versions, 1)
 	require.InDelta(t, stepTime, rest, float64(stepTime)/10, "half of a processor is there to be had")
+	require.InDelta(t, time.Second, s.after(time.Second), float64(time.Second)/10, "for any work")
 
 	for _, busy := range []func(){func() { waited = 2 * pressed }, func() { writes++ }} {
 		for range 5 {
@@ -37,6 +38,9 @@ func TestShareFollowsWhatOthersWait(t *testing.T) {
 		}
 		_, rest = s.step(cost, 0)
 		require.InDelta(t, 39*stepTime, rest, float64(stepTime)/10, "others come first, but it goes on")
+		busy()
+		s.rested(0)
+		require.InDelta(t, 39*time.Second, s.after(time.Second), float64(time.Second)/10, "of any work")
 		waited = 0
 		for range 100 {
 			s.step(cost, 0)
