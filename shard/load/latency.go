@@ -6,10 +6,13 @@ import (
 )
 
 const (
-	// latencyBuckets reach from latencyFirst to more than three seconds, each half as
-	// long again as the last but one.
-	latencyBuckets = 32
-	latencyFirst   = 100 * time.Microsecond
+	// Times are counted in buckets, of which latencySteps double the time, up to more than
+	// six seconds. latencyRound is where one ends, and so do those that double or halve it:
+	// what takes as long as such a limit is not told as longer.
+	latencyBuckets = 128
+	latencySteps   = 8
+	latencyRound   = 100 * time.Millisecond
+	latencyRoundAt = 80
 	// latencyFew is from how many on a single slow one is put down to chance; of fewer, it may be
 	// all there is to go by.
 	latencyFew = 10
@@ -25,12 +28,18 @@ type Latency struct {
 // Observe counts one.
 func (l *Latency) Observe(took time.Duration) { l.now[latencyBucket(took)]++ }
 
+// latencyBucket is the bucket of what took that long.
 func latencyBucket(took time.Duration) int {
-	if took <= latencyFirst {
+	if took <= 0 {
 		return 0
 	}
-	doublings := math.Log2(float64(took) / float64(latencyFirst))
-	return min(int(math.Ceil(2*doublings)), latencyBuckets-1)
+	doublings := math.Log2(float64(took) / float64(latencyRound))
+	return min(max(latencyRoundAt+int(math.Ceil(latencySteps*doublings)), 0), latencyBuckets-1)
+}
+
+// latencyEnd is the longest time that belongs to a bucket.
+func latencyEnd(bucket int) time.Duration {
+	return time.Duration(float64(latencyRound) * math.Exp2(float64(bucket-latencyRoundAt)/latencySteps))
 }
 
 // Turn forgets what is older than RateTime. It is to be called now and then.
@@ -45,8 +54,8 @@ func (l *Latency) Turn(now time.Time) {
 	}
 }
 
-// Slow is what 99 of 100 took at most, and of fewer all but one, rounded up to half a
-// doubling; 0 when there was none.
+// Slow is what 99 of 100 took at most, and of fewer all but one, rounded up by less than a
+// tenth; 0 when there was none.
 func (l *Latency) Slow() time.Duration {
 	var all uint64
 	for i := range l.now {
@@ -62,7 +71,7 @@ func (l *Latency) Slow() time.Duration {
 	for i := latencyBuckets - 1; ; i-- {
 		n := uint64(l.now[i]) + uint64(l.last[i])
 		if n > over {
-			return time.Duration(float64(latencyFirst) * math.Exp2(float64(i)/2))
+			return latencyEnd(i)
 		}
 		over -= n
 	}

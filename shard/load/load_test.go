@@ -177,9 +177,9 @@ func TestLatencyOfTheSlow(t *testing.T) {
 	for range 10 {
 		l.Observe(time.Second)
 	}
-	require.InEpsilon(t, float64(time.Millisecond), float64(l.Slow()), 0.5, "one in a hundred may be slow")
+	require.InEpsilon(t, float64(time.Millisecond), float64(l.Slow()), 0.1, "one in a hundred may be slow")
 	l.Observe(time.Second)
-	require.InEpsilon(t, float64(time.Second), float64(l.Slow()), 0.5)
+	require.InEpsilon(t, float64(time.Second), float64(l.Slow()), 0.1)
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "never told as less than it was")
 	l.Turn(now.Add(RateTime / 2))
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "half a minute later it still counts")
@@ -187,6 +187,23 @@ func TestLatencyOfTheSlow(t *testing.T) {
 	require.Zero(t, l.Slow())
 	l.Observe(time.Hour)
 	require.Greater(t, l.Slow(), 3*time.Second)
+}
+
+// What is told is never less than what it took, and less than a tenth more.
+func TestLatencyIsRoundedUpByLittle(t *testing.T) {
+	told := func(took time.Duration) time.Duration {
+		var l Latency
+		l.Observe(took)
+		return l.Slow()
+	}
+	for took := 100 * time.Microsecond; took < 5*time.Second; took += took / 50 {
+		require.GreaterOrEqual(t, told(took)+1, took) // to the nanosecond
+		require.Less(t, float64(told(took)), 1.1*float64(took))
+	}
+	for _, limit := range []time.Duration{25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
+		require.Equal(t, limit, told(limit), "it is not over the limit")
+		require.Greater(t, told(limit+limit/1000), limit)
+	}
 }
 
 // A disk is not slow because one of its few syncs was.
@@ -198,7 +215,7 @@ func TestOneSlowOfAFew(t *testing.T) {
 		require.GreaterOrEqual(t, l.Slow(), time.Second, "of so few it may be the rule")
 		l.Observe(time.Millisecond)
 	}
-	require.InEpsilon(t, float64(time.Millisecond), float64(l.Slow()), 0.5)
+	require.InEpsilon(t, float64(time.Millisecond), float64(l.Slow()), 0.1)
 	l.Observe(time.Second)
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "two are no chance")
 }
