@@ -132,28 +132,6 @@ func appendBytes(dst, b []byte) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }
 
-// SnapshotSink receives a snapshot stream in order: Head once, then Version for each.
-// Slices are valid during the call. An error ends the reading and is returned.
-type SnapshotSink interface {
-	Head(span shard.Span, state []byte) error
-	Version(key []byte, rev shard.Revision, record []byte) error
-}
-
-// ReadSnapshot reads a stream to its tail. Only nil means that the sink has seen all
-// of it; what it saw before an error is worth nothing (V5).
-func ReadSnapshot(r io.Reader, sink SnapshotSink, stop <-chan struct{}) error {
-	s, err := openSnapshot(r)
-	if err == nil {
-		if err = sink.Head(s.span, s.state); err == nil {
-			err = s.versions(sink.Version, stop)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("read snapshot: %w", err)
-	}
-	return nil
-}
-
 // Restore replaces the data of a span by a snapshot. finish gets the snapshot's state
 // and returns the span whose data goes, the snapshot's or a wider one, and records
 // to set in the same atomic step. When Restore fails nothing has changed.
@@ -227,7 +205,9 @@ func openSnapshot(r io.Reader) (*snapshotStream, error) {
 	return s, nil
 }
 
-// versions reads the rest of the stream.
+// versions gives each version, of which slices are valid during the call, and reads to the
+// tail. Only nil means that it was all of them; what was given before an error is worth
+// nothing (V5).
 func (s *snapshotStream) versions(each func(key []byte, rev shard.Revision, record []byte) error, stop <-chan struct{}) error {
 	var count uint64
 	var key []byte

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -34,46 +35,50 @@ func TestSnapshotBytes(t *testing.T) {
 	golden(t, "snapshot.golden", hex.Dump(smallStream(t)))
 }
 
-// recorder is a sink that remembers.
-type recorder struct {
+// told is what a stream says.
+type told struct {
 	span  shard.Span
 	state string
 	seen  []string
 }
 
-func (r *recorder) Head(span shard.Span, state []byte) error {
-	r.span, r.state = span, string(state)
-	return nil
-}
-
-func (r *recorder) Version(key []byte, rev shard.Revision, record []byte) error {
-	h, value, err := decodeRecord(record, rev)
+// readSnapshot reads a stream to its tail.
+func readSnapshot(r io.Reader, stop <-chan struct{}) (out told, err error) {
+	s, err := openSnapshot(r)
 	if err != nil {
-		return err
+		return out, err
 	}
-	line := string(key) + "@" + rev.String() + "=" + string(value)
-	if h.Deleted {
-		line = string(key) + "@" + rev.String() + " deleted"
-	}
-	r.seen = append(r.seen, line)
-	return nil
+	out.span, out.state = s.span, string(s.state)
+	return out, s.versions(func(key []byte, rev shard.Revision, record []byte) error {
+		h, value, err := decodeRecord(record, rev)
+		if err != nil {
+			return err
+		}
+		line := string(key) + "@" + rev.String() + "=" + string(value)
+		if h.Deleted {
+			line = string(key) + "@" + rev.String() + " deleted"
+		}
+		out.seen = append(out.seen, line)
+		return nil
+	}, stop)
 }
 
 func TestReadSnapshot(t *testing.T) {
-	stream := smallStream(t)
-	for _, r := range []*recorder{{}, {}} {
-		require.NoError(t, ReadSnapshot(iotest.OneByteReader(bytes.NewReader(stream)), r, nil))
-		require.Equal(t, &recorder{
-			span: snapshotSpan, state: "state",
-			seen: []string{"a@300=1", "app@302=3", "app@301=2", "b@304 deleted", "b@303=4"},
-		}, r)
-	}
+	got, err := readSnapshot(iotest.OneByteReader(bytes.NewReader(smallStream(t))), nil)
+	require.NoError(t, err)
+	require.Equal(t, told{
+		span: snapshotSpan, state: "state",
+		seen: []string{"a@300=1", "app@302=3", "app@301=2", "b@304 deleted", "b@303=4"},
+	}, got)
 }
 
 // No damage of one byte and no cut is taken for a whole snapshot (V5).
 func TestSnapshotDamage(t *testing.T) {
 	stream := smallStream(t)
-	read := func(b []byte) error { return ReadSnapshot(bytes.NewReader(b), &recorder{}, nil) }
+	read := func(b []byte) error {
+		_, err := readSnapshot(bytes.NewReader(b), nil)
+		return err
+	}
 	require.NoError(t, read(stream))
 	for n := range stream {
 		require.ErrorIs(t, read(stream[:n]), shard.ErrCorrupt, "cut to %d of %d bytes", n, len(stream))
@@ -124,7 +129,8 @@ func TestSnapshotOfWrongFrames(t *testing.T) {
 		"a huge length":         {[][]byte{head, {0xff, 0xff, 0xff, 0xff, 'd'}}, "snapshot frame of 4294967295 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.ErrorContains(t, ReadSnapshot(bytes.NewReader(bytes.Join(c.frames, nil)), &recorder{}, nil), c.want)
+			_, err := readSnapshot(bytes.NewReader(bytes.Join(c.frames, nil)), nil)
+			require.ErrorContains(t, err, c.want)
 		})
 	}
 }
@@ -133,7 +139,8 @@ func TestSnapshotStops(t *testing.T) {
 	stream := smallStream(t)
 	stop := make(chan struct{})
 	close(stop)
-	require.ErrorIs(t, ReadSnapshot(bytes.NewReader(stream), &recorder{}, stop), ErrSnapshotStopped)
+	_, err := readSnapshot(bytes.NewReader(stream), stop)
+	require.ErrorIs(t, err, ErrSnapshotStopped)
 	e := openEngine(t, vfs.NewMem())
 	defer func() { require.NoError(t, e.Close()) }()
 	require.ErrorIs(t, WriteSnapshot(&bytes.Buffer{}, e.NewReader(), snapshotSpan, nil, stop), ErrSnapshotStopped)
