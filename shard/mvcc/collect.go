@@ -170,35 +170,57 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	keepPrevious := base == k.c && deleted
+	if err := k.passKept(base, deleted); err != nil {
+		return false, err
+	}
+	if done, err := k.dropRest(); !done || err != nil {
+		return false, err
+	}
+	// The tombstone goes last and never in an earlier batch than what it hides:
+	// otherwise a version below it would come to life again.
+	if deleted && base < k.c {
+		return true, k.drop(base, baseBytes)
+	}
+	return true, nil
+}
+
+// passKept moves from base, the key's newest version at or below c, to the first one that
+// nobody can meet: the next, unless base is at c itself. A watch from c shows what that replaced.
+func (k *collector) passKept(base shard.Revision, deleted bool) (err error) {
+	replaced := base == k.c && deleted
 	if base == k.c && !deleted {
-		if keepPrevious, err = k.replacedOne(base); err != nil {
-			return false, err
+		if replaced, err = k.replacedOne(base); err != nil {
+			return err
 		}
 	}
 	k.it.Next()
-	if keepPrevious { // a watch from c shows it
-		if same, err := k.sameKey(k.it, &rev); err != nil {
-			return false, err
-		} else if same {
-			k.out.Versions++
-			k.it.Next()
-		}
+	if !replaced {
+		return nil
 	}
+	var rev shard.Revision
+	same, err := k.sameKey(k.it, &rev)
+	if same {
+		k.out.Versions++
+		k.it.Next()
+	}
+	return err
+}
+
+// dropRest drops the version that the iterator stands on and all older ones of the key, and
+// moves to the next key. It is not done when a limit stopped it.
+func (k *collector) dropRest() (done bool, err error) {
 	for dropped := 0; ; dropped++ {
+		var rev shard.Revision
 		same, err := k.sameKey(k.it, &rev)
-		if err != nil {
-			return false, err
-		}
-		if !same {
-			break
+		if !same || err != nil {
+			return err == nil, err
 		}
 		if k.limits.Singles > 0 && dropped >= k.limits.Singles {
 			if err := k.dropFrom(rev); err != nil {
 				return false, err
 			}
 			k.it.NextPrefix()
-			break
+			return true, nil
 		}
 		if dropped > 0 && k.full() {
 			return false, nil
@@ -209,12 +231,6 @@ func (k *collector) collectKey(rev shard.Revision) (done bool, err error) {
 		}
 		k.it.Next()
 	}
-	// The tombstone goes last and never in an earlier batch than what it hides:
-	// otherwise a version below it would come to life again.
-	if deleted && base < k.c {
-		return true, k.drop(base, baseBytes)
-	}
-	return true, nil
 }
 
 // sameKey reports whether an iterator still stands on the key, and at which revision.
