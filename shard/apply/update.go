@@ -69,10 +69,9 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 			m.lose(err)
 		}
 	}()
-	w := k.writer
 	before := m.View()
 	r := &run{
-		id: m.id, knobs: m.options.Knobs, view: before, w: w,
+		id: m.id, knobs: m.options.Knobs, view: before, w: k.writer,
 		leases: m.Leases().Update(), attached: attached{r: m.engine.NewReader(), b: b}, node: m,
 	}
 	r.events.batch = m.hub.Collect()
@@ -87,24 +86,41 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 		// The collector must not go on in keys that are not the replica's any more (A8).
 		m.garbage.Lock()
 		defer m.garbage.Unlock()
-		if err := r.reshape.store(m, b); err != nil {
-			return 0, err
-		}
 	}
 	changes := r.leases.Changes()
-	if err := m.storeLeases(b, changes); err != nil {
+	if err := m.store(b, r, before, changes); err != nil {
 		return 0, err
 	}
-	if r.wroteVersionsAlone(before) && m.keeps() {
-		m.rows.Outdate(w)
-		w.Pause()
-	} else {
-		if err := m.commit(b, r.view); err != nil {
-			return 0, err
+	m.publish(r, changes)
+	return n, nil
+}
+
+// store puts into the store what the run has written, or keeps it to be stored later when that
+// is nothing but versions.
+func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes lease.Changes) error {
+	if r.reshape != nil {
+		if err := r.reshape.store(m, b); err != nil {
+			return err
 		}
-		m.rows.Outdate(w)
-		w.Finish()
 	}
+	if err := m.storeLeases(b, changes); err != nil {
+		return err
+	}
+	if r.wroteVersionsAlone(before) && m.keeps() {
+		m.rows.Outdate(r.w)
+		r.w.Pause()
+		return nil
+	}
+	if err := m.commit(b, r.view); err != nil {
+		return err
+	}
+	m.rows.Outdate(r.w)
+	r.w.Finish()
+	return nil
+}
+
+// publish makes what the run has done visible. It comes after store: see A6.
+func (m *Machine) publish(r *run, changes lease.Changes) {
 	r.leases.Commit()
 	m.leaseChanges = append(m.leaseChanges, changes.Records...)
 	for _, id := range changes.Left {
@@ -114,12 +130,11 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 		r.reshape.adopt(m)
 	}
 	view := r.view
-	m.view.Store(&view) // after Commit: see A6
+	m.view.Store(&view)
 	m.hub.Publish(r.events.batch, view)
 	if r.checksum && m.options.Checksum != nil {
 		m.options.Checksum(view.Applied)
 	}
-	return n, nil
 }
 
 // wroteVersionsAlone reports whether the update has changed nothing but keys, revisions and
