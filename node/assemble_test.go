@@ -74,6 +74,15 @@ func TestAssemblingALoad(t *testing.T) {
 	require.Equal(t, placement.ShardLoad{
 		Heard: before, Leader: 3, Reads: 5, SpanSince: before, Behind: map[shard.NodeID]uint64{1: 0, 3: 0},
 	}, load.Shards[3])
+
+	// Node 2 has just come to lead it, and has measured nothing yet.
+	load = assemble(m, collected{heard: map[shard.NodeID]heardLoad{
+		2: {&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{{Shard: 3, Replica: 2, Leader: 2, Term: 5, Applied: 60, Bytes: 7}}}, now},
+		3: {&routerpb.LoadReply{Replicas: []*routerpb.ReplicaLoad{{Shard: 3, Replica: 3, Leader: 3, Term: 4, Applied: 60, Measures: true, Writes: 3}}}, before},
+	}, since: before})
+	require.Equal(t, placement.ShardLoad{
+		Heard: now, Leader: 2, Bytes: 7, Behind: map[shard.NodeID]uint64{2: 0, 3: 0},
+	}, load.Shards[3])
 }
 
 // A replica that serves nothing is told of as that, and not as one that could lead. What a

@@ -80,7 +80,7 @@ func (l *loads) synced(took time.Duration) {
 // own is what this node says of itself.
 func (l *loads) own(now time.Time) *routerpb.LoadReply {
 	reply := &routerpb.LoadReply{ClockDistrusted: l.node.hlc.Distrusted()}
-	reply.DiskTotal, reply.DiskFree = l.node.watch.ownDisk()
+	reply.DiskTotal, reply.DiskFree = l.node.space.own()
 	l.fsync.Lock()
 	reply.FsyncMicros = l.fsync.Slow().Microseconds()
 	l.fsync.Unlock()
@@ -249,11 +249,12 @@ type saidLoad struct {
 }
 
 // shardLoad is what the leader said, and what the others add to it. There is none without
-// a leader: one of the replicas that took itself for it, in the latest term.
+// a leader: one of the replicas that took itself for it, in the latest term. In its first
+// second it measures nothing yet, but it is the leader.
 func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoad, known bool) {
 	var leader saidLoad
 	for _, r := range replicas {
-		if r.Leader == r.Replica && r.Measures && (!known || r.Term > leader.Term) {
+		if r.Leader == r.Replica && (!known || r.Term > leader.Term) {
 			leader, known = r, true
 		}
 	}
@@ -264,8 +265,10 @@ func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoa
 		Heard: leader.at, Leader: leader.node, Bytes: leader.Bytes, Keys: leader.Versions,
 		Writes: leader.Writes, WriteBytes: leader.WriteBytes, PeakWrites: leader.PeakWrites, PeakWriteBytes: leader.PeakWriteBytes,
 		Middle: splitPoint(leader.Middle), Balance: splitPoint(leader.Balance),
-		SpanSince: leader.at.Add(-time.Duration(leader.MeasuredMillis) * time.Millisecond),
-		Behind:    make(map[shard.NodeID]uint64),
+		Behind: make(map[shard.NodeID]uint64),
+	}
+	if leader.Measures {
+		out.SpanSince = leader.at.Add(-time.Duration(leader.MeasuredMillis) * time.Millisecond)
 	}
 	for _, r := range replicas {
 		out.Reads += r.Reads

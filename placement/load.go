@@ -50,7 +50,8 @@ type ShardLoad struct {
 	// Middle divides the bytes, Balance the writes.
 	Middle, Balance SplitPoint
 	// SpanSince is since when the figures speak of the span that the shard has: it changed
-	// then, or its leader began to measure. Zero is unknown.
+	// then, or its leader began to measure. Zero: it has only just come to lead, and nothing
+	// is planned by its figures.
 	SpanSince time.Time
 	// Behind is how many log entries each replica has yet to apply, by node. A replica
 	// that is not listed is unknown.

@@ -108,13 +108,10 @@ func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int)
 		return fmt.Sprintf("small, but there are %d shards for %d nodes to lead", remaining, active)
 	}
 	for _, g := range []*planGroup{left, right} {
-		since := g.load.SpanSince
 		switch {
 		case g.locked != "":
 			return fmt.Sprintf("small, but shard %s is locked: %s", g.d.ID, g.locked)
-		case since.IsZero():
-			return "small, but it is not known since when it has its span"
-		case p.now.Sub(since) < p.rules.MergeWait:
+		case p.now.Sub(g.load.SpanSince) < p.rules.MergeWait:
 			return fmt.Sprintf("small, but it or its neighbour was split or merged less than %s ago", p.rules.MergeWait)
 		}
 		if why := p.unready(g); why != "" {

@@ -54,7 +54,7 @@ type planNode struct {
 type planGroup struct {
 	d        *shard.Descriptor
 	load     ShardLoad
-	fresh    bool // load was reported lately, by a leader that is a voter
+	fresh    bool // load was reported lately, by a leader that is a voter and measures it
 	settled  bool // load speaks of the span that the shard has now
 	voters   []int
 	learners []int // that no step in flight is about
@@ -151,7 +151,7 @@ func (p *planner) addGroup(d *shard.Descriptor, load ShardLoad) {
 			g.leader = n
 		}
 	}
-	g.fresh = g.leader >= 0 && p.now.Sub(load.Heard) <= p.rules.StaleAfter
+	g.fresh = g.leader >= 0 && !load.SpanSince.IsZero() && p.now.Sub(load.Heard) <= p.rules.StaleAfter
 	g.settled = p.now.Sub(load.SpanSince) >= p.rules.Settle
 	g.cost = idleCost + load.Writes + load.WriteBytes/writeBytesPerCost
 	g.bytes = idleBytes + float64(load.Bytes)

@@ -167,7 +167,10 @@ func (s *planStory) shard(t *testing.T, word string, attributes []string) {
 		case "balance":
 			l.Balance = splitPoint(t, value)
 		case "age":
-			l.SpanSince = s.now.Add(-duration(t, value))
+			l.SpanSince = time.Time{}
+			if value != "unknown" {
+				l.SpanSince = s.now.Add(-duration(t, value))
+			}
 		case "silent":
 			l.Heard = s.now.Add(-duration(t, value))
 			if value == "always" {
