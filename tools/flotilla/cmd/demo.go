@@ -138,7 +138,7 @@ func printDemo(c *cobra.Command, nodes []*node.Node) {
 		endpoints = append(endpoints, n.ClientAddr())
 	}
 	out := c.OutOrStdout()
-	fmt.Fprintf(out, "Flotilla demo: %d nodes, %d shards\n\n", len(nodes), len(nodes[0].Map().Shards()))
+	fmt.Fprintf(out, "Flotilla demo: %s, %s\n\n", counted(len(nodes), "node"), counted(len(nodes[0].Map().Shards()), "shard"))
 	fmt.Fprintf(out, "  export ETCDCTL_ENDPOINTS=%s\n", strings.Join(endpoints, ","))
 	fmt.Fprintf(out, "  flotilla put greeting hello    # or etcdctl\n")
 	fmt.Fprintf(out, "  flotilla get greeting\n")

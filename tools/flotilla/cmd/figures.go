@@ -9,6 +9,14 @@ import (
 // unknown stands for a figure that nobody has told.
 const unknown = "-"
 
+// counted is a number of things that are called so.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // rateText is a rate per second with as many digits as say something.
 func rateText(perSecond float64) string {
 	if perSecond < 10 {

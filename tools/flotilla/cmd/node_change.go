@@ -72,7 +72,7 @@ func (s *session) isEmpty(req *adminpb.SetNodeStateRequest, state nodeState) (st
 // stage is how far a node is that is in the state.
 func (n nodeState) stage(node *adminpb.Node) stage {
 	left := node.Emptying
-	text := fmt.Sprintf("%s %s %d shards", node.Name, n.loses, left.Shards)
+	text := fmt.Sprintf("%s %s %s", node.Name, n.loses, counted(int(left.Shards), "shard"))
 	switch left.MetaGroup {
 	case "":
 	case "leads":

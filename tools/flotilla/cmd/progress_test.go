@@ -32,7 +32,7 @@ func TestBars(t *testing.T) {
 		"without a number": {[]stage{{}, {state: "operator 7: STARTED"}, {state: "operator 7 has ended", done: true}}, true, "operator 7 has ended"},
 		"that fails":       {[]stage{{state: "n3 leads 2 shards", left: 2}}, false, "fail"},
 		"of nothing":       {nil, false, "fail"},
-		"that waits":       {[]stage{{state: "n3 leads 1 shards", left: 1, waits: []string{"shard 3 is locked"}}}, false, "shard 3 is locked"},
+		"that waits":       {[]stage{{state: "n3 leads 1 shard", left: 1, waits: []string{"shard 3 is locked"}}}, false, "shard 3 is locked"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s screen
@@ -92,6 +92,7 @@ func TestWhenANodeIsEmpty(t *testing.T) {
 		{nodeState{loses: "leads"}, &adminpb.Emptying{MetaGroup: "unknown"}, "n1 leads 0 shards, and who leads the meta group is not known", false},
 		{nodeState{loses: "leads"}, &adminpb.Emptying{}, "n1 leads 0 shards", true},
 		{nodeState{loses: "holds"}, &adminpb.Emptying{Shards: 4}, "n1 holds 4 shards", false},
+		{nodeState{loses: "holds"}, &adminpb.Emptying{Shards: 1}, "n1 holds 1 shard", false},
 	} {
 		got := c.of.stage(&adminpb.Node{Name: "n1", Emptying: c.left})
 		require.Equal(t, []any{c.state, c.done}, []any{got.state, got.done})

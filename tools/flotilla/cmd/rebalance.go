@@ -123,7 +123,7 @@ func (s *session) follow(steps []*adminpb.Step, version uint64) error {
 				left++
 			}
 		}
-		return stage{done: left == 0, state: fmt.Sprintf("%d of %d steps are under way", left, len(steps)), left: int64(left)}, nil
+		return stage{done: left == 0, state: fmt.Sprintf("%d of %s under way", left, counted(len(steps), "step")), left: int64(left)}, nil
 	})
 }
 

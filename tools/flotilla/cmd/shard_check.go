@@ -109,5 +109,5 @@ func failedChecks(checks []*adminpb.CheckReply) error {
 	if failed == 0 {
 		return nil
 	}
-	return fmt.Errorf("of %d shards %d are not known to have the same on all replicas; see docs/OPERATING.md about comparing replicas", len(checks), failed)
+	return fmt.Errorf("%d of %s not known to have the same on all replicas; see docs/OPERATING.md about comparing replicas", failed, counted(len(checks), "shard"))
 }
