@@ -22,11 +22,7 @@ import (
 // the right shard finds it frozen by an operator that is not in the table, and thaws it (agent).
 type merger struct{ *controller }
 
-// MergeSteps are the steps of a MERGE, as Knobs.Operator gets them.
-func MergeSteps() []string {
-	return []string{stepBrace, stepFreeze, stepSecureFrozen, stepCede, stepSubsume, stepSealed, stepMerged}
-}
-
+// The steps of a MERGE, as Knobs.Operator gets them.
 const (
 	stepBrace        = "the merge is started"
 	stepFreeze       = "the right shard is frozen"

@@ -21,14 +21,7 @@ import (
 //	          ─> From is not preferred, does not lead ─> not in the group ─> not in the table
 type mover struct{ *controller }
 
-// MoveSteps are the steps of a MOVE from a node to another, as Knobs.Operator gets them.
-func MoveSteps() []string {
-	return []string{
-		stepAdopt, stepAdmit, stepCatchUp, stepStart, stepPromote, stepPublish,
-		stepPrefer, stepYield, stepDismiss, stepDrop, stepFinish,
-	}
-}
-
+// The steps of a MOVE, as Knobs.Operator gets them.
 const (
 	stepAdopt   = "the table gets the learner"
 	stepAdmit   = "the group gets the learner"

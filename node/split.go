@@ -24,11 +24,7 @@ import (
 // is driven by the node of the parent's leader (divide.go).
 type splitter struct{ *controller }
 
-// SplitSteps are the steps of a SPLIT, as Knobs.Operator gets them.
-func SplitSteps() []string {
-	return []string{stepGrow, stepCommit, stepDivide, stepSecure, stepBegin, stepSeeded, stepWean, stepSettle}
-}
-
+// The steps of a SPLIT, as Knobs.Operator gets them.
 const (
 	stepGrow   = "the child's replicas are started"
 	stepCommit = "the split is committed"
