@@ -35,7 +35,7 @@ func (n *Node) transfer(ctx context.Context, r *replica.Replica, to shard.Replic
 // it should lead instead of this node's.
 func (n *Node) rightful(d *shard.Descriptor) shard.Replica {
 	to, has := d.ReplicaOn(d.PreferredNode)
-	if !has || to.Learner || to.Node == n.self.NodeID || !n.watch.steady(to.Node) || n.watch.unfit(to.Node, d.ID) {
+	if !has || to.Learner || to.Node == n.self.NodeID || !n.health.steady(to.Node) || n.health.unfit(to.Node, d.ID) {
 		return shard.Replica{}
 	}
 	return to
@@ -44,7 +44,7 @@ func (n *Node) rightful(d *shard.Descriptor) shard.Replica {
 // heir is a replica of another node that answers and can lead, the preferred node's if it can.
 func (n *Node) heir(d *shard.Descriptor) (heir shard.Replica, ok bool) {
 	for _, r := range d.Replicas {
-		able := r.Node != n.self.NodeID && !r.Learner && n.watch.answers(r.Node) && !n.watch.unfit(r.Node, d.ID)
+		able := r.Node != n.self.NodeID && !r.Learner && n.health.answers(r.Node) && !n.health.unfit(r.Node, d.ID)
 		if able && (!ok || r.Node == d.PreferredNode) {
 			heir, ok = r, true
 		}

@@ -31,7 +31,8 @@ type Node struct {
 	table   *table
 	peers   *peers
 	meta    *meta
-	watch   *watch
+	health  *health
+	space   *space
 	agent   *agent
 	elect   *elections
 	control *controller
@@ -90,7 +91,8 @@ func New(cfg Config) (*Node, error) {
 	n.table = newTable()
 	n.peers = newPeers(cfg.Dial, n.hlc, n.introduce())
 	n.meta = &meta{node: n}
-	n.watch = newWatch(n)
+	n.health = newHealth(n)
+	n.space = &space{node: n}
 	n.agent = newAgent(n)
 	n.elect = newElections(n)
 	n.control = newController(n)

@@ -37,7 +37,7 @@ func (s *peerServer) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, ro
 	if err := s.ready(); err != nil {
 		return err
 	}
-	return peer.Serve(stream, exec.New(s.node.host, s.node.watch.space), s.node.hlc)
+	return peer.Serve(stream, exec.New(s.node.host, s.node.space.refusal), s.node.hlc)
 }
 
 // Subscribe implements routerpb.PeerServer.
@@ -45,7 +45,7 @@ func (s *peerServer) Subscribe(req *routerpb.SubscribeRequest, stream grpc.Serve
 	if err := s.ready(); err != nil {
 		return err
 	}
-	return peer.ServeSubscribe(req, stream, exec.New(s.node.host, s.node.watch.space), s.node.hlc)
+	return peer.ServeSubscribe(req, stream, exec.New(s.node.host, s.node.space.refusal), s.node.hlc)
 }
 
 // Hello implements routerpb.PeerServer. A node that is to stop does not answer: it counts as
@@ -58,7 +58,7 @@ func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*rout
 	reply := &routerpb.HelloReply{
 		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, Incarnation: n.identity.Incarnation, Identity: n.foundingJSON(),
 		ClockUnixMicros: n.cfg.Clock.Now().UnixMicro(), Join: n.cfg.Join, BootstrapExpect: uint32(n.cfg.BootstrapExpect),
-		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.watch.ownDiskLow(),
+		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.space.low(),
 	}
 	if n.started.Load() {
 		n.host.Each(func(r *replica.Replica) {

@@ -69,7 +69,7 @@ func (n *Node) retain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		agreed, ok := n.watch.agreedTime()
+		agreed, ok := n.health.agreedTime()
 		if !ok {
 			continue
 		}

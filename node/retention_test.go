@@ -71,7 +71,7 @@ func TestAgreedTime(t *testing.T) {
 		{"two of four are ahead", time.Hour, []time.Duration{time.Hour, 1, 2}, 2},
 		{"two of five are ahead", time.Hour, []time.Duration{time.Hour, 1, 2, 3}, 3},
 	} {
-		w := newWatch(&Node{cfg: Config{Clock: fixedClock{now.Add(c.own)}}})
+		w := newHealth(&Node{cfg: Config{Clock: fixedClock{now.Add(c.own)}}})
 		for i, offset := range c.peer {
 			var h peerHealth
 			if offset != never {

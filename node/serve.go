@@ -83,7 +83,7 @@ const answersApart = 8 * time.Millisecond
 
 // serveNative adds the service of native clients.
 func (n *Node) serveNative(g grpc.ServiceRegistrar) {
-	replicas := exec.New(n.host, n.watch.space)
+	replicas := exec.New(n.host, n.space.refusal)
 	native.New(native.Config{
 		Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,

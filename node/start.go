@@ -161,11 +161,11 @@ func (n *Node) openStore(context.Context) (err error) {
 }
 
 func (n *Node) checkClock(ctx context.Context) error {
-	n.watch.look(ctx)
-	if err := n.watch.amongStrangers(); err != nil {
+	n.health.look(ctx)
+	if err := n.health.amongStrangers(); err != nil {
 		return err
 	}
-	n.work.Go(func() { n.watch.run(n.ctx) })
+	n.work.Go(func() { n.health.run(n.ctx) })
 	return nil
 }
 
@@ -207,7 +207,7 @@ func (n *Node) startMeta(context.Context) error {
 func (n *Node) startRouter(context.Context) error {
 	cache := router.NewCache(n.table, cachedDescriptors)
 	n.agent.cache = cache
-	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.watch.space), peers: n.peers, table: n.table}
+	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.space.refusal), peers: n.peers, table: n.table}
 	unfit := func(id shard.ID) bool {
 		r, runs := n.host.Replica(id)
 		return runs && r.Unfit() != ""
@@ -293,7 +293,7 @@ func (n *Node) waitForShards(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-said.C:
-			n.log.Warn("not serving clients yet", "waiting_for", missing, "nodes_out_of_reach", n.watch.silent())
+			n.log.Warn("not serving clients yet", "waiting_for", missing, "nodes_out_of_reach", n.health.silent())
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w", missing, context.Cause(ctx))
 		}

@@ -13,7 +13,7 @@ const (
 	// stepDownPatience bounds how long a node that is to stop looks for heirs.
 	stepDownPatience = 5 * time.Second
 	// stepDownNotice is until the others know that nothing is to be handed back.
-	stepDownNotice = watchInterval + 100*time.Millisecond
+	stepDownNotice = healthInterval + 100*time.Millisecond
 	// stepDownPause is between attempts: an heir may be behind, or just stopping itself.
 	stepDownPause = 100 * time.Millisecond
 	// stepDownMax bounds how many handovers are under way.

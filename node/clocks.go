@@ -1,0 +1,73 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// clockOffset is how far the peer's clock is ahead, 0 if the exchange took long enough
+// to explain the difference.
+func clockOffset(sent, received, peer time.Time) time.Duration {
+	switch {
+	case peer.Before(sent):
+		return peer.Sub(sent)
+	case peer.After(received):
+		return peer.Sub(received)
+	}
+	return 0
+}
+
+// judgeClock stops this node from proposing while its clock is further from most of
+// the clocks that answered, its own included, than the bound.
+func (h *health) judgeClock() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	bound := h.node.cfg.MaxClockOffset
+	readings, far := 1, 0
+	var worst peerHealth
+	for _, p := range h.mu.peers {
+		if p.since.IsZero() {
+			continue
+		}
+		readings++
+		if p.offset.Abs() > bound {
+			far++
+			if p.offset.Abs() > worst.offset.Abs() {
+				worst = p
+			}
+		}
+	}
+	if 2*far <= readings {
+		if h.node.hlc.Distrusted() != "" {
+			h.node.log.Info("clock is in bounds again; proposing")
+		}
+		h.node.hlc.Trust()
+		return
+	}
+	direction := "behind"
+	if worst.offset < 0 {
+		direction = "ahead of"
+	}
+	why := fmt.Sprintf("this node's clock is %s %s node %s's and more than --max-clock-offset %s from %d of the %d others; mend it (chrony, ntpd), the node goes on by itself",
+		worst.offset.Abs().Round(time.Millisecond), direction, worst.name, bound, far, readings-1)
+	if h.node.hlc.Distrusted() == "" {
+		h.node.log.Error("not proposing: " + why)
+	}
+	h.node.hlc.Distrust(why)
+}
+
+// agreedTime is a time that the clocks of a majority of the nodes have passed, this one's
+// counted as one of them. There is none until a majority has answered once; what a node
+// showed before it went silent is past for it too.
+func (h *health) agreedTime() (time.Time, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clocks := []time.Time{h.node.cfg.Clock.Now()}
+	for _, p := range h.mu.peers {
+		clocks = append(clocks, p.clock)
+	}
+	slices.SortFunc(clocks, func(a, b time.Time) int { return b.Compare(a) })
+	agreed := clocks[len(clocks)/2]
+	return agreed, !agreed.IsZero()
+}

@@ -1,0 +1,95 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// space is the room that is left on disks: this node's own, and whether that of any node
+// is so little that the store must not grow.
+type space struct {
+	node *Node
+	// full is why writes that grow the store are refused, nil when they are not. It is
+	// what the last judgement found, kept so that a put only loads a pointer.
+	full atomic.Pointer[string]
+
+	mu struct {
+		sync.Mutex
+		low   bool
+		usage vfs.DiskUsage // at the last look
+	}
+}
+
+// look compares the free space with the limit. Space must come back with some
+// margin before puts are allowed again, so that the alarm does not flicker.
+func (s *space) look() {
+	cfg, log := &s.node.cfg, s.node.log
+	usage, err := cfg.FS.GetDiskUsage(cfg.DataDir)
+	if err != nil {
+		log.Warn("cannot tell how full the disk is", "dir", cfg.DataDir, "error", err)
+		return
+	}
+	free := int64(usage.AvailBytes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.usage = usage
+	switch limit := cfg.MinFreeDisk; {
+	case free < limit && !s.mu.low:
+		s.mu.low = true
+		log.Error("disk is nearly full; puts are refused until there is room", "free_bytes", free, "limit_bytes", limit)
+	case free > limit+limit/4 && s.mu.low:
+		s.mu.low = false
+		log.Info("disk has room again", "free_bytes", free)
+	}
+}
+
+// own is the size of this node's disk and what is free of it; 0 when that could not
+// be told yet.
+func (s *space) own() (total, free int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.mu.usage.TotalBytes), int64(s.mu.usage.AvailBytes)
+}
+
+// low reports whether this node's disk is nearly full.
+func (s *space) low() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.low
+}
+
+// lowNodes returns the nodes whose disks are nearly full, this one included.
+func (s *space) lowNodes() []shard.NodeID {
+	low := s.node.health.lowDisks()
+	if s.low() {
+		low = append(low, s.node.self.NodeID)
+	}
+	slices.Sort(low)
+	return low
+}
+
+// judge refuses writes that grow the store while any node is out of room: every
+// replica has to take every write.
+func (s *space) judge() {
+	low := s.lowNodes()
+	if len(low) == 0 {
+		s.full.Store(nil)
+		return
+	}
+	why := fmt.Sprintf("disk of node %s is nearly full", low[0])
+	s.full.Store(&why)
+}
+
+// refusal is nil, or says why the store must not grow.
+func (s *space) refusal() error {
+	if why := s.full.Load(); why != nil {
+		return fmt.Errorf("%s: %w", *why, shard.ErrNoSpace)
+	}
+	return nil
+}
