@@ -12,9 +12,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// InitialShardsMax bounds the shards a cluster can start with. Each is a Raft group
+// initialShardsMax bounds the shards a cluster can start with. Each is a Raft group
 // with memory and timers on every node that holds it; more can be split off later.
-const InitialShardsMax = 4096
+const initialShardsMax = 4096
 
 // initCluster makes the first map. The same cluster ID again is a retry and succeeds
 // whatever else it says: what it would make may have changed since.

@@ -90,8 +90,8 @@ const (
 	pinPrefix  = "pin/"
 )
 
-// DefaultRules returns the rules of a cluster where nothing is set.
-func DefaultRules() Rules {
+// defaultRules returns the rules of a cluster where nothing is set.
+func defaultRules() Rules {
 	return Rules{
 		ReplicationFactor: 3, ZoneLabels: []string{"region", "zone", "rack"},
 		Rebalance: true, RebalanceInterval: 10 * time.Second,
@@ -106,7 +106,7 @@ func DefaultRules() Rules {
 
 // Rules returns the rules that the settings make.
 func (m *Map) Rules() Rules {
-	r := DefaultRules()
+	r := defaultRules()
 	for _, s := range m.settings {
 		if err := r.set(s.Name, s.Value); err != nil {
 			// SetSetting and Audit let no such value pass.

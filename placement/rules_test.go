@@ -16,8 +16,8 @@ func setting(name, value string) *placementpb.Command {
 // What is set is what Plan goes by, and what is removed has its default again.
 func TestRulesOfSettings(t *testing.T) {
 	s := &State{m: wideMap(t, 3)}
-	require.Equal(t, DefaultRules(), s.Map().Rules())
-	want := DefaultRules()
+	require.Equal(t, defaultRules(), s.Map().Rules())
+	want := defaultRules()
 	for _, c := range []struct {
 		name, value string
 		change      func()
@@ -57,7 +57,7 @@ func TestRulesOfSettings(t *testing.T) {
 			require.Equal(t, placementpb.Code_OK, s.Apply(setting(one.Name, "")).Code, one.Name)
 		}
 	}
-	require.Equal(t, DefaultRules(), s.Map().Rules())
+	require.Equal(t, defaultRules(), s.Map().Rules())
 }
 
 // A rule that cannot be is refused before it is in the table, with what it should be.

@@ -70,7 +70,7 @@ func checkSetting(name, value string) error {
 	if value == "" && name != SettingReplicationFactor {
 		return nil // removes the setting
 	}
-	scratch := DefaultRules()
+	scratch := defaultRules()
 	return scratch.set(name, value)
 }
 

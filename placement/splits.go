@@ -54,8 +54,8 @@ func uniformSplits(n string) ([][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("split %s%s: %q is not a number; write how many shards, for example %s16", uniformPrefix, n, n, uniformPrefix)
 	}
-	if shards < 1 || shards > InitialShardsMax {
-		return nil, fmt.Errorf("split %s%s: the number of shards must be 1 to %d", uniformPrefix, n, InitialShardsMax)
+	if shards < 1 || shards > initialShardsMax {
+		return nil, fmt.Errorf("split %s%s: the number of shards must be 1 to %d", uniformPrefix, n, initialShardsMax)
 	}
 	var keys [][]byte
 	for i := 1; i < shards; i++ {
@@ -114,9 +114,9 @@ func EscapeKey(key []byte) string {
 
 // checkSplits holds for split keys wherever they come from.
 func checkSplits(keys [][]byte) error {
-	if len(keys) >= InitialShardsMax {
+	if len(keys) >= initialShardsMax {
 		return fmt.Errorf("%d split keys make %d shards, at most %d are allowed; use fewer, shards split by themselves as they grow",
-			len(keys), len(keys)+1, InitialShardsMax)
+			len(keys), len(keys)+1, initialShardsMax)
 	}
 	for i, key := range keys {
 		if len(key) == 0 {

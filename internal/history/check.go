@@ -80,6 +80,6 @@ func count(h History) Report {
 	return r
 }
 
-// IsFutureRevision reports whether an error text is etcd's refusal of a revision
+// isFutureRevision reports whether an error text is etcd's refusal of a revision
 // that the store has not reached.
-func IsFutureRevision(text string) bool { return strings.Contains(text, "future revision") }
+func isFutureRevision(text string) bool { return strings.Contains(text, "future revision") }

@@ -175,7 +175,7 @@ func checkRecency(c *cut, idx acknowledged) (Violation, bool) {
 
 // checkRefusedRead: a revision that a response has named is not of the future.
 func (f *facts) checkRefusedRead(op *Op) []Violation {
-	if !IsFutureRevision(op.Err) || op.Request.Read.Revision == 0 {
+	if !isFutureRevision(op.Err) || op.Request.Read.Revision == 0 {
 		return nil
 	}
 	for i := range f.ops {

@@ -120,7 +120,7 @@ func (l *leaseFacts) learn(op *LeaseOp) {
 func (f *facts) refusedPuts(leases map[int64]*leaseFacts) {
 	for i := range f.ops {
 		op := &f.ops[i]
-		if op.Outcome != Refused || !IsLeaseNotFound(op.Err) {
+		if op.Outcome != Refused || !isLeaseNotFound(op.Err) {
 			continue
 		}
 		for _, a := range op.Request.Then {
@@ -210,8 +210,8 @@ func (c *cut) checkSurvivors(leases map[int64]*leaseFacts) []Violation {
 	return found
 }
 
-// IsLeaseNotFound reports whether an error text is etcd's refusal of a lease that there
+// isLeaseNotFound reports whether an error text is etcd's refusal of a lease that there
 // is not.
-func IsLeaseNotFound(text string) bool {
+func isLeaseNotFound(text string) bool {
 	return strings.Contains(text, rpctypes.ErrorDesc(rpctypes.ErrGRPCLeaseNotFound))
 }

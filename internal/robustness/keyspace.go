@@ -23,8 +23,8 @@ type Keyspace struct {
 
 const keysPerGroup = 3
 
-// NewKeyspace spreads single keys, groups and leased keys evenly over the keyspace.
-func NewKeyspace(singles, groups, leased int) Keyspace {
+// newKeyspace spreads single keys, groups and leased keys evenly over the keyspace.
+func newKeyspace(singles, groups, leased int) Keyspace {
 	var ks Keyspace
 	for i := range singles {
 		ks.Singles = append(ks.Singles, fmt.Sprintf("%skey-%02d", leadByte(i, singles), i))

@@ -49,7 +49,7 @@ const (
 func DefaultConfig(seed int64, duration time.Duration) Config {
 	load := DefaultWorkload()
 	if n := int(duration / (8 * time.Second)); n > 1 {
-		load.Keys = NewKeyspace(n*len(load.Keys.Singles), n*len(load.Keys.Groups), n*len(load.Keys.Leased))
+		load.Keys = newKeyspace(n*len(load.Keys.Singles), n*len(load.Keys.Groups), n*len(load.Keys.Leased))
 	}
 	return Config{Seed: seed, Duration: duration, Workload: load, Nemesis: DefaultNemesis(), LateBy: lateByDefault}
 }

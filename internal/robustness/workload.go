@@ -36,15 +36,15 @@ type Mix struct {
 	Range, Past int
 }
 
-// DefaultMix touches everything.
-func DefaultMix() Mix {
+// defaultMix touches everything.
+func defaultMix() Mix {
 	return Mix{Put: 30, Get: 18, Delete: 4, Swap: 12, Group: 12, GroupRead: 4, Range: 14, Past: 6}
 }
 
 // DefaultWorkload is sized for two cores and for histories that are judged in seconds.
 func DefaultWorkload() Workload {
 	return Workload{
-		Clients: 16, Rate: 800, Timeout: 400 * time.Millisecond, Keys: NewKeyspace(16, 4, 8), Mix: DefaultMix(),
+		Clients: 16, Rate: 800, Timeout: 400 * time.Millisecond, Keys: newKeyspace(16, 4, 8), Mix: defaultMix(),
 		// etcd grants no less than two seconds at its default election timeout.
 		Watchers: 8, Lessees: 4, LeaseTTL: Between{2 * time.Second, 4 * time.Second},
 	}

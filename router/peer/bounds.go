@@ -24,5 +24,5 @@ type bounds struct {
 
 func peerBounds() bounds { return bounds{FrameBytes: frameBytesMax, RequestBytes: replyBytesMax} }
 
-// NativeBounds are those of clients, whose port takes messages of 2 MiB.
-func NativeBounds() bounds { return bounds{FrameBytes: 1 << 20, RequestBytes: 2<<20 - 4096} }
+// nativeBounds are those of clients, whose port takes messages of 2 MiB.
+func nativeBounds() bounds { return bounds{FrameBytes: 1 << 20, RequestBytes: 2<<20 - 4096} }

@@ -50,7 +50,7 @@ func NewClient(conn *grpc.ClientConn, revisions Revisions) *Client {
 // NewNativeClient returns a Client of the node whose client port is at conn, which it
 // closes with itself.
 func NewNativeClient(conn *grpc.ClientConn, revisions Revisions) *Client {
-	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: NativeBounds(), buffers: newFrameBuffers(), revisions: revisions}
+	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: nativeBounds(), buffers: newFrameBuffers(), revisions: revisions}
 }
 
 // Conn is the connection, for the node's other calls.

@@ -24,7 +24,7 @@ func TestLongValuesAreNotRewritten(t *testing.T) {
 	for rev := shard.Revision(2); rev < 1000; rev++ {
 		key := fmt.Sprintf("k%03d", rev*7%200)
 		value := strings.Repeat(fmt.Sprintf("%04d", rev), int(rev)%3*apartBytesMin/4+1)
-		value = value[:FlagsByte] + string(rune(rev%2)) + value[FlagsByte+1:]
+		value = value[:flagsByte] + string(rune(rev%2)) + value[flagsByte+1:]
 		put(t, e, key, rev, value)
 		want[fmt.Sprintf("%s@%d", key, rev)] = value
 	}
@@ -51,7 +51,7 @@ func TestLongValuesAreNotRewritten(t *testing.T) {
 		}
 		flags, err := Flags(it)
 		require.NoError(t, err)
-		require.EqualValues(t, value[FlagsByte], flags)
+		require.EqualValues(t, value[flagsByte], flags)
 		got, err := it.ValueAndErr()
 		require.NoError(t, err)
 		require.Equal(t, value, string(got))

@@ -53,14 +53,14 @@ func DataKey(key []byte, rev shard.Revision) []byte {
 
 // AppendDataKey appends the key of one version of a user's key to dst.
 func AppendDataKey(dst, key []byte, rev shard.Revision) []byte {
-	dst = AppendDataPrefix(dst, key)
+	dst = appendDataPrefix(dst, key)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(rev))
 	return append(dst, versionLength)
 }
 
 // DataPrefix returns the key that sorts just before every version of a user's key.
 func DataPrefix(key []byte) []byte {
-	return AppendDataPrefix(make([]byte, 0, len(key)+2), key)
+	return appendDataPrefix(make([]byte, 0, len(key)+2), key)
 }
 
 // DataKeyEnd returns the key that sorts just after every version of a user's key: what
@@ -69,8 +69,8 @@ func DataKeyEnd(key []byte) []byte {
 	return append(DataPrefix(key), sentinel)
 }
 
-// AppendDataPrefix appends DataPrefix(key) to dst.
-func AppendDataPrefix(dst, key []byte) []byte {
+// appendDataPrefix appends DataPrefix(key) to dst.
+func appendDataPrefix(dst, key []byte) []byte {
 	dst = append(dst, dataTag)
 	dst = append(dst, key...)
 	return append(dst, sentinel)

@@ -120,7 +120,7 @@ func TestSpanBounds(t *testing.T) {
 		s := shard.Span{Start: start, End: end}
 		lower, upper := LeaseSpanBounds(s)
 		k := LeaseKey(id)
-		got, ok := DecodeLeaseKey(k)
+		got, ok := decodeLeaseKey(k)
 		in := comparer.Compare(lower, k) <= 0 && comparer.Compare(k, upper) < 0
 		return ok && got == id && (s.Empty() || in == s.Contains(shard.HomeKey(id)))
 	}

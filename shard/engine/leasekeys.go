@@ -19,9 +19,9 @@ func LeaseSpanBounds(s shard.Span) (lower, upper []byte) {
 	return spanBounds([]byte{leaseTag}, s)
 }
 
-// DecodeLeaseKey returns the lease whose record has the key; ok is false for every
+// decodeLeaseKey returns the lease whose record has the key; ok is false for every
 // other key.
-func DecodeLeaseKey(k []byte) (lease int64, ok bool) {
+func decodeLeaseKey(k []byte) (lease int64, ok bool) {
 	if len(k) < 2 || k[0] != leaseTag || k[len(k)-1] != sentinel {
 		return 0, false
 	}

@@ -42,16 +42,16 @@ func RevisionFilter(after, upTo shard.Revision) []pebble.BlockPropertyFilter {
 	return append(fs, sstable.NewBlockIntervalFilter(revisionProperty, uint64(after)+1, uint64(upTo)+1, nil))
 }
 
-// FlagsByte is where a data value keeps its flags, of which the lowest three bits
+// flagsByte is where a data value keeps its flags, of which the lowest three bits
 // can be read without the value: Pebble may store old values apart from their keys,
 // and keeps these bits with the key.
-const FlagsByte = 1
+const flagsByte = 1
 
 func shortAttribute(key []byte, _ int, value []byte) (pebble.ShortAttribute, error) {
-	if len(key) == 0 || key[0] != dataTag || len(value) <= FlagsByte {
+	if len(key) == 0 || key[0] != dataTag || len(value) <= flagsByte {
 		return 0, nil
 	}
-	return pebble.ShortAttribute(value[FlagsByte] & 7), nil
+	return pebble.ShortAttribute(value[flagsByte] & 7), nil
 }
 
 // Flags returns the lowest three flag bits of the data value at the iterator,
@@ -65,8 +65,8 @@ func Flags(it *pebble.Iterator) (byte, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(v) <= FlagsByte {
+	if len(v) <= flagsByte {
 		return 0, shard.ErrCorrupt
 	}
-	return v[FlagsByte] & 7, nil
+	return v[flagsByte] & 7, nil
 }

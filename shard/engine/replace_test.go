@@ -133,7 +133,7 @@ func TestReplaceLeases(t *testing.T) {
 func dumpLeases(t *testing.T, e *Engine) []string {
 	t.Helper()
 	return dumpRange(t, e, []byte{leaseTag, sentinel}, after([]byte{leaseTag}), func(k, v []byte) string {
-		lease, ok := DecodeLeaseKey(k)
+		lease, ok := decodeLeaseKey(k)
 		require.True(t, ok, "%x", k)
 		return fmt.Sprintf("%x=%s", lease, v)
 	})

@@ -26,7 +26,7 @@ func (w *SSTWriter) writeRecords(records []KV) error {
 	lower, upper := LeaseSpanBounds(w.span)
 	var leases, local []KV
 	for _, kv := range records {
-		if lease, ok := DecodeLeaseKey(kv.Key); ok {
+		if lease, ok := decodeLeaseKey(kv.Key); ok {
 			if !w.span.Contains(shard.HomeKey(lease)) {
 				return fmt.Errorf("lease %x lives outside of the span: %w", lease, shard.ErrCorrupt)
 			}

@@ -28,7 +28,7 @@ func TestUsageOfASpan(t *testing.T) {
 		for j := range value {
 			value[j] = byte(random.Uint32()) // so that it does not compress
 		}
-		value[FlagsByte] = 0
+		value[flagsByte] = 0
 		// Three quarters of the keys have a long common prefix.
 		key := fmt.Sprintf("user/%08d", i)
 		if i%4 == 3 {

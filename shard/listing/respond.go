@@ -10,12 +10,12 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// FetchLimit is how many keys, in key order, must be fetched to answer the request;
+// fetchLimit is how many keys, in key order, must be fetched to answer the request;
 // 0 means all. It is one more than asked for, which tells whether there are more.
 // With a revision filter or an explicit order everything is needed. Without an
 // explicit order it is not, even if the target is not the key: then, as in etcd, the
 // first keys in key order are fetched and only those are sorted.
-func FetchLimit(req *pb.RangeRequest) int64 {
+func fetchLimit(req *pb.RangeRequest) int64 {
 	keyOrder := req.SortOrder == pb.RangeRequest_NONE ||
 		req.SortTarget == pb.RangeRequest_KEY && req.SortOrder == pb.RangeRequest_ASCEND
 	if req.Limit <= 0 || !keyOrder || hasRevisionFilter(req) {
@@ -35,7 +35,7 @@ func IsGet(req *pb.RangeRequest) bool {
 // OptionsFor is what to fetch, in each shard, to answer the request.
 func OptionsFor(req *pb.RangeRequest) FetchOptions {
 	return FetchOptions{
-		Limit:     FetchLimit(req),
+		Limit:     fetchLimit(req),
 		KeysOnly:  req.KeysOnly && req.SortTarget != pb.RangeRequest_VALUE,
 		CountOnly: req.CountOnly,
 	}
@@ -46,7 +46,7 @@ func OptionsFor(req *pb.RangeRequest) FetchOptions {
 // the other; its KVs are used up.
 func Respond(req *pb.RangeRequest, f Fetched) *pb.RangeResponse {
 	kvs := f.KVs
-	if n := FetchLimit(req); n > 0 && int64(len(kvs)) > n {
+	if n := fetchLimit(req); n > 0 && int64(len(kvs)) > n {
 		kvs = kvs[:n] // each of several shards fetched that many
 	}
 	kvs = filter(req, kvs)

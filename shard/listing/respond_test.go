@@ -28,7 +28,7 @@ func TestFetchLimit(t *testing.T) {
 		{"a target with an order needs all", &pb.RangeRequest{Limit: 3, SortTarget: pb.RangeRequest_MOD, SortOrder: pb.RangeRequest_ASCEND}, 0},
 		{"a filter needs all", &pb.RangeRequest{Limit: 3, MinModRevision: 1}, 0},
 	} {
-		require.Equal(t, c.want, FetchLimit(c.req), c.name)
+		require.Equal(t, c.want, fetchLimit(c.req), c.name)
 	}
 }
 

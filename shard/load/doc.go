@@ -6,9 +6,9 @@
 //
 // Invariants:
 //
-//	G1  A rate is an average over about RateTime, and needs no time to become one: from
+//	G1  A rate is an average over about rateTime, and needs no time to become one: from
 //	    the second reading on it is the average since the first.
 //	G2  A peak is never below a rate that was seen within its window, and falls at most
 //	    one part in fifteen of the window after that.
-//	G3  All writes of about the last RateTime are equally likely to be in a sample.
+//	G3  All writes of about the last rateTime are equally likely to be in a sample.
 package load

@@ -42,14 +42,14 @@ func latencyEnd(bucket int) time.Duration {
 	return time.Duration(float64(latencyRound) * math.Exp2(float64(bucket-latencyRoundAt)/latencySteps))
 }
 
-// Turn forgets what is older than RateTime. It is to be called now and then.
+// Turn forgets what is older than rateTime. It is to be called now and then.
 func (l *Latency) Turn(now time.Time) {
 	switch age := now.Sub(l.began); {
 	case l.began.IsZero():
 		l.began = now
-	case age >= RateTime:
+	case age >= rateTime:
 		*l = Latency{began: now}
-	case age >= RateTime/2:
+	case age >= rateTime/2:
 		*l = Latency{began: now, last: l.now}
 	}
 }

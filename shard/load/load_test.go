@@ -34,7 +34,7 @@ func TestARateNeedsNoTimeToRise(t *testing.T) {
 	}
 }
 
-// G1, when it changes: after RateTime most of it is new, and after several all.
+// G1, when it changes: after rateTime most of it is new, and after several all.
 func TestARateFollows(t *testing.T) {
 	var r Rate
 	now, total := start, int64(0)
@@ -45,10 +45,10 @@ func TestARateFollows(t *testing.T) {
 		}
 	}
 	r.Observe(0, now)
-	run(100, 10*RateTime)
-	run(1000, RateTime)
+	run(100, 10*rateTime)
+	run(1000, rateTime)
 	require.InDelta(t, 1000-900/math.E/math.E, r.PerSecond(), 10)
-	run(0, 10*RateTime)
+	run(0, 10*rateTime)
 	require.Less(t, r.PerSecond(), 0.001)
 }
 
@@ -107,7 +107,7 @@ func TestASampleIsEven(t *testing.T) {
 	for round := range 3 {
 		write(&s, perSecond*60, func(i int) string { return fmt.Sprintf("%d/%05d/%d", round, i, i%2) })
 	}
-	require.Len(t, s.keys, SampleKeys)
+	require.Len(t, s.keys, sampleKeys)
 	early, odd := 0, 0
 	for _, k := range s.keys {
 		var round, i, half int
@@ -119,8 +119,8 @@ func TestASampleIsEven(t *testing.T) {
 		}
 		odd += half
 	}
-	require.InDelta(t, SampleKeys/2, early, 20)
-	require.InDelta(t, SampleKeys/2, odd, 20)
+	require.InDelta(t, sampleKeys/2, early, 20)
+	require.InDelta(t, sampleKeys/2, odd, 20)
 }
 
 func TestWhereWritesDivide(t *testing.T) {
@@ -181,9 +181,9 @@ func TestLatencyOfTheSlow(t *testing.T) {
 	l.Observe(time.Second)
 	require.InEpsilon(t, float64(time.Second), float64(l.Slow()), 0.1)
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "never told as less than it was")
-	l.Turn(now.Add(RateTime / 2))
+	l.Turn(now.Add(rateTime / 2))
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "half a minute later it still counts")
-	l.Turn(now.Add(RateTime))
+	l.Turn(now.Add(rateTime))
 	require.Zero(t, l.Slow())
 	l.Observe(time.Hour)
 	require.Greater(t, l.Slow(), 3*time.Second)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// RateTime is the time over which rates are averaged: what was half of it ago weighs
+// rateTime is the time over which rates are averaged: what was half of it ago weighs
 // about half as much as what is now.
-const RateTime = time.Minute
+const rateTime = time.Minute
 
 // Rate is how fast a count grows, per second, with what is recent weighing most (G1).
 // The zero value has not seen anything.
@@ -29,7 +29,7 @@ func (r *Rate) Observe(total int64, now time.Time) {
 	if elapsed <= 0 {
 		return // the next reading covers it
 	}
-	kept := math.Exp(-elapsed / (RateTime.Seconds() / 2))
+	kept := math.Exp(-elapsed / (rateTime.Seconds() / 2))
 	r.sum = r.sum*kept + float64(total-r.total)/elapsed*(1-kept)
 	r.weight = r.weight*kept + 1 - kept
 	r.total, r.at = total, now

@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// SampleKeys is how many keys a sample holds: the share that a point leaves on its
+	// sampleKeys is how many keys a sample holds: the share that a point leaves on its
 	// left is then known to about a twentieth.
-	SampleKeys = 128
+	sampleKeys = 128
 	// pointKeysMin is how many it takes to name a point at all.
 	pointKeysMin = 32
 )
@@ -55,18 +55,18 @@ func (s *Sample) draw() uint64 {
 
 // Add takes a key, which it copies, in place of the oldest.
 func (s *Sample) Add(key []byte) {
-	if len(s.keys) < SampleKeys {
+	if len(s.keys) < sampleKeys {
 		s.keys = append(s.keys, bytes.Clone(key))
 		return
 	}
 	s.keys[s.next] = append(s.keys[s.next][:0], key...)
-	s.next = (s.next + 1) % SampleKeys
+	s.next = (s.next + 1) % sampleKeys
 }
 
-// Pace makes the keys be of about the last RateTime when there are that many writes per
+// Pace makes the keys be of about the last rateTime when there are that many writes per
 // second.
 func (s *Sample) Pace(perSecond float64) {
-	s.every = max(uint64(perSecond*RateTime.Seconds()/SampleKeys), 1)
+	s.every = max(uint64(perSecond*rateTime.Seconds()/sampleKeys), 1)
 	s.left = min(s.left, 2*s.every)
 }
 
