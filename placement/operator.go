@@ -182,7 +182,9 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 		return errors.New("the meta group has no keys to divide")
 	case len(o.Key) > splitKeyBytesMax:
 		return fmt.Errorf("the key has %d bytes, at most %d are allowed; a prefix of it will do", len(o.Key), splitKeyBytesMax)
-	case !d.Span.Contains(o.Key) || bytes.Equal(o.Key, d.Span.Start):
+	case bytes.Equal(o.Key, d.Span.Start):
+		return fmt.Errorf("it begins at %q already", o.Key)
+	case !d.Span.Contains(o.Key):
 		return fmt.Errorf("the key %q is not inside its span %s", o.Key, d.Span)
 	case slices.ContainsFunc(d.Replicas, func(r shard.Replica) bool { return r.Learner }):
 		return errors.New("it has a learner; wait until all its replicas vote")
