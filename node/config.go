@@ -3,10 +3,10 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -205,33 +205,39 @@ func compareAddrs(a, b string) int {
 
 // Validate says what is wrong and how to mend it.
 func (c Config) Validate() error {
-	switch {
-	case c.Name == "":
-		return errors.New("the node needs a name: --name n1")
-	case c.DataDir == "":
-		return errors.New("the node needs a directory for its data: --data-dir DIR")
-	case c.ClientAddr == "":
-		return errors.New("the node needs an address for clients: --client-addr 127.0.0.1:2379")
-	case c.PeerAddr == "":
-		return errors.New("the node needs an address for its peers: --peer-addr 127.0.0.1:2380")
+	var missing []string
+	for _, f := range []struct{ value, example string }{
+		{c.Name, "--name n1"}, {c.DataDir, "--data-dir DIR"}, {c.ClientAddr, "--client-addr 127.0.0.1:2379"}, {c.PeerAddr, "--peer-addr 127.0.0.1:2380"},
+	} {
+		if f.value == "" {
+			missing = append(missing, f.example)
+		}
 	}
-	for flag, addr := range map[string]string{"--client-addr": c.ClientAddr, "--peer-addr": c.PeerAddr, "--admin-addr": c.AdminAddr} {
-		if addr == "" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return fmt.Errorf("%s %q: want host:port: %w", flag, addr, err)
-		}
-		if ip := net.ParseIP(host); !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give --insecure to accept that", flag, addr)
-		}
+	if len(missing) > 0 {
+		return fmt.Errorf("the node also needs, for example: %s", strings.Join(missing, " "))
+	}
+	if err := c.validateAddrs(); err != nil {
+		return err
 	}
 	if c.TickInterval < 0 || c.TickInterval > tickMax {
 		return fmt.Errorf("--tick-interval %s: want up to %s", c.TickInterval, tickMax)
 	}
 	if c.MemoryBytes != 0 && c.MemoryBytes < memoryMin {
 		return fmt.Errorf("--memory %d: want %d (256 MiB) at least, or leave it out", c.MemoryBytes, memoryMin)
+	}
+	if c.MaxClockOffset < 0 {
+		return fmt.Errorf("--max-clock-offset %s: want a time above 0", c.MaxClockOffset)
+	}
+	if c.MinFreeDisk < 0 {
+		return fmt.Errorf("--min-free-disk %d: want bytes above 0", c.MinFreeDisk)
+	}
+	if c.CacheBytes < 0 {
+		return fmt.Errorf("--cache-bytes %d: want bytes above 0", c.CacheBytes)
+	}
+	if c.ReplicationFactor != 0 {
+		if err := placement.CheckReplicationFactor(c.ReplicationFactor); err != nil {
+			return fmt.Errorf("--replication-factor: %w", err)
+		}
 	}
 	if c.SnapshotRate < 0 {
 		return fmt.Errorf("--snapshot-rate %d: want bytes a second above 0", c.SnapshotRate)
@@ -261,6 +267,46 @@ func (c Config) Validate() error {
 		}
 	}
 	return nil
+}
+
+func (c Config) validateAddrs() error {
+	for _, a := range []struct{ flag, addr string }{
+		{"--client-addr", c.ClientAddr}, {"--peer-addr", c.PeerAddr}, {"--admin-addr", c.AdminAddr},
+	} {
+		if a.addr == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(a.addr)
+		if err != nil {
+			return fmt.Errorf("%s %q: want host:port: %w", a.flag, a.addr, err)
+		}
+		if ip := net.ParseIP(host); !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give --insecure to accept that", a.flag, a.addr)
+		}
+	}
+	if everywhere(c.PeerAddr) {
+		return fmt.Errorf("--peer-addr %s is no address that other nodes could connect to; give the one by which they reach this machine", c.PeerAddr)
+	}
+	if everywhere(c.ClientAddr) && len(c.AdvertiseClientURLs) == 0 {
+		return fmt.Errorf("--client-addr %s is no address that clients could connect to; give the one by which they reach this machine, or say it with --advertise-client-urls", c.ClientAddr)
+	}
+	for _, addr := range c.Join {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("--join %q: want the peer addresses of nodes, host:port, separated by commas: %w", addr, err)
+		}
+	}
+	for _, text := range c.AdvertiseClientURLs {
+		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("--advertise-client-urls %q: want URLs such as http://10.0.0.1:2379, separated by commas", text)
+		}
+	}
+	return nil
+}
+
+// everywhere reports whether an address is listened on by all interfaces of a machine, and so is nobody's to connect to.
+func everywhere(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	return host == "" || net.ParseIP(host).IsUnspecified()
 }
 
 // electionTicks are those without a word from the leader after which another is elected.

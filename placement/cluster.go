@@ -36,7 +36,7 @@ func (m *Map) initCluster(c *placementpb.InitCluster) (*Map, *placementpb.Result
 }
 
 func newMap(c *placementpb.InitCluster) (*Map, error) {
-	if err := errors.Join(checkReplicationFactor(int(c.ReplicationFactor)), checkSplits(c.SplitKeys)); err != nil {
+	if err := errors.Join(CheckReplicationFactor(int(c.ReplicationFactor)), checkSplits(c.SplitKeys)); err != nil {
 		return nil, err
 	}
 	nodes, err := firstNodes(c.Nodes)

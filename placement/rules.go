@@ -125,7 +125,7 @@ func (r *Rules) set(name, value string) error {
 			return fmt.Errorf("%q is not a number; it must be 1 to %d, and 3 survives the loss of one node", value, replicationFactorMax)
 		}
 		r.ReplicationFactor = factor
-		return checkReplicationFactor(factor)
+		return CheckReplicationFactor(factor)
 	case "zone-labels":
 		return setNames(&r.ZoneLabels, value)
 	case SettingRebalance:

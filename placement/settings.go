@@ -74,7 +74,8 @@ func checkSetting(name, value string) error {
 	return scratch.set(name, value)
 }
 
-func checkReplicationFactor(factor int) error {
+// CheckReplicationFactor says what is wrong with a number of replicas.
+func CheckReplicationFactor(factor int) error {
 	if factor < 1 || factor > replicationFactorMax {
 		return fmt.Errorf("the replication factor is %d; it must be 1 to %d, and 3 survives the loss of one node", factor, replicationFactorMax)
 	}
