@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/flotilla-kv/flotilla/node"
 )
@@ -79,6 +80,11 @@ command that they run.`,
 		}
 	}
 	root.AddCommand(newVersion())
+	for _, c := range root.Commands() {
+		if c.GroupID == "server" || c.GroupID == "" {
+			leaveOut(c)
+		}
+	}
 	complete(root, "output", formatSimple, formatTable, formatJSON, formatYAML)
 	return root
 }
@@ -88,6 +94,14 @@ command that they run.`,
 func nameOne(c *cobra.Command) {
 	c.Args, c.DisableFlagsInUseLine = cobra.NoArgs, true
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+}
+
+// leaveOut keeps the flags of clients out of the help of a command that is none.
+func leaveOut(c *cobra.Command) {
+	c.SetHelpFunc(func(c *cobra.Command, args []string) {
+		c.InheritedFlags().VisitAll(func(f *pflag.Flag) { f.Hidden = true })
+		c.Root().HelpFunc()(c, args)
+	})
 }
 
 // complete offers a flag's values to the shell.

@@ -77,7 +77,7 @@ func (p printer) printChecks(checks []*adminpb.CheckReply) error {
 		for _, r := range c.Replicas {
 			what, sum := r.Text, unknown
 			if r.Sum != "" {
-				what, sum = fmt.Sprintf("%d versions, %s", r.Versions, byteSize(r.Bytes)), r.Sum
+				what, sum = counted(int(r.Versions), "version")+", "+byteSize(r.Bytes), r.Sum
 			}
 			rows = append(rows, []string{fmt.Sprint(c.Shard), c.Verdict, fmt.Sprint(r.Id), r.Node, r.Result, sum, what})
 		}
