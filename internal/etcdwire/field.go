@@ -13,9 +13,36 @@ type Field struct {
 	Number uint64
 }
 
-// Next reads the first field of data. n is how long it is, and negative if it is none or of another kind. Whoever
-// reads a message has a loop of its own around it: with one that calls a function for each field, transactions took a
-// fifth longer.
+// Message is a message that is read field by field: Next moves to the next one, and when it returns false, Whole tells
+// whether that was the end. It is a type and no function that calls another for each field: with one, transactions took
+// a fifth longer.
+type Message struct {
+	Field
+	rest   []byte
+	broken int // what protowire says of what is no field, or none of a kind that is known here
+}
+
+// Read begins to read.
+func Read(data []byte) Message { return Message{rest: data} }
+
+// Next moves to the next field.
+func (m *Message) Next() bool {
+	if len(m.rest) == 0 {
+		return false
+	}
+	var n int
+	if m.Field, n = Next(m.rest); n < 0 {
+		m.broken = n
+		return false
+	}
+	m.rest = m.rest[n:]
+	return true
+}
+
+// Whole reports whether all was read.
+func (m *Message) Whole() bool { return m.broken == 0 }
+
+// Next reads the first field of data. n is how long it is, and negative if it is none or of another kind.
 func Next(data []byte) (f Field, n int) {
 	id, kind, n := protowire.ConsumeTag(data)
 	if n < 0 {

@@ -17,32 +17,28 @@ func UnmarshalPut(data []byte, r *pb.PutRequest) error {
 }
 
 func plainPut(data []byte, r *pb.PutRequest) bool {
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
-		switch isBytes := f.Bytes != nil; {
-		case f.ID == 1 && isBytes:
-			r.Key = f.Bytes
-		case f.ID == 2 && isBytes:
-			r.Value = f.Bytes
+	m := Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 1 && isBytes:
+			r.Key = m.Bytes
+		case m.ID == 2 && isBytes:
+			r.Value = m.Bytes
 		case isBytes:
 			return false
-		case f.ID == 3:
-			r.Lease = int64(f.Number)
-		case f.ID == 4:
-			r.PrevKv = protowire.DecodeBool(f.Number)
-		case f.ID == 5:
-			r.IgnoreValue = protowire.DecodeBool(f.Number)
-		case f.ID == 6:
-			r.IgnoreLease = protowire.DecodeBool(f.Number)
+		case m.ID == 3:
+			r.Lease = int64(m.Number)
+		case m.ID == 4:
+			r.PrevKv = protowire.DecodeBool(m.Number)
+		case m.ID == 5:
+			r.IgnoreValue = protowire.DecodeBool(m.Number)
+		case m.ID == 6:
+			r.IgnoreLease = protowire.DecodeBool(m.Number)
 		default:
 			return false
 		}
 	}
-	return true
+	return m.Whole()
 }
 
 // PutBytes is how many bytes AppendPut adds.

@@ -64,52 +64,47 @@ type one struct {
 func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
 	a := &one{}
 	a.resp.Header = &a.header
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 {
-			return nil, false
-		}
-		data = data[n:]
+	m := Read(data)
+	for m.Next() {
 		switch {
-		case f.ID == 2 && f.Bytes != nil && a.resp.Kvs == nil && decodeKeyValue(f.Bytes, &a.kv):
+		case m.ID == 2 && m.Bytes != nil && a.resp.Kvs == nil && decodeKeyValue(m.Bytes, &a.kv):
 			a.kvs[0] = &a.kv
 			a.resp.Kvs = a.kvs[:]
-		case f.ID == 4 && f.Bytes == nil:
-			a.resp.Count = int64(f.Number)
+		case m.ID == 4 && m.Bytes == nil:
+			a.resp.Count = int64(m.Number)
 		default:
 			return nil, false
 		}
 	}
-	return &a.resp, true
+	return &a.resp, m.Whole()
 }
 
 // decodeKeyValue decodes a key and its value, which share memory of their own.
 func decodeKeyValue(data []byte, kv *mvccpb.KeyValue) bool {
 	var key, value []byte
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
+	m := Read(data)
+	for m.Next() {
 		switch {
-		case f.ID == 1 && f.Bytes != nil:
-			key = f.Bytes
-		case f.ID == 5 && f.Bytes != nil:
-			value = f.Bytes
-		case f.Bytes != nil:
+		case m.ID == 1 && m.Bytes != nil:
+			key = m.Bytes
+		case m.ID == 5 && m.Bytes != nil:
+			value = m.Bytes
+		case m.Bytes != nil:
 			return false
-		case f.ID == 2:
-			kv.CreateRevision = int64(f.Number)
-		case f.ID == 3:
-			kv.ModRevision = int64(f.Number)
-		case f.ID == 4:
-			kv.Version = int64(f.Number)
-		case f.ID == 6:
-			kv.Lease = int64(f.Number)
+		case m.ID == 2:
+			kv.CreateRevision = int64(m.Number)
+		case m.ID == 3:
+			kv.ModRevision = int64(m.Number)
+		case m.ID == 4:
+			kv.Version = int64(m.Number)
+		case m.ID == 6:
+			kv.Lease = int64(m.Number)
 		default:
 			return false
 		}
+	}
+	if !m.Whole() {
+		return false
 	}
 	own := append(append(make([]byte, 0, len(key)+len(value)), key...), value...)
 	if len(key) > 0 {

@@ -15,25 +15,24 @@ func UnmarshalTxn(data []byte, r *pb.TxnRequest) error {
 }
 
 func plainTxn(data []byte, r *pb.TxnRequest) bool {
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 || f.Bytes == nil {
+	m := Read(data)
+	for m.Next() {
+		if m.Bytes == nil {
 			return false
 		}
-		data = data[n:]
-		switch f.ID {
+		switch m.ID {
 		case 1:
-			c := plainCompare(f.Bytes)
+			c := plainCompare(m.Bytes)
 			if c == nil {
 				return false
 			}
 			r.Compare = append(r.Compare, c)
 		case 2, 3:
-			op := plainOp(f.Bytes)
+			op := plainOp(m.Bytes)
 			if op == nil {
 				return false
 			}
-			if f.ID == 2 {
+			if m.ID == 2 {
 				r.Success = append(r.Success, op)
 			} else {
 				r.Failure = append(r.Failure, op)
@@ -42,42 +41,41 @@ func plainTxn(data []byte, r *pb.TxnRequest) bool {
 			return false
 		}
 	}
-	return true
+	return m.Whole()
 }
 
 // plainCompare returns nil for a compare that is not plain.
 func plainCompare(data []byte) *pb.Compare {
 	c := &pb.Compare{}
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 {
-			return nil
-		}
-		data = data[n:]
-		switch isBytes := f.Bytes != nil; {
-		case f.ID == 3 && isBytes:
-			c.Key = f.Bytes
-		case f.ID == 7 && isBytes:
-			c.TargetUnion = &pb.Compare_Value{Value: f.Bytes}
-		case f.ID == 64 && isBytes:
-			c.RangeEnd = f.Bytes
+	m := Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 3 && isBytes:
+			c.Key = m.Bytes
+		case m.ID == 7 && isBytes:
+			c.TargetUnion = &pb.Compare_Value{Value: m.Bytes}
+		case m.ID == 64 && isBytes:
+			c.RangeEnd = m.Bytes
 		case isBytes:
 			return nil
-		case f.ID == 1:
-			c.Result = pb.Compare_CompareResult(f.Number)
-		case f.ID == 2:
-			c.Target = pb.Compare_CompareTarget(f.Number)
-		case f.ID == 4:
-			c.TargetUnion = &pb.Compare_Version{Version: int64(f.Number)}
-		case f.ID == 5:
-			c.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: int64(f.Number)}
-		case f.ID == 6:
-			c.TargetUnion = &pb.Compare_ModRevision{ModRevision: int64(f.Number)}
-		case f.ID == 8:
-			c.TargetUnion = &pb.Compare_Lease{Lease: int64(f.Number)}
+		case m.ID == 1:
+			c.Result = pb.Compare_CompareResult(m.Number)
+		case m.ID == 2:
+			c.Target = pb.Compare_CompareTarget(m.Number)
+		case m.ID == 4:
+			c.TargetUnion = &pb.Compare_Version{Version: int64(m.Number)}
+		case m.ID == 5:
+			c.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: int64(m.Number)}
+		case m.ID == 6:
+			c.TargetUnion = &pb.Compare_ModRevision{ModRevision: int64(m.Number)}
+		case m.ID == 8:
+			c.TargetUnion = &pb.Compare_Lease{Lease: int64(m.Number)}
 		default:
 			return nil
 		}
+	}
+	if !m.Whole() {
+		return nil
 	}
 	return c
 }
@@ -136,53 +134,45 @@ func plainOp(data []byte) *pb.RequestOp {
 
 // plainRange knows ranges without order and bounds of revisions.
 func plainRange(data []byte, r *pb.RangeRequest) bool {
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
-		switch isBytes := f.Bytes != nil; {
-		case f.ID == 1 && isBytes:
-			r.Key = f.Bytes
-		case f.ID == 2 && isBytes:
-			r.RangeEnd = f.Bytes
+	m := Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 1 && isBytes:
+			r.Key = m.Bytes
+		case m.ID == 2 && isBytes:
+			r.RangeEnd = m.Bytes
 		case isBytes:
 			return false
-		case f.ID == 3:
-			r.Limit = int64(f.Number)
-		case f.ID == 4:
-			r.Revision = int64(f.Number)
-		case f.ID == 7:
-			r.Serializable = protowire.DecodeBool(f.Number)
-		case f.ID == 8:
-			r.KeysOnly = protowire.DecodeBool(f.Number)
-		case f.ID == 9:
-			r.CountOnly = protowire.DecodeBool(f.Number)
+		case m.ID == 3:
+			r.Limit = int64(m.Number)
+		case m.ID == 4:
+			r.Revision = int64(m.Number)
+		case m.ID == 7:
+			r.Serializable = protowire.DecodeBool(m.Number)
+		case m.ID == 8:
+			r.KeysOnly = protowire.DecodeBool(m.Number)
+		case m.ID == 9:
+			r.CountOnly = protowire.DecodeBool(m.Number)
 		default:
 			return false
 		}
 	}
-	return true
+	return m.Whole()
 }
 
 func plainDelete(data []byte, r *pb.DeleteRangeRequest) bool {
-	for len(data) > 0 {
-		f, n := Next(data)
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
-		switch isBytes := f.Bytes != nil; {
-		case f.ID == 1 && isBytes:
-			r.Key = f.Bytes
-		case f.ID == 2 && isBytes:
-			r.RangeEnd = f.Bytes
-		case f.ID == 3 && !isBytes:
-			r.PrevKv = protowire.DecodeBool(f.Number)
+	m := Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 1 && isBytes:
+			r.Key = m.Bytes
+		case m.ID == 2 && isBytes:
+			r.RangeEnd = m.Bytes
+		case m.ID == 3 && !isBytes:
+			r.PrevKv = protowire.DecodeBool(m.Number)
 		default:
 			return false
 		}
 	}
-	return true
+	return m.Whole()
 }

@@ -26,101 +26,70 @@ func decodeBatch(data []byte) (*shardpb.Batch, error) {
 
 func decodePlainBatch(data []byte, batch *shardpb.Batch) bool {
 	var commands []shardpb.Command // one piece of memory for all
-	for len(data) > 0 {
-		field, value, number, n := consume(data)
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
-		switch {
-		case field == 4 && value != nil:
+	m := etcdwire.Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 4 && isBytes:
 			if commands == nil {
-				n := 1 + count(data, 4)
+				n := 1 + count(m, 4)
 				commands = make([]shardpb.Command, n)
 				batch.Commands = make([]*shardpb.Command, 0, n)
 			}
 			cmd := &commands[len(batch.Commands)]
-			if !decodePlainCommand(value, cmd) {
+			if !decodePlainCommand(m.Bytes, cmd) {
 				return false
 			}
 			batch.Commands = append(batch.Commands, cmd)
-		case value != nil:
+		case isBytes:
 			return false
-		case field == 1:
-			batch.Format = uint32(number)
-		case field == 2:
-			batch.NodeId = number
-		case field == 3:
-			batch.Sequence = number
-		case field == 5:
-			batch.Incarnation = number
-		case field == 6:
-			batch.Reservation = number
+		case m.ID == 1:
+			batch.Format = uint32(m.Number)
+		case m.ID == 2:
+			batch.NodeId = m.Number
+		case m.ID == 3:
+			batch.Sequence = m.Number
+		case m.ID == 5:
+			batch.Incarnation = m.Number
+		case m.ID == 6:
+			batch.Reservation = m.Number
 		default:
 			return false
 		}
 	}
-	return true
+	return m.Whole()
 }
 
 func decodePlainCommand(data []byte, cmd *shardpb.Command) bool {
-	for len(data) > 0 {
-		field, value, number, n := consume(data)
-		if n < 0 {
+	m := etcdwire.Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 4 && isBytes:
+			cmd.Body = m.Bytes
+		case isBytes:
 			return false
-		}
-		data = data[n:]
-		switch {
-		case field == 4 && value != nil:
-			cmd.Body = value
-		case value != nil:
-			return false
-		case field == 1:
-			cmd.Kind = shardpb.Kind(number)
-		case field == 2:
-			cmd.Epoch = number
-		case field == 3:
-			cmd.Stamp = int64(number)
-		case field == 5:
-			cmd.Revision = int64(number)
+		case m.ID == 1:
+			cmd.Kind = shardpb.Kind(m.Number)
+		case m.ID == 2:
+			cmd.Epoch = m.Number
+		case m.ID == 3:
+			cmd.Stamp = int64(m.Number)
+		case m.ID == 5:
+			cmd.Revision = int64(m.Number)
 		default:
 			return false
 		}
 	}
-	return true
+	return m.Whole()
 }
 
-// count is how many fields of that number there are, as far as data can be read.
-func count(data []byte, wanted protowire.Number) (found int) {
-	for {
-		field, _, _, n := consume(data)
-		if n < 0 {
-			return found
-		}
-		if data = data[n:]; field == wanted {
+// count is how many fields of that number are left, as far as they can be read.
+func count(left etcdwire.Message, wanted protowire.Number) (found int) {
+	for left.Next() {
+		if left.ID == wanted {
 			found++
 		}
 	}
-}
-
-// consume reads a field that is bytes, value, or else a number. value shares data, and is nil
-// only for a number. n is negative if there is no such field.
-func consume(data []byte) (field protowire.Number, value []byte, number uint64, n int) {
-	field, kind, n := protowire.ConsumeTag(data)
-	if n < 0 {
-		return 0, nil, 0, n
-	}
-	m := -1
-	switch kind {
-	case protowire.BytesType:
-		value, m = protowire.ConsumeBytes(data[n:])
-	case protowire.VarintType:
-		number, m = protowire.ConsumeVarint(data[n:])
-	}
-	if m < 0 {
-		return 0, nil, 0, m
-	}
-	return field, value, number, n + m
+	return found
 }
 
 // decodePut decodes a put, which shares key and value with the body, into req.
