@@ -75,9 +75,9 @@ func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
 		s.Leader = uint64(group.NodeOf(leader))
 	}
 	m := c.node.engine.Metrics()
-	// What is in memtables is in the log too, but that is written in large blocks.
+	// What is in memtables is not on disk yet, but soon.
 	s.DBBytes = int64(m.DiskSpaceUsage() + m.MemTable.Size)
-	s.DBInUseBytes = s.DBBytes - int64(m.WAL.ObsoletePhysicalSize) - int64(m.Table.ObsoleteSize) - int64(m.Table.ZombieSize)
+	s.DBInUseBytes = s.DBBytes - int64(m.Table.ObsoleteSize) - int64(m.Table.ZombieSize)
 	if why := c.node.hlc.Distrusted(); why != "" {
 		s.Errors = append(s.Errors, why)
 	}

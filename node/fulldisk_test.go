@@ -44,8 +44,6 @@ func faults() map[string]fault {
 		"no segment can be made":                 {[]string{"/segments/new"}, []errorfs.OpKind{errorfs.OpOpen}, syscall.ENOSPC, false},
 		"no segment can be begun":                {[]string{"/segments/new", "/segments/spare"}, []errorfs.OpKind{errorfs.OpRename}, syscall.ENOSPC, false},
 		"the log's directory cannot be synced":   {[]string{"/segments\n"}, syncs, syscall.ENOSPC, false},
-		"the store's own log cannot be written":  {[]string{".log\n"}, room, syscall.ENOSPC, false},
-		"the store's own log cannot be synced":   {[]string{".log\n"}, syncs, syscall.EIO, false},
 		"the store's tables cannot be written":   {[]string{".sst\n", ".blob\n"}, room, syscall.ENOSPC, true},
 		"nothing can be written":                 {[]string{""}, room, syscall.ENOSPC, false},
 		"nothing can be synced":                  {[]string{""}, syncs, syscall.EIO, false},

@@ -60,7 +60,7 @@ func TestLongValuesAreNotRewritten(t *testing.T) {
 	require.Greater(t, apart, len(want)/2)
 
 	lower, upper := DataSpanBounds(shard.Everything())
-	require.NoError(t, e.db.DeleteRange(lower, upper, nil))
+	require.NoError(t, e.db.DeleteRange(lower, upper, pebble.NoSync))
 	compact()
 	require.Zero(t, e.Metrics().BlobFiles.LiveCount)
 }

@@ -7,9 +7,9 @@
 // (package apply), and which replica may write: the callers see to that. It starts
 // no goroutine of its own; Pebble's end with Close.
 //
-//	apply --batch--> Commit (memtable + WAL buffer, not durable)
+//	apply --batch--> Commit (in memory, not durable)
 //	                   |
-//	          Sync ----+--> one fsync shared by every waiting replica
+//	          Sync ----+--> one flush shared by every waiting replica
 //	                   |
 //	snapshot --SSTs--> Replace (excise + ingest + local records, atomic, durable)
 //	collector -------> Tidy (what was removed leaves the disk)
@@ -18,7 +18,8 @@
 //
 //	E1  Prefix durability: when a crash loses a commit, it loses every later commit
 //	    to the same span and every later local record of the same replica too.
-//	E2  Sync returns nil only after an fsync that began after Sync was called.
+//	E2  Sync returns nil only when all that was committed before it was called is in files that
+//	    are durable, and so is the manifest that names them.
 //	E3  Replace is atomic and durable on return: after a crash the span holds either
 //	    all of the old data with the old local records, or all of the new.
 //	E4  A data key is written once per revision; bytes under it never change. (The
@@ -29,6 +30,7 @@
 //	    data, and write into it what its log has from before.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
-// durable: what a crash takes is replayed. Pebble's own WAL stays on all the same,
-// because Sync then costs one fsync instead of a flush of every replica's data.
+// durable: what a crash takes is replayed. Pebble's own log is off. It would have every
+// byte written once more, so that Sync costs one fsync instead of a flush; but a node
+// writes much all the time, and asks for Sync when a log is cut or a shard reshaped.
 package engine

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,11 @@ type Engine struct {
 	cache *pebble.Cache
 	watch io.Closer // of slow disk operations
 
-	syncs *rounds
+	failures *failures
+	syncs    *rounds
+	// changes counts commits and ingests, secured is how many of them are durable; the round that runs writes that.
+	changes atomic.Uint64
+	secured uint64
 
 	tidyBytes uint64 // of tables: a piece of Tidy
 
@@ -53,14 +56,15 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{incoming: o.FS.PathJoin(dir, incomingDir), cache: pebble.NewCache(o.CacheBytes), tidyBytes: tidyBytes}
 	o.FS, e.watch = watchDisk(o.FS, o.Logger)
-	e.fs, e.opts = o.FS, o.pebble()
+	e.failures = newFailures(o.FS, o.Logger)
+	e.fs, e.opts = o.FS, o.pebble(e.failures)
 	e.opts.Cache = e.cache
 	db, err := pebble.Open(o.FS.PathJoin(dir, dataDir), e.opts)
 	if err != nil {
 		return nil, fmt.Errorf("open store in %s: %w", dir, errors.Join(err, e.release()))
 	}
 	e.db = db
-	e.syncs = newRounds(func() error { return db.LogData(nil, pebble.Sync) })
+	e.syncs = newRounds(e.flush)
 	if o.ReadOnly {
 		return e, nil
 	}
@@ -79,9 +83,9 @@ func (e *Engine) clearIncoming() error {
 }
 
 // Close ends the store. No iterator, View or call may be open. What was committed is
-// durable after it.
+// durable after it, unless it says that this failed.
 func (e *Engine) Close() error {
-	if err := errors.Join(e.db.Close(), e.release()); err != nil {
+	if err := errors.Join(e.Sync(), e.db.Close(), e.release()); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
@@ -106,11 +110,13 @@ func (e *Engine) Commit(b *pebble.Batch) error {
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("commit batch: %w", err)
 	}
+	e.changes.Add(1)
 	return nil
 }
 
-// Sync makes everything committed before the call durable (E2). Callers that come
-// while a sync runs share the next one.
+// Sync makes everything committed before the call durable (E2), by writing out what is in memory.
+// Callers that come while a sync runs share the next one. It fails when background work does
+// meanwhile, for want of room for example; what was committed stays, and becomes durable later.
 func (e *Engine) Sync() error {
 	if err := e.syncs.Do(); err != nil {
 		return fmt.Errorf("sync store: %w", err)
@@ -118,17 +124,23 @@ func (e *Engine) Sync() error {
 	return nil
 }
 
-// Flush writes out what is only in memory. Nothing gets more durable by it; Sync does that.
-func (e *Engine) Flush(ctx context.Context) error {
+// flush is one round of Sync.
+func (e *Engine) flush() error {
+	changes := e.changes.Load() // before the flush begins: what is committed meanwhile may need another
+	if changes == e.secured {
+		return nil
+	}
+	failure := e.failures.next()
 	flushed, err := e.db.AsyncFlush()
 	if err != nil {
-		return fmt.Errorf("flush what is in memory: %w", err)
+		return err
 	}
 	select {
 	case <-flushed:
+		e.secured = changes
 		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case <-failure.happened:
+		return failure.err
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,8 +17,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// On a full disk flushes fail one after the other, with a pause before each. Commits go on, and when there is room, it
-// is as if nothing had happened.
+// On a full disk flushes fail one after the other, with a pause before each. Who waits for one is told. Commits go on, and
+// when there is room, it is as if nothing had happened.
 func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 	var full atomic.Bool
 	var logged bytes.Buffer
@@ -40,9 +41,8 @@ func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 	require.NoError(t, err)
 	put(t, e, "a", 100, "1")
 	full.Store(true)
-	flushed := make(chan error, 1)
-	go func() { flushed <- e.Flush(t.Context()) }()
-	for range 3 { // each but the first comes after a failure
+	require.ErrorIs(t, e.Sync(), syscall.ENOSPC)
+	for range 3 { // each comes after a failure
 		<-pauses
 		put(t, e, "b", 101, "2")
 		release <- struct{}{}
@@ -54,8 +54,7 @@ func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 		for range pauses {
 		}
 	}()
-	require.NoError(t, <-flushed)
-	require.NoError(t, e.Flush(t.Context()))
+	require.Eventually(t, func() bool { return e.Sync() == nil }, stallPatience, time.Millisecond)
 	require.Equal(t, []string{"a@100=1", "b@101=2"}, dump(t, e.NewReader(), shard.Everything()))
 	require.NoError(t, e.Close())
 	close(pauses)
@@ -65,24 +64,24 @@ func TestFlushesOnAFullDiskArePaced(t *testing.T) {
 	}
 }
 
-// Pebble may end the process in a way that does not say why it cannot write its log: then that was said before.
+// Pebble may end the process in a way that does not say why it cannot write its manifest: then that was said before.
 func TestFailuresAreTold(t *testing.T) {
 	var logged bytes.Buffer
 	failing := errorfs.InjectorFunc(func(op errorfs.Op) error {
 		switch op.Kind {
-		case errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpReuseForWrite:
+		case errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
 			return syscall.EIO
 		}
 		return nil
 	})
 	fs := newFailures(errorfs.Wrap(vfs.NewMem(), failing), slog.New(slog.NewTextHandler(&logged, nil)))
-	f, err := fs.Create("000002.log", vfs.WriteCategoryUnspecified)
+	f, err := fs.Create("MANIFEST-000001", vfs.WriteCategoryUnspecified)
 	require.NoError(t, err)
 	requireTold := func(err error) {
 		t.Helper()
 		require.ErrorIs(t, err, syscall.EIO)
 		require.Contains(t, logged.String(), `msg="store: writing failed"`)
-		require.Contains(t, logged.String(), "path=000002.log")
+		require.Contains(t, logged.String(), "path=MANIFEST-000001")
 		require.Contains(t, logged.String(), syscall.EIO.Error())
 		logged.Reset()
 	}
@@ -93,8 +92,6 @@ func TestFailuresAreTold(t *testing.T) {
 	_, err = f.SyncTo(1)
 	requireTold(err)
 	require.NoError(t, f.Close())
-	_, err = fs.ReuseForWrite("000001.log", "000002.log", vfs.WriteCategoryUnspecified)
-	requireTold(err)
 }
 
 // vfsUnder finds the file system of a type under another one.

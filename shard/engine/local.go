@@ -82,7 +82,10 @@ func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...
 		err = errors.Join(err, b.Set(kv.Key, kv.Value, nil))
 	}
 	if err == nil {
-		err = b.Commit(pebble.Sync)
+		err = e.Commit(b)
+	}
+	if err == nil {
+		err = e.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)

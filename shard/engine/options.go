@@ -78,8 +78,7 @@ const (
 	apartGarbageMax = 0.4
 )
 
-func (o Options) pebble() *pebble.Options {
-	failures := newFailures(o.FS, o.Logger)
+func (o Options) pebble(failures *failures) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          giveway.FS{FS: failures},
 		ReadOnly:                    o.ReadOnly,
@@ -88,6 +87,7 @@ func (o Options) pebble() *pebble.Options {
 		KeySchema:                   keySchema.Name,
 		KeySchemas:                  sstable.MakeKeySchemas(keySchema),
 		FormatMajorVersion:          pebbleFormat,
+		DisableWAL:                  true, // the Raft log is one
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
 		// Eight sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
@@ -127,7 +127,7 @@ func (o Options) pebble() *pebble.Options {
 func events(log *slog.Logger, failures *failures) *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
-			failures.failed.Store(true)
+			failures.note(err)
 			log.Error("store: background work failed, and is tried again", "err", err.Error()) // without a stack
 		},
 		DataCorruption: func(i pebble.DataCorruptionInfo) {

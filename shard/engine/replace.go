@@ -26,13 +26,12 @@ const tableBytesMax = 64 << 20
 // build writes, together with the records, atomically and durably (E3). build may write
 // nothing: then the span is cleared. When build fails, nothing has changed.
 //
-// The order is the protocol. An ingest does not go through the WAL in order with
-// batches; alone it could be durable before commits that precede it, or later than
-// ones that follow (E1). So everything committed is synced (1), then the span and the
-// records change in one step (2), and that step is synced (3) before anybody may
-// commit on top of it.
+// The order is the protocol. An ingest is not in one order with batches; alone it could be
+// durable before commits that precede it, or later than ones that follow (E1). So everything
+// committed is synced (1), then the span and the records change in one step (2), and that step
+// is synced (3) before anybody may commit on top of it.
 //
-// What is in memory is flushed before that: an ingest that finds keys of the span there may
+// Syncing first is also why nobody waits: an ingest that finds keys of the span in memory may
 // wait for their flush, and all commits of all shards wait behind it.
 func (e *Engine) Replace(span shard.Span, build func(w *SSTWriter) error, records ...KV) error {
 	w := &SSTWriter{e: e, span: span}
@@ -63,9 +62,6 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records [
 	if err := syncDir(e.fs, e.incoming); err != nil {
 		return err
 	}
-	if err := e.Flush(context.Background()); err != nil {
-		return err
-	}
 	if err := e.Sync(); err != nil { // 1
 		return err
 	}
@@ -74,7 +70,8 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records [
 	if err != nil {
 		return fmt.Errorf("ingest %d tables: %w", len(w.paths), err)
 	}
-	w.paths = nil   // ingested: the store has removed our names for them
+	w.paths = nil // ingested: the store has removed our names for them
+	e.changes.Add(1)
 	return e.Sync() // 3
 }
 

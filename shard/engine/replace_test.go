@@ -204,3 +204,34 @@ func TestViewOutlivesReplace(t *testing.T) {
 		require.NoError(t, v.Close())
 	}
 }
+
+// What others commit while a Replace is on its way may lie between its records. Pebble then keeps the new tables in memory's
+// queue: they are durable with a flush, for which Replace waits (E3).
+func TestReplaceIsDurableBesideCommits(t *testing.T) {
+	var e *Engine
+	fs := vfs.NewCrashableMem()
+	commit := sync.OnceFunc(func() {
+		b := e.NewBatch()
+		defer b.Close()
+		require.NoError(t, b.Set(LocalKey(3, 1, 0), []byte("another's"), nil))
+		require.NoError(t, e.Commit(b))
+	})
+	e, err := Open(storeDir, Options{CacheBytes: 1 << 20, FS: errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpLink && strings.Contains(op.Path, incomingDir) { // an ingest begins
+			commit()
+		}
+		return nil
+	}))})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, e.Close()) }()
+	put(t, e, "a", 99, "old")
+	require.NoError(t, e.Replace(span("a", "c"), putAll("a", "b"), KV{LocalKey(2, 1, 0), []byte("x")}, KV{LocalKey(4, 1, 0), []byte("y")}))
+
+	after, err := Open(storeDir, Options{CacheBytes: 1 << 20, FS: fs.CrashClone(vfs.CrashCloneCfg{})})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, after.Close()) }()
+	require.Equal(t, []string{"a@100=new", "b@101=new"}, dump(t, after.NewReader(), shard.Everything()))
+	got, err := after.Local(4, 1, 0)
+	require.NoError(t, err)
+	require.Equal(t, "y", string(got))
+}

@@ -29,7 +29,7 @@ const (
 // time; if it says no, Tidy is not done. What is left to do the tables tell, so it can be called again at any
 // time, also after a restart. Everything else may happen in the store meanwhile.
 func (e *Engine) Tidy(ctx context.Context, goOn func() bool) (done bool, err error) {
-	if err := e.Flush(ctx); err != nil {
+	if err := e.Sync(); err != nil {
 		return false, fmt.Errorf("tidy store: %w", err)
 	}
 	levels, err := e.db.SSTables(pebble.WithProperties())

@@ -169,7 +169,7 @@ func TestCollectSurvivesPowerCuts(t *testing.T) {
 	collect(e, CollectLimits{Drops: 3, Singles: 2}, func() {
 		switch random.IntN(3) {
 		case 0:
-			require.NoError(t, e.Flush(t.Context()))
+			require.NoError(t, e.Sync())
 		case 1:
 			require.NoError(t, e.Sync())
 		}

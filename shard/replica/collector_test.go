@@ -102,7 +102,7 @@ func (p *process) spacious() (all, live int) {
 		random.Read(v)
 		return v
 	})
-	require.NoError(p.t, p.engine.Flush(p.t.Context()))
+	require.NoError(p.t, p.engine.Sync())
 	require.Greater(p.t, p.size(), keys*versions*valueBytes*9/10)
 	return keys * versions * valueBytes, keys * valueBytes
 }
@@ -159,7 +159,7 @@ func TestSnapshotKeepsWhatIsCollectedMeanwhile(t *testing.T) {
 	prepared, err := sm.PrepareSnapshot()
 	require.NoError(t, err)
 	require.NoError(t, p.host.WaitCollected(t.Context(), p.compact()))
-	require.NoError(t, p.engine.Flush(t.Context()))
+	require.NoError(t, p.engine.Sync())
 	_, err = p.replica.Range(&pb.RangeRequest{Key: []byte("key000")}, old)
 	require.ErrorIs(t, err, shard.ErrCompacted)
 	var stream bytes.Buffer

@@ -88,7 +88,7 @@ func TestMeasuring(t *testing.T) {
 		for i := range 4000 {
 			p.put(fmt.Sprintf("key%04d", i), fmt.Sprintf("%0100d", i*i))
 		}
-		require.NoError(t, p.engine.Flush(t.Context()))
+		require.NoError(t, p.engine.Sync())
 		require.Eventually(t, func() bool {
 			now = now.Add(sizeEvery)
 			l = measure()

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 	_ "unsafe" // for go:linkname
@@ -41,6 +42,9 @@ var (
 	// of all that there is, and the step worker looks at each with every tick anyway.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
+	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile.
+	//go:linkname syncTaskInterval github.com/lni/dragonboat/v4.syncTaskInterval
+	syncTaskInterval uint64
 )
 
 // settle sets them. It fails when dragonboat has others by now: the linker does not tell.
@@ -52,7 +56,7 @@ var settle = sync.OnceValue(func() error {
 	}{
 		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
 		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
-		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10},
+		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10}, {"interval of syncs", &syncTaskInterval, math.MaxInt64},
 	} {
 		if *setting.at == 0 {
 			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)

@@ -71,7 +71,8 @@ func (s *stateMachine) Lookup(any) (any, error) {
 	return nil, fmt.Errorf("shard %d is not read through Raft", s.replica.id)
 }
 
-// Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied.
+// Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied. When there is no
+// room it may not, and is cut another time.
 func (s *stateMachine) Sync() error {
 	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
 		return nil
@@ -79,7 +80,10 @@ func (s *stateMachine) Sync() error {
 	if err := s.replica.machine.Store(); err != nil {
 		return err
 	}
-	return s.replica.host.cfg.Engine.Sync()
+	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
+		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, statemachine.ErrSnapshotAborted)
+	}
+	return nil
 }
 
 // image is a moment of the shard, to be read at leisure.
