@@ -38,6 +38,8 @@ type reshaping struct {
 	models    []*model
 	last      shard.ID
 	followers []*follower
+	// second, unless nil, has the same shards.
+	second *secondNode
 }
 
 // crash has the node lose power, and then brings its replicas on by their logs.
@@ -156,6 +158,9 @@ func (r *reshaping) hangs(forget *shardpb.Command) bool {
 
 // merge joins the shard at hand and its right neighbour, or begins to and gives it up.
 func (r *reshaping) merge(left, right *model) *model {
+	if r.second != nil && !r.second.bring(right.id) {
+		return left
+	}
 	r.turn(right.id)
 	rightNow := r.machine.View().Descriptor
 	r.turn(left.id)
@@ -181,6 +186,10 @@ func (r *reshaping) merge(left, right *model) *model {
 		require.NoError(r.t, r.fixture.apply(&shardpb.Command{Kind: shardpb.Kind_THAW, OperatorId: operator})[0].Err)
 		right.leases.reign++
 		return right
+	}
+	if r.second != nil {
+		require.True(r.t, r.second.goOn(right.id, 1000))
+		require.NoError(r.t, r.second.engine.Sync())
 	}
 	r.secure()
 	r.turn(left.id)
@@ -246,32 +255,37 @@ func TestReshapesFollowModel(t *testing.T) {
 	first.apply(start)
 	r := &reshaping{fixture: f, generator: g, t: t, models: []*model{first}, last: first.id}
 	for range 900 {
-		m := r.models[g.IntN(len(r.models))]
-		f.turn(m.id)
-		switch key, right := g.key(), r.rightOf(m); {
-		case g.oneIn(60) && m.span.Contains(key) && string(key) != string(m.span.Start):
-			m = r.split(m, key)
-		case g.oneIn(20) && right != nil:
-			m = r.merge(m, right)
-		case g.oneIn(4):
-			r.mishap()
-		case g.oneIn(4):
-			r.watch()
-		default:
-			r.write(m)
-		}
-		f.turn(m.id)
-		view := f.machine.View()
-		require.Equal(t, []shard.Revision{m.rev, m.floor, m.compacted}, []shard.Revision{view.Rev, view.Floor, view.Compacted})
-		require.True(t, m.span.Equal(view.Descriptor.Span))
-		if g.oneIn(4) {
-			m.checkRead(t, g, f)
-		}
-		if g.oneIn(8) {
-			m.checkLeases(t, f)
-		}
+		r.step()
 	}
 	r.checkFollowers()
+}
+
+// step does something to a shard.
+func (r *reshaping) step() {
+	m := r.models[r.IntN(len(r.models))]
+	r.turn(m.id)
+	switch key, right := r.key(), r.rightOf(m); {
+	case r.oneIn(60) && m.span.Contains(key) && string(key) != string(m.span.Start):
+		m = r.split(m, key)
+	case r.oneIn(20) && right != nil:
+		m = r.merge(m, right)
+	case r.oneIn(4):
+		r.mishap()
+	case r.oneIn(4):
+		r.watch()
+	default:
+		r.write(m)
+	}
+	r.turn(m.id)
+	view := r.machine.View()
+	require.Equal(r.t, []shard.Revision{m.rev, m.floor, m.compacted}, []shard.Revision{view.Rev, view.Floor, view.Compacted})
+	require.True(r.t, m.span.Equal(view.Descriptor.Span))
+	if r.oneIn(4) {
+		m.checkRead(r.t, r.generator, r.fixture)
+	}
+	if r.oneIn(8) {
+		m.checkLeases(r.t, r.fixture)
+	}
 }
 
 // write gives the shard at hand some entries at once, of a command each.

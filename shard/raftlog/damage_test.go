@@ -103,7 +103,7 @@ func tornTail(t *testing.T) (f files, newest string, durable, end int64, h *hist
 		}
 		l.mu.Lock()
 		require.NoError(t, l.write())
-		newest, durable, end = segmentName(l.newest().number), l.durable, l.newest().size
+		newest, durable, end = segmentName(l.newest().number), l.newest().durable, l.newest().size
 		l.mu.Unlock()
 		f = filesOf(t, fs)
 		if durable > headerLength && end > durable+500 {

@@ -37,16 +37,18 @@ func (l *Log) load() error {
 	if err := errors.Join(l.checkFirst(), l.whole()); err != nil {
 		return err
 	}
-	s := l.newest()
-	if err := s.file.SyncData(); err != nil { // what was found there counts from now on
-		return fmt.Errorf("sync segment %d: %w", s.number, err)
+	n := len(l.segments)
+	for _, s := range l.segments[max(0, n-2):] { // what was found there counts from now on
+		if err := s.secure(); err != nil {
+			return err
+		}
 	}
-	if n := len(l.segments); n > 1 { // a crash may have come before it was noted
+	if n > 1 { // a crash may have come before it was noted
 		if err := l.folder.follow(l.segments[n-2]); err != nil {
 			return err
 		}
 	}
-	return l.succeed(s)
+	return l.succeed(l.newest())
 }
 
 // segments lists those in the folder, and removes what was to become one.
@@ -97,7 +99,7 @@ func (l *Log) openSegments(numbers []uint32) (ends []extent, err error) {
 		if err != nil {
 			return nil, l.folder.corrupt(number, "%w", err)
 		}
-		s.extent = headerExtent(header)
+		s.extent, s.durable = headerExtent(header), headerLength
 		if i > 0 {
 			ends = append(ends, before)
 		}
@@ -123,10 +125,11 @@ func (l *Log) readSegment(s *segment, told extent, buf []byte) ([]byte, error) {
 		return nil, fmt.Errorf("read segment %d: %w", s.number, err)
 	}
 	for s.size < end {
-		items, _, ok := recordAt(data[s.size:], s.number)
+		items, durable, ok := recordAt(data[s.size:], s.number)
 		if !ok {
 			break
 		}
+		s.durable = durable
 		at := s.size + recordHeadLength
 		if kind(items[0]) == kindFollowed {
 			return nil, l.folder.corrupt(s.number+1, "it is missing")

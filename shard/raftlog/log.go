@@ -30,7 +30,6 @@ type Log struct {
 	first    uint32     // the oldest segment that must be there
 	pending  []byte     // records that are not written yet
 	written  int64      // where in the last one they will be
-	durable  int64      // up to where the last one is synced
 	spare    vfs.File   // for the next one; nil for none
 	replicas map[raftio.NodeInfo]*replica
 
@@ -162,7 +161,7 @@ func (l *Log) append(fill func() error) (end int64, err error) {
 		l.pending = l.pending[:before]
 		return 0, nil
 	}
-	endRecord(record, s.number, l.durable)
+	endRecord(record, s.number, s.durable)
 	s.extent = s.with(len(record), record)
 	l.metrics.bytes.Add(float64(len(record)))
 	if len(l.pending) > pendingBytes {
@@ -220,7 +219,7 @@ func (l *Log) begin(number uint32, before extent) error {
 		return err
 	}
 	l.segments = append(l.segments, s)
-	l.written, l.durable = s.size, s.size
+	l.written = s.size
 	l.wakeTidy()
 	return nil
 }
@@ -240,7 +239,7 @@ func (l *Log) sync(s *segment, end int64) error {
 	defer l.syncing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s != l.newest() || end <= l.durable { // who went on to the next one has synced this one
+	if s != l.newest() || end <= s.durable { // who went on to the next one has synced this one
 		return l.failed
 	}
 	if err := l.write(); err != nil {
@@ -255,9 +254,7 @@ func (l *Log) sync(s *segment, end int64) error {
 	if err != nil {
 		return l.fail(fmt.Errorf("sync segment %d of the Raft log: %w", s.number, err))
 	}
-	if s == l.newest() {
-		l.durable = upTo
-	}
+	s.durable = upTo
 	return l.failed
 }
 

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/raftio"
@@ -12,10 +13,11 @@ import (
 
 // segment is one file of the log. What is here and not immutable is guarded by Log.mu.
 type segment struct {
-	number uint32
-	file   vfs.File
-	extent       // what was appended to it, and of the newest one what is still to be written
-	live   int64 // bytes of entries and records in it that count
+	number  uint32
+	file    vfs.File
+	extent        // what was appended to it, and of the newest one what is still to be written
+	durable int64 // up to where it is synced, as far as known
+	live    int64 // bytes of entries and records in it that count
 
 	readers int  // who is reading from it
 	gone    bool // the last reader closes it
@@ -85,7 +87,30 @@ func (f folder) begin(number uint32, before extent, spare vfs.File) (_ *segment,
 	if err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", number, errors.Join(err, file.Close()))
 	}
-	return &segment{number: number, file: file, extent: headerExtent(header)}, nil
+	return &segment{number: number, file: file, extent: headerExtent(header), durable: headerLength}, nil
+}
+
+// secure makes durable what was found in a segment at a start. To sync it is not enough: after a sync that has
+// failed the kernel takes what was not written for written, and shows it until it needs the memory. So what is
+// not known to be on the disk is written once more. While a sync fails for one, another may go on in the next
+// segment, so that goes for the one before the newest, too.
+func (s *segment) secure() error {
+	if s.durable == s.size {
+		return nil
+	}
+	data := make([]byte, s.size-s.durable)
+	_, err := io.ReadFull(io.NewSectionReader(s.file, s.durable, int64(len(data))), data)
+	if err == nil {
+		_, err = s.file.WriteAt(data, s.durable)
+	}
+	if err == nil {
+		err = s.file.SyncData()
+	}
+	if err != nil {
+		return fmt.Errorf("make segment %d durable: %w", s.number, err)
+	}
+	s.durable = s.size
+	return nil
 }
 
 // follow notes in a segment that there is one behind it, before anything in that counts: were it lost, the
