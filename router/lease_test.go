@@ -386,6 +386,22 @@ func TestRevoke(t *testing.T) {
 
 // A lease without keys elsewhere costs one write, and its revocation speaks of the
 // largest revision seen.
+// No lease has ID 0: a grant of it draws another.
+func TestNoLeaseIsZero(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world, r *Router) {
+		_, err := r.Revoke(t.Context(), &pb.LeaseRevokeRequest{})
+		require.ErrorIs(t, err, shard.ErrLeaseNotFound)
+		require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+		require.Empty(t, w.kinds(), "no shard is asked for what it could not understand")
+		ttl, err := r.TimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{Keys: true})
+		require.NoError(t, err)
+		require.EqualValues(t, -1, ttl.TTL)
+		ttls, _, err := r.KeepAlive(t.Context(), []int64{0})
+		require.NoError(t, err)
+		require.Equal(t, []int64{0}, ttls)
+	})
+}
+
 func TestRevokeOfALeaseWithoutKeys(t *testing.T) {
 	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
 		id := leaseNear(w, "a")

@@ -17,6 +17,9 @@ import (
 // afterwards, it was revoked. An error after the lease was marked is
 // shard.ErrUnknownOutcome; the leader of its home finishes what was begun.
 func (r *Router) Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if req.ID == 0 { // which is no lease's, and a shard would call malformed
+		return nil, fmt.Errorf("revoke lease 0: %w", shard.ErrLeaseNotFound)
+	}
 	v := &revocation{router: r, lease: req.ID}
 	if err := v.carryOut(ctx); err != nil {
 		if v.begun && !errors.Is(err, shard.ErrUnknownOutcome) {

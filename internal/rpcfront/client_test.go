@@ -50,6 +50,11 @@ func connect(t testing.TB, addr string, settings ...http2.Setting) *client {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
+	return connectOver(t, nc, settings...)
+}
+
+func connectOver(t testing.TB, nc net.Conn, settings ...http2.Setting) *client {
+	t.Helper()
 	t.Cleanup(func() { nc.Close() })
 	c := &client{
 		t: t, nc: nc, framer: http2.NewFramer(nc, nc),
@@ -59,7 +64,7 @@ func connect(t testing.TB, addr string, settings ...http2.Setting) *client {
 	c.id--
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.enc = hpack.NewEncoder(&c.block)
-	_, err = nc.Write([]byte(http2.ClientPreface))
+	_, err := nc.Write([]byte(http2.ClientPreface))
 	require.NoError(t, err)
 	require.NoError(t, c.framer.WriteSettings(settings...))
 	return c

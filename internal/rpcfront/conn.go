@@ -241,6 +241,9 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	c.awaitRoom()
+	c.mu.Unlock()
 	// grpc-go acknowledges them, when they hold for its streams too.
 	c.relay.frame(func(fr *http2.Framer) error { return fr.WriteSettings(settings...) })
 	return nil

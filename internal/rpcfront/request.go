@@ -22,6 +22,7 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 // open begins a stream. Without a profile it is grpc-go's.
 func (c *conn) open(id uint32, fields []headerField, p *profile, ended bool) error {
 	c.mu.Lock()
+	c.awaitRoom() // a stream that ends is none any more, while what it was answered waits
 	_, again := c.relayed[id]
 	illegal, full, leaving := id%2 == 0 || id <= c.lastID, c.streams() >= int(c.server.cfg.MaxStreams), c.leaving
 	c.lastID = max(c.lastID, id)

@@ -1,12 +1,16 @@
 package rpcfront
 
 import (
+	"bytes"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/test/bufconn"
 )
 
 // TestAnswersWaitForTheWindowOfTheirStream is F3: a call whose client takes no more delays no other.
@@ -117,4 +121,56 @@ func TestWhatAClientSendsIsGivenBackOnce(t *testing.T) {
 	c.settle()
 	require.LessOrEqual(t, c.window, extra+c.sent)
 	require.Greater(t, c.window, extra+c.sent-giveBackBytes-(4<<20)/4)
+}
+
+// TestWhoDoesNotReadIsNotReadEither is F6: what a client is answered while it does not read is bounded, though the calls that were answered
+// are none any more.
+func TestWhoDoesNotReadIsNotReadEither(t *testing.T) {
+	for said, ask := range map[string]func(c *client) (answerBytes int){
+		"settings": func(c *client) int {
+			require.NoError(t, c.framer.WriteSettings())
+			return frameHeaderBytes
+		},
+		"calls that are refused": func(c *client) int {
+			c.send(c.open(headers(rangePath), false), message(&pb.RangeRequest{Key: []byte("status")}), true)
+			return frameHeaderBytes + len("50% of it is missing")
+		},
+		"methods that there are not": func(c *client) int {
+			c.open(headers("/here/Nothing"), true)
+			return frameHeaderBytes + len("unknown service here")
+		},
+	} {
+		t.Run(said, func(t *testing.T) {
+			l := bufconn.Listen(4 << 10) // no other buffer is between
+			s := serveAt(t, l, config(), &service{})
+			nc, err := l.Dial()
+			require.NoError(t, err)
+			c := connectOver(t, nc, http2.Setting{ID: http2.SettingInitialWindowSize, Val: windowMax})
+			require.NoError(t, c.framer.WriteWindowUpdate(0, windowMax-windowStart))
+			c.until(func() bool { return c.acks == 1 })
+			c.get(3 * outBytesMax) // so that a worker waits for the socket
+			front := s.conns(t)[0]
+			waiting := func() int {
+				front.mu.Lock()
+				defer front.mu.Unlock()
+				return len(*front.out.buf)
+			}
+			for waiting() < outBytesMax {
+				runtime.Gosched()
+			}
+			var asked bytes.Buffer
+			c.framer = http2.NewFramer(&asked, nil)
+			for expected := 0; expected < 4*outBytesMax; {
+				expected += ask(c)
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = nc.Write(asked.Bytes()) // until the end of the connection, if the server does not read all
+			}()
+			require.Never(t, func() bool { return waiting() > 3*outBytesMax }, time.Second, time.Millisecond) // settings wait for grpc-go, too
+			s.stop()
+			<-ended
+		})
+	}
 }

@@ -113,6 +113,10 @@ func serve(t testing.TB, cfg Config, s *service, opts ...grpc.ServerOption) *ser
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	return serveAt(t, l, cfg, s, opts...)
+}
+
+func serveAt(t testing.TB, l net.Listener, cfg Config, s *service, opts ...grpc.ServerOption) *served {
 	front := New(l, cfg, append(options(), opts...)...)
 	pb.RegisterKVServer(front, s)
 	pb.RegisterWatchServer(front, s)
