@@ -1,18 +1,23 @@
 // Package giveway has what a store writes in the background give way to what somebody waits for.
 //
 // Go has no priorities. A flush or a compaction computes for as long as it is let, 10 ms at a time, and a request
-// that passes many goroutines waits for it at each; where nodes are equally busy all of them flush
-// at about the same time. So after each piece of a table that was written, the goroutine that wrote it
-// goes to the end of the queue, and the one that fills the table waits for it: Pebble has them take turns block by block.
-// With processors to spare that costs nothing. When there are none, background work gets what is left, and at least
-// a turn in 61, which is what Go's scheduler promises; if that is too little, writes stall as they would have anyhow, and
-// then there are processors for it.
+// that passes many goroutines waits for it at each. So after each piece of a table that was written, the goroutine that wrote it
+// rests, and then goes to the end of the queue; the one that fills the table waits for it: Pebble has them take turns block by block.
+//
+// The end of Go's queue alone helps within a process. Between processes, those of clients among them, the kernel shares processors by
+// how many threads want one, and a flush that never stops wants one all the time. It rests three times as long as
+// the piece took, so that it takes a quarter of a processor, and its end comes later.
+//
+// A rest is short where pieces are quick, because there are processors or values are large, and bounded where they are not: when
+// there are no processors background work gets what is left, and at least a turn in 61, which is what Go's scheduler
+// promises. If that is too little, writes stall as they would have anyhow, and then there are processors for it.
 package giveway
 
 import (
 	"errors"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -21,6 +26,14 @@ import (
 // written at once: Pebble hands over blocks of 4 KiB, and a system call for each was a tenth of what
 // puts of 1 KiB cost the servers.
 const pieceBytes = 64 << 10
+
+const (
+	// restTimes is how many times as long as a piece took its writer rests.
+	restTimes = 3
+	// restMax bounds a rest: while processors are short a piece takes long because others run, and tables must not be
+	// written more slowly than they come.
+	restMax = 2 * time.Millisecond
+)
 
 // FS gives way while tables and files of values are written. Logs, for which requests wait, are not held up.
 type FS struct{ vfs.FS }
@@ -31,18 +44,25 @@ func (fs FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return f, err
 	}
-	return &file{File: f, yield: runtime.Gosched}, nil
+	return &file{File: f, rest: rest, began: time.Now()}, nil
 }
 
 // Unwrap implements vfs.FS.
 func (fs FS) Unwrap() vfs.FS { return fs.FS }
 
+// rest returns after some time, behind all who wait for a processor: who has slept comes first in Go's queue.
+func rest(d time.Duration) {
+	time.Sleep(d)
+	runtime.Gosched()
+}
+
 // file is written by one goroutine, from begin to end, and read when it is closed.
 type file struct {
 	vfs.File
-	yield  func()
-	begun  []byte // a piece that is not written yet
-	failed error  // of a write: there is a hole
+	rest   func(time.Duration)
+	began  time.Time // the piece that is being filled
+	begun  []byte    // as much of it as there is
+	failed error     // of a write: there is a hole
 }
 
 // Write implements vfs.File.
@@ -58,7 +78,8 @@ func (f *file) Write(p []byte) (written int, err error) {
 			if err := f.writeBegun(); err != nil {
 				return written, err
 			}
-			f.yield()
+			f.rest(min(restTimes*time.Since(f.began), restMax))
+			f.began = time.Now()
 		}
 	}
 	return written, nil

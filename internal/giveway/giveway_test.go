@@ -4,11 +4,15 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
 // A table gives way after each piece, whatever the sizes of what is written; a log never does.
@@ -18,7 +22,7 @@ func TestTablesGiveWay(t *testing.T) {
 		f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
 		require.NoError(t, err)
 		turns := 0
-		f.(*file).yield = func() { turns++ }
+		f.(*file).rest = func(time.Duration) { turns++ }
 		write := func(n int) int {
 			wrote, err := f.Write(make([]byte, n))
 			require.NoError(t, err)
@@ -42,6 +46,28 @@ func TestTablesGiveWay(t *testing.T) {
 		require.False(t, gives, name)
 		require.NoError(t, f.Close())
 	}
+}
+
+// Who writes a table rests three times as long as the piece took, which is not counted again, and never for long.
+func TestARestIsAsLongAsThePiece(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, err := FS{vfs.NewMem()}.Create("000004.sst", vfs.WriteCategoryUnspecified)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, f.Close()) }()
+		for _, c := range []struct{ took, rests time.Duration }{
+			{100 * time.Microsecond, 300 * time.Microsecond},
+			{0, 0},
+			{600 * time.Microsecond, 1800 * time.Microsecond},
+			{time.Millisecond, restMax},
+			{time.Hour, restMax},
+		} {
+			bubble.Pass(c.took) // fills a piece
+			began := time.Now()
+			_, err = f.Write(make([]byte, pieceBytes))
+			require.NoError(t, err)
+			require.Equal(t, c.rests, time.Since(began))
+		}
+	})
 }
 
 // What was written is there for whoever looks, and durable after a sync.
@@ -118,7 +144,7 @@ type counting struct {
 func (c counting) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := FS{c.FS}.Create(name, category)
 	if f, ok := f.(*file); ok {
-		f.yield = func() { *c.turns++ }
+		f.rest = func(time.Duration) { *c.turns++ }
 	}
 	return f, err
 }

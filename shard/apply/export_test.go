@@ -37,3 +37,20 @@ func (b *Backlog) Taken() (taken, kept int64) {
 	defer b.mu.Unlock()
 	return b.mu.taken, b.mu.kept
 }
+
+// Gatherings has a node keep more and more, a little at a time, and returns how much it had whenever
+// that was gathered.
+func Gatherings(room, little int64, n int) (kept []int64) {
+	var b *Backlog
+	b = NewBacklog(room, func(func()) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		kept = append(kept, b.mu.kept)
+		b.mu.taken, b.mu.kept, b.mu.gathering = 0, 0, false
+	})
+	for len(kept) < n {
+		b.take(nil, little)
+		b.tend()
+	}
+	return kept
+}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -28,19 +29,26 @@ type Backlog struct {
 		// kept is how much that is.
 		keeping   map[*Machine]struct{}
 		kept      int64
+		much      int64 // of kept, that is gathered
 		gathering bool
 	}
 }
 
-// gatherBytes is from where on what is kept is stored: a batch of more than half a memtable is
-// made a table by Pebble without being put into the memtable first. What is kept is counted
-// roughly, and a machine may store what it has itself meanwhile.
-const gatherBytes = 17 << 20
+const (
+	// gatherBytes is from where on what is kept is stored: a batch of more than half a memtable is
+	// made a table by Pebble without being put into the memtable first. What is kept is counted
+	// roughly, and a machine may store what it has itself meanwhile.
+	gatherBytes = 17 << 20
+	// gatherSpread is how much more it may be, by chance: nodes with replicas of the same shards apply the same, and would gather, and then
+	// flush, in the same moment, which those who wait for a node with processors to spare would find on none.
+	gatherSpread = gatherBytes / 4
+)
 
 // NewBacklog allows a node so many bytes. start runs a function beside its caller.
 func NewBacklog(bytes int64, start func(gather func())) *Backlog {
 	b := &Backlog{room: bytes, start: start}
 	b.mu.keeping = make(map[*Machine]struct{})
+	b.mu.much = gatherBytes/2 + rand.Int64N(gatherBytes/2) // as if it had begun some time ago
 	return b
 }
 
@@ -91,8 +99,10 @@ func (b *Backlog) giveBack(bytes int64) {
 // tend has what is kept stored if it is much. No machine's lock is held.
 func (b *Backlog) tend() {
 	b.mu.Lock()
-	begin := b.mu.kept > min(gatherBytes, b.room/2) && !b.mu.gathering
-	b.mu.gathering = b.mu.gathering || begin
+	begin := b.mu.kept > min(b.mu.much, b.room/2) && !b.mu.gathering
+	if begin {
+		b.mu.gathering, b.mu.much = true, gatherBytes+rand.Int64N(gatherSpread)
+	}
 	b.mu.Unlock()
 	if begin {
 		b.start(b.gather)

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -79,6 +80,24 @@ func TestGatheringIsOfAllShards(t *testing.T) {
 	}
 	require.Greater(t, gathered, 3)
 	require.Less(t, gathered, 20, "not after every update")
+}
+
+// Nodes that apply the same do not gather in the same moments: neither do they begin together, nor do they
+// keep as much each time. It is never too little for a table, nor leaves what comes meanwhile no room.
+func TestNodesGatherApart(t *testing.T) {
+	const room, little, whole = 48 << 20, 16 << 10, 17 << 20
+	first := make(map[int64]bool)
+	for range 20 {
+		kept := apply.Gatherings(room, little, 40)
+		first[kept[0]] = true
+		require.GreaterOrEqual(t, kept[0], int64(whole/2))
+		require.LessOrEqual(t, kept[0], int64(whole+little))
+		least, most := slices.Min(kept[1:]), slices.Max(kept[1:])
+		require.GreaterOrEqual(t, least, int64(whole))
+		require.LessOrEqual(t, most, int64(room/2))
+		require.Greater(t, most-least, int64(whole/8))
+	}
+	require.Greater(t, len(first), 10)
 }
 
 // Whose room is used up, because gathering takes its time, stores what it has itself.

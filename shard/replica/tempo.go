@@ -23,8 +23,10 @@ const (
 	// read takes half as long as a write there.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
 	// Processors are short when more than processorsShort of their time is in use, and not any
-	// more below processorsFree.
+	// more below processorsFree. The least distance helps against that. When more than processorsGone is in use even
+	// so, they are what all wait for, and longer distances make everybody's wait shorter; otherwise they make it longer.
 	processorsShort, processorsFree = 0.9, 0.8
+	processorsGone                  = 0.93
 	// worthwhile is how many commands a second a node proposes at least when its batches are
 	// worth saving.
 	worthwhile = 500
@@ -41,6 +43,18 @@ const (
 
 // distances are the bounds of those of a tempo.
 type distances struct{ least, most, long time.Duration }
+
+// band is how busy processors are while a distance stays as it is: it is too long below, and too short above.
+func (d distances) band(spacing time.Duration) (low, high float64) {
+	switch {
+	case spacing == 0:
+		return 0, processorsShort
+	case d.least < spacing && spacing <= d.most:
+		return processorsShort, processorsGone
+	default:
+		return processorsFree, processorsGone
+	}
+}
 
 func batchDistances() distances { return distances{spacingMin, spacingMax, spacingLong} }
 
@@ -130,13 +144,14 @@ func (t *tempo) judge(now time.Time) {
 		t.mu.rate = (t.mu.rate + rate) / 2
 		t.mu.free += (t.mu.rate - t.mu.free) / rateMemory
 	}
+	low, high := t.may.band(spacing)
 	switch {
 	case spacing > 0 && t.mu.rate < slower*t.mu.free:
 		spacing, t.mu.missed = 0, t.mu.free
 	case rate < worthwhile:
 		spacing = 0
 		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
-	case busy < processorsFree:
+	case busy < low:
 		if spacing > t.may.most {
 			t.mu.pause = max(t.mu.pause, enough)
 		}
@@ -145,7 +160,7 @@ func (t *tempo) judge(now time.Time) {
 		}
 	case spacing > longest:
 		spacing /= 2
-	case busy < processorsShort:
+	case busy < high:
 	case t.mu.pause > 0:
 		t.mu.pause--
 	case spacing < longest:

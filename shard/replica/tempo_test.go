@@ -58,6 +58,22 @@ func TestTempoOfAFreeMachine(t *testing.T) {
 	})
 }
 
+// Where the least distance leaves some processor time, longer ones are not worth the wait, and a moment in which
+// it left none is soon forgotten.
+func TestTempoOfABusyMachineThatKeepsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 0.92
+		require.Equal(t, spacingMin, l.windows(100, 5000))
+		l.busy = 0.97
+		require.Equal(t, spacingMax, l.window(5000))
+		l.busy = 0.91
+		require.Equal(t, spacingMax, l.windows(10, 5000), "none would be left again")
+		l.busy = 0.88
+		require.Equal(t, spacingMin, l.windows(10, 5000))
+	})
+}
+
 // What a busy machine proposes now and then does not wait: others keep it busy.
 func TestTempoOfFewWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -79,9 +95,9 @@ func TestTempoFollowsTheLoad(t *testing.T) {
 		require.Equal(t, 2*spacingMin, l.window(5500))
 		require.Equal(t, spacingMax, l.windows(10, 6000))
 		l.busy = 0.85
-		require.Equal(t, spacingMax, l.windows(10, 6000), "neither short nor free")
+		require.Equal(t, spacingMin, l.window(6000))
+		require.Equal(t, spacingMin, l.windows(10, 6000), "neither short nor free")
 		l.busy = 0.7
-		require.Equal(t, spacingMax/2, l.window(5000))
 		require.Zero(t, l.windows(10, 5000))
 
 		l.busy = 1
