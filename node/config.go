@@ -72,7 +72,8 @@ type Config struct {
 	// CacheBytes is the block cache of the store, with what is not in tables yet. Default: a quarter of MemoryBytes.
 	CacheBytes int64
 	// CachedHeaders is how many keys' latest revisions are kept in memory, over all
-	// shards, so that a put need not look them up. Default: a tenth of MemoryBytes, 200 bytes for each.
+	// shards, so that a put need not look them up. Default: a fortieth of MemoryBytes, 200 bytes for each.
+	// Those of more keys are kept in three times as much, where each takes about 20 bytes and the key.
 	CachedHeaders int
 	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a
 	// leader that died is replaced after 1 to 2 s. Idle shards cost less the longer it is.

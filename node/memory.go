@@ -21,6 +21,7 @@ type memory struct {
 	backlog int64            // what replicas have applied and not stored
 	room    admission.Bounds // what was taken in and not answered
 	headers int              // latest revisions of keys
+	packed  int              // bytes of more of them
 	rows    int              // slots of latest versions that were read, of two each, of 1 KiB at most
 	trails  int              // where changes are that watches catch up with
 	raft    uint64           // each queue of Raft's: replica.RaftConfig.QueueBytes
@@ -41,7 +42,8 @@ func share(budget int64) memory {
 		cache:   budget / 4,
 		backlog: min(budget/7, backlogBytesMax),
 		room:    admission.Bounds{Requests: budget / (64 << 10), Bytes: budget / 8},
-		headers: int(budget / 10 / headerBytes),
+		headers: int(budget / 40 / headerBytes),
+		packed:  int(budget / 40 * 3),
 		rows:    int(budget / (16 << 10)),
 		trails:  int(budget / 64),
 		raft:    uint64(budget / 16),
@@ -57,7 +59,9 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 	return []memoryPart{
 		{"store", n.cfg.CacheBytes, store},
 		{"backlog", m.backlog, func() float64 { return float64(o.Backlog.Bytes()) }},
-		{"headers", int64(n.cfg.CachedHeaders) * headerBytes, func() float64 { return headerBytes * float64(n.cfg.CachedHeaders-o.Headers.Left()) }},
+		{"headers", int64(n.cfg.CachedHeaders)*headerBytes + int64(m.packed), func() float64 {
+			return headerBytes*float64(n.cfg.CachedHeaders-o.Headers.Left()) + float64(o.Headers.PackedBytes())
+		}},
 		{"requests", m.room.Bytes, func() float64 { return float64(n.room.Bytes()) }},
 		{"trails", int64(m.trails), func() float64 { return float64(o.Trails.Bytes()) }},
 	}

@@ -46,7 +46,7 @@ type Knobs struct {
 // revive removes the tombstones of a span that are the newest of their keys.
 func revive(m *Machine, b *pebble.Batch, span shard.Span) error {
 	r := m.engine.NewReader()
-	w := mvcc.NewWriter(r, mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1)))
+	w := mvcc.NewWriter(r, mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1, 0)))
 	defer w.Discard()
 	o := &pebble.IterOptions{}
 	o.LowerBound, o.UpperBound = engine.DataSpanBounds(span)

@@ -81,7 +81,7 @@ type Machine struct {
 // applied nothing and waits for INIT or a snapshot.
 func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*Machine, error) {
 	if o.Headers == nil {
-		o.Headers = mvcc.NewHeaderBudget(0, cachedHeadersDefault)
+		o.Headers = mvcc.NewHeaderBudget(0, cachedHeadersDefault, 0)
 	}
 	if o.Rows == nil {
 		o.Rows = mvcc.NewRows(rowsDefault)

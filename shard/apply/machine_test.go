@@ -31,6 +31,7 @@ type fixture struct {
 	fs      vfs.FS
 	node    shard.NodeID
 	engine  *engine.Engine
+	headers *mvcc.HeaderBudget
 	rows    *mvcc.Rows
 	trails  *mvcc.Trails
 	id      shard.ID
@@ -61,6 +62,8 @@ func (f *fixture) open() {
 	var err error
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
+	// Few headers, so that tests with some dozen keys miss the cache too, and packed ones.
+	f.headers = mvcc.NewHeaderBudget(0, 4, 64<<10)
 	f.rows = mvcc.NewRows(16) // few, for keys to share a slot
 	f.trails = mvcc.NewTrails(2 << 10)
 	clear(f.aside)
@@ -76,9 +79,8 @@ func (f *fixture) close() {
 }
 
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
-	// Few headers, so that tests with some dozen keys miss the cache too.
 	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
-		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Trails: f.trails, Node: f.node, Checksum: f.checksum,
+		Headers: f.headers, Rows: f.rows, Trails: f.trails, Node: f.node, Checksum: f.checksum,
 		Backlog: f.backlog,
 	})
 	require.NoError(f.t, err)

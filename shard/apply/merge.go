@@ -173,6 +173,7 @@ func (subsuming) store(m *Machine, b *pebble.Batch) error {
 	return setCollection(b, m.id, m.replica, &shardpb.Collection{Format: collectionFormat})
 }
 
-// adopt has nothing to forget of headers: those of keys that are not the shard's go when
-// they are given away.
-func (subsuming) adopt(m *Machine) { m.adoptCollection(&shardpb.Collection{}) }
+func (subsuming) adopt(m *Machine) {
+	m.adoptCollection(&shardpb.Collection{})
+	m.headers.Widen()
+}

@@ -123,7 +123,10 @@ func (t *taken) store(m *Machine, b *pebble.Batch) error {
 	return m.storeLeases(b, lease.Changes{Registrations: t.leases.GetRegistrations(), Book: t.leases.GetBook(), Will: t.leases.GetWill()})
 }
 
-func (t *taken) adopt(m *Machine) { m.leases.Store(t.table) }
+func (t *taken) adopt(m *Machine) {
+	m.leases.Store(t.table)
+	m.headers.Inherit(m.id)
+}
 
 // split is a SPLIT that was carried out.
 type split struct {
@@ -158,5 +161,10 @@ func (s *split) store(m *Machine, b *pebble.Batch) error {
 
 func (s *split) adopt(m *Machine) {
 	m.adoptCollection(&shardpb.Collection{Collected: m.garbage.record.Collected})
-	m.headers.Keep(s.keeps)
+	var heir shard.ID
+	child := s.seed.view.Descriptor
+	if _, here := child.ReplicaOn(m.options.Node); here {
+		heir = child.ID
+	}
+	m.headers.Keep(s.keeps, heir)
 }

@@ -214,7 +214,7 @@ func (f *fixture) takeOver(from *fixture) {
 	state, err := apply.MarshalState(from.machine.View())
 	require.NoError(f.t, err)
 	b := f.engine.NewBatch()
-	w := mvcc.NewWriter(f.reader(), mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1)))
+	w := mvcc.NewWriter(f.reader(), mvcc.NewHeaderCache(mvcc.NewHeaderBudget(0, 1, 0)))
 	for _, e := range events {
 		if shard.Revision(e.Kv.ModRevision) <= f.machine.View().Rev {
 			continue // is here already

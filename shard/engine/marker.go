@@ -15,7 +15,7 @@ import (
 // Format is the version of everything in a store's directory: key layout, Pebble
 // options that are recorded on disk, the Pebble format. A change that an older build
 // could misread raises it.
-const Format = 1
+const Format = 2
 
 const (
 	markerName   = "FLOTILLA-STORE"
@@ -28,6 +28,9 @@ var ErrForeignDirectory = errors.New("not a flotilla store")
 
 // ErrNewerFormat: the store was written by a newer build.
 var ErrNewerFormat = errors.New("store has a newer format")
+
+// ErrOlderFormat: the store was written by a build before the first release.
+var ErrOlderFormat = errors.New("store has an older format")
 
 // checkMarker makes sure that dir is a store this build understands (E5), and makes
 // an empty or missing dir one unless readOnly.
@@ -53,6 +56,10 @@ func checkMarker(fsys vfs.FS, dir string, readOnly bool) error {
 	if version > Format {
 		return fmt.Errorf("%s: format %d, this build knows up to %d: %w; start the newer build that wrote it",
 			dir, version, Format, ErrNewerFormat)
+	}
+	if version < Format {
+		return fmt.Errorf("%s: format %d, this build knows %d only: %w; run the build that wrote it again, or start with an empty directory",
+			dir, version, Format, ErrOlderFormat)
 	}
 	return nil
 }

@@ -13,13 +13,14 @@ func TestMarker(t *testing.T) {
 		name, file, text string
 		want             error
 	}{
-		{"newer format", markerName, "flotilla store format 2\n", ErrNewerFormat},
+		{"newer format", markerName, "flotilla store format 3\n", ErrNewerFormat},
+		{"older format", markerName, "flotilla store format 1\n", ErrOlderFormat},
 		{"no number", markerName, "flotilla store format x\n", ErrForeignDirectory},
 		{"format zero", markerName, "flotilla store format 0\n", ErrForeignDirectory},
 		{"another text", markerName, strings.Repeat("etcd", 1000), ErrForeignDirectory},
 		{"empty marker", markerName, "", ErrForeignDirectory},
 		{"someone else's files", "CURRENT", "x", ErrForeignDirectory},
-		{"this format", markerName, "flotilla store format 1\n", nil},
+		{"this format", markerName, "flotilla store format 2\n", nil},
 		{"a crash while the marker was written", markerName + ".tmp", "flot", nil},
 		{"a fresh ext4 volume", "lost+found", "", nil},
 	} {
@@ -47,5 +48,5 @@ func TestMarkerBytes(t *testing.T) {
 	openMem(t, fs)
 	b, err := fs.UnsafeGetFileDataBuffer(storeDir + "/" + markerName)
 	require.NoError(t, err)
-	require.Equal(t, "flotilla store format 1\n", string(b))
+	require.Equal(t, "flotilla store format 2\n", string(b))
 }

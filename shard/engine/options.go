@@ -114,6 +114,8 @@ func (o Options) pebble(failures *failures) *pebble.Options {
 	for i := range p.Levels {
 		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; over prefixes, so over user keys
+		// A table has one block of index: another to find that takes a sixth of what looking a key up costs.
+		p.Levels[i].IndexBlockSize = 256 << 10
 	}
 	p.EventListener = events(o.Logger, failures)
 	if o.tune != nil {

@@ -69,13 +69,13 @@ func benchPuts(b *testing.B, e *engine.Engine, cache *HeaderCache, key func(i in
 
 func BenchmarkPut(b *testing.B) {
 	b.Run("header cached", func(b *testing.B) {
-		benchPuts(b, benchStore(b), NewHeaderCache(NewHeaderBudget(0, 1<<15)), benchKey)
+		benchPuts(b, benchStore(b), NewHeaderCache(NewHeaderBudget(0, 1<<15, 0)), benchKey)
 	})
 	b.Run("header not cached", func(b *testing.B) {
-		benchPuts(b, benchStore(b), NewHeaderCache(NewHeaderBudget(0, 1)), func(i int) []byte { return benchKey(i * 7919 % benchKeys) })
+		benchPuts(b, benchStore(b), NewHeaderCache(NewHeaderBudget(0, 1, 0)), func(i int) []byte { return benchKey(i * 7919 % benchKeys) })
 	})
 	b.Run("new key", func(b *testing.B) {
-		benchPuts(b, benchStore(b), NewHeaderCache(NewHeaderBudget(0, 1)), func(i int) []byte { return benchKey(benchKeys + i) })
+		benchPuts(b, benchStore(b), NewHeaderCache(NewHeaderBudget(0, 1, 0)), func(i int) []byte { return benchKey(benchKeys + i) })
 	})
 }
 
@@ -88,7 +88,7 @@ func BenchmarkHeader(b *testing.B) {
 			e := benchStore(b)
 			batch := e.NewBatch()
 			defer batch.Close()
-			w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, c.size)))
+			w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, c.size, 0)))
 			defer w.Discard()
 			keys := make([][]byte, 1<<10)
 			for i := range keys {

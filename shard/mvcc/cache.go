@@ -25,6 +25,9 @@ type HeaderCache struct {
 	// displaced are headers that had to go while versions of their keys were to be stored. They
 	// can be found until that is done.
 	displaced map[string]*cached
+	// owner is whose the headers are that the cache had no room for any more. A cache shares it
+	// with those of shards that were split off, which never have a key in common.
+	owner uint64
 }
 
 // cached is a key's latest header. It is never another key's.
@@ -43,21 +46,29 @@ type cached struct {
 type HeaderBudget struct {
 	own  int // what every cache may keep besides
 	left atomic.Int64
+	// packed has what the caches had no room for.
+	packed *packed
+	// heirs are the owners of what was given away, by shard.ID.
+	heirs sync.Map
 	// overlays are those that no Writer uses.
 	overlays sync.Pool
 }
 
 // NewHeaderBudget allows shared headers to all caches together, each about 150 bytes
 // and the key, and own ones to every single cache, so that a shard that becomes busy
-// when the rest is used up is not without. At least one header is kept.
-func NewHeaderBudget(shared, own int) *HeaderBudget {
-	b := &HeaderBudget{own: max(own, 1), overlays: sync.Pool{New: func() any { return &overlay{} }}}
+// when the rest is used up is not without. At least one header is kept. What has to go
+// is kept in so many bytes more, where a header takes about 20 and the key.
+func NewHeaderBudget(shared, own, packedBytes int) *HeaderBudget {
+	b := &HeaderBudget{own: max(own, 1), packed: newPacked(packedBytes), overlays: sync.Pool{New: func() any { return &overlay{} }}}
 	b.left.Store(int64(shared))
 	return b
 }
 
 // Left is how many of the shared ones nobody has taken.
 func (b *HeaderBudget) Left() int { return int(b.left.Load()) }
+
+// PackedBytes is what those take that had to go.
+func (b *HeaderBudget) PackedBytes() int64 { return b.packed.bytes.Load() }
 
 func (b *HeaderBudget) take() bool {
 	if b.left.Add(-1) >= 0 {
@@ -69,7 +80,7 @@ func (b *HeaderBudget) take() bool {
 
 // NewHeaderCache makes a cache that shares the budget with others.
 func NewHeaderCache(budget *HeaderBudget) *HeaderCache {
-	return &HeaderCache{byKey: make(map[string]*cached), budget: budget}
+	return &HeaderCache{byKey: make(map[string]*cached), budget: budget, owner: budget.packed.owner()}
 }
 
 // Purge forgets everything. It must be called whenever keys change other than through
@@ -80,12 +91,16 @@ func (c *HeaderCache) Purge() {
 	*c = *NewHeaderCache(c.budget)
 }
 
-// Keep forgets what it remembers of other keys than the span's.
-func (c *HeaderCache) Keep(span shard.Span) {
+// Keep gives away what it remembers of other keys than the span's, to the shard that has them
+// from now on; 0: to nobody.
+func (c *HeaderCache) Keep(span shard.Span, heir shard.ID) {
 	c.ring = slices.DeleteFunc(c.ring, func(h *cached) bool {
 		gone := !span.Contains([]byte(h.key))
 		if gone {
 			delete(c.byKey, h.key)
+			if heir != 0 {
+				c.pack(h)
+			}
 		}
 		return gone
 	})
@@ -93,7 +108,22 @@ func (c *HeaderCache) Keep(span shard.Span) {
 	used := min(c.taken, max(0, len(c.ring)-c.budget.own))
 	c.budget.left.Add(int64(c.taken - used))
 	c.taken = used
+	if heir != 0 {
+		c.budget.heirs.Store(heir, c.owner)
+	}
 }
+
+// Inherit takes over what was given away to the shard, when it begins with its keys as they were
+// then.
+func (c *HeaderCache) Inherit(id shard.ID) {
+	if owner, ok := c.budget.heirs.LoadAndDelete(id); ok {
+		c.owner = owner.(uint64)
+	}
+}
+
+// Widen must be called when the shard gets keys of another one, before any of them is looked
+// for: they may have been its own before, and what had to go of them then is not true any more.
+func (c *HeaderCache) Widen() { c.owner = c.budget.packed.owner() }
 
 // Len is the number of headers remembered.
 func (c *HeaderCache) Len() int { return len(c.ring) }
@@ -131,7 +161,20 @@ func (c *HeaderCache) displace(h *cached) {
 func (c *HeaderCache) release(h *cached) {
 	if h.gone {
 		delete(c.displaced, h.key)
+		c.pack(h)
 	}
+}
+
+// pack keeps a header that has to go.
+func (c *HeaderCache) pack(h *cached) { c.budget.packed.put(c.owner, h.key, h.header) }
+
+// unpack brings back a key's header that had to go; nil if it is not there.
+func (c *HeaderCache) unpack(key []byte) *cached {
+	h, ok := c.budget.packed.take(c.owner, key)
+	if !ok {
+		return nil
+	}
+	return c.add(string(key), h)
 }
 
 // add remembers a key that is not remembered yet.
@@ -160,6 +203,8 @@ func (c *HeaderCache) replace(fresh *cached) {
 	delete(c.byKey, old.key)
 	if old.gone = true; old.pending != 0 {
 		c.displace(old)
+	} else {
+		c.pack(old)
 	}
 	c.ring[c.hand] = fresh
 	c.advance()

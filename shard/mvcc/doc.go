@@ -31,4 +31,6 @@
 //	    would give.
 //	V8  A Writer reads what it has written, sealed or not, until it is settled, and then from
 //	    the store. What is sealed does not change.
+//	V9  A header is in a HeaderCache or packed, once. What is packed is what the engine holds, for every shard
+//	    that may take it out: one that gets keys from another shard takes nothing of before (Widen).
 package mvcc

@@ -186,6 +186,10 @@ func (g *gather) addStored(key []byte, rev shard.Revision, it *pebble.Iterator) 
 	if flags&flagDeleted != 0 || !g.wanted() {
 		return nil
 	}
+	if h, ok := flagged(flags, rev); ok && g.o.KeysOnly {
+		g.add(key, &h, nil)
+		return nil
+	}
 	rec, err := it.ValueAndErr()
 	if err != nil {
 		return fmt.Errorf("value of key %q at revision %s: %w", key, rev, err)

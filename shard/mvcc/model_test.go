@@ -22,6 +22,13 @@ type modelVersion struct {
 	value string
 }
 
+// found is the header without what a Writer does not tell.
+func (v *modelVersion) found() Header {
+	h := v.Header
+	h.Sub = 0
+	return h
+}
+
 func newModel() *model { return &model{history: map[string][]modelVersion{}} }
 
 func (m *model) clone() *model {

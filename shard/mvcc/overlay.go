@@ -82,6 +82,13 @@ func (o *overlay) at(pending uint32) *entry {
 
 func (e *entry) last() *version { return &e.versions[len(e.versions)-1] }
 
+// found is the header that a Writer finds.
+func (v *version) found() Header {
+	h := v.header
+	h.Sub = 0
+	return h
+}
+
 func (e *entry) find(at shard.Revision) *version {
 	for ; e != nil; e = e.below {
 		for i := len(e.versions) - 1; i >= 0; i-- {

@@ -64,14 +64,17 @@ func TestRecordRoundTrip(t *testing.T) {
 
 func TestRecordThatIsCorrupt(t *testing.T) {
 	for _, rec := range []string{
-		"", "\x01", "\x01\x00", "\x01\x01",
-		"\x02\x00\x00\x00\x01\x00v",                 // a newer format
-		"\x01\x80\x00\x00\x01\x00v",                 // an unknown flag
-		"\x01\x00\x00\x00\x01",                      // cut
-		"\x01\x01\x00\x00",                          // a tombstone with more
-		"\x01\x00\xff\xff\xff\xff\xff\xff\xff",      // a number without end
-		"\x01\x00\xff\xff\xff\xff\x1f\x00\x01\x00v", // sub beyond 32 bits
-		"\x01\x00\x00\xff\x7f\x01\x00v",             // created before revision 1
+		"", "\x02", "\x02\x00", "\x02\x01", "\x02\x02",
+		"\x01\x00\x00\x05\x02\x00v",                 // an older format
+		"\x03\x00\x00\x05\x02\x00v",                 // a newer format
+		"\x02\x80\x00\x05\x02\x00v",                 // an unknown flag
+		"\x02\x03\x00",                              // deleted, and the first
+		"\x02\x00\x00\x05\x02",                      // cut
+		"\x02\x01\x00\x00",                          // a tombstone with more
+		"\x02\x00\x00\x00\x01\x00v",                 // the first, and does not say so
+		"\x02\x00\xff\xff\xff\xff\xff\xff\xff",      // a number without end
+		"\x02\x00\xff\xff\xff\xff\x1f\x05\x02\x00v", // sub beyond 32 bits
+		"\x02\x00\x00\xff\x7f\x01\x00v",             // created before revision 1
 	} {
 		_, _, err := decodeRecord([]byte(rec), 100)
 		require.ErrorIs(t, err, shard.ErrCorrupt, "%x", rec)

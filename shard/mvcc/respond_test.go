@@ -20,7 +20,7 @@ func write(t testing.TB, e *engine.Engine, rev shard.Revision, lines ...string) 
 	t.Helper()
 	b := e.NewBatch()
 	defer b.Close()
-	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 100)))
+	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 100, 0)))
 	for _, line := range lines {
 		w.Begin(rev)
 		f := strings.Fields(line)

@@ -18,7 +18,7 @@ func TestRowsShareASlot(t *testing.T) {
 	e := openEngine(t, vfs.NewMem())
 	defer func() { require.NoError(t, e.Close()) }()
 	batch := e.NewBatch()
-	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 16)))
+	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 16, 0)))
 	w.Begin(10)
 	for i := range keys {
 		found, err := w.Find(fmt.Append(nil, i))

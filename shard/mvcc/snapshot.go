@@ -24,7 +24,7 @@ import (
 // Fixed numbers are little endian.
 const (
 	snapshotMagic  = "FLTS"
-	snapshotFormat = 1
+	snapshotFormat = 2
 
 	frameHead = 'h'
 	frameData = 'd'

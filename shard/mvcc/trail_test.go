@@ -34,7 +34,7 @@ func granted() error { return nil }
 
 // changes writes so many revisions, of two changes each, to keys that come again.
 func changes(t testing.TB, e *engine.Engine, revisions, keys int) {
-	cache := NewHeaderCache(NewHeaderBudget(0, 8))
+	cache := NewHeaderCache(NewHeaderBudget(0, 8, 0))
 	for i := range revisions {
 		b := e.NewBatch()
 		w := NewWriter(e.NewReader(), cache)

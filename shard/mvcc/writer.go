@@ -76,7 +76,10 @@ type Found struct {
 func (w *Writer) Find(key []byte) (Found, error) {
 	c := w.cache.get(key)
 	if c == nil {
-		h, _, err := w.stored(key)
+		c = w.cache.unpack(key)
+	}
+	if c == nil {
+		h, err := w.storedHeader(key)
 		if err != nil {
 			return Found{}, fmt.Errorf("read header of key %q: %w", key, err)
 		}
@@ -86,7 +89,7 @@ func (w *Writer) Find(key []byte) (Found, error) {
 	if e == nil {
 		return Found{Header: c.header, Exists: exists(c.header), cached: c}, nil
 	}
-	h := e.last().header
+	h := e.last().found()
 	f := Found{Header: h, Exists: !h.Deleted, cached: c}
 	if w.over != nil && w.over.has(c.pending) {
 		f.entry = e
@@ -115,21 +118,50 @@ func (w *Writer) Header(key []byte) (Header, bool, error) {
 // exists tells an existing key's header from a tombstone and from no version at all.
 func exists(h Header) bool { return h.Mod != 0 && !h.Deleted }
 
+// storedHeader returns the header of the key's newest version in the engine. It reads a value
+// that lies apart only if it must: that is nearly half of what a lookup costs.
+func (w *Writer) storedHeader(key []byte) (Header, error) {
+	it, rev, err := w.newest(key)
+	if it == nil || err != nil {
+		return Header{}, err
+	}
+	flags, err := engine.Flags(it)
+	if err != nil {
+		return Header{}, err
+	}
+	if h, ok := flagged(flags, rev); ok {
+		return h, nil
+	}
+	h, _, err := recordAt(it, rev)
+	h.Sub = 0
+	return h, err
+}
+
 // stored reads the key's newest version in the engine; value is valid until the next
 // use of the iterator.
 func (w *Writer) stored(key []byte) (h Header, value []byte, err error) {
+	it, rev, err := w.newest(key)
+	if it == nil || err != nil {
+		return Header{}, nil, err
+	}
+	return recordAt(it, rev)
+}
+
+// newest returns an iterator at the key's newest version in the engine, nil if it has none.
+func (w *Writer) newest(key []byte) (*pebble.Iterator, shard.Revision, error) {
 	it, err := w.lookups()
 	if err != nil {
-		return Header{}, nil, err
+		return nil, 0, err
 	}
 	w.seek = engine.AppendDataKey(w.seek[:0], key, latest)
 	if !it.SeekPrefixGE(w.seek) {
-		return Header{}, nil, it.Error()
+		return nil, 0, it.Error()
 	}
 	_, rev, err := dataKeyAt(it)
-	if err != nil {
-		return Header{}, nil, err
-	}
+	return it, rev, err
+}
+
+func recordAt(it *pebble.Iterator, rev shard.Revision) (Header, []byte, error) {
 	rec, err := it.ValueAndErr()
 	if err != nil {
 		return Header{}, nil, err
@@ -293,7 +325,7 @@ func (w *Writer) settle(o *overlay) {
 			w.over.at(c.pending).below = nil
 			continue
 		}
-		c.header, c.pending = e.last().header, 0
+		c.header, c.pending = e.last().found(), 0
 		w.cache.release(c)
 	}
 	w.recycle(o)
