@@ -46,6 +46,8 @@ type fixture struct {
 	log map[shard.ID][]apply.Entry
 	// checksum, if set, is called for machines opened afterwards: apply.Options.Checksum.
 	checksum func(index uint64)
+	// gone is the same with apply.Options.Gone.
+	gone func(shard.ID, shard.ReplicaID) (bool, error)
 }
 
 func newFixture(t testing.TB) *fixture { return newNode(t, 1, vfs.NewMem()) }
@@ -79,7 +81,7 @@ func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	// Few headers, so that tests with some dozen keys miss the cache too.
 	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
 		Headers: mvcc.NewHeaderBudget(0, 8), Rows: f.rows, Trails: f.trails, Node: f.node, Checksum: f.checksum,
-		Backlog: f.backlog,
+		Backlog: f.backlog, Gone: f.gone,
 	})
 	require.NoError(f.t, err)
 	return m
