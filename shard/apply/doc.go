@@ -37,10 +37,10 @@
 //	A8  Collect removes what no reader at or above the compacted revision can meet, and
 //	    only from data that it has seen in the same step. Restarted anywhere it goes on,
 //	    and what it says is collected has no garbage left.
-//	A9  A SPLIT gives keys away and leaves the child its seed in one batch. A child begins
-//	    with its seed or a snapshot, or not at all: INIT without a seed poisons the replica
-//	    for good. So two shards never write one key, and no replica begins without data that
-//	    the others have.
+//	A9  A SPLIT gives keys away and leaves the child its seed in one batch, unless the child's
+//	    replica was removed from the node meanwhile. A child begins with its seed or a
+//	    snapshot, or not at all: INIT without a seed poisons the replica for good. So two
+//	    shards never write one key, and no replica begins without data that the others have.
 //	A10 No snapshot and no INIT gives a replica keys that another shard's replica on the
 //	    node has.
 //	A11 From FREEZE to THAW nothing of a shard changes, and it serves nothing. SUBSUME takes

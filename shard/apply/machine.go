@@ -31,6 +31,8 @@ type Options struct {
 	Watches *watch.Metrics
 	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
 	Node shard.NodeID
+	// Gone reports whether a replica of the node was removed from it, or is being. Default: none is.
+	Gone func(shard.ID, shard.ReplicaID) (bool, error)
 	// Checksum, if set, is called after the entry of the log that asks for what the replica
 	// holds to be summed up, and before any later one: what the machine shows then is the
 	// state after that entry. It is called by the apply worker.
@@ -91,6 +93,9 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 	}
 	if o.Backlog == nil {
 		o.Backlog = NewBacklog(0, nil)
+	}
+	if o.Gone == nil {
+		o.Gone = func(shard.ID, shard.ReplicaID) (bool, error) { return false, nil }
 	}
 	m := &Machine{
 		engine: e, id: id, replica: replica, options: o,

@@ -47,6 +47,8 @@ type fixture struct {
 	log map[shard.ID][]apply.Entry
 	// checksum, if set, is called for machines opened afterwards: apply.Options.Checksum.
 	checksum func(index uint64)
+	// gone is the same with apply.Options.Gone.
+	gone func(shard.ID, shard.ReplicaID) (bool, error)
 }
 
 func newFixture(t testing.TB) *fixture { return newNode(t, 1, vfs.NewMem()) }
@@ -81,7 +83,7 @@ func (f *fixture) close() {
 func (f *fixture) openMachine(id shard.ID) *apply.Machine {
 	m, err := apply.Open(f.engine, id, shard.ReplicaID(f.node), apply.Options{
 		Headers: f.headers, Rows: f.rows, Trails: f.trails, Node: f.node, Checksum: f.checksum,
-		Backlog: f.backlog,
+		Backlog: f.backlog, Gone: f.gone,
 	})
 	require.NoError(f.t, err)
 	return m

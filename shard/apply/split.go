@@ -146,6 +146,11 @@ func (s *split) store(m *Machine, b *pebble.Batch) error {
 	if !here {
 		return nil
 	}
+	// It may be, where the parent comes late. Nobody would ever take the seed, which keeps others
+	// out of the keys (ownerOf).
+	if gone, err := m.options.Gone(child.ID, own.ID); gone || err != nil {
+		return err
+	}
 	if err := setCollection(b, child.ID, own.ID, collected); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ type HostConfig struct {
 	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
 	// replicas that join or were away for long, over all of them. 0 is no bound.
 	SnapshotRate int64
-	Apply        apply.Options // Watches and Node come from the Host
+	Apply        apply.Options // Watches, Node, Checksum and Gone come from the Host
 	Knobs        Knobs
 }
 
@@ -210,6 +210,7 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 	var r *Replica
 	options := h.cfg.Apply
 	options.Checksum = func(index uint64) { r.sumUp(index) } // not before it is started
+	options.Gone = h.gone
 	machine, err := apply.Open(h.cfg.Engine, id, replicaID, options)
 	if err != nil {
 		return fmt.Errorf("open shard %d: %w", id, err)

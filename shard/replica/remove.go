@@ -74,6 +74,15 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	return h.cfg.Engine.DeleteReplica(id, replicaID, gone)
 }
 
+// gone reports whether a replica was removed from the node, or is being.
+func (h *Host) gone(id shard.ID, replicaID shard.ReplicaID) (bool, error) {
+	record, err := h.record(id, replicaID)
+	if err != nil {
+		return false, err
+	}
+	return record.Phase >= shardpb.ReplicaRecord_REMOVING, nil
+}
+
 // FrozenOf returns what a replica has left for its left neighbour; nil when it was not frozen.
 func (h *Host) FrozenOf(r Held) (*shard.Frozen, error) {
 	raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, apply.StateKind)

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -90,6 +91,27 @@ func TestRemove(t *testing.T) {
 	r, ok := p.host.Replica(testShard)
 	require.True(t, ok)
 	require.Nil(t, r.View().Descriptor)
+}
+
+// A split leaves nothing for a replica that was removed from the node before its parent came to the split.
+func TestNoSeedForARemovedReplica(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	rest := *p.replica.View().Descriptor
+	rest.Span.End = []byte("m")
+	rest.Epoch++
+	rest.Generation++
+	child := &shard.Descriptor{
+		ID: testShard + 1, Span: shard.Span{Start: []byte("m")}, Epoch: rest.Epoch, Slot: rest.Slot + 1, Generation: 1,
+		Replicas: []shard.Replica{{ID: testReplica, Node: p.host.cfg.Node}}, NextReplicaID: testReplica + 1, Parent: testShard,
+	}
+	require.NoError(t, p.host.Join(child.ID, testReplica, false))
+	require.NoError(t, p.host.Remove(t.Context(), child.ID, testReplica, nil))
+	require.NoError(t, p.replica.Split(t.Context(), &rest, child))
+	seed, err := p.engine.Local(child.ID, testReplica, apply.SeedKind)
+	require.NoError(t, err)
+	require.Nil(t, seed)
 }
 
 // A crash in the middle of a removal leaves a replica that does not start and can be
