@@ -213,7 +213,10 @@ func TestAGracefulEndWaitsForWhatIsUnderWay(t *testing.T) {
 		<-finish
 		return &pb.RangeResponse{}, nil
 	}})
+	end := sync.OnceFunc(func() { close(finish) })
+	t.Cleanup(end)
 	c := connect(t, s.addr)
+	c.until(func() bool { return c.acks == 1 }) // grpc-go drops a connection that it has not begun with
 	stream := c.open(headers(watchPath), false)
 	id := c.get(1)
 	<-began
@@ -227,7 +230,7 @@ func TestAGracefulEndWaitsForWhatIsUnderWay(t *testing.T) {
 	c.gone = ""
 	c.until(func() bool { return c.gone != "" })
 	ignored := c.get(1)
-	close(finish)
+	end()
 	c.until(func() bool { return c.ended[id] })
 	c.send(stream, watch(10), true)
 	for c.read() == nil {
