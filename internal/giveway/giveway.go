@@ -10,7 +10,8 @@
 //
 // A rest is short where pieces are quick, because there are processors or values are large, and bounded where they are not: when
 // there are no processors background work gets what is left, and at least a turn in 61, which is what Go's scheduler
-// promises. If that is too little, writes stall as they would have anyhow, and then there are processors for it.
+// promises. And who is in a hurry, because more comes than is written that way, does not rest: requests would wait for
+// room in the end, all of them together.
 package giveway
 
 import (
@@ -36,19 +37,23 @@ const (
 )
 
 // FS gives way while tables and files of values are written. Logs, for which requests wait, are not held up.
-type FS struct{ vfs.FS }
+type FS struct {
+	vfs.FS
+	// Hurry reports whether writers should not rest. It is asked after each piece.
+	Hurry func() bool
+}
 
 // Create implements vfs.FS.
-func (fs FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (fs *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.Create(name, c)
 	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return f, err
 	}
-	return &file{File: f, rest: rest, began: time.Now()}, nil
+	return &file{File: f, hurry: fs.Hurry, rest: rest, began: time.Now()}, nil
 }
 
 // Unwrap implements vfs.FS.
-func (fs FS) Unwrap() vfs.FS { return fs.FS }
+func (fs *FS) Unwrap() vfs.FS { return fs.FS }
 
 // rest returns after some time, behind all who wait for a processor: who has slept comes first in Go's queue.
 func rest(d time.Duration) {
@@ -59,6 +64,7 @@ func rest(d time.Duration) {
 // file is written by one goroutine, from begin to end, and read when it is closed.
 type file struct {
 	vfs.File
+	hurry  func() bool
 	rest   func(time.Duration)
 	began  time.Time // the piece that is being filled
 	begun  []byte    // as much of it as there is
@@ -78,11 +84,19 @@ func (f *file) Write(p []byte) (written int, err error) {
 			if err := f.writeBegun(); err != nil {
 				return written, err
 			}
-			f.rest(min(restTimes*time.Since(f.began), restMax))
+			f.rest(f.due())
 			f.began = time.Now()
 		}
 	}
 	return written, nil
+}
+
+// due is how long the writer of a piece rests now.
+func (f *file) due() time.Duration {
+	if f.hurry() {
+		return 0
+	}
+	return min(restTimes*time.Since(f.began), restMax)
 }
 
 func (f *file) writeBegun() error {

@@ -15,9 +15,12 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
+// calm is in no hurry.
+func calm(fs vfs.FS) *FS { return &FS{FS: fs, Hurry: func() bool { return false }} }
+
 // A table gives way after each piece, whatever the sizes of what is written; a log never does.
 func TestTablesGiveWay(t *testing.T) {
-	fs := FS{vfs.NewMem()}
+	fs := calm(vfs.NewMem())
 	for _, name := range []string{"000004.sst", "000005.blob"} {
 		f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
 		require.NoError(t, err)
@@ -51,7 +54,7 @@ func TestTablesGiveWay(t *testing.T) {
 // Who writes a table rests three times as long as the piece took, which is not counted again, and never for long.
 func TestARestIsAsLongAsThePiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, err := FS{vfs.NewMem()}.Create("000004.sst", vfs.WriteCategoryUnspecified)
+		f, err := calm(vfs.NewMem()).Create("000004.sst", vfs.WriteCategoryUnspecified)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, f.Close()) }()
 		for _, c := range []struct{ took, rests time.Duration }{
@@ -67,6 +70,12 @@ func TestARestIsAsLongAsThePiece(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, c.rests, time.Since(began))
 		}
+		f.(*file).hurry = func() bool { return true }
+		bubble.Pass(time.Millisecond)
+		began := time.Now()
+		_, err = f.Write(make([]byte, pieceBytes))
+		require.NoError(t, err)
+		require.Zero(t, time.Since(began))
 	})
 }
 
@@ -77,7 +86,7 @@ func TestPiecesAreWrittenBeforeTheyAreSynced(t *testing.T) {
 		"SyncData": vfs.File.SyncData,
 	} {
 		mem := vfs.NewCrashableMem()
-		f, err := FS{mem}.Create("000004.sst", vfs.WriteCategoryUnspecified)
+		f, err := calm(mem).Create("000004.sst", vfs.WriteCategoryUnspecified)
 		require.NoError(t, err)
 		dir, err := mem.OpenDir("")
 		require.NoError(t, err)
@@ -121,7 +130,7 @@ func TestAFailedPieceIsNotPassedOver(t *testing.T) {
 		}
 		return nil
 	}))
-	f, err := FS{fs}.Create("000004.sst", vfs.WriteCategoryUnspecified)
+	f, err := calm(fs).Create("000004.sst", vfs.WriteCategoryUnspecified)
 	require.NoError(t, err)
 	_, err = f.Write(make([]byte, pieceBytes+1))
 	require.ErrorIs(t, err, full)
@@ -142,7 +151,7 @@ type counting struct {
 }
 
 func (c counting) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := FS{c.FS}.Create(name, category)
+	f, err := calm(c.FS).Create(name, category)
 	if f, ok := f.(*file); ok {
 		f.rest = func(time.Duration) { *c.turns++ }
 	}

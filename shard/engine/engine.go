@@ -21,8 +21,9 @@ type Engine struct {
 	cache *pebble.Cache
 	watch io.Closer // of slow disk operations
 
-	failures *failures
-	syncs    *rounds
+	failures  *failures
+	unflushed unflushed
+	syncs     *rounds
 	// changes counts commits and ingests, secured is how many of them are durable; the round that runs writes that.
 	changes atomic.Uint64
 	secured uint64
@@ -57,7 +58,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e := &Engine{incoming: o.FS.PathJoin(dir, incomingDir), cache: pebble.NewCache(o.CacheBytes), tidyBytes: tidyBytes}
 	o.FS, e.watch = watchDisk(o.FS, o.Logger)
 	e.failures = newFailures(o.FS, o.Logger)
-	e.fs, e.opts = o.FS, o.pebble(e.failures)
+	e.fs, e.opts = o.FS, o.pebble(e.failures, &e.unflushed)
 	e.opts.Cache = e.cache
 	db, err := pebble.Open(o.FS.PathJoin(dir, dataDir), e.opts)
 	if err != nil {
@@ -107,6 +108,7 @@ func (e *Engine) NewBatchOf(bytes int) *pebble.Batch { return e.db.NewBatchWithS
 // Commit makes the batch visible at once and durable by the next Sync. One batch is
 // atomic in both senses.
 func (e *Engine) Commit(b *pebble.Batch) error {
+	e.unflushed.bytes.Add(int64(b.Len()))
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("commit batch: %w", err)
 	}

@@ -78,9 +78,9 @@ const (
 	apartGarbageMax = 0.4
 )
 
-func (o Options) pebble(failures *failures) *pebble.Options {
+func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          giveway.FS{FS: failures},
+		FS:                          &giveway.FS{FS: failures, Hurry: unflushed.much},
 		ReadOnly:                    o.ReadOnly,
 		Logger:                      logger{o.Logger},
 		Comparer:                    comparer,
@@ -117,7 +117,7 @@ func (o Options) pebble(failures *failures) *pebble.Options {
 		// A table has one block of index: another to find that takes a sixth of what looking a key up costs.
 		p.Levels[i].IndexBlockSize = 256 << 10
 	}
-	p.EventListener = events(o.Logger, failures)
+	p.EventListener = events(o.Logger, failures, unflushed)
 	if o.tune != nil {
 		o.tune(p)
 	}
@@ -126,8 +126,9 @@ func (o Options) pebble(failures *failures) *pebble.Options {
 }
 
 // events logs what an operator should hear of. Everything else is in Metrics.
-func events(log *slog.Logger, failures *failures) *pebble.EventListener {
+func events(log *slog.Logger, failures *failures, unflushed *unflushed) *pebble.EventListener {
 	return &pebble.EventListener{
+		FlushEnd: unflushed.flushed,
 		BackgroundError: func(err error) {
 			failures.note(err)
 			log.Error("store: background work failed, and is tried again", "err", err.Error()) // without a stack
