@@ -30,10 +30,15 @@ type startedCall struct {
 // Abandon implements Started.
 func (s *startedCall) Abandon(cause error) { s.end(nil, cause) }
 
-func (s *startedCall) end(resp *pb.RangeResponse, err error) {
+func (s *startedCall) end(resp *pb.RangeResponse, err error) { s.AnswerWithin(0, resp, err) }
+
+// Answer and AnswerWithin are Call's, once: a call may be abandoned that has just been answered.
+func (s *startedCall) Answer(resp any, err error) { s.AnswerWithin(0, resp, err) }
+
+func (s *startedCall) AnswerWithin(distance time.Duration, resp any, err error) {
 	s.once.Do(func() {
 		s.ended <- err
-		s.Answer(resp, err)
+		s.Call.AnswerWithin(distance, resp, err)
 	})
 }
 

@@ -150,12 +150,12 @@ func TestWhoDoesNotReadIsNotReadEither(t *testing.T) {
 			c.until(func() bool { return c.acks == 1 })
 			c.get(3 * outBytesMax) // so that a worker waits for the socket
 			front := s.conns(t)[0]
-			waiting := func() int {
+			look := func() (waiting int, writes bool) {
 				front.mu.Lock()
 				defer front.mu.Unlock()
-				return len(*front.out.buf)
+				return len(*front.out.buf), front.out.writing && len(front.out.waiting) > 0
 			}
-			for waiting() < outBytesMax {
+			for _, writes := look(); !writes; _, writes = look() {
 				runtime.Gosched()
 			}
 			var asked bytes.Buffer
@@ -168,7 +168,10 @@ func TestWhoDoesNotReadIsNotReadEither(t *testing.T) {
 				defer close(ended)
 				_, _ = nc.Write(asked.Bytes()) // until the end of the connection, if the server does not read all
 			}()
-			require.Never(t, func() bool { return waiting() > 3*outBytesMax }, time.Second, time.Millisecond) // settings wait for grpc-go, too
+			require.Never(t, func() bool {
+				waiting, _ := look()
+				return waiting > 3*outBytesMax
+			}, time.Second, time.Millisecond) // settings wait for grpc-go, too
 			s.stop()
 			<-ended
 		})
