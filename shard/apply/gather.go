@@ -39,8 +39,8 @@ const (
 	// made a table by Pebble without being put into the memtable first. What is kept is counted
 	// roughly, and a machine may store what it has itself meanwhile.
 	gatherBytes = 17 << 20
-	// gatherSpread is how much more it may be, by chance: nodes with replicas of the same shards apply the same, and would gather, and then
-	// flush, in the same moment, which those who wait for a node with processors to spare would find on none.
+	// gatherSpread is how much more it may be, by chance: nodes with replicas of the same shards apply the same, and
+	// would gather, and then flush, all in the same moment.
 	gatherSpread = gatherBytes / 4
 )
 
