@@ -120,6 +120,13 @@ func (e *Engine) Commit(b *pebble.Batch) error {
 // Callers that come while a sync runs share the next one. It fails when background work does
 // meanwhile, for want of room for example; what was committed stays, and becomes durable later.
 func (e *Engine) Sync() error {
+	e.unflushed.wanted.Add(1)
+	defer e.unflushed.wanted.Add(-1)
+	return e.SyncAtLeisure()
+}
+
+// SyncAtLeisure is Sync for when nobody waits for it: it gives way to requests.
+func (e *Engine) SyncAtLeisure() error {
 	if err := e.syncs.Do(); err != nil {
 		return fmt.Errorf("sync store: %w", err)
 	}

@@ -80,7 +80,7 @@ const (
 
 func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          &giveway.FS{FS: failures, Hurry: unflushed.much},
+		FS:                          &giveway.FS{FS: failures, Hurry: unflushed.urgent},
 		ReadOnly:                    o.ReadOnly,
 		Logger:                      logger{o.Logger},
 		Comparer:                    comparer,

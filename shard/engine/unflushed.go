@@ -6,15 +6,20 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// hurryBytes are more than one gathered batch (package apply): a second one has come while the first was written.
-const hurryBytes = 24 << 20
+// hurryBytes are more than a memtable, and than one gathered batch (package apply): a second one has come while the
+// first was written.
+const hurryBytes = memTableBytes + 8<<20
 
-// unflushed is about how much was committed and is in memory only. It is told before a commit, so it is never
-// less than what is left of whole batches; what Pebble's memtables need for themselves may take from that.
-type unflushed struct{ bytes atomic.Int64 }
+// unflushed is what was committed and is in memory only.
+type unflushed struct {
+	// bytes is about how much that is. It is told before a commit, so it is never less than what is left of
+	// whole batches; what Pebble's memtables need for themselves may take from that.
+	bytes  atomic.Int64
+	wanted atomic.Int64 // how many wait until it is durable
+}
 
-// much reports whether it becomes more than flushes that take their time bring away.
-func (u *unflushed) much() bool { return u.bytes.Load() > hurryBytes }
+// urgent reports whether somebody waits for flushes, or will: it becomes more than those that take their time bring away.
+func (u *unflushed) urgent() bool { return u.wanted.Load() > 0 || u.bytes.Load() > hurryBytes }
 
 // flushed is told of each flush that has ended.
 func (u *unflushed) flushed(info pebble.FlushInfo) {

@@ -19,12 +19,12 @@ func TestFlushesHurry(t *testing.T) {
 	require.NoError(t, e.Sync())
 	require.Zero(t, e.unflushed.bytes.Load())
 
-	require.False(t, e.unflushed.much())
+	require.False(t, e.unflushed.urgent())
 	e.unflushed.bytes.Add(2 * (hurryBytes - 1))
-	require.True(t, e.unflushed.much())
+	require.True(t, e.unflushed.urgent())
 	e.unflushed.flushed(pebble.FlushInfo{InputBytes: hurryBytes - 1, Err: errors.New("no room")})
 	e.unflushed.flushed(pebble.FlushInfo{InputBytes: hurryBytes - 1, Ingest: true})
-	require.True(t, e.unflushed.much(), "nothing that was committed has been flushed")
+	require.True(t, e.unflushed.urgent(), "nothing that was committed has been flushed")
 	e.unflushed.flushed(pebble.FlushInfo{InputBytes: hurryBytes - 1})
-	require.False(t, e.unflushed.much())
+	require.False(t, e.unflushed.urgent())
 }

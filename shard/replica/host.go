@@ -54,7 +54,7 @@ type Host struct {
 	opened   time.Time // before nh was
 	doorway  *doorway
 	barriers *barriers
-	workers  workers.Pool // of reads that nobody waits for
+	workers  workers.Pool // of reads, and what nobody waits for
 
 	collector *collector
 	summing   *summing

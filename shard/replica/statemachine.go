@@ -7,6 +7,7 @@ import (
 
 	"github.com/lni/dragonboat/v4/statemachine"
 
+	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
@@ -20,6 +21,7 @@ import (
 type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
+	written uint64        // what was applied when it was last made durable, or begun to be
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
@@ -27,7 +29,8 @@ var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 // Open implements IOnDiskStateMachine: the log replays from here. What a reopened
 // engine holds is as durable as its log, and it is a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
-	return s.replica.View().Applied, nil
+	s.written = s.replica.View().Applied
+	return s.written, nil
 }
 
 // Update implements IOnDiskStateMachine. All entries go into the engine as one batch;
@@ -58,7 +61,31 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries[i] = apply.Entry{} // keep nothing alive
 	}
 	r.wakeWaiters()
+	s.writeAhead()
 	return entries, nil
+}
+
+// aheadPart of the entries between two cuts of the log are left when what is in memory is written out for the next one.
+const aheadPart = 16
+
+// writeAhead has what is in memory written out shortly before the log is cut. Sync does so too, but the shard stands
+// still meanwhile.
+func (s *stateMachine) writeAhead() {
+	r, applied := s.replica, s.replica.View().Applied
+	between := r.host.cfg.Raft.LogEntries
+	if between == 0 || applied < s.written+between-between/aheadPart {
+		return
+	}
+	s.written = applied
+	r.host.workers.Keep(workers.Func(func() {
+		err := r.machine.Store()
+		if err == nil {
+			err = r.host.cfg.Engine.SyncAtLeisure()
+		}
+		if err != nil { // Sync finds the same, if it lasts
+			r.host.cfg.Logger.Warn("cannot write out what was applied", "shard", r.id, "error", err)
+		}
+	}))
 }
 
 // proposed reports whether a batch came from this process (P1).
@@ -83,6 +110,7 @@ func (s *stateMachine) Sync() error {
 	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
 		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, statemachine.ErrSnapshotAborted)
 	}
+	s.written = s.replica.View().Applied
 	return nil
 }
 
