@@ -26,6 +26,7 @@ func admitted() map[string]string {
 		"shard/replica.pendingProposalShards":   "dragonboat's",
 		"shard/replica.streamConnections":       "dragonboat's",
 		"shard/replica.sendQueueLen":            "dragonboat's",
+		"shard/replica.errSnapshotOutOfDate":    "dragonboat's",
 		"shard/replica.syncTaskInterval":        "dragonboat's",
 		"shard/replica.nodeReloadInterval":      "dragonboat's",
 	}

@@ -45,6 +45,10 @@ var (
 	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile.
 	//go:linkname syncTaskInterval github.com/lni/dragonboat/v4.syncTaskInterval
 	syncTaskInterval uint64
+	// What a state machine that cannot be synced says. After any error that is not dragonboat's own the process ends, and
+	// after those that are meant for state machines it removes a directory that there is not yet, and ends for that.
+	//go:linkname errSnapshotOutOfDate github.com/lni/dragonboat/v4/internal/raft.ErrSnapshotOutOfDate
+	errSnapshotOutOfDate error
 )
 
 // settle sets them. It fails when dragonboat has others by now: the linker does not tell.
@@ -67,5 +71,8 @@ var settle = sync.OnceValue(func() error {
 		return errors.New("dragonboat's setting of how often it looks at replicas is not where it was")
 	}
 	nodeReloadInterval = 10 * time.Second
+	if errSnapshotOutOfDate == nil {
+		return errors.New("dragonboat's error of a snapshot that is not needed is not where it was")
+	}
 	return nil
 })

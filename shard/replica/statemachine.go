@@ -108,7 +108,7 @@ func (s *stateMachine) Sync() error {
 		return err
 	}
 	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
-		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, statemachine.ErrSnapshotAborted)
+		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, errSnapshotOutOfDate)
 	}
 	s.written = s.replica.View().Applied
 	return nil
