@@ -87,6 +87,9 @@ type Config struct {
 	// WatchProgressInterval is how often a watch that wants to be told progress, and has
 	// no events, is told. Default 10 min.
 	WatchProgressInterval time.Duration
+	// CORS are the origins whose pages browsers let read answers, and HostWhitelist the names by which HTTP requests
+	// may ask for the node. Default: all, for "*" too.
+	CORS, HostWhitelist []string
 	// CorruptCheckTime is how often the replicas of each shard are compared. Those whose
 	// replicas or keys have changed are compared then, too. 0 is only when somebody asks.
 	CorruptCheckTime time.Duration
@@ -322,6 +325,7 @@ const requestBytesMax = 64 << 20
 func (c Config) etcdapi(room *admission.Room) etcdapi.Config {
 	return etcdapi.Config{
 		Room: room, Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
+		Origins: c.CORS, Hosts: c.HostWhitelist,
 		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
 	}
 }

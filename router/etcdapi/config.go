@@ -41,6 +41,12 @@ type Config struct {
 	// server has one codec for all. Default gRPC's own.
 	Codec encoding.CodecV2
 
+	// Origins are those whose pages browsers let read answers, "http://a:80" for example. Default: all,
+	// as in etcd.
+	Origins []string
+	// Hosts are the names by which HTTP requests may ask for this server, without ports. Default: all, as in etcd.
+	Hosts []string
+
 	// Room is what the node has for requests. Default: room for all.
 	Room *admission.Room
 

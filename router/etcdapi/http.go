@@ -62,21 +62,6 @@ func renameBeta(next http.Handler) http.Handler {
 	})
 }
 
-// limitBody bounds what the gateway must hold of one request in memory. JSON with
-// base64 takes 4/3 of the bytes inside; twice is generous.
-func limitBody(next http.Handler, maxRequestBytes int) http.Handler {
-	limit := 2 * int64(maxRequestBytes+messageOverheadBytes)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/v3/watch", "/v3/lease/keepalive":
-			// Streams of small requests without end.
-		default:
-			r.Body = http.MaxBytesReader(w, r.Body, limit)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // Limits of a client that is slow with its request or keeps a connection idle.
 const (
 	readHeaderTimeout = 10 * time.Second
