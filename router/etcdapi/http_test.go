@@ -151,7 +151,8 @@ func TestGateway(t *testing.T) {
 	}{
 		{"/v3/kv/put", `{}`, 400, 3, "etcdserver: key is not provided"},
 		{"/v3/kv/put", `{"key":`, 400, 3, "unexpected EOF"},
-		{"/v3/auth/authenticate", `{}`, 501, 12, "flotilla: Auth.Authenticate is not implemented"},
+		{"/v3/auth/user/add", `{}`, 501, 12, "flotilla: Auth.UserAdd is not implemented"},
+		{"/v3/auth/authenticate", `{}`, 400, 9, "etcdserver: authentication is not enabled"},
 		{"/v3/nothing", `{}`, 404, 5, "Not Found"},
 	} {
 		code, got := post(tc.path, tc.body)

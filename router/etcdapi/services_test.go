@@ -181,6 +181,7 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Maintenance.MoveLeader": true,
 		"Cluster.MemberList": true, "Cluster.MemberAdd": true, "Cluster.MemberRemove": true, "Cluster.MemberUpdate": true, "Cluster.MemberPromote": true, "Watch.Watch": true,
 		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
+		"Auth.AuthStatus": true, "Auth.AuthDisable": true, "Auth.Authenticate": true, "Auth.UserList": true, "Auth.RoleList": true,
 	}
 	conn := f.client.ActiveConnection()
 	names := map[string]string{"/v3lockpb.Lock/TryLock": "Lock.TryLock", "/no.such/Thing": "such.Thing"}
@@ -207,6 +208,33 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	_, err = snapshot.Read(make([]byte, 1))
 	require.ErrorContains(t, err, "flotilla: Maintenance.Snapshot is not implemented")
 	require.NoError(t, snapshot.Close())
+}
+
+// Who is configured with a user can work with a store that has none, as with an etcd without authentication.
+func TestNobodyIsAuthenticated(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{f.addr}, Username: "root", Password: "secret"})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, client.Close()) }()
+	_, err = client.Put(ctx, "k", "v")
+	require.NoError(t, err)
+	status, err := client.AuthStatus(ctx)
+	require.NoError(t, err)
+	require.False(t, status.Enabled)
+	require.EqualValues(t, 1, status.AuthRevision)
+	require.EqualValues(t, 0xC1, status.Header.ClusterId)
+	users, err := client.UserList(ctx)
+	require.NoError(t, err)
+	require.Empty(t, users.Users)
+	roles, err := client.RoleList(ctx)
+	require.NoError(t, err)
+	require.Empty(t, roles.Roles)
+	_, err = client.AuthDisable(ctx)
+	require.NoError(t, err)
+	_, err = client.AuthEnable(ctx)
+	require.ErrorContains(t, err, "flotilla: Auth.AuthEnable is not implemented")
+	_, err = client.Authenticate(ctx, "root", "secret")
+	require.Equal(t, rpctypes.ErrAuthNotEnabled, err)
 }
 
 func TestRequireLeader(t *testing.T) {
