@@ -41,6 +41,7 @@ func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Se
 		watching: newWatchMetrics(cfg.Registerer),
 		leased:   newLeaseMetrics(cfg.Registerer),
 	}
+	registerState(cfg.Registerer, cluster)
 	s.gets = s.rpcs.of(pb.KV_Range_FullMethodName)
 	return s
 }

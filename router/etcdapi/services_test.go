@@ -110,8 +110,10 @@ func TestMembersChange(t *testing.T) {
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	_, err = f.client.MemberAdd(ctx, []string{"http://127.0.0.1:2380"})
 	require.Equal(t, rpctypes.ErrPeerURLExist, err)
-	_, err = pb.NewClusterClient(f.client.ActiveConnection()).MemberAdd(ctx, &pb.MemberAddRequest{})
-	requireStatus(t, rpctypes.ErrGRPCMemberBadURLs, err)
+	for _, urls := range [][]string{nil, {""}, {"n4:2380"}, {"http://n4"}, {"http://n4:2380/path"}, {"ftp://n4:2380"}, {"http://n4:2380", "bad"}} {
+		_, err = pb.NewClusterClient(f.client.ActiveConnection()).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: urls})
+		requireStatus(t, rpctypes.ErrGRPCMemberBadURLs, err)
+	}
 
 	_, err = f.client.MemberUpdate(ctx, 0xA1, []string{"http://127.0.0.1:2390"})
 	require.ErrorContains(t, err, "flotilla node decommission n1")
@@ -271,6 +273,21 @@ func TestPanicsAreNotHidden(t *testing.T) {
 			panic("broken invariant")
 		})
 	})
+}
+
+// Alerts that were written for etcd find what they look at.
+func TestMetricsOfState(t *testing.T) {
+	f := newFace(t)
+	_, metrics := f.get(t, "/metrics")
+	for _, line := range []string{
+		"etcd_server_has_leader 1", "etcd_server_is_leader 1", "etcd_mvcc_db_total_size_in_bytes 4096", "etcd_mvcc_db_total_size_in_use_in_bytes 1024",
+		`etcd_server_version{server_version="3.7.3"} 1`, `etcd_cluster_version{cluster_version="3.7"} 1`,
+	} {
+		require.Contains(t, metrics, line+"\n")
+	}
+	f.cluster.setLeaderless(true)
+	_, metrics = f.get(t, "/metrics")
+	require.Contains(t, metrics, "etcd_server_has_leader 0\n")
 }
 
 func TestRPCMetrics(t *testing.T) {
