@@ -36,12 +36,16 @@ const (
 	restMax = 2 * time.Millisecond
 )
 
-// FS gives way while tables and files of values are written. Logs, for which requests wait, are not held up.
+// FS has flushes give way, and whatever else writes tables and files of values by itself. Logs, for which requests
+// wait, are not held up, nor are compactions of tables: those rest by what they work (Compactions).
 type FS struct {
 	vfs.FS
 	// Hurry reports whether writers should not rest. It is asked after each piece.
 	Hurry func() bool
 }
+
+// compacting is how Pebble says that it is a compaction of tables that writes.
+const compacting vfs.DiskWriteCategory = "pebble-compaction"
 
 // Create implements vfs.FS.
 func (fs *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -49,7 +53,11 @@ func (fs *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return f, err
 	}
-	return &file{File: f, hurry: fs.Hurry, rest: rest, began: time.Now()}, nil
+	table := &file{File: f, hurry: fs.Hurry, began: time.Now()}
+	if c != compacting {
+		table.rest = rest
+	}
+	return table, nil
 }
 
 // Unwrap implements vfs.FS.
@@ -65,10 +73,10 @@ func rest(d time.Duration) {
 type file struct {
 	vfs.File
 	hurry  func() bool
-	rest   func(time.Duration)
-	began  time.Time // the piece that is being filled
-	begun  []byte    // as much of it as there is
-	failed error     // of a write: there is a hole
+	rest   func(time.Duration) // nil: never
+	began  time.Time           // the piece that is being filled
+	begun  []byte              // as much of it as there is
+	failed error               // of a write: there is a hole
 }
 
 // Write implements vfs.File.
@@ -84,8 +92,10 @@ func (f *file) Write(p []byte) (written int, err error) {
 			if err := f.writeBegun(); err != nil {
 				return written, err
 			}
-			f.rest(f.due())
-			f.began = time.Now()
+			if f.rest != nil {
+				f.rest(f.due())
+				f.began = time.Now()
+			}
 		}
 	}
 	return written, nil
