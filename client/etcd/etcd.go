@@ -1,9 +1,9 @@
-// Package etcd moves programs that were written for etcd's client to Flotilla's. What they
-// do with keys goes straight to the shards' leaders, batched; watches, leases and all else
-// are etcd's own client, talking to the nodes' etcd API. So packages concurrency,
-// namespace, mirror and the like work as they are.
+// Package etcd lets programs that were written for etcd's client use Flotilla's. Their
+// key operations go directly to the shards' leaders, batched; watches, leases and everything else
+// use etcd's own client, which talks to the nodes' etcd API. So packages such as concurrency,
+// namespace and mirror work unchanged.
 //
-// What differs from etcd is what differs in Flotilla; see docs/ETCD.md.
+// It differs from etcd's client only where Flotilla differs from etcd; see docs/ETCD.md.
 package etcd
 
 import (

@@ -1,9 +1,9 @@
 // Package exec answers routed requests from the replicas of this node.
 //
-// It is where a request meets its shard: it checks the epoch, waits for the read
-// barrier and the floor, and calls the replica. It never forwards and never retries;
-// that is the router's. A subscription is only brought to its replica, which checks the
-// epoch where it also hears of new ones, so that none comes in between.
+// It is where a request reaches its shard: it checks the epoch, waits for the read
+// barrier and the floor, and calls the replica. It never forwards and never retries; the
+// router does. A subscription is passed on unchecked: the replica's hub compares the epoch
+// itself, because it also learns of new epochs, and none can slip in between.
 package exec
 
 import (

@@ -1,10 +1,10 @@
-// Package hlc stamps writes: a hybrid of the wall clock and of the revisions a node
-// has seen. It is the only revision source; a sequencer could take its place.
+// Package hlc stamps writes from a hybrid logical clock: it combines the wall clock with the
+// revisions that a node has seen. It is the only revision source; a sequencer could replace it.
 //
 // Invariants:
 //
-//	C1  A stamp is above the tick of any revision the node has seen: its own shards',
-//	    every peer message's. So whatever slot it is combined with, the new revision is
+//	C1  A stamp exceeds the tick of every revision the node has seen, in its own shards or
+//	    in a message from a peer. So whatever slot it is combined with, the new revision is
 //	    above them, and causality that passes through a node is never reversed,
 //	    whatever its clock does.
 //	C2  A node whose clock is out of bounds stamps nothing.
