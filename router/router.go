@@ -16,31 +16,31 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// RequestTimeout bounds a request that came without a nearer deadline, as etcd's.
+// RequestTimeout bounds a request that has no nearer deadline, as etcd's does.
 const RequestTimeout = 7 * time.Second
 
-// Revisions is what the process has seen of the cluster's revisions.
+// Revisions is what the process knows of the cluster's revisions.
 type Revisions interface {
-	// Seen is the largest revision this process knows was minted.
+	// Seen is the largest revision this process knows of.
 	Seen() shard.Revision
 }
 
-// Compactions is the cluster-wide record of history that may go.
+// Compactions is the cluster-wide record of compactions.
 type Compactions interface {
-	// RecordCompaction makes rev the compaction revision, or returns
-	// shard.ErrCompacted when one at least as high is recorded. Compacted knows it then.
+	// RecordCompaction makes rev the compaction revision, or returns shard.ErrCompacted when one at
+	// least as high is recorded. Afterwards Compacted returns it.
 	RecordCompaction(ctx context.Context, rev shard.Revision) error
 	// Compacted is the highest revision recorded, as far as this process knows.
 	Compacted() shard.Revision
-	// AwaitCollected waits until the replicas of this process have removed what a
-	// compaction at rev lets go.
+	// AwaitCollected waits until the replicas of this process have collected the garbage of a
+	// compaction at rev.
 	AwaitCollected(ctx context.Context, rev shard.Revision) error
 }
 
-// Config is what a Router works with.
+// Config configures a Router.
 type Config struct {
-	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas, but for
-	// those that Unfit says serve nothing; nil is none.
+	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas, except those
+	// that are unfit according to Unfit; nil means that none is.
 	Self        shard.NodeID
 	Unfit       func(shard.ID) bool
 	Cache       *Cache
@@ -51,18 +51,18 @@ type Config struct {
 	Heeder      Heeder     // nil where there are no replicas
 	Revisions   Revisions
 	Compactions Compactions // nil where nobody compacts
-	// Lanes hold writes back from shards that are slower than they come. nil: a client leaves
-	// that to the nodes, and comes again when it is refused.
+	// Lanes bound the writes in flight to each shard. nil in a client, which leaves this to the
+	// nodes and retries when it is refused.
 	Lanes *admission.Lanes
-	// ElectionTimeout is how long a shard may be without a leader before it looks for
-	// another. The shortest TTL of leases is made from it.
+	// ElectionTimeout is how long a shard may be without a leader before it elects another. The
+	// shortest lease TTL is derived from it.
 	ElectionTimeout time.Duration
 	Logger          *slog.Logger
 	Knobs           Knobs
 }
 
-// Knobs break the invariants on purpose, so that tests can show that the checkers
-// notice. The zero value breaks nothing.
+// Knobs break the invariants on purpose, so that tests can show that the checkers detect it. The
+// zero value breaks nothing.
 type Knobs struct {
 	SkipClose    bool // against T3: takes what each shard has, unclosed
 	RetryUnknown bool // against T1
@@ -78,13 +78,13 @@ type Router struct {
 	renewer  *renewer
 	patience patience
 
-	// started are the requests that nobody waits for and that run on a goroutine.
+	// started are the asynchronous requests that have a goroutine.
 	started struct {
 		sync.Mutex
 		closed bool
 		work   sync.WaitGroup
 	}
-	// refused is how many of them a node had too much to do for.
+	// refused is how many of them an overloaded node has refused.
 	refused atomic.Int64
 }
 
@@ -97,9 +97,8 @@ func New(cfg Config) *Router {
 	return r
 }
 
-// Close waits for requests that were started, and ends what the router does for no request
-// in particular. What is started from then on fails, and others do soon when nothing can be
-// sent any more.
+// Close waits for asynchronous requests, and then ends the router's shared background work.
+// Requests started later fail, and synchronous ones fail soon because nothing can be sent any more.
 func (r *Router) Close() {
 	r.started.Lock()
 	r.started.closed = true
@@ -120,15 +119,15 @@ func (r *Router) spawn(f func()) bool {
 	return !r.started.closed
 }
 
-// ErrRequestTimeout tells the end of RequestTimeout from the caller's own deadline.
+// ErrRequestTimeout distinguishes the end of RequestTimeout from the caller's own deadline.
 var ErrRequestTimeout = errors.New("request timed out")
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, RequestTimeout, ErrRequestTimeout)
 }
 
-// retrying runs attempt until it succeeds or fails for good. attempt gets its number
-// and looks everything up anew.
+// retrying runs attempt until it succeeds or fails for good. attempt gets its number and looks
+// everything up again.
 func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error {
 	var b backoff
 	for n := 0; ; n++ {
@@ -146,8 +145,8 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 	}
 }
 
-// final turns what ended a request into what its caller is told: the caller's own
-// deadline or cancellation first, and with it that a write may have been applied.
+// final turns the error that ended a request into the caller's: the caller's own deadline or
+// cancellation takes precedence, combined with the fact that a write may have been applied.
 func (r *Router) final(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
@@ -161,7 +160,7 @@ func (r *Router) final(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", err, cause)
 }
 
-// send asks the place, remembers what its answer tells about the map, and returns it.
+// send sends the request to the node, updates the cache by the answer, and returns it.
 func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Request) (*Reply, error) {
 	if node == 0 {
 		return nil, fmt.Errorf("shard %d has no replicas: %w", p.ID, shard.ErrUnavailable)
@@ -171,7 +170,7 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 	return r.settle(p, node, req, reply, err)
 }
 
-// settle makes of what a node answered what its request came to.
+// settle classifies a node's answer and updates the cache by it.
 func (r *Router) settle(p Place, node shard.NodeID, req *Request, reply *Reply, err error) (*Reply, error) {
 	if err == nil {
 		if req.forLeader() && p.Leader != node {
@@ -186,7 +185,7 @@ func (r *Router) settle(p Place, node shard.NodeID, req *Request, reply *Reply, 
 	return nil, err
 }
 
-// learn corrects the cache by an error.
+// learn corrects the cache according to an error.
 func (r *Router) learn(p Place, node shard.NodeID, err error) {
 	var wrongShard *shard.WrongShardError
 	var notLeader *shard.NotLeaderError
@@ -236,8 +235,8 @@ func (r *Router) reader(p Place, n int) shard.NodeID {
 	return r.rotate(p, n)
 }
 
-// rotate starts with the own node's replica and goes round the others. Learners may
-// lag far behind and are left out.
+// rotate starts with the own node's replica and then takes the others in turn. Learners may lag far
+// behind and are left out.
 func (r *Router) rotate(p Place, n int) shard.NodeID {
 	own, here := r.ownReplica(p)
 	if here && n == 0 && !own.Learner {
@@ -260,7 +259,7 @@ func (r *Router) rotate(p Place, n int) shard.NodeID {
 	return voters[(start+n)%len(voters)]
 }
 
-// ownReplica is the shard's replica on this node, unless that serves nothing.
+// ownReplica is the shard's replica on this node, unless that is unfit.
 func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
 	own, ok := p.ReplicaOn(r.cfg.Self)
 	if !ok || r.cfg.Unfit != nil && r.cfg.Unfit(p.ID) {
@@ -269,7 +268,7 @@ func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
 	return own, true
 }
 
-// turn waits until a write may be sent to the shard that owns key (T8).
+// turn waits until admission allows a write to the shard that owns key (T8).
 func (r *Router) turn(ctx context.Context, key []byte) (admission.Turn, error) {
 	p, ok := r.cfg.Cache.find(key)
 	if !ok {
@@ -278,7 +277,7 @@ func (r *Router) turn(ctx context.Context, key []byte) (admission.Turn, error) {
 	return r.cfg.Lanes.Enter(ctx, p.ID)
 }
 
-// write sends a command to the shard that owns key when it is its turn, as often as is
+// write sends a command to the shard that owns key once admission allows it, retrying as far as is
 // safe (T1).
 func (r *Router) write(ctx context.Context, key []byte, req Request) (*Reply, error) {
 	turn, err := r.turn(ctx, key)
@@ -310,9 +309,9 @@ func (r *Router) writeNow(ctx context.Context, key []byte, req Request) (*Reply,
 	return reply, err
 }
 
-// writeSoon sends a write to the shard at p once, as most are sent, without a context of
-// its own. If it returns false there was nothing to send to, or the answer was a certain
-// failure, and the caller starts over (T1).
+// writeSoon sends a write to the shard at p once, without a context of its own: the common case. If
+// it returns false there was no leader to send it to, or the failure was certain, and the caller
+// starts over (T1).
 func (r *Router) writeSoon(ctx context.Context, p Place, req Request) (*Reply, error, bool) {
 	if p.Leader == 0 || r.cfg.Knobs.RetryUnknown {
 		return nil, nil, false
@@ -336,8 +335,8 @@ func (r *Router) writeOnce(ctx context.Context, p Place, n int, req Request) (*R
 	return r.send(ctx, p, r.writer(p, n), &req)
 }
 
-// again makes an unknown outcome a certain one, for a command that changes nothing the
-// second time and so may be sent again after any answer, T1 or not.
+// again turns an unknown outcome into a certain failure, for an idempotent command, which may be
+// retried after any answer.
 func again(err error) error {
 	if !errors.Is(err, shard.ErrUnknownOutcome) {
 		return err
@@ -354,12 +353,12 @@ func (r *Router) closeSpan(ctx context.Context, span shard.Span, floor shard.Rev
 	})
 }
 
-// visit does something with the part of a span that the shard at p owns, in the n-th
-// attempt. It is called again, with what is known then, for as long as its error is certain.
+// visit processes the part of a span that the shard at p owns, in the n-th attempt. It is called
+// again, with updated knowledge, for as long as its error is certain.
 type visit func(p Place, n int, part shard.Span) error
 
-// walk visits every part of the span, in key order: shards may have split since the
-// caller looked.
+// walk visits every part of the span in key order; shards may have split since the caller looked
+// them up.
 func (r *Router) walk(ctx context.Context, span shard.Span, f visit) error {
 	for {
 		var rest []byte
@@ -381,8 +380,8 @@ func (r *Router) walk(ctx context.Context, span shard.Span, f visit) error {
 	}
 }
 
-// everywhere visits every part of disjoint spans, all shards at the same time. No key is
-// in two parts (T5).
+// everywhere visits every part of disjoint spans, all shards concurrently. No key is in two parts
+// (T5).
 func (r *Router) everywhere(ctx context.Context, spans []shard.Span, f visit) error {
 	var parts []shard.Span
 	err := r.retrying(ctx, func(int) error {
@@ -393,7 +392,7 @@ func (r *Router) everywhere(ctx context.Context, spans []shard.Span, f visit) er
 				return err
 			}
 			for _, p := range places {
-				// One that was looked up later may reach back into the one before it.
+				// A place that was looked up later may overlap the one before it.
 				if part := span.Intersect(p.Span); !part.Empty() {
 					parts = append(parts, part)
 				}
@@ -414,8 +413,8 @@ func (r *Router) everywhere(ctx context.Context, spans []shard.Span, f visit) er
 	return errors.Join(errs...)
 }
 
-// after is where the rest of a span starts behind the part that one shard owns, nil
-// when there is none.
+// after is the start of what remains of a span after the part that one shard owns, nil when nothing
+// remains.
 func after(span, owned shard.Span) []byte {
 	end := span.Intersect(owned).End
 	if bytes.Equal(end, span.End) {

@@ -27,7 +27,7 @@ func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, 
 	return resp, err
 }
 
-// put is Put when it is its turn.
+// put is Put after admission.
 func (r *Router) put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
 	reply, err := r.writeNow(ctx, req.Key, putCommand(req))
 	if err != nil {
@@ -44,7 +44,7 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	defer cancel()
 	span := shard.RequestSpan(req.Key, req.RangeEnd)
 	if span.Empty() {
-		// Nothing lies in it; the answer is still the revision of a shard.
+		// The span is empty; the answer still has a shard's revision.
 		rev, err := r.Latest(ctx, []shard.Span{shard.PointSpan(req.Key)})
 		if err != nil {
 			return nil, err
@@ -73,8 +73,8 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	}
 }
 
-// deletePart deletes what the shard at the span's start owns of it. It returns where
-// the next part starts, nil when there is none.
+// deletePart deletes the part of the span that the shard at its start owns. It returns where the
+// next part starts, nil when there is none.
 func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, span shard.Span) (*pb.DeleteRangeResponse, []byte, error) {
 	turn, err := r.turn(ctx, span.Start)
 	if err != nil {
@@ -135,7 +135,7 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	return resp, err
 }
 
-// txn is Txn of one that writes, when it is its turn.
+// txn is Txn of a transaction that writes, after admission.
 func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
 	if err != nil {
@@ -171,8 +171,8 @@ func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footp
 	return txnResponse(reply), nil
 }
 
-// atHome has the transaction's shard asked, as often as is safe, when it is closed to what
-// the transaction reads.
+// atHome sends the transaction to its shard, retrying as far as is safe, once the shard is closed
+// to the revisions that the transaction reads at.
 func (r *Router) atHome(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, ask func(ctx context.Context, p Place, n int) (*Reply, error)) (*Reply, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -191,8 +191,8 @@ func (r *Router) atHome(ctx context.Context, req *pb.TxnRequest, foot txn.Footpr
 	return reply, err
 }
 
-// home returns the one shard that owns every key of a transaction. One that touches
-// no key can be answered by any shard.
+// home returns the one shard that owns every key of a transaction. A transaction that touches no
+// key can be answered by any shard.
 func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
 	p, err := r.cfg.Cache.Lookup(ctx, first(foot))
 	if err != nil {
@@ -204,7 +204,7 @@ func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
 	return p, nil
 }
 
-// first is where a footprint begins.
+// first is the first key of a footprint.
 func first(foot txn.Footprint) []byte {
 	for span := range foot.Spans() {
 		return span.Start
@@ -233,8 +233,8 @@ func (r *Router) crossShard(ctx context.Context, foot txn.Footprint) error {
 	return refusal
 }
 
-// closeForReads closes the shard to the explicit revisions that a transaction reads
-// at, so that an idle shard does not call a revision of another one future.
+// closeForReads closes the shard to the explicit revisions that a transaction reads at, so that an
+// idle shard does not reject another shard's revision as a future one.
 func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest) error {
 	at := txn.HighestReadRevision(req)
 	if at == 0 {
@@ -242,7 +242,7 @@ func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest)
 	}
 	err := r.minted(ctx, shard.Revision(at))
 	if errors.Is(err, shard.ErrFutureRevision) {
-		// Left to the shard to refuse, which knows whether that path is taken.
+		// Left for the shard to refuse, which knows whether the branch with that read is taken.
 		return nil
 	}
 	if err != nil {
@@ -251,15 +251,15 @@ func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest)
 	return r.closer.reach(ctx, p, shard.Revision(at))
 }
 
-// Compact makes history below the revision unreadable in every shard. A physical one also
-// waits until this node's replicas have removed it, for as long as the caller does.
+// Compact makes history below the revision unreadable in every shard. A physical compaction also
+// waits until this node's replicas have collected it, for as long as its caller waits.
 func (r *Router) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	resp, err := r.compact(ctx, req)
 	if err != nil || !req.Physical {
 		return resp, err
 	}
 	if err := r.cfg.Compactions.AwaitCollected(ctx, shard.Revision(req.Revision)); err != nil {
-		// The compaction stands, and its garbage goes all the same.
+		// The compaction stands, and its garbage will be collected.
 		return nil, r.final(ctx, fmt.Errorf("compact at %d: %w: %w", req.Revision, shard.ErrUnknownOutcome, err))
 	}
 	return resp, nil
@@ -303,7 +303,7 @@ func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
 	})
 }
 
-// command makes the write of an etcd request. grows says that it puts something.
+// command makes the request for an etcd write. grows says that it puts something.
 func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) {
 	body, err := encode(kind, req)
 	if err != nil {
