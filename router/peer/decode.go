@@ -15,7 +15,7 @@ import (
 )
 
 // parts calls f with each request or reply of a frame, still encoded, and returns the highest
-// revision that the frame tells. Fields that it does not know are passed over.
+// revision that the frame carries. Unknown fields are skipped.
 func parts(frame []byte, f func(field protowire.Number, data []byte) error) (highest shard.Revision, err error) {
 	for len(frame) > 0 {
 		field, kind, n := protowire.ConsumeTag(frame)
@@ -48,8 +48,8 @@ func parts(frame []byte, f func(field protowire.Number, data []byte) error) (hig
 
 func errFrame(n int) error { return fmt.Errorf("a frame that is none: %w", protowire.ParseError(n)) }
 
-// decodeRequest decodes a request. What it keeps of data it shares. Its command is cmd, if it has one
-// that only says what most do.
+// decodeRequest decodes a request, which aliases data. Its command, if it has one with only the
+// usual fields, is decoded into cmd.
 func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id uint64, err error) {
 	var body []byte
 	for rest := data; len(rest) > 0; {
@@ -93,7 +93,7 @@ func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id u
 	return id, decodeMessage(body, req)
 }
 
-// decodeMessage decodes what the request asks.
+// decodeMessage decodes the request's message.
 func decodeMessage(body []byte, req *router.Request) error {
 	switch req.Op {
 	case routerpb.Op_OP_WRITE:
@@ -124,8 +124,8 @@ func decodeMessage(body []byte, req *router.Request) error {
 	return nil
 }
 
-// decodeCommand decodes into cmd what says no more than writes of clients do, and any other command
-// into memory of its own.
+// decodeCommand decodes a command that has only the fields of clients' writes into cmd, and any
+// other command into new memory.
 func decodeCommand(data []byte, cmd *shardpb.Command) (*shardpb.Command, error) {
 	for rest := data; len(rest) > 0; {
 		f, n := etcdwire.Next(rest)
@@ -150,7 +150,7 @@ func decodeCommand(data []byte, cmd *shardpb.Command) (*shardpb.Command, error) 
 	return cmd, nil
 }
 
-// answered is a reply that came, still encoded but for what is in most.
+// answered is a received reply, still encoded except for the usual fields.
 type answered struct {
 	data  []byte
 	id    uint64
@@ -159,7 +159,7 @@ type answered struct {
 	plain bool // there is nothing else in it
 }
 
-// decodeAnswered reads a reply. It shares data.
+// decodeAnswered decodes a reply, which aliases data.
 func decodeAnswered(data []byte) (answered, error) {
 	a := answered{data: data, plain: true}
 	for rest := data; len(rest) > 0; {
@@ -188,7 +188,7 @@ func decodeAnswered(data []byte) (answered, error) {
 	return a, nil
 }
 
-// err is why there is no answer, nil if there is one.
+// err is the failure that the reply reports, nil if it has an answer.
 func (a *answered) err() error {
 	if a.plain {
 		return nil
@@ -200,8 +200,8 @@ func (a *answered) err() error {
 	return decodeError(whole)
 }
 
-// decodeBody returns a reply's message, which has memory of its own. It needs the request to know
-// what it is; nil for a put of which there is nothing to say.
+// decodeBody returns a reply's message, in memory of its own. It needs the request to know the
+// message's type; the result is nil for a put without anything to report.
 func decodeBody(req *router.Request, body []byte) (proto.Message, error) {
 	if req.Op == routerpb.Op_OP_RANGE {
 		if resp, ok := etcdwire.DecodeRange(body); ok {
@@ -220,7 +220,7 @@ func decodeBody(req *router.Request, body []byte) (proto.Message, error) {
 	return m, nil
 }
 
-// answerTo returns an empty message of the kind that answers the request; nil where there is none.
+// answerTo returns an empty message of the type that answers the request; nil where there is none.
 func answerTo(req *router.Request) proto.Message {
 	switch req.Op {
 	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:
