@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -230,30 +231,17 @@ func (g *gate) admitWrite(req *router.Request) error {
 // which CheckPut would accept. Almost all are, and need not be unmarshalled here.
 func isPlainPut(body []byte) bool {
 	hasKey := false
-	for len(body) > 0 {
-		field, wire, n := protowire.ConsumeTag(body)
-		if n < 0 {
-			return false
-		}
-		body = body[n:]
-		switch {
-		case field == 1 && wire == protowire.BytesType:
-			var key []byte
-			key, n = protowire.ConsumeBytes(body)
-			hasKey = len(key) > 0
-		case field == 2 && wire == protowire.BytesType:
-			_, n = protowire.ConsumeBytes(body)
-		case field == 3 && wire == protowire.VarintType:
-			_, n = protowire.ConsumeVarint(body)
+	m := etcdwire.Read(body)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 1 && isBytes:
+			hasKey = len(m.Bytes) > 0
+		case m.ID == 2 && isBytes, m.ID == 3 && !isBytes:
 		default:
 			return false
 		}
-		if n < 0 {
-			return false
-		}
-		body = body[n:]
 	}
-	return hasKey
+	return hasKey && m.Whole()
 }
 
 func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error {
