@@ -39,8 +39,8 @@ func New(cfg client.Config) (*clientv3.Client, error) {
 // KV is a clientv3.KV over a native client, which it does not close.
 func KV(c *client.Client) clientv3.KV { return clientv3.NewKVFromKVClient(c.KVClient(), nil) }
 
-// dialing has etcd's client find nodes that come back as soon as the native one does: gRPC
-// by itself waits for up to two minutes.
+// dialing makes etcd's client find nodes that return as soon as the native one does: by default
+// gRPC waits for up to two minutes.
 func dialing(cfg client.Config) []grpc.DialOption {
 	pause := backoff.DefaultConfig
 	pause.BaseDelay, pause.MaxDelay = 50*time.Millisecond, time.Second

@@ -49,7 +49,7 @@ func (h *Hybrid) Stamp() (shard.Tick, error) {
 	return max(h.Now(), h.Seen().Tick()+1), nil
 }
 
-// Now is what the clock says, whatever was seen.
+// Now is the clock's reading, regardless of what was seen.
 func (h *Hybrid) Now() shard.Tick { return shard.TickAt(h.clock.Now()) }
 
 // Distrust makes Stamp fail with the given reason until Trust is called.
@@ -66,7 +66,7 @@ func (h *Hybrid) Distrusted() string {
 	return ""
 }
 
-// UntrustedError says why this node stamps nothing.
+// UntrustedError says why this node does not stamp.
 type UntrustedError struct{ Why string }
 
 func (e *UntrustedError) Error() string { return "clock is out of bounds: " + e.Why }

@@ -16,9 +16,9 @@ import (
 // reads them back before the batch is committed. It is used by one goroutine at a time, and
 // it is the only writer of its keys while it lives.
 //
-// The caller brings what it has collected to the store with Store, a commit of the batch and
-// Finish, or has another goroutine do it (Seal), or gives it up with Discard. Keys
-// and values given to Put and Delete must not change until then. Between two updates it calls
+// The caller stores what it has collected with Store, a commit of the batch and
+// Finish, or has another goroutine do so (Seal), or drops it with Discard. Keys
+// and values passed to Put and Delete must not change until then. Between two updates it calls
 // Pause.
 type Writer struct {
 	r     engine.Reader
