@@ -14,7 +14,7 @@ import (
 // that nothing was applied (T1).
 func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Reply, error) {
 	for {
-		reply, err := r.writeOnce(ctx, p, n, req)
+		reply, err := r.sendCommand(ctx, p, n, req)
 		var refused *shard.UnregisteredLeaseError
 		if !errors.As(err, &refused) {
 			return reply, err
@@ -45,7 +45,7 @@ func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.Un
 	if r.cfg.Knobs.SlowRegister {
 		Pause(ctx, 5)
 	}
-	_, err = r.writeOnce(ctx, p, n, cmd)
+	_, err = r.sendCommand(ctx, p, n, cmd)
 	if errors.Is(err, shard.ErrLeaseRace) {
 		return fmt.Errorf("register lease %x: %w: %w", refused.Lease, shard.ErrUnavailable, err) // from the start
 	}
@@ -64,7 +64,7 @@ func (r *Router) attach(ctx context.Context, lease int64, span shard.Span) (*sha
 		if err != nil {
 			return err
 		}
-		reply, err := r.writeOnce(ctx, home, n, cmd)
+		reply, err := r.sendCommand(ctx, home, n, cmd)
 		if err != nil {
 			return again(err)
 		}

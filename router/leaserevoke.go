@@ -138,7 +138,7 @@ func (v *revocation) step(ctx context.Context, p Place, n int, kind shardpb.Kind
 	if err != nil {
 		return nil, err
 	}
-	reply, err := v.router.writeOnce(ctx, p, n, req)
+	reply, err := v.router.sendCommand(ctx, p, n, req)
 	if err != nil {
 		return nil, err
 	}

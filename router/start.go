@@ -50,11 +50,8 @@ func (over) Abandon(error) {}
 // a synchronous one, on a goroutine, until ctx ends. So a caller that abandons a Call must have
 // ended its ctx before.
 
-// StartPut is the asynchronous Put.
+// StartPut is the asynchronous Put of a client.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	if r.cfg.Self != 0 {
-		return r.StartEncodedPut(ctx, req, encodePut(req), done)
-	}
 	return startPut(&attempt[*pb.PutRequest, *pb.PutResponse]{response: putResponse}, r, ctx, req, done)
 }
 
@@ -81,7 +78,7 @@ func (p *Put) respond(reply *Reply) *pb.PutResponse {
 	return &p.answer.PutResponse
 }
 
-// StartPutIn is StartPut, in a client, in memory that no put is using.
+// StartPutIn is StartPut in memory that no put is using.
 func (r *Router) StartPutIn(p *Put, ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
 	if p.answered == nil {
 		p.answered = p.respond
@@ -91,7 +88,7 @@ func (r *Router) StartPutIn(p *Put, ctx context.Context, req *pb.PutRequest, don
 }
 
 func startPut(a *attempt[*pb.PutRequest, *pb.PutResponse], r *Router, ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	a.router, a.ctx, a.asked, a.whole, a.done = r, ctx, req, (*Router).put, done
+	a.router, a.ctx, a.asked, a.whole, a.done = r, ctx, req, (*Router).putAdmitted, done
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok {
 		return a.again(nil)
@@ -100,11 +97,11 @@ func startPut(a *attempt[*pb.PutRequest, *pb.PutResponse], r *Router, ctx contex
 	return a.start(p, r.writer(p, 0))
 }
 
-// StartEncodedPut is StartPut of a request that is also available in encoded form, which must not
+// StartEncodedPut is the asynchronous Put of a node, for a request that is also available in encoded form, which must not
 // change any more.
 func (r *Router) StartEncodedPut(ctx context.Context, req *pb.PutRequest, body []byte, done func(*pb.PutResponse, error)) Call {
 	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+		router: r, ctx: ctx, asked: req, whole: (*Router).putAdmitted, response: putResponse, done: done,
 		writing: &writing{key: req.Key},
 	}
 	return a.writeInTurn(shardpb.Kind_PUT, body, true)
@@ -173,7 +170,7 @@ func (r *Router) StartEncodedTxn(ctx context.Context, req *pb.TxnRequest, body [
 		return later(ctx, r, nil, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
 	}
 	a := &attempt[*pb.TxnRequest, *pb.TxnResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).txn, response: txnResponse, done: done,
+		router: r, ctx: ctx, asked: req, whole: (*Router).txnAdmitted, response: txnResponse, done: done,
 		writing: &writing{key: first(foot), foot: foot},
 	}
 	return a.writeInTurn(shardpb.Kind_TXN, body, txn.Grows(req))

@@ -95,7 +95,7 @@ func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revisio
 		}
 		req := mark(shardpb.Kind_CLOSE, floor)
 		req.Promise = true
-		reply, err := r.writeOnce(ctx, p, n, req)
+		reply, err := r.sendCommand(ctx, p, n, req)
 		if err != nil {
 			return again(err)
 		}

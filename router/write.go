@@ -7,9 +7,7 @@ import (
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -22,14 +20,14 @@ func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.put(ctx, req)
+	resp, err := r.putAdmitted(ctx, req)
 	turn.Leave(err)
 	return resp, err
 }
 
-// put is Put after admission.
-func (r *Router) put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
-	reply, err := r.writeNow(ctx, req.Key, putCommand(req))
+// putAdmitted is Put after admission.
+func (r *Router) putAdmitted(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	reply, err := r.writeAdmitted(ctx, req.Key, putCommand(req))
 	if err != nil {
 		return nil, err
 	}
@@ -130,13 +128,13 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.txn(ctx, req)
+	resp, err := r.txnAdmitted(ctx, req)
 	turn.Leave(err)
 	return resp, err
 }
 
-// txn is Txn of a transaction that writes, after admission.
-func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+// txnAdmitted is Txn of a transaction that writes, after admission.
+func (r *Router) txnAdmitted(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
 	if err != nil {
 		return nil, err
@@ -150,7 +148,7 @@ func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 
 func (r *Router) writeTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, cmd Request) (*Reply, error) {
 	if p, ok := r.cfg.Cache.find(first(foot)); ok && foot.Within(p.Span) && txn.HighestReadRevision(req) == 0 {
-		if reply, err, done := r.writeSoon(ctx, p, cmd); done {
+		if reply, err, done := r.tryLeader(ctx, p, cmd); done {
 			return reply, err
 		}
 	}
@@ -295,43 +293,12 @@ func (r *Router) compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 // compactAll tells every shard.
 func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
 	return r.everywhere(ctx, []shard.Span{shard.Everything()}, func(p Place, n int, _ shard.Span) error {
-		_, err := r.writeOnce(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
+		_, err := r.sendCommand(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
 		if errors.Is(err, shard.ErrCompacted) {
 			return nil // it was told already, by its own leader or by us
 		}
 		return again(err)
 	})
-}
-
-// command makes the request for an etcd write. grows says that it puts something.
-func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) {
-	body, err := encode(kind, req)
-	if err != nil {
-		return Request{}, err
-	}
-	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Body: body}, Grows: grows}, nil
-}
-
-func encode(kind shardpb.Kind, req proto.Message) ([]byte, error) {
-	body, err := proto.Marshal(req)
-	if err != nil {
-		return nil, fmt.Errorf("encode %v command: %w", kind, err)
-	}
-	return body, nil
-}
-
-// putCommand is command for a put.
-func putCommand(req *pb.PutRequest) Request {
-	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_PUT, Body: encodePut(req)}, Grows: true}
-}
-
-func encodePut(req *pb.PutRequest) []byte {
-	return etcdwire.AppendPut(make([]byte, 0, etcdwire.PutBytes(req)), req)
-}
-
-// mark makes a command that carries only a revision.
-func mark(kind shardpb.Kind, rev shard.Revision) Request {
-	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Revision: int64(rev)}}
 }
 
 func putResponse(reply *Reply) *pb.PutResponse {

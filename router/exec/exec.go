@@ -173,7 +173,7 @@ func (e *Executor) Subscribe(sub router.Subscription, ready func()) (router.Feed
 }
 
 // Heed tells the feeds of this node's replica of the shard what its leader has promised
-// (router.Promises).
+// (router.Heeder).
 func (e *Executor) Heed(ctx context.Context, id shard.ID, floor shard.Revision, index uint64) error {
 	r, ok := e.host.Serving(id)
 	if !ok {
