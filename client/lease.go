@@ -14,8 +14,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Grant makes a lease that ends ttl after it was last renewed, and returns its ID. The
-// cluster may give it longer, never less.
+// Grant creates a lease that expires ttl after it was last renewed, and returns its ID. The cluster
+// may let it live longer, never shorter.
 func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
 	conn, err := c.anyNode(ctx)
 	if err != nil {
@@ -41,8 +41,8 @@ func (c *Client) Revoke(ctx context.Context, lease int64) error {
 	return nil
 }
 
-// leaseError gives an answer of etcd's Lease service the words of this package. What says
-// neither that it is done nor that it is refused may have been done.
+// leaseError translates an answer of etcd's Lease service into this package's errors. An error that
+// implies neither success nor refusal means an unknown outcome.
 func leaseError(err error) error {
 	switch told := rpctypes.Error(err); {
 	case errors.Is(told, rpctypes.ErrTooManyRequests):
@@ -59,8 +59,8 @@ func leaseError(err error) error {
 	return &UnknownOutcomeError{Op: "lease", Err: fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)}
 }
 
-// Renew renews a lease once and returns for how long it lives from now on, if nobody renews
-// it again. The request goes straight to the leader that measures the lease's time.
+// Renew renews a lease once and returns its remaining time, if nobody renews it again. The request
+// goes directly to the leader that keeps the lease's deadline.
 func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) {
 	ttls, _, err := c.router.KeepAlive(ctx, []int64{lease})
 	if err != nil {
@@ -72,8 +72,8 @@ func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) 
 	return time.Duration(ttls[0]) * time.Second, nil
 }
 
-// Session is a lease that is renewed until the session is closed. It is over when the
-// lease may have ended: from then on somebody else may hold what it held.
+// Session is a lease that is renewed until the session is closed. It is over when the lease may
+// have expired: from then on somebody else may hold what it held.
 type Session struct {
 	client *Client
 	lease  int64
@@ -82,7 +82,7 @@ type Session struct {
 	done   chan struct{}
 }
 
-// NewSession begins a session. ctx bounds only the beginning.
+// NewSession begins a session. ctx bounds only its start.
 func (c *Client) NewSession(ctx context.Context, ttl time.Duration) (*Session, error) {
 	began := time.Now()
 	lease, err := c.Grant(ctx, ttl)
@@ -114,8 +114,8 @@ func (s *Session) Close(ctx context.Context) error {
 	return nil
 }
 
-// run renews the lease. renewed is when the last renewal that succeeded was sent: the time
-// of the lease began after it.
+// run renews the lease. renewed is when the last successful renewal was sent: the lease's TTL began
+// after it.
 func (s *Session) run(ctx context.Context, renewed time.Time) {
 	defer close(s.done)
 	defer s.cancel()

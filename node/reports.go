@@ -13,22 +13,22 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// report is what a node said about a replica.
+// report is a node's report about a replica.
 type report struct {
 	member shard.Replica
 	*routerpb.ReplicaReport
 }
 
 const (
-	// reportTimeout bounds one question to a node.
+	// reportTimeout bounds one request to a node.
 	reportTimeout = time.Second
-	// lagMax is how many entries the replicas of a shard may be apart that is to be split or
+	// lagMax is by how many entries the replicas of a shard may differ that is to be split or
 	// merged.
 	lagMax = 1000
 )
 
-// reports asks the nodes of a shard about their replicas of it. Those that do not answer,
-// or run another one, are left out.
+// reports asks the nodes of a shard about their replicas of it. Those that do not answer, or run
+// another replica, are omitted.
 func (c *controller) reports(ctx context.Context, m *placement.Map, d *shard.Descriptor) []report {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -56,7 +56,7 @@ func (c *controller) reports(ctx context.Context, m *placement.Map, d *shard.Des
 	return out
 }
 
-// leaderOf picks the replica that leads by its own account, of the latest term.
+// leaderOf returns the replica that considers itself the leader, in the latest term.
 func leaderOf(reports []report) (shard.Replica, error) {
 	led := slices.DeleteFunc(slices.Clone(reports), func(r report) bool { return r.Leader != r.Replica })
 	if len(led) == 0 {
@@ -83,7 +83,7 @@ func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	return leader, nil
 }
 
-// abreast is well of a shard whose replicas are not far apart either.
+// abreast is well for a shard whose replicas are also close to each other.
 func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	leader, err := well(d, reports)
 	if err != nil {
@@ -99,8 +99,8 @@ func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	return leader, nil
 }
 
-// succession says who leads a shard of which a replica is to leave, and if that is the one,
-// who is to lead then. It fails unless those that stay could go on without it (O4).
+// succession returns who leads a shard of which a replica is to leave, and who is to lead then, if
+// that replica leads. It fails unless the remaining replicas could continue without it (O4).
 func succession(d *shard.Descriptor, reports []report, leaving shard.ReplicaID) (leader, heir shard.Replica, err error) {
 	if leader, err = leaderOf(reports); err != nil {
 		return leader, heir, err

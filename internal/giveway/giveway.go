@@ -1,17 +1,18 @@
-// Package giveway has what a store writes in the background give way to what somebody waits for.
+// Package giveway makes a store's background writes yield the CPU to requests that somebody waits for.
 //
-// Go has no priorities. A flush or a compaction computes for as long as it is let, 10 ms at a time, and a request
-// that passes many goroutines waits for it at each. So after each piece of a table that was written, the goroutine that wrote it
-// rests, and then goes to the end of the queue; the one that fills the table waits for it: Pebble has them take turns block by block.
+// Go has no priorities. A flush or a compaction runs for a time slice of 10 ms, and a request that
+// passes through several goroutines may wait for such a slice at each of them. Therefore the goroutine that writes a
+// table rests after each piece and then yields, going to the end of the run queue. The goroutine that fills the
+// table waits for it, because Pebble makes the two alternate block by block.
 //
-// The end of Go's queue alone helps within a process. Between processes, those of clients among them, the kernel shares processors by
-// how many threads want one, and a flush that never stops wants one all the time. It rests three times as long as
-// the piece took, so that it takes a quarter of a processor, and its end comes later.
+// Yielding helps only within a process. Between processes, including clients on the same machine, the kernel
+// divides CPUs by runnable threads, and a flush that never stops always has one. Resting three times as long as
+// the piece took limits it to a quarter of a CPU, at the price of finishing later.
 //
-// A rest is short where pieces are quick, because there are processors or values are large, and bounded where they are not: when
-// there are no processors background work gets what is left, and at least a turn in 61, which is what Go's scheduler
-// promises. And who is in a hurry, because more comes than is written that way, does not rest: requests would wait for
-// room in the end, all of them together.
+// A rest is short when pieces are fast, because CPUs are idle or values are large, and it is bounded when they are slow: if
+// no CPU is idle, background work gets what is left, and at least one turn in 61, which Go's scheduler
+// guarantees. While more data arrives than can be written this way (Hurry), the writer does not rest. Otherwise requests
+// would eventually all stall for space in the memtables.
 package giveway
 
 import (

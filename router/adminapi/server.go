@@ -19,7 +19,7 @@ type Server struct {
 	changes Changes
 }
 
-// New returns a Server of what the cluster tells, that changes it by way of changes.
+// New returns a Server that reports on cluster and changes it through changes.
 func New(cluster Cluster, changes Changes) *Server {
 	return &Server{cluster: cluster, changes: changes}
 }

@@ -32,7 +32,7 @@ const (
 // RevisionSource stamps commands. hlc.Hybrid is one.
 type RevisionSource interface {
 	Stamp() (shard.Tick, error)
-	// Now is what the clock says, whatever was seen.
+	// Now is the clock's reading, regardless of what was seen.
 	Now() shard.Tick
 	Observe(shard.Revision)
 }

@@ -26,15 +26,15 @@ type stateMachine struct {
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 
-// Open implements IOnDiskStateMachine: the log replays from here. What a reopened
-// engine holds is as durable as its log, and it is a prefix of what was applied.
+// Open implements IOnDiskStateMachine: the log replays from the returned index. The contents of a
+// reopened engine are as durable as its log, and are a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	s.written = s.replica.View().Applied
 	return s.written, nil
 }
 
-// Update implements IOnDiskStateMachine. All entries go into the engine as one batch;
-// then their results go to those who wait (P1).
+// Update implements IOnDiskStateMachine. All entries go into the engine as one batch; then their
+// results are delivered (P1).
 func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
 	s.entries = s.entries[:0]
 	for i := range entries {
@@ -65,11 +65,12 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 	return entries, nil
 }
 
-// aheadPart of the entries between two cuts of the log are left when what is in memory is written out for the next one.
+// aheadPart: the memtable is flushed in advance of a truncation of the log when one part in so many of
+// the entries before it is left.
 const aheadPart = 16
 
-// writeAhead has what is in memory written out shortly before the log is cut. Sync does so too, but the shard stands
-// still meanwhile.
+// writeAhead flushes the memtable shortly before the log is truncated. Sync would do so too, but it blocks the shard
+// meanwhile.
 func (s *stateMachine) writeAhead() {
 	r, applied := s.replica, s.replica.View().Applied
 	between := r.host.cfg.Raft.LogEntries
@@ -93,13 +94,13 @@ func (r *Replica) proposed(b *shardpb.Batch) bool {
 	return b.NodeId == uint64(r.host.cfg.Node) && b.Incarnation == r.host.cfg.Incarnation
 }
 
-// Lookup implements IOnDiskStateMachine; reads take Replica's own methods.
+// Lookup implements IOnDiskStateMachine; reads use Replica's own methods.
 func (s *stateMachine) Lookup(any) (any, error) {
 	return nil, fmt.Errorf("shard %d is not read through Raft", s.replica.id)
 }
 
-// Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied. When there is no
-// room it may not, and is cut another time.
+// Sync implements IOnDiskStateMachine: afterwards the log may drop what was applied. Without disk
+// space it may not, and the log is truncated another time.
 func (s *stateMachine) Sync() error {
 	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
 		return nil
@@ -139,8 +140,8 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	return s.replica.image(view), nil
 }
 
-// SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile. What is saved is
-// always sent: the replica's own snapshots are metadata.
+// SaveSnapshot implements IOnDiskStateMachine. Updates continue meanwhile. What is saved is always
+// sent: the replica's own snapshots are metadata.
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
