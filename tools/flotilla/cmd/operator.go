@@ -82,7 +82,7 @@ func newOperatorCancel(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// unless is what a command says was done; with --dry-run nothing was.
+// unless is the message of a command after a change, or with --dry-run.
 func unless(dryRun bool, said string) string {
 	if dryRun {
 		return "would be done: " + said
@@ -96,7 +96,7 @@ func (s *session) operators() (*adminpb.OperatorsReply, error) {
 	})
 }
 
-// text says what was asked for.
+// text is the message about a requested change.
 func (f changeFlags) text(what string) string {
 	if f.dryRun {
 		return "would " + what
@@ -104,7 +104,7 @@ func (f changeFlags) text(what string) string {
 	return "asked to " + what
 }
 
-// done asks for a change that needs no operator, and says that it was made.
+// done requests a change that needs no operator, and reports that it was made.
 func (s *session) done(said string, request func(context.Context) (*adminpb.DoneReply, error)) error {
 	reply, err := write(s, request)
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *session) done(said string, request func(context.Context) (*adminpb.Done
 	return s.print(answer{message: reply, simple: func() { s.line(said) }})
 }
 
-// finish says what has begun, and with --wait sees it to its end.
+// finish reports what has started, and with --wait waits until it has ended.
 func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what string, isDone func() (bool, error)) error {
 	if err := s.print(answer{message: reply, simple: func() {
 		if flags.dryRun {
@@ -134,7 +134,7 @@ func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what s
 	return err
 }
 
-// hasEnded is how far an operator is that has begun.
+// hasEnded returns the progress of an operator that has started.
 func (s *session) hasEnded(id uint64) (stage, error) {
 	reply, err := s.operators()
 	if err != nil {
@@ -150,10 +150,10 @@ func (s *session) hasEnded(id uint64) (stage, error) {
 	return stage{done: true, state: fmt.Sprintf("operator %d has ended", id)}, nil
 }
 
-// followPause is how long a command with --wait pauses between two looks.
+// followPause is the pause between two polls of a command with --wait.
 const followPause = 200 * time.Millisecond
 
-// until looks until something is done, and tells on stderr how far it is.
+// until polls until something is done, and shows the progress on stderr.
 func (s *session) until(look func() (stage, error)) (err error) {
 	f := newFollower(s.err)
 	defer func() { f.end(err == nil) }()

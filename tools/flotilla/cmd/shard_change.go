@@ -10,13 +10,13 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// changeCodes are the exit codes of commands that begin operators.
+// changeCodes documents the exit codes of commands that start operators.
 const changeCodes = `
 
 Exit codes: 0 done (with --wait: the whole of it), 1 refused, or it was given up, 2 no
 node answered, 3 no answer came, so it may go on.`
 
-// doneCodes are the exit codes of commands that change something at once.
+// doneCodes documents the exit codes of commands whose change is immediate.
 const doneCodes = `
 
 Exit codes: 0 done, or with --dry-run: it would be, 1 refused, 2 no node answered, 3 no
@@ -26,7 +26,7 @@ func registerDryRun(c *cobra.Command, dryRun *bool) {
 	c.Flags().BoolVar(dryRun, "dry-run", false, "only say whether it would be refused")
 }
 
-// changeFlags are those of commands that change where things are.
+// changeFlags are those of commands that change where replicas are.
 type changeFlags struct{ dryRun, wait bool }
 
 func (f *changeFlags) register(c *cobra.Command) {
@@ -133,7 +133,7 @@ without --to, one less. Shard 1 is the meta group.` + changeCodes,
 	return c
 }
 
-// named is a word before a name, nothing without one.
+// named is a name with a word before it, empty without a name.
 func named(word, name string) string {
 	if name == "" {
 		return ""
@@ -141,7 +141,7 @@ func named(word, name string) string {
 	return word + name
 }
 
-// moveIsDone reports whether the shard's replicas are where the move was to take them.
+// moveIsDone reports whether the shard's replicas are where the move was to put them.
 func (s *session) moveIsDone(req *adminpb.MoveRequest) (bool, error) {
 	reply, err := s.shards(&adminpb.ShardsRequest{Id: req.Shard})
 	if err != nil {
