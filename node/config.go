@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	raftconfig "github.com/lni/dragonboat/v4/config"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/flotilla-kv/flotilla/internal/clock"
@@ -102,7 +101,6 @@ type Config struct {
 	Registerer *prometheus.Registry
 	Clock      clock.Clock
 	FS         vfs.FS
-	RaftFS     raftconfig.IFS
 	// ProposalTimeout is how long a write may have no outcome before that is reported as unknown.
 	// Default 5 s.
 	ProposalTimeout time.Duration

@@ -185,7 +185,7 @@ func (n *Node) helloRequest() *routerpb.HelloRequest {
 func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{
 		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
-		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries, FS: n.cfg.RaftFS,
+		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries,
 		QueueBytes: share(n.cfg.MemoryBytes).raft,
 	}
 }
