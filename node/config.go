@@ -85,6 +85,9 @@ type Config struct {
 	// WatchProgressInterval is how often a watch with progress notifications, and without events,
 	// gets one. Default 10 min.
 	WatchProgressInterval time.Duration
+	// CORS are the origins whose pages browsers let read answers, and HostWhitelist the names by which HTTP requests
+	// may ask for the node. Default: all, for "*" too.
+	CORS, HostWhitelist []string
 	// CorruptCheckTime is how often the replicas of each shard are compared, in addition to after
 	// changes of its replicas or keys. 0 is only on request.
 	CorruptCheckTime time.Duration
@@ -320,6 +323,7 @@ const requestBytesMax = 64 << 20
 func (c Config) etcdapi(room *admission.Room) etcdapi.Config {
 	return etcdapi.Config{
 		Room: room, Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
+		Origins: c.CORS, Hosts: c.HostWhitelist,
 		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
 	}
 }

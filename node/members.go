@@ -34,7 +34,7 @@ func (c *cluster) RemoveMember(ctx context.Context, id uint64) error {
 		}
 	}
 	if left := len(m.OnNode(n.ID)); left > 0 {
-		return precondition("%s is being emptied, %d replicas are left on it; flotilla node decommission %s --wait waits until none is, then remove the member again", n.Name, left, n.Name)
+		return precondition("%s is being emptied, replicas left on it: %d; flotilla node decommission %s --wait waits until none is, then remove the member again", n.Name, left, n.Name)
 	}
 	_, err = c.node.meta.propose(ctx, placement.Remove(n.ID))
 	return refusedAs(err)

@@ -46,7 +46,7 @@ func (n *Node) serveClients(context.Context) error {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
-	web := etcdapi.NewHTTPServer(api.HTTPHandler(gateway, metrics), n.log)
+	web := etcdapi.NewHTTPServer(api.Guard(api.HTTPHandler(gateway, metrics)), n.log)
 	mux, err := portmux.New(n.client, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)

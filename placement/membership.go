@@ -151,10 +151,18 @@ func (m *Map) Spares(id shard.NodeID) error {
 		}
 	}
 	if want := m.ReplicationFactor(); active < want {
-		return fmt.Errorf("%s cannot be emptied: without it %d nodes are active, and shards should have %d replicas; add a node or lower %s",
-			m.Node(id).Name, active, want, SettingReplicationFactor)
+		return fmt.Errorf("%s cannot be emptied: without it %d nodes are active, and shards should have %s; add a node or lower %s",
+			m.Node(id).Name, active, replicas(want), SettingReplicationFactor)
 	}
 	return nil
+}
+
+// replicas is a number of them, for messages.
+func replicas(n int) string {
+	if n == 1 {
+		return "1 replica"
+	}
+	return fmt.Sprintf("%d replicas", n)
 }
 
 // shardList names a few shards and counts the rest, for messages.

@@ -155,7 +155,7 @@ func (v *View) ends(d *shard.Descriptor, req *adminpb.MoveRequest) (from, to sha
 		}
 	}
 	if want := v.Map.ReplicationFactor(); to == 0 && !r.Learner && voters <= want {
-		return 0, 0, refuse(codes.FailedPrecondition, "shard %s has %d replicas and should have %d; name a node that takes the one on %s, or lower %s",
+		return 0, 0, refuse(codes.FailedPrecondition, "shard %s has %d of %d replicas; name a node that takes the one on %s, or lower %s",
 			d.ID, voters, want, n.Name, placement.SettingReplicationFactor)
 	}
 	return n.ID, to, nil

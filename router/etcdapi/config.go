@@ -41,6 +41,12 @@ type Config struct {
 	// one codec for all. Default gRPC's own.
 	Codec encoding.CodecV2
 
+	// Origins are those whose pages browsers let read answers, "http://a:80" for example. Default: all,
+	// as in etcd.
+	Origins []string
+	// Hosts are the names by which HTTP requests may ask for this server, without ports. Default: all, as in etcd.
+	Hosts []string
+
 	// Room admits requests. Default: unlimited.
 	Room *admission.Room
 

@@ -16,7 +16,7 @@ import (
 // conn, for example a Loopback's. 64-bit integers are strings, bytes are base64, zero values are
 // omitted, streams are one JSON object per line.
 func NewGateway(conn grpc.ClientConnInterface) (http.Handler, error) {
-	mux := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
+	mux := runtime.NewServeMux(runtime.WithErrorHandler(answerError), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
 		Marshaler: &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: false},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},

@@ -48,11 +48,12 @@ func routeUnary[M any, Req message[M], Resp proto.Message](
 		if err := decode(in, r, req); err != nil {
 			return err
 		}
-		resp, err := call(ctx, req)
+		var answered runtime.ServerMetadata // clients see it as headers
+		resp, err := call(ctx, req, grpc.Header(&answered.HeaderMD), grpc.Trailer(&answered.TrailerMD))
 		if err != nil {
 			return err
 		}
-		runtime.ForwardResponseMessage(ctx, mux, out, w, r, resp)
+		runtime.ForwardResponseMessage(runtime.NewServerMetadataContext(ctx, answered), mux, out, w, r, resp)
 		return nil
 	})
 }
@@ -70,6 +71,11 @@ func routeStream[M any, Req message[M], R any](
 		if err != nil {
 			return err
 		}
+		header, err := stream.Header()
+		if err != nil {
+			return err
+		}
+		ctx = runtime.NewServerMetadataContext(ctx, runtime.ServerMetadata{HeaderMD: header})
 		runtime.ForwardResponseStream(ctx, mux, out, w, r, func() (proto.Message, error) {
 			resp, err := stream.Recv()
 			return any(resp).(proto.Message), err

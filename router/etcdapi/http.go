@@ -62,21 +62,6 @@ func renameBeta(next http.Handler) http.Handler {
 	})
 }
 
-// limitBody bounds the memory that the gateway needs for one request. JSON with base64 takes 4/3 of
-// the bytes inside; twice is generous.
-func limitBody(next http.Handler, maxRequestBytes int) http.Handler {
-	limit := 2 * int64(maxRequestBytes+messageOverheadBytes)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/v3/watch", "/v3/lease/keepalive":
-			// Unbounded streams of small requests.
-		default:
-			r.Body = http.MaxBytesReader(w, r.Body, limit)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // Limits for a client that sends its request slowly or keeps a connection idle.
 const (
 	readHeaderTimeout = 10 * time.Second

@@ -1,9 +1,12 @@
 package etcdapi
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/version"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -145,6 +148,46 @@ func newLeaseMetrics(reg prometheus.Registerer) *leaseMetrics {
 			Help: "Keepalives that found their lease, of clients of this node.",
 		}),
 	}
+}
+
+// registerState exports what Status tells and alerts for etcd look at, under etcd's names. It is asked for when somebody looks.
+func registerState(reg prometheus.Registerer, cluster Cluster) {
+	f := promauto.With(reg)
+	status := func() Status {
+		s, _ := cluster.Status(context.Background()) // what is not known is 0
+		return s
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_server_has_leader",
+		Help: "1: the meta group has a leader, as far as this node knows. Without one for long nothing is split or moved and no node joins; the nodes of its replicas are down or cut off.",
+	}, func() float64 { return oneIf(cluster.HasLeader()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_server_is_leader",
+		Help: "1: this node leads the meta group. Not 1 on exactly one node for long: see etcd_server_has_leader.",
+	}, func() float64 { return oneIf(status().Leader == cluster.MemberID()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_mvcc_db_total_size_in_bytes",
+		Help: "What the store takes on disk, what is about to be written included. Growing with a constant number of keys: look at --history-retention, and at flotilla_history_shards_waiting.",
+	}, func() float64 { return float64(status().DBBytes) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_mvcc_db_total_size_in_use_in_bytes",
+		Help: "What of etcd_mvcc_db_total_size_in_bytes is not in files that are about to be removed.",
+	}, func() float64 { return float64(status().DBInUseBytes) })
+	f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "etcd_server_version",
+		Help: "The release of etcd whose API this is, in the label.",
+	}, []string{"server_version"}).WithLabelValues(etcdVersion()).Set(1)
+	f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "etcd_cluster_version",
+		Help: "The release that all members speak, in the label.",
+	}, []string{"cluster_version"}).WithLabelValues(version.Cluster(version.Version)).Set(1)
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // watchMetrics count watches, under etcd's names.

@@ -41,6 +41,7 @@ func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Se
 		watching: newWatchMetrics(cfg.Registerer),
 		leased:   newLeaseMetrics(cfg.Registerer),
 	}
+	registerState(cfg.Registerer, cluster)
 	s.gets = s.rpcs.of(pb.KV_Range_FullMethodName)
 	return s
 }
@@ -52,6 +53,7 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterLeaseServer(g, &leaseServer{Server: s})
 	pb.RegisterClusterServer(g, &clusterServer{Server: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})
+	s.registerAuth(g)
 	healthpb.RegisterHealthServer(g, s.health)
 }
 

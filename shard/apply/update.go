@@ -95,7 +95,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 
 // store stores what the run has written, or keeps it to be stored later if it consists of versions
 // only.
-func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes lease.Changes) error {
+func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes lease.Changes) (err error) {
 	if r.reshape != nil {
 		if err := r.reshape.store(m, b); err != nil {
 			return err
@@ -109,6 +109,15 @@ func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes leas
 		r.w.Pause()
 		return nil
 	}
+	if size := r.w.BatchBytes(); size > roomyBytes {
+		// Much that was kept goes with it: a batch that grows takes several times as much for a while.
+		roomy := m.engine.NewBatchOf(b.Len() + size + stateBytes)
+		defer func() { err = errors.Join(err, roomy.Close()) }()
+		if err := roomy.Apply(b, nil); err != nil {
+			return fmt.Errorf("move to a larger batch: %w", err)
+		}
+		b = roomy
+	}
 	if err := m.commit(b, r.view); err != nil {
 		return err
 	}
@@ -116,6 +125,9 @@ func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes leas
 	r.w.Finish()
 	return nil
 }
+
+// roomyBytes is from where on a batch is made as large as it will be.
+const roomyBytes = 1 << 20
 
 // publish makes the run's effects visible. It comes after store: see A6.
 func (m *Machine) publish(r *run, changes lease.Changes) {

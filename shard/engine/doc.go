@@ -28,6 +28,8 @@
 //	E6  Everything committed before Replace, by any replica, is durable before the new data is.
 //	    Otherwise the parent of a split could lose its SPLIT in a crash while the child's data
 //	    remained, and replay older entries of its log into the child's keys.
+//	E7  What is read in Background makes the cache no larger than those who wait for what
+//	    they read have made it, but for a bounded part.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
 // durable: whatever a crash loses is replayed. Pebble's own WAL is disabled. It would write every

@@ -190,8 +190,8 @@ func (g *summing) sum(s *sum) (done *Checksum, err error) {
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	for {
-		began, before := time.Now(), c.Bytes
-		last, err := c.Step(sumStepBytes)
+		began, before, last := time.Now(), c.Bytes, false
+		s.replica.host.cfg.Engine.Background(func() { last, err = c.Step(sumStepBytes) })
 		if err != nil {
 			return nil, err
 		}

@@ -82,6 +82,8 @@ type Host struct {
 	// sequence numbers the batches of all replicas: a replica that is stopped and started
 	// again, or comes back under a new ID, meets its own batches in the log (P1).
 	sequence atomic.Uint64
+	// encodings are buffers for the batches of all replicas.
+	encodings encodings
 }
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
