@@ -41,8 +41,11 @@ type Compactions interface {
 type Config struct {
 	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas, but for
 	// those that Unfit says serve nothing; nil is none.
-	Self        shard.NodeID
-	Unfit       func(shard.ID) bool
+	Self  shard.NodeID
+	Unfit func(shard.ID) bool
+	// Silent reports whether a node does not answer: what was sent to it would wait until its
+	// connection is given up. Another is asked first, as far as one may serve; nil: all answer.
+	Silent      func(shard.NodeID) bool
 	Cache       *Cache
 	Sender      Sender
 	Starter     Starter    // nil where every request is waited for
@@ -213,10 +216,11 @@ func (r *Router) learn(p Place, node shard.NodeID, err error) {
 }
 
 // writer chooses the node for the n-th attempt of a write: the known leader, else
-// any replica, which will name the leader.
+// any replica, which will name the leader. Of a leader that is silent another replica is asked
+// once whether it leads still.
 func (r *Router) writer(p Place, n int) shard.NodeID {
 	switch preferred, ok := p.ReplicaOn(p.PreferredNode); {
-	case p.Leader != 0:
+	case p.Leader != 0 && (n > 0 || !r.silent(p.Leader)):
 		return p.Leader
 	case r.cfg.Self == 0 && n == 0 && ok && !preferred.Learner:
 		return p.PreferredNode // the likely leader
@@ -257,8 +261,15 @@ func (r *Router) rotate(p Place, n int) shard.NodeID {
 	if len(voters) == 0 {
 		return 0
 	}
+	for i := range voters {
+		if node := voters[(start+n+i)%len(voters)]; !r.silent(node) {
+			return node
+		}
+	}
 	return voters[(start+n)%len(voters)]
 }
+
+func (r *Router) silent(node shard.NodeID) bool { return r.cfg.Silent != nil && r.cfg.Silent(node) }
 
 // ownReplica is the shard's replica on this node, unless that serves nothing.
 func (r *Router) ownReplica(p Place) (shard.Replica, bool) {
