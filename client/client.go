@@ -141,12 +141,14 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 	if err != nil {
 		return false, err
 	}
+	if header, err := stream.Header(); err == nil && header != nil { // else Recv says why
+		c.followed.Store(node) // even if it has nothing to tell
+	}
 	for {
 		u, err := stream.Recv()
 		if err != nil {
 			return told, err
 		}
-		c.followed.Store(node)
 		shards, err := c.directory.take(u)
 		if err != nil {
 			return told, err

@@ -34,13 +34,18 @@ func (closedError) GRPCStatus() *status.Status { return status.New(codes.Cancele
 type UnknownOutcomeError struct {
 	// Op is the kind of operation, for example "put".
 	Op string
-	// Key is its first key.
+	// Key is its first key; that of a lease is empty.
 	Key string
 	// Err is why there is no answer. It wraps a context's error if that ended first.
 	Err error
 }
 
-func (e *UnknownOutcomeError) Error() string { return fmt.Sprintf("%s %.64q: %v", e.Op, e.Key, e.Err) }
+func (e *UnknownOutcomeError) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	}
+	return fmt.Sprintf("%s %.64q: %v", e.Op, e.Key, e.Err)
+}
 
 // Unwrap makes errors.Is(err, shard.ErrUnknownOutcome) true.
 func (e *UnknownOutcomeError) Unwrap() error { return e.Err }

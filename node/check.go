@@ -121,14 +121,15 @@ func after(m *placement.Map, id shard.ID) shard.ID {
 	return next
 }
 
-// soon schedules checks of shards, if any are checked without request. It never blocks.
+// soon schedules checks of shards, if any are checked without request. The meta group has no keys to
+// compare, but is moved like shards that have. It never blocks.
 func (c *checker) soon(ids ...shard.ID) {
 	if c.every == 0 {
 		return
 	}
 	c.mu.Lock()
 	for _, id := range ids {
-		if !slices.Contains(c.mu.due, id) {
+		if id != shard.MetaID && !slices.Contains(c.mu.due, id) {
 			c.mu.due = append(c.mu.due, id)
 		}
 	}

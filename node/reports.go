@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,16 +72,30 @@ func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	if err != nil {
 		return shard.Replica{}, fmt.Errorf("shard %s: %w", d.ID, err)
 	}
-	following := 0
-	for _, r := range reports {
-		if r.Leader == uint64(leader.ID) && r.Unfit == "" {
-			following++
+	var ill []string
+	for _, r := range d.Replicas {
+		if why := ailment(r, leader, reports); why != "" {
+			ill = append(ill, fmt.Sprintf("the one on node %s %s", r.Node, why))
 		}
 	}
-	if following < len(d.Replicas) {
-		return shard.Replica{}, fmt.Errorf("of the %d replicas of shard %s %d are well: %w", len(d.Replicas), d.ID, following, shard.ErrUnavailable)
+	if len(ill) > 0 {
+		return shard.Replica{}, fmt.Errorf("of the %d replicas of shard %s %s: %w", len(d.Replicas), d.ID, strings.Join(ill, ", "), shard.ErrUnavailable)
 	}
 	return leader, nil
+}
+
+// ailment is why a replica is not well; empty: it is.
+func ailment(of, leader shard.Replica, reports []report) string {
+	i := slices.IndexFunc(reports, func(r report) bool { return r.member.ID == of.ID })
+	switch {
+	case i < 0:
+		return "does not answer"
+	case reports[i].Unfit != "":
+		return "serves nothing: " + reports[i].Unfit
+	case reports[i].Leader != uint64(leader.ID):
+		return "does not follow the leader"
+	}
+	return ""
 }
 
 // abreast is well for a shard whose replicas are also close to each other.

@@ -212,8 +212,9 @@ func (n *Node) startRouter(context.Context) error {
 		r, runs := n.host.Replica(id)
 		return runs && r.Unfit() != ""
 	}
+	silent := func(id shard.NodeID) bool { return id != n.self.NodeID && !n.health.answers(id) }
 	n.router = router.New(router.Config{
-		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
+		Self: n.self.NodeID, Unfit: unfit, Silent: silent, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender, Heeder: sender.exec,
 		Lanes: n.lanes,

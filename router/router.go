@@ -33,8 +33,11 @@ type Compactions interface {
 type Config struct {
 	// Self is the node the router runs on; 0 in a client. Reads prefer its replicas, except those
 	// that are unfit according to Unfit; nil means that none is.
-	Self        shard.NodeID
-	Unfit       func(shard.ID) bool
+	Self  shard.NodeID
+	Unfit func(shard.ID) bool
+	// Silent reports whether a node does not answer: a request sent to it would wait until its
+	// connection is given up. Another is asked first if one may serve; nil means that all answer.
+	Silent      func(shard.NodeID) bool
 	Cache       *Cache
 	Sender      Sender
 	Starter     Starter    // nil where every request is waited for

@@ -106,10 +106,11 @@ func (r *Router) learn(p Place, node shard.NodeID, err error) {
 }
 
 // writer chooses the node for the n-th attempt of a write: the known leader, else
-// any replica, which will name the leader.
+// any replica, which will name the leader. If that leader is silent, another replica is asked
+// once whether it still leads.
 func (r *Router) writer(p Place, n int) shard.NodeID {
 	switch preferred, ok := p.ReplicaOn(p.PreferredNode); {
-	case p.Leader != 0:
+	case p.Leader != 0 && (n > 0 || !r.silent(p.Leader)):
 		return p.Leader
 	case r.cfg.Self == 0 && n == 0 && ok && !preferred.Learner:
 		return p.PreferredNode // the likely leader
@@ -150,8 +151,15 @@ func (r *Router) rotate(p Place, n int) shard.NodeID {
 	if len(voters) == 0 {
 		return 0
 	}
+	for i := range voters {
+		if node := voters[(start+n+i)%len(voters)]; !r.silent(node) {
+			return node
+		}
+	}
 	return voters[(start+n)%len(voters)]
 }
+
+func (r *Router) silent(node shard.NodeID) bool { return r.cfg.Silent != nil && r.cfg.Silent(node) }
 
 // ownReplica is the shard's replica on this node, unless that is unfit.
 func (r *Router) ownReplica(p Place) (shard.Replica, bool) {

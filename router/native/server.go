@@ -81,6 +81,10 @@ func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStr
 
 // FollowShards implements routerpb.NativeServer.
 func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.ServerStreamingServer[routerpb.ShardsUpdate]) error {
+	// A client that knows all there is to know learns by this that the node is there.
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	since := req.Version
 	for {
 		m, changed := s.cfg.Table()

@@ -437,7 +437,8 @@ func (x *Span) GetEnd() []byte {
 
 type ShardsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shards        []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"` // in the order of keys
+	Shards        []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`    // in the order of keys
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the map they are from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +478,13 @@ func (x *ShardsReply) GetShards() []*Shard {
 		return x.Shards
 	}
 	return nil
+}
+
+func (x *ShardsReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type Shard struct {
@@ -2529,9 +2537,10 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x04span\x18\x02 \x01(\v2\x17.flotilla.admin.v1.SpanR\x04span\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\fR\x03end\"?\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"Y\n" +
 	"\vShardsReply\x120\n" +
-	"\x06shards\x18\x01 \x03(\v2\x18.flotilla.admin.v1.ShardR\x06shards\"\xda\x05\n" +
+	"\x06shards\x18\x01 \x03(\v2\x18.flotilla.admin.v1.ShardR\x06shards\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xda\x05\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12+\n" +
 	"\x04span\x18\x02 \x01(\v2\x17.flotilla.admin.v1.SpanR\x04span\x12\x14\n" +

@@ -114,7 +114,7 @@ func (s *session) done(said string, request func(context.Context) (*adminpb.Done
 }
 
 // finish reports what has started, and with --wait waits until it has ended.
-func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what string, isDone func() (bool, error)) error {
+func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what string, isDone verdict) error {
 	if err := s.print(answer{message: reply, simple: func() {
 		if flags.dryRun {
 			s.line(flags.text(what))
@@ -124,46 +124,72 @@ func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what s
 	}}); err != nil || !flags.wait {
 		return err
 	}
-	if err := s.until(func() (stage, error) { return s.hasEnded(reply.Operator) }); err != nil {
-		return err
-	}
-	done, err := isDone()
+	var done bool
+	var ended uint64 // by the map of this version
+	err := s.until(func() (now stage, err error) {
+		if ended == 0 {
+			if now, ended, err = s.hasEnded(reply.Operator); ended == 0 {
+				return now, err
+			}
+		}
+		var version uint64
+		done, version, err = isDone()
+		now.done = version >= ended // else a node answered that does not know yet
+		return now, err
+	})
 	if err == nil && !done {
 		err = fmt.Errorf("operator %d ended and did not %s: it was cancelled, or given up as the log of the node that leads the meta group tells", reply.Operator, what)
 	}
 	return err
 }
 
-// hasEnded returns the progress of an operator that has started.
-func (s *session) hasEnded(id uint64) (stage, error) {
+// verdict reports whether what an operator was for has been done, by a map of this version.
+type verdict func() (done bool, version uint64, err error)
+
+// hasEnded returns the progress of an operator that has started, and the version of a map in which it has
+// ended, or 0.
+func (s *session) hasEnded(id uint64) (now stage, version uint64, err error) {
 	reply, err := s.operators()
 	if err != nil {
-		return stage{}, err
+		return stage{}, 0, err
 	}
 	i := slices.IndexFunc(reply.Operators, func(o *adminpb.Operator) bool { return o.Id == id })
 	switch {
 	case i >= 0:
-		return stage{state: fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i]))}, nil
+		return stage{state: fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i]))}, 0, nil
 	case reply.Version < id: // the node that answers does not know of it yet
-		return stage{}, nil
+		return stage{}, 0, nil
 	}
-	return stage{done: true, state: fmt.Sprintf("operator %d has ended", id)}, nil
+	return stage{state: fmt.Sprintf("operator %d has ended", id)}, reply.Version, nil
 }
 
 // followPause is the pause between two polls of a command with --wait.
 const followPause = 200 * time.Millisecond
+
+// unansweredMax is how many polls in a row may get no answer. Each asks another endpoint than
+// the one before, so nodes that are down or partitioned are avoided, and one that restarts is awaited.
+const unansweredMax = 20
 
 // until polls until something is done, and shows the progress on stderr.
 func (s *session) until(look func() (stage, error)) (err error) {
 	f := newFollower(s.err)
 	defer func() { f.end(err == nil) }()
 	var p patience
-	for {
+	for unanswered := 0; ; {
 		now, err := look()
-		if err != nil {
+		switch {
+		case err == nil:
+			unanswered = 0
+			now = p.temper(now)
+		case exitCode(err) != exitUnavailable:
 			return err
+		case unanswered == unansweredMax:
+			return &failure{exitUnknown, fmt.Errorf("%w; what was asked for goes on", err)}
+		default:
+			unanswered++
+			now = stage{state: p.state, waits: []string{err.Error()}}
 		}
-		f.show(p.temper(now))
+		f.show(now)
 		if now.done {
 			return nil
 		}
