@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Keyed is an operation that reports the key it touches.
+// Keyed is an operation of which it is known what key it touches.
 type Keyed func(ctx context.Context, number int) (key int, err error)
 
-// Steady starts operations at a fixed rate until it is stopped, and records each (L6).
+// Steady begins operations at a fixed rate until it is stopped, and keeps each (L6).
 type Steady struct {
 	began   time.Time
 	cancel  context.CancelFunc // begins nothing more
@@ -22,8 +22,8 @@ type Steady struct {
 	}
 }
 
-// inFlightMax is far more than a rate has in flight, unless servers stall for seconds; operations
-// that are due then wait here, and their latency counts.
+// inFlightMax is far more than a rate has under way, unless servers stand still for
+// seconds; what is due then waits here, and its latency counts.
 const inFlightMax = 20_000
 
 // Begin starts a Steady. Each operation has its timeout from when it is due.
@@ -37,12 +37,12 @@ func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Stea
 	})
 }
 
-// busyGrain is how late operations of BeginBusy may start: waking up for each of fifty thousand per
-// second would be much of their cost.
+// busyGrain is by how much operations of BeginBusy begin late: to be woken for each of fifty
+// thousand a second would be much of what they cost.
 const busyGrain = time.Millisecond
 
-// BeginBusy starts a Steady of a fixed number of clients, each with one operation at a time. An
-// operation that is due while all of them wait for responses has failed.
+// BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
+// while all of them wait for answers has failed.
 func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
 	return begin(ctx, rate, busyGrain, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
 }
@@ -109,16 +109,16 @@ func (s *Steady) add(sample Sample) {
 	s.mu.Unlock()
 }
 
-// Now is the time since the start, as in samples.
+// Now is the time since the beginning, as samples count it.
 func (s *Steady) Now() time.Duration { return time.Since(s.began) }
 
-// Abandon starts nothing more, gives up what is in flight, and returns the trace.
+// Abandon begins nothing more, gives up what is under way, and returns all that was done.
 func (s *Steady) Abandon() Trace {
 	s.abandon()
 	return s.Stop()
 }
 
-// Stop starts nothing more, waits for what is in flight, and returns the trace.
+// Stop begins nothing more, waits for what is under way, and returns all that was done.
 func (s *Steady) Stop() Trace {
 	s.cancel()
 	defer s.abandon()
@@ -128,7 +128,7 @@ func (s *Steady) Stop() Trace {
 	return s.mu.trace
 }
 
-// Puts are puts of keys of the shared keyspace, which choose selects for each number.
+// Puts are puts of keys out of the shared keyspace, which choose picks for each number.
 func (e *Env) Puts(choose func(number int) int) Keyed {
 	return func(ctx context.Context, number int) (int, error) {
 		key := choose(number)

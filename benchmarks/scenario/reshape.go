@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// Reshape splits a shard, moves replicas, transfers a leadership and drains a node, one after the
-// other, under puts of keys all over the keyspace.
+// Reshape splits a shard, moves replicas, hands a leadership over and drains a node, one
+// after the other, while keys all over the keyspace are being put.
 func Reshape(ctx context.Context, c Config) (Outcome, error) {
 	out := Outcome{Name: "reshape"}
 	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm <= settling {
@@ -89,7 +89,7 @@ func (s *stage) reshapeAll(ctx context.Context, steady *load.Steady) (done []cha
 	return done, nil
 }
 
-// settling is how long after a change its effect on requests may show.
+// settling is how long after a change what it did to requests may show.
 const settling = time.Second
 
 // tell adds what clients noticed of each change.
