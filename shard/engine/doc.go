@@ -28,6 +28,8 @@
 //	E6  What was committed before Replace, by whomever, is durable before the new data is.
 //	    Or the parent of a shard that was split off could lose its SPLIT, keep the child's
 //	    data, and write into it what its log has from before.
+//	E7  What is there when Open returns is durable, whatever its predecessor died of: a sync that
+//	    failed leaves in the kernel's memory what is not on the disk. So nobody syncs it again.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
 // durable: what a crash takes is replayed. Pebble's own log is off. It would have every
