@@ -22,15 +22,22 @@ type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
 	written uint64        // what was applied when it was last made durable, or begun to be
+	durable uint64        // what was applied when it was last made durable
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 
 // Open implements IOnDiskStateMachine: the log replays from here. What a reopened
-// engine holds is as durable as its log, and it is a prefix of what was applied.
+// engine holds is durable, and it is a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
-	s.written = s.replica.View().Applied
-	return s.written, nil
+	s.secured()
+	return s.durable, nil
+}
+
+// secured notes that all that was applied is durable.
+func (s *stateMachine) secured() {
+	s.durable = s.replica.View().Applied
+	s.written = s.durable
 }
 
 // Update implements IOnDiskStateMachine. All entries go into the engine as one batch;
@@ -99,9 +106,10 @@ func (s *stateMachine) Lookup(any) (any, error) {
 }
 
 // Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied. When there is no
-// room it may not, and is cut another time.
+// room it may not, and is cut another time. dragonboat asks for it when a replica starts, too: then it must not
+// wait for what others have applied, nor fail for want of room for that.
 func (s *stateMachine) Sync() error {
-	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
+	if s.replica.host.cfg.Knobs.SyncWithoutFsync || s.durable == s.replica.View().Applied {
 		return nil
 	}
 	if err := s.replica.machine.Store(); err != nil {
@@ -110,7 +118,7 @@ func (s *stateMachine) Sync() error {
 	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
 		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, errSnapshotOutOfDate)
 	}
-	s.written = s.replica.View().Applied
+	s.secured()
 	return nil
 }
 
@@ -177,6 +185,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 	if err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
+	s.secured() // Replace is durable, and so is a poisoned state
 	r.endReign()
 	r.reportUnfit()
 	r.host.cfg.Source.Observe(r.View().Rev)
