@@ -14,7 +14,8 @@
 //	D2  A node whose data was lost is a new node: its incarnation differs and the
 //	    cluster refuses it under the old name.
 //	D3  The node proposes nothing before its clock was compared with its peers'.
-//	D4  Clients are served only when every local replica has been initialised.
+//	D4  Clients are served only when every local replica has been initialised, and has applied
+//	    what was acknowledged before, unless that takes seconds: or revisions could run back.
 //	D5  What the parts of a node keep in memory by bounds of their own leaves a fifth of its
 //	    budget to the rest. While what is live comes near the budget, nothing that clients
 //	    could ask again is taken in (memory.go).
