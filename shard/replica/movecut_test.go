@@ -157,7 +157,7 @@ func (f *cutFollower) deadline() context.Context {
 // follow does what the table says, and requires the same here as there; false when the power was cut.
 func (f *cutFollower) follow() bool {
 	for _, id := range f.gone {
-		if f.over(f.host.Remove(f.ctx, testShard, id, nil)) {
+		if !f.done(func() error { return f.host.Remove(f.ctx, testShard, id, nil) }) {
 			return false
 		}
 	}
@@ -165,7 +165,7 @@ func (f *cutFollower) follow() bool {
 	if f.replica == 0 {
 		return f.ctx.Err() == nil
 	}
-	if f.over(f.host.Join(testShard, f.replica, true)) {
+	if !f.done(func() error { return f.host.Join(testShard, f.replica, true) }) {
 		return false
 	}
 	r, ok := f.host.Replica(testShard)
@@ -180,11 +180,12 @@ func (f *cutFollower) follow() bool {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	if f.over(r.machine.Store()) || f.over(f.from.replica.machine.Store()) {
-		return false
+	var got []string
+	list := func() (err error) {
+		got, err = versions(f.engine)
+		return err
 	}
-	got, err := versions(f.engine)
-	if f.over(err) {
+	if !f.done(r.machine.Store, f.from.replica.machine.Store, list) {
 		return false
 	}
 	all, err := versions(f.from.engine)
@@ -193,14 +194,7 @@ func (f *cutFollower) follow() bool {
 	return true
 }
 
-// over reports whether the power was cut, and requires that nothing failed before.
-func (f *cutFollower) over(err error) bool {
-	if f.ctx.Err() != nil {
-		return true
-	}
-	require.NoError(f.t, err)
-	return false
-}
+func (f *cutFollower) done(steps ...func() error) bool { return doneBeforeCut(f.t, f.ctx, steps...) }
 
 // versions lists all versions of keys in a store.
 func versions(e *engine.Engine) (all []string, err error) {

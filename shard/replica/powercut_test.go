@@ -149,9 +149,7 @@ func playPowerCuts(t *testing.T, disk *powercut.Disk, percent int) {
 
 // run lives until the power is cut. What is left of the process goes on a little, on a disk that nobody looks at.
 func (l *life) run(incarnation uint64) {
-	if !l.open(incarnation) {
-		return
-	}
+	l.open(incarnation)
 	defer func() {
 		l.host.Close()
 		_ = l.engine.Close()
@@ -177,16 +175,31 @@ func (l *life) run(incarnation uint64) {
 	writers.Wait()
 }
 
-// over reports whether the power was cut, and requires that nothing failed before.
-func (l *life) over(err error) bool {
-	if l.ctx.Err() != nil {
-		return true
+// done does things one after the other; false when the power was cut before they were done. On a busy machine each may fail, and is
+// tried again, as nodes do.
+func (l *life) done(steps ...func() error) bool { return doneBeforeCut(l.t, l.ctx, steps...) }
+
+func doneBeforeCut(t *testing.T, ctx context.Context, steps ...func() error) bool {
+	for _, step := range steps {
+		for deadline := time.Now().Add(patience); ; {
+			err := step()
+			if ctx.Err() != nil {
+				return false
+			}
+			if err == nil {
+				break
+			}
+			require.True(t, time.Now().Before(deadline), err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
+		}
 	}
-	require.NoError(l.t, err)
-	return false
+	return true
 }
 
-func (l *life) open(incarnation uint64) bool {
+func (l *life) open(incarnation uint64) {
 	fs := l.disk.FS(l.before)
 	var err error
 	l.engine, err = engine.Open("store", engine.Options{CacheBytes: 1 << 20, FS: fs})
@@ -201,13 +214,13 @@ func (l *life) open(incarnation uint64) bool {
 		Apply: apply.Options{Backlog: apply.NewBacklog(64<<10, func(gather func()) { go gather() })},
 	})
 	require.NoError(l.t, err)
-	return true
 }
 
 // start starts the replica of a shard and waits until it leads.
 func (l *life) start(d *shard.Descriptor) bool {
 	own := Held{d.ID, testReplica}
-	if l.over(l.host.Start(own.Shard, own.Replica, map[shard.ReplicaID]string{testReplica: "n7:1"})) {
+	founders := map[shard.ReplicaID]string{testReplica: "n7:1"}
+	if !l.done(func() error { return l.host.Start(own.Shard, own.Replica, founders) }) {
 		return false
 	}
 	r, ok := l.host.Replica(own.Shard)
@@ -245,7 +258,7 @@ func (l *life) startAll() bool {
 		}
 	}
 	if d := l.shards[0]; d.ID == testShard && d.Epoch == 1 {
-		return !l.over(l.replica(d.ID).Initialise(l.ctx, d))
+		return l.done(func() error { return l.replica(d.ID).Initialise(l.ctx, d) })
 	}
 	return true
 }
@@ -300,7 +313,7 @@ func (l *life) operate() bool {
 		for _, d := range l.shards {
 			keep = append(keep, d.Span)
 		}
-		if l.over(l.host.Remove(l.ctx, h.Shard, h.Replica, keep)) {
+		if !l.done(func() error { return l.host.Remove(l.ctx, h.Shard, h.Replica, keep) }) {
 			return false
 		}
 	}
@@ -313,9 +326,17 @@ func (l *life) operate() bool {
 }
 
 func (l *life) divide(s *splitting) bool {
-	parent := l.replica(s.rest.ID)
-	if !l.start(s.child) || l.over(parent.Split(l.ctx, s.rest, s.child)) || l.over(parent.SecureSeed(l.ctx, s.child)) ||
-		l.over(l.replica(s.child.ID).Initialise(l.ctx, s.child)) || l.over(parent.Wean(l.ctx)) || l.over(l.replica(s.child.ID).Wean(l.ctx)) {
+	if !l.start(s.child) {
+		return false
+	}
+	parent, child := l.replica(s.rest.ID), l.replica(s.child.ID)
+	if !l.done(
+		func() error { return parent.Split(l.ctx, s.rest, s.child) },
+		func() error { return parent.SecureSeed(l.ctx, s.child) },
+		func() error { return child.Initialise(l.ctx, s.child) },
+		func() error { return parent.Wean(l.ctx) },
+		func() error { return child.Wean(l.ctx) },
+	) {
 		return false
 	}
 	l.change(func() {
@@ -334,8 +355,12 @@ func (l *life) divide(s *splitting) bool {
 
 func (l *life) unite(m *merging) bool {
 	left, right := l.replica(m.merged.ID), l.replica(m.right.ID)
-	if l.over(right.Freeze(l.ctx, m.merged, m.right, m.operator)) || l.over(right.SecureFrozen(l.ctx, m.operator)) ||
-		l.over(left.Subsume(l.ctx, m.merged, m.right, m.operator)) || l.over(left.Wean(l.ctx)) {
+	if !l.done(
+		func() error { return right.Freeze(l.ctx, m.merged, m.right, m.operator) },
+		func() error { return right.SecureFrozen(l.ctx, m.operator) },
+		func() error { return left.Subsume(l.ctx, m.merged, m.right, m.operator) },
+		func() error { return left.Wean(l.ctx) },
+	) {
 		return false
 	}
 	l.change(func() {
@@ -371,7 +396,10 @@ func (l *life) owner(key []byte) (found *Replica, epoch uint64) {
 func (l *life) write(rng *rand.Rand, key int) bool {
 	r, epoch := l.owner(keyOf(key))
 	if r == nil {
-		time.Sleep(time.Millisecond)
+		select {
+		case <-l.ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
 		return true
 	}
 	var number int
@@ -414,11 +442,14 @@ func (l *life) check() bool {
 		p := &l.keys[i]
 		r, _ := l.owner(keyOf(i))
 		require.NotNil(l.t, r, "who has key %d?", i)
-		if _, err := r.Barrier(l.ctx); l.over(err) {
-			return false
+		var resp *pb.RangeResponse
+		read := func() (err error) {
+			if _, err = r.Barrier(l.ctx); err == nil {
+				resp, err = r.Range(&pb.RangeRequest{Key: keyOf(i)}, 0)
+			}
+			return err
 		}
-		resp, err := r.Range(&pb.RangeRequest{Key: keyOf(i)}, 0)
-		if l.over(err) {
+		if !l.done(read) {
 			return false
 		}
 		number := p.acked
@@ -429,6 +460,7 @@ func (l *life) check() bool {
 			require.Zero(l.t, number%deleteEvery, "key %d is missing: write %d was acknowledged, %d tried", i, p.acked, p.tried)
 		} else {
 			kv := resp.Kvs[0]
+			var err error
 			number, err = strconv.Atoi(strings.TrimSpace(string(kv.Value)))
 			require.NoError(l.t, err)
 			require.EqualValues(l.t, number%deleteEvery, kv.Version, "key %d at write %d", i, number)
