@@ -62,6 +62,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.startKeeper,    // leases that expired while no node led end now
 		n.listenClients,  // a taken port shows before the wait below
 		n.waitForShards,  // D4
+		n.seePast,        // D4
 		n.serveClients,   // ready
 		n.introduceToMap, // addresses that may have changed
 	} {
@@ -299,6 +300,20 @@ func (n *Node) waitForShards(ctx context.Context) error {
 			return fmt.Errorf("waiting for %s: %w", missing, context.Cause(ctx))
 		}
 	}
+}
+
+// pastPatience bounds seePast. A node that was killed needs some tenths of a second; one that was away for long
+// may need minutes, but has not acknowledged what it lacks.
+const pastPatience = 5 * time.Second
+
+// seePast waits until the node knows the revisions that were acknowledged before it was killed.
+func (n *Node) seePast(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, pastPatience)
+	defer cancel()
+	if err := n.host.SeePast(bounded); err != nil && ctx.Err() == nil {
+		n.log.Warn("serving clients before all replicas of this node have caught up", "error", err)
+	}
+	return context.Cause(ctx)
 }
 
 // expelled fails when the node was removed from its cluster: its data is useless then, and it must

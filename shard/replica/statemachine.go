@@ -22,15 +22,22 @@ type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
 	written uint64        // what was applied when it was last made durable, or begun to be
+	durable uint64        // what was applied when it was last made durable
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 
 // Open implements IOnDiskStateMachine: the log replays from the returned index. The contents of a
-// reopened engine are as durable as its log, and are a prefix of what was applied.
+// reopened engine are durable (E7 of package engine), and are a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
-	s.written = s.replica.View().Applied
-	return s.written, nil
+	s.secured()
+	return s.durable, nil
+}
+
+// secured notes that all that was applied is durable.
+func (s *stateMachine) secured() {
+	s.durable = s.replica.View().Applied
+	s.written = s.durable
 }
 
 // Update implements IOnDiskStateMachine. All entries go into the engine as one batch; then their
@@ -100,9 +107,10 @@ func (s *stateMachine) Lookup(any) (any, error) {
 }
 
 // Sync implements IOnDiskStateMachine: afterwards the log may drop what was applied. Without disk
-// space it may not, and the log is truncated another time.
+// space it may not, and the log is truncated another time. dragonboat also calls it when a replica
+// starts: then it must neither wait for what other replicas have applied, nor fail for want of space for that.
 func (s *stateMachine) Sync() error {
-	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
+	if s.replica.host.cfg.Knobs.SyncWithoutFsync || s.durable == s.replica.View().Applied {
 		return nil
 	}
 	if err := s.replica.machine.Store(); err != nil {
@@ -111,7 +119,7 @@ func (s *stateMachine) Sync() error {
 	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
 		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, errSnapshotOutOfDate)
 	}
-	s.written = s.replica.View().Applied
+	s.secured()
 	return nil
 }
 
@@ -178,6 +186,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 	if err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
+	s.secured() // Replace is durable, and so is a poisoned state
 	r.endReign()
 	r.reportUnfit()
 	r.host.cfg.Source.Observe(r.View().Rev)
