@@ -14,7 +14,7 @@ type background struct {
 }
 
 // Background runs what reads much for nobody who waits, a step at a time. The cache does not grow for it beyond
-// what it has grown by for others: nobody reads that again soon, and it is the node's largest block of memory (E7).
+// what it has grown by for others: nobody reads that again soon, and it is the node's largest block of memory (E8).
 // Pebble has no iterators that leave the cache alone, so the room is taken away meanwhile.
 func (e *Engine) Background(read func()) {
 	b := &e.background

@@ -12,7 +12,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What is read in the background leaves the cache about as large as it was; what others read fills it, and stays (E7).
+// What is read in the background leaves the cache about as large as it was; what others read fills it, and stays (E8).
 func TestBackgroundDoesNotFillTheCache(t *testing.T) {
 	const values, valueBytes = 400, 256 << 10
 	e, err := Open(storeDir, Options{FS: vfs.NewMem(), CacheBytes: 512 << 20})
