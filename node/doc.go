@@ -15,7 +15,7 @@
 //	    cluster refuses it under the old name.
 //	D3  The node proposes nothing before it has compared its clock with its peers'.
 //	D4  The node serves clients only once every local replica has been initialised and has applied
-//	    what was acknowledged before, unless that takes seconds: otherwise revisions could run back.
+//	    what was acknowledged before, unless that takes seconds: otherwise revisions could decrease.
 //	D5  The parts of a node whose memory has bounds of its own leave a fifth of the memory
 //	    budget to everything else. While the live heap approaches the budget, the node accepts
 //	    nothing that a client could ask again (memory.go).

@@ -28,10 +28,10 @@
 //	E6  Everything committed before Replace, by any replica, is durable before the new data is.
 //	    Otherwise the parent of a split could lose its SPLIT in a crash while the child's data
 //	    remained, and replay older entries of its log into the child's keys.
-//	E7  What is there when Open returns is durable, whatever its predecessor died of: a sync that
-//	    failed leaves in the kernel's memory what is not on the disk. So nobody syncs it again.
-//	E8  What is read in Background makes the cache no larger than those who wait for what
-//	    they read have made it, but for a bounded part.
+//	E7  Everything present when Open returns is durable, whatever ended the previous process: a failed
+//	    sync leaves data in the page cache that is not on the disk. So nobody needs to sync it again.
+//	E8  Background reads do not grow the block cache beyond what foreground reads have made it, except
+//	    by a bounded part.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
 // durable: whatever a crash loses is replayed. Pebble's own WAL is disabled. It would write every
