@@ -22,6 +22,9 @@ type wireEnd struct {
 	messages raftio.MessageHandler
 	chunks   raftio.ChunkHandler
 	dead     bool // never plugged in again; wire.mu is held
+	// delivering are the messages on their way into it. Close waits for them, as it has to: nothing of a
+	// node is there for them afterwards.
+	delivering sync.WaitGroup
 }
 
 var (
@@ -60,14 +63,18 @@ func (w *wire) unplug(e *wireEnd) {
 	}
 }
 
-// reach is the end of a node, nil if nothing gets there.
+// reach is the end of a node, nil if nothing gets there. Whoever gets one calls delivering.Done.
 func (e *wireEnd) reach(target string) *wireEnd {
 	e.wire.mu.Lock()
 	defer e.wire.mu.Unlock()
 	if e.wire.ends[e.addr] != e {
 		return nil
 	}
-	return e.wire.ends[target]
+	to := e.wire.ends[target]
+	if to != nil {
+		to.delivering.Add(1)
+	}
+	return to
 }
 
 func (e *wireEnd) Create(_ config.NodeHostConfig, m raftio.MessageHandler, c raftio.ChunkHandler) raftio.ITransport {
@@ -82,6 +89,7 @@ func (*wireEnd) Start() error         { return nil }
 
 func (e *wireEnd) Close() error {
 	e.wire.unplug(e)
+	e.delivering.Wait()
 	return nil
 }
 
@@ -105,6 +113,7 @@ func (c wireConnection) SendMessageBatch(b raftpb.MessageBatch) error {
 	if to == nil {
 		return nil
 	}
+	defer to.delivering.Done()
 	data, err := b.Marshal() // nothing of it is shared
 	if err != nil {
 		return err
@@ -122,6 +131,7 @@ func (c wireConnection) SendChunk(chunk raftpb.Chunk) error {
 	if to == nil {
 		return nil
 	}
+	defer to.delivering.Done()
 	data, err := chunk.Marshal()
 	if err != nil {
 		return err
