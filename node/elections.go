@@ -36,7 +36,7 @@ type elections struct {
 	}
 }
 
-// election is one that is to be held.
+// election is one to be held.
 type election struct {
 	replica.Held
 	others map[shard.ReplicaID]string // the other voters, and where they run
@@ -47,11 +47,11 @@ type election struct {
 const (
 	electionsMax  = 64
 	electionTries = 5
-	// electionPause is between two looks at who runs.
+	// electionPause is between two polls of which replicas run.
 	electionPause = 25 * time.Millisecond
-	// electionTime is how long one may take before the replica stands again.
+	// electionTime is how long an election may take before the replica campaigns again.
 	electionTime = 100 * time.Millisecond
-	// electionAsk is how long the others may take to say what they run.
+	// electionAsk is how long the others may take to report what they run.
 	electionAsk = 250 * time.Millisecond
 )
 
@@ -61,7 +61,7 @@ func newElections(n *Node) *elections {
 	return e
 }
 
-// hold has the replica, which has started on this node, stand for election when it can win.
+// hold makes the replica, which has started on this node, campaign when it can win.
 func (e *elections) hold(r replica.Held, others map[shard.ReplicaID]string) {
 	e.mu.Lock()
 	e.mu.waiting[r] = &election{Held: r, others: others}
@@ -87,7 +87,7 @@ func (e *elections) run(ctx context.Context) {
 	}
 }
 
-// look returns those that are still to be held, in the order of shards.
+// look returns those that are still to be held, in shard order.
 func (e *elections) look() []*election {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -104,7 +104,7 @@ func (e *elections) look() []*election {
 	return out
 }
 
-// hearOthers asks the other nodes, and has replicas stand for election that can win.
+// hearOthers asks the other nodes, and makes replicas campaign that can win.
 func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
 	told, now := e.ask(ctx, waiting), time.Now()
 	under := 0
@@ -124,7 +124,7 @@ func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
 	e.node.host.Campaign(stand)
 }
 
-// winnable reports whether a majority runs and none of those that told knows a leader.
+// winnable reports whether a majority runs and none of those that answered knows a leader.
 func (w *election) winnable(told map[replica.Held]*routerpb.ReplicaReport) bool {
 	running := 1
 	for id := range w.others {
@@ -140,7 +140,7 @@ func (w *election) winnable(told map[replica.Held]*routerpb.ReplicaReport) bool 
 	return running > (len(w.others)+1)/2
 }
 
-// ask has all other nodes tell of the groups that wait.
+// ask asks all other nodes about the waiting groups.
 func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.Held]*routerpb.ReplicaReport {
 	shards := make(map[string][]uint64)
 	for _, w := range waiting {
@@ -169,7 +169,7 @@ func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.He
 	return told
 }
 
-// othersOf are the voters of a shard but for the one of this node, and where they run.
+// othersOf are the voters of a shard except this node's, and their addresses.
 func (n *Node) othersOf(d *shard.Descriptor, m *placement.Map) map[shard.ReplicaID]string {
 	out := make(map[shard.ReplicaID]string)
 	for _, r := range d.Replicas {

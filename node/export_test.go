@@ -1,5 +1,10 @@
 package node
 
+import "github.com/flotilla-kv/flotilla/shard"
+
+// Hears reports whether a node answered when this one asked it last.
+func (n *Node) Hears(id shard.NodeID) bool { return n.health.answers(id) }
+
 // MoveSteps are the steps of a MOVE from a node to another, in their order.
 func MoveSteps() []string {
 	return []string{

@@ -2,6 +2,7 @@ package node
 
 import (
 	"math"
+	"runtime"
 	"testing"
 	"testing/fstest"
 
@@ -104,7 +105,7 @@ func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 func TestNodesShortOfMemoryRefuse(t *testing.T) {
 	nodes := []*Node{newTestNode(t, 300<<20), newTestNode(t, 300<<20)}
 	var set []collecting
-	k := newKeptMemory(func(c collecting) { set = append(set, c) }, nodes...)
+	k := newKeptMemory(func(c collecting) { set = append(set, c) }, func() {}, nodes...)
 	require.Equal(t, []collecting{{percentMax, 600 << 20, false}}, set)
 	takesIn := func(want error) {
 		t.Helper()
@@ -123,6 +124,29 @@ func TestNodesShortOfMemoryRefuse(t *testing.T) {
 	takesIn(nil)
 }
 
+// What a load leaves in memory is given back when it is gone, once; while there is one nothing is.
+func TestMemoryIsGivenBack(t *testing.T) {
+	const budget = 1 << 30
+	gaveBack := 0
+	k := newKeptMemory(func(collecting) {}, func() { gaveBack++ })
+	k.budget = budget
+	loaded := taken{live: budget / 32, mapped: budget / 8, collections: 7}
+	for range 3 * calmLooks {
+		loaded.collections++
+		k.look(loaded)
+	}
+	require.Zero(t, gaveBack)
+	for range calmLooks {
+		k.look(loaded)
+	}
+	require.Equal(t, 1, gaveBack)
+	after := taken{live: budget / 32, mapped: budget / 16, collections: loaded.collections + 1}
+	for range 3 * calmLooks {
+		k.look(after)
+	}
+	require.Equal(t, 1, gaveBack, "there is little to give back")
+}
+
 func newTestNode(t *testing.T, memory int64) *Node {
 	n, err := New(Config{Name: "n1", DataDir: t.TempDir(), ClientAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", MemoryBytes: memory})
 	require.NoError(t, err)
@@ -134,6 +158,8 @@ func newTestNode(t *testing.T, memory int64) *Node {
 func TestTakenNow(t *testing.T) {
 	got := takenNow()
 	require.Positive(t, got.mapped)
+	runtime.GC()
+	require.Greater(t, takenNow().collections, got.collections)
 	require.Positive(t, residentBytes("100 20 3 4 0 5 0\n"))
 	require.Zero(t, residentBytes(""))
 	require.Zero(t, residentBytes("1 x"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -99,6 +100,46 @@ func TestRequestsFollowANewLeader(t *testing.T) {
 	defer cancel()
 	_, err := client.Put(ctx, "k", "v")
 	require.NoError(t, err)
+}
+
+// The clients of a node that has no replica of a shard do not wait for one that is cut off either,
+// whether it led the shard or was only the first to be asked.
+func TestRequestsPassASilentNode(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Nodes: 4, Splits: "uniform:4"})
+	for i := range 4 {
+		put(t, c.Client(t), spread(i, "k"), "v")
+	}
+	outside := c.Node(4) // as of all nodes, there is a shard in four of which it has no replica
+	var keys []string
+	for i := range 4 {
+		put(t, c.Client(t, outside), spread(i, "k"), "v") // now its router knows the leaders
+		if _, here := outside.Inside().Host().Replica(outside.Inside().Map().Lookup([]byte(spread(i, "k"))).ID); !here {
+			keys = append(keys, spread(i, "k"))
+		}
+	}
+	require.NotEmpty(t, keys)
+	first := outside.Inside().Map().Lookup([]byte(keys[0])).Replicas[0].Node
+	i := slices.IndexFunc(c.Nodes(), func(n *testcluster.Node) bool { return n.Name == outside.Inside().Map().Node(first).Name })
+	lonely := c.Nodes()[i]
+	rest := others(c, lonely)
+	c.Network().Isolate(lonely.Name, rest[0].Name, rest[1].Name, rest[2].Name)
+	testcluster.Until(t, "the node to miss it", func() bool { return !outside.Inside().Hears(first) })
+	for _, key := range keys {
+		for _, n := range rest {
+			if _, here := n.Inside().Host().Replica(outside.Inside().Map().Lookup([]byte(key)).ID); here {
+				testcluster.Until(t, "a new leader", func() bool { return leaderOf(t, c, n, key) != lonely })
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for _, key := range keys {
+		_, err := c.Client(t, outside).Get(ctx, key)
+		require.NoError(t, err)
+		_, err = c.Client(t, outside).Put(ctx, key, "w")
+		require.NoError(t, err)
+	}
 }
 
 // caughtUp compares what two nodes have applied.

@@ -142,7 +142,7 @@ func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) 
 	return next, ok()
 }
 
-// Spares is not nil when a node cannot be emptied: its replicas could go nowhere.
+// Spares returns an error when a node cannot be drained because its replicas have nowhere to go.
 func (m *Map) Spares(id shard.NodeID) error {
 	active := 0
 	for _, n := range m.live {

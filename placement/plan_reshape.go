@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// leftMin is the least share that both halves of a split must have: below it the
-// larger half is as good as the whole.
+// leftMin is the least share that both halves of a split must have: below it the larger half is as
+// large as the whole.
 const leftMin = 0.2
 
 // pressure is how near a shard is to being split: 1 is the threshold.

@@ -10,15 +10,15 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// snapshotMetric counts what nodes sent of whole shards.
+// snapshotMetric counts the bytes of snapshots that nodes sent.
 const snapshotMetric = "flotilla_shard_snapshot_sent_bytes_total"
 
-// logEntries makes logs so short that the new replicas are sent whole shards, as on clusters
-// that have run for longer.
+// logEntries makes logs so short that the new replicas receive snapshots, as on clusters that have
+// run for longer.
 const logEntries = "200"
 
-// Loss kills a node for good and waits until the others hold all its replicas. grace is how
-// long a node may be silent before it counts as dead. Clients are connected to the others.
+// Loss kills a node for good and waits until the others hold all its replicas. grace is how long a
+// node may be silent before it counts as dead. Clients are connected to the others.
 func Loss(ctx context.Context, c Config, grace time.Duration) (Outcome, error) {
 	out := Outcome{Name: "loss"}
 	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm < calmMin {
@@ -122,7 +122,7 @@ func (s *stage) lose(ctx context.Context, steady *load.Steady, victim int) (l lo
 	return l, rest(ctx, s.Calm)
 }
 
-// untouchedShare is what must go on of the load of shards that the lost node did not lead.
+// untouchedShare is how much of the load of shards that the lost node did not lead must continue.
 const untouchedShare = 0.9
 
 func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {

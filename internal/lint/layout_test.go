@@ -26,7 +26,7 @@ func leaves() []string {
 // harnesses are what tests stand on. They may import all, and only tests may import them.
 func harnesses() []string {
 	return []string{
-		"internal/bubble", "internal/conformance", "internal/history", "internal/lint", "internal/ports", "internal/proccluster",
+		"internal/bubble", "internal/conformance", "internal/history", "internal/lint", "internal/ports", "internal/powercut", "internal/proccluster",
 		"internal/robustness", "internal/simulation", "internal/testcluster",
 	}
 }

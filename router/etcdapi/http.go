@@ -62,14 +62,14 @@ func renameBeta(next http.Handler) http.Handler {
 	})
 }
 
-// Limits of a client that is slow with its request or keeps a connection idle.
+// Limits for a client that sends its request slowly or keeps a connection idle.
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 5 * time.Minute
 )
 
-// NewHTTPServer returns an HTTP server for the handler. There is no timeout of whole
-// requests: watches last. What clients do wrong is logged at level debug.
+// NewHTTPServer returns an HTTP server for the handler. Whole requests have no timeout, because
+// watches last. Client errors are logged at level debug.
 func NewHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,

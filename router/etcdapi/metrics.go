@@ -21,7 +21,7 @@ type rpcMetrics struct {
 	other   *rpcCounters            // whatever else clients ask for
 }
 
-// rpcCounters are one method's, looked up once: counting happens on every request.
+// rpcCounters are those of one method, looked up once because every request is counted.
 type rpcCounters struct {
 	started prometheus.Counter
 	byCode  [codes.Unauthenticated + 1]prometheus.Counter
@@ -52,7 +52,7 @@ func newRPCMetrics(reg prometheus.Registerer) *rpcMetrics {
 		return c
 	}
 
-	// The methods are known beforehand, so a client cannot create label values.
+	// The methods are fixed, so a client cannot create label values.
 	m := &rpcMetrics{methods: make(map[string]*rpcCounters), other: counters("unknown", "unknown", "unknown")}
 	for _, service := range []grpc.ServiceDesc{
 		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc,
@@ -88,7 +88,7 @@ func (m *rpcMetrics) of(fullMethod string) *rpcCounters {
 	return m.other
 }
 
-// healthMetrics tells what health checks found, under etcd's names.
+// healthMetrics report the results of health checks, under etcd's names.
 type healthMetrics struct {
 	success, failures prometheus.Counter
 	state             *prometheus.GaugeVec
@@ -117,7 +117,7 @@ func newHealthMetrics(reg prometheus.Registerer) *healthMetrics {
 	}
 }
 
-// record notes the result of one check.
+// record counts the result of one check.
 func (m *healthMetrics) record(probe, check string, err error) {
 	state, result := 1.0, "success"
 	if err != nil {
@@ -127,7 +127,7 @@ func (m *healthMetrics) record(probe, check string, err error) {
 	m.results.WithLabelValues(probe, check, result).Inc()
 }
 
-// leaseMetrics count what clients did with leases through this node, under etcd's names.
+// leaseMetrics count clients' lease requests through this node, under etcd's names.
 type leaseMetrics struct {
 	granted, revoked, renewed prometheus.Counter
 }
@@ -190,7 +190,7 @@ func oneIf(is bool) float64 {
 	return 0
 }
 
-// watchMetrics tells of watches, under etcd's names.
+// watchMetrics count watches, under etcd's names.
 type watchMetrics struct {
 	streams, watches prometheus.Gauge
 	events           prometheus.Counter

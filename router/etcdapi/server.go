@@ -31,7 +31,7 @@ type Server struct {
 	encoder  encoder
 }
 
-// New returns a Server that carries requests out with kv, watches, leases and cluster.
+// New returns a Server that carries out requests with kv, watches, leases and cluster.
 func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Server {
 	cfg = cfg.withDefaults()
 	s := &Server{
@@ -58,7 +58,7 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 	healthpb.RegisterHealthServer(g, s.health)
 }
 
-// ServerOptions returns what a gRPC server needs to behave as etcd's.
+// ServerOptions returns the options with which a gRPC server behaves like etcd's.
 func (s *Server) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.interceptUnary),
@@ -77,7 +77,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Front returns what a server in front of such a gRPC server needs.
+// Front configures a server in front of such a gRPC server.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
 		Codec: codec{s.cfg.Codec}, Appender: appenderOf, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
@@ -86,11 +86,12 @@ func (s *Server) Front() rpcfront.Config {
 	}
 }
 
-// pongDelay is how long an answer to a ping waits at most, with which a client measures how fast its connection is.
+// pongDelay is the maximum delay of the response to a ping with which a client measures its
+// connection's bandwidth.
 const pongDelay = 250 * time.Millisecond
 
-// Drain tells health checkers, for good, that this node is about to stop. Requests
-// are served on.
+// Drain tells health checkers, permanently, that this node is about to stop. Requests are still
+// served.
 func (s *Server) Drain() { s.health.Shutdown() }
 
 // header returns a full response header at the revision.
@@ -100,16 +101,16 @@ func (s *Server) header(revision int64) *pb.ResponseHeader {
 	return h
 }
 
-// fill completes a header that came with its revision (E5).
+// fill completes a header that has its revision already (E5).
 func (s *Server) fill(h *pb.ResponseHeader) {
 	h.ClusterId = s.cluster.ClusterID()
 	h.MemberId = s.cluster.MemberID()
 	h.RaftTerm = s.cluster.RaftTerm()
 }
 
-// etcdVersion is the etcd release whose API this is. Clients choose features by it
-// and parse it: digits and dots only.
+// etcdVersion is the etcd release whose API this is. Clients choose features by it and parse it:
+// digits and dots only.
 func etcdVersion() string { return version.Version }
 
-// clusterVersion is the release all members speak and store; its patch is always 0.
+// clusterVersion is the release that all members support; its patch is always 0.
 func clusterVersion() string { return version.Cluster(version.Version) + ".0" }

@@ -15,7 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// link is one stream while it lives.
+// link is one stream during its lifetime.
 type link struct {
 	revisions Revisions
 	cancel    context.CancelFunc
@@ -57,7 +57,7 @@ func (l *link) enqueue(c *call, r *request) error {
 	return nil
 }
 
-// forget drops a call that is not to be answered any more; false if it has been.
+// forget removes a call that is not to be answered any more; false if it has been answered.
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,7 +100,7 @@ func (l *link) run(ctx context.Context, s service) {
 	}
 }
 
-// end gives every call that has no reply its outcome.
+// end gives every call without a reply its outcome.
 func (l *link) end(err error) {
 	if err == nil {
 		err = context.Canceled
@@ -116,8 +116,8 @@ func (l *link) end(err error) {
 	}
 }
 
-// Requests wait for their replies patience, about, whatever their callers do: a node
-// answers within router.RequestTimeout. A sweep over all is cheaper than a timer for each.
+// Requests wait for their replies for about patience, whatever their callers do: a node answers
+// within router.RequestTimeout. A sweep over all of them is cheaper than a timer for each.
 const (
 	glance   = 500 * time.Millisecond
 	patience = int((router.RequestTimeout + time.Second) / glance)
@@ -140,7 +140,7 @@ func (l *link) expire() {
 	}
 }
 
-// flush sends all that waits.
+// flush sends everything that waits.
 func (l *link) flush(stream grpc.ClientStream) error {
 	for {
 		l.mu.Lock()
@@ -156,7 +156,7 @@ func (l *link) flush(stream grpc.ClientStream) error {
 	}
 }
 
-// receive hands replies to their callers until the stream ends.
+// receive passes replies to their callers until the stream ends.
 func (l *link) receive(stream grpc.ClientStream) error {
 	var in incoming
 	var replies []answered

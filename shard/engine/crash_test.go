@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/flotilla-kv/flotilla/internal/powercut"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -28,18 +29,18 @@ import (
 
 // powerCuts takes crash copies of a file system while it is used.
 type powerCuts struct {
-	fs *vfs.MemFS
+	disk *powercut.Disk
 	// percents of unsynced data that a copy keeps, drawn for each.
 	percents []int
 	durable  [replicas]atomic.Uint64 // index each replica has seen synced
 
-	mu   sync.Mutex // held by a copy and by changes of directories
+	mu   sync.Mutex
 	rng  *rand.Rand
 	cuts []powerCut
 }
 
 type powerCut struct {
-	fs      *vfs.MemFS
+	disk    *powercut.Disk
 	durable [replicas]uint64
 	op      string
 	percent int
@@ -56,7 +57,7 @@ const (
 )
 
 // before is called before each operation of the file system.
-func (p *powerCuts) before(op errorfs.Op) error {
+func (p *powerCuts) before(op errorfs.Op) {
 	var chance float64
 	switch op.Kind {
 	case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
@@ -69,59 +70,14 @@ func (p *powerCuts) before(op errorfs.Op) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.cuts) == cutsMax || p.rng.Float64() >= chance {
-		return nil
+		return
 	}
 	c := powerCut{op: fmt.Sprintf("op %d on %s", op.Kind, op.Path), percent: p.percents[p.rng.IntN(len(p.percents))]}
 	for i := range c.durable {
 		c.durable[i] = p.durable[i].Load() // before the copy: it may only grow
 	}
-	c.fs = p.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.percent, RNG: p.rng})
+	c.disk = p.disk.Cut(c.percent, p.rng)
 	p.cuts = append(p.cuts, c)
-	return nil
-}
-
-// cutFS keeps copies out of changes of directories, in some of which MemFS would
-// deadlock with one.
-type cutFS struct {
-	vfs.FS
-	cuts *powerCuts
-	// ordered keeps the changes of a directory in order, as journaling file systems do:
-	// each is durable before the next begins. MemFS alone may lose one and keep a later
-	// one of the same directory, which Pebble does not claim to survive.
-	ordered bool
-}
-
-func (c cutFS) change(path string, do func() error) error {
-	c.cuts.mu.Lock()
-	defer c.cuts.mu.Unlock()
-	if c.ordered {
-		if err := syncDir(c.FS, c.PathDir(path)); err != nil {
-			return err
-		}
-	}
-	return do()
-}
-
-func (c cutFS) Create(path string, w vfs.DiskWriteCategory) (f vfs.File, err error) {
-	err = c.change(path, func() error { f, err = c.FS.Create(path, w); return err })
-	return f, err
-}
-
-func (c cutFS) ReuseForWrite(from, to string, w vfs.DiskWriteCategory) (f vfs.File, err error) {
-	err = c.change(to, func() error { f, err = c.FS.ReuseForWrite(from, to, w); return err })
-	return f, err
-}
-
-func (c cutFS) Link(from, to string) error {
-	return c.change(to, func() error { return c.FS.Link(from, to) })
-}
-
-func (c cutFS) Rename(from, to string) error {
-	return c.change(to, func() error { return c.FS.Rename(from, to) })
-}
-
-func (c cutFS) Remove(path string) error {
-	return c.change(path, func() error { return c.FS.Remove(path) })
 }
 
 // replicaModel is what one replica has done: state[i] is its data after update i.
@@ -159,28 +115,34 @@ func (m *replicaModel) lease(rev shard.Revision) int64 {
 func TestCrash(t *testing.T) {
 	t.Logf("replay with: go test ./shard/engine -run TestCrash -seed=%d", *seed)
 	t.Run("only what was synced survives", func(t *testing.T) {
-		p := &powerCuts{fs: vfs.NewCrashableMem(), percents: []int{0}, rng: rand.New(rand.NewPCG(*seed, 2))}
-		testCrash(t, p, cutFS{FS: p.fs, cuts: p})
+		testCrash(t, &powerCuts{disk: powercut.New(false), percents: []int{0}, rng: rand.New(rand.NewPCG(*seed, 2))})
 	})
 	t.Run("some of the rest survives", func(t *testing.T) {
-		p := &powerCuts{fs: vfs.NewCrashableMem(), percents: []int{20, 50, 80, 100}, rng: rand.New(rand.NewPCG(*seed, 3))}
-		testCrash(t, p, cutFS{FS: p.fs, cuts: p, ordered: true})
+		testCrash(t, &powerCuts{disk: powercut.New(true), percents: []int{20, 50, 80, 100}, rng: rand.New(rand.NewPCG(*seed, 3))})
 	})
 }
 
-func testCrash(t *testing.T, p *powerCuts, fs vfs.FS) {
-	rng := rand.New(rand.NewPCG(*seed, 1))
-	options := Options{FS: errorfs.Wrap(fs, errorfs.InjectorFunc(p.before)), CacheBytes: 1 << 20, tune: func(o *pebble.Options) {
-		o.MemTableSize = crashMemTable // flushes happen
+// crashOptions are of a store that flushes and compacts often.
+func crashOptions(fs vfs.FS) Options {
+	return Options{FS: fs, CacheBytes: 1 << 20, tune: func(o *pebble.Options) {
+		o.MemTableSize = crashMemTable
 		o.TargetFileSizes[0] = 4 << 10
 	}}
-	e, err := Open(storeDir, options)
-	require.NoError(t, err)
+}
 
-	models := [replicas]*replicaModel{
+func crashModels() [replicas]*replicaModel {
+	return [replicas]*replicaModel{
 		{id: 2, span: span("", "m"), state: []map[string]string{{}}, before: map[uint64]uint64{}},
 		{id: 3, span: span("m", ""), state: []map[string]string{{}}, before: map[uint64]uint64{}},
 	}
+}
+
+func testCrash(t *testing.T, p *powerCuts) {
+	rng := rand.New(rand.NewPCG(*seed, 1))
+	e, err := Open(storeDir, crashOptions(p.disk.FS(p.before)))
+	require.NoError(t, err)
+
+	models := crashModels()
 	for rev := shard.Revision(2); rev < crashOps; rev++ {
 		who := rng.IntN(replicas)
 		m := models[who]
@@ -267,10 +229,15 @@ func crashReplace(t *testing.T, e *Engine, m *replicaModel, rev shard.Revision) 
 
 func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 	where := fmt.Sprintf("power cut before %s, %d %% of unsynced data kept", c.op, c.percent)
-	e, err := Open(storeDir, Options{FS: c.fs, CacheBytes: 1 << 20})
+	e, err := Open(storeDir, Options{FS: c.disk.FS(func(errorfs.Op) {}), CacheBytes: 1 << 20})
 	require.NoError(t, err, where)
 	defer func() { require.NoError(t, e.Close(), where) }()
-	var indexes [replicas]uint64
+	checkModels(t, e, models, c.durable, where)
+}
+
+// checkModels requires that each replica has the state after some update, not before a durable one, and returns
+// after which.
+func checkModels(t *testing.T, e *Engine, models [replicas]*replicaModel, durable [replicas]uint64, where string) (indexes [replicas]uint64) {
 	for i, m := range models {
 		raw, err := e.Local(m.id, 1, 0)
 		require.NoError(t, err, where)
@@ -279,7 +246,7 @@ func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 			index, err = strconv.ParseUint(string(raw), 10, 64)
 			require.NoError(t, err, where)
 		}
-		require.GreaterOrEqual(t, index, c.durable[i], "replica %d: %s", i, where)
+		require.GreaterOrEqual(t, index, durable[i], "replica %d: %s", i, where)
 		indexes[i] = index
 		want := m.state[index]
 		got := dump(t, e.NewReader(), m.span)
@@ -310,4 +277,5 @@ func checkAfterCut(t *testing.T, c powerCut, models [replicas]*replicaModel) {
 			require.GreaterOrEqual(t, indexes[1-i], before, "replica %d has the snapshot of index %d: %s", i, indexes[i], where)
 		}
 	}
+	return indexes
 }

@@ -21,10 +21,10 @@ func (d *doorway) Create(c config.NodeHostConfig, messages raftio.MessageHandler
 	return d.TransportFactory.Create(c, messages, chunks)
 }
 
-// Campaign has replicas of this node stand for election now, without waiting for an election
-// timeout: those whose group has no leader as far as this node knows. Who calls it has found
-// out that no other member knows one (P11), and that a majority runs: votes that nobody
-// receives are asked for again only after an election timeout.
+// Campaign makes replicas of this node campaign now, without waiting for an election timeout: those
+// whose group has no leader as far as this node knows. The caller has established that no other
+// member knows one (P11), and that a majority runs: vote requests that nobody receives are repeated
+// only after an election timeout.
 func (h *Host) Campaign(replicas []Held) {
 	h.stand(slices.DeleteFunc(slices.Clone(replicas), func(r Held) bool {
 		leader, _ := h.Leader(r.Shard)

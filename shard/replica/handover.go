@@ -18,15 +18,15 @@ const (
 	succeedPause = time.Millisecond
 )
 
-// Heir is a replica that is to lead next, wherever it runs. Replica is one.
+// Heir is the replica that is to lead next, wherever it runs. Replica is one.
 type Heir interface {
-	// CatchUp returns when it has applied all that was committed before the call.
+	// CatchUp returns when it has applied everything that was committed before the call.
 	CatchUp(ctx context.Context) error
-	// Succeed has it lead, and returns when it does.
+	// Succeed makes it lead, and returns when it does.
 	Succeed(ctx context.Context, h Handover) error
 }
 
-// Handover is what a leader says that proposes nothing until another leads.
+// Handover is sent by a leader that proposes nothing until another leads.
 type Handover struct {
 	Term    uint64 // in which it leads
 	Applied uint64 // the last entry that it has applied
@@ -91,9 +91,9 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}
 }
 
-// Succeed implements Heir. It stands for election once its log has all that the leader's
-// has, again while Raft refuses because not all of it that is committed is applied, and only
-// in that leader's term (P11).
+// Succeed implements Heir. It campaigns once its log has everything that the leader's has,
+// repeatedly while Raft refuses because it has not applied all that is committed, and only in that
+// leader's term (P11).
 func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", r.id, err) }
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {

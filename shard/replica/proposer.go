@@ -32,7 +32,7 @@ const (
 // RevisionSource stamps commands. hlc.Hybrid is one.
 type RevisionSource interface {
 	Stamp() (shard.Tick, error)
-	// Now is what the clock says, whatever was seen.
+	// Now is the clock's reading, regardless of what was seen.
 	Now() shard.Tick
 	Observe(shard.Revision)
 }
@@ -57,8 +57,10 @@ type proposer struct {
 	metrics *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
-	knobs    Knobs
-	view     func() shard.View
+	// encodings is the Host's, too.
+	encodings *encodings
+	knobs     Knobs
+	view      func() shard.View
 	// refused is nil while this replica leads, and otherwise says who does.
 	refused func() error
 	// leaders receives, coalesced, when the group's leader has changed.
@@ -224,13 +226,14 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		batch[i].cmd.Stamp = int64(stamp)
 		entry.Commands[i] = batch[i].cmd
 	}
-	data, err := entry.MarshalVT()
+	data, err := p.encodings.encode(entry)
 	if err != nil {
 		p.fail(sequence, fmt.Errorf("encode a batch for shard %d: %w", p.shardID, err))
 		return
 	}
 	started := time.Now()
-	rs, err := p.nh.Propose(p.session, data, p.timeout+p.slack)
+	rs, err := p.nh.Propose(p.session, *data, p.timeout+p.slack)
+	p.encodings.release(data) // the log entry has a copy
 	if err != nil {
 		// Refused before it reached the log.
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))

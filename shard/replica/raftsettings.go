@@ -9,10 +9,10 @@ import (
 	_ "unsafe" // for go:linkname
 )
 
-// dragonboat takes these sizes from a file in the current directory when the program
-// starts. A server must not depend on where it is started, so they are set here instead.
-// Their defaults are for a few groups of many proposals each; a replica kept more than a
-// MiB by them, and every replica was looked at five times a second for nothing.
+// dragonboat reads these sizes from a file in the current directory when the program starts. A
+// server must not depend on where it is started, so they are set here instead. Their defaults are
+// for a few groups with many proposals each; with them a replica used more than a MiB, and every
+// replica was visited five times a second for nothing.
 var (
 	// Messages that a replica may have waiting. What comes then is lost, as on a network.
 	//go:linkname receiveQueueLen github.com/lni/dragonboat/v4.receiveQueueLen
@@ -51,7 +51,8 @@ var (
 	errSnapshotOutOfDate error
 )
 
-// settle sets them. It fails when dragonboat has others by now: the linker does not tell.
+// settle sets them. It fails if one of these variables is not dragonboat's setting any more, which the
+// linker does not notice.
 var settle = sync.OnceValue(func() error {
 	for _, setting := range []struct {
 		name string

@@ -22,19 +22,26 @@ type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
 	written uint64        // what was applied when it was last made durable, or begun to be
+	durable uint64        // what was applied when it was last made durable
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 
-// Open implements IOnDiskStateMachine: the log replays from here. What a reopened
-// engine holds is as durable as its log, and it is a prefix of what was applied.
+// Open implements IOnDiskStateMachine: the log replays from the returned index. The contents of a
+// reopened engine are durable (E7 of package engine), and are a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
-	s.written = s.replica.View().Applied
-	return s.written, nil
+	s.secured()
+	return s.durable, nil
 }
 
-// Update implements IOnDiskStateMachine. All entries go into the engine as one batch;
-// then their results go to those who wait (P1).
+// secured notes that all that was applied is durable.
+func (s *stateMachine) secured() {
+	s.durable = s.replica.View().Applied
+	s.written = s.durable
+}
+
+// Update implements IOnDiskStateMachine. All entries go into the engine as one batch; then their
+// results are delivered (P1).
 func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
 	s.entries = s.entries[:0]
 	for i := range entries {
@@ -65,11 +72,12 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 	return entries, nil
 }
 
-// aheadPart of the entries between two cuts of the log are left when what is in memory is written out for the next one.
+// aheadPart: the memtable is flushed in advance of a truncation of the log when one part in so many of
+// the entries before it is left.
 const aheadPart = 16
 
-// writeAhead has what is in memory written out shortly before the log is cut. Sync does so too, but the shard stands
-// still meanwhile.
+// writeAhead flushes the memtable shortly before the log is truncated. Sync would do so too, but it blocks the shard
+// meanwhile.
 func (s *stateMachine) writeAhead() {
 	r, applied := s.replica, s.replica.View().Applied
 	between := r.host.cfg.Raft.LogEntries
@@ -93,15 +101,16 @@ func (r *Replica) proposed(b *shardpb.Batch) bool {
 	return b.NodeId == uint64(r.host.cfg.Node) && b.Incarnation == r.host.cfg.Incarnation
 }
 
-// Lookup implements IOnDiskStateMachine; reads take Replica's own methods.
+// Lookup implements IOnDiskStateMachine; reads use Replica's own methods.
 func (s *stateMachine) Lookup(any) (any, error) {
 	return nil, fmt.Errorf("shard %d is not read through Raft", s.replica.id)
 }
 
-// Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied. When there is no
-// room it may not, and is cut another time.
+// Sync implements IOnDiskStateMachine: afterwards the log may drop what was applied. Without disk
+// space it may not, and the log is truncated another time. dragonboat also calls it when a replica
+// starts: then it must neither wait for what other replicas have applied, nor fail for want of space for that.
 func (s *stateMachine) Sync() error {
-	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
+	if s.replica.host.cfg.Knobs.SyncWithoutFsync || s.durable == s.replica.View().Applied {
 		return nil
 	}
 	if err := s.replica.machine.Store(); err != nil {
@@ -110,7 +119,7 @@ func (s *stateMachine) Sync() error {
 	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
 		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, errSnapshotOutOfDate)
 	}
-	s.written = s.replica.View().Applied
+	s.secured()
 	return nil
 }
 
@@ -139,8 +148,8 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	return s.replica.image(view), nil
 }
 
-// SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile. What is saved is
-// always sent: the replica's own snapshots are metadata.
+// SaveSnapshot implements IOnDiskStateMachine. Updates continue meanwhile. What is saved is always
+// sent: the replica's own snapshots are metadata.
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
@@ -177,6 +186,7 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 	if err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
+	s.secured() // Replace is durable, and so is a poisoned state
 	r.endReign()
 	r.reportUnfit()
 	r.host.cfg.Source.Observe(r.View().Rev)

@@ -78,14 +78,14 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	return c
 }
 
-// defaultHistoryRetention is long enough for watchers to come back from a restart, and for
-// most store sizes hardly noticed.
+// defaultHistoryRetention is long enough for watchers to resume after a restart, and hardly
+// noticeable for most store sizes.
 const defaultHistoryRetention = time.Hour
 
-// defaultCorruptCheckTime has every byte of a node read twice a day.
+// defaultCorruptCheckTime makes a node read all of its data twice a day.
 const defaultCorruptCheckTime = 12 * time.Hour
 
-// runNode starts a node, says so, and runs it until ctx ends or it fails.
+// runNode starts a node, announces it, and runs it until ctx ends or it fails.
 func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
 	n, err := node.New(cfg)
 	if err != nil {
@@ -118,7 +118,7 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
 }
 
-// processRegistry exports the process's own figures besides the node's.
+// processRegistry exports the process's own metrics besides the node's.
 func processRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

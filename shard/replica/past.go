@@ -1,0 +1,66 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// pastPause is between two attempts to ask groups whose leader is not known, or changes.
+const pastPause = 20 * time.Millisecond
+
+// SeePast returns when the node's replicas have applied everything that was acknowledged before the call, except those that are
+// unfit or have not received their shard. After a kill the last applied writes are only in the log. Before they are replayed
+// the node does not know revisions that its clients may have seen, and if its clock was set back meanwhile, their
+// writes to other shards would get lower revisions.
+func (h *Host) SeePast(ctx context.Context) error {
+	var behind []*Replica
+	h.Each(func(r *Replica) { behind = append(behind, r) })
+	for {
+		behind = unseen(ctx, behind)
+		if len(behind) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(pastPause):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d replicas, of which shard %s is one, to apply what was acknowledged: %w", len(behind), behind[0].id, context.Cause(ctx))
+		}
+	}
+}
+
+// unseen asks all replicas at once, and returns those that did not get an answer.
+func unseen(ctx context.Context, replicas []*Replica) (behind []*Replica) {
+	type answer struct {
+		from *Replica
+		err  error
+	}
+	answers := make(chan answer, len(replicas)) // whoever comes late does not wait
+	asked := 0
+	for _, r := range replicas {
+		if pastless(r) {
+			continue
+		}
+		asked++
+		r.StartBarrier(func(_ shard.View, err error) { answers <- answer{r, err} })
+	}
+	seen := make(map[*Replica]bool, asked)
+	for range asked {
+		select {
+		case a := <-answers:
+			seen[a.from] = a.err == nil
+		case <-ctx.Done():
+		}
+	}
+	for _, r := range replicas {
+		if !pastless(r) && !seen[r] {
+			behind = append(behind, r)
+		}
+	}
+	return behind
+}
+
+// pastless reports whether a replica has nothing to see.
+func pastless(r *Replica) bool { return r.Unfit() != "" || unborn(r.View()) }
