@@ -85,6 +85,7 @@ type taken struct {
 	live        int64  // of Go's heap, when it was last collected
 	mapped      int64  // by Go from the system, garbage and what is free included
 	resident    int64  // all of the process; less than mapped where the system does not tell
+	loose       int64  // of Go's heap: garbage, and what is free and not given back
 	collections uint64 // of garbage, since the process began
 }
 
@@ -100,11 +101,11 @@ const (
 	// percentMax is while the heap is small: at Go's 100 a tenth of the CPU under load went into
 	// collecting it.
 	percentMax = 300
-	// percentMin is Go's own: a heap that is large anyway may double, until the limit keeps it from that.
-	percentMin = 100
-	// garbagePart of the budget, the twelfth part, may be garbage meanwhile. With the sixteenth gets cost a twentieth
-	// more, with three times what is live, whatever that was, servers took twice the memory.
-	garbagePart = 12
+	// percentMin: a heap that is large anyway may grow by half, until the limit keeps it from that.
+	percentMin = 50
+	// garbagePart of the budget, the thirty-second part, may be garbage meanwhile. With three times as much servers under
+	// puts took a third more memory for the same processor time.
+	garbagePart = 32
 )
 
 // collect decides how garbage is collected in a process that has a budget. What counts in it outside of Go's heap
@@ -184,8 +185,8 @@ const (
 	// calmLooks in a row, half a minute, without a collection: the load is gone. Go would keep its garbage for two
 	// minutes, and what is free then for as long as it takes to give it back at a hundredth of a processor.
 	calmLooks = 60
-	// calmPart of the budget, the sixteenth part, is worth a collection.
-	calmPart = 16
+	// loosePart of the budget, the sixty-fourth part, is worth a collection.
+	loosePart = 64
 )
 
 // calmDown gives back what a load has left. While there is one, what is free is used again at once.
@@ -193,7 +194,7 @@ func (k *keptMemory) calmDown(t taken) {
 	if k.calm++; t.collections != k.collections {
 		k.calm, k.collections = 0, t.collections
 	}
-	if k.calm >= calmLooks && t.mapped-t.live > k.budget/calmPart {
+	if k.calm >= calmLooks && t.loose > k.budget/loosePart {
 		k.calm = 0
 		k.giveBack()
 	}
@@ -221,13 +222,14 @@ func (c collecting) differs(o collecting) bool {
 func takenNow() taken {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
-		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/cycles/total:gc-cycles"},
 	}
 	metrics.Read(samples)
 	t := taken{
 		live: int64(samples[0].Value.Uint64()), mapped: int64(samples[1].Value.Uint64() - samples[2].Value.Uint64()),
-		collections: samples[3].Value.Uint64(),
+		collections: samples[5].Value.Uint64(),
 	}
+	t.loose = int64(samples[3].Value.Uint64()+samples[4].Value.Uint64()) - t.live
 	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
 		t.resident = residentBytes(string(statm))
 	}
