@@ -70,7 +70,7 @@ func New(cfg Config) (*Client, error) {
 	c.nodes = newNodes(cfg, c.directory, c.revisions, c.metrics)
 	c.cache = router.NewCache(c.metrics.counted(c.directory), cachedShards)
 	c.router = router.New(router.Config{
-		Cache: c.cache, Sender: c.nodes, Starter: c.nodes, Subscriber: c.nodes, Revisions: c.revisions, Logger: cfg.Logger,
+		Silent: c.nodes.silent, Cache: c.cache, Sender: c.nodes, Starter: c.nodes, Subscriber: c.nodes, Revisions: c.revisions, Logger: cfg.Logger,
 	})
 	c.merger = watchmerge.New(c.router, watchmerge.Knobs{})
 	ctx, cancel := context.WithCancel(context.Background())

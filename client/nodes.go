@@ -118,6 +118,12 @@ func (n *nodes) node(id shard.NodeID) (*peer.Client, error) {
 	return c, nil
 }
 
+// silent reports whether the node owes answers and has given none for a while.
+func (n *nodes) silent(id shard.NodeID) bool {
+	held := n.routes.Load()
+	return held != nil && held.clients[id] != nil && held.clients[id].Silent()
+}
+
 // Send implements router.Sender.
 func (n *nodes) Send(ctx context.Context, id shard.NodeID, req *router.Request) (*router.Reply, error) {
 	c, err := n.node(id)

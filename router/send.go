@@ -112,7 +112,7 @@ func (r *Router) writer(p Place, n int) shard.NodeID {
 	switch preferred, ok := p.ReplicaOn(p.PreferredNode); {
 	case p.Leader != 0 && (n > 0 || !r.silent(p.Leader)):
 		return p.Leader
-	case r.cfg.Self == 0 && n == 0 && ok && !preferred.Learner:
+	case r.cfg.Self == 0 && n == 0 && ok && !preferred.Learner && !r.silent(p.PreferredNode):
 		return p.PreferredNode // the likely leader
 	}
 	return r.rotate(p, n)

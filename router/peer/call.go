@@ -98,6 +98,9 @@ type place struct {
 	turn uint64
 }
 
+// none reports whether there are no calls.
+func (t *calls) none() bool { return len(t.free) == len(t.places) }
+
 // add gives the call an ID; false when there are too many.
 func (t *calls) add(c *call) bool {
 	if len(t.free) == 0 {

@@ -100,6 +100,14 @@ func (c *Client) Start(req *router.Request, end router.Ender) router.Call {
 	return c.begin(&call{asked: req, end: end})
 }
 
+// Silent reports whether the node owes answers and has given none for a while.
+func (c *Client) Silent() bool {
+	c.mu.Lock()
+	l := c.mu.link
+	c.mu.Unlock()
+	return l != nil && l.silent.Load()
+}
+
 // begin puts the request into the stream's queue. The call gets its outcome once, perhaps before
 // begin returns.
 func (c *Client) begin(call *call) *call {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -27,8 +28,10 @@ type link struct {
 		calls calls
 		out   outbox
 		age   int   // counts glances
+		owing int   // age since when the node has owed answers and given none, and one more; 0: it owes none
 		ended error // why there is no stream any more
 	}
+	silent atomic.Bool // by the last glance
 }
 
 func newLink(b bounds, buffers *frameBuffers, revisions Revisions, cancel context.CancelFunc) *link {
@@ -48,6 +51,9 @@ func (l *link) enqueue(c *call, r *request) error {
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
 	}
 	c.born = l.mu.age
+	if l.mu.owing == 0 { // callers that leave before it has answered do not count
+		l.mu.owing = l.mu.age + 1
+	}
 	l.mu.out.add(c, r)
 	l.mu.Unlock()
 	select {
@@ -121,6 +127,8 @@ func (l *link) end(err error) {
 const (
 	glance   = 500 * time.Millisecond
 	patience = int((router.RequestTimeout + time.Second) / glance)
+	// silence is for how long a node that owes answers may give none before it counts as silent.
+	silence = int(2 * time.Second / glance)
 )
 
 var errNoAnswer = errors.New("the node did not answer in time")
@@ -134,6 +142,7 @@ func (l *link) expire() {
 			late = append(late, c)
 		}
 	}
+	l.silent.Store(l.mu.owing > 0 && l.mu.age-l.mu.owing >= silence)
 	l.mu.Unlock()
 	for _, c := range late {
 		c.Abandon(errNoAnswer)
@@ -181,6 +190,10 @@ func (l *link) receive(stream grpc.ClientStream) error {
 		l.mu.Lock()
 		for i := range replies {
 			calls = append(calls, l.mu.calls.take(replies[i].id)) // nil if it was abandoned
+		}
+		l.mu.owing = 0
+		if !l.mu.calls.none() {
+			l.mu.owing = l.mu.age + 1
 		}
 		l.mu.Unlock()
 		for i, c := range calls {
