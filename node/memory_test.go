@@ -90,7 +90,7 @@ func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 	}{
 		{0, 0, collecting{300, budget, false}},
 		{10 * mib, 30 * mib, collecting{300, budget - 30*mib, false}},
-		{50 * mib, 30 * mib, collecting{64, budget - 30*mib, false}},
+		{50 * mib, 30 * mib, collecting{85, budget - 30*mib, false}},
 		{90 * mib, 286 * mib, collecting{50, budget - 286*mib, false}},
 		{600 * mib, 286 * mib, collecting{50, budget - 286*mib, false}},
 		{620 * mib, 286 * mib, collecting{50, budget - 286*mib, true}},
