@@ -42,7 +42,7 @@ func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Stea
 const busyGrain = time.Millisecond
 
 // BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
-// while all of them wait for answers has failed.
+// while all of them wait for answers has failed. An operation may take up to limitGrain longer than its timeout.
 func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
 	return begin(ctx, rate, busyGrain, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
 }
@@ -67,10 +67,16 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 		defer close(s.ended)
 		var wg sync.WaitGroup
 		clients, hired, number := make(chan turn), 0, 0
-		work := func(t turn) {
-			one, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
-			key, err := op(one, t.number)
-			cancel()
+		limited := func(l *limit, t turn) (key int, err error) {
+			if grain > 0 { // as the clients of a closed loop, with whom these are compared
+				return op(l.begin(ctx, t.due, timeout), t.number)
+			}
+			ctx, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
+			defer cancel()
+			return op(ctx, t.number)
+		}
+		work := func(l *limit, t turn) {
+			key, err := limited(l, t)
 			sample := Sample{Due: t.due.Sub(s.began), Took: time.Since(t.due), Key: key}
 			if err != nil {
 				sample.Err = errorName(err)
@@ -85,9 +91,11 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 				if hired < most {
 					hired++
 					wg.Go(func() {
-						work(next)
+						var l limit
+						defer l.end()
+						work(&l, next)
 						for t := range clients {
-							work(t)
+							work(&l, t)
 						}
 					})
 				} else if !busy(pacing, clients, next) {
