@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -18,9 +19,13 @@ type Steady struct {
 
 	mu struct {
 		sync.Mutex
-		trace Trace
+		traces []Trace // of traceSamples each, but the last
 	}
 }
+
+// traceSamples is how many are kept together: one trace of millions that grows is copied now and then, and
+// all clients stand still meanwhile.
+const traceSamples = 1 << 16
 
 // inFlightMax is far more than a rate has under way, unless servers stand still for
 // seconds; what is due then waits here, and its latency counts.
@@ -113,8 +118,13 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 
 func (s *Steady) add(sample Sample) {
 	s.mu.Lock()
-	s.mu.trace = append(s.mu.trace, sample)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	last := len(s.mu.traces) - 1
+	if last < 0 || len(s.mu.traces[last]) == traceSamples {
+		s.mu.traces = append(s.mu.traces, make(Trace, 0, traceSamples))
+		last++
+	}
+	s.mu.traces[last] = append(s.mu.traces[last], sample)
 }
 
 // Now is the time since the beginning, as samples count it.
@@ -133,7 +143,7 @@ func (s *Steady) Stop() Trace {
 	<-s.ended
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mu.trace
+	return slices.Concat(s.mu.traces...)
 }
 
 // Puts are puts of keys out of the shared keyspace, which choose picks for each number.
