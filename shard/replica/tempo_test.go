@@ -124,10 +124,22 @@ func TestTempoOfFewClients(t *testing.T) {
 				l.window(rate)
 			}
 			require.Greater(t, waited, 3)
-			require.Less(t, waited, 25)
+			require.Less(t, waited, 25*slowWindows)
 			require.Greater(t, last, 900, "it is still tried")
 		})
 	}
+}
+
+// Clients that stand still for a moment, all of them, do not wait for batches.
+func TestTempoOfClientsThatStandStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		require.Equal(t, spacingMax, l.windows(10, 20_000))
+		for _, rate := range []float64{100, 20_000, 8000, 20_000, 0, 20_000} {
+			require.Equal(t, spacingMax, l.window(rate))
+		}
+	})
 }
 
 // Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
