@@ -26,8 +26,8 @@
 //	    without its Raft log is refused, and so is any after its removal from the node.
 //	P6  Garbage is collected on a goroutine of its own, one shard at a time, in steps of
 //	    bounded work, between which it rests several times as long as they took.
-//	P7  Who proposes leads, as far as known; what was lost with a leadership holds up
-//	    nothing that comes after it.
+//	P7  Who proposes leads, as far as known, but for an entry in which there is nothing (Wean);
+//	    what was lost with a leadership holds up nothing that comes after it.
 //	P8  A leader that hands over proposes nothing from before its heir stands for election
 //	    until another leads, or the attempt has failed.
 //	P9  A replica that was found to differ from the others serves nothing, leads nobody who
