@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -133,6 +134,9 @@ func events(log *slog.Logger, failures *failures, unflushed *unflushed) *pebble.
 	return &pebble.EventListener{
 		FlushEnd: unflushed.flushed,
 		BackgroundError: func(err error) {
+			if errors.Is(err, pebble.ErrCancelledCompaction) { // by a Replace, whose Sync must not fail for it
+				return
+			}
 			failures.note(err)
 			log.Error("store: background work failed, and is tried again", "err", err.Error()) // without a stack
 		},

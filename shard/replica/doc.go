@@ -26,8 +26,8 @@
 //	    without its Raft log is refused, and so is any start after its removal from the node.
 //	P6  Garbage is collected on a dedicated goroutine, one shard at a time, in steps of
 //	    bounded work, each followed by a pause of several times its duration.
-//	P7  Only a leader, as far as known, proposes. Proposals lost with a leadership do not delay
-//	    those that follow.
+//	P7  Only a leader, as far as known, proposes, except for an empty entry (Wean). Proposals
+//	    lost with a leadership do not delay those that follow.
 //	P8  A leader that hands over stops proposing before its successor campaigns, and does not
 //	    resume until another replica leads or the attempt has failed.
 //	P9  A replica that was found to differ from the others permanently serves nothing, leads

@@ -76,9 +76,8 @@ type merging struct {
 	operator      uint64
 }
 
+// copy is what is known now. mu is held.
 func (l *ledger) copy() *ledger {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	c := &ledger{keys: l.keys, table: l.table}
 	c.shards = append([]*shard.Descriptor(nil), l.shards...)
 	c.gone = append([]Held(nil), l.gone...)
@@ -117,7 +116,9 @@ func (l *life) before(op errorfs.Op) {
 	if !powercut.Changes(op) || !strings.Contains(op.Path, l.of) || l.left.Add(-1) != 0 {
 		return
 	}
-	l.knewThen = l.copy() // before the disk is looked at: it may only have more
+	l.mu.Lock() // what is tried or acknowledged from here on is not on the disk that is left
+	defer l.mu.Unlock()
+	l.knewThen = l.copy()
 	l.after = l.disk.Cut(l.percent, rand.New(rand.NewPCG(*seed, uint64(op.Kind))))
 	l.cutBefore = fmt.Sprintf("op %d of %s", op.Kind, op.Path)
 	l.cut()

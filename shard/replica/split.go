@@ -124,7 +124,11 @@ func (r *Replica) Wean(ctx context.Context) error {
 		if view.Applied > view.Since { // otherwise no overhead says the same
 			cut.CompactionIndex = view.Since
 		}
-		if err := r.snapshot(ctx, cut); err != nil {
+		made, err := r.snapshot(ctx, cut)
+		if err == nil && !made {
+			err = r.stir(ctx)
+		}
+		if err != nil {
 			return fail(err)
 		}
 		select {
@@ -135,20 +139,40 @@ func (r *Replica) Wean(ctx context.Context) error {
 	}
 }
 
-// snapshot makes one, or finds that one was just made.
-func (r *Replica) snapshot(ctx context.Context, o dragonboat.SnapshotOption) error {
+// snapshot makes one. Where nothing was applied since the last one there is none to be made.
+func (r *Replica) snapshot(ctx context.Context, o dragonboat.SnapshotOption) (made bool, err error) {
 	q, err := r.host.nh.RequestSnapshot(uint64(r.id), o, snapshotTimeout+r.host.barriers.slack)
 	if err != nil {
-		return fmt.Errorf("ask for a snapshot: %w: %w", refusal(err), err)
+		return false, fmt.Errorf("ask for a snapshot: %w: %w", refusal(err), err)
 	}
 	select {
 	case result := <-q.ResultC():
 		if !result.Completed() && !result.Rejected() {
-			return fmt.Errorf("take a snapshot: %w", shard.ErrUnavailable)
+			return false, fmt.Errorf("take a snapshot: %w", shard.ErrUnavailable)
 		}
+		return result.Completed(), nil
+	case <-ctx.Done():
+		return false, fmt.Errorf("wait for a snapshot: %w", context.Cause(ctx))
+	}
+}
+
+// stir has the log go on by an entry in which there is nothing. A shard in which nobody writes would keep for ever what the
+// last snapshot has left of its log, on followers too: dragonboat brings it from there to the leader. It is
+// no batch that anybody waits for (P1), but one of this process, which may have revisions reserved.
+func (r *Replica) stir(ctx context.Context) error {
+	data, err := (&shardpb.Batch{Format: 1, NodeId: uint64(r.host.cfg.Node), Incarnation: r.host.cfg.Incarnation}).MarshalVT()
+	if err != nil {
+		return fmt.Errorf("encode an empty batch: %w", err)
+	}
+	q, err := r.host.nh.Propose(r.proposer.session, data, snapshotTimeout+r.host.barriers.slack)
+	if err != nil {
+		return fmt.Errorf("ask for an entry: %w: %w", refusal(err), err)
+	}
+	select {
+	case <-q.ResultC(): // whatever it was: the log is looked at again
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for a snapshot: %w", context.Cause(ctx))
+		return fmt.Errorf("wait for an entry: %w", context.Cause(ctx))
 	}
 }
 

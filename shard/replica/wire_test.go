@@ -79,13 +79,16 @@ func (e *wireEnd) reach(target string) *wireEnd {
 
 func (e *wireEnd) Create(_ config.NodeHostConfig, m raftio.MessageHandler, c raftio.ChunkHandler) raftio.ITransport {
 	e.messages, e.chunks = m, c
-	e.wire.plug(e)
 	return e
 }
 
 func (*wireEnd) Validate(string) bool { return true }
 func (*wireEnd) Name() string         { return "wire" }
-func (*wireEnd) Start() error         { return nil }
+
+func (e *wireEnd) Start() error {
+	e.wire.plug(e)
+	return nil
+}
 
 func (e *wireEnd) Close() error {
 	e.wire.unplug(e)
