@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -48,7 +49,7 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 		return err
 	}
 	n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start),
-		"pause", time.Since(gave), "seeds", durable.Sub(gave))
+		"pause", n.paused(placementpb.OperatorKind_SPLIT, gave), "seeds", durable.Sub(gave))
 	return nil
 }
 

@@ -86,7 +86,8 @@ func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Opera
 	if err := g.subsume(ctx, m, o, leader.Node); err != nil {
 		return err
 	}
-	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start), "pause", time.Since(froze))
+	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start),
+		"pause", g.node.paused(placementpb.OperatorKind_MERGE, froze))
 	return nil
 }
 

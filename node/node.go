@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -39,6 +41,7 @@ type Node struct {
 	balance *balancer
 	loads   *loads
 	check   *checker
+	pauses  *prometheus.HistogramVec
 
 	// admission are the metrics of room, what the node has for requests of clients, and of the
 	// router's lanes.
@@ -97,6 +100,7 @@ func New(cfg Config) (*Node, error) {
 	n.elect = newElections(n)
 	n.control = newController(n)
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
+	n.pauses = newPauses(cfg.Registerer)
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)

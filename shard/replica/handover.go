@@ -59,6 +59,7 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 		return fail(ctx.Err())
 	}
 	defer func() { <-r.proposer.turn }()
+	paused := time.Now()
 	if err := r.notLeading(); err != nil {
 		return fail(err)
 	}
@@ -76,6 +77,7 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}()
 	for {
 		if leader, _ := r.host.Leader(r.id); leader != 0 && leader != r.replicaID {
+			r.host.cfg.Metrics.handovers.Observe(time.Since(paused).Seconds())
 			return nil
 		}
 		select {
