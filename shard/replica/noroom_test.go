@@ -15,7 +15,7 @@ import (
 )
 
 // When the store cannot be synced for want of room the log is not cut, and keeps what a killed process has not
-// stored; the replica goes on meanwhile.
+// stored; the replica goes on meanwhile, and when it is started again.
 func TestALogIsNotCutWithoutRoom(t *testing.T) {
 	const between, puts = 50, 110
 	var full atomic.Bool
@@ -26,25 +26,38 @@ func TestALogIsNotCutWithoutRoom(t *testing.T) {
 		return nil
 	}))
 	dir := t.TempDir()
-	var store *engine.Engine
-	p := openProcessWith(t, dir, 1, func(c *HostConfig) {
-		require.NoError(t, c.Engine.Close())
-		var err error
-		store, err = engine.Open(storeDir(dir), engine.Options{CacheBytes: 1 << 20, FS: fs})
-		require.NoError(t, err)
-		c.Engine, c.Raft.LogEntries = store, between
-	})
-	p.engine = store
+	open := func(incarnation uint64) *process {
+		var store *engine.Engine
+		p := openProcessWith(t, dir, incarnation, func(c *HostConfig) {
+			require.NoError(t, c.Engine.Close())
+			var err error
+			store, err = engine.Open(storeDir(dir), engine.Options{CacheBytes: 1 << 20, FS: fs})
+			require.NoError(t, err)
+			c.Engine, c.Raft.LogEntries = store, between
+		})
+		p.engine = store
+		return p
+	}
+	end := func(p *process) {
+		p.host.Close()
+		require.ErrorIs(t, p.engine.Close(), syscall.ENOSPC, "nothing of it is stored")
+	}
+	p := open(1)
 	p.startNew()
 	full.Store(true)
 	for i := range puts {
 		p.put(fmt.Sprint(i), "v")
 	}
-	p.host.Close()
-	require.ErrorIs(t, p.engine.Close(), syscall.ENOSPC, "nothing of it is stored")
+	end(p)
+	p = open(2)
+	p.start()
+	for i := range puts { // for so long that Raft's clock ticks
+		p.put(fmt.Sprint(i), "v")
+	}
+	end(p)
 
 	full.Store(false)
-	again := openProcess(t, dir, 2, Knobs{})
+	again := openProcess(t, dir, 3, Knobs{})
 	defer again.close()
 	again.start()
 	for i := range puts {
