@@ -99,7 +99,7 @@ func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descrip
 			continue
 		}
 		a.tend(ctx, m, situation{
-			shard: d, compacted: m.Compacted(), disputed: slices.Contains(disputed, d.ID),
+			shard: d, compacted: m.Compacted(), reshaping: reshaping(m, d.ID), disputed: slices.Contains(disputed, d.ID),
 			blocked: slices.ContainsFunc(leaving, func(l leftover) bool { return l.blocks(d) }),
 		})
 	}

@@ -10,10 +10,13 @@ func MoveSteps() []string {
 
 // SplitSteps are the steps of a SPLIT.
 func SplitSteps() []string {
-	return []string{stepGrow, stepCommit, stepDivide, stepSecure, stepBegin, stepSeeded, stepWean, stepSettle}
+	return []string{stepGrow, stepCommit, stepDivide, stepLeave, stepBegin, stepSeeded, stepSecure, stepWean, stepSettle}
 }
 
 // MergeSteps are the steps of a MERGE.
 func MergeSteps() []string {
 	return []string{stepBrace, stepFreeze, stepSecureFrozen, stepCede, stepSubsume, stepSealed, stepMerged}
 }
+
+// Ended are the nodes whose process has, as far as this one can tell.
+func (n *Node) Ended() []uint64 { return n.departed.all() }

@@ -118,8 +118,9 @@ func (m *meta) members() replica.Members {
 // report is what Report tells of the node's replica.
 func (m *meta) report() *routerpb.ReplicaReport {
 	leader, term := m.node.host.Leader(shard.MetaID)
+	last, _ := m.node.host.LogEnds(shard.MetaID) // 0: it is about to stop
 	return &routerpb.ReplicaReport{
-		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Leader: uint64(leader), Term: term,
+		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Last: last, Leader: uint64(leader), Term: term,
 	}
 }
 

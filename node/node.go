@@ -29,19 +29,20 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
-	hlc     *hlc.Hybrid
-	table   *table
-	peers   *peers
-	meta    *meta
-	health  *health
-	space   *space
-	agent   *agent
-	elect   *elections
-	control *controller
-	balance *balancer
-	loads   *loads
-	check   *checker
-	pauses  *prometheus.HistogramVec
+	hlc      *hlc.Hybrid
+	table    *table
+	peers    *peers
+	meta     *meta
+	health   *health
+	space    *space
+	agent    *agent
+	elect    *elections
+	departed *departed
+	control  *controller
+	balance  *balancer
+	loads    *loads
+	check    *checker
+	pauses   *prometheus.HistogramVec
 
 	// admission are the metrics of room, what the node has for requests of clients, and of the
 	// router's lanes.
@@ -98,6 +99,7 @@ func New(cfg Config) (*Node, error) {
 	n.space = &space{node: n}
 	n.agent = newAgent(n)
 	n.elect = newElections(n)
+	n.departed = newDeparted(n)
 	n.control = newController(n)
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
 	n.pauses = newPauses(cfg.Registerer)

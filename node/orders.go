@@ -87,6 +87,17 @@ func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.De
 	return t
 }
 
+// bracePatience is how long a change of shards waits for what replicas have in memory to be stored. What is
+// not would be stored in the pause that it brings.
+const bracePatience = 500 * time.Millisecond
+
+// brace has all nodes of a shard store what their replicas have applied.
+func (c *controller) brace(ctx context.Context, m *placement.Map, d *shard.Descriptor, durably bool) {
+	c.orderAll(ctx, m, d, bracePatience, &routerpb.DirectRequest{
+		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Brace{Brace: &routerpb.Brace{Durably: durably}},
+	})
+}
+
 // tally is what came of an order to all replicas of a shard.
 type tally struct {
 	of   *shard.Descriptor

@@ -35,11 +35,16 @@
 //	P10  What replicas hold is summed up as of one entry of the log, from a pinned moment, on
 //	    a goroutine of its own, one replica at a time, in steps as those of P6.
 //	P11 Nobody stands for election early (Campaign) in a group that some member knows a
-//	    leader of, but for the heir of one that hands over: in its term, and with all of its log.
+//	    leader of that may be there, but for the heir of one that hands over: in its term, and
+//	    with all of its log.
 //	P12 What was promised, not to mint up to some revision, is kept whoever leads next: it
 //	    lies in a reservation (shard.R5), this proposer stamps above it from then on, and when
 //	    it was given no batch was under way, or given up on, that could still mint it.
 //	P13 A batch starts as soon as the last one of its shard is done. Only while the machine's
 //	    processors are short it waits for the next common moment, which is near, unless it
-//	    is full; never for another shard. So does a round of reads.
+//	    is full or has what keys or leases are without service for; never for another shard.
+//	    So does a round of reads.
+//	P14 The log that brings a split or merge is kept until what that gave to whom is durable on
+//	    most nodes. So a replica of theirs that lost it in a crash finds it in its own log, and
+//	    is sent no snapshot from behind it.
 package replica

@@ -63,7 +63,7 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	if err := r.notLeading(); err != nil {
 		return fail(err)
 	}
-	last, err := r.logEnds()
+	last, err := r.host.LogEnds(r.id)
 	if err != nil {
 		return fail(err)
 	}
@@ -103,7 +103,7 @@ func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	}
 	for {
 		leader, term := r.host.Leader(r.id)
-		switch last, err := r.logEnds(); {
+		switch last, err := r.host.LogEnds(r.id); {
 		case err != nil:
 			return fail(err)
 		case leader == r.replicaID:
@@ -121,11 +121,11 @@ func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	}
 }
 
-// logEnds is the last index of this replica's log.
-func (r *Replica) logEnds() (uint64, error) {
-	log, err := r.host.nh.GetLogReader(uint64(r.id))
+// LogEnds is the last index of the log of this node's replica.
+func (h *Host) LogEnds(id shard.ID) (uint64, error) {
+	log, err := h.nh.GetLogReader(uint64(id))
 	if err != nil {
-		return 0, fmt.Errorf("look at the log of shard %d: %w: %w", r.id, shard.ErrUnavailable, err)
+		return 0, fmt.Errorf("look at the log of shard %d: %w: %w", id, shard.ErrUnavailable, err)
 	}
 	_, last := log.GetRange()
 	return last, nil

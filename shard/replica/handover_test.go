@@ -90,7 +90,7 @@ func TestAnHeirStandsForElection(t *testing.T) {
 	const last = 3 // the group's first members are what the log begins with
 	require.Eventually(t, func() bool {
 		hears(raftpb.Message{Type: raftpb.Heartbeat, From: 2, Term: 5})
-		ends, err := p.replica.logEnds()
+		ends, err := p.host.LogEnds(testShard)
 		return follows() && err == nil && ends == last
 	}, patience, time.Millisecond)
 

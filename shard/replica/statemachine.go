@@ -22,6 +22,7 @@ type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
 	written uint64        // what was applied when it was last made durable, or begun to be
+	begun   bool          // no Sync is to come any more that goes with how the replica begins
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
@@ -29,7 +30,7 @@ var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 // Open implements IOnDiskStateMachine: the log replays from here. What a reopened
 // engine holds is as durable as its log, and it is a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
-	s.written = s.replica.View().Applied
+	s.written, s.begun = s.replica.View().Applied, false
 	return s.written, nil
 }
 
@@ -99,10 +100,13 @@ func (s *stateMachine) Lookup(any) (any, error) {
 }
 
 // Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied. When there is no
-// room it may not, and is cut another time.
+// room, or what is there is still needed (P14), it may not, and is cut another time.
 func (s *stateMachine) Sync() error {
 	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
 		return nil
+	}
+	if !s.begins() && !s.replica.mayCut() {
+		return fmt.Errorf("cut the log of shard %d behind a split or merge that is under way: %w", s.replica.id, errSnapshotOutOfDate)
 	}
 	if err := s.replica.machine.Store(); err != nil {
 		return err
@@ -112,6 +116,17 @@ func (s *stateMachine) Sync() error {
 	}
 	s.written = s.replica.View().Applied
 	return nil
+}
+
+// begins reports whether a Sync goes with the snapshot that the replica begins with, or was sent. Nothing is cut by that one,
+// and it must not fail.
+func (s *stateMachine) begins() bool {
+	if s.begun {
+		return false
+	}
+	s.begun = true
+	log, err := s.replica.host.nh.GetLogReader(uint64(s.replica.id))
+	return err != nil || log.Snapshot().Index > 0 // it is not known yet while it begins
 }
 
 // image is a moment of the shard, to be read at leisure.
@@ -171,6 +186,7 @@ func stoppedForRaft(err error) error {
 // replaced in one atomic step.
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
+	s.begun = false
 	err := r.machine.Install(func() error {
 		return mvcc.Restore(r.host.cfg.Engine, src, stop, r.machine.Received)
 	})

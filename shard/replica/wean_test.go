@@ -1,0 +1,56 @@
+package replica
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// The log that brings a split is kept, however much comes after it, until what that gave is said to be durable
+// on most nodes (P14); a replica that starts meanwhile has it still.
+func TestTheLogIsKeptBehindASplit(t *testing.T) {
+	const between, puts = 20, 100
+	dir := t.TempDir()
+	short := func(c *HostConfig) { c.Raft.LogEntries = between }
+	p := openProcessWith(t, dir, 1, short)
+	p.startNew()
+	write := func() {
+		for i := range puts {
+			put := putCommand(fmt.Sprint(i), "v")
+			put.Epoch = p.replica.View().Descriptor.Epoch
+			require.NoError(t, p.propose(put).Err)
+		}
+	}
+	begins := func() uint64 {
+		first, err := p.replica.logBegins()
+		require.NoError(t, err)
+		return first
+	}
+	write()
+	require.Greater(t, begins(), uint64(1), "it is cut again and again")
+
+	whole := p.replica.View().Descriptor
+	rest, child := *whole, shard.Descriptor{ID: testShard + 1, Parent: testShard, Epoch: 2, Slot: 10, Generation: 1, Span: shard.Span{Start: []byte("m")}}
+	rest.Epoch, rest.Generation, rest.Span.End = 2, whole.Generation+1, []byte("m")
+	require.NoError(t, p.replica.Split(t.Context(), &rest, &child))
+	since := p.replica.View().Since
+	write()
+	require.LessOrEqual(t, begins(), since)
+	require.False(t, p.replica.Weaned())
+
+	p.close()
+	p = openProcessWith(t, dir, 2, short)
+	defer func() { p.close() }()
+	p.start()
+	write()
+	require.LessOrEqual(t, begins(), since)
+
+	require.NoError(t, p.replica.Wean(t.Context()))
+	require.Equal(t, since+1, begins())
+	require.True(t, p.replica.Weaned())
+	write()
+	require.Greater(t, begins(), since+1, "it is cut as ever")
+}
