@@ -136,8 +136,6 @@ func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.Dir
 		return members.AddLearner(ctx, shard.ReplicaID(o.AddLearner.Replica), o.AddLearner.PeerAddr)
 	case *routerpb.DirectRequest_Promote:
 		return members.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
-	case *routerpb.DirectRequest_Transfer:
-		return members.Yield(shard.ReplicaID(o.Transfer.Replica))
 	case *routerpb.DirectRequest_Remove:
 		return members.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	default:

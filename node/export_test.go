@@ -1,5 +1,11 @@
 package node
 
+import (
+	"context"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
 // MoveSteps are the steps of a MOVE from a node to another, in their order.
 func MoveSteps() []string {
 	return []string{
@@ -20,3 +26,8 @@ func MergeSteps() []string {
 
 // Ended are the nodes whose process has, as far as this one can tell.
 func (n *Node) Ended() []uint64 { return n.departed.all() }
+
+// HandOverMeta has another replica lead the meta group, which this node leads.
+func (n *Node) HandOverMeta(ctx context.Context, to shard.Replica) error {
+	return n.meta.handOver(ctx, to)
+}

@@ -35,12 +35,15 @@ func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeI
 
 // direct is order with an answer.
 func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	if id == c.node.self.NodeID {
+		return (&peerServer{node: c.node}).Direct(ctx, req)
+	}
 	client, err := c.client(m, id)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
-	defer cancel()
 	reply, err := client.Direct(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", id, err)

@@ -204,7 +204,11 @@ func (o *Outcome) tellChange(c change, effects []effect) {
 	}
 	o.Figures = append(o.Figures, Figure{Name: c.name + ": failed requests", Value: float64(failed), Bound: atMost(0, 0)})
 	all := func(name string, of func(effect) time.Duration, unit string, bound *Bound) {
-		worst, median := worstAndMedian(effects, of)
+		var values []time.Duration
+		for _, e := range effects {
+			values = append(values, of(e))
+		}
+		worst, median := worstAndMedian(values)
 		value := func(d time.Duration) float64 {
 			if unit == "s" {
 				return d.Seconds()
@@ -226,12 +230,12 @@ func (o *Outcome) tellChange(c change, effects []effect) {
 	all("took", func(e effect) time.Duration { return e.took }, "s", nil)
 }
 
-func worstAndMedian(effects []effect, of func(effect) time.Duration) (worst, median time.Duration) {
-	var values []time.Duration
-	for _, e := range effects {
-		values = append(values, of(e))
+// worstAndMedian are 0 of none.
+func worstAndMedian(values []time.Duration) (worst, median time.Duration) {
+	if len(values) == 0 {
+		return 0, 0
 	}
-	slices.Sort(values)
+	values = slices.Sorted(slices.Values(values))
 	return values[len(values)-1], values[len(values)/2]
 }
 

@@ -93,25 +93,30 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}
 }
 
-// Succeed implements Heir. It stands for election once its log has all that the leader's
-// has, again while Raft refuses because not all of it that is committed is applied, and only
-// in that leader's term (P11).
+// Succeed implements Heir. Raft may refuse as long as not all that is committed is applied.
 func (r *Replica) Succeed(ctx context.Context, h Handover) error {
-	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", r.id, err) }
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
-		return fail(err)
+		return fmt.Errorf("lead shard %d: %w", r.id, err)
 	}
+	return r.host.Succeed(ctx, Held{r.id, r.replicaID}, h)
+}
+
+// Succeed has a replica of this node lead instead of one that hands over, and returns when it does. It stands for
+// election once its log has all that the leader's has, again while Raft refuses because not all of it that is
+// committed is applied, and only in that leader's term (P11).
+func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
+	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", heir.Shard, err) }
 	for {
-		leader, term := r.host.Leader(r.id)
-		switch last, err := r.host.LogEnds(r.id); {
+		leader, term := h.Leader(heir.Shard)
+		switch last, err := h.LogEnds(heir.Shard); {
 		case err != nil:
 			return fail(err)
-		case leader == r.replicaID:
+		case leader == heir.Replica:
 			return nil
-		case leader != 0 && term != h.Term:
-			return fail(&shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()})
-		case leader != 0 && last >= h.Last:
-			r.host.stand([]Held{{r.id, r.replicaID}})
+		case leader != 0 && term != o.Term:
+			return fail(fmt.Errorf("replica %d leads in another term than the one that hands over: %w", leader, shard.ErrUnavailable))
+		case leader != 0 && last >= o.Last:
+			h.stand([]Held{heir})
 		}
 		select {
 		case <-time.After(succeedPause):

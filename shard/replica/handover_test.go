@@ -94,8 +94,7 @@ func TestAnHeirStandsForElection(t *testing.T) {
 		return follows() && err == nil && ends == last
 	}, patience, time.Millisecond)
 
-	var notLeader *shard.NotLeaderError
-	require.ErrorAs(t, p.replica.Succeed(t.Context(), Handover{Term: 4, Last: last}), &notLeader)
+	require.ErrorContains(t, p.replica.Succeed(t.Context(), Handover{Term: 4, Last: last}), "another term")
 	for _, behind := range []Handover{{Term: 5, Last: last + 1}, {Term: 5, Last: last, Applied: last}} { // it has applied no command
 		soon, cancel := context.WithTimeout(t.Context(), 20*succeedPause)
 		require.ErrorIs(t, p.replica.Succeed(soon, behind), context.DeadlineExceeded)
