@@ -139,7 +139,7 @@ func (e *elections) orphaned(m *placement.Map, ended shard.NodeID) {
 			return
 		}
 		if r, member := d.ReplicaOn(e.node.self.NodeID); member && r.ID == own.Replica && !r.Learner {
-			e.add(&election{Held: own, others: e.node.othersOf(d, m), instead: leader, ended: ended})
+			e.add(&election{Held: own, others: e.node.othersOf(d, m), instead: leader, ended: ended, orphan: time.Now()})
 		}
 	}
 	if own := e.node.meta.own.Load(); own != 0 {

@@ -47,6 +47,7 @@ type election struct {
 	// instead leads, as far as the group may know, on a node whose process has ended; 0: none.
 	instead shard.ReplicaID
 	ended   shard.NodeID
+	orphan  time.Time // since when
 	tries   int
 	stood   time.Time // last
 }
@@ -58,6 +59,8 @@ const (
 	electionPause = 25 * time.Millisecond
 	// electionTime is how long one may take before the replica stands again.
 	electionTime = 100 * time.Millisecond
+	// orphanPatience is how long it is looked whether an orphan can be led. By then timeouts have ended.
+	orphanPatience = 3 * time.Second
 	// electionAsk is how long the others may take to say what they run.
 	electionAsk = 250 * time.Millisecond
 )
@@ -106,7 +109,8 @@ func (e *elections) look() []*election {
 	for r, w := range e.mu.waiting {
 		leader, _ := e.node.host.Leader(r.Shard)
 		led := leader != 0 && leader != w.instead
-		if led || w.ended != 0 && !e.node.departed.has(w.ended) || w.tries >= electionTries || !e.node.runs(r) {
+		over := w.ended != 0 && (!e.node.departed.has(w.ended) || time.Since(w.orphan) > orphanPatience)
+		if led || over || w.tries >= electionTries || !e.node.runs(r) {
 			delete(e.mu.waiting, r)
 			continue
 		}
