@@ -89,15 +89,16 @@ func TestOneIsStoredAside(t *testing.T) {
 	f := newFleet(t, b, 2)
 	f.putTo(0, "a")
 	f.putTo(1, "b")
-	require.NoError(t, f.aside[fleetShard(0)].StoreAside())
+	one := f.aside[fleetShard(0)]
+	require.NoError(t, one.StoreAside())
 	require.Zero(t, f.behind(0))
 	require.EqualValues(t, 1, f.behind(1))
-	require.NoError(t, f.aside[fleetShard(0)].StoreAside(), "nothing is kept")
+	require.NoError(t, one.StoreAside(), "nothing is kept")
 
 	b.Gather() // and does not end
 	f.putTo(0, "c")
 	stored := make(chan error)
-	go func() { stored <- f.aside[fleetShard(0)].StoreAside() }()
+	go func() { stored <- one.StoreAside() }()
 	f.putTo(0, "d")
 	b.EndTurn()
 	require.NoError(t, <-stored)
