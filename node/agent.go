@@ -99,7 +99,7 @@ func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descrip
 			continue
 		}
 		a.tend(ctx, m, situation{
-			shard: d, compacted: m.Compacted(), disputed: slices.Contains(disputed, d.ID),
+			shard: d, compacted: m.Compacted(), reshaping: reshaping(m, d.ID), disputed: slices.Contains(disputed, d.ID),
 			blocked: slices.ContainsFunc(leaving, func(l leftover) bool { return l.blocks(d) }),
 		})
 	}
@@ -121,7 +121,7 @@ func (a *agent) tendMeta(ctx context.Context, d *shard.Descriptor, leaving []lef
 	blocked := slices.ContainsFunc(leaving, func(l leftover) bool { return l.Shard == d.ID })
 	switch {
 	case meta.leads() && to.ID != 0:
-		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.yield(to.ID) })
+		a.jobs.begin(ctx, d.ID, func(ctx context.Context) { meta.yield(ctx, to) })
 	case !meta.runs() && !blocked && d.Generation > 1: // those that found the group have started it
 		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.begin(own.ID) })
 	}

@@ -7,6 +7,7 @@ type situation struct {
 	// By the table:
 	shard     *shard.Descriptor
 	splitOff  bool // it is being split off from another one, and told nothing yet
+	reshaping bool // a split or merge of it is under way
 	disputed  bool
 	compacted shard.Revision
 
@@ -55,7 +56,7 @@ func (s situation) duty() duty {
 			return dutyResign
 		}
 		return dutyNone
-	case has != nil && !s.weaned:
+	case has != nil && !s.weaned && !s.reshaping:
 		return dutyWean
 	case !s.leads:
 		return dutyNone

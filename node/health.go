@@ -128,6 +128,7 @@ func (h *health) record(of Peer, sent, received time.Time, reply *routerpb.Hello
 			p.unfit = append(p.unfit, shard.ID(id))
 		}
 		h.node.hlc.Observe(shard.Revision(reply.HighestRevision))
+		h.node.departed.returned(of.NodeID)
 	}
 	h.mu.peers[of.NodeID] = p
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 
 	"github.com/lni/dragonboat/v4/statemachine"
@@ -82,6 +83,8 @@ type meta struct {
 	node    *Node
 	own     atomic.Uint64 // the replica that runs here, 0 when none does
 	applied atomic.Uint64
+	// handing is held by what is proposed here, and alone while the lead is handed over.
+	handing sync.RWMutex
 }
 
 // propose applies a command to the placement table, once (placement P10). A refusal is a

@@ -85,6 +85,10 @@ func askMembers[T any](ctx context.Context, m *meta, ask func(context.Context, r
 
 // proposeOwn proposes through the replica on this node, if it leads.
 func (m *meta) proposeOwn(ctx context.Context, data []byte) ([]byte, error) {
+	if !m.handing.TryRLock() {
+		return nil, errDeposed // in a moment
+	}
+	defer m.handing.RUnlock()
 	result, err := m.ask(ctx, func(nh *dragonboat.NodeHost, patience time.Duration) (*dragonboat.RequestState, error) {
 		return nh.Propose(nh.GetNoOPSession(uint64(shard.MetaID)), data, patience)
 	})

@@ -102,10 +102,35 @@ func (m *meta) begin(own shard.ReplicaID) {
 	}
 }
 
-// yield transfers leadership to another replica. It does not wait for that, and is refused while a
-// leader change is in progress.
-func (m *meta) yield(to shard.ReplicaID) {
-	if err := m.members().Yield(to); err != nil {
+// metaHandOver bounds how long nothing is proposed for another replica to lead.
+const metaHandOver = 200 * time.Millisecond
+
+// handOver has another replica lead, and returns when it does. What is proposed meanwhile comes again. As with
+// shards the heir stands for election itself, when the log has no more to come: Raft's own transfer is
+// refused while there is something that the heir has not applied, and ends with an election timeout then.
+func (m *meta) handOver(ctx context.Context, to shard.Replica) error {
+	next := &heir{Replica: to, node: m.node, shard: shard.MetaID}
+	if err := next.CatchUp(ctx); err != nil {
+		return err
+	}
+	m.handing.Lock()
+	defer m.handing.Unlock()
+	term := m.reign()
+	if term == 0 {
+		return errDeposed
+	}
+	last, err := m.node.host.LogEnds(shard.MetaID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, metaHandOver)
+	defer cancel()
+	return next.Succeed(ctx, replica.Handover{Term: term, Last: last})
+}
+
+// yield tries to have another replica lead.
+func (m *meta) yield(ctx context.Context, to shard.Replica) {
+	if err := m.handOver(ctx, to); err != nil && ctx.Err() == nil {
 		m.node.log.Debug("the lead of the meta group stays for now", "error", err)
 	}
 }
@@ -117,8 +142,9 @@ func (m *meta) members() replica.Members {
 // report is Report's answer about the node's replica.
 func (m *meta) report() *routerpb.ReplicaReport {
 	leader, term := m.node.host.Leader(shard.MetaID)
+	last, _ := m.node.host.LogEnds(shard.MetaID) // 0: it is about to stop
 	return &routerpb.ReplicaReport{
-		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Leader: uint64(leader), Term: term,
+		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Last: last, Leader: uint64(leader), Term: term,
 	}
 }
 
@@ -143,8 +169,23 @@ func (m *meta) obey(ctx context.Context, req *routerpb.DirectRequest) error {
 		_, err := m.node.host.NodeHost().SyncRead(ctx, uint64(shard.MetaID), nil)
 		return err
 	}
+	if o, is := req.Order.(*routerpb.DirectRequest_Succeed); is {
+		if m.own.Load() != o.Succeed.Replica {
+			return status.Errorf(codes.FailedPrecondition, "the meta group runs as replica %d here, not as %d", m.own.Load(), o.Succeed.Replica)
+		}
+		own := replica.Held{Shard: shard.MetaID, Replica: shard.ReplicaID(o.Succeed.Replica)}
+		return m.node.host.Succeed(ctx, own, replica.Handover{Term: o.Succeed.Term, Last: o.Succeed.Last})
+	}
 	if !m.leads() {
 		return fmt.Errorf("change the meta group: %w", errDeposed)
+	}
+	if o, is := req.Order.(*routerpb.DirectRequest_Transfer); is {
+		for _, r := range m.node.table.Map().Shard(shard.MetaID).Replicas {
+			if r.ID == shard.ReplicaID(o.Transfer.Replica) {
+				return m.handOver(ctx, r)
+			}
+		}
+		return fmt.Errorf("let replica %d of the meta group lead: node %q knows of no such replica", o.Transfer.Replica, m.node.cfg.Name)
 	}
 	return obeyMembers(ctx, m.members(), req)
 }

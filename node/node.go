@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -27,18 +29,20 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
-	hlc     *hlc.Hybrid
-	table   *table
-	peers   *peers
-	meta    *meta
-	health  *health
-	space   *space
-	agent   *agent
-	elect   *elections
-	control *controller
-	balance *balancer
-	loads   *loads
-	check   *checker
+	hlc      *hlc.Hybrid
+	table    *table
+	peers    *peers
+	meta     *meta
+	health   *health
+	space    *space
+	agent    *agent
+	elect    *elections
+	departed *departed
+	control  *controller
+	balance  *balancer
+	loads    *loads
+	check    *checker
+	pauses   *prometheus.HistogramVec
 
 	// admission are the metrics of room, which admits clients' requests, and of the router's lanes.
 	admission *admission.Metrics
@@ -94,8 +98,10 @@ func New(cfg Config) (*Node, error) {
 	n.space = &space{node: n}
 	n.agent = newAgent(n)
 	n.elect = newElections(n)
+	n.departed = newDeparted(n)
 	n.control = newController(n)
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
+	n.pauses = newPauses(cfg.Registerer)
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)

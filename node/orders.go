@@ -34,12 +34,15 @@ func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeI
 
 // direct is order with an answer.
 func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	if id == c.node.self.NodeID {
+		return (&peerServer{node: c.node}).Direct(ctx, req)
+	}
 	client, err := c.client(m, id)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
-	defer cancel()
 	reply, err := client.Direct(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", id, err)
@@ -85,6 +88,17 @@ func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.De
 		}
 	}
 	return t
+}
+
+// bracePatience is how long a change of shards waits for what replicas have in memory to be stored. What is
+// not would be stored in the pause that it brings.
+const bracePatience = 500 * time.Millisecond
+
+// brace has all nodes of a shard store what their replicas have applied.
+func (c *controller) brace(ctx context.Context, m *placement.Map, d *shard.Descriptor, durably bool) {
+	c.orderAll(ctx, m, d, bracePatience, &routerpb.DirectRequest{
+		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Brace{Brace: &routerpb.Brace{Durably: durably}},
+	})
 }
 
 // tally is the outcome of an order to all replicas of a shard.

@@ -13,7 +13,6 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // cuts are ways to lose the network around a node.
@@ -235,8 +234,7 @@ func TestLostProposalsHoldUpNobody(t *testing.T) {
 	// Leadership comes back, by itself or because it is asked for.
 	testcluster.Until(t, "a write through the node as the leader", func() bool {
 		if leader := leaderOf(t, c, rest[0], key); leader != lonely {
-			r, _ := leader.Inside().Host().Replica(shard.FirstDataID)
-			yieldTo(r, nodeID(lonely))
+			yieldTo(leader, shard.FirstDataID, nodeID(lonely))
 			return false
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -246,9 +244,11 @@ func TestLostProposalsHoldUpNobody(t *testing.T) {
 	})
 }
 
-// yieldTo asks the leader's group, once, to let the node lead.
-func yieldTo(leader *replica.Replica, node shard.NodeID) {
-	if heir, ok := leader.View().Descriptor.ReplicaOn(node); ok {
-		_ = leader.Yield(heir.ID) // who asks looks again
+// yieldTo asks a shard's group by way of its leader, once, to let the node lead.
+func yieldTo(leader *testcluster.Node, of shard.ID, node shard.NodeID) {
+	host := leader.Inside().Host()
+	r, _ := host.Replica(of)
+	if heir, ok := r.View().Descriptor.ReplicaOn(node); ok {
+		_ = host.NodeHost().RequestLeaderTransfer(uint64(of), uint64(heir.ID)) // who asks looks again
 	}
 }

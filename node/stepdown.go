@@ -64,7 +64,7 @@ func (n *Node) legacies() []legacy {
 	})
 	if meta := n.table.Map().Shard(shard.MetaID); meta != nil && n.meta.leads() {
 		if heir, ok := n.heir(meta); ok {
-			all = append(all, legacy{shard.MetaID, func(context.Context) error { return n.meta.members().Yield(heir.ID) }})
+			all = append(all, legacy{shard.MetaID, func(ctx context.Context) error { return n.meta.handOver(ctx, heir) }})
 		}
 	}
 	return all

@@ -138,10 +138,11 @@ func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
 		phaseOf("from the loss until whole, others", others, l.killed, l.whole),
 		phaseOf("after, all shards", t, l.whole, t.End()),
 	)
-	var gap time.Duration
+	var gaps []time.Duration
 	for _, sh := range l.touched {
-		gap = max(gap, in([]*adminpb.Shard{sh}).Gap(l.killed, l.whole))
+		gaps = append(gaps, in([]*adminpb.Shard{sh}).Gap(l.killed, l.whole))
 	}
+	worst, median := worstAndMedian(gaps)
 	before := perSecond(others, time.Second, l.killed)
 	o.Figures = append(o.Figures,
 		Figure{Name: "replicas lost", Value: float64(l.held)},
@@ -150,7 +151,8 @@ func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
 		Figure{Name: "of which after the grace time", Value: (l.whole - l.killed - grace).Seconds(), Unit: "s"},
 		Figure{Name: "sent as whole shards", Value: l.copied / (1 << 20), Unit: "MiB"},
 		Figure{Name: "sent as whole shards, each of the replicas lost", Value: l.copied / (1 << 20) / float64(max(1, l.held)), Unit: "MiB"},
-		Figure{Name: "shards it led: longest time one answered nothing", Value: millis(gap), Unit: "ms"},
+		Figure{Name: "shards it led: longest time one answered nothing", Value: millis(worst), Unit: "ms"},
+		Figure{Name: "shards it led: longest time one answered nothing, median of them", Value: millis(median), Unit: "ms"},
 		Figure{Name: "failed requests to shards it led", Value: float64(touched.Between(l.killed-requestTimeout, l.whole).Failed())},
 		Figure{Name: "failed requests to others", Value: float64(others.Failed()), Bound: atMost(0, 0)},
 		Figure{Name: "others: answers a second, of those before", Value: 100 * perSecond(others, l.killed, l.whole) / before, Unit: "%", Bound: atLeast(100 * untouchedShare)},

@@ -21,16 +21,17 @@ import (
 type Backlog struct {
 	room  int64 // immutable, like start
 	start func(gather func())
+	// turn holds one element while something that was taken out is on its way.
+	turn chan struct{}
 
 	mu struct {
 		sync.Mutex
 		taken int64 // of room
 		// keeping are the machines that keep versions which are not on their way to the store, and
 		// kept is their total size.
-		keeping   map[*Machine]struct{}
-		kept      int64
-		much      int64 // of kept, that is gathered
-		gathering bool
+		keeping map[*Machine]struct{}
+		kept    int64
+		much    int64 // of kept, that is gathered
 	}
 }
 
@@ -46,7 +47,7 @@ const (
 
 // NewBacklog returns a Backlog of the given size for a node. start runs a function concurrently.
 func NewBacklog(bytes int64, start func(gather func())) *Backlog {
-	b := &Backlog{room: bytes, start: start}
+	b := &Backlog{room: bytes, start: start, turn: make(chan struct{}, 1)}
 	b.mu.keeping = make(map[*Machine]struct{})
 	b.mu.much = gatherBytes/2 + rand.Int64N(gatherBytes/2) // as if it had begun some time ago
 	return b
@@ -99,9 +100,9 @@ func (b *Backlog) giveBack(bytes int64) {
 // tend starts a gathering if enough is kept. No machine's lock is held.
 func (b *Backlog) tend() {
 	b.mu.Lock()
-	begin := b.mu.kept > min(b.mu.much, b.room/2) && !b.mu.gathering
+	begin := b.mu.kept > min(b.mu.much, b.room/2) && b.tryTurn()
 	if begin {
-		b.mu.gathering, b.mu.much = true, gatherBytes+rand.Int64N(gatherSpread)
+		b.mu.much = gatherBytes + rand.Int64N(gatherSpread)
 	}
 	b.mu.Unlock()
 	if begin {
@@ -109,12 +110,33 @@ func (b *Backlog) tend() {
 	}
 }
 
-// gather stores what all machines keep: even those that have kept little for long occupy room.
+func (b *Backlog) tryTurn() bool {
+	select {
+	case b.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// gather stores what all machines keep: even those that have kept little for long occupy room. It
+// ends the turn.
 func (b *Backlog) gather() {
 	storeLeaving(b.takeOut())
-	b.mu.Lock()
-	b.mu.gathering = false
-	b.mu.Unlock()
+	<-b.turn
+}
+
+// StoreAside is Store, but Updates go on meanwhile, and what they add may not be stored.
+func (m *Machine) StoreAside() error {
+	turn := m.options.Backlog.turn
+	turn <- struct{}{}
+	defer func() { <-turn }()
+	l := m.takeOut()
+	if l == nil {
+		return nil
+	}
+	storeLeaving([]*leaving{l})
+	return l.sealed.Wait()
 }
 
 // takeOut takes the kept versions out of all machines, in key order.

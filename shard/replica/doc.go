@@ -35,12 +35,15 @@
 //	P10 Replicas are checksummed as of one entry of the log, from a pinned snapshot, on
 //	    a dedicated goroutine, one replica at a time, in steps like those of P6.
 //	P11 A replica campaigns early (Campaign) only in a group in which no member knows a
-//	    leader. The exception is the successor of a leader that hands over: in that leader's
+//	    leader that may still be there. The exception is the successor of a leader that hands over: in that leader's
 //	    term, and with all of its log.
 //	P12 A promise to assign no revision up to some point is kept whoever leads next: it
 //	    lies within a reservation (shard.R5), this proposer stamps above it from then on, and when
 //	    it was given no batch was in flight, or given up on, that could still get such a revision.
 //	P13 A batch starts as soon as the previous one of its shard is done. Only while the machine is
 //	    short of CPU does it wait for the next common tick, which is near, unless the batch
-//	    is full; it never waits for another shard. The same holds for ReadIndex rounds.
+//	    is full or contains what keys or leases are unavailable without; it never waits for another shard. The same holds for ReadIndex rounds.
+//	P14 A log that contains a split or merge is not truncated past it before the data that it hands over
+//	    is durable on a majority of the nodes. So a replica that lost that data in a crash finds it in
+//	    its own log, and is not sent a snapshot from after it.
 package replica

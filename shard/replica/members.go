@@ -107,11 +107,3 @@ func (r *Replica) CatchUp(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Yield asks the group to let another replica lead. It does not wait.
-func (g Members) Yield(to shard.ReplicaID) error {
-	if err := g.nh.RequestLeaderTransfer(uint64(g.id), uint64(to)); err != nil {
-		return fmt.Errorf("let replica %d of shard %d lead: %w", to, g.id, err)
-	}
-	return nil
-}

@@ -74,13 +74,14 @@ type proposer struct {
 	promises promises
 	tempo    *tempo
 	began    time.Time // the last batch; of whoever drains
-	// full receives when as much waits as goes into a batch.
+	// full receives when as much waits as goes into a batch, or something that is pressing.
 	full chan struct{}
 
 	mu struct {
 		sync.Mutex
 		queue   []pending
 		queued  int  // bytes of the bodies in queue
+		pressed int  // commands in queue that press
 		running bool // a goroutine drains queue
 		// flights are proposed batches without an outcome. The result (from Update) and
 		// the failure (from the request) race: whoever removes the flight reports (P2).
@@ -97,7 +98,10 @@ func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 	}
 	p.mu.queue = append(p.mu.queue, pending{cmd, done})
 	p.mu.queued += len(cmd.Body)
-	start, full := !p.mu.running, len(p.mu.queue) == batchCommandsMax
+	if presses(cmd.Kind) {
+		p.mu.pressed++
+	}
+	start, full := !p.mu.running, len(p.mu.queue) == batchCommandsMax || presses(cmd.Kind)
 	p.mu.running = true
 	p.mu.Unlock()
 	if full {
@@ -151,7 +155,17 @@ func (p *proposer) pause() {
 func (p *proposer) isFull() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.mu.queue) >= batchCommandsMax
+	return len(p.mu.queue) >= batchCommandsMax || p.mu.pressed > 0
+}
+
+// presses reports whether keys or leases are without service until a command of the kind is carried out.
+func presses(k shardpb.Kind) bool {
+	switch k {
+	case shardpb.Kind_INIT, shardpb.Kind_FREEZE, shardpb.Kind_THAW, shardpb.Kind_SUBSUME, shardpb.Kind_LEASE_BEQUEATH:
+		return true
+	default:
+		return false
+	}
 }
 
 // next takes what goes into one log entry; more is false when nothing waits, and then
@@ -176,6 +190,9 @@ func (p *proposer) next() (batch []pending, more bool) {
 	p.mu.queue = p.mu.queue[n:]
 	for i := range batch {
 		p.mu.queued -= len(batch[i].cmd.Body)
+		if presses(batch[i].cmd.Kind) {
+			p.mu.pressed--
+		}
 	}
 	return batch, true
 }

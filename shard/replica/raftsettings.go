@@ -42,7 +42,9 @@ var (
 	// of all that there is, and the step worker looks at each with every tick anyway.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
-	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile.
+	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile, and when it
+	// cannot be synced the process ends. The first time is at random, and at once if it would be in the past, counted modulo 2^64:
+	// only with the largest interval there is none.
 	//go:linkname syncTaskInterval github.com/lni/dragonboat/v4.syncTaskInterval
 	syncTaskInterval uint64
 	// What a state machine that cannot be synced says. After any error that is not dragonboat's own the process ends, and
@@ -61,7 +63,7 @@ var settle = sync.OnceValue(func() error {
 	}{
 		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
 		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
-		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10}, {"interval of syncs", &syncTaskInterval, math.MaxInt64},
+		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10}, {"interval of syncs", &syncTaskInterval, math.MaxUint64},
 	} {
 		if *setting.at == 0 {
 			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)

@@ -31,8 +31,9 @@ type Replica struct {
 	reigning  reigning
 	meter     meter
 
-	// weaned is the last View.Since that the log was seen to begin after.
-	weaned atomic.Uint64
+	// weaned is the last View.Since that the log was seen to begin after, for Weaned.
+	weaned  atomic.Uint64
+	weaning atomic.Int32 // calls of Wean
 	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool

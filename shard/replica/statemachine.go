@@ -23,6 +23,7 @@ type stateMachine struct {
 	entries []apply.Entry // reused between Updates
 	written uint64        // what was applied when it was last made durable, or begun to be
 	durable uint64        // what was applied when it was last made durable
+	begun   bool          // the Sync that goes with how the replica begins has come, if one comes
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
@@ -31,6 +32,7 @@ var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 // reopened engine are durable (E7 of package engine), and are a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	s.secured()
+	s.begun = false
 	return s.durable, nil
 }
 
@@ -107,10 +109,17 @@ func (s *stateMachine) Lookup(any) (any, error) {
 }
 
 // Sync implements IOnDiskStateMachine: afterwards the log may drop what was applied. Without disk
-// space it may not, and the log is truncated another time. dragonboat also calls it when a replica
-// starts: then it must neither wait for what other replicas have applied, nor fail for want of space for that.
+// space, or while what the log holds is still needed (P14), it may not, and the log is truncated another time.
+// dragonboat also calls it when a replica starts: then it must neither wait for what other replicas
+// have applied, nor fail for want of space for that.
 func (s *stateMachine) Sync() error {
-	if s.replica.host.cfg.Knobs.SyncWithoutFsync || s.durable == s.replica.View().Applied {
+	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
+		return nil
+	}
+	if !s.begins() && !s.replica.mayCut() {
+		return fmt.Errorf("cut the log of shard %d behind a split or merge that is under way: %w", s.replica.id, errSnapshotOutOfDate)
+	}
+	if s.durable == s.replica.View().Applied {
 		return nil
 	}
 	if err := s.replica.machine.Store(); err != nil {
@@ -121,6 +130,17 @@ func (s *stateMachine) Sync() error {
 	}
 	s.secured()
 	return nil
+}
+
+// begins reports whether a Sync goes with the snapshot that the replica begins with, or was sent. Nothing is cut by that one,
+// and it must not fail.
+func (s *stateMachine) begins() bool {
+	if s.begun {
+		return false
+	}
+	s.begun = true
+	log, err := s.replica.host.nh.GetLogReader(uint64(s.replica.id))
+	return err != nil || log.Snapshot().Index > 0 // it is not known yet while it begins
 }
 
 // image is a moment of the shard, to be read at leisure.
@@ -180,6 +200,7 @@ func stoppedForRaft(err error) error {
 // replaced in one atomic step.
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
+	s.begun = false
 	err := r.machine.Install(func() error {
 		return mvcc.Restore(r.host.cfg.Engine, src, stop, r.machine.Received)
 	})

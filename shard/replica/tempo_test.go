@@ -208,7 +208,7 @@ func TestTempoOfALongDistance(t *testing.T) {
 	})
 }
 
-// A batch starts at the next moment, or when it is full (P13).
+// A batch starts at the next moment, or when it is full, or at once when keys are without service (P13).
 func TestBatchWaitsForTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
@@ -238,6 +238,15 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		require.NotZero(t, paused())
 		p.full <- struct{}{} // of a batch that has gone
 		require.Equal(t, spacingMax, paused())
+
+		for _, kind := range []shardpb.Kind{shardpb.Kind_INIT, shardpb.Kind_SUBSUME} { // keys wait for them
+			time.AfterFunc(time.Millisecond, func() { p.submit(&shardpb.Command{Kind: kind}, func(shard.Result) {}) })
+			require.Equal(t, time.Millisecond, paused())
+			require.Zero(t, paused(), "it waits still")
+			_, more := p.next()
+			require.True(t, more)
+			require.NotZero(t, paused())
+		}
 	})
 }
 
