@@ -73,6 +73,9 @@ func (s *session) splitIsDone(key []byte) (done bool, version uint64, err error)
 	if err != nil {
 		return false, 0, err
 	}
+	if len(reply.Shards) == 0 { // a node that does not know the map yet
+		return false, 0, nil
+	}
 	return string(reply.Shards[0].Span.Start) == string(key), reply.Version, nil
 }
 

@@ -44,7 +44,11 @@ func (s *splitter) Operators(ctx context.Context, _ *adminpb.OperatorsRequest) (
 	return s.operators, nil
 }
 
-func (s *splitter) Shards(context.Context, *adminpb.ShardsRequest) (*adminpb.ShardsReply, error) {
+func (s *splitter) Shards(ctx context.Context, _ *adminpb.ShardsRequest) (*adminpb.ShardsReply, error) {
+	if s.shards == nil {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return s.shards, nil
 }
 
