@@ -132,6 +132,7 @@ func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what s
 				return now, err
 			}
 		}
+		now.state = fmt.Sprintf("operator %d has ended", reply.Operator) // also when that was seen earlier
 		var version uint64
 		done, version, err = isDone()
 		now.done = version >= ended // else a node answered that does not know yet
@@ -160,7 +161,7 @@ func (s *session) hasEnded(id uint64) (now stage, version uint64, err error) {
 	case reply.Version < id: // the node that answers does not know of it yet
 		return stage{}, 0, nil
 	}
-	return stage{state: fmt.Sprintf("operator %d has ended", id)}, reply.Version, nil
+	return stage{}, reply.Version, nil
 }
 
 // followPause is the pause between two polls of a command with --wait.
