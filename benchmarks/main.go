@@ -1,5 +1,5 @@
-// Command benchmarks measures Flotilla, beside other systems and by itself while things
-// happen to it, on one machine and over loopback only. See README.md for the method and its limits.
+// Command benchmarks measures Flotilla on one machine over loopback, in comparison with other systems
+// and during events such as splits and lost nodes. See README.md for the method and its limits.
 package main
 
 import (

@@ -89,8 +89,14 @@ func (f *scenarioFlags) command(name, short string, d scenario.Config, play func
 
 func reshapeCommand() *cobra.Command {
 	var f scenarioFlags
-	return f.command("reshape", "Split, move, transfer and drain under load: what do clients notice?",
-		scenario.Config{Nodes: 4, Shards: 8, Rate: 5000, Calm: 8 * time.Second, Keys: 20_000}, scenario.Reshape)
+	var splits int
+	cmd := f.command("reshape", "Split, merge, move, transfer and drain under load: what do clients notice?",
+		scenario.Config{Nodes: 4, Shards: 8, Rate: 5000, Calm: 8 * time.Second, Keys: 20_000},
+		func(ctx context.Context, c scenario.Config) (scenario.Outcome, error) {
+			return scenario.Reshape(ctx, c, splits)
+		})
+	cmd.Flags().IntVar(&splits, "splits", 10, "how many shards are split, and merged again")
+	return cmd
 }
 
 func lossCommand() *cobra.Command {

@@ -16,7 +16,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/hlc"
 )
 
-// cachedShards bounds the router's cache: more than a cluster is meant to have.
+// cachedShards bounds the router's cache: more than the number of shards a cluster is meant to
+// have.
 const cachedShards = 16 << 10
 
 // Client is a connection to a cluster. It is safe for concurrent use.
@@ -33,7 +34,7 @@ type Client struct {
 	tracer    *tracer
 	waiters   sync.Pool // of *waiter
 
-	// followed is the node that the map comes from: one that is surely up.
+	// followed is the node that supplies the map: one that is certainly up.
 	followed atomic.Pointer[peer.Client]
 
 	cancel context.CancelFunc
@@ -48,7 +49,7 @@ type Client struct {
 	}
 }
 
-// New returns a client. It does not wait for a node to answer: operations do.
+// New returns a client. It does not wait for a node to answer; operations do.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func New(cfg Config) (*Client, error) {
 	c.nodes = newNodes(cfg, c.directory, c.revisions, c.metrics)
 	c.cache = router.NewCache(c.metrics.counted(c.directory), cachedShards)
 	c.router = router.New(router.Config{
-		Cache: c.cache, Sender: c.nodes, Starter: c.nodes, Subscriber: c.nodes, Revisions: c.revisions, Logger: cfg.Logger,
+		Silent: c.nodes.silent, Cache: c.cache, Sender: c.nodes, Starter: c.nodes, Subscriber: c.nodes, Revisions: c.revisions, Logger: cfg.Logger,
 	})
 	c.merger = watchmerge.New(c.router, watchmerge.Knobs{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -78,8 +79,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends what is under way and waits for it (X5). Operations that come later fail with
-// ErrClosed. It must not be called by what Go calls back.
+// Close ends everything in flight and waits for it (X5). Later operations fail with ErrClosed. It
+// must not be called from a callback of Go.
 func (c *Client) Close() {
 	c.once.Do(func() {
 		c.running.Lock()
@@ -105,7 +106,7 @@ func (c *Client) spawn(f func()) bool {
 	return !c.running.closed
 }
 
-// follow keeps the map up to date, from whichever node answers, until ctx ends.
+// follow keeps the map up to date, from any node that answers, until ctx ends.
 func (c *Client) follow(ctx context.Context) {
 	for pause := time.Duration(0); ; {
 		known := append(append([]endpoint(nil), c.endpoints...), c.directory.endpoints()...)
@@ -129,8 +130,8 @@ func (c *Client) follow(ctx context.Context) {
 	}
 }
 
-// followOne takes updates from one node until it has no more; the error says why. told
-// reports whether there were any.
+// followOne receives updates from one node until it has no more; the error says why. told reports
+// whether there were any.
 func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err error) {
 	node, err := c.nodes.at(e)
 	if err != nil {
@@ -140,12 +141,14 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 	if err != nil {
 		return false, err
 	}
+	if header, err := stream.Header(); err == nil && header != nil { // else Recv says why
+		c.followed.Store(node) // even if it has nothing to tell
+	}
 	for {
 		u, err := stream.Recv()
 		if err != nil {
 			return told, err
 		}
-		c.followed.Store(node)
 		shards, err := c.directory.take(u)
 		if err != nil {
 			return told, err
@@ -157,8 +160,8 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 	}
 }
 
-// anyNode returns a connection to a node that was up when it was last heard of, for what
-// any node can do.
+// anyNode returns a connection to a node that was up when last heard of, for requests that any node
+// can serve.
 func (c *Client) anyNode(ctx context.Context) (*grpc.ClientConn, error) {
 	if _, err := c.directory.Lookup(ctx, nil); err != nil {
 		return nil, err

@@ -15,10 +15,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Config describes a client. Only Endpoints is needed.
+// Config configures a client. Only Endpoints is required.
 type Config struct {
-	// Endpoints are client addresses of nodes, host:port or http(s)://host:port. One that
-	// answers is enough: it tells of the others.
+	// Endpoints are client addresses of nodes, host:port or http(s)://host:port. One that answers
+	// is enough, because it supplies the others.
 	Endpoints []string
 	// TLS is used for every node. Default: none, unless an address begins with https.
 	TLS *tls.Config
@@ -26,11 +26,11 @@ type Config struct {
 	Backoff Backoff
 	// Dial opens connections. Default: TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
-	// Logger gets changes of what is connected. Default: nothing is logged.
+	// Logger logs changes of connectivity. Default: nothing is logged.
 	Logger *slog.Logger
-	// Registerer takes the metrics. Default: nothing is counted.
+	// Registerer registers the metrics. Default: nothing is counted.
 	Registerer prometheus.Registerer
-	// TracerProvider gets a span for every operation. Default: none.
+	// TracerProvider creates a span for every operation. Default: none.
 	TracerProvider trace.TracerProvider
 }
 
@@ -38,7 +38,7 @@ type Config struct {
 type Backoff struct {
 	// Min is the first pause. Default 50 ms.
 	Min time.Duration
-	// Max is the longest pause. Default 1 s: a node that comes back is found within it.
+	// Max is the longest pause. Default 1 s: a node that returns is found within it.
 	Max time.Duration
 }
 
@@ -60,7 +60,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate says what is wrong and how to mend it.
+// Validate reports what is wrong and how to fix it.
 func (c Config) Validate() error {
 	if len(c.Endpoints) == 0 {
 		return errors.New("the client needs the address of a node: Endpoints: []string{\"127.0.0.1:2379\"}")
@@ -76,7 +76,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// endpoint is where a node is reached.
+// endpoint is the address of a node.
 type endpoint struct {
 	addr   string // host:port
 	secure bool   // it asks for TLS

@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// places is one version of where shards and nodes are. It is immutable.
+// places is one version of the map of shards and nodes. It is immutable.
 type places struct {
 	version, cluster uint64
 	shards           []*shard.Descriptor // in key order; they cover the keyspace
@@ -57,7 +57,7 @@ func (p *places) apply(u *routerpb.ShardsUpdate) (*places, error) {
 	return next, next.check()
 }
 
-// check makes sure that every key has a shard.
+// check verifies that every key has a shard.
 func (p *places) check() error {
 	var end []byte
 	for i, d := range p.shards {
@@ -72,7 +72,7 @@ func (p *places) check() error {
 	return nil
 }
 
-// node returns where a node is reached; p may be nil.
+// node returns a node's address; p may be nil.
 func (p *places) node(id shard.NodeID) (endpoint, bool) {
 	if p == nil {
 		return endpoint{}, false
@@ -89,8 +89,8 @@ func (p *places) lookup(key []byte) *shard.Descriptor {
 	return p.shards[i-1] // the first starts at the lowest key
 }
 
-// directory is the client's copy of where shards and nodes are, or why there is none. It
-// is a router.Directory.
+// directory is the client's copy of the map of shards and nodes, or the reason why there is none.
+// It is a router.Directory.
 type directory struct {
 	places atomic.Pointer[places] // changed with mu held; nil until a node has told
 	mu     struct {
@@ -107,7 +107,7 @@ func newDirectory() *directory {
 	return d
 }
 
-// take learns an update and returns the shards that it speaks of.
+// take applies an update and returns the shards in it.
 func (d *directory) take(u *routerpb.ShardsUpdate) ([]*shard.Descriptor, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -125,13 +125,13 @@ func (d *directory) take(u *routerpb.ShardsUpdate) ([]*shard.Descriptor, error) 
 	return next.shards, nil
 }
 
-// announce wakes who waits for a change. mu is held.
+// announce wakes everyone who waits for a change. mu is held.
 func (d *directory) announce() {
 	close(d.mu.changed)
 	d.mu.changed = make(chan struct{})
 }
 
-// fail remembers why the map could not be followed.
+// fail records why the map could not be followed.
 func (d *directory) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -145,7 +145,7 @@ func (d *directory) close() {
 	d.announce()
 }
 
-// since is what to ask the next update for.
+// since is the request for the next update.
 func (d *directory) since() *routerpb.FollowShardsRequest {
 	known := d.places.Load()
 	if known == nil {
@@ -154,10 +154,10 @@ func (d *directory) since() *routerpb.FollowShardsRequest {
 	return &routerpb.FollowShardsRequest{Version: known.version, ClusterId: known.cluster}
 }
 
-// cluster is the cluster's ID, 0 while it is not known.
+// cluster is the cluster's ID, 0 while unknown.
 func (d *directory) cluster() uint64 { return d.since().ClusterId }
 
-// endpoints returns where all nodes are reached.
+// endpoints returns the addresses of all nodes.
 func (d *directory) endpoints() []endpoint {
 	var out []endpoint
 	if known := d.places.Load(); known != nil {

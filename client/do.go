@@ -29,8 +29,8 @@ func (c *Client) Get(ctx context.Context, key string, options ...Option) (Result
 	return c.Do(ctx, Get(key, options...))
 }
 
-// Delete deletes a key or a span. A span that lies in several shards is deleted shard by
-// shard, each atomically.
+// Delete deletes a key or a span. A span over several shards is deleted shard by shard, each
+// atomically.
 func (c *Client) Delete(ctx context.Context, key string, options ...Option) (Result, error) {
 	return c.Do(ctx, Delete(key, options...))
 }
@@ -47,8 +47,8 @@ func (c *Client) Do(ctx context.Context, op Op) (Result, error) {
 	return w.do(ctx)
 }
 
-// waiter is what a caller of Do waits by. When its operation has ended nobody else knows it,
-// so that it can be used again.
+// waiter is what a caller of Do waits on. Once its operation has ended nothing else refers to it,
+// so it can be reused.
 type waiter struct {
 	operation
 	result Result
@@ -62,7 +62,7 @@ func (c *Client) newWaiter() any {
 	return w
 }
 
-// do carries out w.op and lets go of w.
+// do carries out w.op and releases w.
 func (w *waiter) do(ctx context.Context) (Result, error) {
 	call := w.start(ctx)
 	if cancelled := ctx.Done(); cancelled == nil {
@@ -86,8 +86,8 @@ func (w *waiter) end(r Result, err error) {
 	w.ended <- struct{}{}
 }
 
-// Go starts an operation and calls done once with its outcome. done must not block or call
-// Close: other operations' outcomes wait behind it. It may start others.
+// Go starts an operation and calls done once with its outcome. done must not block or call Close,
+// because other operations' outcomes wait behind it. It may start others.
 func (c *Client) Go(ctx context.Context, op Op, done func(Result, error)) {
 	o := &operation{client: c, op: op, done: done}
 	if ctx.Done() == nil {
@@ -129,16 +129,16 @@ func (a *abandonable) watch(ctx context.Context) {
 	}
 }
 
-// Outcome is how one operation of a batch ended.
+// Outcome is the outcome of one operation of a batch.
 type Outcome struct {
 	Result Result
 	Err    error
 }
 
-// batchUnderWay bounds the operations of a batch that are under way at a time.
+// batchUnderWay bounds the operations of a batch that are in flight at a time.
 const batchUnderWay = 8192
 
-// Batch carries out operations at the same time, in no order, and returns the outcome of
+// Batch carries out operations concurrently, in no particular order, and returns the outcome of
 // each (X3). They are not atomic together, and go to all nodes at once.
 func (c *Client) Batch(ctx context.Context, ops ...Op) []Outcome {
 	out := make([]Outcome, len(ops))
@@ -174,20 +174,21 @@ func (c *Client) batch(ctx context.Context, ops []Op, out []Outcome) {
 	<-all
 }
 
-// operation is an operation under way.
+// operation is an operation in flight.
 type operation struct {
 	client *Client
 	op     Op
 	done   func(Result, error) // called once
-	// put and got are told the answers of nodes: methods, made once for operations that are used again.
+	// put and got receive the answers of nodes. They are method values, created once for reused
+	// operations.
 	put func(*pb.PutResponse, error)
 	got func(*pb.RangeResponse, error)
-	// memory is that of an operation that is used again; nil where nothing is.
+	// memory is reused with the operation; nil where nothing is reused.
 	memory *memory
 }
 
-// memory is what the operations of a waiter need one after the other. What a client allocates for a put, and its collection, was a
-// fifth of its CPU.
+// memory holds what successive operations of a waiter need. A client's allocations for a put, and
+// their collection, were a fifth of its CPU.
 type memory struct {
 	put router.Put
 	get router.Range
@@ -196,7 +197,7 @@ type memory struct {
 	key     [shortKey]byte
 }
 
-// forget lets go of what the operation was given and has answered.
+// forget drops references to the operation's arguments and results.
 func (w *waiter) forget() {
 	switch w.op.kind {
 	case put:
@@ -208,7 +209,7 @@ func (w *waiter) forget() {
 	w.op, w.result, w.err = Op{}, Result{}, nil
 }
 
-// plainPut is Put without options: those may keep the Op.
+// plainPut is Put without options, because options may keep the Op.
 func (m *memory) plainPut(key string, value []byte) Op {
 	m.request.Key, m.request.Value = append(m.key[:0], key...), value
 	return Op{kind: put, put: &m.request}
@@ -260,7 +261,7 @@ func conclude[R any](o *operation, result func(R) Result, response R, err error)
 	o.done(result(response), nil)
 }
 
-// startGet begins a read. One at a time is at its revision.
+// startGet begins a read. A read at a time reads at that time's revision.
 func (o *operation) startGet(ctx context.Context) router.Call {
 	c, op, done := o.client, &o.op, o.got
 	if op.at.IsZero() && o.memory != nil {
@@ -287,14 +288,14 @@ func (o *operation) startGet(ctx context.Context) router.Call {
 	})
 }
 
-// notYet reports whether a read at a time failed because no revision has come to it, and the
-// time is not in the future.
+// notYet reports whether a read at a time failed because no revision has reached that time,
+// although it is not in the future.
 func (o *Op) notYet(err error) bool {
 	return errors.Is(err, shard.ErrFutureRevision) && !o.at.IsZero() && !o.at.After(time.Now())
 }
 
-// latest is a read at a time that no revision had come to: at the latest one there is. If
-// there has been a later one meanwhile, it is no longer too early to read at the time itself.
+// latest is a read at a time that no revision has reached: it reads at the latest revision. If
+// there has been a later one meanwhile, reading at the time itself has become possible.
 func (c *Client) latest(ctx context.Context, op *Op) (*pb.RangeRequest, error) {
 	rev, err := c.router.Latest(ctx, []shard.Span{op.span()})
 	if err != nil {

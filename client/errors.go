@@ -10,43 +10,47 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What operations end with, besides *UnknownOutcomeError, are errors of package shard
-// (shard.ErrUnavailable, shard.ErrCompacted, …), of etcd where etcd refuses by itself
-// (package rpctypes: an empty key, a request that is too large), *txn.CrossShardError, and
-// the caller's context's. In all of these cases nothing was applied. A node that is stopping
-// is unavailable.
+// Errors of operations, besides *UnknownOutcomeError, are those of package shard
+// (shard.ErrUnavailable, shard.ErrCompacted, …), etcd's own refusals (package rpctypes: an empty
+// key, a request that is too large), *txn.CrossShardError, and the caller's context's. In all of
+// these cases nothing was applied. A node that is stopping counts as unavailable.
 
-// ErrClosed ends what the client's Close finds unfinished and not sent, and what comes after
-// it. What has been sent without an answer ends with an *UnknownOutcomeError.
+// ErrClosed ends operations that Close finds unfinished and not sent, and all later ones. An
+// operation that was sent without an answer ends with an *UnknownOutcomeError.
 var ErrClosed = errors.New("the client is closed")
 
-// ErrSessionOver ends what a session waited for when its lease may have ended.
+// ErrSessionOver ends everything that waits for a session whose lease may have expired.
 var ErrSessionOver = errors.New("the session is over")
 
-// closedError has a code, so that the router takes it for a refusal and does not try again.
+// closedError has a gRPC code, so that the router takes it for a refusal and does not retry.
 type closedError struct{}
 
 func (closedError) Error() string              { return ErrClosed.Error() }
 func (closedError) Unwrap() error              { return ErrClosed }
 func (closedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, ErrClosed.Error()) }
 
-// UnknownOutcomeError says that an operation may have been applied, or may still be: it was
-// sent, and no answer came. Whoever gets it looks at the key before doing it again.
+// UnknownOutcomeError says that an operation may have been applied, or may still be: it was sent,
+// and no answer came. Its caller should read the key before repeating it.
 type UnknownOutcomeError struct {
-	// Op is what the operation was, "put" for example.
+	// Op is the kind of operation, for example "put".
 	Op string
-	// Key is its first key.
+	// Key is its first key; that of a lease is empty.
 	Key string
 	// Err is why there is no answer. It wraps a context's error if that ended first.
 	Err error
 }
 
-func (e *UnknownOutcomeError) Error() string { return fmt.Sprintf("%s %.64q: %v", e.Op, e.Key, e.Err) }
+func (e *UnknownOutcomeError) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	}
+	return fmt.Sprintf("%s %.64q: %v", e.Op, e.Key, e.Err)
+}
 
 // Unwrap makes errors.Is(err, shard.ErrUnknownOutcome) true.
 func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
 
-// explain gives the error of an operation its type (X1).
+// explain converts the error of an operation to its type (X1).
 func (c *Client) explain(o *Op, err error) error {
 	if errors.Is(err, shard.ErrUnknownOutcome) {
 		return &UnknownOutcomeError{Op: o.kind.String(), Key: o.firstKey(), Err: err}
@@ -54,7 +58,7 @@ func (c *Client) explain(o *Op, err error) error {
 	return c.ended(err)
 }
 
-// ended is why something ended of which nothing was applied.
+// ended is the error of something of which nothing was applied.
 func (c *Client) ended(err error) error {
 	switch {
 	case err == nil || errors.Is(err, ErrClosed):

@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,6 +248,51 @@ func TestRefusedGrants(t *testing.T) {
 	})
 	_, err := cl.Put(t.Context(), "k", nil)
 	require.ErrorIs(t, err, shard.ErrNoSpace)
+}
+
+// When the node that was asked for a lease cannot be reached any more, another one is asked.
+func TestLeasesThroughAnotherNode(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{})
+	for name, ask := range map[string]func(*client.Client, int64) error{
+		"grant":  func(cl *client.Client, _ int64) error { _, err := cl.Grant(t.Context(), time.Minute); return err },
+		"revoke": func(cl *client.Client, lease int64) error { return cl.Revoke(t.Context(), lease) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var gone atomic.Bool          // the first node
+			var conns sync.Map            // to it
+			missed := make(chan struct{}) // closed when it was dialled in vain
+			miss := sync.OnceFunc(func() { close(missed) })
+			cl := connect(t, c, func(cfg *client.Config) {
+				cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+					first := addr == cfg.Endpoints[0]
+					if gone.Load() && first {
+						miss()
+						return nil, errors.New("no route to it")
+					}
+					if gone.Load() { // the map comes from nobody else before
+						select {
+						case <-missed:
+						case <-ctx.Done():
+							return nil, ctx.Err()
+						}
+					}
+					conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+					if first && err == nil {
+						conns.Store(conn, nil)
+					}
+					return conn, err
+				}
+			})
+			lease, err := cl.Grant(t.Context(), time.Minute)
+			require.NoError(t, err)
+			gone.Store(true)
+			conns.Range(func(conn, _ any) bool {
+				_ = conn.(net.Conn).Close()
+				return true
+			})
+			require.NoError(t, ask(cl, lease))
+		})
+	}
 }
 
 // A put that is under way when its caller leaves may be applied; one that was never sent is

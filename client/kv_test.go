@@ -21,6 +21,7 @@ func TestKV(t *testing.T) {
 	cl := connect(t, c)
 	t.Run("one key", func(t *testing.T) { testOneKey(t, cl) })
 	t.Run("spans and snapshots", func(t *testing.T) { testSpans(t, cl) })
+	t.Run("the lease of a put", func(t *testing.T) { testLeaseOfAPut(t, cl) })
 	t.Run("transactions", func(t *testing.T) { testTransactions(t, cl) })
 	t.Run("compares", func(t *testing.T) { testCompares(t, cl) })
 	t.Run("batches", func(t *testing.T) { testBatches(t, cl) })
@@ -85,9 +86,32 @@ func testSpans(t *testing.T, cl *client.Client) {
 	require.Equal(t, "v2", string(now.KVs[0].Value))
 	_, err = cl.Get(ctx, "", client.WithPrefix(), client.AtTime(time.Now().Add(time.Hour)))
 	require.ErrorIs(t, err, shard.ErrFutureRevision)
+	rest, err := cl.Get(ctx, spread(5, ""), client.WithFromKey(), client.KeysOnly())
+	require.NoError(t, err)
+	require.Len(t, rest.KVs, 3)
+	require.Equal(t, spread(7, "span"), string(rest.KVs[2].Key))
+	require.Empty(t, rest.KVs[2].Value)
 	gone, err := cl.Delete(ctx, "", client.WithPrefix())
 	require.NoError(t, err)
 	require.Equal(t, int64(8), gone.Deleted)
+}
+
+func testLeaseOfAPut(t *testing.T, cl *client.Client) {
+	ctx := t.Context()
+	key := spread(6, "lease")
+	lease, err := cl.Grant(ctx, time.Minute)
+	require.NoError(t, err)
+	_, err = cl.Put(ctx, key, []byte("v1"), client.WithLease(lease))
+	require.NoError(t, err)
+	_, err = cl.Put(ctx, key, []byte("v2"), client.WithSameLease())
+	require.NoError(t, err)
+	got, err := cl.Get(ctx, key)
+	require.NoError(t, err)
+	require.Equal(t, lease, got.KV().Lease)
+	require.NoError(t, cl.Revoke(ctx, lease))
+	got, err = cl.Get(ctx, key)
+	require.NoError(t, err)
+	require.Nil(t, got.KV())
 }
 
 func testTransactions(t *testing.T, cl *client.Client) {

@@ -17,13 +17,13 @@ import (
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
-// KVClient is etcd's KV service as this client carries it out, for
-// clientv3.NewKVFromKVClient. Errors are those of etcd, so an unknown outcome is a timeout.
+// KVClient is etcd's KV service implemented by this client, for clientv3.NewKVFromKVClient. Errors
+// are etcd's, so an unknown outcome is a timeout.
 func (c *Client) KVClient() pb.KVClient { return kvClient{c} }
 
 type kvClient struct{ client *Client }
 
-// within carries a request out that ends with its context.
+// within carries out a request that ends with its context.
 func within[Q, R any](ctx context.Context, req Q, start func(context.Context, Q, func(R, error)) router.Call) (R, error) {
 	type answer struct {
 		resp R
@@ -45,9 +45,9 @@ func within[Q, R any](ctx context.Context, req Q, start func(context.Context, Q,
 	}
 }
 
-// told is the error that etcd's client is told. Once its own context has ended that is why, as
-// if gRPC had waited for a node: of a write it does not say more. What a closed client has not
-// sent ends as a call on a closed connection does.
+// told is the error that etcd's client gets. Once its own context has ended it gets the context's
+// error, as if gRPC had waited for a node; for a write this says no more. A request that a closed
+// client has not sent ends like a call on a closed connection.
 func (k kvClient) told(ctx context.Context, err error, mapped error) error {
 	switch {
 	case k.client.isClosed() && !errors.Is(err, shard.ErrUnknownOutcome):
@@ -109,7 +109,7 @@ func (k kvClient) Txn(ctx context.Context, req *pb.TxnRequest, _ ...grpc.CallOpt
 	return resp, nil
 }
 
-// Compact goes to one node, which tells the whole cluster.
+// Compact goes to one node, which informs the whole cluster.
 func (k kvClient) Compact(ctx context.Context, req *pb.CompactionRequest, opts ...grpc.CallOption) (*pb.CompactionResponse, error) {
 	conn, err := k.client.anyNode(ctx)
 	if err != nil {
@@ -147,7 +147,7 @@ func (k kvClient) RangeStream(ctx context.Context, req *pb.RangeRequest, _ ...gr
 	return s, nil
 }
 
-// rangeStream is a stream of chunks that nobody sends.
+// rangeStream is a local stream of chunks.
 type rangeStream struct {
 	kv     kvClient
 	ctx    context.Context
@@ -169,7 +169,7 @@ func (s *rangeStream) Recv() (*pb.RangeStreamResponse, error) {
 	}
 }
 
-// Context implements grpc.ClientStream, as what follows.
+// Context implements grpc.ClientStream, as do the following methods.
 func (s *rangeStream) Context() context.Context { return s.ctx }
 
 func (s *rangeStream) Header() (metadata.MD, error) { return nil, nil }

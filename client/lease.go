@@ -11,39 +11,79 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Grant makes a lease that ends ttl after it was last renewed, and returns its ID. The
-// cluster may give it longer, never less.
+// Grant creates a lease that expires ttl after it was last renewed, and returns its ID. The cluster
+// may let it live longer, never shorter.
 func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
-	conn, err := c.anyNode(ctx)
+	seconds := int64((ttl + time.Second - 1) / time.Second)
+	var id int64
+	_, err := c.askForLease(ctx, "grant", func(node pb.LeaseClient) error {
+		resp, err := node.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: seconds})
+		id = resp.GetID()
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("grant a lease: %w", err)
 	}
-	seconds := int64((ttl + time.Second - 1) / time.Second)
-	resp, err := pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: seconds})
-	if err != nil {
-		return 0, fmt.Errorf("grant a lease: %w", leaseError(err))
-	}
-	return resp.ID, nil
+	return id, nil
 }
 
 // Revoke ends a lease and deletes the keys attached to it.
 func (c *Client) Revoke(ctx context.Context, lease int64) error {
-	conn, err := c.anyNode(ctx)
+	asked, err := c.askForLease(ctx, "revoke", func(node pb.LeaseClient) error {
+		_, err := node.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease})
+		return err
+	})
+	if asked > 1 && errors.Is(err, shard.ErrLeaseNotFound) {
+		return nil // an attempt before has revoked it, whose answer was lost
+	}
 	if err != nil {
 		return fmt.Errorf("revoke lease %x: %w", lease, err)
-	}
-	if _, err := pb.NewLeaseClient(conn).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease}); err != nil {
-		return fmt.Errorf("revoke lease %x: %w", lease, leaseError(err))
 	}
 	return nil
 }
 
-// leaseError gives an answer of etcd's Lease service the words of this package. What says
-// neither that it is done nor that it is refused may have been done.
-func leaseError(err error) error {
+// askForLease asks the node that the map comes from, and while that one cannot be reached, again
+// whichever it comes from by then: a lease that was granted to nobody ends by itself, and none is
+// revoked twice. asked is how often.
+func (c *Client) askForLease(ctx context.Context, what string, ask func(pb.LeaseClient) error) (asked int, err error) {
+	began := time.Now()
+	for pause := c.cfg.Backoff.Min; ; pause = min(2*pause, c.cfg.Backoff.Max) {
+		conn, closed := c.anyNode(ctx)
+		if closed != nil && asked == 0 {
+			return 0, closed // nothing was sent
+		}
+		if closed == nil {
+			asked++
+			err = ask(pb.NewLeaseClient(conn))
+		}
+		if err == nil {
+			return asked, nil
+		}
+		again := closed == nil && status.Code(err) == codes.Unavailable && time.Since(began) < router.RequestTimeout
+		if !again || !c.rest(ctx, pause) {
+			return asked, leaseError(what, err)
+		}
+	}
+}
+
+// rest reports whether there is still something to do after a pause.
+func (c *Client) rest(ctx context.Context, pause time.Duration) bool {
+	select {
+	case <-time.After(pause):
+		return true
+	case <-ctx.Done():
+	case <-c.closed:
+	}
+	return false
+}
+
+// leaseError translates an answer of etcd's Lease service into this package's errors. An error that
+// implies neither success nor refusal means an unknown outcome.
+func leaseError(what string, err error) error {
 	switch told := rpctypes.Error(err); {
 	case errors.Is(told, rpctypes.ErrTooManyRequests):
 		return shard.ErrOverloaded
@@ -56,11 +96,11 @@ func leaseError(err error) error {
 	case codes.OutOfRange, codes.InvalidArgument, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated:
 		return rpctypes.Error(err)
 	}
-	return &UnknownOutcomeError{Op: "lease", Err: fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)}
+	return &UnknownOutcomeError{Op: what, Err: fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)}
 }
 
-// Renew renews a lease once and returns for how long it lives from now on, if nobody renews
-// it again. The request goes straight to the leader that measures the lease's time.
+// Renew renews a lease once and returns its remaining time, if nobody renews it again. The request
+// goes directly to the leader that keeps the lease's deadline.
 func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) {
 	ttls, _, err := c.router.KeepAlive(ctx, []int64{lease})
 	if err != nil {
@@ -72,8 +112,8 @@ func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) 
 	return time.Duration(ttls[0]) * time.Second, nil
 }
 
-// Session is a lease that is renewed until the session is closed. It is over when the
-// lease may have ended: from then on somebody else may hold what it held.
+// Session is a lease that is renewed until the session is closed. It is over when the lease may
+// have expired: from then on somebody else may hold what it held.
 type Session struct {
 	client *Client
 	lease  int64
@@ -82,7 +122,7 @@ type Session struct {
 	done   chan struct{}
 }
 
-// NewSession begins a session. ctx bounds only the beginning.
+// NewSession begins a session. ctx bounds only its start.
 func (c *Client) NewSession(ctx context.Context, ttl time.Duration) (*Session, error) {
 	began := time.Now()
 	lease, err := c.Grant(ctx, ttl)
@@ -114,8 +154,8 @@ func (s *Session) Close(ctx context.Context) error {
 	return nil
 }
 
-// run renews the lease. renewed is when the last renewal that succeeded was sent: the time
-// of the lease began after it.
+// run renews the lease. renewed is when the last successful renewal was sent: the lease's TTL began
+// after it.
 func (s *Session) run(ctx context.Context, renewed time.Time) {
 	defer close(s.done)
 	defer s.cancel()

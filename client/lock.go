@@ -7,16 +7,16 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// Lock is a key that a session holds. It does not keep a holder from acting that was away
-// for longer than its session lived; the guard and the token do.
+// Lock is a key that a session holds. It cannot stop a holder that was paused for longer than its
+// session lived; the guard and the token can.
 type Lock struct {
 	session *Session
 	key     string
 	token   int64
 }
 
-// Lock waits until the session holds the key, which nobody may write but by Lock. It fails
-// with ErrSessionOver when the session ends first.
+// Lock waits until the session holds the key, which must be written only by Lock. It fails with
+// ErrSessionOver when the session ends first.
 func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -48,7 +48,7 @@ func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
 	}
 }
 
-// awaitDelete returns when the key has been deleted at a revision from rev on.
+// awaitDelete returns when the key has been deleted at revision rev or later.
 func (c *Client) awaitDelete(ctx context.Context, key string, rev int64) error {
 	for changes, err := range c.Watch(ctx, key, FromRevision(rev)) {
 		if err != nil {
@@ -63,16 +63,16 @@ func (c *Client) awaitDelete(ctx context.Context, key string, rev int64) error {
 	return context.Cause(ctx)
 }
 
-// Guard is a compare that holds as long as the lock does. A transaction that has it changes
-// nothing for a holder that is none any more. The lock's key and the transaction's must lie
-// in one shard: under one prefix, for example.
+// Guard is a compare that holds as long as the lock does. A transaction with it changes nothing for
+// a former holder. The lock's key and the transaction's must lie in one shard: under one prefix,
+// for example.
 func (l *Lock) Guard() Compare { return IfCreated(l.key, Equal, l.token) }
 
-// Token is higher than that of every holder before. Systems outside can refuse whoever
-// comes with a lower one than they have seen.
+// Token is a fencing token: it is higher than that of every earlier holder. External systems can
+// refuse a request with a lower token than they have seen.
 func (l *Lock) Token() int64 { return l.token }
 
-// Unlock gives the lock back, if it is still held.
+// Unlock releases the lock, if it is still held.
 func (l *Lock) Unlock(ctx context.Context) error {
 	_, err := l.session.client.Txn(ctx, []Compare{l.Guard()}, []Op{Delete(l.key)}, nil)
 	if err != nil {

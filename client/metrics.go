@@ -11,7 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// metrics of a client; nil where nobody wants them.
+// metrics of a client; nil if they are not exported.
 type metrics struct {
 	operations *prometheus.CounterVec
 	seconds    [transact + 1]prometheus.Observer
@@ -69,7 +69,7 @@ func outcomeOf(err error) string {
 	}
 }
 
-// attempted counts what a node's answer said of where the shard is.
+// attempted counts what a node's answer implied about the shard's location.
 func (m *metrics) attempted(err error) {
 	if m == nil || err == nil {
 		return
@@ -95,7 +95,7 @@ func (m *metrics) attempted(err error) {
 	m.attempts.WithLabelValues(reason).Inc()
 }
 
-// counted is a directory whose lookups are counted: the cache asks for what it misses.
+// counted wraps a directory and counts its lookups: those that the cache could not answer.
 func (m *metrics) counted(d router.Directory) router.Directory {
 	if m == nil {
 		return d

@@ -23,8 +23,8 @@ import (
 // replyBytesMax is the largest message that a node sends.
 const replyBytesMax = 64 << 20
 
-// nodes are the client's connections, one per address, opened when needed. They are what
-// the router sends by.
+// nodes are the client's connections, one per address, opened on demand. The router sends through
+// them.
 type nodes struct {
 	cfg       Config
 	directory *directory
@@ -39,7 +39,8 @@ type nodes struct {
 	routes atomic.Pointer[routes]
 }
 
-// routes are connections to nodes by one version of the map: almost every operation finds its own here.
+// routes are connections to nodes by one version of the map: almost every operation finds its
+// connection here.
 type routes struct {
 	places  *places
 	clients map[shard.NodeID]*peer.Client
@@ -71,7 +72,7 @@ func (n *nodes) at(e endpoint) (*peer.Client, error) {
 			Backoff:           backoff.Config{BaseDelay: n.cfg.Backoff.Min, Multiplier: 1.6, Jitter: 0.2, MaxDelay: n.cfg.Backoff.Max},
 			MinConnectTimeout: 2 * time.Second,
 		}),
-		// A node that is gone without a word (power, partition) is noticed.
+		// This detects a node that disappears silently (power, partition).
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 	)
 	if err != nil {
@@ -117,6 +118,12 @@ func (n *nodes) node(id shard.NodeID) (*peer.Client, error) {
 	return c, nil
 }
 
+// silent reports whether the node owes answers and has given none for a while.
+func (n *nodes) silent(id shard.NodeID) bool {
+	held := n.routes.Load()
+	return held != nil && held.clients[id] != nil && held.clients[id].Silent()
+}
+
 // Send implements router.Sender.
 func (n *nodes) Send(ctx context.Context, id shard.NodeID, req *router.Request) (*router.Reply, error) {
 	c, err := n.node(id)
@@ -143,7 +150,7 @@ func (n *nodes) Told(id shard.NodeID, err error) error {
 	return named(id, err)
 }
 
-// ended is the Call of what was over at once.
+// ended is the Call of a request that ended at once.
 type ended struct{}
 
 func (ended) Abandon(error) {}

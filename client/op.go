@@ -43,8 +43,7 @@ func (k kind) String() string {
 	}
 }
 
-// Op is one operation: what Put, Get, Delete and Txn make. It may be used again, but not
-// changed.
+// Op is one operation: what Put, Get, Delete and Txn return. It may be reused, but not changed.
 type Op struct {
 	kind kind
 	put  *pb.PutRequest
@@ -57,10 +56,10 @@ type Op struct {
 	previous bool // a watch's: events have what they replaced
 }
 
-// shortKey is how long keys are that cost no memory of their own.
+// shortKey is the length up to which keys need no allocation of their own.
 const shortKey = 48
 
-// Put writes a key. The value must not be changed until the operation has ended.
+// Put writes a key. The value must not change until the operation has ended.
 func Put(key string, value []byte, options ...Option) Op {
 	p := &struct { // one piece of memory
 		req pb.PutRequest
@@ -70,7 +69,7 @@ func Put(key string, value []byte, options ...Option) Op {
 	return Op{kind: put, put: &p.req}.with(options)
 }
 
-// Get reads a key, or with WithRange and its like all keys of a span, in key order.
+// Get reads a key, or with WithRange and similar options all keys of a span, in key order.
 func Get(key string, options ...Option) Op {
 	g := &struct {
 		req pb.RangeRequest
@@ -85,8 +84,8 @@ func Delete(key string, options ...Option) Op {
 	return Op{kind: del, del: &pb.DeleteRangeRequest{Key: []byte(key)}}.with(options)
 }
 
-// Txn carries out then if all compares hold, and otherwise orElse: atomically, at one
-// revision. All its keys have to lie in one shard.
+// Txn carries out then if all compares hold, and otherwise orElse: atomically, at one revision. All
+// its keys must lie in one shard.
 func Txn(compares []Compare, then, orElse []Op) Op {
 	o := Op{kind: transact, txn: &pb.TxnRequest{}}
 	for _, c := range compares {
@@ -97,15 +96,15 @@ func Txn(compares []Compare, then, orElse []Op) Op {
 	return o
 }
 
-// watchOp gathers the options of a watch; what it watches from is the get's revision.
+// watchOp collects the options of a watch; its start is the get's revision.
 func watchOp(key string, options []Option) Op {
 	return Op{kind: watch, get: &pb.RangeRequest{Key: []byte(key)}}.with(options)
 }
 
-// span is that of a get or watch.
+// span is the span of a get or watch.
 func (o *Op) span() shard.Span { return shard.RequestSpan(o.get.Key, o.get.RangeEnd) }
 
-// branch makes the operations of a transaction.
+// branch converts the operations of a transaction's branch.
 func (o *Op) branch(ops []Op) []*pb.RequestOp {
 	out := make([]*pb.RequestOp, len(ops))
 	for i := range ops {
@@ -131,7 +130,7 @@ func (o *Op) branch(ops []Op) []*pb.RequestOp {
 	return out
 }
 
-// check refuses what a node would refuse without looking at the store.
+// check refuses what a node would refuse without reading the store.
 func (o *Op) check() error {
 	if o.err != nil {
 		return o.err
@@ -150,7 +149,7 @@ func (o *Op) check() error {
 	}
 }
 
-// firstKey is what errors and spans call the operation by.
+// firstKey identifies the operation in errors and spans.
 func (o *Op) firstKey() string {
 	switch o.kind {
 	case put:
@@ -167,23 +166,23 @@ func (o *Op) firstKey() string {
 	return ""
 }
 
-// Result is what an operation answered. Which fields are set depends on what it was.
+// Result is the result of an operation. Which fields are set depends on its kind.
 type Result struct {
 	// Revision is that of the write, or the one that was read.
 	Revision int64
 	// KVs are the keys that a get found.
 	KVs []*mvccpb.KeyValue
-	// Count is how many keys there are in the span of a get, also beyond its limit.
+	// Count is the number of keys in the span of a get, including those beyond its limit.
 	Count int64
-	// More: there are keys beyond the limit.
+	// More reports whether there are keys beyond the limit.
 	More bool
-	// Deleted is how many keys a delete deleted.
+	// Deleted is the number of keys that a delete deleted.
 	Deleted int64
 	// Previous is what a put or delete replaced, if WithPrevious asked for it.
 	Previous []*mvccpb.KeyValue
-	// Succeeded: the compares of a transaction held.
+	// Succeeded reports whether the compares of a transaction held.
 	Succeeded bool
-	// Results are those of the operations of the branch that was taken.
+	// Results are those of the operations of the branch that was executed.
 	Results []Result
 }
 
@@ -228,8 +227,8 @@ func txnResult(r *pb.TxnResponse) Result {
 	return out
 }
 
-// revisionAt is the largest revision that could have been minted before a time: the
-// revision to read at to see the store as it was then.
+// revisionAt is the largest revision that could have been assigned before a time: the revision at
+// which to read the store as it was then.
 func revisionAt(t time.Time) shard.Revision {
 	return max(shard.TickAt(t).Revision(), shard.FirstRevision)
 }

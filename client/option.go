@@ -7,7 +7,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// Option says more of an operation. One that does not fit makes the operation fail.
+// Option modifies an operation. An option that does not apply makes the operation fail.
 type Option func(*Op)
 
 func (o Op) with(options []Option) Op {
@@ -17,7 +17,7 @@ func (o Op) with(options []Option) Op {
 	return withAll(o, options)
 }
 
-// withAll has memory for the operation, which options change.
+// withAll allocates the operation, which options modify.
 func withAll(o Op, options []Option) Op {
 	for _, apply := range options {
 		apply(&o)
@@ -29,7 +29,7 @@ func (o *Op) misfit(option string) {
 	o.err = fmt.Errorf("%s means nothing to a %s", option, o.kind)
 }
 
-// upTo sets the end of what the operation touches.
+// upTo sets the end of the operation's span.
 func (o *Op) upTo(option string, end []byte) {
 	switch o.kind {
 	case get, watch:
@@ -41,11 +41,11 @@ func (o *Op) upTo(option string, end []byte) {
 	}
 }
 
-// WithRange has a get, delete or watch touch all keys from its own up to end, without end.
+// WithRange extends a get, delete or watch to all keys from its own up to end, which is excluded.
 func WithRange(end string) Option { return func(o *Op) { o.upTo("WithRange", []byte(end)) } }
 
-// WithPrefix has a get, delete or watch touch all keys that begin with its own; the empty key
-// stands for all keys.
+// WithPrefix extends a get, delete or watch to all keys that begin with its own; with the empty
+// key, to all keys.
 func WithPrefix() Option {
 	return func(o *Op) {
 		end := prefixEnd([]byte(o.firstKey()))
@@ -59,7 +59,7 @@ func WithPrefix() Option {
 	}
 }
 
-// WithFromKey has a get, delete or watch touch all keys from its own on.
+// WithFromKey extends a get, delete or watch to all keys from its own on.
 func WithFromKey() Option { return func(o *Op) { o.upTo("WithFromKey", []byte{0}) } }
 
 // prefixEnd is etcd's range_end of all keys with a prefix.
@@ -85,7 +85,7 @@ func WithLease(id int64) Option {
 	}
 }
 
-// WithSameLease leaves the key of a put attached to what it is attached to.
+// WithSameLease keeps the key of a put attached to its present lease.
 func WithSameLease() Option {
 	return func(o *Op) {
 		if o.kind != put {
@@ -96,7 +96,7 @@ func WithSameLease() Option {
 	}
 }
 
-// WithPrevious has a put or delete tell what it replaced, and a watch what each event did.
+// WithPrevious makes a put or delete return what it replaced, and a watch what each event replaced.
 func WithPrevious() Option {
 	return func(o *Op) {
 		switch o.kind {
@@ -112,7 +112,7 @@ func WithPrevious() Option {
 	}
 }
 
-// FromRevision has a watch begin at a revision, in the past or the future.
+// FromRevision makes a watch begin at a revision, in the past or the future.
 func FromRevision(rev int64) Option {
 	return func(o *Op) {
 		if o.kind != watch {
@@ -134,32 +134,32 @@ func reading(name string, set func(*Op)) Option {
 	}
 }
 
-// WithLimit has a get return at most n keys. 0 is no limit.
+// WithLimit makes a get return at most n keys. 0 is no limit.
 func WithLimit(n int64) Option { return reading("WithLimit", func(o *Op) { o.get.Limit = n }) }
 
-// AtRevision has a get read the store as it was at a revision.
+// AtRevision makes a get read the store as it was at a revision.
 func AtRevision(rev int64) Option {
 	return reading("AtRevision", func(o *Op) { o.get.Revision = rev })
 }
 
-// AtTime has a get read the store as it was at a time, by the clocks of the nodes that
-// wrote. If nothing was written since, it reads the latest.
+// AtTime makes a get read the store as it was at a time, by the clocks of the nodes that wrote. If
+// nothing was written since, it reads the latest state.
 func AtTime(t time.Time) Option {
 	return reading("AtTime", func(o *Op) { o.at, o.get.Revision = t, int64(revisionAt(t)) })
 }
 
-// Serializable lets any replica answer a get from what it has, which may be old.
+// Serializable lets any replica answer a get from its local state, which may be stale.
 func Serializable() Option {
 	return reading("Serializable", func(o *Op) { o.get.Serializable = true })
 }
 
-// KeysOnly has a get leave the values out.
+// KeysOnly makes a get omit the values.
 func KeysOnly() Option { return reading("KeysOnly", func(o *Op) { o.get.KeysOnly = true }) }
 
-// CountOnly has a get only count.
+// CountOnly makes a get only count keys.
 func CountOnly() Option { return reading("CountOnly", func(o *Op) { o.get.CountOnly = true }) }
 
-// Descending has a get return the last keys first.
+// Descending makes a get return the last keys first.
 func Descending() Option {
 	return reading("Descending", func(o *Op) {
 		o.get.SortOrder, o.get.SortTarget = pb.RangeRequest_DESCEND, pb.RangeRequest_KEY
@@ -169,7 +169,7 @@ func Descending() Option {
 // Compare is a condition of a transaction.
 type Compare struct{ proto *pb.Compare }
 
-// Relation is how a compare relates what a key has to what is wanted.
+// Relation is how a compare relates a key's state to the given value.
 type Relation = pb.Compare_CompareResult
 
 // The relations.
@@ -191,13 +191,12 @@ func IfModified(key string, r Relation, rev int64) Compare {
 	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: rev}}}
 }
 
-// IfCreated compares the revision at which a key came to be, 0 if it does not exist.
+// IfCreated compares the revision at which a key was created, 0 if it does not exist.
 func IfCreated(key string, r Relation, rev int64) Compare {
 	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_CREATE, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: rev}}}
 }
 
-// IfVersion compares how often a key was written since it came to be, 0 if it does not
-// exist.
+// IfVersion compares how often a key was written since its creation, 0 if it does not exist.
 func IfVersion(key string, r Relation, version int64) Compare {
 	return Compare{&pb.Compare{Key: []byte(key), Result: r, Target: pb.Compare_VERSION, TargetUnion: &pb.Compare_Version{Version: version}}}
 }

@@ -9,11 +9,11 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// errEnough ends a scan whose reader wants no more.
+// errEnough ends a scan whose reader has stopped.
 var errEnough = errors.New("the reader wants no more")
 
-// Scan yields the keys of a span one by one, in key order, from one snapshot, and holds no
-// more than about a megabyte of them. Its options are those of Get, AtTime too, but Descending
+// Scan yields the keys of a span one by one, in key order, from one snapshot, and holds no more
+// than about a megabyte of them. It takes the options of Get, including AtTime, except Descending
 // and CountOnly.
 func (c *Client) Scan(ctx context.Context, key string, options ...Option) iter.Seq2[*mvccpb.KeyValue, error] {
 	return func(yield func(*mvccpb.KeyValue, error) bool) {

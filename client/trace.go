@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tracer makes a span of every operation; nil where nobody wants them.
+// tracer creates a span for every operation; nil without tracing.
 type tracer struct{ trace.Tracer }
 
 func newTracer(p trace.TracerProvider) *tracer {
@@ -19,10 +19,10 @@ func newTracer(p trace.TracerProvider) *tracer {
 	return &tracer{p.Tracer("github.com/flotilla-kv/flotilla/client")}
 }
 
-// observes reports whether anybody wants operations counted or traced.
+// observes reports whether operations are counted or traced.
 func (c *Client) observes() bool { return c.metrics != nil || c.tracer != nil }
 
-// observed wraps done so that the operation is.
+// observed wraps done so that the operation is counted and traced.
 func (c *Client) observed(ctx context.Context, op *Op, done func(Result, error)) func(Result, error) {
 	started := time.Now()
 	var span trace.Span

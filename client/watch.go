@@ -11,22 +11,21 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// pollEvents is about how many events one step of a watch yields.
+// pollEvents is the approximate number of events that one step of a watch yields.
 const pollEvents = 256
 
-// Changes are what happened in a span: events in the order of their revisions, and all
-// those of a revision together.
+// Changes are changes of a span: events in revision order, with all those of a revision together.
 type Changes struct {
 	Events []*mvccpb.Event
-	// Through: nothing that comes later has this revision or a lower one. A watch
-	// FromRevision(Through+1) goes on exactly here.
+	// Through is a promise that nothing at or below this revision will follow. A watch
+	// FromRevision(Through+1) continues exactly here.
 	Through int64
 }
 
-// Watch yields the changes of a key, or with WithPrefix and its like of a span, from now on
-// or FromRevision. Those of several shards are merged into one order. It ends with an error,
-// shard.ErrCompacted when history is gone that was not yielded yet, or when ctx does.
-// Splits, moves and elections do not show.
+// Watch yields the changes of a key, or with WithPrefix and similar options of a span, from now on
+// or FromRevision. Those of several shards are merged into one order. It ends with an error:
+// shard.ErrCompacted when history that was not yielded yet is gone, or when ctx ends. Splits, moves
+// and elections are invisible.
 func (c *Client) Watch(ctx context.Context, key string, options ...Option) iter.Seq2[Changes, error] {
 	return func(yield func(Changes, error) bool) {
 		op := watchOp(key, options)
@@ -62,8 +61,7 @@ func (c *Client) Watch(ctx context.Context, key string, options ...Option) iter.
 	}
 }
 
-// watchFrom is the first revision of a watch: the one after what is there now, if it names
-// none.
+// watchFrom is the first revision of a watch: the one after the present state, if none is given.
 func (c *Client) watchFrom(ctx context.Context, op *Op) (shard.Revision, error) {
 	switch {
 	case op.err != nil:

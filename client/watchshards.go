@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Position says how far a watch of shards has come in each part of its span. It survives the
-// process as JSON (docs/FORMATS.md) and does not depend on where shards are.
+// Position is the progress of a watch of shards in each part of its span. It can be stored as JSON
+// (docs/FORMATS.md) and does not depend on where shards are.
 type Position struct {
 	Format int    `json:"format"` // 1
 	Parts  []Part `json:"parts"`  // in key order, without gaps
@@ -27,7 +27,7 @@ type Part struct {
 
 const positionFormat = 1
 
-// ParsePosition is the reverse of json.Marshal.
+// ParsePosition is the inverse of json.Marshal.
 func ParsePosition(data []byte) (*Position, error) {
 	p := &Position{}
 	if err := json.Unmarshal(data, p); err != nil {
@@ -56,10 +56,10 @@ type PartChanges struct {
 	Changes
 }
 
-// WatchShards yields changes like Watch, but of each shard by itself: in order within a part
-// of the span, in no order between them, without waiting for the slowest. It begins at
-// where, which it moves along with what it yields; an empty Position begins now, or
-// FromRevision, and gets its parts. Positions are to be stored between two steps.
+// WatchShards yields changes like Watch, but of each shard separately: in order within a part of
+// the span, unordered between parts, without waiting for the slowest. It begins at where, which it
+// advances with what it yields; an empty Position begins now, or FromRevision, and gets its parts.
+// Store positions between two steps.
 func (c *Client) WatchShards(ctx context.Context, where *Position, key string, options ...Option) iter.Seq2[PartChanges, error] {
 	return func(yield func(PartChanges, error) bool) {
 		op := watchOp(key, options)
@@ -96,7 +96,7 @@ func (c *Client) WatchShards(ctx context.Context, where *Position, key string, o
 	}
 }
 
-// begin gives an empty position its parts.
+// begin initialises the parts of an empty position.
 func (c *Client) begin(ctx context.Context, where *Position, op *Op) error {
 	if len(where.Parts) > 0 {
 		return op.err
@@ -119,7 +119,7 @@ func (c *Client) begin(ctx context.Context, where *Position, op *Op) error {
 	return nil
 }
 
-// due are the parts that have something, each once.
+// due are the parts that have changes, each once.
 type due struct {
 	kick chan struct{}
 

@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Look implements adminapi.Cluster. The map is this node's copy, so that it answers also
-// when the meta group does not.
+// Look implements adminapi.Cluster. The map is this node's copy, so that it answers even when the
+// meta group does not.
 func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
 	m := l.node.table.Map()
 	if m.ClusterID() == 0 {

@@ -12,10 +12,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// agent brings this node's replicas in line with the placement table: it starts those
-// the table gives the node (newborn.go), removes those it has taken away (janitor.go), and
-// where one leads, it tells the group what the table says, or has another one lead. What is
-// to be done is decided in duty.go, for each shard anew at every look; here it is done.
+// agent makes this node's replicas match the placement table: it starts those that the table gives
+// the node (newborn.go), removes those that it has taken away (janitor.go), and where one leads, it
+// tells the group what the table says, or transfers leadership. duty.go decides what to do, for
+// each shard anew at every look; here it is done.
 type agent struct {
 	node  *Node
 	cache *router.Cache // set before run
@@ -28,8 +28,8 @@ const (
 	agentInterval = time.Second
 	// agentJobs bounds how many replicas start at the same time.
 	agentJobs = 16
-	// agentRest is how many times as long as a look took the agent rests after it: it looks at
-	// all shards of the node, and when all start each of them gives it several reasons to.
+	// agentRest is how many times as long as its last look the agent rests: a look visits all
+	// shards of the node, and when all of them start each gives several reasons to look.
 	agentRest = 4
 )
 
@@ -69,8 +69,8 @@ func (a *agent) run(ctx context.Context) {
 // poke makes the agent look again soon.
 func (a *agent) poke() { a.wake.ring() }
 
-// tellRouter lets requests go to new leaders at once. Otherwise each would first wait
-// for an answer of the old one, which may be cut off.
+// tellRouter directs requests to new leaders at once. Otherwise each would first wait for an answer
+// of the old one, which may be cut off.
 func (a *agent) tellRouter(own []*shard.Descriptor) {
 	for _, d := range own {
 		r, running := a.node.host.Replica(d.ID)
@@ -83,8 +83,8 @@ func (a *agent) tellRouter(own []*shard.Descriptor) {
 	}
 }
 
-// look begins what is to be done for every shard that the table gives this node or has
-// taken away. What is being done already goes on.
+// look starts what is to be done for every shard that the table gives this node or has taken away.
+// Work in progress continues.
 func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descriptor) {
 	if m.ClusterID() == 0 && a.node.meta.runs() {
 		a.jobs.begin(ctx, shard.MetaID, a.initialise)
@@ -99,7 +99,7 @@ func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descrip
 			continue
 		}
 		a.tend(ctx, m, situation{
-			shard: d, compacted: m.Compacted(), disputed: slices.Contains(disputed, d.ID),
+			shard: d, compacted: m.Compacted(), reshaping: reshaping(m, d.ID), disputed: slices.Contains(disputed, d.ID),
 			blocked: slices.ContainsFunc(leaving, func(l leftover) bool { return l.blocks(d) }),
 		})
 	}
@@ -113,20 +113,21 @@ func (a *agent) look(ctx context.Context, m *placement.Map, own []*shard.Descrip
 	}
 }
 
-// tendMeta begins what is to be done for the meta group, which the table has on this node.
+// tendMeta starts what is to be done for the meta group, of which the table gives this node a
+// replica.
 func (a *agent) tendMeta(ctx context.Context, d *shard.Descriptor, leaving []leftover) {
 	meta, to := a.node.meta, a.node.rightful(d)
 	own, _ := d.ReplicaOn(a.node.self.NodeID)
 	blocked := slices.ContainsFunc(leaving, func(l leftover) bool { return l.Shard == d.ID })
 	switch {
 	case meta.leads() && to.ID != 0:
-		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.yield(to.ID) })
+		a.jobs.begin(ctx, d.ID, func(ctx context.Context) { meta.yield(ctx, to) })
 	case !meta.runs() && !blocked && d.Generation > 1: // those that found the group have started it
 		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.begin(own.ID) })
 	}
 }
 
-// tend begins what is to be done for a shard, of which s has what the table says.
+// tend starts what is to be done for a shard, for which s contains what the table says.
 func (a *agent) tend(ctx context.Context, m *placement.Map, s situation) {
 	r, running := a.node.host.Replica(s.shard.ID)
 	if running {
@@ -138,7 +139,7 @@ func (a *agent) tend(ctx context.Context, m *placement.Map, s situation) {
 	}
 }
 
-// situationOf adds what is known of the replica, which runs.
+// situationOf adds what is known of the running replica.
 func (a *agent) situationOf(r *replica.Replica, m *placement.Map, s situation) situation {
 	s.running, s.view, s.weaned, s.leads = true, r.View(), r.Weaned(), r.Leads()
 	if !s.leads { // then nothing else counts
@@ -154,7 +155,7 @@ func (a *agent) situationOf(r *replica.Replica, m *placement.Map, s situation) s
 	return s
 }
 
-// do does what the situation asks for. What fails is tried again by a later look.
+// do carries out the duty. A later look retries what fails.
 func (a *agent) do(ctx context.Context, next duty, s situation, r *replica.Replica, m *placement.Map) {
 	switch next {
 	case dutyStart:
@@ -183,7 +184,7 @@ func (a *agent) initialise(ctx context.Context) {
 	}
 }
 
-// resign gives leadership to any node that can lead: this one may not propose.
+// resign gives leadership to any node that can lead, because this one may not propose.
 func (a *agent) resign(ctx context.Context, r *replica.Replica, d *shard.Descriptor) {
 	if to, ok := a.node.heir(d); ok {
 		a.handOver(ctx, r, to)

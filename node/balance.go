@@ -25,11 +25,11 @@ import (
 type balancer struct {
 	node    *Node
 	metrics *balancerMetrics
-	// failed is why the last round, or steps of it, came to nothing; nil when none did.
+	// failed is why the last round, or steps of it, failed; nil when nothing did.
 	failed atomic.Pointer[string]
 }
 
-// balancePause is between two rounds when the first began something and that has ended.
+// balancePause is between two rounds when the first started something and that has ended.
 const balancePause = time.Second
 
 // run works until ctx ends.
@@ -63,8 +63,8 @@ func (b *balancer) run(ctx context.Context) {
 	}
 }
 
-// turn is a round, or only a look while the balancer is paused: so that whoever is dead is
-// known by when it goes on, or somebody has it do one round.
+// turn is a round, or while the balancer is paused only a look, so that dead nodes are already
+// known when it resumes, or when somebody requests a single round.
 func (b *balancer) turn(ctx context.Context, on bool) ([]placement.Step, error) {
 	b.metrics.paused.Set(map[bool]float64{true: 0, false: 1}[on])
 	if on {
@@ -74,7 +74,7 @@ func (b *balancer) turn(ctx context.Context, on bool) ([]placement.Step, error) 
 	return nil, err
 }
 
-// note keeps what came to nothing for those who ask.
+// note records failures for those who ask.
 func (b *balancer) note(err error) {
 	if err == nil {
 		b.failed.Store(nil)
@@ -84,7 +84,7 @@ func (b *balancer) note(err error) {
 	b.failed.Store(&why)
 }
 
-// waits is why the last round, or steps of it, came to nothing; empty when none did.
+// waits is why the last round, or steps of it, failed; empty when nothing did.
 func (b *balancer) waits() string {
 	if why := b.failed.Load(); why != nil {
 		return *why
@@ -92,7 +92,7 @@ func (b *balancer) waits() string {
 	return ""
 }
 
-// outlook is a plan, and what it was made on.
+// outlook is a plan and the data on which it was made.
 type outlook struct {
 	m    *placement.Map
 	load *placement.Load
@@ -100,7 +100,7 @@ type outlook struct {
 	*placement.Decision
 }
 
-// decide plans on the table as it is now.
+// decide makes a plan for the present table.
 func (b *balancer) decide(ctx context.Context) (*outlook, error) {
 	m, err := b.node.meta.barrier(ctx)
 	b.note(err)
@@ -114,8 +114,8 @@ func (b *balancer) decide(ctx context.Context) (*outlook, error) {
 	return o, nil
 }
 
-// round plans once and begins all steps of the plan, which keeps to the limits. It returns
-// those that began.
+// round plans once and starts all steps of the plan, which respects the limits. It returns those
+// that started.
 func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 	o, err := b.decide(ctx)
 	if err != nil {
@@ -147,7 +147,7 @@ func (b *balancer) round(ctx context.Context) ([]placement.Step, error) {
 	return begun, nil
 }
 
-// begin has a step carried out (Q1). A leader's change is no operator.
+// begin starts a step (Q1). A leadership transfer is not an operator.
 func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step) (operator uint64, err error) {
 	d, why := m.Shard(s.Shard), fmt.Sprintf("%s: %s", s.Rule, s.Why)
 	switch s.Kind {
@@ -164,8 +164,8 @@ func (b *balancer) begin(ctx context.Context, m *placement.Map, s placement.Step
 	}
 }
 
-// abandon cancels moves that would wait for ever. The next plan finds the learners that they
-// leave behind.
+// abandon cancels moves that would wait for ever. The next plan finds the learners that they leave
+// behind.
 func (b *balancer) abandon(ctx context.Context, moves []*placement.Operator) {
 	for _, o := range moves {
 		err := b.node.CancelOperator(ctx, o.Shard, o.ID)
@@ -173,8 +173,8 @@ func (b *balancer) abandon(ctx context.Context, moves []*placement.Operator) {
 	}
 }
 
-// hopeless are the moves to nodes that have died, and those of learners that are unfit, as
-// long as they can be undone.
+// hopeless are the moves to nodes that have died, and those of unfit learners, as long as they can
+// be cancelled.
 func hopeless(m *placement.Map, load *placement.Load, now time.Time) []*placement.Operator {
 	return slices.DeleteFunc(slices.Clone(m.Operators()), func(o *placement.Operator) bool {
 		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 {
@@ -188,8 +188,8 @@ func hopeless(m *placement.Map, load *placement.Load, now time.Time) []*placemen
 	})
 }
 
-// transfers are the leaders on their way: an agent makes the preferred node lead as soon as
-// that can be done. One that should not lead or is far behind is not waited for.
+// transfers are the leadership transfers in progress: an agent makes the preferred node lead as
+// soon as possible. A preferred node that should not lead or is far behind is not waited for.
 func transfers(m *placement.Map, load *placement.Load, now time.Time) []placement.Step {
 	rules := m.Rules()
 	var out []placement.Step

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// bell wakes a loop that waits for it. Rung again before the loop has heard it, it wakes it
-// once; nobody who rings waits.
+// bell wakes a loop that waits for it. Several rings before the loop hears one wake it once;
+// ringing never blocks.
 type bell chan struct{}
 
 func newBell() bell { return make(bell, 1) }
@@ -18,7 +18,7 @@ func (b bell) ring() {
 	}
 }
 
-// pause waits for a while, or until ctx ends, and then fails.
+// pause waits for d, or fails when ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):

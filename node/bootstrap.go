@@ -16,8 +16,8 @@ import (
 // bootstrapPause is how long a node waits between two looks at its peers.
 const bootstrapPause = 200 * time.Millisecond
 
-// membership makes the node part of a cluster and returns its identity, which is
-// durable then. A node that is one already only checks its flags.
+// membership makes the node part of a cluster and returns its identity, which is durable then. For
+// a node that already is, it only checks the flags.
 func (n *Node) membership(ctx context.Context, id *Identity) error {
 	if id.Cluster != nil {
 		return checkFlags(n.cfg, id.Cluster)
@@ -43,7 +43,7 @@ func (n *Node) membership(ctx context.Context, id *Identity) error {
 	}
 }
 
-// checkFlags compares what the node is with what it was started as.
+// checkFlags compares the node's identity with its configuration.
 func checkFlags(c Config, m *Membership) error {
 	if c.Name != m.Name {
 		return fmt.Errorf("data directory %s belongs to node %q, not %q; give --name %s or another --data-dir", c.DataDir, m.Name, c.Name, m.Name)
@@ -54,7 +54,7 @@ func checkFlags(c Config, m *Membership) error {
 	return nil
 }
 
-// hello introduces the node to all of Join and returns the answers of those that did.
+// hello introduces the node to all of Join and returns the answers received.
 func (n *Node) hello(ctx context.Context) map[string]*routerpb.HelloReply {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -79,7 +79,7 @@ func (n *Node) hello(ctx context.Context) map[string]*routerpb.HelloReply {
 	return replies
 }
 
-// decide returns the node's membership, or what it still waits for.
+// decide returns the node's membership, or what it is still waiting for.
 func (n *Node) decide(ctx context.Context, id *Identity, replies map[string]*routerpb.HelloReply) (*Membership, string, error) {
 	for addr, reply := range replies {
 		if len(reply.Identity) == 0 {
@@ -134,8 +134,8 @@ func (n *Node) decide(ctx context.Context, id *Identity, replies map[string]*rou
 	return n.found(id, replies), "", nil
 }
 
-// found makes a cluster of the founders. Only the one with the lowest address does
-// it, once: what it decides is durable before anyone hears of it.
+// found founds a cluster. Only the founder with the lowest address does so, once: its decision is
+// durable before anyone hears of it.
 func (n *Node) found(id *Identity, replies map[string]*routerpb.HelloReply) *Membership {
 	f := Founding{ClusterID: randomID(), InitialSplits: n.cfg.InitialSplits, ReplicationFactor: n.cfg.ReplicationFactor}
 	for i, addr := range n.cfg.Join {

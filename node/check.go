@@ -32,9 +32,9 @@ import (
 //	C4  What was found is an alarm before anything is done about it.
 type checker struct {
 	node *Node
-	// every is how often each shard is looked at; 0 is only when somebody asks.
+	// every is how often each shard is checked; 0 is only on request.
 	every time.Duration
-	// one is held over a check: there is one at a time.
+	// one is held during a check: there is one at a time.
 	one    chan struct{}
 	checks *prometheus.CounterVec
 	// look is compare; for tests.
@@ -50,14 +50,14 @@ type checker struct {
 
 const (
 	// checkPatience is how long a check waits for the others when the first replica has its
-	// sum, and several times as long as that took.
+	// checksum, in addition to several times as long as that took.
 	checkPatience = 5 * time.Second
 	checkFactor   = 4
-	// checkMax bounds a check in which nobody has a sum.
+	// checkMax bounds a check in which no replica has a checksum.
 	checkMax = time.Hour
-	// checkPollMin and checkPollMax bound the pauses between two looks.
+	// checkPollMin and checkPollMax bound the pauses between two polls.
 	checkPollMin, checkPollMax = 5 * time.Millisecond, time.Second
-	// checkAgain is how soon a shard is looked at again that could not be dealt with.
+	// checkAgain is how soon a shard is checked again that could not be dealt with.
 	checkAgain = time.Minute
 )
 
@@ -104,7 +104,7 @@ func (c *checker) run(ctx context.Context) {
 	}
 }
 
-// after is the shard whose ID follows, the first one after the last.
+// after is the shard with the next ID, the first one after the last.
 func after(m *placement.Map, id shard.ID) shard.ID {
 	var first, next shard.ID
 	for _, d := range m.Shards() {
@@ -121,14 +121,15 @@ func after(m *placement.Map, id shard.ID) shard.ID {
 	return next
 }
 
-// soon has shards looked at, if anything is looked at unasked. It never blocks.
+// soon schedules checks of shards, if any are checked without request. The meta group has no keys to
+// compare, but is moved like shards that have. It never blocks.
 func (c *checker) soon(ids ...shard.ID) {
 	if c.every == 0 {
 		return
 	}
 	c.mu.Lock()
 	for _, id := range ids {
-		if !slices.Contains(c.mu.due, id) {
+		if id != shard.MetaID && !slices.Contains(c.mu.due, id) {
 			c.mu.due = append(c.mu.due, id)
 		}
 	}
@@ -144,7 +145,7 @@ func (c *checker) take() []shard.ID {
 	return due
 }
 
-// later returns what is to be looked at again.
+// later returns the shards to be checked again.
 func (c *checker) later() []shard.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,8 +154,7 @@ func (c *checker) later() []shard.ID {
 	return again
 }
 
-// visit looks at a shard that is due. One that an operator holds is looked at when that has
-// ended.
+// visit checks a shard that is due. One that an operator holds is checked when that has ended.
 func (c *checker) visit(ctx context.Context, id shard.ID) {
 	m := c.node.table.Map()
 	if m.Shard(id) == nil || m.Operator(id) != nil || !c.node.meta.leads() || ctx.Err() != nil {
@@ -174,7 +174,7 @@ func (c *checker) visit(ctx context.Context, id shard.ID) {
 	}
 }
 
-// check compares the replicas of a shard, and does about it what is to be done.
+// check compares the replicas of a shard and acts on the result.
 func (c *checker) check(ctx context.Context, id shard.ID) (*adminapi.Checked, error) {
 	select {
 	case c.one <- struct{}{}:
@@ -200,7 +200,7 @@ func (c *checker) check(ctx context.Context, id shard.ID) (*adminapi.Checked, er
 	return checked, c.act(ctx, id, checked)
 }
 
-// bad are the replicas that hold other data than they should, in the order of the table.
+// bad are the replicas with wrong data, in the order of the table.
 func bad(checked *adminapi.Checked) (ids []shard.ReplicaID) {
 	for _, r := range checked.Replicas {
 		if r.Bad() {
@@ -210,8 +210,8 @@ func bad(checked *adminapi.Checked) (ids []shard.ReplicaID) {
 	return ids
 }
 
-// compare has the replicas summed up, and judges when all have their sum or those that lack
-// one had time enough.
+// compare has the replicas compute their checksums, and judges when all have one or those without
+// had enough time.
 func (c *checker) compare(ctx context.Context, id shard.ID) (*adminapi.Checked, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkMax)
 	defer cancel()
@@ -249,8 +249,8 @@ func (c *checker) compare(ctx context.Context, id shard.ID) (*adminapi.Checked, 
 	}
 }
 
-// act raises alarms, quarantines what differs from the majority, and has a shard without
-// one take no writes (C3, C4).
+// act raises alarms, quarantines replicas that differ from the majority, and makes a shard without
+// a majority refuse writes (C3, C4).
 func (c *checker) act(ctx context.Context, id shard.ID, checked *adminapi.Checked) error {
 	m := c.node.table.Map()
 	why := func(what string) string {
@@ -296,7 +296,7 @@ func (c *checker) set(ctx context.Context, name, value string) error {
 	return err
 }
 
-// describe is what was found, for people.
+// describe is the result for people.
 func describe(checked *adminapi.Checked) string {
 	var parts []string
 	for _, r := range checked.Replicas {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// clockOffset is how far the peer's clock is ahead, 0 if the exchange took long enough
-// to explain the difference.
+// clockOffset is how far the peer's clock is ahead, 0 if the duration of the exchange explains the
+// difference.
 func clockOffset(sent, received, peer time.Time) time.Duration {
 	switch {
 	case peer.Before(sent):
@@ -18,8 +18,8 @@ func clockOffset(sent, received, peer time.Time) time.Duration {
 	return 0
 }
 
-// judgeClock stops this node from proposing while its clock is further from most of
-// the clocks that answered, its own included, than the bound.
+// judgeClock stops this node from proposing while its clock differs by more than the bound from
+// most of the clocks that answered, its own included.
 func (h *health) judgeClock() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,9 +57,9 @@ func (h *health) judgeClock() {
 	h.node.hlc.Distrust(why)
 }
 
-// agreedTime is a time that the clocks of a majority of the nodes have passed, this one's
-// counted as one of them. There is none until a majority has answered once; what a node
-// showed before it went silent is past for it too.
+// agreedTime is a time that the clocks of a majority of the nodes have passed, this node's
+// included. There is none until a majority has answered once; a time that a node showed before it
+// went silent is past for it too.
 func (h *health) agreedTime() (time.Time, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

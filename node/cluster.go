@@ -15,7 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// cluster tells etcd's API about nodes and the meta group.
+// cluster reports nodes and the meta group to etcd's API.
 type cluster struct{ node *Node }
 
 var _ etcdapi.Cluster = (*cluster)(nil)
@@ -32,8 +32,8 @@ func (c *cluster) RaftTerm() uint64 {
 	return term
 }
 
-// HasLeader implements etcdapi.Cluster. A node without a replica of the meta group
-// learns of its leader only through the answers of others.
+// HasLeader implements etcdapi.Cluster. A node without a replica of the meta group learns of its
+// leader only from others' answers.
 func (c *cluster) HasLeader() bool {
 	if !c.node.meta.runs() {
 		return true
@@ -75,7 +75,7 @@ func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
 		s.Leader = uint64(group.NodeOf(leader))
 	}
 	m := c.node.engine.Metrics()
-	// What is in memtables is not on disk yet, but soon.
+	// What is in memtables is not on disk yet, but will be soon.
 	s.DBBytes = int64(m.DiskSpaceUsage() + m.MemTable.Size)
 	s.DBInUseBytes = s.DBBytes - int64(m.Table.ObsoleteSize) - int64(m.Table.ZombieSize)
 	if why := c.node.hlc.Distrusted(); why != "" {
@@ -84,9 +84,9 @@ func (c *cluster) Status(context.Context) (etcdapi.Status, error) {
 	return s, nil
 }
 
-// Alarms implements etcdapi.Cluster: NOSPACE for every node whose disk is nearly full,
-// CORRUPT for every node that had a replica which was not as the others, and for all nodes of
-// a shard whose replicas differ without a majority.
+// Alarms implements etcdapi.Cluster: NOSPACE for every node whose disk is nearly full, CORRUPT for
+// every node that had a replica which differed from the others, and for all nodes of a shard whose
+// replicas differ without a majority.
 func (c *cluster) Alarms() []*pb.AlarmMember {
 	var alarms []*pb.AlarmMember
 	for _, id := range c.corrupt() {
@@ -120,15 +120,15 @@ func (c *cluster) Damaged() bool {
 	return damaged
 }
 
-// RaiseAlarm implements etcdapi.Cluster. Alarms state facts that nodes measure; there
-// is none to set by hand.
+// RaiseAlarm implements etcdapi.Cluster. Alarms state facts that nodes measure; none can be raised
+// by hand.
 func (c *cluster) RaiseAlarm(_ context.Context, alarm *pb.AlarmMember) error {
 	return status.Error(codes.Unimplemented, fmt.Sprintf("flotilla: alarm %v is raised by nodes themselves and cannot be activated by hand", alarm.Alarm))
 }
 
-// ClearAlarm implements etcdapi.Cluster. NOSPACE goes when its cause is gone. CORRUPT stays
-// until it is cleared here: replicas in quarantine stay there, and shards that took no
-// writes take them again.
+// ClearAlarm implements etcdapi.Cluster. NOSPACE clears when its cause is gone. CORRUPT stays until
+// it is cleared here: quarantined replicas stay so, and shards that refused writes accept them
+// again.
 func (c *cluster) ClearAlarm(ctx context.Context, alarm *pb.AlarmMember) (bool, error) {
 	raised := slices.ContainsFunc(c.Alarms(), func(a *pb.AlarmMember) bool {
 		return a.MemberID == alarm.MemberID && a.Alarm == alarm.Alarm

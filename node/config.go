@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	raftconfig "github.com/lni/dragonboat/v4/config"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/flotilla-kv/flotilla/internal/clock"
@@ -28,33 +27,33 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// Config describes a node. Zero fields have their defaults.
+// Config configures a node. Zero fields have their defaults.
 type Config struct {
 	// Name is the node's name, unique in the cluster. It never changes.
 	Name string
-	// DataDir holds everything the node must not lose. One node, one directory.
+	// DataDir holds everything the node must not lose. It belongs to one node.
 	DataDir string
-	// ClientAddr is where etcd clients connect (host:port): gRPC and HTTP on one port.
+	// ClientAddr is the address for etcd clients (host:port): gRPC and HTTP on one port.
 	ClientAddr string
 	// AdvertiseClientURLs is what MemberList tells clients to connect to. Default:
 	// http://ClientAddr.
 	AdvertiseClientURLs []string
-	// PeerAddr is where the other nodes connect (host:port). It is recorded in the
-	// cluster and never changes.
+	// PeerAddr is the address for other nodes (host:port). It is recorded in the cluster and never
+	// changes.
 	PeerAddr string
-	// AdminAddr, when set, serves metrics, health and profiles on a port of their own.
+	// AdminAddr, when set, serves metrics, health and profiles on a separate port.
 	AdminAddr string
-	// Join are peer addresses of the cluster. At the first start of a cluster all
-	// founders are given the same list of each other, themselves included.
+	// Join are peer addresses of the cluster. At the first start of a cluster all founders are
+	// given the same list of all founders.
 	Join []string
 	// BootstrapExpect is the number of founders, len(Join). Only nodes that are in
 	// Join found a cluster; 0 means: join a running one.
 	BootstrapExpect int
-	// InitialSplits cuts the keyspace of a new cluster: "uniform:N" or keys separated
-	// by commas. Default: one shard. It means nothing afterwards.
+	// InitialSplits divides the keyspace of a new cluster: "uniform:N" or keys separated by commas.
+	// Default: one shard. It has no effect afterwards.
 	InitialSplits string
-	// ReplicationFactor of a new cluster's shards. Default 3; while there are fewer
-	// nodes, each shard has one on every node.
+	// ReplicationFactor of a new cluster's shards. Default 3; while there are fewer nodes, each
+	// shard has a replica on every node.
 	ReplicationFactor int
 	// MaxClockOffset is how far this node's clock may be from the majority's before
 	// it stops proposing. Default 500 ms.
@@ -71,61 +70,62 @@ type Config struct {
 	MemoryBytes int64
 	// CacheBytes is the block cache of the store, with what is not in tables yet. Default: a quarter of MemoryBytes.
 	CacheBytes int64
-	// CachedHeaders is how many keys' latest revisions are kept in memory, over all
-	// shards, so that a put need not look them up. Default: a fortieth of MemoryBytes, 200 bytes for each.
-	// Those of more keys are kept in three times as much, where each takes about 20 bytes and the key.
+	// CachedHeaders is how many keys' latest revisions are kept in memory, over all shards, so that
+	// a put need not look them up. Default: a fortieth of MemoryBytes, at 200 bytes each. Those of
+	// more keys are kept packed in three times as much memory, at about 20 bytes plus the key each.
 	CachedHeaders int
-	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a
-	// leader that died is replaced after 1 to 2 s. Idle shards cost less the longer it is.
+	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a dead leader is
+	// replaced after 1 to 2 s. The longer it is, the less idle shards cost.
 	TickInterval time.Duration
-	// RaftLogEntries is how many applied entries a shard's log keeps at most, about.
-	// Default 4,000.
+	// RaftLogEntries is about how many applied entries a shard's log keeps at most. Default 4,000.
 	RaftLogEntries uint64
-	// SnapshotRate bounds the bytes a second that the node sends of whole shards to replicas
-	// that are new or were away for long. Default 64 MiB.
+	// SnapshotRate bounds the bytes per second of snapshots that the node sends to replicas that
+	// are new or were away for long. Default 64 MiB.
 	SnapshotRate int64
-	// WatchProgressInterval is how often a watch that wants to be told progress, and has
-	// no events, is told. Default 10 min.
+	// WatchProgressInterval is how often a watch with progress notifications, and without events,
+	// gets one. Default 10 min.
 	WatchProgressInterval time.Duration
-	// CorruptCheckTime is how often the replicas of each shard are compared. Those whose
-	// replicas or keys have changed are compared then, too. 0 is only when somebody asks.
+	// CORS are the origins whose pages browsers let read answers, and HostWhitelist the names by which HTTP requests
+	// may ask for the node. Default: all, for "*" too.
+	CORS, HostWhitelist []string
+	// CorruptCheckTime is how often the replicas of each shard are compared, in addition to after
+	// changes of its replicas or keys. 0 is only on request.
 	CorruptCheckTime time.Duration
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
 
-	// ManualPlacement keeps this node from carrying out plans by itself, whatever the
-	// setting rebalance says. What is asked for by hand is done.
+	// ManualPlacement keeps this node from carrying out plans automatically, regardless of the
+	// setting rebalance. Manual requests are carried out.
 	ManualPlacement bool
 
-	// What follows is the node's world; tests replace it.
+	// The following fields are the node's environment; tests replace it.
 
 	Logger     *slog.Logger
 	Registerer *prometheus.Registry
 	Clock      clock.Clock
 	FS         vfs.FS
-	RaftFS     raftconfig.IFS
-	// ProposalTimeout is how long a write may be without an outcome before that is
-	// reported as unknown. Default 5 s.
+	// ProposalTimeout is how long a write may have no outcome before that is reported as unknown.
+	// Default 5 s.
 	ProposalTimeout time.Duration
 	Dial            func(ctx context.Context, addr string) (net.Conn, error)
 	Knobs           Knobs
 }
 
-// Knobs break invariants on purpose, so that tests can show that the checkers notice.
+// Knobs break invariants on purpose, so that tests can show that the checkers detect it.
 type Knobs struct {
 	Replica replica.Knobs
 	Router  router.Knobs
 	Apply   apply.Knobs
 	Watch   watchmerge.Knobs
-	// Operator is called before each step that this node takes of an operator, with the
-	// node's name and the step's. Its error ends the attempt, as a crash there would.
+	// Operator is called before each step that this node takes of an operator, with the names of
+	// the node and the step. Its error ends the attempt, as a crash there would.
 	Operator func(ctx context.Context, node, step string) error
 	// Planned is called between a plan and its first step, with the node's name.
 	Planned func(ctx context.Context, node string)
-	// AllControl has every node work on operators as if it led the meta group.
+	// AllControl makes every node work on operators as if it led the meta group.
 	AllControl bool
-	// StaleRoutes breaks nothing: the router learns where shards are when it does not know, and
-	// from refusals, but not from the table as that changes.
+	// StaleRoutes breaks nothing: the router learns where shards are by lookups and from refusals,
+	// but not from changes of the table.
 	StaleRoutes bool
 }
 
@@ -188,8 +188,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// compareAddrs orders peer addresses by host, then by port as a number. Founders get
-// their node IDs in this order, and :4380 is expected to come before :24380.
+// compareAddrs orders peer addresses by host, then by port as a number. Founders get their node IDs
+// in this order, and users expect :4380 before :24380.
 func compareAddrs(a, b string) int {
 	hostA, portA, _ := net.SplitHostPort(a)
 	hostB, portB, _ := net.SplitHostPort(b)
@@ -204,7 +204,7 @@ func compareAddrs(a, b string) int {
 	return strings.Compare(a, b) // malformed ones are Validate's
 }
 
-// Validate says what is wrong and how to mend it.
+// Validate reports what is wrong and how to fix it.
 func (c Config) Validate() error {
 	var missing []string
 	for _, f := range []struct{ value, example string }{
@@ -304,16 +304,17 @@ func (c Config) validateAddrs() error {
 	return nil
 }
 
-// everywhere reports whether an address is listened on by all interfaces of a machine, and so is nobody's to connect to.
+// everywhere reports whether an address means all interfaces of a machine, so that nobody can
+// connect to it.
 func everywhere(addr string) bool {
 	host, _, _ := net.SplitHostPort(addr)
 	return host == "" || net.ParseIP(host).IsUnspecified()
 }
 
-// electionTicks are those without a word from the leader after which another is elected.
+// electionTicks is the election timeout in ticks.
 const electionTicks = 3
 
-// tickMax bounds TickInterval: a group whose leader is gone stands still for some ticks.
+// tickMax bounds TickInterval: a group whose leader is gone is unavailable for several ticks.
 const tickMax = 500 * time.Millisecond
 
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.
@@ -322,6 +323,7 @@ const requestBytesMax = 64 << 20
 func (c Config) etcdapi(room *admission.Room) etcdapi.Config {
 	return etcdapi.Config{
 		Room: room, Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
+		Origins: c.CORS, Hosts: c.HostWhitelist,
 		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
 	}
 }

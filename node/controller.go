@@ -33,7 +33,7 @@ import (
 type controller struct {
 	node    *Node
 	runners map[placementpb.OperatorKind]runner
-	// attempts are under way, one for an operator, by its ID.
+	// attempts are those in progress, one per operator, by its ID.
 	attempts *jobs[uint64]
 
 	mu struct {
@@ -44,17 +44,17 @@ type controller struct {
 
 // runner carries out operators of one kind.
 type runner interface {
-	// next takes an operator a step further than the map, which is the newest, and the
-	// groups say it is; or it finds what to wait for, pauses and returns. After an error the
-	// operator rests. The attempt has gone on for some time already.
+	// next takes an operator one step further than the map, which is the newest, and the groups
+	// show; or it finds what to wait for, pauses and returns. After an error the operator rests.
+	// The attempt has lasted soFar already.
 	next(ctx context.Context, m *placement.Map, o *placement.Operator, soFar time.Duration) error
 }
 
 const (
-	// controllerPause is how long an operator rests after an attempt that failed, and until
-	// another node takes it up after a change of leaders.
+	// controllerPause is how long an operator rests after a failed attempt, and until another node
+	// takes it up after a leader change.
 	controllerPause = 300 * time.Millisecond
-	// controllerPoll is how long a runner that waits for something pauses between looks.
+	// controllerPoll is the pause between polls of a runner that waits for something.
 	controllerPoll = 20 * time.Millisecond
 	// controllerAttempts bounds how many operators are worked on at a time.
 	controllerAttempts = 16
@@ -102,7 +102,7 @@ func (c *controller) run(ctx context.Context) {
 // inCharge reports whether this node is to carry out operators.
 func (c *controller) inCharge() bool { return c.node.cfg.Knobs.AllControl || c.node.meta.leads() }
 
-// attempt goes on with an operator until it is no longer in the table, or a step fails.
+// attempt works on an operator until it is no longer in the table, or a step fails.
 func (c *controller) attempt(ctx context.Context, o *placement.Operator) error {
 	r, began := c.runners[o.Kind], time.Now()
 	if r == nil { // a newer version has begun it
@@ -135,10 +135,10 @@ func (c *controller) look(ctx context.Context, o *placement.Operator) (*placemen
 	return m, nil, nil
 }
 
-// rest waits a little before the next look.
+// rest pauses before the next look.
 func rest(ctx context.Context) error { return pause(ctx, controllerPoll) }
 
-// step is called before each step of an operator, by name; for tests, which stop there.
+// step is called before each step of an operator, by name, for tests that stop there.
 func (c *controller) step(ctx context.Context, name string) error {
 	if at := c.node.cfg.Knobs.Operator; at != nil {
 		return at(ctx, c.node.cfg.Name, name)
@@ -157,9 +157,9 @@ func (c *controller) advance(ctx context.Context, step string, o *placement.Oper
 	return err
 }
 
-// advanceUnless takes the operator to its next phase unless something is in the way. Then it
-// waits, and in the end gives the operator up: nothing has happened to the shard yet, but as
-// long as it is held nothing else can.
+// advanceUnless takes the operator to its next phase unless there is an obstacle. Then it waits,
+// and eventually abandons the operator: nothing has happened to the shard yet, but while it is held
+// nothing else can.
 func (c *controller) advanceUnless(ctx context.Context, obstacle error, soFar time.Duration, step string, o *placement.Operator, to placementpb.Phase) error {
 	switch {
 	case obstacle == nil:
@@ -176,7 +176,7 @@ func (c *controller) giveUp(ctx context.Context, o *placement.Operator, why erro
 	return c.node.CancelOperator(ctx, o.Shard, o.ID)
 }
 
-// finish lets the shard go, whose replicas are then compared.
+// finish releases the shard, whose replicas are then compared.
 func (c *controller) finish(ctx context.Context, step string, o *placement.Operator) error {
 	if err := c.step(ctx, step); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (c *controller) finish(ctx context.Context, step string, o *placement.Opera
 	return nil
 }
 
-// say logs why an operator waits, once as long as it is the same.
+// say logs why an operator waits, once per reason.
 func (c *controller) say(o *placement.Operator, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,7 +208,7 @@ func (c *controller) say(o *placement.Operator, err error) {
 	}
 }
 
-// forget drops what was said, when no operator is left.
+// forget clears what was logged, when no operator is left.
 func (c *controller) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

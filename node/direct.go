@@ -17,13 +17,14 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	reply := &routerpb.ReportReply{}
+	reply := &routerpb.ReportReply{Ended: s.node.departed.all()}
 	add := func(r *replica.Replica) {
 		leader, term := s.node.host.Leader(r.ID())
 		view := r.View()
 		told := &routerpb.ReplicaReport{
 			Shard: uint64(r.ID()), Replica: uint64(r.ReplicaID()), Applied: view.Applied, Leader: uint64(leader), Term: term,
 		}
+		told.Last, _ = s.node.host.LogEnds(r.ID()) // 0: it is about to stop
 		told.Unfit = r.Unfit()
 		if c, any := r.Checksum(); any {
 			told.Checksum = &routerpb.Checksum{Index: c.Index, Done: c.Done, Sum: c.Sum, Versions: c.Versions, Bytes: c.Bytes, Damage: c.Damage}
@@ -93,6 +94,10 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 		}
 		defer s.node.agent.poke() // it must not lead
 		return r.Quarantine(o.Quarantine.Why)
+	case *routerpb.DirectRequest_Brace:
+		return r.Brace(o.Brace.Durably)
+	case *routerpb.DirectRequest_LeaveSeed:
+		return r.LeaveSeed(ctx, shard.DescriptorOf(o.LeaveSeed))
 	case *routerpb.DirectRequest_SecureSeed:
 		return r.SecureSeed(ctx, shard.DescriptorOf(o.SecureSeed))
 	case *routerpb.DirectRequest_Wean:
@@ -131,8 +136,6 @@ func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.Dir
 		return members.AddLearner(ctx, shard.ReplicaID(o.AddLearner.Replica), o.AddLearner.PeerAddr)
 	case *routerpb.DirectRequest_Promote:
 		return members.Promote(ctx, shard.ReplicaID(o.Promote.Replica), o.Promote.PeerAddr)
-	case *routerpb.DirectRequest_Transfer:
-		return members.Yield(shard.ReplicaID(o.Transfer.Replica))
 	case *routerpb.DirectRequest_Remove:
 		return members.Dismiss(ctx, shard.ReplicaID(o.Remove.Replica))
 	default:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -24,23 +25,20 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := n.control.step(ctx, stepDivide); err != nil {
 		return err
 	}
-	secured := n.secureSeeds(ctx, rest, child) // on their way before the split, for which they wait there
-	// They begin with what is not durable of before, which takes about as long here.
-	if err := n.engine.Sync(); err != nil {
-		return err
-	}
+	n.control.brace(ctx, n.table.Map(), rest, false)
+	left := n.leaveSeeds(ctx, rest, child) // on their way before the split, for which they wait there
 	if err := r.Split(ctx, rest, child); err != nil {
 		return err
 	}
 	gave := time.Now()
-	if err := n.control.step(ctx, stepSecure); err != nil {
+	if err := n.control.step(ctx, stepLeave); err != nil {
 		return err
 	}
-	seeds := <-secured
+	seeds := <-left
 	if err := seeds.majority(); err != nil {
 		return err
 	}
-	durable := time.Now()
+	complete := time.Now()
 	if err := n.control.step(ctx, stepBegin); err != nil {
 		return err
 	}
@@ -48,17 +46,17 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 		return err
 	}
 	n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start),
-		"pause", time.Since(gave), "seeds", durable.Sub(gave))
+		"pause", n.paused(placementpb.OperatorKind_SPLIT, gave), "seeds", complete.Sub(gave))
 	return nil
 }
 
-// secureSeeds has all replicas of the parent make the child's seed durable, each as soon as it
-// has applied the split.
-func (n *Node) secureSeeds(ctx context.Context, parent, child *shard.Descriptor) <-chan tally {
+// leaveSeeds has all replicas of the parent say when they have left a seed of the child, each as soon as
+// it has applied the split.
+func (n *Node) leaveSeeds(ctx context.Context, parent, child *shard.Descriptor) <-chan tally {
 	m, done := n.table.Map(), make(chan tally, 1)
 	go func() {
 		done <- n.control.orderAll(ctx, m, child, seedPatience, &routerpb.DirectRequest{
-			Shard: uint64(parent.ID), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: child.Proto()},
+			Shard: uint64(parent.ID), Order: &routerpb.DirectRequest_LeaveSeed{LeaveSeed: child.Proto()},
 		})
 	}()
 	return done

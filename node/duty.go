@@ -2,15 +2,16 @@ package node
 
 import "github.com/flotilla-kv/flotilla/shard"
 
-// situation is what a node knows of a shard of which it is to have a replica.
+// situation is what a node knows of a shard of which it should have a replica.
 type situation struct {
 	// By the table:
 	shard     *shard.Descriptor
 	splitOff  bool // it is being split off from another one, and told nothing yet
+	reshaping bool // a split or merge of it is under way
 	disputed  bool
 	compacted shard.Revision
 
-	// blocked says that what was taken away from the node is to go before the replica starts.
+	// blocked says that a replica taken away from the node must be removed before this one starts.
 	blocked bool
 
 	// Of the replica, if it runs:
@@ -41,9 +42,9 @@ const (
 	dutyYield        // have the rightful replica lead
 )
 
-// duty decides. The order counts: what makes a replica safe comes before what only its
-// leader may do; who leads and may not propose can do nothing but resign; a shard that is
-// frozen, or has no descriptor yet, takes no other command than the one that ends that.
+// duty decides. The order matters: what makes a replica safe comes before what only its leader may
+// do; a leader that may not propose can only resign; a shard that is frozen, or has no descriptor
+// yet, accepts no other command than the one that ends that.
 func (s situation) duty() duty {
 	switch has := s.view.Descriptor; {
 	case !s.running && s.blocked:
@@ -55,7 +56,7 @@ func (s situation) duty() duty {
 			return dutyResign
 		}
 		return dutyNone
-	case has != nil && !s.weaned:
+	case has != nil && !s.weaned && !s.reshaping:
 		return dutyWean
 	case !s.leads:
 		return dutyNone

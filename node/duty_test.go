@@ -41,9 +41,10 @@ func TestDuties(t *testing.T) {
 			{"another one leads", func(s *situation) { s.leads = false }, dutyNone},
 		}},
 		{"a shard that is split", []chapter{
-			{"its node was down when the logs were cut", func(s *situation) {
-				*s = situation{shard: descriptor(2, 2), running: true, view: shard.View{Descriptor: descriptor(2, 2)}}
-			}, dutyWean},
+			{"it has given keys away, and may have to bring the seed again", func(s *situation) {
+				*s = situation{shard: descriptor(1, 1), running: true, reshaping: true, view: shard.View{Descriptor: descriptor(2, 2)}}
+			}, dutyNone},
+			{"its node was down when the logs were cut", func(s *situation) { s.shard, s.reshaping = descriptor(2, 2), false }, dutyWean},
 			{"it leads and may not propose, and cuts first", func(s *situation) { s.leads, s.clockOff = true, true }, dutyWean},
 			{"its log is cut", func(s *situation) { s.weaned, s.clockOff = true, false }, dutyNone},
 			{"the next split is under way: the table knows", func(s *situation) { s.shard = descriptor(3, 3) }, dutyNone},

@@ -20,10 +20,14 @@ import (
 // start at the same time these are elections of all of them at once, by several replicas each,
 // while others have not even started; and most are won by a node that then hands over.
 //
+// A group whose leader's process has ended elects at once, too (departed.go): of the replicas
+// that are left the one with the longest log.
+//
 // Invariants:
 //
 //	G1  Only one replica of a group stands early, and only while a majority of its group's
-//	    voters runs, of which none knows a leader: no group is disturbed that has one.
+//	    voters runs, none of which knows a leader but one on a node whose process has ended, as
+//	    all of them can tell: no group is disturbed that has one.
 //	G2  At most electionsMax groups are in an election that this node began.
 //	G3  What comes of it is left to Raft: after electionTries a replica waits like all others.
 type elections struct {
@@ -36,22 +40,28 @@ type elections struct {
 	}
 }
 
-// election is one that is to be held.
+// election is one to be held.
 type election struct {
 	replica.Held
 	others map[shard.ReplicaID]string // the other voters, and where they run
-	tries  int
-	stood  time.Time // last
+	// instead leads, as far as the group may know, on a node whose process has ended; 0: none.
+	instead shard.ReplicaID
+	ended   shard.NodeID
+	orphan  time.Time // since when
+	tries   int
+	stood   time.Time // last
 }
 
 const (
 	electionsMax  = 64
 	electionTries = 5
-	// electionPause is between two looks at who runs.
+	// electionPause is between two polls of which replicas run.
 	electionPause = 25 * time.Millisecond
-	// electionTime is how long one may take before the replica stands again.
+	// electionTime is how long an election may take before the replica campaigns again.
 	electionTime = 100 * time.Millisecond
-	// electionAsk is how long the others may take to say what they run.
+	// orphanPatience is how long it is looked whether an orphan can be led. By then timeouts have ended.
+	orphanPatience = 3 * time.Second
+	// electionAsk is how long the others may take to report what they run.
 	electionAsk = 250 * time.Millisecond
 )
 
@@ -61,12 +71,16 @@ func newElections(n *Node) *elections {
 	return e
 }
 
-// hold has the replica, which has started on this node, stand for election when it can win.
+// hold makes the replica, which has started on this node, campaign when it can win.
 func (e *elections) hold(r replica.Held, others map[shard.ReplicaID]string) {
-	e.mu.Lock()
-	e.mu.waiting[r] = &election{Held: r, others: others}
-	e.mu.Unlock()
+	e.add(&election{Held: r, others: others})
 	e.wake.ring()
+}
+
+func (e *elections) add(w *election) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.waiting[w.Held] = w
 }
 
 // run works until ctx ends.
@@ -87,14 +101,16 @@ func (e *elections) run(ctx context.Context) {
 	}
 }
 
-// look returns those that are still to be held, in the order of shards.
+// look returns those that are still to be held, in shard order.
 func (e *elections) look() []*election {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var out []*election
 	for r, w := range e.mu.waiting {
 		leader, _ := e.node.host.Leader(r.Shard)
-		if leader != 0 || w.tries >= electionTries || !e.node.runs(r) {
+		led := leader != 0 && leader != w.instead
+		over := w.ended != 0 && (!e.node.departed.has(w.ended) || time.Since(w.orphan) > orphanPatience)
+		if led || over || w.tries >= electionTries || !e.node.runs(r) {
 			delete(e.mu.waiting, r)
 			continue
 		}
@@ -104,7 +120,7 @@ func (e *elections) look() []*election {
 	return out
 }
 
-// hearOthers asks the other nodes, and has replicas stand for election that can win.
+// hearOthers asks the other nodes, and makes replicas campaign that can win.
 func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
 	told, now := e.ask(ctx, waiting), time.Now()
 	under := 0
@@ -113,26 +129,40 @@ func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
 			under++
 		}
 	}
-	var stand []replica.Held
+	var stand []replica.Candidacy
+	orphans := 0
 	for _, w := range waiting {
-		if now.Sub(w.stood) >= electionTime && under < electionsMax && w.winnable(told) { // G2, G1
+		if now.Sub(w.stood) >= electionTime && under < electionsMax && w.winnable(told) && e.longest(w, told) { // G2, G1
 			w.tries, w.stood = w.tries+1, now
-			stand = append(stand, w.Held)
+			stand = append(stand, replica.Candidacy{Held: w.Held, Instead: w.instead})
 			under++
+			if w.ended != 0 {
+				orphans++
+			}
 		}
+	}
+	if orphans > 0 {
+		e.node.log.Info("standing for election: the leader's process has ended", "shards", orphans)
 	}
 	e.node.host.Campaign(stand)
 }
 
-// winnable reports whether a majority runs and none of those that told knows a leader.
-func (w *election) winnable(told map[replica.Held]*routerpb.ReplicaReport) bool {
+// answer is a node's report about a replica.
+type answer struct {
+	*routerpb.ReplicaReport
+	ended []uint64 // nodes whose process has ended, according to it
+}
+
+// winnable reports whether a majority runs and none of those that answered knows a leader that
+// may still be there.
+func (w *election) winnable(told map[replica.Held]answer) bool {
 	running := 1
 	for id := range w.others {
-		report := told[replica.Held{Shard: w.Shard, Replica: id}]
-		if report == nil {
+		report, any := told[replica.Held{Shard: w.Shard, Replica: id}]
+		if !any {
 			continue
 		}
-		if report.Leader != 0 {
+		if led := report.Leader != 0 && report.Leader != uint64(w.instead); led || w.ended != 0 && !slices.Contains(report.ended, uint64(w.ended)) {
 			return false
 		}
 		running++
@@ -140,8 +170,27 @@ func (w *election) winnable(told map[replica.Held]*routerpb.ReplicaReport) bool 
 	return running > (len(w.others)+1)/2
 }
 
-// ask has all other nodes tell of the groups that wait.
-func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.Held]*routerpb.ReplicaReport {
+// longest reports whether no replica that answered has a longer log, or one of the same length and a lower ID, if
+// another one could campaign too.
+func (e *elections) longest(w *election, told map[replica.Held]answer) bool {
+	if w.ended == 0 {
+		return true
+	}
+	last, err := e.node.host.LogEnds(w.Shard)
+	if err != nil {
+		return false
+	}
+	for id := range w.others {
+		report, any := told[replica.Held{Shard: w.Shard, Replica: id}]
+		if any && report.Unfit == "" && (report.Last > last || report.Last == last && id < w.Replica) {
+			return false
+		}
+	}
+	return true
+}
+
+// ask asks all other nodes about the waiting groups.
+func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.Held]answer {
 	shards := make(map[string][]uint64)
 	for _, w := range waiting {
 		for _, addr := range w.others {
@@ -160,16 +209,17 @@ func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.He
 			replies <- reply
 		}()
 	}
-	told := make(map[replica.Held]*routerpb.ReplicaReport)
+	told := make(map[replica.Held]answer)
 	for range shards {
-		for _, r := range (<-replies).GetReplicas() {
-			told[replica.Held{Shard: shard.ID(r.Shard), Replica: shard.ReplicaID(r.Replica)}] = r
+		reply := <-replies
+		for _, r := range reply.GetReplicas() {
+			told[replica.Held{Shard: shard.ID(r.Shard), Replica: shard.ReplicaID(r.Replica)}] = answer{r, reply.Ended}
 		}
 	}
 	return told
 }
 
-// othersOf are the voters of a shard but for the one of this node, and where they run.
+// othersOf are the voters of a shard except this node's, and their addresses.
 func (n *Node) othersOf(d *shard.Descriptor, m *placement.Map) map[shard.ReplicaID]string {
 	out := make(map[shard.ReplicaID]string)
 	for _, r := range d.Replicas {

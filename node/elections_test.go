@@ -13,10 +13,10 @@ import (
 // G1: whoever stands early could win, and takes nothing from a leader.
 func TestWhoStandsForElectionEarly(t *testing.T) {
 	others := map[shard.ReplicaID]string{2: "n2:1", 3: "n3:1"}
-	told := func(reports ...*routerpb.ReplicaReport) map[replica.Held]*routerpb.ReplicaReport {
-		out := make(map[replica.Held]*routerpb.ReplicaReport)
+	told := func(reports ...*routerpb.ReplicaReport) map[replica.Held]answer {
+		out := make(map[replica.Held]answer)
 		for _, r := range reports {
-			out[replica.Held{Shard: shard.ID(r.Shard), Replica: shard.ReplicaID(r.Replica)}] = r
+			out[replica.Held{Shard: shard.ID(r.Shard), Replica: shard.ReplicaID(r.Replica)}] = answer{ReplicaReport: r}
 		}
 		return out
 	}
@@ -25,7 +25,7 @@ func TestWhoStandsForElectionEarly(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		others map[shard.ReplicaID]string
-		told   map[replica.Held]*routerpb.ReplicaReport
+		told   map[replica.Held]answer
 		want   bool
 	}{
 		"alone of three":                     {others, told(), false},
@@ -43,4 +43,18 @@ func TestWhoStandsForElectionEarly(t *testing.T) {
 			require.Equal(t, c.want, e.winnable(c.told))
 		})
 	}
+}
+
+// G1: nobody stands instead of a leader before all that answer can tell that its process has ended.
+func TestWhoStandsInsteadOfALeader(t *testing.T) {
+	w := election{Held: replica.Held{Shard: 7, Replica: 1}, others: map[shard.ReplicaID]string{2: "n2:1", 3: "n3:1"}, instead: 2, ended: 20}
+	says := func(leader uint64, ended ...uint64) map[replica.Held]answer {
+		return map[replica.Held]answer{{Shard: 7, Replica: 3}: {&routerpb.ReplicaReport{Shard: 7, Replica: 3, Leader: leader}, ended}}
+	}
+	require.True(t, w.winnable(says(2, 20)))
+	require.True(t, w.winnable(says(0, 10, 20)))
+	require.False(t, w.winnable(says(2)), "the other one may hear it")
+	require.False(t, w.winnable(says(2, 30)))
+	require.False(t, w.winnable(says(3, 20)), "another one leads")
+	require.False(t, w.winnable(nil), "no majority runs")
 }

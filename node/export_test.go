@@ -1,5 +1,14 @@
 package node
 
+import (
+	"context"
+
+	"github.com/flotilla-kv/flotilla/shard"
+)
+
+// Hears reports whether a node answered when this one asked it last.
+func (n *Node) Hears(id shard.NodeID) bool { return n.health.answers(id) }
+
 // MoveSteps are the steps of a MOVE from a node to another, in their order.
 func MoveSteps() []string {
 	return []string{
@@ -10,10 +19,18 @@ func MoveSteps() []string {
 
 // SplitSteps are the steps of a SPLIT.
 func SplitSteps() []string {
-	return []string{stepGrow, stepCommit, stepDivide, stepSecure, stepBegin, stepSeeded, stepWean, stepSettle}
+	return []string{stepGrow, stepCommit, stepDivide, stepLeave, stepBegin, stepSeeded, stepSecure, stepWean, stepSettle}
 }
 
 // MergeSteps are the steps of a MERGE.
 func MergeSteps() []string {
 	return []string{stepBrace, stepFreeze, stepSecureFrozen, stepCede, stepSubsume, stepSealed, stepMerged}
+}
+
+// Ended are the nodes whose process has, as far as this one can tell.
+func (n *Node) Ended() []uint64 { return n.departed.all() }
+
+// HandOverMeta has another replica lead the meta group, which this node leads.
+func (n *Node) HandOverMeta(ctx context.Context, to shard.Replica) error {
+	return n.meta.handOver(ctx, to)
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// health asks the other nodes, once a second, how they are: whether they answer, what
-// their clock says, whether their disk is full.
+// health asks the other nodes, once a second, for their state: whether they answer, their clock,
+// whether their disk is full.
 type health struct {
 	node *Node
 
@@ -25,7 +25,7 @@ type health struct {
 	}
 }
 
-// peerHealth is what the last Hello told of a node.
+// peerHealth is what the last Hello returned of a node.
 type peerHealth struct {
 	name   string
 	since  time.Time // answering without a gap since then; zero when it did not answer
@@ -34,14 +34,14 @@ type peerHealth struct {
 	clock   time.Time
 	diskLow bool
 	unfit   []shard.ID // shards of which the node's replica serves nothing, and must not lead
-	// stranger is the cluster of whoever answers at the node's address, when it is not
-	// this one. Nothing it says counts.
+	// stranger is the cluster of whoever answers at the node's address, when it is not this one.
+	// Its answers are ignored.
 	stranger uint64
 }
 
 const (
 	healthInterval = time.Second
-	// steadyAfter is how long a node must answer before leadership is given to it.
+	// steadyAfter is how long a node must answer before it is given leadership.
 	steadyAfter = 5 * time.Second
 )
 
@@ -65,8 +65,7 @@ func (h *health) run(ctx context.Context) {
 	}
 }
 
-// look takes one reading of everything, this node's own disk included, and judges this
-// node by it.
+// look takes one reading of everything, including this node's own disk, and judges this node by it.
 func (h *health) look(ctx context.Context) {
 	h.node.space.look()
 	h.ask(ctx)
@@ -97,8 +96,8 @@ func (h *health) ask(ctx context.Context) {
 	wg.Wait()
 }
 
-// forget drops nodes that are gone from the table: what they last said of their disk
-// and clock must not count for ever.
+// forget removes nodes that are gone from the table: their last reports of disk and clock must not
+// count for ever.
 func (h *health) forget(targets map[shard.NodeID]Peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,11 +128,12 @@ func (h *health) record(of Peer, sent, received time.Time, reply *routerpb.Hello
 			p.unfit = append(p.unfit, shard.ID(id))
 		}
 		h.node.hlc.Observe(shard.Revision(reply.HighestRevision))
+		h.node.departed.returned(of.NodeID)
 	}
 	h.mu.peers[of.NodeID] = p
 }
 
-// strange is the ID of the cluster that the reply speaks of, 0 for this node's own.
+// strange is the ID of the cluster in the reply, 0 for this node's own.
 func (h *health) strange(reply *routerpb.HelloReply) uint64 {
 	if len(reply.Identity) == 0 { // not a member of any yet
 		return 0
@@ -145,8 +145,8 @@ func (h *health) strange(reply *routerpb.HelloReply) uint64 {
 	return founding.ClusterID
 }
 
-// amongStrangers says that this node is at the wrong place: only nodes of another
-// cluster answer at the addresses of its peers.
+// amongStrangers fails when this node is at the wrong place: only nodes of another cluster answer
+// at the addresses of its peers.
 func (h *health) amongStrangers() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -189,8 +189,8 @@ func (h *health) silent() []string {
 	return names
 }
 
-// steady reports whether the node has been answering for a while and may propose, as
-// far as its clock can be judged from here.
+// steady reports whether the node has been answering for a while and may propose, as far as its
+// clock can be judged from here.
 func (h *health) steady(id shard.NodeID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -198,7 +198,7 @@ func (h *health) steady(id shard.NodeID) bool {
 	return !p.since.IsZero() && time.Since(p.since) >= steadyAfter && p.offset.Abs() <= h.node.cfg.MaxClockOffset
 }
 
-// unfit reports whether the node said that its replica of the shard serves nothing.
+// unfit reports whether the node said that its replica of the shard is unfit.
 func (h *health) unfit(id shard.NodeID, of shard.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -17,17 +17,17 @@ import (
 // identityFormat is the version of the identity file.
 const identityFormat = 1
 
-// Identity says whose data a directory holds. It is written once when the directory
-// is made (Incarnation) and once more when the node has become part of a cluster.
+// Identity identifies the owner of a data directory. It is written once when the directory is made
+// (Incarnation) and once more when the node has become part of a cluster.
 type Identity struct {
 	Format int `json:"format"`
-	// Incarnation is drawn when the directory is made: the same name with another
+	// Incarnation is chosen at random when the directory is made: the same name with another
 	// incarnation is a node that lost its data (D2).
 	Incarnation []byte `json:"incarnation"`
 	// Cluster is nil until the node belongs to one.
 	Cluster *Membership `json:"cluster,omitempty"`
-	// Stored says that the store has been made. Where it is missing then, data was lost
-	// that this node has promised to keep (D2).
+	// Stored says that the store has been made. If it is missing afterwards, data was lost that
+	// this node has promised to keep (D2).
 	Stored bool `json:"stored,omitempty"`
 }
 
@@ -39,16 +39,16 @@ type Membership struct {
 	Founding Founding     `json:"founding"`
 }
 
-// Founding is how the cluster began: the same on all nodes, for ever.
+// Founding describes the founding of the cluster: the same on all nodes, for ever.
 type Founding struct {
 	ClusterID uint64 `json:"cluster_id"`
-	// Founders are the first nodes. The first three found the meta group.
+	// Founders are the initial nodes. The first three found the meta group.
 	Founders          []Founder `json:"founders"`
 	InitialSplits     string    `json:"initial_splits"`
 	ReplicationFactor int       `json:"replication_factor"`
 }
 
-// Founder is one of the first nodes.
+// Founder is one of the initial nodes.
 type Founder struct {
 	NodeID      shard.NodeID `json:"node_id"`
 	Name        string       `json:"name"`
@@ -59,14 +59,14 @@ type Founder struct {
 // metaMembersMax is how many founders found the meta group.
 const metaMembersMax = 3
 
-// metaMembers are the founders that found the meta group; the replica ID of each is
-// its place in the list plus one.
+// metaMembers are the founders of the meta group; the replica ID of each is its position in the
+// list plus one.
 func (f *Founding) metaMembers() []Founder {
 	return f.Founders[:min(len(f.Founders), metaMembersMax)]
 }
 
-// metaMember returns the replica with which a node founds the meta group, 0 for none, and
-// the addresses of all such replicas.
+// metaMember returns the replica with which a node founds the meta group, 0 for none, and the
+// addresses of all such replicas.
 func (f *Founding) metaMember(id shard.NodeID) (own shard.ReplicaID, members map[shard.ReplicaID]string) {
 	members = make(map[shard.ReplicaID]string)
 	for i, n := range f.metaMembers() {
@@ -78,7 +78,7 @@ func (f *Founding) metaMember(id shard.NodeID) (own shard.ReplicaID, members map
 	return own, members
 }
 
-// peers are the founders, as a node remembers others.
+// peers are the founders, in the form in which a node remembers others.
 func (f *Founding) peers() []Peer {
 	var peers []Peer
 	for i, n := range f.Founders {
@@ -151,7 +151,7 @@ func newIdentity(fsys vfs.FS, dir string) (*Identity, error) {
 	return id, id.save(fsys, dir)
 }
 
-// save replaces the identity file durably and whole (D1).
+// save replaces the identity file atomically and durably (D1).
 func (id *Identity) save(fsys vfs.FS, dir string) error {
 	data, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
@@ -160,7 +160,7 @@ func (id *Identity) save(fsys vfs.FS, dir string) error {
 	return replaceFile(fsys, dir, identityFile, append(data, '\n'))
 }
 
-// replaceFile writes a file of the data directory durably and whole.
+// replaceFile writes a file of the data directory atomically and durably.
 func replaceFile(fsys vfs.FS, dir, name string, data []byte) error {
 	path := fsys.PathJoin(dir, name)
 	file, err := fsys.Create(path+".new", vfs.WriteCategoryUnspecified)
@@ -203,7 +203,7 @@ func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
 	return lock, nil
 }
 
-// randomID draws an ID that is not 0 and stays positive as an int64.
+// randomID returns a random ID that is not 0 and positive as an int64.
 func randomID() uint64 {
 	var b [8]byte
 	rand.Read(b[:])

@@ -15,9 +15,9 @@ type leftover struct {
 	any  bool       // it may have some
 }
 
-// leaving returns what the table has taken away from this node; a node that was down finds
-// it when it starts. A replica that an old copy of the table does not list yet is not
-// among them (O6).
+// leaving returns the replicas that the table has taken away from this node; a node that was down
+// finds them when it starts. A replica that an old copy of the table does not list yet is not among
+// them (O6).
 func (a *agent) leaving(m *placement.Map) []leftover {
 	var out []leftover
 	for _, r := range a.node.host.Held() {
@@ -33,8 +33,8 @@ func (a *agent) leaving(m *placement.Map) []leftover {
 	return out
 }
 
-// awaited reports whether what a replica has left, which is gone, is still to be taken: it
-// was merged into its left neighbour, whose replica on this node has not come to it yet.
+// awaited reports whether the remains of a removed replica are still needed: its shard was merged
+// into its left neighbour, whose replica on this node has not taken them over yet.
 func (a *agent) awaited(r replica.Held, m *placement.Map) bool {
 	f, err := a.node.host.FrozenOf(r)
 	if f == nil || err != nil || m.Shard(r.Shard) != nil {
@@ -52,8 +52,8 @@ func (a *agent) awaited(r replica.Held, m *placement.Map) bool {
 	return !running || lacks(left.View(), f)
 }
 
-// lacks reports whether the left shard's replica has yet to take what the right one left. A
-// poisoned one takes nothing any more.
+// lacks reports whether the left shard's replica has yet to take over the right one's data. A
+// poisoned one takes over nothing any more.
 func lacks(left shard.View, f *shard.Frozen) bool {
 	has := left.Descriptor
 	if left.Frozen != nil { // by the next merge
@@ -62,13 +62,13 @@ func lacks(left shard.View, f *shard.Frozen) bool {
 	return !left.Poisoned && (has == nil || has.Epoch < f.Into.Epoch)
 }
 
-// blocks reports whether a replica of d must not start before this one is removed: of one
-// shard only one can run, and data of the old must not be taken for data of the new.
+// blocks reports whether a replica of d must not start before this one is removed: only one replica
+// of a shard can run, and data of the old must not be taken for data of the new.
 func (l leftover) blocks(d *shard.Descriptor) bool {
 	return l.Shard == d.ID || l.any && l.data.Overlaps(d.Span)
 }
 
-// remove takes a replica off the node. What fails is tried again.
+// remove removes a replica from the node. What fails is retried.
 func (a *agent) remove(ctx context.Context, r leftover, m *placement.Map) {
 	if r.Shard == shard.MetaID {
 		a.node.meta.resign(r.Replica)
@@ -84,9 +84,9 @@ func (a *agent) remove(ctx context.Context, r leftover, m *placement.Map) {
 	a.poke()
 }
 
-// owned returns the keys of which replicas that stay on the node have data, or may have by
-// what the table says. Those that have not started are not meant: they wait for others to
-// be removed whole.
+// owned returns the keys of which replicas that stay on the node have data, or may have according
+// to the table. Replicas that have not started are excluded: they wait until others are completely
+// removed.
 func (a *agent) owned(m *placement.Map) ([]shard.Span, error) {
 	var spans []shard.Span
 	for _, r := range a.node.host.Held() {

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// jobs are done beside a loop that goes on looking: one at a time for each key, and a few
-// for all of them. One that is asked for while another of its key is under way is dropped,
-// since it was decided on before that had its effect: the loop looks again.
+// jobs run beside a loop that keeps looking: one at a time per key, and a limited number
+// altogether. A job that is requested while another with its key runs is dropped, because it was
+// decided before that one took effect: the loop will look again.
 type jobs[K comparable] struct {
 	slots chan struct{}
 	work  sync.WaitGroup
@@ -18,14 +18,14 @@ type jobs[K comparable] struct {
 	}
 }
 
-// newJobs has room for most at the same time; more of them wait.
+// newJobs runs at most the given number of jobs at the same time; more of them wait.
 func newJobs[K comparable](most int) *jobs[K] {
 	j := &jobs[K]{slots: make(chan struct{}, most)}
 	j.mu.underWay = make(map[K]bool)
 	return j
 }
 
-// begin returns at once. A job that still waits when ctx ends is not done.
+// begin returns at once. A job that still waits when ctx ends is dropped.
 func (j *jobs[K]) begin(ctx context.Context, key K, job func(context.Context)) {
 	if !j.take(key) {
 		return
@@ -42,7 +42,7 @@ func (j *jobs[K]) begin(ctx context.Context, key K, job func(context.Context)) {
 	})
 }
 
-// wait returns when all that began have ended.
+// wait returns when all started jobs have ended.
 func (j *jobs[K]) wait() { j.work.Wait() }
 
 func (j *jobs[K]) take(key K) bool {

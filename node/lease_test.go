@@ -203,7 +203,7 @@ func TestLeasesOutliveTheirLeaders(t *testing.T) {
 		for _, n := range c.Nodes() {
 			for _, d := range n.Inside().Map().Shards() {
 				if r, ok := n.Inside().Host().Replica(d.ID); ok && r.Leads() {
-					yieldTo(r, nodeID(to))
+					yieldTo(n, d.ID, nodeID(to))
 				}
 			}
 		}

@@ -15,24 +15,21 @@ import (
 )
 
 const (
-	// keeperPause is how long the keeper waits after a look that found nothing: leases end
-	// that much late.
+	// keeperPause is the pause after a look that found nothing: leases end that much late.
 	keeperPause = 100 * time.Millisecond
-	// keeperBeat and keeperBurst bound how many leases a node ends: 1,000 a second, as etcd.
-	// When very many expire at once, clients' own requests still go on.
+	// keeperBeat and keeperBurst bound how many leases a node revokes: 1,000 a second, as in etcd.
+	// When very many expire at once, clients' own requests still proceed.
 	keeperBeat  = 10 * time.Millisecond
 	keeperBurst = 10
-	// keeperFlights bounds how many are being ended at a time.
+	// keeperFlights bounds the revocations in flight.
 	keeperFlights = 64
-	// keeperPatience bounds each, so that a shard that does not answer holds up the others
-	// for no longer.
+	// keeperPatience bounds each, so that a shard that does not answer delays the others no longer.
 	keeperPatience = time.Second
 )
 
-// keeper ends the leases that have expired, of all shards that this node leads, and
-// finishes revocations that whoever began them has left. It keeps no books: a shard's
-// leader knows what is due, and names it again a second after an attempt that failed: what
-// was done of it is not done again.
+// keeper revokes expired leases of all shards that this node leads, and completes revocations that
+// were left unfinished. It has no state: a shard's leader knows what is due, and returns it again a
+// second after a failed attempt, whose steps are idempotent.
 type keeper struct {
 	due    func(limit int) []lease.Due
 	expire func(ctx context.Context, id, incarnation int64, reign uint64) error
@@ -65,7 +62,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// What could not be begun now is not asked for: it would not be named again at once.
+		// Only as many as can be started now: any others would not be returned again soon.
 		due := k.due(min(keeperBurst, cap(flights)-len(flights)))
 		for _, d := range due {
 			flights <- struct{}{}
@@ -88,7 +85,7 @@ func (k *keeper) end(ctx context.Context, d lease.Due) {
 	case err == nil:
 		k.expired.Inc()
 	case errors.Is(err, shard.ErrLeaseRace):
-		// Another leader measures it anew, or it is another lease by now.
+		// Another leader measures it now, or it is another lease by now.
 	default:
 		k.log.Debug("ending a lease", "lease", d.ID, "error", err)
 	}
@@ -100,8 +97,8 @@ type dueLeases struct {
 	turn int
 }
 
-// next names up to limit leases. Each time another shard is asked first, so that one in
-// which very many are due does not keep the others waiting.
+// next returns up to limit leases. Each time it starts with another shard, so that one with very
+// many due leases does not delay the others.
 func (l *dueLeases) next(limit int) []lease.Due {
 	var replicas []*replica.Replica
 	l.host.Each(func(r *replica.Replica) { replicas = append(replicas, r) })

@@ -18,13 +18,13 @@ import (
 const (
 	// loadInterval is how often this node measures itself.
 	loadInterval = time.Second
-	// loadPatience is how long the others may take to tell of theirs. Who is late keeps
-	// what it said before.
+	// loadPatience is how long the others may take to report theirs. For a late node its previous
+	// report stays.
 	loadPatience = time.Second
 )
 
-// loads measures this node's load and collects everybody's. Times are intervals: no
-// business of the clock that may be wrong.
+// loads measures this node's load and collects that of all nodes. Times are intervals, independent
+// of the wall clock, which may be wrong.
 type loads struct {
 	node  *Node
 	fsync struct {
@@ -34,13 +34,13 @@ type loads struct {
 	mu struct {
 		sync.Mutex
 		heard map[shard.NodeID]heardLoad
-		// since is when this node began to collect without long pauses, last is when it
-		// did so last.
+		// since is when this node began to collect without long pauses, last is when it did so
+		// last.
 		since, last time.Time
 	}
 }
 
-// heardLoad is what a node said last.
+// heardLoad is a node's last report.
 type heardLoad struct {
 	*routerpb.LoadReply
 	at time.Time
@@ -77,7 +77,7 @@ func (l *loads) synced(took time.Duration) {
 	l.fsync.Observe(took)
 }
 
-// own is what this node says of itself.
+// own is this node's own report.
 func (l *loads) own(now time.Time) *routerpb.LoadReply {
 	reply := &routerpb.LoadReply{ClockDistrusted: l.node.hlc.Distrusted()}
 	reply.DiskTotal, reply.DiskFree = l.node.space.own()
@@ -107,17 +107,17 @@ func pointProto(p load.Point) *routerpb.SplitPoint {
 	return &routerpb.SplitPoint{Key: p.Key, Left: p.Left}
 }
 
-// collected is what all nodes said last, now or before, and since when they are asked
-// without a pause: who was not asked did not fall silent.
+// collected is the last reports of all nodes, and since when they have been asked without a pause:
+// a node that was not asked did not fall silent.
 type collected struct {
 	heard map[shard.NodeID]heardLoad
 	since time.Time
-	// waits is why the balancer's last round, or steps of it, came to nothing.
+	// waits is why the balancer's last round, or steps of it, failed.
 	waits string
 }
 
-// collect has the node that leads the meta group tell, which has been asking all others. If
-// that does not answer, this node asks them, and knows less of who is dead.
+// collect asks the node that leads the meta group, which has been asking all others. If it does not
+// answer, this node asks them itself, and knows less about dead nodes.
 func (l *loads) collect(ctx context.Context, m *placement.Map) collected {
 	if !l.node.meta.leads() {
 		if told, err := l.askLeader(ctx); err == nil {
@@ -127,7 +127,7 @@ func (l *loads) collect(ctx context.Context, m *placement.Map) collected {
 	return l.listen(ctx, m)
 }
 
-// askLeader has the one who leads the meta group tell.
+// askLeader asks the leader of the meta group.
 func (l *loads) askLeader(ctx context.Context) (collected, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*loadPatience) // it has to ask others itself
 	defer cancel()
@@ -140,7 +140,7 @@ func (l *loads) askLeader(ctx context.Context) (collected, error) {
 	return told(reply, time.Now()), nil
 }
 
-// told is what the leader's reply says.
+// told converts the leader's reply.
 func told(reply *routerpb.LoadsReply, now time.Time) collected {
 	ago := func(millis int64) time.Time { return now.Add(-time.Duration(millis) * time.Millisecond) }
 	out := collected{heard: make(map[shard.NodeID]heardLoad), since: ago(reply.SinceMillis), waits: reply.BalancerWaits}
@@ -195,7 +195,7 @@ func (l *loads) listen(ctx context.Context, m *placement.Map) collected {
 	return collected{maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter), l.node.balance.waits()}
 }
 
-// listens notes that nodes were asked now, and returns since when they are, without a
+// listens records that nodes were asked now, and returns since when they have been asked without a
 // pause longer than patience. l.mu is held.
 func (l *loads) listens(now time.Time, patience time.Duration) time.Time {
 	if now.Sub(l.mu.last) > patience {
@@ -211,8 +211,8 @@ func (l *loads) hear(id shard.NodeID, reply *routerpb.LoadReply) {
 	l.mu.heard[id] = heardLoad{reply, time.Now()}
 }
 
-// assemble makes the planner's load of what nodes said. What nobody said is missing in
-// it, and what is old says so by its time.
+// assemble makes the planner's load from nodes' reports. Unreported values are missing in it, and
+// old ones carry their time.
 func assemble(m *placement.Map, c collected) *placement.Load {
 	out := &placement.Load{Since: c.since, Nodes: make(map[shard.NodeID]placement.NodeLoad), Shards: make(map[shard.ID]placement.ShardLoad)}
 	said := make(map[shard.ID][]saidLoad)
@@ -241,16 +241,16 @@ func assemble(m *placement.Map, c collected) *placement.Load {
 	return out
 }
 
-// saidLoad is what a node said of one of its replicas.
+// saidLoad is a node's report of one of its replicas.
 type saidLoad struct {
 	*routerpb.ReplicaLoad
 	node shard.NodeID
 	at   time.Time
 }
 
-// shardLoad is what the leader said, and what the others add to it. There is none without
-// a leader: one of the replicas that took itself for it, in the latest term. In its first
-// second it measures nothing yet, but it is the leader.
+// shardLoad is the leader's report, completed by the others. There is none without a leader: a
+// replica that considers itself the leader, in the latest term. In its first second it has no
+// measurements yet, but it is the leader.
 func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoad, known bool) {
 	var leader saidLoad
 	for _, r := range replicas {

@@ -15,8 +15,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// RemoveMember implements etcdapi.Cluster. Who removes a member of etcd may wipe it when the
-// answer comes. So there is a good one only when the node holds nothing any more.
+// RemoveMember implements etcdapi.Cluster. Operators may wipe a removed member of etcd once they
+// get the answer, so it succeeds only when the node holds nothing any more.
 func (c *cluster) RemoveMember(ctx context.Context, id uint64) error {
 	m, n, err := c.member(ctx, id)
 	if err != nil {
@@ -34,14 +34,14 @@ func (c *cluster) RemoveMember(ctx context.Context, id uint64) error {
 		}
 	}
 	if left := len(m.OnNode(n.ID)); left > 0 {
-		return precondition("%s is being emptied, %d replicas are left on it; flotilla node decommission %s --wait waits until none is, then remove the member again", n.Name, left, n.Name)
+		return precondition("%s is being emptied, replicas left on it: %d; flotilla node decommission %s --wait waits until none is, then remove the member again", n.Name, left, n.Name)
 	}
 	_, err = c.node.meta.propose(ctx, placement.Remove(n.ID))
 	return refusedAs(err)
 }
 
-// MoveLeader implements etcdapi.Cluster. The node is preferred from now on, so it leads again
-// after it was away.
+// MoveLeader implements etcdapi.Cluster. The node is preferred from now on, so it leads again after
+// it was away.
 func (c *cluster) MoveLeader(ctx context.Context, id uint64) error {
 	m, n, err := c.member(ctx, id)
 	if err != nil {
@@ -93,8 +93,8 @@ func holders(m *placement.Map, d *shard.Descriptor) []string {
 	return names
 }
 
-// refusedAs is what etcd's clients get of a placement command that was not applied. Any
-// other error is not changed.
+// refusedAs is the error that etcd's clients get for a placement command that was not applied. Any
+// other error is unchanged.
 func refusedAs(err error) error {
 	var refused *placement.RefusedError
 	switch {

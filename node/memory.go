@@ -82,9 +82,11 @@ func defaultMemory(machine, allowed int64) int64 {
 
 // taken is what a process takes of memory at some time.
 type taken struct {
-	live     int64 // of Go's heap, when it was last collected
-	mapped   int64 // by Go from the system, garbage and what is free included
-	resident int64 // all of the process; less than mapped where the system does not tell
+	live        int64  // of Go's heap, when it was last collected
+	mapped      int64  // by Go from the system, garbage and what is free included
+	resident    int64  // all of the process; less than mapped where the system does not tell
+	loose       int64  // of Go's heap: garbage, and what is free and not given back
+	collections uint64 // of garbage, since the process began
 }
 
 // collecting says how Go collects garbage.
@@ -99,11 +101,11 @@ const (
 	// percentMax is while the heap is small: at Go's 100 a tenth of the CPU under load went into
 	// collecting it.
 	percentMax = 300
-	// percentMin is Go's own: a heap that is large anyway may double, until the limit keeps it from that.
-	percentMin = 100
-	// garbagePart of the budget, the twelfth part, may be garbage meanwhile. With the sixteenth gets cost a twentieth
-	// more, with three times what is live, whatever that was, servers took twice the memory.
-	garbagePart = 12
+	// percentMin: a heap that is large anyway may grow by half, until the limit keeps it from that.
+	percentMin = 50
+	// garbagePart of the budget, the twenty-fourth part, may be garbage meanwhile. With twice as much servers under puts
+	// took a third more memory for the same processor time; with half as much puts cost a tenth more.
+	garbagePart = 24
 )
 
 // collect decides how garbage is collected in a process that has a budget. What counts in it outside of Go's heap
@@ -120,7 +122,7 @@ func collect(budget int64, t taken) collecting {
 // KeepMemory keeps a process that runs nothing but these nodes within the sum of their budgets, until ctx ends. An
 // operator who has set GOGC or GOMEMLIMIT has decided that.
 func KeepMemory(ctx context.Context, nodes ...*Node) {
-	k := newKeptMemory(setCollector, nodes...)
+	k := newKeptMemory(setCollector, debug.FreeOSMemory, nodes...)
 	tick := time.NewTicker(memoryInterval)
 	defer tick.Stop()
 	for {
@@ -135,14 +137,19 @@ func KeepMemory(ctx context.Context, nodes ...*Node) {
 
 // keptMemory is what KeepMemory has decided so far.
 type keptMemory struct {
-	budget int64 // immutable, like set and nodes
+	budget int64 // immutable, like set, giveBack and nodes
 	set    func(collecting)
-	nodes  []*Node
-	now    collecting
+	// giveBack collects garbage and gives the system what is free.
+	giveBack func()
+	nodes    []*Node
+	now      collecting
+	// calm is how many looks in a row found that nothing was collected since the one before.
+	calm        int
+	collections uint64
 }
 
-func newKeptMemory(set func(collecting), nodes ...*Node) *keptMemory {
-	k := &keptMemory{set: set, nodes: nodes}
+func newKeptMemory(set func(collecting), giveBack func(), nodes ...*Node) *keptMemory {
+	k := &keptMemory{set: set, giveBack: giveBack, nodes: nodes}
 	for _, n := range nodes {
 		k.budget += n.cfg.MemoryBytes
 	}
@@ -153,6 +160,7 @@ func newKeptMemory(set func(collecting), nodes ...*Node) *keptMemory {
 
 // look acts on what the process takes now.
 func (k *keptMemory) look(t taken) {
+	k.calmDown(t)
 	next := collect(k.budget, t)
 	if next.differs(k.now) {
 		k.set(next)
@@ -170,6 +178,25 @@ func (k *keptMemory) look(t taken) {
 		} else {
 			n.log.Info("memory suffices again", "live", t.live, "resident", t.resident)
 		}
+	}
+}
+
+const (
+	// calmLooks in a row, half a minute, without a collection: the load is gone. Go would keep its garbage for two
+	// minutes, and what is free then for as long as it takes to give it back at a hundredth of a processor.
+	calmLooks = 60
+	// loosePart of the budget, the sixty-fourth part, is worth a collection.
+	loosePart = 64
+)
+
+// calmDown gives back what a load has left. While there is one, what is free is used again at once.
+func (k *keptMemory) calmDown(t taken) {
+	if k.calm++; t.collections != k.collections {
+		k.calm, k.collections = 0, t.collections
+	}
+	if k.calm >= calmLooks && t.loose > k.budget/loosePart {
+		k.calm = 0
+		k.giveBack()
 	}
 }
 
@@ -193,9 +220,16 @@ func (c collecting) differs(o collecting) bool {
 
 // takenNow looks at this process.
 func takenNow() taken {
-	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/cycles/total:gc-cycles"},
+	}
 	metrics.Read(samples)
-	t := taken{live: int64(samples[0].Value.Uint64()), mapped: int64(samples[1].Value.Uint64() - samples[2].Value.Uint64())}
+	t := taken{
+		live: int64(samples[0].Value.Uint64()), mapped: int64(samples[1].Value.Uint64() - samples[2].Value.Uint64()),
+		collections: samples[5].Value.Uint64(),
+	}
+	t.loose = int64(samples[3].Value.Uint64()+samples[4].Value.Uint64()) - t.live
 	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
 		t.resident = residentBytes(string(statm))
 	}

@@ -2,6 +2,8 @@ package node
 
 import (
 	"math"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 
@@ -78,7 +80,7 @@ func TestMachineMemory(t *testing.T) {
 	}
 }
 
-// Garbage has a part of the budget while what is live has less; from there on it may be as much as that, and
+// Garbage has a part of the budget while what is live has less than twice that; from there on it may be half of it, and
 // never more than the budget leaves.
 func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 	const budget, mib = 1 << 30, 1 << 20
@@ -87,12 +89,12 @@ func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 		want          collecting
 	}{
 		{0, 0, collecting{300, budget, false}},
-		{16 * mib, 30 * mib, collecting{300, budget - 30*mib, false}},
-		{50 * mib, 30 * mib, collecting{170, budget - 30*mib, false}},
-		{90 * mib, 286 * mib, collecting{100, budget - 286*mib, false}},
-		{600 * mib, 286 * mib, collecting{100, budget - 286*mib, false}},
-		{620 * mib, 286 * mib, collecting{100, budget - 286*mib, true}},
-		{100 * mib, 2 * budget, collecting{100, budget / 4, true}}, // never so little that all it does is to collect
+		{10 * mib, 30 * mib, collecting{300, budget - 30*mib, false}},
+		{50 * mib, 30 * mib, collecting{85, budget - 30*mib, false}},
+		{90 * mib, 286 * mib, collecting{50, budget - 286*mib, false}},
+		{600 * mib, 286 * mib, collecting{50, budget - 286*mib, false}},
+		{620 * mib, 286 * mib, collecting{50, budget - 286*mib, true}},
+		{100 * mib, 2 * budget, collecting{50, budget / 4, true}}, // never so little that all it does is to collect
 	} {
 		mapped := 2 * c.live
 		require.Equal(t, c.want, collect(budget, taken{live: c.live, mapped: mapped, resident: mapped + c.outside}), "%d %d", c.live, c.outside)
@@ -104,7 +106,7 @@ func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 func TestNodesShortOfMemoryRefuse(t *testing.T) {
 	nodes := []*Node{newTestNode(t, 300<<20), newTestNode(t, 300<<20)}
 	var set []collecting
-	k := newKeptMemory(func(c collecting) { set = append(set, c) }, nodes...)
+	k := newKeptMemory(func(c collecting) { set = append(set, c) }, func() {}, nodes...)
 	require.Equal(t, []collecting{{percentMax, 600 << 20, false}}, set)
 	takesIn := func(want error) {
 		t.Helper()
@@ -123,6 +125,29 @@ func TestNodesShortOfMemoryRefuse(t *testing.T) {
 	takesIn(nil)
 }
 
+// What a load leaves in memory is given back when it is gone, once; while there is one nothing is.
+func TestMemoryIsGivenBack(t *testing.T) {
+	const budget = 1 << 30
+	gaveBack := 0
+	k := newKeptMemory(func(collecting) {}, func() { gaveBack++ })
+	k.budget = budget
+	loaded := taken{live: budget / 32, mapped: budget / 8, loose: budget / 16, collections: 7}
+	for range 3 * calmLooks {
+		loaded.collections++
+		k.look(loaded)
+	}
+	require.Zero(t, gaveBack)
+	for range calmLooks {
+		k.look(loaded)
+	}
+	require.Equal(t, 1, gaveBack)
+	after := taken{live: budget / 32, mapped: budget / 8, loose: budget / 64, collections: loaded.collections + 1}
+	for range 3 * calmLooks {
+		k.look(after)
+	}
+	require.Equal(t, 1, gaveBack, "there is little to give back")
+}
+
 func newTestNode(t *testing.T, memory int64) *Node {
 	n, err := New(Config{Name: "n1", DataDir: t.TempDir(), ClientAddr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", MemoryBytes: memory})
 	require.NoError(t, err)
@@ -134,6 +159,10 @@ func newTestNode(t *testing.T, memory int64) *Node {
 func TestTakenNow(t *testing.T) {
 	got := takenNow()
 	require.Positive(t, got.mapped)
+	runtime.GC()
+	require.Greater(t, takenNow().collections, got.collections)
+	debug.FreeOSMemory()
+	require.Less(t, takenNow().loose, int64(32<<20), "nothing is free")
 	require.Positive(t, residentBytes("100 20 3 4 0 5 0\n"))
 	require.Zero(t, residentBytes(""))
 	require.Zero(t, residentBytes("1 x"))

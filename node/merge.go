@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -69,9 +70,10 @@ func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Op
 func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
 	leader, err := g.awaitLeader(ctx, m, into)
-	froze := time.Now()
+	var froze time.Time
 	if err == nil {
-		err = g.freeze(ctx, m, o)
+		g.braceBoth(ctx, m, into, right)
+		froze, err = g.freeze(ctx, m, o)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -86,7 +88,8 @@ func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Opera
 	if err := g.subsume(ctx, m, o, leader.Node); err != nil {
 		return err
 	}
-	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start), "pause", time.Since(froze))
+	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start),
+		"pause", g.node.paused(placementpb.OperatorKind_MERGE, froze))
 	return nil
 }
 
@@ -100,26 +103,42 @@ func (g *merger) awaitLeader(ctx context.Context, m *placement.Map, d *shard.Des
 	return leader, err
 }
 
+// braceBoth has stored what replicas of both shards have in memory: FREEZE and SUBSUME are stored with it, and
+// that of the right shard is made durable while nobody serves its keys.
+func (g *merger) braceBoth(ctx context.Context, m *placement.Map, left, right *shard.Descriptor) {
+	var bracing sync.WaitGroup
+	bracing.Go(func() { g.brace(ctx, m, left, false) })
+	g.brace(ctx, m, right, true)
+	bracing.Wait()
+}
+
 // freeze makes sure that no replica of the right shard touches its keys any more, wherever it
-// is and whatever happens to its node.
-func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+// is and whatever happens to its node. It returns since when.
+func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) (since time.Time, err error) {
 	if err := g.step(ctx, stepFreeze); err != nil {
-		return err
+		return since, err
 	}
 	_, right := m.Merging(o)
 	merge := orderOf(m, o)
 	patience, cancel := context.WithTimeout(ctx, frozenPatience)
 	defer cancel()
-	err := until(patience, func() error {
-		return g.orderLeader(patience, m, right, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Freeze{Freeze: merge}})
+	err = until(patience, func() error {
+		leader, err := leaderOf(g.reports(patience, m, right))
+		if err != nil {
+			return err
+		}
+		since = time.Now()
+		return g.order(patience, m, leader.Node, &routerpb.DirectRequest{
+			Shard: uint64(right.ID), Order: &routerpb.DirectRequest_Freeze{Freeze: merge},
+		})
 	})
 	if err != nil {
-		return err
+		return since, err
 	}
 	if err := g.step(ctx, stepSecureFrozen); err != nil {
-		return err
+		return since, err
 	}
-	return g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
+	return since, g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
 		Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge},
 	}).all()
 }

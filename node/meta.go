@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 
 	"github.com/lni/dragonboat/v4/statemachine"
@@ -16,13 +17,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// metaMachine is the meta group's state machine as dragonboat drives it: a shell
-// around placement.State that publishes every new map on this node.
+// metaMachine is the meta group's state machine for dragonboat: a shell around placement.State that
+// publishes every new map on this node.
 type metaMachine struct {
 	state   *placement.State
 	publish func(*placement.Map)
 	applied *atomic.Uint64
-	// current is the state's map: Lookup runs beside Update.
+	// current is the state's map, because Lookup runs concurrently with Update.
 	current atomic.Pointer[placement.Map]
 }
 
@@ -42,13 +43,13 @@ func (m *metaMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry
 	return entries, nil
 }
 
-// show lets everybody see what was applied.
+// show publishes what was applied.
 func (m *metaMachine) show() {
 	m.current.Store(m.state.Map())
 	m.publish(m.state.Map())
 }
 
-// Lookup implements IConcurrentStateMachine: whatever is asked, the answer is the map.
+// Lookup implements IConcurrentStateMachine: whatever the query, the answer is the map.
 func (m *metaMachine) Lookup(any) (any, error) { return m.current.Load(), nil }
 
 // PrepareSnapshot implements IConcurrentStateMachine.
@@ -76,12 +77,14 @@ func (m *metaMachine) RecoverFromSnapshot(r io.Reader, _ []statemachine.Snapshot
 // Close implements IConcurrentStateMachine.
 func (m *metaMachine) Close() error { return nil }
 
-// meta is the node's way to the meta group: a replica of its own, or its peers. Whatever is
-// asked of the group is asked of the node that leads it (metaleader.go).
+// meta is the node's access to the meta group: a replica of its own, or its peers. All requests to
+// the group go to the node that leads it (metaleader.go).
 type meta struct {
 	node    *Node
 	own     atomic.Uint64 // the replica that runs here, 0 when none does
 	applied atomic.Uint64
+	// handing is held by what is proposed here, and alone while the lead is handed over.
+	handing sync.RWMutex
 }
 
 // propose applies a command to the placement table, once (placement P10). A refusal is a
@@ -108,7 +111,7 @@ func (m *meta) propose(ctx context.Context, c *placementpb.Command) (*placementp
 	return &result, placement.ResultError(&result)
 }
 
-// barrier returns a map that has every change that was acknowledged before the call.
+// barrier returns a map that contains every change acknowledged before the call.
 func (m *meta) barrier(ctx context.Context) (*placement.Map, error) {
 	read, err := atLeader(ctx, m, m.readOwn, func(ctx context.Context, peer routerpb.PeerClient) (*placement.Map, error) {
 		known := m.node.table.Map()
@@ -124,7 +127,7 @@ func (m *meta) barrier(ctx context.Context) (*placement.Map, error) {
 	return read, nil
 }
 
-// initialise makes the cluster's first map; a second time it does nothing.
+// initialise makes the cluster's first map; repeated, it does nothing.
 func (m *meta) initialise(ctx context.Context) error {
 	f := m.node.self.Founding
 	splits, err := initialSplits(f.InitialSplits)

@@ -30,9 +30,9 @@ func (m *meta) others() (members, rest []string) {
 	return members, rest
 }
 
-// follow keeps the table up to date from whichever peer answers, until ctx ends. A node
-// with a replica follows too: the group may have dismissed it, or not know it yet. The
-// leader has nobody to follow.
+// follow keeps the table up to date from any peer that answers, until ctx ends. A node with a
+// replica follows too, because the group may have dismissed it, or not know it yet. The leader has
+// nobody to follow.
 func (m *meta) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		members, rest := m.others()
@@ -48,7 +48,7 @@ func (m *meta) follow(ctx context.Context) {
 	}
 }
 
-// followOne takes updates from one peer until it has no more; the error says why.
+// followOne receives updates from one peer until it has no more; the error says why.
 func (m *meta) followOne(ctx context.Context, addr string) error {
 	known := m.node.table.Map()
 	stream, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).FollowMap(ctx, &routerpb.FollowMapRequest{Version: known.Version()})
@@ -66,7 +66,7 @@ func (m *meta) followOne(ctx context.Context, addr string) error {
 	}
 }
 
-// take publishes what a peer told of changes since the map that it was told of.
+// take publishes a peer's changes since the map that it was told of.
 func (m *meta) take(known *placement.Map, msg *routerpb.MapUpdate) (*placement.Map, error) {
 	if len(msg.Update) == 0 {
 		return known, nil
@@ -83,8 +83,9 @@ func (m *meta) take(known *placement.Map, msg *routerpb.MapUpdate) (*placement.M
 	return next, nil
 }
 
-// FollowMap implements routerpb.PeerServer. Who has no replica tells its copy, so that the
-// follower learns who has, and ends: two nodes that follow each other would learn nothing.
+// FollowMap implements routerpb.PeerServer. A node without a replica sends its copy, so that the
+// follower learns who has one, and ends the stream: two nodes that follow each other would learn
+// nothing.
 func (s *peerServer) FollowMap(req *routerpb.FollowMapRequest, stream grpc.ServerStreamingServer[routerpb.MapUpdate]) error {
 	version := req.Version
 	for {
@@ -136,8 +137,8 @@ func updateSince(m *placement.Map, version uint64) (*routerpb.MapUpdate, error) 
 	return &routerpb.MapUpdate{Update: data}, nil
 }
 
-// knownPeers are the nodes by the table; before that is known, those it had when the node
-// ran last, or else the founders.
+// knownPeers are the nodes in the table; before that is known, those from the node's last run, or
+// else the founders.
 func (n *Node) knownPeers() []Peer {
 	if m := n.table.Map(); m.ClusterID() != 0 {
 		return peersOf(m, n.self)
@@ -148,8 +149,8 @@ func (n *Node) knownPeers() []Peer {
 	return n.self.Founding.peers()
 }
 
-// peersOf lists the nodes of a table. One that does not track the meta group is of a cluster
-// whose founders carry it.
+// peersOf lists the nodes of a table. A table that does not track the meta group belongs to a
+// cluster whose founders carry it.
 func peersOf(m *placement.Map, self *Membership) []Peer {
 	group := m.Shard(shard.MetaID)
 	var peers []Peer

@@ -14,22 +14,22 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Whatever is asked of the meta group is asked on the node that leads it. There Raft says
-// what it does not take, and it shows when what it took may come to nothing, because another
-// leads. What a follower passes on to the leader Raft drops without a word while the lead
-// changes, and the follower would wait until its patience ends.
+// All requests to the meta group are made on the node that leads it. There Raft reports what it
+// does not accept, and it is noticed when an accepted request may come to nothing because another
+// node leads. A request that a follower forwards to the leader is dropped silently while the leader
+// changes, and the follower would wait for its whole timeout.
 
-// metaPause is between two attempts to reach the leader, and between two looks whether the
-// one that was asked still leads.
+// metaPause is between two attempts to reach the leader, and between two checks whether the node
+// that was asked still leads.
 const metaPause = 20 * time.Millisecond
 
-// errDeposed is what comes of a request on a node that does not lead the meta group, or does
-// not any more.
+// errDeposed is the error of a request on a node that does not lead the meta group, or not any
+// more.
 var errDeposed = fmt.Errorf("another node leads the meta group: %w", shard.ErrUnavailable)
 
-// atLeader has the node that leads the meta group do something: this one by way of own,
-// another one by way of peer. It tries again until it is done, or ctx, the time for a proposal
-// or the node ends; so it may be done more than once.
+// atLeader makes the node that leads the meta group do something: this one through own, another one
+// through peer. It retries until that is done, or ctx, the time for a proposal or the node ends; so
+// it may be done more than once.
 func atLeader[T any](ctx context.Context, m *meta, own func(context.Context) (T, error), peer func(context.Context, routerpb.PeerClient) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.node.cfg.ProposalTimeout)
 	defer cancel()
@@ -47,14 +47,15 @@ func tryLeader[T any](ctx context.Context, m *meta, own func(context.Context) (T
 	if m.leads() {
 		return own(ctx)
 	}
-	// One that was cut off says nothing, and the next leader is not asked before its time is over.
+	// A node that is cut off does not answer, and the next leader is not asked before this one's
+	// time is over.
 	ctx, cancel := context.WithTimeout(ctx, electionTicks*m.node.cfg.TickInterval)
 	defer cancel()
 	return askMembers(ctx, m, peer)
 }
 
-// askMembers asks all other nodes of the meta group at the same time, of which the one
-// answers that leads it.
+// askMembers asks all other nodes of the meta group at the same time, of which the one that leads
+// answers.
 func askMembers[T any](ctx context.Context, m *meta, ask func(context.Context, routerpb.PeerClient) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -82,15 +83,19 @@ func askMembers[T any](ctx context.Context, m *meta, ask func(context.Context, r
 	return none, errors.Join(errs...)
 }
 
-// proposeOwn proposes by way of the replica that runs here, if it leads.
+// proposeOwn proposes through the replica on this node, if it leads.
 func (m *meta) proposeOwn(ctx context.Context, data []byte) ([]byte, error) {
+	if !m.handing.TryRLock() {
+		return nil, errDeposed // in a moment
+	}
+	defer m.handing.RUnlock()
 	result, err := m.ask(ctx, func(nh *dragonboat.NodeHost, patience time.Duration) (*dragonboat.RequestState, error) {
 		return nh.Propose(nh.GetNoOPSession(uint64(shard.MetaID)), data, patience)
 	})
 	return result.Data, err
 }
 
-// readOwn reads the map by way of the replica that runs here, if it leads.
+// readOwn reads the map through the replica on this node, if it leads.
 func (m *meta) readOwn(ctx context.Context) (*placement.Map, error) {
 	_, err := m.ask(ctx, func(nh *dragonboat.NodeHost, patience time.Duration) (*dragonboat.RequestState, error) {
 		return nh.ReadIndex(uint64(shard.MetaID), patience)
@@ -98,7 +103,7 @@ func (m *meta) readOwn(ctx context.Context) (*placement.Map, error) {
 	return m.node.table.Map(), err // it has what the replica has applied
 }
 
-// ask asks Raft as the leader, and waits as long as this node is the one.
+// ask makes a request to Raft as the leader, and waits as long as this node leads.
 func (m *meta) ask(ctx context.Context, begin func(nh *dragonboat.NodeHost, patience time.Duration) (*dragonboat.RequestState, error)) (statemachine.Result, error) {
 	reign := m.reign()
 	if reign == 0 {

@@ -56,7 +56,19 @@ func TestTheTableChangesWhileItsLeaderDoes(t *testing.T) {
 				return nil
 			}
 			// An heir that has something to apply yet does not take the lead.
-			return cmp.Or(leader.Inside().Host().Members(shard.MetaID, own.ID).Yield(heir.ID), errors.New("it has been asked to let another lead"))
+			return cmp.Or(leader.Inside().Host().NodeHost().RequestLeaderTransfer(uint64(shard.MetaID), uint64(heir.ID)), errors.New("it has been asked to let another lead"))
+		})
+		requireProgress(t, working)
+	}
+	for range 8 { // it hands over, as nodes do
+		leader := metaLeader(t, c)
+		d := metaGroup(leader)
+		heir := d.Replicas[slices.IndexFunc(d.Replicas, func(r shard.Replica) bool { return r.Node != id(leader) })]
+		testcluster.Eventually(t, "the heir to lead", func(ctx context.Context) error {
+			if metaLeader(t, c) != leader {
+				return nil
+			}
+			return leader.Inside().HandOverMeta(ctx, heir)
 		})
 		requireProgress(t, working)
 	}

@@ -16,9 +16,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// start starts the replica of the meta group that this node had before, or as one of those
-// that found the group. One that the table gave to the node later, and that never ran, is
-// started by the agent.
+// start starts the replica of the meta group that this node had before, or as one of its founders.
+// A replica that the table gave to the node later, and that never ran, is started by the agent.
 func (m *meta) start(self *Membership) error {
 	own, members := self.Founding.metaMember(self.NodeID)
 	var held []shard.ReplicaID
@@ -46,11 +45,11 @@ func (m *meta) start(self *Membership) error {
 	return err
 }
 
-// firstMetaMember is who leads the meta group when it begins.
+// firstMetaMember is the meta group's first leader.
 const firstMetaMember shard.ReplicaID = 1
 
-// join starts a replica of the meta group on this node, to which the table has given one:
-// anew, with nothing, or again.
+// join starts a replica of the meta group that the table has given to this node: empty for the
+// first time, or again.
 func (m *meta) join(own shard.ReplicaID) error {
 	return m.node.host.JoinOnce(shard.MetaID, own, m.startAs(own))
 }
@@ -72,7 +71,7 @@ func (m *meta) startAs(own shard.ReplicaID) func(initial map[uint64]string, join
 	}
 }
 
-// resign is called before the node's replica is removed: others are asked from now on.
+// resign is called before the node's replica is removed: other nodes are asked from now on.
 func (m *meta) resign(own shard.ReplicaID) { m.own.CompareAndSwap(uint64(own), 0) }
 
 // runs reports whether this node runs a replica of the meta group.
@@ -103,10 +102,35 @@ func (m *meta) begin(own shard.ReplicaID) {
 	}
 }
 
-// yield has another replica lead. It does not wait for that, and is refused while a change of
-// leaders is under way.
-func (m *meta) yield(to shard.ReplicaID) {
-	if err := m.members().Yield(to); err != nil {
+// metaHandOver bounds how long nothing is proposed for another replica to lead.
+const metaHandOver = 200 * time.Millisecond
+
+// handOver has another replica lead, and returns when it does. What is proposed meanwhile comes again. As with
+// shards the heir stands for election itself, when the log has no more to come: Raft's own transfer is
+// refused while there is something that the heir has not applied, and ends with an election timeout then.
+func (m *meta) handOver(ctx context.Context, to shard.Replica) error {
+	next := &heir{Replica: to, node: m.node, shard: shard.MetaID}
+	if err := next.CatchUp(ctx); err != nil {
+		return err
+	}
+	m.handing.Lock()
+	defer m.handing.Unlock()
+	term := m.reign()
+	if term == 0 {
+		return errDeposed
+	}
+	last, err := m.node.host.LogEnds(shard.MetaID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, metaHandOver)
+	defer cancel()
+	return next.Succeed(ctx, replica.Handover{Term: term, Last: last})
+}
+
+// yield tries to have another replica lead.
+func (m *meta) yield(ctx context.Context, to shard.Replica) {
+	if err := m.handOver(ctx, to); err != nil && ctx.Err() == nil {
 		m.node.log.Debug("the lead of the meta group stays for now", "error", err)
 	}
 }
@@ -115,15 +139,16 @@ func (m *meta) members() replica.Members {
 	return m.node.host.Members(shard.MetaID, shard.ReplicaID(m.own.Load()))
 }
 
-// report is what Report tells of the node's replica.
+// report is Report's answer about the node's replica.
 func (m *meta) report() *routerpb.ReplicaReport {
 	leader, term := m.node.host.Leader(shard.MetaID)
+	last, _ := m.node.host.LogEnds(shard.MetaID) // 0: it is about to stop
 	return &routerpb.ReplicaReport{
-		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Leader: uint64(leader), Term: term,
+		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Last: last, Leader: uint64(leader), Term: term,
 	}
 }
 
-// load is what Load tells of it: enough to see who leads and who is behind.
+// load is Load's answer about it: enough to see who leads and who is behind.
 func (m *meta) load() *routerpb.ReplicaLoad {
 	r := m.report()
 	return &routerpb.ReplicaLoad{Shard: r.Shard, Replica: r.Replica, Applied: r.Applied, Leader: r.Leader, Term: r.Term, Measures: m.leads()}
@@ -138,14 +163,29 @@ func (m *meta) obey(ctx context.Context, req *routerpb.DirectRequest) error {
 		if m.own.Load() != o.CatchUp.Replica {
 			return status.Errorf(codes.FailedPrecondition, "the meta group runs as replica %d here, not as %d", m.own.Load(), o.CatchUp.Replica)
 		}
-		// It goes to the leader by way of Raft, and may be lost. Then it is given again.
+		// It goes to the leader through Raft, and may be lost. Then it is given again.
 		ctx, cancel := context.WithTimeout(ctx, metaCatchUp)
 		defer cancel()
 		_, err := m.node.host.NodeHost().SyncRead(ctx, uint64(shard.MetaID), nil)
 		return err
 	}
+	if o, is := req.Order.(*routerpb.DirectRequest_Succeed); is {
+		if m.own.Load() != o.Succeed.Replica {
+			return status.Errorf(codes.FailedPrecondition, "the meta group runs as replica %d here, not as %d", m.own.Load(), o.Succeed.Replica)
+		}
+		own := replica.Held{Shard: shard.MetaID, Replica: shard.ReplicaID(o.Succeed.Replica)}
+		return m.node.host.Succeed(ctx, own, replica.Handover{Term: o.Succeed.Term, Last: o.Succeed.Last})
+	}
 	if !m.leads() {
 		return fmt.Errorf("change the meta group: %w", errDeposed)
+	}
+	if o, is := req.Order.(*routerpb.DirectRequest_Transfer); is {
+		for _, r := range m.node.table.Map().Shard(shard.MetaID).Replicas {
+			if r.ID == shard.ReplicaID(o.Transfer.Replica) {
+				return m.handOver(ctx, r)
+			}
+		}
+		return fmt.Errorf("let replica %d of the meta group lead: node %q knows of no such replica", o.Transfer.Replica, m.node.cfg.Name)
 	}
 	return obeyMembers(ctx, m.members(), req)
 }

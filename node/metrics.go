@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 )
 
-// balancerMetrics are what the node has done as the one that leads the meta group. Sum
-// them over all nodes, of which one leads at a time.
+// balancerMetrics are what the node has done as leader of the meta group. Sum them over all nodes,
+// of which one leads at a time.
 type balancerMetrics struct {
 	begun, refused, finished *prometheus.CounterVec
 	failed                   prometheus.Counter
@@ -46,7 +46,7 @@ func newBalancerMetrics(reg prometheus.Registerer) *balancerMetrics {
 	}
 }
 
-// decided shows what a plan found.
+// decided exports the results of a plan.
 func (m *balancerMetrics) decided(d *placement.Decision) {
 	m.gap.Reset() // measures may be unknown by now
 	for _, g := range d.Gaps {
@@ -60,7 +60,7 @@ func (m *balancerMetrics) rests() {
 	m.gap.Reset()
 }
 
-// exportMemory shows what parts of the node take of its memory, and what they may take.
+// exportMemory exports the memory use and bounds of the node's parts.
 func exportMemory(reg prometheus.Registerer, budget int64, parts []memoryPart) {
 	f := promauto.With(reg)
 	f.NewGauge(prometheus.GaugeOpts{
@@ -80,7 +80,7 @@ func exportMemory(reg prometheus.Registerer, budget int64, parts []memoryPart) {
 	}
 }
 
-// memoryPart is one that counts what it takes.
+// memoryPart is a part that counts its memory.
 type memoryPart struct {
 	name  string
 	bound int64

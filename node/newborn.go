@@ -11,9 +11,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// start starts the node's replica. In a shard whose descriptor is still its first one it
-// may be one of those that found the group; later the group was founded (O5), and whoever
-// did not start until then joins.
+// start starts the node's replica. In a shard whose descriptor is still its first one it may be one
+// of the founders of the group; later the group was founded (O5), and a replica that had not
+// started until then joins.
 func (a *agent) start(ctx context.Context, d *shard.Descriptor, m *placement.Map) {
 	own, _ := d.ReplicaOn(a.node.self.NodeID)
 	if !a.mayBegin(ctx, d, own) {
@@ -44,7 +44,7 @@ func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placemen
 	return a.node.host.Start(d.ID, own.ID, members)
 }
 
-// leadsFirst reports whether this node is to lead the shard once its group begins.
+// leadsFirst reports whether this node is to be the first leader of the shard's group.
 func (a *agent) leadsFirst(d *shard.Descriptor) bool {
 	lead := d.PreferredNode
 	if parent, ok := a.node.host.Replica(d.Parent); ok && d.Generation == 1 && parent.LeaderNode() != 0 {
@@ -53,10 +53,9 @@ func (a *agent) leadsFirst(d *shard.Descriptor) bool {
 	return lead == a.node.self.NodeID
 }
 
-// mayBegin reports whether a replica may start now. One of a shard that was split off and
-// that has neither data nor a seed could find INIT in its log at once, and would be
-// poisoned: it waits until the parent's replica on this node has given the keys away and
-// left the seed.
+// mayBegin reports whether a replica may start now. A replica of a shard that was split off, with
+// neither data nor a seed, could find INIT in its log at once, and would be poisoned. So it waits
+// until the parent's replica on this node has given the keys away and left the seed.
 func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Replica) bool {
 	if d.Parent == 0 || own.Learner {
 		return true
@@ -82,16 +81,16 @@ func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Rep
 	return !comes
 }
 
-// mayHaveBegun reports whether there may be an INIT in the log of a shard that was split
-// off: not before its split is committed.
+// mayHaveBegun reports whether there may be an INIT in the log of a shard that was split off: not
+// before its split is committed.
 func mayHaveBegun(m *placement.Map, id shard.ID) bool {
 	return !slices.ContainsFunc(m.Operators(), func(o *placement.Operator) bool {
 		return o.Child != nil && o.Child.ID == id && o.Phase < placementpb.Phase_COMMITTED
 	})
 }
 
-// gaveAway reports whether a parent's replica has nothing of the span any more, or never will
-// leave a seed of it.
+// gaveAway reports whether a parent's replica has nothing of the span any more, or will never leave
+// a seed for it.
 func gaveAway(parent shard.View, span shard.Span) bool {
 	has := parent.Descriptor
 	if parent.Frozen != nil { // with all it has, by a merge

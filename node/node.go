@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -27,21 +29,22 @@ type Node struct {
 	cfg Config
 	log *slog.Logger
 
-	hlc     *hlc.Hybrid
-	table   *table
-	peers   *peers
-	meta    *meta
-	health  *health
-	space   *space
-	agent   *agent
-	elect   *elections
-	control *controller
-	balance *balancer
-	loads   *loads
-	check   *checker
+	hlc      *hlc.Hybrid
+	table    *table
+	peers    *peers
+	meta     *meta
+	health   *health
+	space    *space
+	agent    *agent
+	elect    *elections
+	departed *departed
+	control  *controller
+	balance  *balancer
+	loads    *loads
+	check    *checker
+	pauses   *prometheus.HistogramVec
 
-	// admission are the metrics of room, what the node has for requests of clients, and of the
-	// router's lanes.
+	// admission are the metrics of room, which admits clients' requests, and of the router's lanes.
 	admission *admission.Metrics
 	room      *admission.Room
 	lanes     *admission.Lanes
@@ -49,7 +52,7 @@ type Node struct {
 	// Set by Start, in this order.
 	lock     io.Closer
 	identity *Identity
-	// remembered are the nodes of the cluster when this one ran last.
+	// remembered are the nodes of the cluster in this node's last run.
 	remembered []Peer
 	peerMux    *portmux.Mux
 	peerGRPC   *rpcServer
@@ -62,8 +65,8 @@ type Node struct {
 	started    atomic.Bool // everything above is set: peers may call all of it
 	leaving    atomic.Bool // it is to stop, and to lead nothing any more
 
-	// ctx ends when the node stops. work are the loops that end with it, servers those
-	// that end with their listeners.
+	// ctx ends when the node stops. work are the loops that end with it, servers those that end
+	// with their listeners.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	work    sync.WaitGroup
@@ -71,7 +74,7 @@ type Node struct {
 
 	// cluster is the ID of the node's cluster, 0 until it belongs to one.
 	cluster atomic.Uint64
-	// founding is what Hello tells: set once the node belongs to a cluster.
+	// founding is returned by Hello: set once the node belongs to a cluster.
 	founding struct {
 		sync.Mutex
 		json []byte
@@ -79,7 +82,7 @@ type Node struct {
 	closers []func()
 }
 
-// New checks the configuration and wires what needs no I/O.
+// New checks the configuration and wires everything that needs no I/O.
 func New(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -95,8 +98,10 @@ func New(cfg Config) (*Node, error) {
 	n.space = &space{node: n}
 	n.agent = newAgent(n)
 	n.elect = newElections(n)
+	n.departed = newDeparted(n)
 	n.control = newController(n)
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
+	n.pauses = newPauses(cfg.Registerer)
 	n.loads = newLoads(n)
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
@@ -108,7 +113,7 @@ func New(cfg Config) (*Node, error) {
 // Name is the node's name.
 func (n *Node) Name() string { return n.cfg.Name }
 
-// ClientAddr is where clients reach the node.
+// ClientAddr is the node's address for clients.
 func (n *Node) ClientAddr() string { return n.cfg.ClientAddr }
 
 // Map is the node's copy of the placement table.
@@ -117,7 +122,7 @@ func (n *Node) Map() *placement.Map { return n.table.Map() }
 // ID is the node's ID in its cluster, once it is started.
 func (n *Node) ID() shard.NodeID { return n.self.NodeID }
 
-// Router is the node's way to all shards.
+// Router is the node's router.
 func (n *Node) Router() *router.Router { return n.router }
 
 // Host runs the node's replicas.
@@ -136,13 +141,13 @@ func (n *Node) Err() error {
 
 var errClosed = fmt.Errorf("node is closed")
 
-// fail stops the node for a reason it cannot mend.
+// fail stops the node for a reason that it cannot repair.
 func (n *Node) fail(err error) {
 	n.log.Error("node stops", "error", err)
 	n.cancel(err)
 }
 
-// onClose registers what Close has to undo, newest first.
+// onClose registers what Close must undo, newest first.
 func (n *Node) onClose(f func()) { n.closers = append(n.closers, f) }
 
 // Close stops the node in the reverse order of Start and waits for it.
@@ -186,7 +191,7 @@ func (n *Node) helloRequest() *routerpb.HelloRequest {
 func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{
 		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
-		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries, FS: n.cfg.RaftFS,
+		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries,
 		QueueBytes: share(n.cfg.MemoryBytes).raft,
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Move begins to move a shard's replica from a node to another; either may be 0: only a
-// replica more, or one less. It returns the operator's ID once the move is recorded. From
-// then on it goes on by itself.
+// Move starts to move a shard's replica from one node to another; either may be 0: then a replica
+// is only added, or only removed. It returns the operator's ID once the move is recorded. From then
+// on it continues automatically.
 func (n *Node) Move(ctx context.Context, id shard.ID, from, to shard.NodeID, why string) (uint64, error) {
 	d := n.table.Map().Shard(id)
 	if d == nil {
@@ -20,9 +20,9 @@ func (n *Node) Move(ctx context.Context, id shard.ID, from, to shard.NodeID, why
 	return n.begin(ctx, placement.BeginMove(d, from, to, why))
 }
 
-// Split begins to split the shard of a key there: the key and those after it become a
-// shard of their own. It returns the operator's ID once the split is recorded. From then
-// on it goes on by itself. It is refused while a replica of the shard does not answer.
+// Split starts to split the shard of a key there: the key and those after it become a shard of
+// their own. It returns the operator's ID once the split is recorded. From then on it continues
+// automatically. It is refused while a replica of the shard does not answer.
 func (n *Node) Split(ctx context.Context, key []byte, why string) (uint64, error) {
 	return n.beginSplit(ctx, n.table.Map().Lookup(key), key, why)
 }
@@ -34,9 +34,9 @@ func (n *Node) beginSplit(ctx context.Context, d *shard.Descriptor, key []byte, 
 	return n.begin(ctx, placement.BeginSplit(d, key, why))
 }
 
-// Merge begins to give the keys of a shard's right neighbour to it. It returns the
-// operator's ID once the merge is recorded. From then on it goes on by itself. It is refused
-// while a replica of either does not answer, and when they are not on the same nodes.
+// Merge starts to merge a shard with its right neighbour. It returns the operator's ID once the
+// merge is recorded. From then on it continues automatically. It is refused while a replica of
+// either does not answer, and when they are not on the same nodes.
 func (n *Node) Merge(ctx context.Context, id shard.ID, why string) (uint64, error) {
 	m := n.table.Map()
 	d := m.Shard(id)
@@ -76,14 +76,14 @@ func (n *Node) begin(ctx context.Context, c *placementpb.Command) (uint64, error
 	return result.GetOperatorId(), err
 }
 
-// CancelOperator ends an operator that can still be undone.
+// CancelOperator cancels an operator that can still be undone.
 func (n *Node) CancelOperator(ctx context.Context, id shard.ID, operator uint64) error {
 	_, err := n.meta.propose(ctx, placement.CancelOf(id, operator))
 	return err
 }
 
-// Newest implements adminapi.Changes. A node without a replica of the meta group may be
-// behind by what is on its way to it.
+// Newest implements adminapi.Changes. A node without a replica of the meta group may lag by the
+// changes that are on their way to it.
 func (n *Node) Newest(ctx context.Context) (*placement.Map, error) { return n.meta.barrier(ctx) }
 
 // Propose implements adminapi.Changes.
@@ -99,6 +99,6 @@ func (n *Node) ReadyToSplit(ctx context.Context, d *shard.Descriptor) error {
 	return nil
 }
 
-// Rebalance implements adminapi.Changes: it does what the plan says now, once, and returns
-// the steps that began. A node that has not collected load lately takes nobody for dead.
+// Rebalance implements adminapi.Changes: it starts the steps of the present plan, once, and returns
+// those that started. A node that has not collected load lately considers no node dead.
 func (n *Node) Rebalance(ctx context.Context) ([]placement.Step, error) { return n.balance.round(ctx) }

@@ -12,13 +12,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Orders have a node do something with its replica of a shard. What a node does with one
-// is in direct.go.
+// Orders make a node act on its replica of a shard. How a node carries one out is in direct.go.
 
 // orderTimeout bounds one order.
 const orderTimeout = 5 * time.Second
 
-// client is the way to a node, this one included.
+// client returns the client of a node, this one included.
 func (c *controller) client(m *placement.Map, id shard.NodeID) (routerpb.PeerClient, error) {
 	n := m.Node(id)
 	if n == nil || n.State == placement.Removed {
@@ -27,7 +26,7 @@ func (c *controller) client(m *placement.Map, id shard.NodeID) (routerpb.PeerCli
 	return routerpb.NewPeerClient(c.node.peers.at(n.PeerAddr).Conn()), nil
 }
 
-// order has the node do something with its replica of a shard.
+// order makes the node act on its replica of a shard.
 func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) error {
 	_, err := c.direct(ctx, m, id, req)
 	return err
@@ -35,12 +34,15 @@ func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeI
 
 // direct is order with an answer.
 func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	if id == c.node.self.NodeID {
+		return (&peerServer{node: c.node}).Direct(ctx, req)
+	}
 	client, err := c.client(m, id)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
-	defer cancel()
 	reply, err := client.Direct(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", id, err)
@@ -48,7 +50,7 @@ func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.Node
 	return reply, nil
 }
 
-// orderLeader has the leader of a shard do something.
+// orderLeader gives an order to the leader of a shard.
 func (c *controller) orderLeader(ctx context.Context, m *placement.Map, d *shard.Descriptor, req *routerpb.DirectRequest) error {
 	leader, err := leaderOf(c.reports(ctx, m, d))
 	if err != nil {
@@ -58,15 +60,16 @@ func (c *controller) orderLeader(ctx context.Context, m *placement.Map, d *shard
 	return c.order(ctx, m, leader.Node, req)
 }
 
-// orderTransfer has a shard's leader, which is on the node, let another replica lead.
+// orderTransfer makes a shard's leader, which is on the node, transfer leadership to another
+// replica.
 func (c *controller) orderTransfer(ctx context.Context, m *placement.Map, id shard.ID, leader shard.NodeID, heir shard.ReplicaID) error {
 	return c.order(ctx, m, leader, &routerpb.DirectRequest{
 		Shard: uint64(id), Order: &routerpb.DirectRequest_Transfer{Transfer: &routerpb.Member{Replica: uint64(heir)}},
 	})
 }
 
-// orderAll gives an order to all nodes of a shard at the same time, to each again until it
-// has been carried out there or patience ends.
+// orderAll gives an order to all nodes of a shard concurrently, repeating it to each until it has
+// been carried out there or patience ends.
 func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.Descriptor, patience time.Duration, req *routerpb.DirectRequest) tally {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -87,7 +90,18 @@ func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.De
 	return t
 }
 
-// tally is what came of an order to all replicas of a shard.
+// bracePatience is how long a change of shards waits for what replicas have in memory to be stored. What is
+// not would be stored in the pause that it brings.
+const bracePatience = 500 * time.Millisecond
+
+// brace has all nodes of a shard store what their replicas have applied.
+func (c *controller) brace(ctx context.Context, m *placement.Map, d *shard.Descriptor, durably bool) {
+	c.orderAll(ctx, m, d, bracePatience, &routerpb.DirectRequest{
+		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Brace{Brace: &routerpb.Brace{Durably: durably}},
+	})
+}
+
+// tally is the outcome of an order to all replicas of a shard.
 type tally struct {
 	of   *shard.Descriptor
 	done []shard.Replica // that carried it out
@@ -114,11 +128,11 @@ func (t tally) failure() error {
 	return fmt.Errorf("%d of the %d replicas of shard %s: %w", len(t.done), len(t.of.Replicas), t.of.ID, errors.Join(t.errs...))
 }
 
-// orderPause is between two attempts at an order that failed: often nobody serves some keys
-// until it is carried out.
+// orderPause is between two attempts at an order that failed: often some keys are unavailable until
+// it is carried out.
 const orderPause = 2 * time.Millisecond
 
-// until repeats what fails. The error is the last one.
+// until repeats attempt while it fails. The error is the last one.
 func until(ctx context.Context, attempt func() error) error {
 	for {
 		err := attempt()

@@ -10,8 +10,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// ownWrites are writes to the node's own replicas that no goroutine waits for. They end
-// after router.RequestTimeout, whatever their shards do.
+// ownWrites are asynchronous writes to the node's own replicas. They end after
+// router.RequestTimeout, whatever their shards do.
 type ownWrites struct {
 	mu struct {
 		sync.Mutex
@@ -37,7 +37,7 @@ func (o *ownWrites) begin(end router.Ender) *ownWrite {
 	return w
 }
 
-// watch looks for writes that take too long after d; mu is held.
+// watch checks after d for writes that take too long; mu is held.
 func (o *ownWrites) watch(d time.Duration) {
 	if !o.mu.watched {
 		o.mu.watched = true
@@ -64,7 +64,7 @@ func (o *ownWrites) expire() {
 	}
 }
 
-// end reports whether the write had not ended.
+// end reports whether the write had not ended yet.
 func (w *ownWrite) end() bool {
 	w.of.mu.Lock()
 	defer w.of.mu.Unlock()

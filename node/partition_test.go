@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +13,6 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // cuts are ways to lose the network around a node.
@@ -99,6 +99,46 @@ func TestRequestsFollowANewLeader(t *testing.T) {
 	defer cancel()
 	_, err := client.Put(ctx, "k", "v")
 	require.NoError(t, err)
+}
+
+// The clients of a node that has no replica of a shard do not wait for one that is cut off either,
+// whether it led the shard or was only the first to be asked.
+func TestRequestsPassASilentNode(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Nodes: 4, Splits: "uniform:4"})
+	for i := range 4 {
+		put(t, c.Client(t), spread(i, "k"), "v")
+	}
+	outside := c.Node(4) // as of all nodes, there is a shard in four of which it has no replica
+	var keys []string
+	for i := range 4 {
+		put(t, c.Client(t, outside), spread(i, "k"), "v") // now its router knows the leaders
+		if _, here := outside.Inside().Host().Replica(outside.Inside().Map().Lookup([]byte(spread(i, "k"))).ID); !here {
+			keys = append(keys, spread(i, "k"))
+		}
+	}
+	require.NotEmpty(t, keys)
+	first := outside.Inside().Map().Lookup([]byte(keys[0])).Replicas[0].Node
+	i := slices.IndexFunc(c.Nodes(), func(n *testcluster.Node) bool { return n.Name == outside.Inside().Map().Node(first).Name })
+	lonely := c.Nodes()[i]
+	rest := others(c, lonely)
+	c.Network().Isolate(lonely.Name, rest[0].Name, rest[1].Name, rest[2].Name)
+	testcluster.Until(t, "the node to miss it", func() bool { return !outside.Inside().Hears(first) })
+	for _, key := range keys {
+		for _, n := range rest {
+			if _, here := n.Inside().Host().Replica(outside.Inside().Map().Lookup([]byte(key)).ID); here {
+				testcluster.Until(t, "a new leader", func() bool { return leaderOf(t, c, n, key) != lonely })
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for _, key := range keys {
+		_, err := c.Client(t, outside).Get(ctx, key)
+		require.NoError(t, err)
+		_, err = c.Client(t, outside).Put(ctx, key, "w")
+		require.NoError(t, err)
+	}
 }
 
 // caughtUp compares what two nodes have applied.
@@ -194,8 +234,7 @@ func TestLostProposalsHoldUpNobody(t *testing.T) {
 	// Leadership comes back, by itself or because it is asked for.
 	testcluster.Until(t, "a write through the node as the leader", func() bool {
 		if leader := leaderOf(t, c, rest[0], key); leader != lonely {
-			r, _ := leader.Inside().Host().Replica(shard.FirstDataID)
-			yieldTo(r, nodeID(lonely))
+			yieldTo(leader, shard.FirstDataID, nodeID(lonely))
 			return false
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -205,9 +244,11 @@ func TestLostProposalsHoldUpNobody(t *testing.T) {
 	})
 }
 
-// yieldTo asks the leader's group, once, to let the node lead.
-func yieldTo(leader *replica.Replica, node shard.NodeID) {
-	if heir, ok := leader.View().Descriptor.ReplicaOn(node); ok {
-		_ = leader.Yield(heir.ID) // who asks looks again
+// yieldTo asks a shard's group by way of its leader, once, to let the node lead.
+func yieldTo(leader *testcluster.Node, of shard.ID, node shard.NodeID) {
+	host := leader.Inside().Host()
+	r, _ := host.Replica(of)
+	if heir, ok := r.View().Descriptor.ReplicaOn(node); ok {
+		_ = host.NodeHost().RequestLeaderTransfer(uint64(of), uint64(heir.ID)) // who asks looks again
 	}
 }

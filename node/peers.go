@@ -18,8 +18,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// peers are the node's connections to the others, one per address, opened when
-// needed.
+// peers are the node's connections to the others, one per address, opened on demand.
 type peers struct {
 	dial      func(ctx context.Context, addr string) (net.Conn, error)
 	revisions peer.Revisions
@@ -50,12 +49,12 @@ func (p *peers) at(addr string) *peer.Client {
 		grpc.WithContextDialer(p.dial),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(peer.Codec()), grpc.MaxCallRecvMsgSize(requestBytesMax), grpc.MaxCallSendMsgSize(requestBytesMax)),
 		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(8<<20),
-		// A peer that comes back is found again within a second.
+		// A peer that returns is found within a second.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}),
-		// A peer that is gone without a word (power, partition) is noticed.
+		// This detects a peer that disappears silently (power, partition).
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 	)...)
 	if err != nil {
@@ -79,8 +78,8 @@ func (p *peers) close() {
 	}
 }
 
-// sender delivers routed requests: to this node's own replicas by a call, to other
-// nodes over their stream.
+// sender delivers routed requests: to this node's own replicas by a function call, to other nodes
+// over their stream.
 type sender struct {
 	self  shard.NodeID
 	exec  *exec.Executor

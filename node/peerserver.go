@@ -24,7 +24,7 @@ type peerServer struct {
 	node *Node
 }
 
-// ready reports whether the node has come far enough to serve peers.
+// ready reports whether the node is ready to serve peers.
 func (s *peerServer) ready() error {
 	if !s.node.started.Load() {
 		return status.Error(codes.Unavailable, "node is starting")
@@ -48,8 +48,8 @@ func (s *peerServer) Subscribe(req *routerpb.SubscribeRequest, stream grpc.Serve
 	return peer.ServeSubscribe(req, stream, exec.New(s.node.host, s.node.space.refusal), s.node.hlc)
 }
 
-// Hello implements routerpb.PeerServer. A node that is to stop does not answer: it counts as
-// gone already, and nobody gives it leadership.
+// Hello implements routerpb.PeerServer. A node that is about to stop does not answer, so that it
+// counts as gone already, and nobody gives it leadership.
 func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*routerpb.HelloReply, error) {
 	n := s.node
 	if n.leaving.Load() {
@@ -96,8 +96,8 @@ func (s *peerServer) Join(ctx context.Context, req *routerpb.JoinRequest) (*rout
 	return &routerpb.JoinReply{ClusterId: s.node.self.Founding.ClusterID, NodeId: result.NodeId}, nil
 }
 
-// joinRefusal is the cluster's reason not to admit a node, nil if err is not one and
-// trying again may help.
+// joinRefusal is the cluster's reason not to admit a node, nil if err is not such a reason and a
+// retry may help.
 func joinRefusal(err error) error {
 	if st, ok := status.FromError(err); ok && st.Code() == codes.FailedPrecondition {
 		return errors.New(st.Message())

@@ -26,14 +26,14 @@ const (
 	peersFormat = 1
 )
 
-// peersContent is what the file holds: the nodes of the cluster when the node ran last. It
-// finds them again when none of the founders is left.
+// peersContent is the file's content: the nodes of the cluster in the node's last run. It finds
+// them again when no founder is left.
 type peersContent struct {
 	Format int    `json:"format"`
 	Peers  []Peer `json:"peers"`
 }
 
-// loadPeers reads the file; none is there before the node first knew the table.
+// loadPeers reads the file; it does not exist before the node first knew the table.
 func loadPeers(fsys vfs.FS, dir string) ([]Peer, error) {
 	path := fsys.PathJoin(dir, peersFile)
 	data, err := readFile(fsys, path)
@@ -59,7 +59,7 @@ func savePeers(fsys vfs.FS, dir string, peers []Peer) error {
 	return replaceFile(fsys, dir, peersFile, append(data, '\n'))
 }
 
-// rememberPeers writes the file whenever the table has other nodes, until ctx ends.
+// rememberPeers writes the file whenever the nodes in the table change, until ctx ends.
 func (n *Node) rememberPeers() {
 	written := n.remembered
 	for {

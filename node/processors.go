@@ -6,14 +6,14 @@ import (
 	"strconv"
 )
 
-// processors tells how busy the processors are that this process may use, whoever keeps them busy. It is
-// for one caller at a time.
+// processors measures the utilisation of the CPUs that this process may use, by all processes. It
+// is for one caller at a time.
 type processors struct {
 	idle, all float64 // when it was last asked, in ticks of the kernel
 }
 
-// busy returns which part of the processors' time was in use since it was last called; 0
-// where the kernel does not tell, and within its clock's tick.
+// busy returns the utilisation since the last call; 0 if the kernel does not report it, and within
+// one tick of its clock.
 func (p *processors) busy() float64 {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -32,8 +32,8 @@ func (p *processors) busy() float64 {
 	return part
 }
 
-// allowedProcessors reads from /proc/PID/status which processors a process may use, as /proc/stat names
-// them. None: it is not said.
+// allowedProcessors reads from /proc/PID/status which CPUs a process may use, as /proc/stat names
+// them; none if that is not reported.
 func allowedProcessors(status []byte) map[string]bool {
 	_, rest, _ := bytes.Cut(status, []byte("\nCpus_allowed_list:"))
 	list, _, _ := bytes.Cut(rest, []byte("\n"))
@@ -57,8 +57,8 @@ func allowedProcessors(status []byte) map[string]bool {
 	return names
 }
 
-// processorTime adds up the lines of some processors in /proc/stat, or reads the first, which is of all, if
-// it is not known of which: user, nice, system, idle, waiting for the disk, ….
+// processorTime adds up the lines of the given CPUs in /proc/stat, or reads the first line, the
+// total, if they are unknown: user, nice, system, idle, iowait, ….
 func processorTime(stat []byte, of map[string]bool) (idle, all float64) {
 	if len(of) == 0 {
 		of = map[string]bool{"cpu": true}

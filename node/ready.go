@@ -6,8 +6,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// missing is what this node still needs before it may serve clients (D4), empty when
-// there is nothing.
+// missing is what this node still needs before it may serve clients (D4), empty when there is
+// nothing.
 func (n *Node) missing() string {
 	m := n.table.Map()
 	if m.ClusterID() == 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,22 +14,22 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// report is what a node said about a replica.
+// report is a node's report about a replica.
 type report struct {
 	member shard.Replica
 	*routerpb.ReplicaReport
 }
 
 const (
-	// reportTimeout bounds one question to a node.
+	// reportTimeout bounds one request to a node.
 	reportTimeout = time.Second
-	// lagMax is how many entries the replicas of a shard may be apart that is to be split or
+	// lagMax is by how many entries the replicas of a shard may differ that is to be split or
 	// merged.
 	lagMax = 1000
 )
 
-// reports asks the nodes of a shard about their replicas of it. Those that do not answer,
-// or run another one, are left out.
+// reports asks the nodes of a shard about their replicas of it. Those that do not answer, or run
+// another replica, are omitted.
 func (c *controller) reports(ctx context.Context, m *placement.Map, d *shard.Descriptor) []report {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -56,7 +57,7 @@ func (c *controller) reports(ctx context.Context, m *placement.Map, d *shard.Des
 	return out
 }
 
-// leaderOf picks the replica that leads by its own account, of the latest term.
+// leaderOf returns the replica that considers itself the leader, in the latest term.
 func leaderOf(reports []report) (shard.Replica, error) {
 	led := slices.DeleteFunc(slices.Clone(reports), func(r report) bool { return r.Leader != r.Replica })
 	if len(led) == 0 {
@@ -71,19 +72,33 @@ func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	if err != nil {
 		return shard.Replica{}, fmt.Errorf("shard %s: %w", d.ID, err)
 	}
-	following := 0
-	for _, r := range reports {
-		if r.Leader == uint64(leader.ID) && r.Unfit == "" {
-			following++
+	var ill []string
+	for _, r := range d.Replicas {
+		if why := ailment(r, leader, reports); why != "" {
+			ill = append(ill, fmt.Sprintf("the one on node %s %s", r.Node, why))
 		}
 	}
-	if following < len(d.Replicas) {
-		return shard.Replica{}, fmt.Errorf("of the %d replicas of shard %s %d are well: %w", len(d.Replicas), d.ID, following, shard.ErrUnavailable)
+	if len(ill) > 0 {
+		return shard.Replica{}, fmt.Errorf("of the %d replicas of shard %s %s: %w", len(d.Replicas), d.ID, strings.Join(ill, ", "), shard.ErrUnavailable)
 	}
 	return leader, nil
 }
 
-// abreast is well of a shard whose replicas are not far apart either.
+// ailment is why a replica is not well; empty: it is.
+func ailment(of, leader shard.Replica, reports []report) string {
+	i := slices.IndexFunc(reports, func(r report) bool { return r.member.ID == of.ID })
+	switch {
+	case i < 0:
+		return "does not answer"
+	case reports[i].Unfit != "":
+		return "serves nothing: " + reports[i].Unfit
+	case reports[i].Leader != uint64(leader.ID):
+		return "does not follow the leader"
+	}
+	return ""
+}
+
+// abreast is well for a shard whose replicas are also close to each other.
 func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	leader, err := well(d, reports)
 	if err != nil {
@@ -99,8 +114,8 @@ func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	return leader, nil
 }
 
-// succession says who leads a shard of which a replica is to leave, and if that is the one,
-// who is to lead then. It fails unless those that stay could go on without it (O4).
+// succession returns who leads a shard of which a replica is to leave, and who is to lead then, if
+// that replica leads. It fails unless the remaining replicas could continue without it (O4).
 func succession(d *shard.Descriptor, reports []report, leaving shard.ReplicaID) (leader, heir shard.Replica, err error) {
 	if leader, err = leaderOf(reports); err != nil {
 		return leader, heir, err

@@ -43,10 +43,10 @@ func TestWhoIsWell(t *testing.T) {
 	}{
 		"all well":             {reported(d, 2, 2, 2), "", ""},
 		"nobody leads":         {reported(d, 3, 3, 0), "no replica that answers leads", "no replica that answers leads"},
-		"one is silent":        {reported(d, 2, 2, 0), "of the 3 replicas of shard 7 2 are well", "2 are well"},
-		"one is unfit":         {unfit, "2 are well", "2 are well"},
-		"two say they lead":    {deposed, "2 are well", "2 are well"},
-		"one follows another":  {late, "2 are well", "2 are well"},
+		"one is silent":        {reported(d, 2, 2, 0), "of the 3 replicas of shard 7 the one on node 3 does not answer", "node 3 does not answer"},
+		"one is unfit":         {unfit, "node 1 serves nothing: poisoned", "node 1 serves nothing"},
+		"two say they lead":    {deposed, "node 1 does not follow the leader", "node 1 does not follow"},
+		"one follows another":  {late, "node 3 does not follow the leader", "node 3 does not follow"},
 		"one is far ahead":     {behind, "", "1001 entries apart"},
 		"as far as is allowed": {lagging, "", ""},
 	} {

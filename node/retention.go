@@ -12,30 +12,30 @@ import (
 )
 
 const (
-	// retentionLook is how often it is looked whether a compaction is due.
+	// retentionLook is how often it is checked whether a compaction is due.
 	retentionLook = time.Second
-	// A compaction is one log entry in every shard, so there are not many: ten in the time
-	// that history is kept, within these bounds.
+	// A compaction is one log entry in every shard, so it must be rare: ten in the time that
+	// history is kept, within these bounds.
 	retentionEveryMin, retentionEveryMax = time.Second, 10 * time.Minute
 )
 
-// retention decides when what is older than history is to be kept is compacted, and at
-// which revision: at one that it knows was written. So there is none where nothing was
-// written since the last one. It remembers revisions from time to time, on every node, so
-// that whoever comes to lead the meta group knows them; a node that starts needs as long as
-// history is kept until it knows one that is old enough.
+// retention decides when history older than the retention time is compacted, and at which revision:
+// at one that is known to have been written. So there is no compaction if nothing was written since
+// the last one. Every node records revisions from time to time, so that a new leader of the meta
+// group has them; a node that starts needs as long as the retention time until it has one that is
+// old enough.
 type retention struct {
 	keep time.Duration
 	// margin is how far a revision's tick may lag behind the time it was written.
 	margin time.Duration
 
-	// written are revisions that were the cluster's latest when they were looked at,
-	// ascending: one for each time that every passed, at most.
+	// written are revisions that were the cluster's latest when they were recorded, ascending: at
+	// most one per interval of every.
 	written []shard.Revision
 	looked  time.Time
 }
 
-// note takes notice of the largest revision known, at a time by the majority's clocks.
+// note records the largest known revision, at a time by the majority's clocks.
 func (r *retention) note(agreed time.Time, seen shard.Revision) {
 	every := min(max(r.keep/10, retentionEveryMin), retentionEveryMax)
 	if agreed.Sub(r.looked) < every {
@@ -47,7 +47,8 @@ func (r *retention) note(agreed time.Time, seen shard.Revision) {
 	}
 }
 
-// due returns the revision to compact at, if it is time to. It forgets what was compacted.
+// due returns the revision to compact at, if a compaction is due. It forgets revisions that were
+// compacted.
 func (r *retention) due(agreed time.Time, compacted shard.Revision) (shard.Revision, bool) {
 	r.written = slices.DeleteFunc(r.written, func(rev shard.Revision) bool { return rev <= compacted })
 	horizon := shard.TickAt(agreed.Add(-r.keep - r.margin)).Revision()
@@ -58,7 +59,7 @@ func (r *retention) due(agreed time.Time, compacted shard.Revision) (shard.Revis
 	return r.written[old-1], true
 }
 
-// retain compacts from time to time while this node leads the meta group, until ctx ends.
+// retain compacts history while this node leads the meta group, until ctx ends.
 func (n *Node) retain(ctx context.Context) {
 	r := retention{keep: n.cfg.HistoryRetention, margin: n.cfg.MaxClockOffset}
 	tick := time.NewTicker(retentionLook)

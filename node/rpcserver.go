@@ -11,8 +11,8 @@ import (
 // handshakeTimeout is how long a client may take from connecting to speaking HTTP/2.
 const handshakeTimeout = 10 * time.Second
 
-// rpcServer is a gRPC server that stops at once. gRPC's own Stop waits for clients in
-// the middle of their handshake, silent ones for as long as handshakes may take.
+// rpcServer is a gRPC server that stops at once. gRPC's own Stop waits for clients in the middle of
+// their handshake, even silent ones, for as long as handshakes may take.
 type rpcServer struct {
 	*grpc.Server
 	listener net.Listener
@@ -36,8 +36,8 @@ func newRPCServer(l net.Listener, opts ...grpc.ServerOption) *rpcServer {
 // Run serves until Stop.
 func (s *rpcServer) Run() error { return s.Serve(s) }
 
-// Stop ends all connections and returns when every handler has: nobody pulls the store
-// from under them.
+// Stop ends all connections and returns when every handler has returned, so that the store can be
+// closed.
 func (s *rpcServer) Stop() {
 	s.mu.Lock()
 	s.mu.stopped = true

@@ -12,9 +12,9 @@ import (
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 )
 
-// clusterKey is the header in which a node says to its peers which cluster it is of.
-// An address may have passed to a node of another cluster, whose shards have the same
-// IDs: a write that went there would be lost here and found there.
+// clusterKey is the header in which a node tells its peers its cluster. An address may have passed
+// to a node of another cluster, whose shards have the same IDs: a write sent there would be lost
+// here and appear there.
 const clusterKey = "flotilla-cluster"
 
 // introduce makes every call to a peer carry the node's cluster, once it has one.
@@ -35,8 +35,8 @@ func (n *Node) introduce() []grpc.DialOption {
 	}
 }
 
-// sameCluster refuses calls of nodes that are not of this node's cluster. Hello and
-// Join are how nodes find out.
+// sameCluster refuses calls from nodes of another cluster. Hello and Join are exempt, because nodes
+// use them to find out.
 func (n *Node) sameCluster(ctx context.Context, method string) error {
 	if method == routerpb.Peer_Hello_FullMethodName || method == routerpb.Peer_Join_FullMethodName {
 		return nil

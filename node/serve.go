@@ -23,8 +23,8 @@ func (n *Node) serveClients(context.Context) error {
 	cfg := n.cfg.etcdapi(n.room)
 	cfg.AnswerDistance = n.answerDistance
 	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
-	// Lock and Election are clients of the other services, and the JSON gateway is one of
-	// all, without a socket between.
+	// Lock and Election are clients of the other services, and the JSON gateway is a client of all,
+	// without a socket in between.
 	own, err := n.startLoopback(api, api.Register)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (n *Node) serveClients(context.Context) error {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
-	web := etcdapi.NewHTTPServer(api.HTTPHandler(gateway, metrics), n.log)
+	web := etcdapi.NewHTTPServer(api.Guard(api.HTTPHandler(gateway, metrics)), n.log)
 	mux, err := portmux.New(n.client, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)
@@ -69,8 +69,9 @@ func (n *Node) serveClients(context.Context) error {
 	return n.serveAdmin(api.HTTPHandler(nil, metrics))
 }
 
-// answerDistance is how far apart answers to writes leave. While processors are short, and so batches start at common moments, those
-// of several shards come one after the other, and each would be a write to the socket of nearly every client, and wake it.
+// answerDistance is the interval at which responses to writes are sent. While CPU is scarce, and
+// batches therefore start at common ticks, those of several shards finish one after the other, and
+// each would cause a write to the socket of nearly every client, and wake it.
 func (n *Node) answerDistance() time.Duration {
 	if n.host.Short() && n.lanes.Shards() > 1 {
 		return answersApart
@@ -78,7 +79,7 @@ func (n *Node) answerDistance() time.Duration {
 	return 0
 }
 
-// answersApart is less than batches are then.
+// answersApart is less than the interval of batches then.
 const answersApart = 8 * time.Millisecond
 
 // serveNative adds the service of native clients.

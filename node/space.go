@@ -11,12 +11,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// space is the room that is left on disks: this node's own, and whether that of any node
-// is so little that the store must not grow.
+// space is the free disk space: this node's own, and whether that of any node is so low that the
+// store must not grow.
 type space struct {
 	node *Node
-	// full is why writes that grow the store are refused, nil when they are not. It is
-	// what the last judgement found, kept so that a put only loads a pointer.
+	// full is why writes that grow the store are refused, nil when they are not. It is the last
+	// judgement's result, kept so that a put only loads a pointer.
 	full atomic.Pointer[string]
 
 	mu struct {
@@ -26,8 +26,8 @@ type space struct {
 	}
 }
 
-// look compares the free space with the limit. Space must come back with some
-// margin before puts are allowed again, so that the alarm does not flicker.
+// look compares the free space with the limit. There must be some margin before puts are allowed
+// again, so that the alarm does not flap.
 func (s *space) look() {
 	cfg, log := &s.node.cfg, s.node.log
 	usage, err := cfg.FS.GetDiskUsage(cfg.DataDir)
@@ -49,8 +49,7 @@ func (s *space) look() {
 	}
 }
 
-// own is the size of this node's disk and what is free of it; 0 when that could not
-// be told yet.
+// own is the size of this node's disk and its free space; 0 while unknown.
 func (s *space) own() (total, free int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,8 +73,8 @@ func (s *space) lowNodes() []shard.NodeID {
 	return low
 }
 
-// judge refuses writes that grow the store while any node is out of room: every
-// replica has to take every write.
+// judge refuses writes that grow the store while any node is out of space: every replica has to
+// store every write.
 func (s *space) judge() {
 	low := s.lowNodes()
 	if len(low) == 0 {
@@ -86,7 +85,7 @@ func (s *space) judge() {
 	s.full.Store(&why)
 }
 
-// refusal is nil, or says why the store must not grow.
+// refusal is nil, or the reason why the store must not grow.
 func (s *space) refusal() error {
 	if why := s.full.Load(); why != nil {
 		return fmt.Errorf("%s: %w", *why, shard.ErrNoSpace)

@@ -16,9 +16,10 @@ import (
 //
 //	PREPARED   the child's replicas start, empty, where the parent's are; one leads
 //	STARTED    all are still well
-//	COMMITTED  the parent's leader gives the keys away, its nodes make their seeds
-//	           durable, the child's leader writes INIT
-//	SEEDED     the logs of both are cut behind the split; the table gets both shards
+//	COMMITTED  the parent's leader gives the keys away, its nodes have left their seeds,
+//	           the child's leader writes INIT
+//	SEEDED     the seeds are durable; the logs of both are cut behind the split; the
+//	           table gets both shards
 //
 // What happens from the parent's split to the child's INIT, while nobody serves the keys,
 // is driven by the node of the parent's leader (divide.go).
@@ -29,12 +30,17 @@ const (
 	stepGrow   = "the child's replicas are started"
 	stepCommit = "the split is committed"
 	stepDivide = "the parent gives the keys away"
-	stepSecure = "the seeds are made durable"
+	stepLeave  = "the seeds are left"
 	stepBegin  = "the child begins"
 	stepSeeded = "the table hears that the child serves"
+	stepSecure = "the seeds are made durable"
 	stepWean   = "the logs are cut behind the split"
 	stepSettle = "the split is finished"
 )
+
+// securePatience is how long it is waited for all seeds to become durable, beside requests. Then most of them are
+// enough, or it is waited again.
+const securePatience = 2 * time.Second
 
 // togetherPatience is how long the child may take to be led where the parent is.
 const togetherPatience = time.Second
@@ -84,9 +90,18 @@ func (s *splitter) divide(ctx context.Context, m *placement.Map, o *placement.Op
 	return s.advance(ctx, stepSeeded, o, placementpb.Phase_SEEDED)
 }
 
-// settle ends the operator when no log goes back to before the split, but for those of a
-// few nodes that are down. Whoever joins one of the shards later gets its data.
+// settle ends the operator when the seeds are durable and no log goes back to before the split, but
+// for those of a few nodes that are down. Whoever joins one of the shards later gets its data.
 func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
+	if err := s.step(ctx, stepSecure); err != nil {
+		return err
+	}
+	secured := s.orderAll(ctx, m, o.Child, securePatience, &routerpb.DirectRequest{
+		Shard: uint64(o.Shard), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: o.Child.Proto()},
+	})
+	if err := secured.majority(); err != nil { // the logs are all that brings them again (P14 of package replica)
+		return err
+	}
 	if err := s.step(ctx, stepWean); err != nil {
 		return err
 	}

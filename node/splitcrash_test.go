@@ -3,6 +3,8 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -60,7 +62,7 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 	client := c.Client(t)
 	watch := watchEverything(t, client)
 	w := startWriters(t, 3, client)
-	unserved := []string{"the seeds are made durable", "the child begins", "the table hears that the child serves"}
+	unserved := []string{"the seeds are left", "the child begins", "the table hears that the child serves"}
 	for i, step := range node.SplitSteps() {
 		victims := []string{"the node that takes it", "another"}
 		if slices.Contains(unserved, step) {
@@ -69,7 +71,7 @@ func TestSplitSurvivesRestarts(t *testing.T) {
 		for j, who := range victims {
 			t.Logf("restart of %s before %q", who, step)
 			before := w.count()
-			key := spread(i, string([]byte{byte(j * 64)}))
+			key := spread(i, string([]byte{byte(i/8*32 + j*64)}))
 			g.before(step)
 			beginSplit(t, c.Node(1), key)
 			n := g.await(t, c)
@@ -132,12 +134,12 @@ func TestSplitWithAMemberDown(t *testing.T) {
 	requireSame(t, c)
 }
 
-// A member that dies when the parent has given the keys away and the seeds are not
-// durable yet delays the child, which then begins with the others. When it is back it has
+// A member that dies when the parent has given the keys away and not all seeds are left
+// yet delays the child, which then begins with the others. When it is back it has
 // what they have.
 func TestSplitLosesAMember(t *testing.T) {
 	t.Parallel()
-	for _, step := range []string{"the parent gives the keys away", "the seeds are made durable", "the child begins", "the logs are cut behind the split"} {
+	for _, step := range []string{"the parent gives the keys away", "the seeds are left", "the child begins", "the seeds are made durable", "the logs are cut behind the split"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			c, g := startGated(t)
@@ -170,6 +172,44 @@ func TestSplitLosesAMember(t *testing.T) {
 		})
 	}
 }
+
+// The child begins before any seed is durable. A power failure then takes the split, the seed and all that
+// came after it from the stores of all nodes, and the logs bring it again.
+func TestSplitOutlivesAPowerFailure(t *testing.T) {
+	t.Parallel()
+	c, g := startGated(t)
+	audit(t, c)
+	client := c.Client(t)
+	put(t, client, "a", "before")
+	put(t, client, "z", "before")
+	g.before("the parent gives the keys away")
+	beginSplit(t, c.Node(1), "m")
+	g.await(t, c)
+	durable := t.TempDir()
+	for _, n := range c.Nodes() {
+		require.NoError(t, os.CopyFS(filepath.Join(durable, n.Name), os.DirFS(storeOf(n))))
+	}
+	resume := g.resume
+	g.before("the seeds are made durable")
+	close(resume)
+	g.await(t, c)
+	put(t, client, "a", "after")
+	put(t, client, "z", "after")
+
+	c.StopAll()
+	for _, n := range c.Nodes() {
+		require.NoError(t, os.RemoveAll(storeOf(n)))
+		require.NoError(t, os.CopyFS(storeOf(n), os.DirFS(filepath.Join(durable, n.Name))))
+	}
+	c.StartAll(t)
+	waitSplit(t, c.Node(1), "m")
+	requireValue(t, client, "a", "after")
+	requireValue(t, client, "z", "after")
+	requireSame(t, c)
+	requireWeaned(t, c)
+}
+
+func storeOf(n *testcluster.Node) string { return filepath.Join(n.Config().DataDir, "store") }
 
 // requireWeaned waits until no log goes back to before a split.
 func requireWeaned(t *testing.T, c *testcluster.Cluster) {

@@ -32,12 +32,12 @@ import (
 // meant to have.
 const cachedDescriptors = 16 << 10
 
-// ownHeaders is what every shard may keep of headers even when busier ones have taken
-// all of Config.CachedHeaders.
+// ownHeaders is how many headers every shard may cache even when busier ones have taken all of
+// Config.CachedHeaders.
 const ownHeaders = 256
 
-// Start brings the node up and returns when it serves clients, or fails. ctx bounds
-// only the starting. After an error the node is closed.
+// Start starts the node and returns when it serves clients, or fails. ctx bounds only the start.
+// After an error the node is closed.
 func (n *Node) Start(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -86,7 +86,7 @@ func (n *Node) openDirectory(context.Context) (err error) {
 	return err
 }
 
-// listen opens a port and says which flag to change when it is taken.
+// listen opens a port and names the flag to change when it is taken.
 func listen(flag, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -124,7 +124,7 @@ func (n *Node) listenPeers(context.Context) error {
 	return nil
 }
 
-// served handles the end of a server: while the node runs there should be none.
+// served handles the end of a server, which is an error while the node runs.
 func (n *Node) served(what string, err error) {
 	if err != nil && n.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
 		n.fail(fmt.Errorf("serve %s: %w", what, err))
@@ -172,7 +172,7 @@ func (n *Node) checkClock(ctx context.Context) error {
 
 func (n *Node) openRaft(context.Context) (err error) {
 	raft, parts := n.raftConfig(), share(n.cfg.MemoryBytes)
-	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log, Quiet: raft.TickInterval / 2}
+	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log, Quiet: raft.TickInterval / 2, Lost: n.departed.connectionLost}
 	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{
@@ -213,8 +213,9 @@ func (n *Node) startRouter(context.Context) error {
 		r, runs := n.host.Replica(id)
 		return runs && r.Unfit() != ""
 	}
+	silent := func(id shard.NodeID) bool { return id != n.self.NodeID && !n.health.answers(id) }
 	n.router = router.New(router.Config{
-		Self: n.self.NodeID, Unfit: unfit, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
+		Self: n.self.NodeID, Unfit: unfit, Silent: silent, Cache: cache, Revisions: n.hlc, Compactions: n.meta, Logger: n.log, Knobs: n.cfg.Knobs.Router,
 		ElectionTimeout: electionTicks * n.cfg.TickInterval,
 		Sender:          sender, Starter: sender, Reader: sender.exec, Subscriber: sender, Heeder: sender.exec,
 		Lanes: n.lanes,
@@ -226,7 +227,7 @@ func (n *Node) startRouter(context.Context) error {
 	return nil
 }
 
-// feed tells the cache of every change of the table, so that it is rarely stale.
+// feed passes every change of the table to the cache, so that it is rarely stale.
 func (n *Node) feed(cache *router.Cache) {
 	for {
 		m, changed := n.table.next()
@@ -251,6 +252,7 @@ func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
 	n.work.Go(func() { n.elect.run(n.ctx) })
+	n.work.Go(func() { n.departed.run(n.ctx) })
 	n.work.Go(func() { n.control.run(n.ctx) })
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })
@@ -315,8 +317,8 @@ func (n *Node) seePast(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// expelled is not nil when the node was removed from its cluster: what it has is of no use
-// any more, and it must not answer anybody.
+// expelled fails when the node was removed from its cluster: its data is useless then, and it must
+// not answer anybody.
 func (n *Node) expelled() error {
 	own := n.table.Map().Node(n.self.NodeID)
 	if own == nil || own.State != placement.Removed {
@@ -325,12 +327,12 @@ func (n *Node) expelled() error {
 	return fmt.Errorf("node %q (ID %s) was removed from cluster %x; to join again, start it with an empty data directory", n.self.Name, own.ID, n.self.Founding.ClusterID)
 }
 
-// waitingSaid is how often a node that cannot serve yet says why. Founding a cluster on
-// a busy machine takes an election or two, which is nothing to warn of.
+// waitingSaid is how often a node that cannot serve yet logs why. Founding a cluster on a busy
+// machine takes an election or two, which is nothing to warn of.
 const waitingSaid = 10 * time.Second
 
-// introduceToMap keeps what the table says of this node's addresses true. It goes on
-// trying in the background: the node serves without it.
+// introduceToMap keeps this node's addresses in the table up to date. It retries in the background,
+// because the node can serve without it.
 func (n *Node) introduceToMap(context.Context) error {
 	n.work.Go(func() {
 		for n.ctx.Err() == nil {

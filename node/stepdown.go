@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// stepDownPatience bounds how long a node that is to stop looks for heirs.
+	// stepDownPatience bounds how long a node that is about to stop looks for heirs.
 	stepDownPatience = 5 * time.Second
-	// stepDownNotice is until the others know that nothing is to be handed back.
+	// stepDownNotice is how long it takes until the others know not to return leadership.
 	stepDownNotice = healthInterval + 100*time.Millisecond
-	// stepDownPause is between attempts: an heir may be behind, or just stopping itself.
+	// stepDownPause is between attempts: an heir may be behind, or stopping itself.
 	stepDownPause = 100 * time.Millisecond
-	// stepDownMax bounds how many handovers are under way.
+	// stepDownMax bounds the handovers in progress.
 	stepDownMax = 16
 )
 
-// StepDown has other nodes lead what this one leads, before Close: clients of its shards
-// then wait for a handover, which takes milliseconds, and not for an election, and leases
-// go on with what they have left. It goes on serving meanwhile, but tells peers that it is
-// not to lead. It returns when it leads nothing that another node could lead, when ctx ends,
-// or after five seconds; what it leads then is elected anew.
+// StepDown transfers this node's leaderships to other nodes, before Close: clients of its shards
+// then wait for a handover, which takes milliseconds, instead of an election, and leases keep their
+// remaining time. The node continues to serve meanwhile, but tells peers that it is not to lead.
+// StepDown returns when it leads nothing that another node could lead, when ctx ends, or after five
+// seconds; new leaders of the remaining shards are elected.
 func (n *Node) StepDown(ctx context.Context) {
 	if len(n.legacies()) == 0 {
 		return
@@ -64,13 +64,13 @@ func (n *Node) legacies() []legacy {
 	})
 	if meta := n.table.Map().Shard(shard.MetaID); meta != nil && n.meta.leads() {
 		if heir, ok := n.heir(meta); ok {
-			all = append(all, legacy{shard.MetaID, func(context.Context) error { return n.meta.members().Yield(heir.ID) }})
+			all = append(all, legacy{shard.MetaID, func(ctx context.Context) error { return n.meta.handOver(ctx, heir) }})
 		}
 	}
 	return all
 }
 
-// bequeath tries to hand all of them over, and waits until each was or was not.
+// bequeath tries to hand all of them over, and waits for the outcomes.
 func (n *Node) bequeath(ctx context.Context, all []legacy) {
 	var work sync.WaitGroup
 	slots := make(chan struct{}, stepDownMax)

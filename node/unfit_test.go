@@ -110,8 +110,7 @@ func TestPoisonedReplicaDoesNotLead(t *testing.T) {
 	// As when an election makes it lead.
 	testcluster.Until(t, "the poisoned one to lead once more", func() bool {
 		if n := leads(); n != nil {
-			leader, _ := n.Inside().Host().Replica(r.ID())
-			_ = leader.Yield(r.ReplicaID()) // refused while one is under way
+			_ = n.Inside().Host().NodeHost().RequestLeaderTransfer(uint64(r.ID()), uint64(r.ReplicaID())) // refused while one is under way
 		}
 		return r.Leads()
 	})

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -75,6 +76,14 @@ func TestJudge(t *testing.T) {
 			require.Equal(t, want, strings.Join(words, " "))
 		})
 	}
+}
+
+// A move of the meta group is no reason to compare anything: it could not be, and would be tried for ever.
+func TestTheMetaGroupIsNotCompared(t *testing.T) {
+	n := &Node{cfg: Config{Registerer: prometheus.NewRegistry(), CorruptCheckTime: time.Hour}}
+	c := newChecker(n)
+	c.soon(7, shard.MetaID, 8, 7)
+	require.Equal(t, []shard.ID{7, 8}, c.take())
 }
 
 // C2: what is found once and not again is not acted on.

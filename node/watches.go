@@ -26,7 +26,7 @@ func (s *sender) Subscribe(ctx context.Context, node shard.NodeID, sub router.Su
 	return feed, nil
 }
 
-// watches are what etcd's API watches with.
+// watches implements the watches of etcd's API.
 type watches struct {
 	*router.Router
 	merger *watchmerge.Merger

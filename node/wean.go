@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/replica"
@@ -51,7 +52,21 @@ func (c *controller) arrive(ctx context.Context, m *placement.Map, d *shard.Desc
 func (a *agent) wean(ctx context.Context, r *replica.Replica) {
 	ctx, cancel := context.WithTimeout(ctx, weanTimeout)
 	defer cancel()
-	if err := r.Wean(ctx); err != nil {
+	m, err := a.node.meta.barrier(ctx)
+	if err == nil && reshaping(m, r.ID()) { // this node's copy of the table was behind
+		return
+	}
+	if err == nil {
+		err = r.Wean(ctx)
+	}
+	if err != nil {
 		a.node.log.Debug("cutting a log", "shard", r.ID(), "error", err)
 	}
+}
+
+// reshaping reports whether a split or merge of the shard is under way: then its log may be all that brings it
+// again after a crash (P14 of package replica). The table has heard of it before any replica.
+func reshaping(m *placement.Map, id shard.ID) bool {
+	o := m.Operator(id)
+	return o != nil && o.Kind != placementpb.OperatorKind_MOVE
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
 
-// answersMax bounds the answers that are remembered. Who proposes a command again does so for
-// some seconds, in which the table does not change as often.
+// answersMax bounds the answers that are remembered. A proposer repeats a command for a few
+// seconds, during which the table changes less often than this.
 const answersMax = 1024
 
 // answers are the latest of those that commands with an ID got which changed the map (P10).

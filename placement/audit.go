@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Audit checks the invariants that one map can show, P1 to P9. It reads everything;
-// Restore and Map.Apply call it before a map from outside is believed.
+// Audit checks the invariants that one map can show, P1 to P9. It reads everything; Restore and
+// Map.Apply call it before they trust a map from outside.
 func (m *Map) Audit() error {
 	if m.clusterID == 0 {
 		if m.version != 0 || len(m.nodes) != 0 || len(m.byStart) != 0 {

@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// initialShardsMax bounds the shards a cluster can start with. Each is a Raft group
-// with memory and timers on every node that holds it; more can be split off later.
+// initialShardsMax bounds the initial shards of a cluster. Each is a Raft group with memory and
+// timers on every node that holds it; more can be split off later.
 const initialShardsMax = 4096
 
 // initCluster makes the first map. The same cluster ID again is a retry and succeeds

@@ -5,14 +5,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// BeginMove is the command that begins to move a replica of a shard, if the shard still is
-// as given. Either node may be 0: only a replica more, or one less.
+// BeginMove is the command that starts to move a replica of a shard, if the shard is still as
+// given. Either node may be 0: then a replica is only added, or only removed.
 func BeginMove(d *shard.Descriptor, from, to shard.NodeID, why string) *placementpb.Command {
 	return begin(d, &placementpb.Operator{Kind: placementpb.OperatorKind_MOVE, FromNodeId: uint64(from), ToNodeId: uint64(to), Why: why})
 }
 
-// BeginSplit is the command that begins to split a shard at a key, if the shard still is as
-// given.
+// BeginSplit is the command that starts to split a shard at a key, if the shard is still as given.
 func BeginSplit(d *shard.Descriptor, key []byte, why string) *placementpb.Command {
 	return begin(d, &placementpb.Operator{Kind: placementpb.OperatorKind_SPLIT, Key: key, Why: why})
 }
@@ -24,8 +23,8 @@ func begin(d *shard.Descriptor, o *placementpb.Operator) *placementpb.Command {
 	}}
 }
 
-// BeginMerge is the command that begins to give the keys of a right neighbour to a shard,
-// decided on these descriptors.
+// BeginMerge is the command that starts to merge a shard with its right neighbour, decided on these
+// descriptors.
 func BeginMerge(d, right *shard.Descriptor, why string) *placementpb.Command {
 	c := begin(d, &placementpb.Operator{Kind: placementpb.OperatorKind_MERGE, WithShardId: uint64(right.ID), Why: why})
 	c.GetBeginOperator().ExpectedWithGeneration = right.Generation
@@ -39,8 +38,7 @@ func CancelOf(id shard.ID, operator uint64) *placementpb.Command {
 	}}
 }
 
-// Prefer is the command that says which node should lead a shard, if the shard still is as
-// given.
+// Prefer is the command that sets which node should lead a shard, if the shard is still as given.
 func Prefer(d *shard.Descriptor, to shard.NodeID) *placementpb.Command {
 	next := *d
 	next.PreferredNode = to
@@ -49,14 +47,14 @@ func Prefer(d *shard.Descriptor, to shard.NodeID) *placementpb.Command {
 	}}
 }
 
-// SetState is the command that says what may be placed on a node.
+// SetState is the command that sets what may be placed on a node.
 func SetState(id shard.NodeID, state NodeState) *placementpb.Command {
 	return &placementpb.Command{Body: &placementpb.Command_UpdateNode{
 		UpdateNode: &placementpb.UpdateNode{NodeId: uint64(id), State: placementpb.NodeState(state)},
 	}}
 }
 
-// Remove is the command that takes a node that holds nothing out of the cluster for good.
+// Remove is the command that permanently removes a node that holds nothing.
 func Remove(id shard.NodeID) *placementpb.Command {
 	return &placementpb.Command{Body: &placementpb.Command_RemoveNode{RemoveNode: &placementpb.RemoveNode{NodeId: uint64(id)}}}
 }
@@ -66,7 +64,7 @@ func Set(name, value string) *placementpb.Command {
 	return &placementpb.Command{Body: &placementpb.Command_SetSetting{SetSetting: &placementpb.SetSetting{Name: name, Value: value}}}
 }
 
-// Check says why the command would be refused on this map; nil when it would not be.
+// Check returns why the command would be refused on this map; nil when it would not be.
 func (m *Map) Check(c *placementpb.Command) error {
 	_, result := m.apply(c)
 	return ResultError(result)

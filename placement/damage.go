@@ -9,23 +9,23 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What comparing replicas has found is kept in settings: what is set lasts until somebody
-// takes it back, and the value says why.
+// The results of comparing replicas are settings, so that they last until somebody removes them,
+// and the value says why.
 const (
 	damagedPrefix  = "damaged/"  // and a node: one of its replicas held other data than the others
 	disputedPrefix = "disputed/" // and a shard: no majority of its replicas holds the same
 )
 
-// DamagedSetting returns the name of the setting that says that a node had damaged data.
+// DamagedSetting returns the name of the setting that records that a node had damaged data.
 func DamagedSetting(id shard.NodeID) string { return damagedPrefix + id.String() }
 
-// DisputedSetting returns the name of the setting that has a shard take no writes.
+// DisputedSetting returns the name of the setting that makes a shard refuse writes.
 func DisputedSetting(id shard.ID) string { return disputedPrefix + id.String() }
 
 // Damaged returns the nodes that had damaged data, ascending.
 func (m *Map) Damaged() []shard.NodeID { return named[shard.NodeID](m, damagedPrefix) }
 
-// Disputed returns the shards that take no writes, ascending.
+// Disputed returns the shards that refuse writes, ascending.
 func (m *Map) Disputed() []shard.ID { return named[shard.ID](m, disputedPrefix) }
 
 // named returns the IDs that settings are about. A name that somebody has made up is passed

@@ -10,9 +10,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Map is the placement table at one version. It is immutable: any goroutine may
-// read it, and what its methods return must not be changed. The zero Map is that of
-// a cluster that was not initialised.
+// Map is the placement table at one version. It is immutable: any goroutine may read it, and the
+// results of its methods must not be modified. The zero Map is that of a cluster that was not
+// initialised.
 type Map struct {
 	version   uint64
 	clusterID uint64
@@ -88,8 +88,8 @@ func compareStart(d *shard.Descriptor, key []byte) int { return bytes.Compare(d.
 // Shards returns all shards of the keyspace in key order.
 func (m *Map) Shards() []*shard.Descriptor { return slices.Clip(m.byStart) }
 
-// Shard returns the shard by ID, or nil. shard.MetaID gives the meta group, whose
-// span means nothing, when the map tracks it.
+// Shard returns the shard by ID, or nil. shard.MetaID gives the meta group, whose span is
+// meaningless, when the map tracks it.
 func (m *Map) Shard(id shard.ID) *shard.Descriptor {
 	if id == shard.MetaID {
 		return m.meta.desc
@@ -131,8 +131,8 @@ func (m *Map) liveNode(match func(*Node) bool) *Node {
 	return nil
 }
 
-// Gone reports whether a replica was given out and has been taken away since. An older
-// map may not know it yet, but none that says so is ever wrong: IDs do not come back (P2).
+// Gone reports whether a replica existed and has been removed since. An older map may not know it
+// yet, but no map reports it wrongly, because IDs are not reused (P2).
 func (m *Map) Gone(id shard.ID, replica shard.ReplicaID) bool {
 	if d := m.Shard(id); d != nil {
 		return replica < d.NextReplicaID && d.NodeOf(replica) == 0

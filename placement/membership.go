@@ -142,7 +142,7 @@ func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) 
 	return next, ok()
 }
 
-// Spares is not nil when a node cannot be emptied: its replicas could go nowhere.
+// Spares returns an error when a node cannot be drained because its replicas have nowhere to go.
 func (m *Map) Spares(id shard.NodeID) error {
 	active := 0
 	for _, n := range m.live {
@@ -151,10 +151,18 @@ func (m *Map) Spares(id shard.NodeID) error {
 		}
 	}
 	if want := m.ReplicationFactor(); active < want {
-		return fmt.Errorf("%s cannot be emptied: without it %d nodes are active, and shards should have %d replicas; add a node or lower %s",
-			m.Node(id).Name, active, want, SettingReplicationFactor)
+		return fmt.Errorf("%s cannot be emptied: without it %d nodes are active, and shards should have %s; add a node or lower %s",
+			m.Node(id).Name, active, replicas(want), SettingReplicationFactor)
 	}
 	return nil
+}
+
+// replicas is a number of them, for messages.
+func replicas(n int) string {
+	if n == 1 {
+		return "1 replica"
+	}
+	return fmt.Sprintf("%d replicas", n)
 }
 
 // shardList names a few shards and counts the rest, for messages.

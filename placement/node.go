@@ -16,8 +16,7 @@ import (
 // NodeState says what may be placed on a node.
 type NodeState int32
 
-// The states a node goes through. Only RemoveNode leads to Removed, and nothing
-// leads out of it.
+// The states of a node. Only RemoveNode leads to Removed, which is final.
 const (
 	Active          = NodeState(placementpb.NodeState_ACTIVE)
 	Draining        = NodeState(placementpb.NodeState_DRAINING)
@@ -40,8 +39,8 @@ func (s NodeState) String() string {
 	}
 }
 
-// Bounds of what one node may say about itself: the map is in the memory of every
-// node and goes over the wire whole.
+// Bounds of what one node may report about itself: the map is in the memory of every node and is
+// sent as a whole.
 const (
 	nameBytesMax        = 255
 	addrBytesMax        = 1024
@@ -59,16 +58,16 @@ const (
 type Node struct {
 	ID   shard.NodeID
 	Name string
-	// PeerAddr is where other nodes reach it; no two live nodes share one.
+	// PeerAddr is the node's address for other nodes; no two live nodes share one.
 	PeerAddr   string
 	ClientURLs []string
 	AdminAddr  string
-	// Incarnation is drawn at random once per data directory. It tells a node that
-	// restarted from one that lost its data and with it its promises to Raft groups.
+	// Incarnation is chosen at random once per data directory. It distinguishes a node that
+	// restarted from one that lost its data and thereby its promises to Raft groups.
 	Incarnation []byte
 	Labels      map[string]string
 	State       NodeState
-	// ServerVersion is the software the node ran when it last started.
+	// ServerVersion is the version of the software the node ran when it last started.
 	ServerVersion string
 	// Version is the version of the map that last changed this node.
 	Version uint64

@@ -11,19 +11,19 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// operatorsMax bounds the changes that go on at once: the map carries all of them.
+// operatorsMax bounds the operators in progress: the map carries all of them.
 const operatorsMax = 1024
 
-// Operator is a change of a shard that takes more than one command. While it lasts it
-// holds the shard (P9), and what it has reached is in the map, so that whoever leads
-// the meta group next goes on from there. It is immutable.
+// Operator is a change of a shard that takes more than one command. While it lasts it holds the
+// shard (P9), and its progress is in the map, so that the next leader of the meta group can
+// continue it. It is immutable.
 type Operator struct {
-	// ID is the version of the map that began it, so none is given twice.
+	// ID is the version of the map that started it, so none is used twice.
 	ID    uint64
 	Shard shard.ID
 	Kind  placementpb.OperatorKind
 	Phase placementpb.Phase
-	// Why is for people.
+	// Why is a reason for people.
 	Why string
 
 	// From and To are a MOVE's nodes; either may be 0.
@@ -31,13 +31,13 @@ type Operator struct {
 	// Key and Child are a SPLIT's: the child as it will be in the map.
 	Key   []byte
 	Child *shard.Descriptor
-	// With is a MERGE's right neighbour, which is held as well. Right is what it was, from
-	// when it is not in the map any more.
+	// With is a MERGE's right neighbour, which is held as well. Right is its last descriptor, once
+	// it is not in the map any more.
 	With  shard.ID
 	Right *shard.Descriptor
 }
 
-// Operators returns what is going on, ascending by shard.
+// Operators returns the operators in progress, ascending by shard.
 func (m *Map) Operators() []*Operator { return slices.Clip(m.operators) }
 
 // Operator returns the operator that holds a shard, or nil.
@@ -201,7 +201,7 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
-// Rest is what a SPLIT leaves of its shard.
+// Rest is what remains of the shard after a SPLIT.
 func (o *Operator) Rest(d *shard.Descriptor) *shard.Descriptor {
 	rest := *d
 	rest.Span.End = o.Key
@@ -210,8 +210,8 @@ func (o *Operator) Rest(d *shard.Descriptor) *shard.Descriptor {
 	return &rest
 }
 
-// Merging is what a MERGE comes to: the shard with the keys of both, and its right
-// neighbour as it is, or was, in the map.
+// Merging returns the result of a MERGE: the shard with the keys of both, and its right neighbour
+// as it is, or was, in the map.
 func (m *Map) Merging(o *Operator) (into, right *shard.Descriptor) {
 	d := m.Shard(o.Shard)
 	if o.Right != nil {
@@ -267,9 +267,9 @@ func (m *Map) checkMerge(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
-// Together refuses a merge of shards that are not on the same nodes: each replica takes over
-// what its own node has. Whoever begins a merge asks first, by the descriptors that the
-// merge is begun with; the map asks when there is no way back afterwards.
+// Together refuses a merge of shards that are not on the same nodes: each replica takes over the
+// data on its own node. Whoever starts a merge checks first, with the descriptors on which the
+// merge is decided; the map checks again before the point of no return.
 func Together(d, right *shard.Descriptor) error {
 	for _, pair := range [][2]*shard.Descriptor{{d, right}, {right, d}} {
 		for _, r := range pair[0].Replicas {

@@ -257,8 +257,8 @@ func (p *planner) part(g *planGroup, n int) {
 	}
 }
 
-// slowerThanOthers is how many times the median a slow disk takes. When all are
-// slow it is the load, and moving leaders would not help.
+// slowerThanOthers is how many times the median a slow disk takes. When all are slow it is the
+// load, and moving leaders would not help.
 const slowerThanOthers = 4
 
 // judgeNodes finds nodes that should not lead.

@@ -22,7 +22,7 @@ func (p *planner) repair() {
 	}
 	p.noteSilent()
 	if len(ill) == 0 {
-		p.note(RuleRepair, "every shard has its %d replicas, or is about to", p.rules.ReplicationFactor)
+		p.note(RuleRepair, "every shard has its %s, or is about to", replicas(p.rules.ReplicationFactor))
 	}
 }
 
@@ -155,7 +155,7 @@ func (p *planner) removeSurplus(g *planGroup) {
 	n := &p.nodes[worst]
 	p.do(g, Step{Kind: RemoveReplica, From: n.ID, Rule: RuleRepair,
 		Why:    fmt.Sprintf("the shard has %d replicas, %d are wanted, and the one on %s is worth least", len(g.voters), p.wanted(g), n.Name),
-		Effect: fmt.Sprintf("%d replicas", len(g.voters)-1)})
+		Effect: replicas(len(g.voters) - 1)})
 }
 
 // compareWorth is negative if the replica on a is worth less than that on b.
@@ -194,7 +194,7 @@ func (p *planner) replace(g *planGroup) {
 	for _, v := range g.voters {
 		if n := &p.nodes[v]; n.State == Decommissioning {
 			p.replaceOne(g, v, n.Name+" is decommissioned",
-				fmt.Sprintf("%s cannot be emptied, each shard must have %d replicas; add a node or lower %s", n.Name, p.wanted(g), SettingReplicationFactor))
+				fmt.Sprintf("%s cannot be emptied, each shard must have %s; add a node or lower %s", n.Name, replicas(p.wanted(g)), SettingReplicationFactor))
 			return
 		}
 	}
@@ -226,7 +226,7 @@ func (p *planner) replaceUnfit(g *planGroup, out int, why string) {
 		p.leave(RuleRepair, g.d.ID, fmt.Sprintf("%s; it stays, because %s has too little disk for another: %s", why, n.Name, obstacle))
 	case 2*fit > len(g.voters)-1:
 		p.do(g, Step{Kind: RemoveReplica, From: n.ID, Rule: RuleRepair, Why: why,
-			Effect: fmt.Sprintf("%d replicas, and room on %s for another", len(g.voters)-1, n.Name)})
+			Effect: fmt.Sprintf("%s, and room on %s for another", replicas(len(g.voters)-1), n.Name)})
 	default:
 		p.leave(RuleRepair, g.d.ID, fmt.Sprintf("%s; of the %d others only %d are well, so it cannot go before one is added: %s", why, len(g.voters)-1, fit, obstacle))
 	}

@@ -117,7 +117,7 @@ func (m *Map) checkReplicas(d *shard.Descriptor) error {
 	return nil
 }
 
-// replicaIDGapMax lets a caller skip IDs that it does not trust to be unused.
+// replicaIDGapMax lets a caller skip IDs that may have been used.
 const replicaIDGapMax = 1 << 16
 
 // sameDescriptor compares all fields; the order of replicas counts.

@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// RefusedError is a command that the meta group applied and refused. It is certain:
-// nothing changed.
+// RefusedError is a command that the meta group applied and refused. It is certain: nothing
+// changed.
 type RefusedError struct {
 	Code    placementpb.Code
 	Message string

@@ -11,9 +11,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Rules are what Plan goes by. They are settings of the placement table, so all who
-// plan go by the same; a setting that is not set has its default. The name of the
-// setting stands before each field.
+// Rules are Plan's parameters. They are settings of the placement table, so that all planners use
+// the same; a setting that is not set has its default. The name of the setting precedes each field.
 type Rules struct {
 	// replication-factor: replicas a shard should have, 1 to 7. InitCluster sets it.
 	ReplicationFactor int
@@ -22,44 +21,44 @@ type Rules struct {
 	// changes nothing. Default region,zone,rack.
 	ZoneLabels []string
 
-	// rebalance: whether plans are carried out by themselves, on or off. Default on.
+	// rebalance: whether plans are carried out automatically, on or off. Default on.
 	Rebalance bool
-	// rebalance-interval: how often that is looked at. Default 10s.
+	// rebalance-interval: how often plans are made. Default 10s.
 	RebalanceInterval time.Duration
 
-	// stale-after: a report older than this is not believed, and its node counts as
-	// silent: nothing new goes there. Default 30s.
+	// stale-after: a report older than this is ignored, and its node counts as silent: nothing new
+	// goes there. Default 30s.
 	StaleAfter time.Duration
-	// dead-after: a node silent for longer is dead, and its replicas are replaced. A
-	// restart or a short repair should fit in. Default 10m.
+	// dead-after: a node silent for longer is dead, and its replicas are replaced. It should exceed
+	// a restart or a short repair. Default 10m.
 	DeadAfter time.Duration
 
-	// split-bytes: a shard with more is split in the middle. It bounds what one move
-	// has to copy. Default 512MiB.
+	// split-bytes: a larger shard is split in the middle. It bounds what one move has to copy.
+	// Default 512MiB.
 	SplitBytes int64
-	// split-writes, split-write-bytes: a shard with more per second is split where its
-	// load divides. Defaults 5000 and 16MiB.
+	// split-writes, split-write-bytes: a shard with more per second is split where its load
+	// divides. Defaults 5000 and 16MiB.
 	SplitWrites     float64
 	SplitWriteBytes int64
-	// merge-below: two neighbours are merged when together they have less than this
-	// share of every threshold for splits. At most 0.5: what was merged must be far from
-	// being split. 0 turns merging off. Default 0.25.
+	// merge-below: two neighbours are merged when together they are below this share of every split
+	// threshold. At most 0.5: a merged shard must be far from being split again. 0 disables
+	// merging. Default 0.25.
 	MergeBelow float64
-	// merge-wait: neighbours are merged only when neither was split or merged for this
-	// long, and by their peak over that time. Default 1h.
+	// merge-wait: neighbours are merged only when neither was split or merged for this long, and by
+	// their peak over that time. Default 1h.
 	MergeWait time.Duration
-	// settle: what a shard reports so soon after a split or merge still speaks of the
-	// span it had before, so it is neither split nor moved for balance. Default 10s.
+	// settle: reports so soon after a split or merge still describe the previous span, so the shard
+	// is neither split nor moved for balance. Default 10s.
 	Settle time.Duration
 
-	// balance-gap: two nodes are out of balance when they differ by more than this
-	// share of the mean. Lower moves more for less. Default 0.2.
+	// balance-gap: two nodes are out of balance when they differ by more than this share of the
+	// mean. A lower value moves more for a smaller gain. Default 0.2.
 	BalanceGap float64
-	// moves-per-node, moves-max: copies of a shard that one node sends and receives at
-	// once, and all nodes together. Defaults 2 and 16.
+	// moves-per-node, moves-max: copies of a shard that one node sends and receives at once, and
+	// all nodes together. Defaults 2 and 16.
 	MovesPerNode int
 	MovesMax     int
-	// transfers-max: leaders on their way at once. Default 32.
+	// transfers-max: leadership transfers at once. Default 32.
 	TransfersMax int
 	// reshapes-max: splits and merges at once; each makes replicas of a shard catch up.
 	// Default 4.
@@ -69,19 +68,18 @@ type Rules struct {
 	// none goes to a node that would have less than half as much again. Default 0.05: a disk that
 	// is mostly full of other things is no reason to leave a shard with too few replicas.
 	LowSpace float64
-	// slow-disk: a node whose fsync takes longer, and several times longer than
-	// others', loses its leaders. Default 100ms.
+	// slow-disk: a node whose fsync takes longer, and several times longer than others', loses its
+	// leaders. Default 100ms.
 	SlowDisk time.Duration
-	// lag-max: a replica further behind, in log entries, is not made leader, and its
-	// shard is not split. Default 1000.
+	// lag-max: a replica further behind, in log entries, is not made leader, and its shard is not
+	// split. Default 1000.
 	LagMax uint64
 
-	// Locked are the shards that Plan leaves alone, with the reason given. Setting
-	// lock/SHARD: the reason.
-	Locked map[shard.ID]string
-	// Pinned are the keys at which a shard begins by somebody's will: no merge takes
-	// such a boundary away. Setting pin/KEY, the key written as for ParseSplits: the
+	// Locked are the shards that Plan leaves alone, with the reason. Setting lock/SHARD: the
 	// reason.
+	Locked map[shard.ID]string
+	// Pinned are the keys of boundaries that somebody wants to keep: no merge removes them. Setting
+	// pin/KEY, with the key written as for ParseSplits: the reason.
 	Pinned map[string]string
 }
 
@@ -104,7 +102,7 @@ func defaultRules() Rules {
 	}
 }
 
-// Rules returns the rules that the settings make.
+// Rules returns the rules according to the settings.
 func (m *Map) Rules() Rules {
 	r := defaultRules()
 	for _, s := range m.settings {

@@ -10,11 +10,11 @@ import (
 // Setting is one cluster-wide setting.
 type Setting struct{ Name, Value string }
 
-// SettingReplicationFactor is how many replicas a shard should have, 1 to 7.
-// InitCluster sets it. Even numbers cost a replica and survive no further failure.
+// SettingReplicationFactor is how many replicas a shard should have, 1 to 7. InitCluster sets it.
+// An even number costs a replica and tolerates no more failures.
 const SettingReplicationFactor = "replication-factor"
 
-// SettingRebalance is whether plans are carried out by themselves: on, the default, or off.
+// SettingRebalance is whether plans are carried out automatically: on, the default, or off.
 const SettingRebalance = "rebalance"
 
 const (
@@ -74,7 +74,7 @@ func checkSetting(name, value string) error {
 	return scratch.set(name, value)
 }
 
-// CheckReplicationFactor says what is wrong with a number of replicas.
+// CheckReplicationFactor returns what is wrong with a number of replicas.
 func CheckReplicationFactor(factor int) error {
 	if factor < 1 || factor > replicationFactorMax {
 		return fmt.Errorf("the replication factor is %d; it must be 1 to %d, and 3 survives the loss of one node", factor, replicationFactorMax)

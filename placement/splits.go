@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// splitKeyBytesMax bounds a split key: all of them travel in one command and stay in
-// every copy of the map. A prefix is enough to split at.
+// splitKeyBytesMax bounds a split key: all of them travel in one command and stay in every copy of
+// the map. A prefix is enough to split at.
 const splitKeyBytesMax = 1024
 
 const uniformPrefix = "uniform:"
@@ -98,8 +98,8 @@ func UnescapeKey(word string) ([]byte, error) {
 	return key, nil
 }
 
-// EscapeKey writes a key as a word of text, without spaces and commas, that UnescapeKey
-// reads back.
+// EscapeKey writes a key as a word of text, without spaces and commas, which UnescapeKey reads
+// back.
 func EscapeKey(key []byte) string {
 	var out strings.Builder
 	for _, b := range key {

@@ -10,8 +10,8 @@ import (
 // commandFormat is the version of Command that this package writes and reads.
 const commandFormat = 1
 
-// State is the meta group's state machine. One goroutine applies; the Maps it hands
-// out are anyone's.
+// State is the meta group's state machine. One goroutine applies; any goroutine may use the Maps it
+// returns.
 type State struct {
 	m        *Map
 	answered answers
@@ -20,8 +20,8 @@ type State struct {
 // NewState returns the state of a cluster that was not initialised.
 func NewState() *State { return &State{m: &Map{}} }
 
-// Map returns the current map. It costs nothing: every change makes a new one that
-// shares what did not change.
+// Map returns the current map at no cost: every change makes a new one that shares what did not
+// change.
 func (s *State) Map() *Map { return s.m }
 
 // Audit checks the invariants of the current map.
@@ -39,7 +39,7 @@ func (s *State) Snapshot() []byte {
 	return data
 }
 
-// Restore replaces the state by a snapshot. On an error the state is what it was.
+// Restore replaces the state by a snapshot. On an error the state is unchanged.
 func (s *State) Restore(snapshot []byte) error {
 	p := &placementpb.Map{}
 	if err := p.UnmarshalVT(snapshot); err != nil {
@@ -67,9 +67,9 @@ func EncodeCommand(c *placementpb.Command) ([]byte, error) {
 	return data, nil
 }
 
-// ApplyEntry applies one entry of the meta group's log. It is total: bytes that are
-// no command are refused like a bad command, because an error from a state machine
-// would stop every member at the same entry.
+// ApplyEntry applies one entry of the meta group's log. It is total: malformed bytes are refused
+// like an invalid command, because an error from a state machine would stop every member at the
+// same entry.
 func (s *State) ApplyEntry(data []byte) *placementpb.Result {
 	c := &placementpb.Command{}
 	var r *placementpb.Result
@@ -84,7 +84,7 @@ func (s *State) ApplyEntry(data []byte) *placementpb.Result {
 	return r
 }
 
-// Apply applies one command. It keeps no reference to it. The result must not be changed.
+// Apply applies one command. It keeps no reference to it. The result must not be modified.
 func (s *State) Apply(c *placementpb.Command) *placementpb.Result {
 	if r := s.answered.to(c, s.m.version); r != nil {
 		return r

@@ -10,22 +10,21 @@ import (
 // Kind is what a step does.
 type Kind int
 
-// The kinds of steps. Each is whole: whoever carries it out goes all the way or
-// leaves the shard as it was.
+// The kinds of steps. Each is all or nothing: it is completed, or leaves the shard as it was.
 const (
-	// AddReplica puts a replica on To: a learner, and a voter once it has caught up. A
-	// learner that is there already is only made a voter.
+	// AddReplica adds a replica on To: a learner, and a voter once it has caught up. An existing
+	// learner is only promoted.
 	AddReplica Kind = iota + 1
-	// RemoveReplica takes the replica off From. It never leads.
+	// RemoveReplica removes the replica on From, which never leads.
 	RemoveReplica
-	// MoveReplica is AddReplica on To, then RemoveReplica on From, so the shard never
-	// has fewer voters than before. If From leads, To leads before From goes.
+	// MoveReplica is AddReplica on To, then RemoveReplica on From, so the shard never has fewer
+	// voters than before. If From leads, leadership moves to To before From is removed.
 	MoveReplica
 	// TransferLeader makes To the leader, and the shard's preferred node.
 	TransferLeader
-	// Split cuts the shard at Key; both halves keep its nodes.
+	// Split splits the shard at Key; both halves keep its nodes.
 	Split
-	// Merge gives the keys of With, the right neighbour, to the shard.
+	// Merge merges the shard with With, its right neighbour.
 	Merge
 )
 
@@ -54,18 +53,18 @@ type Step struct {
 	Shard shard.ID
 	From  shard.NodeID
 	To    shard.NodeID
-	// Key is where Split cuts the shard, and where With begins before Merge.
+	// Key is where Split splits the shard, and where With begins before Merge.
 	Key  []byte
 	With shard.ID
-	// Epoch is the one that Split and Merge give the shard. One that has another later was
-	// split or merged again, or was not.
+	// Epoch is the epoch that Split and Merge give the shard. A shard with a different epoch later
+	// was split or merged again, or the step did not happen.
 	Epoch uint64
 
-	// Rule is the part of the plan that asks for the step.
+	// Rule is the part of the plan that requests the step.
 	Rule Rule
-	// Why is a sentence with the numbers that decided; Effect says what is expected.
+	// Why is a sentence with the numbers behind the decision; Effect says what is expected.
 	Why, Effect string
-	// Bytes is what has to be copied.
+	// Bytes is the amount of data to copy.
 	Bytes int64
 }
 
@@ -86,7 +85,7 @@ const (
 // Reason says why something was not done.
 type Reason struct {
 	Rule Rule
-	// Shards it is about, ascending; none when it is about the cluster.
+	// Shards are the shards concerned, ascending; none when the reason concerns the cluster.
 	Shards []shard.ID
 	Text   string
 }
@@ -117,17 +116,18 @@ func idList(ids []shard.ID) string {
 
 // Decision is the outcome of Plan.
 type Decision struct {
-	// Steps are in the order they should begin. Each is about other shards than the
-	// others and than what is in flight, so they may run together.
+	// Steps are in the order in which they should start. Each concerns other shards than the others
+	// and than what is in flight, so they may run together.
 	Steps []Step
 	// Reasons say why nothing else is done.
 	Reasons []Reason
-	// Gaps are what nodes differ by now, before the steps; none when too little is known.
+	// Gaps are the present differences between nodes, before the steps; none when too little is
+	// known.
 	Gaps []Gap
 }
 
-// Gap is by how much the node with most has more of a measure than the one with least, as
-// a share of the mean.
+// Gap is by how much the most loaded node exceeds the least loaded one in a measure, as a share of
+// the mean.
 type Gap struct {
 	Measure string
 	Share   float64

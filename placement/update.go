@@ -7,14 +7,13 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
 
-// ErrUpdateGap says that an update begins after the map it was applied to. The
-// follower asks for a whole map (UpdateSince(0)).
+// ErrUpdateGap says that an update starts after the map to which it was applied. The follower asks
+// for a whole map (UpdateSince(0)).
 var ErrUpdateGap = errors.New("placement update does not follow on this map")
 
-// UpdateSince returns what changed after the version, or nil when nothing did.
-// Version 0 gives the whole map. The answer covers any change in between, so a
-// follower that skipped versions needs no other. It shares memory with the map: send
-// it, do not change it.
+// UpdateSince returns what changed after the version, or nil when nothing did. Version 0 gives the
+// whole map. The answer covers all changes in between, so a follower that skipped versions needs no
+// other. It shares memory with the map: send it, do not modify it.
 func (m *Map) UpdateSince(version uint64) *placementpb.Update {
 	if version >= m.version {
 		return nil
@@ -22,12 +21,12 @@ func (m *Map) UpdateSince(version uint64) *placementpb.Update {
 	return &placementpb.Update{Since: version, Map: m.protoSince(version)}
 }
 
-// Apply returns the map after an update: a map equal to the one the update was made
-// from, or m itself when m is not older. It keeps no reference to the update. An
-// update that is refused leaves the follower with m, which is still true of its time.
+// Apply returns the map after an update: a map equal to the one from which the update was made, or
+// m itself when m is not older. It keeps no reference to the update. A refused update leaves the
+// follower with m, which remains valid for its version.
 //
-// Shards that are gone are not listed: a shard loses its place only to others that
-// own its keys now (P1), and those changed, so they are in the update.
+// Shards that are gone are not listed: a shard loses its place only to others that own its keys now
+// (P1), and those changed, so they are in the update.
 func (m *Map) Apply(u *placementpb.Update) (*Map, error) {
 	p := u.GetMap()
 	if m.clusterID != 0 && p.GetClusterId() != m.clusterID {

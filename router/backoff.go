@@ -12,15 +12,15 @@ import (
 const (
 	backoffMin = 2 * time.Millisecond
 	backoffMax = 250 * time.Millisecond
-	// backoffBusy is what is waited at least before who had too much to do is asked again.
+	// backoffBusy is the minimum wait before an overloaded node is asked again.
 	backoffBusy = 50 * time.Millisecond
 )
 
-// backoff paces the attempts of one request: none before the first retry, then
-// doubling with jitter, so that waiting for an election costs little.
+// backoff paces the attempts of one request: the first retry is immediate, then the wait doubles,
+// with jitter, so that waiting for an election costs little.
 type backoff struct{ next time.Duration }
 
-// wait returns false when ctx ends first. err is how the last attempt failed.
+// wait returns false when ctx ends first. err is the failure of the last attempt.
 func (b *backoff) wait(ctx context.Context, err error) bool {
 	if errors.Is(err, shard.ErrOverloaded) {
 		b.next = max(b.next, backoffBusy)

@@ -112,8 +112,8 @@ func (c *Cache) Cover(ctx context.Context, span shard.Span) ([]Place, error) {
 	}
 }
 
-// Learn takes in a descriptor that a node or the placement table told of. Older
-// knowledge than the cache has is ignored (K2).
+// Learn adds a descriptor that a node or the placement table has supplied. Information older than
+// the cache's is ignored (K2).
 func (c *Cache) Learn(d *shard.Descriptor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +130,7 @@ func (c *Cache) Learn(d *shard.Descriptor) {
 			leader = held.Leader
 		}
 	}
-	// K1: all that overlaps goes, whichever shard it was.
+	// K1: everything that overlaps is evicted, whichever shard it was.
 	var overlapping []shard.ID
 	pivot := &Place{Descriptor: d}
 	c.mu.byStart.DescendLessOrEqual(pivot, func(p *Place) bool {
@@ -155,14 +155,14 @@ func (c *Cache) Learn(d *shard.Descriptor) {
 	c.mu.byID.Add(d.ID, place)
 }
 
-// Forget drops what is known of the shard, so that the next lookup asks anew.
+// Forget drops what is known of the shard, so that the next lookup asks the directory.
 func (c *Cache) Forget(id shard.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.byID.Remove(id)
 }
 
-// SetLeader remembers who leads the shard; 0 forgets it.
+// SetLeader records who leads the shard; 0 means unknown.
 func (c *Cache) SetLeader(id shard.ID, node shard.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

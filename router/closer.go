@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// closer lets concurrent requests share the closing of a shard: one Close is under
-// way per shard, and everyone who came meanwhile shares the next.
+// closer lets concurrent requests share the closing of a shard: one CLOSE per shard is in flight,
+// and all requests that arrive meanwhile share the next.
 type closer struct {
 	close func(ctx context.Context, span shard.Span, floor shard.Revision) error
 
@@ -23,8 +23,7 @@ type closer struct {
 	}
 }
 
-// closingKey has the epoch, because requests that share a Close must mean the same
-// span.
+// closingKey includes the epoch, because requests that share a CLOSE must mean the same span.
 type closingKey struct {
 	id    shard.ID
 	epoch uint64
@@ -47,7 +46,7 @@ func newCloser(f func(ctx context.Context, span shard.Span, floor shard.Revision
 	return c
 }
 
-// stop ends what is under way and waits for it. Who comes later is told shard.ErrStopped.
+// stop ends the CLOSEs in flight and waits for them. Later callers get shard.ErrStopped.
 func (c *closer) stop() {
 	c.mu.Lock()
 	c.cancel()
@@ -55,7 +54,8 @@ func (c *closer) stop() {
 	c.runs.Wait()
 }
 
-// reach returns once what the shard at p owns by its descriptor is closed to floor.
+// reach returns once everything that the shard at p owns, by its descriptor there, is closed to
+// floor.
 func (c *closer) reach(ctx context.Context, p Place, floor shard.Revision) error {
 	key := closingKey{p.ID, p.Epoch}
 	c.mu.Lock()
@@ -92,8 +92,8 @@ func (c *closer) reach(ctx context.Context, p Place, floor shard.Revision) error
 	}
 }
 
-// run performs the running call and those that come to wait behind it. It has its
-// own deadline: a caller that leaves does not fail the others.
+// run performs the current call and those that queue up behind it. It has its own deadline: a
+// caller that leaves does not fail the others.
 func (c *closer) run(key closingKey, span shard.Span, state *closing) {
 	for {
 		c.mu.Lock()

@@ -12,14 +12,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// hashAttempts is how often a hash of the latest state is begun when compactions overtake
-// it. That takes compactions of what was just written, time and again.
+// hashAttempts is how often a hash of the latest state is restarted when compactions overtake it.
+// That takes repeated compactions of what was just written.
 const hashAttempts = 5
 
-// HashKV sums up the whole keyspace at a revision, or at the latest cut for 0, from this
-// node's own replicas where it has them: members whose replicas differ answer differently.
-// Cuts into shards make no difference. RequestTimeout bounds each step; the whole takes as
-// long as there are keys, and at most half of the time is spent on it.
+// HashKV hashes the whole keyspace at a revision, or at the latest cut for 0, from this node's own
+// replicas where it has them, so that members whose replicas differ answer differently. The
+// division into shards makes no difference. RequestTimeout bounds each step; the whole takes time
+// in proportion to the number of keys, and spends at most half of it working.
 func (r *Router) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
 	at := shard.Revision(max(req.Revision, 0))
 	for attempt := 1; ; attempt++ {
@@ -90,7 +90,7 @@ func (r *Router) hashAll(ctx context.Context, c cut) (sum uint64, err error) {
 	}
 }
 
-// hashPart does a step from the span's start on. end is where the next shard's part starts.
+// hashPart does one step from the span's start on. end is where the next shard's part starts.
 func (r *Router) hashPart(ctx context.Context, c cut, span shard.Span) (hashed *routerpb.HashPart, end []byte, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -103,8 +103,8 @@ func (r *Router) hashPart(ctx context.Context, c cut, span shard.Span) (hashed *
 	return reply.Message.(*routerpb.HashPart), end, nil
 }
 
-// hasher is the own replica, if there is one that serves, however long it takes: another
-// one's answer would hide that it differs.
+// hasher is the own replica, if there is one that serves, however long it takes: another replica's
+// answer would hide a difference.
 func (r *Router) hasher(p Place, n int) shard.NodeID {
 	if _, ok := r.ownReplica(p); ok {
 		return r.cfg.Self

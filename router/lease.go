@@ -21,14 +21,14 @@ import (
 // leaseTTLMax is etcd's, in seconds.
 const leaseTTLMax = 9_000_000_000
 
-// leaseTTLMin is the shortest TTL in seconds, etcd's too: a holder must be able to
-// renew in spite of one election.
+// leaseTTLMin is the shortest TTL in seconds, as in etcd: a holder must be able to renew despite
+// one election.
 func (r *Router) leaseTTLMin() int64 {
 	return int64(math.Ceil((r.cfg.ElectionTimeout * 3 / 2).Seconds()))
 }
 
-// Grant makes a lease. A lease without an ID gets one; a TTL below the minimum is raised.
-// It is not sent again when its outcome is unknown: the lease would be found to exist.
+// Grant creates a lease. A lease without an ID gets one; a TTL below the minimum is raised. It is
+// not retried when its outcome is unknown, because the retry would find that the lease exists.
 func (r *Router) Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	if req.TTL > leaseTTLMax {
 		return nil, rpctypes.ErrGRPCLeaseTTLTooLarge
@@ -56,8 +56,8 @@ func (r *Router) Grant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.Leas
 	}
 }
 
-// TimeToLive tells how long a lease still lives and, when asked, which keys are attached,
-// in key order. An unknown lease has TTL -1.
+// TimeToLive returns the remaining time of a lease and, on request, its attached keys in key order.
+// An unknown lease has TTL -1.
 func (r *Router) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -75,7 +75,7 @@ func (r *Router) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest)
 	return resp, nil
 }
 
-// Leases lists all leases, the one that ends first first.
+// Leases lists all leases, the first to expire first.
 func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -98,7 +98,7 @@ func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Leas
 	if err != nil {
 		return nil, err
 	}
-	// Each home has told its own in order; between homes, seconds decide.
+	// Each home has returned its leases in order; between homes, seconds decide.
 	slices.SortStableFunc(all, func(a, b *routerpb.LeaseStatus) int { return cmp.Compare(a.Ttl, b.Ttl) })
 	resp := &pb.LeaseLeasesResponse{Header: r.seen(0), Leases: make([]*pb.LeaseStatus, len(all))}
 	for i, lease := range all {
@@ -107,7 +107,7 @@ func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Leas
 	return resp, nil
 }
 
-// leaseKeys gathers the keys attached to a lease within spans.
+// leaseKeys collects the keys attached to a lease within spans.
 func (r *Router) leaseKeys(ctx context.Context, lease int64, spans []shard.Span) ([][]byte, error) {
 	var mu sync.Mutex
 	var keys [][]byte
@@ -129,7 +129,7 @@ func (r *Router) leaseKeys(ctx context.Context, lease int64, spans []shard.Span)
 	return keys, err
 }
 
-// askHome asks the leader of the lease's home, which alone knows its time.
+// askHome asks the leader of the lease's home, which alone knows its remaining time.
 func (r *Router) askHome(ctx context.Context, lease int64) (*routerpb.LeaseStatus, error) {
 	var status *routerpb.LeaseStatus
 	err := r.retrying(ctx, func(n int) error {
@@ -151,8 +151,8 @@ func (r *Router) ask(ctx context.Context, p Place, node shard.NodeID, op routerp
 	return reply.Message.(*routerpb.LeaseStatus), nil
 }
 
-// seen is the header of an answer that speaks of no key: the largest revision that this
-// process has seen, or rev.
+// seen is the header of an answer that concerns no key: the largest revision that this process has
+// seen, or rev.
 func (r *Router) seen(rev shard.Revision) *pb.ResponseHeader {
 	return header(max(rev, r.cfg.Revisions.Seen(), shard.FirstRevision))
 }

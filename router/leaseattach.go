@@ -9,12 +9,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// writeTo sends a command to the shard at p. If that refuses to attach a key to a lease
-// that it does not know, the lease is made known to it and the command sent again: the
-// refusal says that nothing was applied (T1).
+// writeTo sends a command to the shard at p. If the shard refuses to attach a key to a lease that
+// is not registered there, the lease is registered and the command sent again: the refusal implies
+// that nothing was applied (T1).
 func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Reply, error) {
 	for {
-		reply, err := r.writeOnce(ctx, p, n, req)
+		reply, err := r.sendCommand(ctx, p, n, req)
 		var refused *shard.UnregisteredLeaseError
 		if !errors.As(err, &refused) {
 			return reply, err
@@ -25,10 +25,10 @@ func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Rep
 	}
 }
 
-// register lets keys of the shard at p be attached to the lease that it refused. The order
-// is the protocol (T6): the home's record names the shard's span before the shard takes a
-// key, so whoever revokes the lease comes there; and the fence, which is older than what
-// the home said, tells whether he was there already.
+// register registers the lease that the shard at p refused. The order is the protocol (T6): the
+// home's record names the shard's span before the shard accepts a key, so whoever revokes the lease
+// will visit the shard; and the fence, which is older than the home's answer, shows whether a
+// revocation was there already.
 func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.UnregisteredLeaseError) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -45,7 +45,7 @@ func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.Un
 	if r.cfg.Knobs.SlowRegister {
 		Pause(ctx, 5)
 	}
-	_, err = r.writeOnce(ctx, p, n, cmd)
+	_, err = r.sendCommand(ctx, p, n, cmd)
 	if errors.Is(err, shard.ErrLeaseRace) {
 		return fmt.Errorf("register lease %x: %w: %w", refused.Lease, shard.ErrUnavailable, err) // from the start
 	}
@@ -64,7 +64,7 @@ func (r *Router) attach(ctx context.Context, lease int64, span shard.Span) (*sha
 		if err != nil {
 			return err
 		}
-		reply, err := r.writeOnce(ctx, home, n, cmd)
+		reply, err := r.sendCommand(ctx, home, n, cmd)
 		if err != nil {
 			return again(err)
 		}

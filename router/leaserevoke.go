@@ -12,10 +12,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Revoke ends a lease and deletes its keys, in every shard in one or, when they are many,
-// several revisions. If the answer to the first step got lost and the lease is not found
-// afterwards, it was revoked. An error after the lease was marked is
-// shard.ErrUnknownOutcome; the leader of its home finishes what was begun.
+// Revoke ends a lease and deletes its keys, in each shard at one revision or, if there are many, at
+// several. If the answer to the first step was lost and the lease is not found afterwards, it was
+// revoked. An error after the lease was marked is shard.ErrUnknownOutcome; the leader of its home
+// completes the revocation.
 func (r *Router) Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
 	if req.ID == 0 { // which is no lease's, and a shard would call malformed
 		return nil, fmt.Errorf("revoke lease 0: %w", shard.ErrLeaseNotFound)
@@ -33,23 +33,22 @@ func (r *Router) Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.Le
 	return &pb.LeaseRevokeResponse{Header: r.seen(0)}, nil
 }
 
-// Expire ends one lease of an ID, that of the incarnation, which the leader of its home
-// found expired in the reign. shard.ErrLeaseRace says that the reign is over, or that this
-// is another lease by now. One that is not found was ended by somebody else, which is no
-// error.
+// Expire ends the incarnation of a lease that the leader of its home found expired in the given
+// reign. shard.ErrLeaseRace means that the reign is over, or that the ID belongs to another lease
+// by now. A lease that is not found was ended by somebody else, which is not an error.
 func (r *Router) Expire(ctx context.Context, lease, incarnation int64, reign uint64) error {
 	v := &revocation{router: r, lease: lease, incarnation: incarnation, reign: reign, begun: true}
 	return v.carryOut(ctx)
 }
 
-// revocation is a lease on its way out.
+// revocation is a lease that is being revoked.
 type revocation struct {
 	router      *Router
 	lease       int64
 	incarnation int64 // 0 until known
 	reign       uint64
-	// begun is set when the lease is, or may be, marked. If it is not found then, somebody
-	// else has finished.
+	// begun is set when the lease is, or may be, marked. If it is not found after that, somebody
+	// else has completed the revocation.
 	begun bool
 
 	mu struct {
@@ -58,8 +57,8 @@ type revocation struct {
 	}
 }
 
-// carryOut goes through the steps. The order is the protocol (T7): once the lease is
-// marked it gets no new spans, so when the last of them is detached it has no keys.
+// carryOut performs the steps. The order is the protocol (T7): a marked lease gets no new spans, so
+// once the last of them is detached it has no keys.
 func (v *revocation) carryOut(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -73,8 +72,8 @@ func (v *revocation) carryOut(ctx context.Context) error {
 	return v.forget(ctx)
 }
 
-// mark takes the lease out of use. It returns where keys may be, or that there is nothing
-// left to do: where all of them are in its home, that deletes them.
+// mark marks the lease as being revoked. It returns the spans where it may have keys, or that
+// nothing is left to do: if all keys are in its home, marking deletes them.
 func (v *revocation) mark(ctx context.Context) (spans []shard.Span, gone bool, err error) {
 	for {
 		answer, err := v.atHome(ctx, shardpb.Kind_LEASE_REVOKE, &shardpb.LeaseCommand{Reign: v.reign})
@@ -84,7 +83,7 @@ func (v *revocation) mark(ctx context.Context) (spans []shard.Span, gone bool, e
 		case err != nil:
 			return nil, false, err
 		case answer.More:
-			// It is marked now, and stays so whoever reigns.
+			// It is marked now, and stays so in any later reign.
 			v.incarnation, v.reign = answer.Incarnation, 0
 		default:
 			v.incarnation = answer.Incarnation
@@ -111,13 +110,13 @@ func (v *revocation) detach(ctx context.Context, spans []shard.Span) error {
 	})
 }
 
-// forget drops the record.
+// forget deletes the record.
 func (v *revocation) forget(ctx context.Context) error {
 	_, err := v.atHome(ctx, shardpb.Kind_LEASE_FORGET, &shardpb.LeaseCommand{})
 	return err
 }
 
-// atHome takes a step where the record is.
+// atHome performs a step at the shard that holds the record.
 func (v *revocation) atHome(ctx context.Context, kind shardpb.Kind, cmd *shardpb.LeaseCommand) (*shardpb.LeaseAnswer, error) {
 	var answer *shardpb.LeaseAnswer
 	err := v.router.retrying(ctx, func(n int) error {
@@ -132,14 +131,14 @@ func (v *revocation) atHome(ctx context.Context, kind shardpb.Kind, cmd *shardpb
 	return answer, err
 }
 
-// step sends a command about this one lease of its ID.
+// step sends a command about this incarnation of the lease.
 func (v *revocation) step(ctx context.Context, p Place, n int, kind shardpb.Kind, cmd *shardpb.LeaseCommand) (*shardpb.LeaseAnswer, error) {
 	cmd.Lease, cmd.Incarnation = v.lease, v.incarnation
 	req, err := command(kind, cmd, false)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := v.router.writeOnce(ctx, p, n, req)
+	reply, err := v.router.sendCommand(ctx, p, n, req)
 	if err != nil {
 		return nil, err
 	}

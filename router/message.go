@@ -11,18 +11,18 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Request asks one shard, at one node, for one thing.
+// Request is one request to one shard, at one node.
 type Request struct {
 	Shard shard.ID
 	Epoch uint64 // T2
 	Op    routerpb.Op
 	// Command is the write of OP_WRITE.
 	Command *shardpb.Command
-	// Put is, in a client, the write of OP_WRITE instead of Command. It is encoded once, into what
-	// is sent, before whoever was given the request returns.
+	// Put is the write of OP_WRITE in a client, instead of Command. It is encoded once, directly
+	// into the frame, before the call that was given the request returns.
 	Put *pb.PutRequest
-	// Grows says that the command can make the store larger: it is refused while space
-	// is short. Deletes and compactions never are.
+	// Grows says that the command can make the store larger: it is refused while disk space is
+	// short. Deletes and compactions never are.
 	Grows bool
 	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH, OP_TXN and OP_HASH, and the
 	// routerpb.LeaseQuery of the lease operations.
@@ -34,15 +34,15 @@ type Request struct {
 	At shard.Revision
 	// Closed says that the caller has closed the shard to At.
 	Closed bool
-	// Promise says of a CLOSE that the leader's word is enough, which a feed of this node's
-	// own replica can be told (Reply.Index). No read can go by it.
+	// Promise says of a CLOSE that the leader's promise suffices, which a feed of this node's own
+	// replica can use (Reply.Index). No read can rely on it.
 	Promise bool
-	// Limit is how many keys OP_FETCH wants; 0 is all.
+	// Limit is the number of keys that OP_FETCH wants; 0 is all.
 	Limit int64
-	// GiveUp, when closed, ends the wait for the answer like the end of the context does,
-	// with ErrRequestTimeout as the cause. It stays with the sender.
+	// GiveUp, when closed, ends the wait for the answer as the end of the context does, with
+	// ErrRequestTimeout as the cause. It is not sent.
 	GiveUp <-chan struct{}
-	// NoCount lets OP_FETCH end with the Limit-th key (listing.FetchOptions).
+	// NoCount lets OP_FETCH stop at the Limit-th key (listing.FetchOptions).
 	NoCount bool
 }
 
@@ -57,19 +57,18 @@ func (r *Request) forLeader() bool {
 
 // Reply is a shard's answer.
 type Reply struct {
-	// The shard's view at the answer; Rev alone for OP_WRITE.
+	// The shard's view at the time of the answer; only Rev for OP_WRITE.
 	Rev, Floor, Compacted shard.Revision
-	// Index is the Raft index from which on a promised CLOSE counts at other replicas.
+	// Index is the Raft index from which on a promised CLOSE is valid at other replicas.
 	Index uint64
-	// Message is the etcdserverpb response of the request's kind, without a Header that says
-	// anything; of a put nil where it says nothing else. Of OP_HASH a routerpb.HashPart, of the LEASE_
-	// commands a shardpb.LeaseAnswer, of the lease operations a routerpb.LeaseStatus.
+	// Message is the etcdserverpb response of the request's kind, without a meaningful Header; nil
+	// for a put whose response has nothing else. For OP_HASH it is a routerpb.HashPart, for the
+	// LEASE_ commands a shardpb.LeaseAnswer, for the lease operations a routerpb.LeaseStatus.
 	Message proto.Message
 }
 
-// Sender delivers a request to a node. Errors are those of package shard: certain
-// ones promise that nothing was applied; any other error of a write counts as
-// shard.ErrUnknownOutcome.
+// Sender delivers a request to a node. Errors are those of package shard: the certain ones promise
+// that nothing was applied; any other error of a write counts as shard.ErrUnknownOutcome.
 type Sender interface {
 	Send(ctx context.Context, node shard.NodeID, req *Request) (*Reply, error)
 }

@@ -26,8 +26,8 @@ func certain(err error) bool {
 	return false
 }
 
-// ambiguous reports whether a write that ended with err may have been applied: all
-// that is neither a certain failure nor a shard's refusal.
+// ambiguous reports whether a write that ended with err may have been applied: err is neither a
+// certain failure nor a shard's refusal.
 func ambiguous(err error) bool {
 	if errors.Is(err, shard.ErrUnknownOutcome) {
 		return true
@@ -47,8 +47,8 @@ func ambiguous(err error) bool {
 	if errors.As(err, &unregistered) {
 		return false
 	}
-	// etcd's own refusals carry their gRPC code. What gRPC says of a connection never
-	// comes here bare (Sender).
+	// etcd's own refusals carry their gRPC code. gRPC's errors about a connection never arrive here
+	// unwrapped (Sender).
 	var coded interface{ GRPCStatus() *status.Status }
 	return !errors.As(err, &coded)
 }

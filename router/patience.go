@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// patienceGrain is by how much later than RequestTimeout a shared one may end.
+// patienceGrain is how much later than RequestTimeout a shared timeout may end.
 const patienceGrain = 100 * time.Millisecond
 
-// patience ends requests after RequestTimeout without a timer and a context for each:
-// those that begin within the same patienceGrain share one timer. What a context of its
-// own costs a request, 2 % of a server's CPU per put, is more than all that the router does.
+// patience ends requests after RequestTimeout without a timer and a context for each: those that
+// begin within the same patienceGrain share a timer. A separate context costs 2 % of a server's CPU
+// per put, more than everything else the router does.
 type patience struct{ current atomic.Pointer[lapse] }
 
-// lapse is the end of the requests that begin before its grain is over.
+// lapse is the common end of the requests that begin within its grain.
 type lapse struct {
 	began time.Time
 	over  chan struct{}

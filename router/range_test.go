@@ -290,7 +290,8 @@ func TestRangeStream(t *testing.T) {
 			require.NoError(t, err)
 			w.locked(func() { w.examined = 0 })
 			var parts []*pb.RangeResponse
-			err = r.RangeStream(t.Context(), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Limit: limit}, func(part *pb.RangeResponse) error {
+			// Without an order the target says nothing.
+			err = r.RangeStream(t.Context(), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Limit: limit, SortTarget: pb.RangeRequest_CREATE}, func(part *pb.RangeResponse) error {
 				parts = append(parts, part)
 				if limit == 0 {
 					put(t, r, fmt.Sprintf("zz%d", len(parts)), "late")

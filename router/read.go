@@ -41,9 +41,9 @@ func (r *Router) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResp
 	return resp, err
 }
 
-// rangeHere answers the common read, of keys that this node has a replica of, in one
-// attempt that ends by itself and so needs no deadline of its own. Whatever else the
-// attempt says, the caller starts over.
+// rangeHere answers the common read, of keys that have a replica on this node, in one attempt that
+// ends on its own and therefore needs no separate deadline. If the attempt fails in any way, the
+// caller starts over.
 func (r *Router) rangeHere(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, bool) {
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || req.Revision > 0 || !holds(p.Span, req.Key, req.RangeEnd) || r.reader(p, 0) != r.cfg.Self {
@@ -53,16 +53,17 @@ func (r *Router) rangeHere(ctx context.Context, req *pb.RangeRequest) (*pb.Range
 	return resp, err == nil
 }
 
-// Reader reads from the replicas of this node without being waited for.
+// Reader reads from the replicas of this node without blocking a goroutine.
 type Reader interface {
-	// StartRead calls done once with the outcome, as Send would return it; perhaps before it
-	// returns, and on a goroutine that must not be blocked. It returns false, and does nothing, for
-	// a request that has to be waited for.
+	// StartRead calls done once with the outcome that Send would return, perhaps before StartRead
+	// returns, and on a goroutine that must not be blocked. For a request that can only be answered
+	// by blocking it returns false and does nothing.
 	StartRead(req *Request, done func(*Reply, error)) bool
 }
 
-// StartGet is Range of one key without waiting, where this node has a replica of it, on the terms of
-// Reader. If done is told false the read did not succeed, and the caller starts over with Range.
+// StartGet is Range of one key without blocking a goroutine, if this node has a replica of it; done
+// is called as Reader says. If done gets false, the read failed, and the caller starts over with
+// Range.
 func (r *Router) StartGet(key []byte, done func(resp *pb.RangeResponse, ok bool)) bool {
 	p, ok := r.cfg.Cache.find(key)
 	if !ok || r.cfg.Reader == nil || r.reader(p, 0) != r.cfg.Self {
@@ -78,8 +79,8 @@ func (r *Router) StartGet(key []byte, done func(resp *pb.RangeResponse, ok bool)
 	})
 }
 
-// holds reports whether a request's keys lie in span; a single key needs no span of
-// its own made.
+// holds reports whether a request's keys lie in span; for a single key it does not construct a
+// span.
 func holds(span shard.Span, key, rangeEnd []byte) bool {
 	if len(rangeEnd) == 0 {
 		return span.Contains(key)
@@ -142,8 +143,8 @@ func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRe
 	return resp, nil
 }
 
-// overtaken lets a read of the latest state be tried again, whole, if its cut was
-// compacted before all of it was read: the latest state is never compacted.
+// overtaken makes a read of the latest state retryable, as a whole, if its cut was compacted before
+// all of it was read: the latest state is never compacted.
 func overtaken(req *pb.RangeRequest, err error) error {
 	if req.Revision <= 0 && errors.Is(err, shard.ErrCompacted) {
 		return fmt.Errorf("a compaction overtook the read: %w: %v", shard.ErrUnavailable, err)
@@ -158,18 +159,18 @@ type cut struct {
 	header shard.Revision // what the response's header says
 	span   shard.Span
 	places []Place
-	// revs are what each place had applied when it was asked.
+	// revs are the revisions that each place had applied when it was asked.
 	revs []shard.Revision
 	// loose cuts (serializable reads) show each place at its own revision.
 	loose bool
 }
 
-// holds reports whether the cut closed the shard at p, as it is now, or found it closed.
+// holds reports whether the cut closed the shard at p in its present epoch, or found it closed.
 func (c *cut) holds(p Place) bool {
 	return slices.ContainsFunc(c.places, func(o Place) bool { return o.ID == p.ID && o.Epoch == p.Epoch })
 }
 
-// part is how much of the span may be read at which revision, in one go.
+// part returns how much of the span can be read in one go, and at which revision.
 func (c *cut) part(span shard.Span) (shard.Span, shard.Revision) {
 	if !c.loose {
 		return span, c.at
@@ -244,18 +245,18 @@ func (r *Router) probe(ctx context.Context, places []Place, serializable bool) (
 	return views, nil
 }
 
-// errMapChanged ends a read whose shards changed under it; it is tried again whole.
+// errMapChanged ends a read whose shards changed while it ran; the whole read is retried.
 var errMapChanged = fmt.Errorf("shards changed during the request: %w", shard.ErrUnavailable)
 
-// fetchParallel reads all shards of the cut at once, for reads without a limit.
+// fetchParallel reads all shards of the cut concurrently, for reads without a limit.
 func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOptions) (listing.Fetched, error) {
 	parts := make([]listing.Fetched, len(c.places))
 	errs := make([]error, len(c.places))
 	var wg sync.WaitGroup
 	rest := c.span
 	for i, p := range c.places {
-		// Places were looked up one after the other: where a shard was merged or moved
-		// its bounds meanwhile, one may reach back into the one before it (T5).
+		// Places were looked up one after the other: if a shard was merged or its bounds moved
+		// meanwhile, a place may overlap the one before it (T5).
 		part := rest.Intersect(p.Span)
 		rest.Start = p.Span.End
 		wg.Go(func() { parts[i], errs[i] = r.fetch(ctx, c, part, o) })
@@ -272,8 +273,8 @@ func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOption
 	return all, nil
 }
 
-// fetch reads a span of the cut in key order, shard after shard. Once the limit is
-// reached, the rest is only counted.
+// fetch reads a span of the cut in key order, shard after shard. Once the limit is reached, the
+// rest is only counted.
 func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, error) {
 	var all listing.Fetched
 	whole := o
@@ -296,8 +297,8 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 	}
 }
 
-// fetchPart reads what the shard at the span's start owns of it. It returns where
-// the next part starts, nil when there is none.
+// fetchPart reads the part of the span that the shard at its start owns. It returns where the next
+// part starts, nil when there is none.
 func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
 	reply, end, err := r.askPart(ctx, c, span, r.reader, func(part shard.Span) *Request {
 		return &Request{
@@ -312,10 +313,10 @@ func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listin
 	return listing.Fetched{KVs: resp.Kvs, Count: resp.Count}, end, nil
 }
 
-// askPart sends what request makes to the shard at the span's start, to be read at the
-// cut, for the part of the span that the shard owns. Shards may have split or moved since
-// the cut was made: their successors keep its promise (R4), and are asked whether they
-// know.
+// askPart sends the shard at the span's start a request, made by request, for the part of the span
+// that the shard owns, to be read at the cut. Shards may have split or moved since the cut was
+// made. Their successors keep the promise (R4), but may not know it yet and are then asked to close
+// again.
 func (r *Router) askPart(ctx context.Context, c cut, span shard.Span, node func(Place, int) shard.NodeID, request func(part shard.Span) *Request) (reply *Reply, end []byte, err error) {
 	var closed *shard.Descriptor // what was closed here, beyond the cut
 	err = r.retrying(ctx, func(n int) error {
@@ -347,8 +348,8 @@ func (r *Router) askPart(ctx context.Context, c cut, span shard.Span, node func(
 	return reply, end, err
 }
 
-// minted refuses a revision above every one that was minted anywhere. The largest
-// this process has seen answers at once; beyond it the shards are asked.
+// minted refuses a revision above every one that was ever assigned. If this process has seen a
+// larger one that settles it; otherwise the shards are asked.
 func (r *Router) minted(ctx context.Context, rev shard.Revision) error {
 	if rev <= r.cfg.Revisions.Seen() || rev <= 0 {
 		return nil

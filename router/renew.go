@@ -10,12 +10,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// renewalsMax bounds the leases of one request, but for those that came together.
+// renewalsMax bounds the leases of one request, except for those that arrived together.
 const renewalsMax = 4096
 
-// renewer lets the keepalives of all clients share requests to the homes of their leases:
-// one is under way to each, and who comes meanwhile shares the next. So what a keepalive
-// costs, of frames between nodes and read barriers, falls as there are more.
+// renewer lets the keepalives of all clients share requests to the homes of their leases: one
+// request per home is in flight, and keepalives that arrive meanwhile share the next. So the cost
+// of a keepalive, in frames between nodes and read barriers, falls with their number.
 type renewer struct {
 	ask askHome
 
@@ -30,14 +30,14 @@ type renewer struct {
 	}
 }
 
-// renewalKey has the node, so that nobody waits for one that has been found not to lead.
+// renewalKey includes the node, so that nobody waits for one that turned out not to lead.
 type renewalKey struct {
 	id    shard.ID
 	epoch uint64
 	node  shard.NodeID
 }
 
-// renewal is of leases that have the same home.
+// renewal is a group of leases that have the same home.
 type renewal struct {
 	key    renewalKey
 	at     Place
@@ -57,7 +57,7 @@ func newRenewer(ask askHome) *renewer {
 	return n
 }
 
-// stop ends what is under way and waits for it. Who comes later is told shard.ErrStopped.
+// stop ends the requests in flight and waits for them. Later callers get shard.ErrStopped.
 func (n *renewer) stop() {
 	n.mu.Lock()
 	n.cancel()
@@ -65,7 +65,7 @@ func (n *renewer) stop() {
 	n.runs.Wait()
 }
 
-// begin has leases renewed. What comes of it is sent to done, which takes it without waiting.
+// begin starts the renewal of leases. The outcome is sent to done, which must have room for it.
 func (n *renewer) begin(r *renewal) {
 	r.done = make(chan error, 1)
 	n.mu.Lock()
@@ -81,8 +81,8 @@ func (n *renewer) begin(r *renewal) {
 	}
 }
 
-// run sends requests until nobody waits. Each has its own deadline: a caller that leaves
-// does not fail the others.
+// run sends requests until no renewals wait. Each has its own deadline: a caller that leaves does
+// not fail the others.
 func (n *renewer) run(key renewalKey, p Place) {
 	for {
 		batch, q := n.next(key)
@@ -102,7 +102,7 @@ func (n *renewer) run(key renewalKey, p Place) {
 	}
 }
 
-// next takes those that share the next request; none ends the running.
+// next takes those that share the next request; if there are none, the run ends.
 func (n *renewer) next(key renewalKey) ([]*renewal, *routerpb.LeaseQuery) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -121,8 +121,8 @@ func (n *renewer) next(key renewalKey) ([]*renewal, *routerpb.LeaseQuery) {
 	return waiting[:count:count], q
 }
 
-// KeepAlive renews leases and returns the TTL of each: 0 for one that is unknown or has
-// expired. The header is that of all.
+// KeepAlive renews leases and returns the TTL of each: 0 for one that is unknown or has expired.
+// They share one header.
 func (r *Router) KeepAlive(ctx context.Context, leases []int64) (ttls []int64, head *pb.ResponseHeader, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -163,7 +163,7 @@ func (r *Router) KeepAlive(ctx context.Context, leases []int64) (ttls []int64, h
 	return ttls, head, err
 }
 
-// atHomes divides leases, those at the places of the list, by their homes.
+// atHomes divides the leases at the given positions of the list by their homes.
 func (r *Router) atHomes(ctx context.Context, n int, leases []int64, places []int) ([]*renewal, error) {
 	var renewals []*renewal
 next:

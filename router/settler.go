@@ -8,14 +8,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// settlePace is the longest pause between two probes of a shard for watches that begin
-// together, so that hundreds that are opened at once, as by a client that starts, cost few read
-// barriers. It is as long as the last probe took: clients that open one after the other wait
-// twice as long as they would have to. One that is opened alone does not wait.
+// settlePace is the longest pause between two probes of a shard for watches that are opened
+// together, so that hundreds opened at once, as by a client that starts, cost few read barriers.
+// The pause is as long as the last probe took: clients that open one watch after the other wait
+// twice as long as necessary. A watch that is opened alone does not wait.
 const settlePace = 5 * time.Millisecond
 
-// settler lets watches that begin at the same time share the read barriers that tell where:
-// one probe of a shard is under way, and who comes meanwhile shares the next.
+// settler lets watches that begin at the same time share the read barriers that determine their
+// start: one probe per shard is in flight, and watches that arrive meanwhile share the next.
 type settler struct {
 	probe func(ctx context.Context, p Place) (shard.Revision, error)
 
@@ -30,13 +30,14 @@ type settler struct {
 	}
 }
 
-// Settled is told where a watch begins. It is an alias, for those who do not know this package.
+// Settled receives the revision at which a watch begins. It is an alias, for packages that do not
+// import this one.
 type Settled = interface {
-	// Settled must not wait: others are told after it.
+	// Settled must not block: others are told after it.
 	Settled(rev shard.Revision, err error)
 }
 
-// settling are those who share a probe. It is guarded by settler.mu until the probe begins.
+// settling are those that share a probe. It is guarded by settler.mu until the probe begins.
 type settling struct{ waiting []Settled }
 
 func newSettler(probe func(ctx context.Context, p Place) (shard.Revision, error)) *settler {
@@ -46,13 +47,13 @@ func newSettler(probe func(ctx context.Context, p Place) (shard.Revision, error)
 	return s
 }
 
-// stop ends what is under way and waits for it. Nothing may be begun any more.
+// stop ends the probes in flight and waits for them. Nothing may be started any more.
 func (s *settler) stop() {
 	s.cancel()
 	s.runs.Wait()
 }
 
-// settle has who told, once, what a probe of the shard at p tells that begins after the call.
+// settle tells who, once, the result of a probe of the shard at p that begins after the call.
 func (s *settler) settle(p Place, who Settled) {
 	key := closingKey{p.ID, p.Epoch}
 	s.mu.Lock()
@@ -68,7 +69,7 @@ func (s *settler) settle(p Place, who Settled) {
 	}
 }
 
-// run probes the shard until nobody asks.
+// run probes the shard until nobody waits.
 func (s *settler) run(key closingKey, p Place) {
 	for {
 		s.mu.Lock()

@@ -13,17 +13,17 @@ import (
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
-// Starter is a Sender that need not be waited for.
+// Starter is a Sender that does not block its caller.
 type Starter interface {
-	// Start sends a request to a node and has end told the outcome once, as Send would return
-	// it; perhaps before it returns, and perhaps on a goroutine that must not be blocked. Whoever
-	// gives up does not wait much longer than RequestTimeout.
+	// Start sends a request to a node and reports its outcome to end once, as Send would return it;
+	// perhaps before Start returns, and perhaps on a goroutine that must not be blocked. The
+	// request ends not much later than RequestTimeout.
 	Start(node shard.NodeID, req *Request, end Ender) Call
-	// Told is what callers are told of an error that Start has ended with.
+	// Told converts an error with which Start has ended into the one for callers.
 	Told(node shard.NodeID, err error) error
 }
 
-// Ender is told how a request ended. It does not keep the reply.
+// Ender receives the outcome of a request. It does not keep the reply.
 type Ender interface{ End(*Reply, error) }
 
 // EndFunc is an Ender.
@@ -32,33 +32,31 @@ type EndFunc func(*Reply, error)
 // End implements Ender.
 func (f EndFunc) End(reply *Reply, err error) { f(reply, err) }
 
-// Call is a request under way. It is an alias, for those who do not know this package.
+// Call is a request in flight. It is an alias, for packages that do not import this one.
 type Call = interface {
 	// Abandon ends the request, if it has not ended, with what is known of its outcome then.
 	Abandon(cause error)
 }
 
-// over is the Call of a request that has ended, or ends with its context.
+// over is the Call of a request that has ended, or that ends with its context.
 type over struct{}
 
 func (over) Abandon(error) {}
 
-// What follows are Put, Range, DeleteRange and Txn without waiting. done is called once with
-// the outcome and must not block. The first attempt costs neither a goroutine nor a timer; it
-// is made where one shard surely has all the keys, and ends with its answer or when the Call
-// is abandoned. If it fails for certain, or is none, the request is carried out as if it had
-// been waited for, until ctx ends. So whoever abandons a Call has ended its ctx before.
+// What follows are asynchronous forms of Put, Range, DeleteRange and Txn. done is called once with
+// the outcome and must not block. The first attempt takes neither a goroutine nor a timer; it is
+// made if one shard certainly owns all the keys, and it ends with its answer or when the Call is
+// abandoned. If that attempt fails for certain, or cannot be made, the request is carried out like
+// a synchronous one, on a goroutine, until ctx ends. So a caller that abandons a Call must have
+// ended its ctx before.
 
-// StartPut is Put without waiting.
+// StartPut is the asynchronous Put of a client.
 func (r *Router) StartPut(ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	if r.cfg.Self != 0 {
-		return r.StartEncodedPut(ctx, req, encodePut(req), done)
-	}
 	return startPut(&attempt[*pb.PutRequest, *pb.PutResponse]{response: putResponse}, r, ctx, req, done)
 }
 
-// Put is the memory of a put under way, for whoever begins another one when it has ended: what it is told of last is done, which
-// must not keep the response.
+// Put is the memory of a put, reusable once the put has ended. The last call of the put is done,
+// which must not keep the response.
 type Put struct {
 	attempt[*pb.PutRequest, *pb.PutResponse]
 	answer struct {
@@ -68,7 +66,7 @@ type Put struct {
 	answered func(*Reply) *pb.PutResponse // respond
 }
 
-// Forget lets go of what the last put was given.
+// Forget drops the references to the last put's arguments.
 func (p *Put) Forget() { p.attempt = attempt[*pb.PutRequest, *pb.PutResponse]{} }
 
 // respond is putResponse in p.answer.
@@ -80,7 +78,7 @@ func (p *Put) respond(reply *Reply) *pb.PutResponse {
 	return &p.answer.PutResponse
 }
 
-// StartPutIn is StartPut, in a client, in memory that no put is using.
+// StartPutIn is StartPut in memory that no put is using.
 func (r *Router) StartPutIn(p *Put, ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
 	if p.answered == nil {
 		p.answered = p.respond
@@ -90,7 +88,7 @@ func (r *Router) StartPutIn(p *Put, ctx context.Context, req *pb.PutRequest, don
 }
 
 func startPut(a *attempt[*pb.PutRequest, *pb.PutResponse], r *Router, ctx context.Context, req *pb.PutRequest, done func(*pb.PutResponse, error)) Call {
-	a.router, a.ctx, a.asked, a.whole, a.done = r, ctx, req, (*Router).put, done
+	a.router, a.ctx, a.asked, a.whole, a.done = r, ctx, req, (*Router).putAdmitted, done
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok {
 		return a.again(nil)
@@ -99,26 +97,27 @@ func startPut(a *attempt[*pb.PutRequest, *pb.PutResponse], r *Router, ctx contex
 	return a.start(p, r.writer(p, 0))
 }
 
-// StartEncodedPut is StartPut of a request that is at hand in bytes, too, which nobody changes any more.
+// StartEncodedPut is the asynchronous Put of a node, for a request that is also available in encoded form, which must not
+// change any more.
 func (r *Router) StartEncodedPut(ctx context.Context, req *pb.PutRequest, body []byte, done func(*pb.PutResponse, error)) Call {
 	a := &attempt[*pb.PutRequest, *pb.PutResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).put, response: putResponse, done: done,
+		router: r, ctx: ctx, asked: req, whole: (*Router).putAdmitted, response: putResponse, done: done,
 		writing: &writing{key: req.Key},
 	}
 	return a.writeInTurn(shardpb.Kind_PUT, body, true)
 }
 
-// StartRange is Range without waiting.
+// StartRange is the asynchronous Range.
 func (r *Router) StartRange(ctx context.Context, req *pb.RangeRequest, done func(*pb.RangeResponse, error)) Call {
 	return r.StartRangeIn(new(Range), ctx, req, done)
 }
 
-// Range is the memory of a read under way, as Put is that of a put.
+// Range is the memory of a read, as Put is that of a put.
 type Range struct {
 	attempt[*pb.RangeRequest, *pb.RangeResponse]
 }
 
-// Forget lets go of what the last read was given.
+// Forget drops the references to the last read's arguments.
 func (r *Range) Forget() { r.attempt = attempt[*pb.RangeRequest, *pb.RangeResponse]{} }
 
 // StartRangeIn is StartRange in memory that no read is using.
@@ -135,7 +134,7 @@ func (r *Router) StartRangeIn(memory *Range, ctx context.Context, req *pb.RangeR
 	return a.start(p, r.reader(p, 0))
 }
 
-// StartDeleteRange is DeleteRange without waiting.
+// StartDeleteRange is the asynchronous DeleteRange.
 func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeRequest, done func(*pb.DeleteRangeResponse, error)) Call {
 	a := &attempt[*pb.DeleteRangeRequest, *pb.DeleteRangeResponse]{
 		router: r, ctx: ctx, asked: req, whole: (*Router).DeleteRange, response: deleteResponse, done: done,
@@ -153,7 +152,7 @@ func (r *Router) StartDeleteRange(ctx context.Context, req *pb.DeleteRangeReques
 	return a.write(p, shardpb.Kind_DELETE_RANGE, body, false)
 }
 
-// StartTxn is Txn without waiting.
+// StartTxn is the asynchronous Txn.
 func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb.TxnResponse, error)) Call {
 	body, err := encode(shardpb.Kind_TXN, req)
 	if err != nil {
@@ -163,21 +162,22 @@ func (r *Router) StartTxn(ctx context.Context, req *pb.TxnRequest, done func(*pb
 	return r.StartEncodedTxn(ctx, req, body, done)
 }
 
-// StartEncodedTxn is StartTxn of a request that is at hand in bytes, too, which nobody changes any more.
+// StartEncodedTxn is StartTxn of a request that is also available in encoded form, which must not
+// change any more.
 func (r *Router) StartEncodedTxn(ctx context.Context, req *pb.TxnRequest, body []byte, done func(*pb.TxnResponse, error)) Call {
 	foot := txn.FootprintTxn(req)
 	if len(foot.Writes) == 0 || txn.HighestReadRevision(req) > 0 {
 		return later(ctx, r, nil, func() (*pb.TxnResponse, error) { return r.Txn(ctx, req) }, done)
 	}
 	a := &attempt[*pb.TxnRequest, *pb.TxnResponse]{
-		router: r, ctx: ctx, asked: req, whole: (*Router).txn, response: txnResponse, done: done,
+		router: r, ctx: ctx, asked: req, whole: (*Router).txnAdmitted, response: txnResponse, done: done,
 		writing: &writing{key: first(foot), foot: foot},
 	}
 	return a.writeInTurn(shardpb.Kind_TXN, body, txn.Grows(req))
 }
 
-// attempt is the first attempt of a request, with all that reads and a client's puts need in one piece: what is
-// allocated for a request is most of what it costs a client.
+// attempt is the first attempt of a request. Everything that reads and a client's puts need is in
+// one allocation, because allocations are most of what a request costs a client.
 type attempt[Q, R any] struct {
 	router   *Router
 	ctx      context.Context
@@ -192,7 +192,7 @@ type attempt[Q, R any] struct {
 	request Request
 }
 
-// writing is what the attempt of a command needs besides.
+// writing is what an attempt of a command needs in addition.
 type writing struct {
 	key     []byte        // one that tells its shard
 	foot    txn.Footprint // of a transaction: what has to be in that shard
@@ -219,7 +219,7 @@ func (a *attempt[Q, R]) writeTo(p Place) Call {
 	return a.start(p, a.router.writer(p, 0))
 }
 
-// start asks a node for what request says of the shard at p.
+// start sends the request to a node, for the shard at p.
 func (a *attempt[Q, R]) start(p Place, node shard.NodeID) Call {
 	if node == 0 {
 		return a.again(nil)
@@ -257,17 +257,17 @@ func (a *attempt[Q, R]) conclude(resp R, err error) {
 	a.done(resp, err)
 }
 
-// again carries the request out as if it had been waited for. why is how the first attempt
-// failed, nil if there was none.
+// again carries the request out like a synchronous one. why is the failure of the first attempt,
+// nil if there was none.
 func (a *attempt[Q, R]) again(why error) Call {
 	return later(a.ctx, a.router, why, func() (R, error) { return a.whole(a.router, a.ctx, a.asked) }, a.conclude)
 }
 
-// refusedMax bounds the requests that wait until a node is asked again that had too much to
-// do. Beyond it they fail.
+// refusedMax bounds the requests that wait before an overloaded node is asked again. Beyond it they
+// fail.
 const refusedMax = 4096
 
-// later carries a request out on a goroutine of its own. why is how its first attempt failed.
+// later carries a request out on a goroutine of its own. why is the failure of its first attempt.
 func later[R any](ctx context.Context, r *Router, why error, request func() (R, error), done func(R, error)) Call {
 	if errors.Is(why, shard.ErrOverloaded) {
 		if r.refused.Add(1) > refusedMax {
@@ -290,7 +290,7 @@ func later[R any](ctx context.Context, r *Router, why error, request func() (R, 
 	return over{}
 }
 
-// mayRepeat reports whether a first attempt that ended with err leaves something to try.
+// mayRepeat reports whether a request may be retried after its first attempt ended with err.
 func (r *Router) mayRepeat(err error) bool {
 	if errors.Is(err, ErrRequestTimeout) { // certain or not
 		return false
@@ -298,8 +298,8 @@ func (r *Router) mayRepeat(err error) bool {
 	return unapplied(err) || r.cfg.Knobs.RetryUnknown && errors.Is(err, shard.ErrUnknownOutcome)
 }
 
-// unapplied reports whether an attempt that ended with err changed nothing (T1), and there
-// is more to try.
+// unapplied reports whether an attempt that ended with err changed nothing (T1), and can be
+// retried.
 func unapplied(err error) bool {
 	var unregistered *shard.UnregisteredLeaseError
 	var notClosed *shard.NotClosedError

@@ -84,15 +84,21 @@ func inTurns(t *testing.T, story func(t *testing.T, w *world, r *Router, s *star
 	})
 }
 
+// begin starts a put as a node does.
+func begin(t *testing.T, r *Router, key string, outcomes chan<- error) Call {
+	req := &pb.PutRequest{Key: []byte(key)}
+	return r.StartEncodedPut(t.Context(), req, encodePut(req), func(_ *pb.PutResponse, err error) { outcomes <- err })
+}
+
 // T8: writes that nobody waits for have their turns like others, in the order in which they came, and leave
 // them with their outcome.
 func TestStartedWritesWaitForTheirTurn(t *testing.T) {
 	inTurns(t, func(t *testing.T, _ *world, r *Router, s *starter, under []admission.Turn) {
 		outcomes := make(chan error, 2)
-		r.StartPut(t.Context(), &pb.PutRequest{Key: []byte("a")}, func(_ *pb.PutResponse, err error) { outcomes <- err })
+		begin(t, r, "a", outcomes)
 		r.StartTxn(t.Context(), putBoth("a", "b"), func(_ *pb.TxnResponse, err error) { outcomes <- err })
 		require.Empty(t, s.under)
-		elsewhere := r.StartPut(t.Context(), &pb.PutRequest{Key: []byte("z")}, func(_ *pb.PutResponse, err error) { outcomes <- err })
+		elsewhere := begin(t, r, "z", outcomes)
 		require.Len(t, s.under, 1, "another shard has turns of its own")
 		elsewhere.Abandon(context.Canceled)
 		require.ErrorIs(t, <-outcomes, shard.ErrUnknownOutcome)
@@ -123,7 +129,7 @@ func TestStartedWritesAreAbandoned(t *testing.T) {
 	inTurns(t, func(t *testing.T, w *world, r *Router, s *starter, under []admission.Turn) {
 		outcomes := make(chan error, 1)
 		start := func() Call {
-			return r.StartPut(t.Context(), &pb.PutRequest{Key: []byte("a")}, func(_ *pb.PutResponse, err error) { outcomes <- err })
+			return begin(t, r, "a", outcomes)
 		}
 		before := w.count(routerpb.Op_OP_WRITE, shardpb.Kind_PUT)
 		waits := start()
@@ -156,7 +162,7 @@ func TestStartedWritesAreTriedAgainInTheirTurn(t *testing.T) {
 		outcomes := make(chan error, 1)
 		before := w.count(routerpb.Op_OP_WRITE, shardpb.Kind_PUT)
 		start := func() {
-			r.StartPut(t.Context(), &pb.PutRequest{Key: []byte("a")}, func(_ *pb.PutResponse, err error) { outcomes <- err })
+			begin(t, r, "a", outcomes)
 		}
 		start()
 		under[0].Leave(nil)

@@ -17,9 +17,9 @@ const (
 	streamChunkBytes = 1 << 20
 )
 
-// RangeStream reads a span like Range and hands it over in chunks of one cut; only the
-// last one carries header, count and more. RequestTimeout bounds the reading of each
-// chunk: the whole takes as long as its reader.
+// RangeStream reads a span like Range and passes it on in chunks of one cut; only the last chunk
+// carries header, count and more. RequestTimeout bounds the reading of each chunk, while the whole
+// takes as long as its reader.
 func (r *Router) RangeStream(ctx context.Context, req *pb.RangeRequest, send func(*pb.RangeResponse) error) error {
 	span := shard.RequestSpan(req.Key, req.RangeEnd)
 	if req.CountOnly || span.Empty() {
@@ -42,7 +42,7 @@ func (r *Router) RangeStream(ctx context.Context, req *pb.RangeRequest, send fun
 	return send(chunk)
 }
 
-// rangeStream is one RangeStream under way.
+// rangeStream is an active RangeStream.
 type rangeStream struct {
 	router *Router
 	req    *pb.RangeRequest
@@ -75,8 +75,8 @@ func (s *rangeStream) first(ctx context.Context, span shard.Span) (*pb.RangeResp
 	return chunk, err
 }
 
-// next reads the next chunk. From here on a compaction can end the stream: what was
-// sent cannot be taken back.
+// next reads the next chunk. From here on a compaction can end the stream, because what was sent
+// cannot be retracted.
 func (s *rangeStream) next(ctx context.Context) (*pb.RangeResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -88,7 +88,7 @@ func (s *rangeStream) chunk(ctx context.Context) (*pb.RangeResponse, error) {
 	if s.req.Limit > 0 {
 		wanted = min(wanted, s.req.Limit-s.read)
 	}
-	// One more than wanted tells whether there is more.
+	// One more key than wanted tells whether there are more.
 	got, err := s.router.fetch(ctx, s.cut, s.rest, listing.FetchOptions{Limit: wanted + 1, KeysOnly: s.req.KeysOnly, NoCount: true})
 	if err != nil {
 		return nil, err

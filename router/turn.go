@@ -7,7 +7,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// writeInTurn sends a command to the shard that owns key when it may be sent it (T8).
+// writeInTurn sends a command to the shard that owns key once admission allows it (T8).
 func (a *attempt[Q, R]) writeInTurn(kind shardpb.Kind, body []byte, grows bool) Call {
 	a.prepare(kind, body, grows)
 	p, ok := a.router.cfg.Cache.find(a.key)
@@ -35,7 +35,7 @@ func (a *attempt[Q, R]) writeInTurn(kind shardpb.Kind, body []byte, grows bool) 
 	return w
 }
 
-// afterTurn sends the command to whoever owns key by now.
+// afterTurn sends the command to the shard that owns key by now.
 func (a *attempt[Q, R]) afterTurn() Call {
 	p, ok := a.router.cfg.Cache.find(a.key)
 	if !ok {
@@ -44,7 +44,7 @@ func (a *attempt[Q, R]) afterTurn() Call {
 	return a.writeTo(p)
 }
 
-// awaited is the Call of a write that waits for its turn, and then of the write.
+// awaited is the Call of a write that waits for admission, and then of the write itself.
 type awaited struct {
 	mu    sync.Mutex
 	call  Call

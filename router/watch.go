@@ -10,17 +10,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// What package router/watchmerge builds watches from. Each is one step; which step
-// comes next, and when, is decided there.
+// The steps from which package router/watchmerge builds watches. Which step comes next, and when,
+// is decided there.
 
-// Source is where a feed comes from.
+// Source identifies the origin of a feed.
 type Source struct {
 	Place
 	Node shard.NodeID
 }
 
-// Compacted is the revision below which there is no history any more, as far as this
-// process knows.
+// Compacted is the highest compaction revision that this process knows of.
 func (r *Router) Compacted() shard.Revision {
 	if r.cfg.Compactions == nil {
 		return 0
@@ -36,8 +35,8 @@ func (r *Router) Locate(ctx context.Context, key []byte) (Place, error) {
 	return r.cfg.Cache.Lookup(ctx, key)
 }
 
-// Subscribe opens a feed at a replica of the shard at p; attempts after the first go
-// round its replicas. sub needs no Shard and Epoch. An error is to be told to Lost.
+// Subscribe opens a feed at a replica of the shard at p; later attempts try its replicas in turn.
+// sub needs neither Shard nor Epoch. An error must be passed to Lost.
 func (r *Router) Subscribe(ctx context.Context, p Place, attempt int, sub Subscription, ready func()) (Feed, Source, error) {
 	source := Source{Place: p, Node: r.reader(p, attempt)}
 	if source.Node == 0 {
@@ -60,8 +59,8 @@ func (r *Router) here(span shard.Span) (Place, bool) {
 	return p, ok && p.Span.ContainsSpan(span) && r.reader(p, 0) == r.cfg.Self
 }
 
-// SubscribeHere opens a feed at the own node, without waiting, if one of its replicas has
-// all of the span as far as the cache knows. Whoever gets none asks Subscribe.
+// SubscribeHere opens a feed at this node, without waiting, if one of its replicas has all of the
+// span as far as the cache knows. If it returns false, the caller uses Subscribe.
 func (r *Router) SubscribeHere(sub Subscription, ready func()) (Feed, Source, bool) {
 	p, ok := r.here(sub.Span)
 	if !ok {
@@ -71,13 +70,12 @@ func (r *Router) SubscribeHere(sub Subscription, ready func()) (Feed, Source, bo
 	return feed, source, err == nil
 }
 
-// Lost learns what the error that ended a feed, or kept it from being opened, tells of
-// where shards are.
+// Lost updates the cache by the error that ended a feed or prevented its opening.
 func (r *Router) Lost(source Source, err error) { r.learn(source.Place, source.Node, err) }
 
-// Advance returns once the feeds that come from the source's shard, from the same node, say
-// that they reach floor, or will when its replica has applied so far. Feeds of this node go by
-// what the shard's leader promises; for others the shard is closed.
+// Advance returns once the feeds that come from the source's shard, at the same node, report that
+// they reach floor, or will when its replica has applied far enough. For feeds of this node a
+// promise of the shard's leader suffices; for others the shard is closed.
 func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revision) error {
 	if source.Node != r.cfg.Self || r.cfg.Heeder == nil {
 		return r.closer.reach(ctx, source.Place, floor)
@@ -90,14 +88,14 @@ func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revisio
 		if err != nil {
 			return err
 		}
-		// The shard may have been split, or have taken another's keys: feeds of what it had
-		// before and still has go on, and it promises by the epoch that it has now.
+		// The shard may have been split or merged with another. Feeds of the keys that it had
+		// before and still has continue, and it promises by its present epoch.
 		if p.ID != source.ID {
 			return errFeedsEnd
 		}
 		req := mark(shardpb.Kind_CLOSE, floor)
 		req.Promise = true
-		reply, err := r.writeOnce(ctx, p, n, req)
+		reply, err := r.sendCommand(ctx, p, n, req)
 		if err != nil {
 			return again(err)
 		}
@@ -110,11 +108,11 @@ func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revisio
 	return r.cfg.Heeder.Heed(ctx, source.ID, floor, index)
 }
 
-// errFeedsEnd ends an attempt to advance feeds of a shard that is not there any more: they end, too.
+// errFeedsEnd ends an attempt to advance feeds of a shard that no longer exists: the feeds end too.
 var errFeedsEnd = errors.New("the shard is another's by now")
 
-// Settle returns the largest revision of the span after a read barrier, when the shards
-// that own it are closed to it: what comes later has a higher one.
+// Settle returns the largest revision of the span after a read barrier, once the shards that own it
+// are closed to it: everything later has a higher one.
 func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, error) {
 	if rev, ok := r.settledHere(ctx, span); ok {
 		return rev, nil
@@ -130,9 +128,10 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 	return settled, err
 }
 
-// SettleHere has who told, once, what Settle returns, if one replica, on this node, tells it: what one shard has written is
-// always closed. Many who ask together cost little, and no goroutine each. It returns false, and then tells nothing, if no
-// replica here can. As with rangeHere, after an error whoever asks starts over, with Settle. It may tell before it returns.
+// SettleHere passes to who, once, what Settle would return, if a single replica on this node can
+// answer: a shard is always closed to its own last write. Concurrent calls share the cost, and none
+// takes a goroutine. It returns false, and calls nobody, if no replica here can answer. As with
+// rangeHere, after an error the caller starts over, with Settle. It may call who before it returns.
 func (r *Router) SettleHere(span shard.Span, who Settled) bool {
 	p, ok := r.here(span)
 	if ok {
@@ -141,7 +140,7 @@ func (r *Router) SettleHere(span shard.Span, who Settled) bool {
 	return ok
 }
 
-// settledHere is SettleHere for who waits.
+// settledHere is SettleHere for a caller that blocks.
 func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revision, bool) {
 	found := make(found, 1)
 	if !r.SettleHere(span, found) {
@@ -155,7 +154,7 @@ func (r *Router) settledHere(ctx context.Context, span shard.Span) (shard.Revisi
 	}
 }
 
-// found has what was found, or is closed.
+// found receives the revision, or is closed.
 type found chan shard.Revision
 
 // Settled implements Settled.
@@ -166,8 +165,8 @@ func (f found) Settled(rev shard.Revision, err error) {
 	close(f)
 }
 
-// probeHere returns the largest revision of the shard at p after a read barrier, as the
-// replica of this node tells it.
+// probeHere returns the largest revision of the shard at p after a read barrier, from the replica
+// of this node.
 func (r *Router) probeHere(ctx context.Context, p Place) (shard.Revision, error) {
 	reply, err := r.send(ctx, p, r.cfg.Self, &Request{Op: routerpb.Op_OP_PROBE})
 	if err != nil {
@@ -176,8 +175,8 @@ func (r *Router) probeHere(ctx context.Context, p Place) (shard.Revision, error)
 	return reply.Rev, nil
 }
 
-// Latest returns the largest revision of any shard that overlaps one of the spans, after
-// a read barrier. Every shard is asked once, however many spans lie in it.
+// Latest returns the largest revision of any shard that overlaps one of the spans, after a read
+// barrier. Every shard is asked once, however many spans lie in it.
 func (r *Router) Latest(ctx context.Context, spans []shard.Span) (shard.Revision, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -209,7 +208,7 @@ func (r *Router) Latest(ctx context.Context, spans []shard.Span) (shard.Revision
 	return latest, err
 }
 
-// Pause waits before the attempt-th try of what has no deadline; the first needs no
+// Pause waits before the n-th attempt of something that has no deadline; the first needs no
 // waiting. It returns false when ctx ends first.
 func Pause(ctx context.Context, attempt int) bool {
 	if attempt == 0 {

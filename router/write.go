@@ -7,9 +7,7 @@ import (
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -22,14 +20,14 @@ func (r *Router) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.put(ctx, req)
+	resp, err := r.putAdmitted(ctx, req)
 	turn.Leave(err)
 	return resp, err
 }
 
-// put is Put when it is its turn.
-func (r *Router) put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
-	reply, err := r.writeNow(ctx, req.Key, putCommand(req))
+// putAdmitted is Put after admission.
+func (r *Router) putAdmitted(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
+	reply, err := r.writeAdmitted(ctx, req.Key, putCommand(req))
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +42,7 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	defer cancel()
 	span := shard.RequestSpan(req.Key, req.RangeEnd)
 	if span.Empty() {
-		// Nothing lies in it; the answer is still the revision of a shard.
+		// The span is empty; the answer still has a shard's revision.
 		rev, err := r.Latest(ctx, []shard.Span{shard.PointSpan(req.Key)})
 		if err != nil {
 			return nil, err
@@ -73,8 +71,8 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	}
 }
 
-// deletePart deletes what the shard at the span's start owns of it. It returns where
-// the next part starts, nil when there is none.
+// deletePart deletes the part of the span that the shard at its start owns. It returns where the
+// next part starts, nil when there is none.
 func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, span shard.Span) (*pb.DeleteRangeResponse, []byte, error) {
 	turn, err := r.turn(ctx, span.Start)
 	if err != nil {
@@ -130,13 +128,13 @@ func (r *Router) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.txn(ctx, req)
+	resp, err := r.txnAdmitted(ctx, req)
 	turn.Leave(err)
 	return resp, err
 }
 
-// txn is Txn of one that writes, when it is its turn.
-func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+// txnAdmitted is Txn of a transaction that writes, after admission.
+func (r *Router) txnAdmitted(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	cmd, err := command(shardpb.Kind_TXN, req, txn.Grows(req))
 	if err != nil {
 		return nil, err
@@ -150,7 +148,7 @@ func (r *Router) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, 
 
 func (r *Router) writeTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, cmd Request) (*Reply, error) {
 	if p, ok := r.cfg.Cache.find(first(foot)); ok && foot.Within(p.Span) && txn.HighestReadRevision(req) == 0 {
-		if reply, err, done := r.writeSoon(ctx, p, cmd); done {
+		if reply, err, done := r.tryLeader(ctx, p, cmd); done {
 			return reply, err
 		}
 	}
@@ -171,8 +169,8 @@ func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footp
 	return txnResponse(reply), nil
 }
 
-// atHome has the transaction's shard asked, as often as is safe, when it is closed to what
-// the transaction reads.
+// atHome sends the transaction to its shard, retrying as far as is safe, once the shard is closed
+// to the revisions that the transaction reads at.
 func (r *Router) atHome(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint, ask func(ctx context.Context, p Place, n int) (*Reply, error)) (*Reply, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -191,8 +189,8 @@ func (r *Router) atHome(ctx context.Context, req *pb.TxnRequest, foot txn.Footpr
 	return reply, err
 }
 
-// home returns the one shard that owns every key of a transaction. One that touches
-// no key can be answered by any shard.
+// home returns the one shard that owns every key of a transaction. A transaction that touches no
+// key can be answered by any shard.
 func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
 	p, err := r.cfg.Cache.Lookup(ctx, first(foot))
 	if err != nil {
@@ -204,7 +202,7 @@ func (r *Router) home(ctx context.Context, foot txn.Footprint) (Place, error) {
 	return p, nil
 }
 
-// first is where a footprint begins.
+// first is the first key of a footprint.
 func first(foot txn.Footprint) []byte {
 	for span := range foot.Spans() {
 		return span.Start
@@ -233,8 +231,8 @@ func (r *Router) crossShard(ctx context.Context, foot txn.Footprint) error {
 	return refusal
 }
 
-// closeForReads closes the shard to the explicit revisions that a transaction reads
-// at, so that an idle shard does not call a revision of another one future.
+// closeForReads closes the shard to the explicit revisions that a transaction reads at, so that an
+// idle shard does not reject another shard's revision as a future one.
 func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest) error {
 	at := txn.HighestReadRevision(req)
 	if at == 0 {
@@ -242,7 +240,7 @@ func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest)
 	}
 	err := r.minted(ctx, shard.Revision(at))
 	if errors.Is(err, shard.ErrFutureRevision) {
-		// Left to the shard to refuse, which knows whether that path is taken.
+		// Left for the shard to refuse, which knows whether the branch with that read is taken.
 		return nil
 	}
 	if err != nil {
@@ -251,15 +249,15 @@ func (r *Router) closeForReads(ctx context.Context, p Place, req *pb.TxnRequest)
 	return r.closer.reach(ctx, p, shard.Revision(at))
 }
 
-// Compact makes history below the revision unreadable in every shard. A physical one also
-// waits until this node's replicas have removed it, for as long as the caller does.
+// Compact makes history below the revision unreadable in every shard. A physical compaction also
+// waits until this node's replicas have collected it, for as long as its caller waits.
 func (r *Router) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	resp, err := r.compact(ctx, req)
 	if err != nil || !req.Physical {
 		return resp, err
 	}
 	if err := r.cfg.Compactions.AwaitCollected(ctx, shard.Revision(req.Revision)); err != nil {
-		// The compaction stands, and its garbage goes all the same.
+		// The compaction stands, and its garbage will be collected.
 		return nil, r.final(ctx, fmt.Errorf("compact at %d: %w: %w", req.Revision, shard.ErrUnknownOutcome, err))
 	}
 	return resp, nil
@@ -295,43 +293,12 @@ func (r *Router) compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 // compactAll tells every shard.
 func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
 	return r.everywhere(ctx, []shard.Span{shard.Everything()}, func(p Place, n int, _ shard.Span) error {
-		_, err := r.writeOnce(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
+		_, err := r.sendCommand(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
 		if errors.Is(err, shard.ErrCompacted) {
 			return nil // it was told already, by its own leader or by us
 		}
 		return again(err)
 	})
-}
-
-// command makes the write of an etcd request. grows says that it puts something.
-func command(kind shardpb.Kind, req proto.Message, grows bool) (Request, error) {
-	body, err := encode(kind, req)
-	if err != nil {
-		return Request{}, err
-	}
-	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Body: body}, Grows: grows}, nil
-}
-
-func encode(kind shardpb.Kind, req proto.Message) ([]byte, error) {
-	body, err := proto.Marshal(req)
-	if err != nil {
-		return nil, fmt.Errorf("encode %v command: %w", kind, err)
-	}
-	return body, nil
-}
-
-// putCommand is command for a put.
-func putCommand(req *pb.PutRequest) Request {
-	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_PUT, Body: encodePut(req)}, Grows: true}
-}
-
-func encodePut(req *pb.PutRequest) []byte {
-	return etcdwire.AppendPut(make([]byte, 0, etcdwire.PutBytes(req)), req)
-}
-
-// mark makes a command that carries only a revision.
-func mark(kind shardpb.Kind, rev shard.Revision) Request {
-	return Request{Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind, Revision: int64(rev)}}
 }
 
 func putResponse(reply *Reply) *pb.PutResponse {

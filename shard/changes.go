@@ -4,10 +4,10 @@ import "go.etcd.io/etcd/api/v3/mvccpb"
 
 // Changes is a piece of one shard's history, as a watch gets it.
 type Changes struct {
-	// Events are whole revisions, ascending, and inside one in the order the changes
-	// were made. All who watch share them, and the slice: nobody changes either.
+	// Events are whole revisions in ascending order, and within a revision in the order of the
+	// changes. All watchers share them and the slice: nobody modifies either.
 	Events []*mvccpb.Event
-	// Through is how far the piece reaches: every change of the watched span at or below
-	// it has been in this piece or an earlier one, and none will come later (R4).
+	// Through is how far the piece reaches: every change of the watched span at or below it is in
+	// this piece or an earlier one, and none will follow (R4).
 	Through Revision
 }

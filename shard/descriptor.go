@@ -20,12 +20,12 @@ type Descriptor struct {
 	// Generation rises with every change of the descriptor, Epoch or Replicas.
 	Generation uint64
 	Replicas   []Replica
-	// NextReplicaID is the lowest replica ID that was never used in this shard.
+	// NextReplicaID is the lowest replica ID not yet used in this shard.
 	NextReplicaID ReplicaID
-	// PreferredNode is where the leader should sit; 0 means anywhere.
+	// PreferredNode is where the leader should be; 0 means anywhere.
 	PreferredNode NodeID
-	// Parent is the shard this one was split off from, 0 for a cluster's first ones. The
-	// replicas of a shard with a parent begin with what the parent left them.
+	// Parent is the shard from which this one was split off, 0 for a cluster's initial ones. The
+	// replicas of a shard with a parent start from the seed that the parent left them.
 	Parent ID
 }
 

@@ -5,16 +5,16 @@ import (
 	"fmt"
 )
 
-// Refusals: the command or read was well delivered and changed nothing. The etcd
-// facade turns each into etcd's own error.
+// Refusals: the command or read reached its shard and changed nothing. The etcd API turns each into
+// etcd's own error.
 var (
 	ErrCompacted      = errors.New("revision has been compacted")
 	ErrFutureRevision = errors.New("revision is a future revision")
 	ErrKeyNotFound    = errors.New("key not found")
 	ErrLeaseNotFound  = errors.New("lease not found")
 	ErrLeaseExists    = errors.New("lease already exists")
-	// ErrLeaseRace: what the command was decided on has changed meanwhile (a fence, a
-	// reign, an incarnation); whoever decided looks again.
+	// ErrLeaseRace: what the command was based on has changed meanwhile (a fence, a reign, an
+	// incarnation); its sender must look again.
 	ErrLeaseRace = errors.New("lease changed meanwhile")
 	ErrNoSpace   = errors.New("no space: the store is at its limit")
 	// ErrCorrupt: the stored data contradicts itself; the shard must not serve it.
@@ -27,7 +27,7 @@ var (
 	// ErrUnknownOutcome: the command was sent or proposed, and whether it was or
 	// will be applied is not known. It is never a "no".
 	ErrUnknownOutcome = errors.New("outcome unknown: the write may or may not have been applied")
-	// ErrUnavailable: the shard could not be reached or has no leader now; certain.
+	// ErrUnavailable: the shard is unreachable or has no leader at the moment; certain.
 	ErrUnavailable = errors.New("shard unavailable")
 	// ErrOverloaded: a bounded queue was full; certain.
 	ErrOverloaded = errors.New("too many requests")
@@ -67,8 +67,8 @@ func (e *NoReplicaError) Error() string {
 	return fmt.Sprintf("no serving replica of shard %d on this node", e.Shard)
 }
 
-// NotClosedError says that a read at a revision came before the shard was closed to
-// it: later writes could still get lower revisions. The caller closes it and retries.
+// NotClosedError says that a read at a revision arrived before the shard was closed to it: later
+// writes could still get lower revisions. The caller closes the shard and retries.
 type NotClosedError struct {
 	Shard ID
 	Floor Revision
@@ -78,7 +78,7 @@ func (e *NotClosedError) Error() string {
 	return fmt.Sprintf("shard %d is closed only to revision %d", e.Shard, e.Floor)
 }
 
-// CompactedError says how far history is gone. It is an ErrCompacted.
+// CompactedError says up to where history was compacted. It is an ErrCompacted.
 type CompactedError struct{ Compacted Revision }
 
 func (e *CompactedError) Error() string {
@@ -88,14 +88,14 @@ func (e *CompactedError) Error() string {
 // Unwrap makes errors.Is(err, ErrCompacted) true.
 func (e *CompactedError) Unwrap() error { return ErrCompacted }
 
-// UnregisteredLeaseError refuses to attach a key to a lease of which this shard has not
-// been told that it lives. It is certain: nothing was applied. Whoever gets it registers
-// the shard with the lease's home and tries again.
+// UnregisteredLeaseError refuses to attach a key to a lease that is not registered with this shard.
+// It is certain: nothing was applied. The caller registers the shard with the lease's home and
+// tries again.
 type UnregisteredLeaseError struct {
 	Shard ID
 	Lease int64
-	// Fence is what REGISTER must bring back: it is refused once keys of the lease may
-	// have been detached here since.
+	// Fence must be passed to REGISTER, which is refused if keys of the lease may have been
+	// detached here since.
 	Fence uint64
 }
 

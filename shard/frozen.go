@@ -2,19 +2,19 @@ package shard
 
 import "github.com/flotilla-kv/flotilla/shard/shardpb"
 
-// Frozen is what a shard leaves for its left neighbour to take: nobody else touches its
-// keys, and nothing of it changes any more unless the merge is given up.
+// Frozen is the state in which a shard waits for its left neighbour to take its keys: nobody else
+// touches them, and nothing of it changes any more unless the merge is abandoned.
 type Frozen struct {
-	// Descriptor is the shard's own.
+	// Descriptor is the shard's own descriptor.
 	Descriptor *Descriptor
-	// Into is the neighbour's as it will be, with the keys of both.
+	// Into is the neighbour's descriptor after the merge, with the keys of both.
 	Into *Descriptor
-	// Operator is the MERGE of the placement table.
+	// Operator is the ID of the MERGE in the placement table.
 	Operator uint64
 }
 
-// For reports whether a replica is the one that takes the keys on the node: it was in its
-// group, and on that node, when the merge began.
+// For reports whether a replica is the one that takes the keys on the node: it was a member of the
+// neighbour's group, on that node, when the merge began.
 func (f *Frozen) For(node NodeID, id ID, replica ReplicaID) bool {
 	own, here := f.Into.ReplicaOn(node)
 	return f.Into.ID == id && here && own.ID == replica

@@ -19,7 +19,7 @@ type NodeID uint64
 
 func (id NodeID) String() string { return strconv.FormatUint(uint64(id), 16) }
 
-// ReplicaID names a replica within its shard. A replica that lost its log or its
-// data must come back under a new ReplicaID: an old one has made promises to its
-// Raft group that a new one cannot keep.
+// ReplicaID names a replica within its shard. A replica that lost its log or its data must come
+// back under a new ReplicaID: under the old one promises were made to the Raft group that it can no
+// longer keep.
 type ReplicaID uint64

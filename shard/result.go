@@ -6,13 +6,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Result is what applying one command gave.
+// Result is the outcome of applying one command.
 type Result struct {
 	// Revision is the response's header.revision: the revision of the write, or the
 	// shard's last one when nothing changed.
 	Revision Revision
-	// Response is the etcdserverpb response of the command's kind, with no Header;
-	// nil when Err is set and for kinds that answer nothing (CLOSE, COMPACT, INIT).
+	// Response is the etcdserverpb response of the command's kind, without a Header; nil when Err
+	// is set and for kinds without a response (CLOSE, COMPACT, INIT).
 	Response proto.Message
 	// Err is a refusal (errors.go); nothing was applied.
 	Err error
@@ -30,24 +30,24 @@ type View struct {
 	Compacted Revision
 	// Descriptor is nil until the shard's INIT command was applied.
 	Descriptor *Descriptor
-	// Child is the shard that was split off from this one last. The map may not know it
-	// yet, so whoever asks here for its keys is told of it.
+	// Child is the shard that was split off from this one last. Other nodes' maps may not contain
+	// it yet, so requests for its keys are answered with it.
 	Child *Descriptor
-	// Poisoned replicas were told to begin without their data. They have no Descriptor,
-	// apply nothing and serve nothing until they are replaced.
+	// Poisoned replicas were told to begin without their data. They have no Descriptor, apply
+	// nothing and serve nothing until they are replaced.
 	Poisoned bool
 	// Frozen is set while the shard is being merged into its left neighbour, and for ever
-	// after it was. It has no Descriptor then and serves nothing.
+	// afterwards. The shard then has no Descriptor and serves nothing.
 	Frozen *Frozen
-	// Since is the Raft index of the split or merge, or of the INIT after a split, that gave
-	// the shard the keys it has; 0 for none. Nobody may begin with a log that goes back to it: what
-	// is before speaks of keys that are another shard's by now.
+	// Since is the Raft index of the split or merge, or of the INIT after a split, that gave the
+	// shard its present keys; 0 for none. No replica may start from a log that reaches back to it,
+	// because older entries concern keys that belong to another shard by now.
 	Since uint64
-	// Reserved is nil while any proposer may mint what is above Floor (R5).
+	// Reserved is nil while any proposer may assign revisions above Floor (R5).
 	Reserved *Reservation
 }
 
-// WrongShard refuses what was routed by another map than this replica's.
+// WrongShard refuses a request that was routed by a different descriptor.
 func (v View) WrongShard(id ID) error {
 	if v.Descriptor == nil {
 		return v.Absent(id)
@@ -61,7 +61,7 @@ func (v View) WrongShard(id ID) error {
 	return e
 }
 
-// Absent refuses everything that asks a replica without a Descriptor.
+// Absent refuses any request to a replica without a Descriptor.
 func (v View) Absent(id ID) error {
 	if v.Poisoned || v.Frozen != nil {
 		return &NoReplicaError{Shard: id}

@@ -11,7 +11,7 @@ import (
 // 2^53 until 2052, so tools that read JSON numbers as float64 keep it whole.
 type Revision int64
 
-// FirstRevision is what an empty store reads, as in etcd.
+// FirstRevision is the revision of an empty store, as in etcd.
 const FirstRevision Revision = 1
 
 // Tick is a time in units of 25 µs since 2025-01-01T00:00:00Z. Only proposers
@@ -21,8 +21,8 @@ type Tick int64
 // TickUnit is the length of one Tick.
 const TickUnit = 25 * time.Microsecond
 
-// Slot tells the revisions of shards apart. The meta group gives it: unique while
-// there are at most 256 shards, afterwards the least used one.
+// Slot distinguishes the revisions of shards. The meta group assigns it: unique while there are at
+// most 256 shards, afterwards the least used one.
 type Slot uint8
 
 const slotBits = 8
@@ -51,8 +51,8 @@ func (r Revision) Slot() Slot { return Slot(r & (1<<slotBits - 1)) }
 
 func (r Revision) String() string { return strconv.FormatInt(int64(r), 10) }
 
-// NextRevision is the smallest revision of the slot that is above floor and not
-// before stamp. It is the only place revisions are minted (R1, R2, R3).
+// NextRevision is the smallest revision of the slot that is above floor and not before stamp. It is
+// the only place where revisions are made (R1, R2, R3).
 func NextRevision(floor Revision, stamp Tick, slot Slot) Revision {
 	tick := max(floor.Tick(), stamp)
 	r := Revision(tick)<<slotBits | Revision(slot)

@@ -21,8 +21,8 @@ func CheckPut(r *pb.PutRequest) error {
 	return nil
 }
 
-// CheckRange refuses a range that etcd refuses without looking at the store. An
-// end before the key is no fault: such a range is empty.
+// CheckRange refuses a range that etcd refuses without looking at the store. An end before the key
+// is allowed: such a range is empty.
 func CheckRange(r *pb.RangeRequest) error {
 	if len(r.GetKey()) == 0 {
 		return rpctypes.ErrGRPCEmptyKey
@@ -89,7 +89,7 @@ func checkOp(op *pb.RequestOp, budget int) error {
 	case *pb.RequestOp_RequestTxn:
 		return checkLevel(o.RequestTxn, budget)
 	default:
-		// An operation of no kind. The error is odd, but it is etcd's.
+		// An operation without a kind. The error is odd, but it is etcd's.
 		return rpctypes.ErrGRPCKeyNotFound
 	}
 }

@@ -26,10 +26,9 @@ type Place struct {
 	Shards []shard.ID
 }
 
-// CrossShardError refuses a transaction whose keys lie in several shards. It is
-// certain: nothing was applied. Its gRPC code is FailedPrecondition, because the
-// same request succeeds only after the keys or the shards have been arranged
-// otherwise.
+// CrossShardError refuses a transaction whose keys lie in several shards. It is certain: nothing
+// was applied. Its gRPC code is FailedPrecondition, because the same request succeeds only after
+// the keys or the shards have been rearranged.
 type CrossShardError struct {
 	Places []Place
 }
@@ -59,8 +58,8 @@ func (e *CrossShardError) Error() string {
 	return b.String()
 }
 
-// telling picks the places to show, those that name a further shard first, and
-// counts the shards.
+// telling picks the places to show, preferring those that name another shard, and counts the
+// shards.
 func (e *CrossShardError) telling() (shown []Place, shards int) {
 	seen := make(map[shard.ID]bool)
 	var repeats []Place

@@ -8,13 +8,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Footprint is the set of keys a transaction could touch (T2), in request order and
-// not merged. A span may stand in both lists. Spans alias the request's keys.
+// Footprint is the set of keys a transaction could touch (T2), in request order and not merged. A
+// span may be in both lists. Spans alias the request's keys.
 //
-// An empty footprint is possible (a transaction of nothing, or of empty ranges):
-// any shard can answer such a one.
+// A footprint may be empty (a transaction of nothing, or of empty ranges): any shard can answer
+// such a transaction.
 type Footprint struct {
-	// Reads are keys whose contents decide the outcome or are in the answer.
+	// Reads are keys whose contents affect the outcome or the response.
 	Reads []shard.Span
 	// Writes are keys that may be put or deleted.
 	Writes []shard.Span
@@ -28,7 +28,7 @@ func FootprintTxn(r *pb.TxnRequest) Footprint {
 	return f
 }
 
-// Spans goes through writes, then reads.
+// Spans iterates over the writes, then the reads.
 func (f Footprint) Spans() iter.Seq[shard.Span] {
 	return func(yield func(shard.Span) bool) {
 		for _, list := range [][]shard.Span{f.Writes, f.Reads} {

@@ -9,10 +9,9 @@ func IsReadOnly(r *pb.TxnRequest) bool {
 	return everyOp(r, func(rng *pb.RangeRequest) bool { return rng != nil })
 }
 
-// IsSerializable reports whether the transaction may be answered from local,
-// possibly stale state: it has ranges, and every one of them asks for that. One of
-// compares alone has asked for nothing and is linearizable; etcd 3.7 answers it from
-// local state.
+// IsSerializable reports whether the transaction may be answered from local, possibly stale state:
+// it has ranges, and every one of them is serializable. A transaction of compares alone is
+// linearizable; etcd 3.7 answers it from local state.
 func IsSerializable(r *pb.TxnRequest) bool {
 	return len(r.GetSuccess())+len(r.GetFailure()) > 0 && everyOp(r, func(rng *pb.RangeRequest) bool { return rng.GetSerializable() })
 }

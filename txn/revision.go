@@ -2,9 +2,8 @@ package txn
 
 import pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-// HighestReadRevision is the highest explicit revision that a range of the
-// transaction, nested ones included, reads at; 0 when none names one. The shard has
-// to be closed to it first.
+// HighestReadRevision is the highest explicit revision at which a range of the transaction,
+// including nested ones, reads; 0 when there is none. The shard must be closed to it first.
 func HighestReadRevision(r *pb.TxnRequest) int64 {
 	highest := int64(0)
 	for _, branch := range [][]*pb.RequestOp{r.GetSuccess(), r.GetFailure()} {

@@ -7,9 +7,8 @@ import (
 	"log/slog"
 )
 
-// AtShare first finds out how much the first system can do of each workload, and then
-// measures all systems at the given share of that: latencies at the same load. It returns
-// what the first system could do.
+// AtShare first measures the first system's peak of each workload, and then all systems at the
+// given share of it: latencies at the same load. It returns the peaks.
 func AtShare(ctx context.Context, c Config, share float64, log *slog.Logger, done func(Measurement)) (peaks map[string]float64, err error) {
 	if share <= 0 || share > 1 {
 		return nil, fmt.Errorf("share %g: must be above 0 and at most 1", share)

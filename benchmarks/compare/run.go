@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/peer"
 )
 
-// Config says what to measure.
+// Config configures a comparison.
 type Config struct {
 	Systems   []System
 	Workloads []load.Workload
@@ -24,17 +24,17 @@ type Config struct {
 	WarmUp    time.Duration
 	Duration  time.Duration
 	Seed      uint64
-	// Rates has for workloads, by name, how many operations a second begin; the others
-	// begin as many as are answered.
+	// Rates has for workloads, by name, how many operations start per second; in the others clients
+	// start one when the last is answered.
 	Rates map[string]int
 	load.Sizes
-	// Fsyncs makes the disk slower, for all systems.
+	// Fsyncs slows the disk down, for all systems.
 	Fsyncs peer.SlowFsyncs
-	// Dir takes the data directories while they are needed.
+	// Dir holds the data directories while they are needed.
 	Dir string
 }
 
-// Validate tells what cannot be measured, and what to change.
+// Validate reports what cannot be measured, and what to change.
 func (c Config) Validate() error {
 	switch {
 	case len(c.Systems) == 0 || len(c.Workloads) == 0:
@@ -71,27 +71,26 @@ type Measurement struct {
 	load.Result
 	// Servers is what all server processes used in the window together.
 	Servers Cost `json:"servers"`
-	// ClientCPUPerOp is what the load itself cost, in microseconds.
+	// ClientCPUPerOp is the cost of the load itself, in microseconds.
 	ClientCPUPerOp float64 `json:"client_cpu_us_per_op"`
-	// OtherCPU is the share of the machine, 0 to 1, that went to neither servers nor
-	// load, steal by the hypervisor included. Above a few percent, somebody else was
-	// measured too.
+	// OtherCPU is the share of the machine, 0 to 1, that went to neither servers nor load,
+	// including steal by the hypervisor. Above a few percent, something else was measured too.
 	OtherCPU float64 `json:"other_cpu"`
 }
 
-// Cost is what operations cost the machine.
+// Cost is the cost of operations on the machine.
 type Cost struct {
 	CPUPerOp          float64 `json:"cpu_us_per_op"`
 	RSSBytes          int64   `json:"rss_bytes"`
 	WrittenBytesPerOp float64 `json:"written_bytes_per_op"`
 	// FsyncsPerOp is nil where the servers do not count them.
 	FsyncsPerOp *float64 `json:"fsyncs_per_op,omitempty"`
-	// RSSPerHeld is by how many bytes memory grew for each watcher or lease that the
-	// servers hold now and did not before; nil where there are none.
+	// RSSPerHeld is by how many bytes memory grew per watcher or lease that was added; nil where
+	// there are none.
 	RSSPerHeld *float64 `json:"rss_bytes_per_held,omitempty"`
 }
 
-// Run measures everything and gives each measurement to done as it comes.
+// Run measures everything and passes each measurement to done as it arrives.
 func Run(ctx context.Context, c Config, log *slog.Logger, done func(Measurement)) error {
 	if err := c.ready(ctx); err != nil {
 		return err

@@ -16,9 +16,9 @@ type System struct {
 	Shards int // 0 where it means nothing
 }
 
-// Systems expands two names into contestants: Flotilla once for each number of
-// shards. A name may bring a binary of its own, as in flotilla=PATH; without one path
-// has it. A name that stands twice is told apart by a letter.
+// Systems expands two names into contestants: Flotilla once for each number of shards. A name may
+// bring a binary of its own, as in flotilla=PATH; without one it is taken from path. Equal names
+// are distinguished by a letter.
 func Systems(a, b string, path map[string]string, shards []int) ([]System, error) {
 	var out []System
 	nameA, ownA, _ := strings.Cut(a, "=")

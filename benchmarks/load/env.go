@@ -8,16 +8,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Sizes say how much there is to do.
+// Sizes are the sizes of the workloads.
 type Sizes struct {
 	// Keys is the size of the keyspace that put writes and get reads.
 	Keys int
 	// ValueBytes is the size of every value.
 	ValueBytes int
-	// WatchRate is how many puts a second watchers are sent, unless there are so many
-	// watchers that it would be more than deliveriesMax.
+	// WatchRate is how many puts per second watchers receive, unless with so many watchers it would
+	// exceed deliveriesMax.
 	WatchRate int
-	// IdleWatchers is how many watchers are opened to see what one costs.
+	// IdleWatchers is how many watchers are opened to measure the cost of one.
 	IdleWatchers int
 	// CatchUp is how many events a watcher has to catch up with.
 	CatchUp int
@@ -25,7 +25,7 @@ type Sizes struct {
 	Leases int
 }
 
-// Env is what all workloads of one run share.
+// Env is shared by all workloads of one run.
 type Env struct {
 	// Conns are the connections; client i uses Conn(i).
 	Conns []*clientv3.Client
@@ -51,7 +51,7 @@ func (e *Env) Conn(i int) *clientv3.Client { return e.Conns[i%len(e.Conns)] }
 // random is client i's own source (L5).
 func (e *Env) random(i int) *rand.Rand { return rand.New(rand.NewPCG(e.Seed, uint64(i))) }
 
-// noiseBytes is enough that values do not repeat soon.
+// noiseBytes is large enough that values do not repeat soon.
 const noiseBytes = 1 << 20
 
 // value is ValueBytes of noise: nothing that compresses, or a store that

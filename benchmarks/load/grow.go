@@ -13,9 +13,9 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 )
 
-// Grown is the given workloads on ever larger keyspaces: for each number of keys, ascending,
-// those that are missing are written, as fast as the system takes them, and then each workload runs. Names
-// tell the number.
+// Grown runs the given workloads on ever larger keyspaces: for each number of keys, ascending, the
+// missing ones are written, as fast as the system accepts them, and then each workload runs. Names
+// contain the number.
 func Grown(workloads []Workload, keys []int) ([]Workload, error) {
 	var out []Workload
 	last := 0
@@ -59,7 +59,7 @@ type growth struct{ keys int }
 func (w growth) Name() string  { return "load-" + count(w.keys) }
 func (w growth) About() string { return "keys written until there are " + count(w.keys) }
 
-// Clients is how many have a batch under way.
+// Clients is how many batches are in flight.
 func (growth) Clients(int) int { return growers }
 
 const (
@@ -71,8 +71,8 @@ const (
 	growTimeout = time.Minute
 )
 
-// Measure implements Workload. What is written stays, so memory per key is that of the keys
-// that were missing.
+// Measure implements Workload. The written keys stay, so memory per key is that of the keys that
+// were missing.
 func (w growth) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	from := e.written
 	put, closeAll, err := e.putter(ctx)

@@ -10,7 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// leaseTTL in seconds is more than a run takes: none expires in it.
+// leaseTTL in seconds exceeds a run's duration, so that none expires.
 const leaseTTL = 3600
 
 // leaseGrant makes leases, which stay.

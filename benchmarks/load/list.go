@@ -19,7 +19,7 @@ type list struct {
 	stream bool
 }
 
-// listClientsMax keeps the answers in flight within a few ten megabytes.
+// listClientsMax bounds the responses in flight to some tens of megabytes.
 const listClientsMax = 50
 
 func (w list) Name() string         { return w.name }

@@ -10,8 +10,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// preparersPerConn is how many writes a connection has under way while a keyspace
-// is filled; it only has to keep the servers busy.
+// preparersPerConn is how many writes a connection has in flight while a keyspace is filled; it
+// only has to keep the servers busy.
 const preparersPerConn = 4
 
 // fill writes every key of the shared keyspace, once.

@@ -145,7 +145,7 @@ func errorName(err error) string {
 	return err.Error()
 }
 
-// Result is what one run of a workload gave.
+// Result is the result of one run of a workload.
 type Result struct {
 	Seconds    float64          `json:"seconds"`
 	Operations int64            `json:"operations"`
@@ -153,8 +153,8 @@ type Result struct {
 	Latency    Latency          `json:"latency_us"`
 	Worst      WorstSecond      `json:"worst_second"`
 	Errors     map[string]int64 `json:"errors,omitempty"`
-	// Held is how many watchers or leases the servers hold at the end of the window that
-	// they did not at its start.
+	// Held is how many more watchers or leases the servers hold at the end of the window than at
+	// its start.
 	Held int64 `json:"held,omitempty"`
 }
 
@@ -175,7 +175,7 @@ type Latency struct {
 	Max  int64 `json:"max"`
 }
 
-// WorstSecond is how bad single seconds were; zero where the window had none that was whole.
+// WorstSecond is the worst of the single seconds; zero where the window had no whole second.
 type WorstSecond struct {
 	// P99 is the largest of any second, in microseconds.
 	P99 int64 `json:"p99_us"`

@@ -12,19 +12,19 @@ type Plan struct {
 	Clients  int
 	WarmUp   time.Duration
 	Duration time.Duration
-	// Rate is how many operations a second the clients begin together, at fixed times. 0:
-	// each begins one when its last has ended. What keeps a rate of its own disregards it.
+	// Rate is how many operations per second the clients start together, at fixed times. 0: each
+	// starts one when its last has ended. Workloads with a rate of their own ignore it.
 	Rate int
-	// Begin and End are called at the start and at the end of the measured window, to read
-	// counters that belong to it. nil: there are none.
+	// Begin and End are called at the start and at the end of the measured window, to read its
+	// counters. nil: there are none.
 	Begin, End func() error
 }
 
 // operationTimeout ends an operation that hangs; it then counts as an error.
 const operationTimeout = 10 * time.Second
 
-// failurePause keeps a client whose operations fail at once from taking the CPU
-// away from the servers it measures.
+// failurePause keeps a client whose operations fail at once from taking the CPU away from the
+// measured servers.
 const failurePause = 10 * time.Millisecond
 
 // Run measures one workload.
@@ -99,7 +99,7 @@ func loop(ctx context.Context, op Operation, client int, timeout time.Duration, 
 	}
 }
 
-// limitGrain is by how much longer than its timeout an operation may take.
+// limitGrain is how much longer than its timeout an operation may take.
 const limitGrain = time.Second
 
 // limit ends the operations of one client that hang. Those that begin within limitGrain share

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -18,9 +19,13 @@ type Steady struct {
 
 	mu struct {
 		sync.Mutex
-		trace Trace
+		traces []Trace // of traceSamples each, but the last
 	}
 }
+
+// traceSamples is how many are kept together: one trace of millions that grows is copied now and then, and
+// all clients stand still meanwhile.
+const traceSamples = 1 << 16
 
 // inFlightMax is far more than a rate has under way, unless servers stand still for
 // seconds; what is due then waits here, and its latency counts.
@@ -42,7 +47,7 @@ func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Stea
 const busyGrain = time.Millisecond
 
 // BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
-// while all of them wait for answers has failed.
+// while all of them wait for answers has failed. An operation may take up to limitGrain longer than its timeout.
 func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
 	return begin(ctx, rate, busyGrain, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
 }
@@ -67,10 +72,16 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 		defer close(s.ended)
 		var wg sync.WaitGroup
 		clients, hired, number := make(chan turn), 0, 0
-		work := func(t turn) {
-			one, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
-			key, err := op(one, t.number)
-			cancel()
+		limited := func(l *limit, t turn) (key int, err error) {
+			if grain > 0 { // as the clients of a closed loop, with whom these are compared
+				return op(l.begin(ctx, t.due, timeout), t.number)
+			}
+			ctx, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
+			defer cancel()
+			return op(ctx, t.number)
+		}
+		work := func(l *limit, t turn) {
+			key, err := limited(l, t)
 			sample := Sample{Due: t.due.Sub(s.began), Took: time.Since(t.due), Key: key}
 			if err != nil {
 				sample.Err = errorName(err)
@@ -85,9 +96,11 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 				if hired < most {
 					hired++
 					wg.Go(func() {
-						work(next)
+						var l limit
+						defer l.end()
+						work(&l, next)
 						for t := range clients {
-							work(t)
+							work(&l, t)
 						}
 					})
 				} else if !busy(pacing, clients, next) {
@@ -105,8 +118,13 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 
 func (s *Steady) add(sample Sample) {
 	s.mu.Lock()
-	s.mu.trace = append(s.mu.trace, sample)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	last := len(s.mu.traces) - 1
+	if last < 0 || len(s.mu.traces[last]) == traceSamples {
+		s.mu.traces = append(s.mu.traces, make(Trace, 0, traceSamples))
+		last++
+	}
+	s.mu.traces[last] = append(s.mu.traces[last], sample)
 }
 
 // Now is the time since the beginning, as samples count it.
@@ -125,7 +143,7 @@ func (s *Steady) Stop() Trace {
 	<-s.ended
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mu.trace
+	return slices.Concat(s.mu.traces...)
 }
 
 // Puts are puts of keys out of the shared keyspace, which choose picks for each number.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Sample is one operation of a Steady. Times count from its beginning.
+// Sample is one operation of a Steady. Times count from its start.
 type Sample struct {
 	Due  time.Duration // when it should have begun
 	Took time.Duration // from then to its answer
@@ -15,10 +15,10 @@ type Sample struct {
 
 func (s Sample) end() time.Duration { return s.Due + s.Took }
 
-// Trace is what became of operations, in no order.
+// Trace is a set of finished operations, in no particular order.
 type Trace []Sample
 
-// Where is what f says yes to.
+// Where returns the operations for which f is true.
 func (t Trace) Where(f func(Sample) bool) Trace {
 	var out Trace
 	for _, s := range t {
@@ -29,17 +29,17 @@ func (t Trace) Where(f func(Sample) bool) Trace {
 	return out
 }
 
-// Between is what was due from one time until another.
+// Between returns the operations that were due in the interval.
 func (t Trace) Between(from, to time.Duration) Trace {
 	return t.Where(func(s Sample) bool { return from <= s.Due && s.Due < to })
 }
 
-// Ended is what ended well from one time until another.
+// Ended returns the operations that succeeded in the interval.
 func (t Trace) Ended(from, to time.Duration) Trace {
 	return t.Where(func(s Sample) bool { return s.Err == "" && from <= s.end() && s.end() < to })
 }
 
-// End is when the last of all ended.
+// End is when the last operation ended.
 func (t Trace) End() (end time.Duration) {
 	for _, s := range t {
 		end = max(end, s.end())
@@ -47,7 +47,7 @@ func (t Trace) End() (end time.Duration) {
 	return end
 }
 
-// Errors counts what failed, by its error.
+// Errors counts the failed operations by error.
 func (t Trace) Errors() map[string]int {
 	out := make(map[string]int)
 	for _, s := range t {
@@ -58,7 +58,7 @@ func (t Trace) Errors() map[string]int {
 	return out
 }
 
-// Failed is how many operations did.
+// Failed is the number of failed operations.
 func (t Trace) Failed() (n int) {
 	for _, s := range t {
 		if s.Err != "" {
@@ -68,11 +68,10 @@ func (t Trace) Failed() (n int) {
 	return n
 }
 
-// Done is how many operations ended well.
+// Done is the number of operations that succeeded.
 func (t Trace) Done() int { return len(t) - t.Failed() }
 
-// Quantile is the time that the given share of those that ended well took at most; 0 of
-// none.
+// Quantile is the given quantile of the successful operations' latency; 0 if there are none.
 func (t Trace) Quantile(share float64) time.Duration {
 	var took []time.Duration
 	for _, s := range t {
@@ -87,7 +86,7 @@ func (t Trace) Quantile(share float64) time.Duration {
 	return took[min(len(took)-1, int(share*float64(len(took))))]
 }
 
-// Longest is the largest time that any took, failed ones included.
+// Longest is the largest latency, including failed operations.
 func (t Trace) Longest() (longest time.Duration) {
 	for _, s := range t {
 		longest = max(longest, s.Took)
@@ -95,7 +94,7 @@ func (t Trace) Longest() (longest time.Duration) {
 	return longest
 }
 
-// Gap is the longest time between two moments without anything ending well.
+// Gap is the longest time without a successful end.
 func (t Trace) Gap(from, to time.Duration) (longest time.Duration) {
 	var ends []time.Duration
 	for _, s := range t {
@@ -111,7 +110,7 @@ func (t Trace) Gap(from, to time.Duration) (longest time.Duration) {
 	return longest
 }
 
-// Second is what happened in one of a trace.
+// Second summarises one second of a trace.
 type Second struct {
 	Done   int           `json:"done"` // ended well in it
 	Failed int           `json:"failed,omitempty"`

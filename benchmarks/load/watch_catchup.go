@@ -13,8 +13,8 @@ import (
 // that happened since.
 type watchCatchUp struct{}
 
-// catchUpTimeout is longer than the timeout of other operations: a server may take its
-// time for old events.
+// catchUpTimeout is longer than the timeout of other operations, because a server may be slow to
+// read old events.
 const catchUpTimeout = time.Minute
 
 func (watchCatchUp) Name() string    { return "watch-catchup" }

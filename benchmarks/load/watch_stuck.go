@@ -11,8 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// stuckEvents are more than the buffers between a server and a watcher that does not
-// read can hold.
+// stuckEvents exceed the buffers between a server and a watcher that does not read.
 const stuckEvents = 4000
 
 // openStuck opens watches that never read, and writes until they are stuck. clientv3

@@ -11,12 +11,12 @@ import (
 
 // Workload is one kind of work.
 type Workload interface {
-	// Name is what flags and tables call it; About is one line for people.
+	// Name is used in flags and tables; About is one line for people.
 	Name() string
 	About() string
-	// Clients is how many clients, or watchers, to run when want clients are asked for.
+	// Clients is how many clients, or watchers, to run when want clients are requested.
 	Clients(want int) int
-	// Measure writes what the work expects to find, does it and takes the time.
+	// Measure writes the data that the work needs, runs it and measures it.
 	Measure(ctx context.Context, e *Env, p Plan) (Result, error)
 }
 
@@ -25,9 +25,9 @@ type looped interface {
 	Name() string
 	About() string
 	Clients(want int) int
-	// Prepare writes what the operations expect to find.
+	// Prepare writes the data that the operations need.
 	Prepare(ctx context.Context, e *Env) error
-	// Client returns what client i does again and again.
+	// Client returns the operation that client i repeats.
 	Client(e *Env, i int) Operation
 }
 
@@ -50,7 +50,7 @@ func (w closed) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	return got, err
 }
 
-// Operation is one request and its answer.
+// Operation is one request and its response.
 type Operation func(context.Context) error
 
 // Workloads is every workload there is, in the order they are shown.
@@ -90,7 +90,7 @@ func Workloads() []Workload {
 	)
 }
 
-// Families are the names that mean several workloads, by the prefix of theirs.
+// Families are names that stand for several workloads, by their prefix.
 func Families() []string { return []string{"list", "watch", "lease", "ycsb", "native"} }
 
 // Named returns the workloads with the given names, or of the given families.

@@ -25,7 +25,8 @@ import (
 // holderSocket is the holder's end of a socket: the first of its extra files.
 const holderSocket = 3
 
-// Hold becomes a command whose fsyncs wait for whoever started this process through heldBack.
+// Hold becomes a command whose fsyncs are delayed by the process that started this one through
+// heldBack.
 func Hold(command []string) error {
 	if len(command) == 0 {
 		return errors.New("hold back fsyncs: of no command")

@@ -10,7 +10,7 @@ import (
 
 // MachineTime is CPU time of the whole machine, summed over its cores.
 type MachineTime struct {
-	// Busy is what anybody used, or a hypervisor took; All adds idleness.
+	// Busy is what was used by anybody, or taken by a hypervisor; All includes idle time.
 	Busy, All time.Duration
 }
 

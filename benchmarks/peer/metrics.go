@@ -15,8 +15,8 @@ import (
 // Flotilla keeps.
 const fsyncMetric = "etcd_disk_wal_fsync_duration_seconds_count"
 
-// Fsyncs is how often all nodes have synced their logs so far; ok is false when a
-// node does not say.
+// Fsyncs is how often all nodes have synced their logs so far; ok is false if a node does not
+// report it.
 func (c *Cluster) Fsyncs(ctx context.Context) (sum float64, ok bool) {
 	sum, err := c.Metric(ctx, fsyncMetric)
 	return sum, err == nil

@@ -20,18 +20,18 @@ type Kind interface {
 type Options struct {
 	// Nodes is the number of server processes.
 	Nodes int
-	// Dir takes data directories and logs. It is the caller's to remove.
+	// Dir holds data directories and logs. The caller removes it.
 	Dir string
-	// CPUs are the processors that the servers may use, as taskset takes them; "" is all.
+	// CPUs are the CPUs that the servers may use, in taskset's form; "" is all.
 	CPUs string
-	// Fsyncs, if its delay is not 0, makes the servers' disk slower than it is.
+	// Fsyncs, if its delay is not 0, slows the servers' disk down.
 	Fsyncs SlowFsyncs
-	// Shards is into how many key ranges the keyspace is split at the start, where
-	// the kind has such a thing. 0 leaves it to the kind.
+	// Shards is the number of key ranges into which the keyspace is divided initially, for kinds
+	// that support it. 0 leaves it to the kind.
 	Shards int
 }
 
-// SlowFsyncs has each fsync and fdatasync of a process take longer, by Delay.
+// SlowFsyncs delays each fsync and fdatasync of a process by Delay.
 type SlowFsyncs struct {
 	Delay time.Duration
 	// Holder is the command that runs Hold for the command that is appended to it.

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// Usage is what processes have used since they started, except RSS, which is now.
+// Usage is the resource usage of processes since they started, except RSS, which is current.
 type Usage struct {
 	CPU time.Duration
 	// RSSBytes is resident memory, file mappings included.
 	RSSBytes int64
-	// WrittenBytes is what was sent towards the disk (write_bytes of /proc/PID/io).
+	// WrittenBytes is what was sent to the block layer (write_bytes of /proc/PID/io).
 	WrittenBytes int64
 	// WriteCalls counts write system calls, sockets included (syscw).
 	WriteCalls int64

@@ -1,3 +1,3 @@
-// Package report turns measurements into what people and programs read. It
+// Package report turns measurements into tables, charts and files. It
 // measures nothing and invents nothing: a number that was not measured is a dash.
 package report

@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/scenario"
 )
 
-// Report is everything about one comparison, or about scenarios; its JSON form is what
-// later reports are made from.
+// Report is everything about one comparison, or about scenarios; later reports are made from its
+// JSON form.
 type Report struct {
 	// Version rises when a field changes its meaning.
 	Version int       `json:"version"`
@@ -20,16 +20,16 @@ type Report struct {
 	Commit  string    `json:"commit"`
 	Command string    `json:"command"`
 	Machine Machine   `json:"machine"`
-	// Peers tells the versions that are not in Commit.
+	// Peers contains the versions that are not in Commit.
 	Peers map[string]string `json:"peers"`
-	// Peaks are what rates were taken from: operations a second of the first system.
+	// Peaks are the peaks from which rates were derived: operations per second of the first system.
 	Peaks        map[string]float64    `json:"peaks,omitempty"`
 	Rows         []Row                 `json:"rows,omitempty"`
 	Measurements []compare.Measurement `json:"measurements,omitempty"`
 	Outcomes     []scenario.Outcome    `json:"outcomes,omitempty"`
 }
 
-// FormatVersion is the Version of what this package writes.
+// FormatVersion is the Version that this package writes.
 const FormatVersion = 1
 
 const resultsFile = "results.json"

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// Machine is what the numbers depend on besides the systems.
+// Machine describes what the numbers depend on besides the systems.
 type Machine struct {
 	CPU        string `json:"cpu"`
 	Cores      int    `json:"cores"`
 	MemoryGiB  int    `json:"memory_gib"`
 	Kernel     string `json:"kernel"`
 	FileSystem string `json:"file_system"` // of the data directories
-	// Fsync is how long writing and syncing 4 KiB there took, the median of some; 0 in
-	// reports from before it was measured.
+	// Fsync is the median duration of writing and syncing 4 KiB in dir; 0 in reports from before it
+	// was measured.
 	Fsync time.Duration `json:"fsync_ns,omitempty"`
 	Go    string        `json:"go"`
 }
@@ -58,7 +58,7 @@ func ThisMachine(dir string) (Machine, error) {
 	return m, err
 }
 
-// fsyncs is enough for a median, and a second on a slow disk.
+// fsyncs is enough for a median, and takes a second on a slow disk.
 const fsyncs = 100
 
 // fsync is the median time of appending 4 KiB to a file in dir and syncing it.
@@ -120,8 +120,8 @@ func fileSystem(dir string) string {
 	return kind
 }
 
-// Commit names the source that is measured, which is in root; "+" says that it was changed
-// since. Outside of a repository root is "", and nobody knows.
+// Commit identifies the measured source, which is in root; "+" says that it was modified. Outside
+// of a repository root is "", and the commit unknown.
 func Commit(ctx context.Context, root string) string {
 	if root == "" {
 		return unknown // git would look around where it is

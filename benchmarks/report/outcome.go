@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/scenario"
 )
 
-// Figures lays out the numbers of a scenario, with what they should be.
+// Figures is the table of a scenario's numbers, with what they should be.
 func Figures(o scenario.Outcome) table.Writer {
 	t := newTable(o.Name, "figure", "must", "goal", "")
 	for _, f := range o.Figures {
@@ -27,7 +27,7 @@ func Figures(o scenario.Outcome) table.Writer {
 	return t
 }
 
-// Phases lays out how the load fared in each part of the time.
+// Phases is the table of the load's results in each phase.
 func Phases(o scenario.Outcome) table.Writer {
 	t := newTable(o.Name, "s", "answers/s", "failed", "p50 ms", "p99 ms", "max ms", "errors")
 	for _, p := range o.Phases {
@@ -38,7 +38,7 @@ func Phases(o scenario.Outcome) table.Writer {
 	return t
 }
 
-// Costs lays out what puts and gets came to, on ever more shards and with ever more clients.
+// Costs is the table of the results of puts and gets, with ever more shards and clients.
 func Costs(o scenario.Outcome) table.Writer {
 	t := newTable("workload", "shards", "clients", "ops/s", "of one shard", "p50 ms", "p99 ms", "server CPU µs/op", "errors")
 	costs := slices.Clone(o.Costs)

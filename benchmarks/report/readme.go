@@ -62,8 +62,8 @@ func ReadmeWorkloads() []string {
 	return out
 }
 
-// Readme is the README's table, of what the reports have of it, and where it comes from. What
-// several have is the last one's.
+// Readme is the README's table, as far as the reports contain it, and its origin. If several
+// contain a value, the last one's is used.
 func Readme(reports ...Report) string {
 	rows := make(map[[2]string]Row)
 	var systems []string

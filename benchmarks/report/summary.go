@@ -6,7 +6,7 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/compare"
 )
 
-// Spread is what several rounds gave for one number.
+// Spread summarises several rounds of one number.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -32,7 +32,7 @@ func (s Spread) times(factor float64) Spread {
 	return Spread{Median: s.Median * factor, Min: s.Min * factor, Max: s.Max * factor}
 }
 
-// Row sums up one workload on one system.
+// Row summarises one workload on one system.
 type Row struct {
 	Workload  string `json:"workload"`
 	System    string `json:"system"`
@@ -58,10 +58,10 @@ type Row struct {
 	RSSBytes     Spread `json:"rss_bytes"`
 	// Fsyncs is nil where not every server counted them.
 	Fsyncs *Spread `json:"fsyncs_per_op,omitempty"`
-	// RSSPerHeld is nil where nothing was there to stay.
+	// RSSPerHeld is nil where nothing is held.
 	RSSPerHeld *Spread `json:"rss_bytes_per_held,omitempty"`
-	// OtherCPU is the share of the machine that neither servers nor load used: what
-	// disturbed the measurement.
+	// OtherCPU is the share of the machine that neither servers nor load used: what disturbed the
+	// measurement.
 	OtherCPU Spread `json:"other_cpu"`
 	Errors   int64  `json:"errors"`
 }

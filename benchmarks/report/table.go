@@ -8,7 +8,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// Table lays the rows out for people; the caller renders it as text or Markdown.
+// Table lays the rows out; the caller renders it as text or Markdown.
 func Table(rows []Row) table.Writer {
 	t := table.NewWriter()
 	t.Style().Format.Header = text.FormatDefault // capitals would turn µ into Μ

@@ -125,6 +125,15 @@ func (a admin) split(ctx context.Context, id uint64, key []byte) error {
 	return a.ended(ctx, reply.Operator)
 }
 
+// merge has a shard take the keys of its right neighbour.
+func (a admin) merge(ctx context.Context, id uint64) error {
+	reply, err := a.Merge(ctx, &adminpb.MergeRequest{Shard: id})
+	if err != nil {
+		return fmt.Errorf("merge shard %d with its right neighbour: %w", id, err)
+	}
+	return a.ended(ctx, reply.Operator)
+}
+
 func (a admin) move(ctx context.Context, id uint64, from, to string) error {
 	reply, err := a.Move(ctx, &adminpb.MoveRequest{Shard: id, From: from, To: to})
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// snapshotMetric counts what nodes sent of whole shards.
+// snapshotMetric counts the bytes of snapshots that nodes sent.
 const snapshotMetric = "flotilla_shard_snapshot_sent_bytes_total"
 
-// logEntries makes logs so short that the new replicas are sent whole shards, as on clusters
-// that have run for longer.
+// logEntries makes logs so short that the new replicas receive snapshots, as on clusters that have
+// run for longer.
 const logEntries = "200"
 
-// Loss kills a node for good and waits until the others hold all its replicas. grace is how
-// long a node may be silent before it counts as dead. Clients are connected to the others.
+// Loss kills a node for good and waits until the others hold all its replicas. grace is how long a
+// node may be silent before it counts as dead. Clients are connected to the others.
 func Loss(ctx context.Context, c Config, grace time.Duration) (Outcome, error) {
 	out := Outcome{Name: "loss"}
 	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm < calmMin {
@@ -122,7 +122,7 @@ func (s *stage) lose(ctx context.Context, steady *load.Steady, victim int) (l lo
 	return l, rest(ctx, s.Calm)
 }
 
-// untouchedShare is what must go on of the load of shards that the lost node did not lead.
+// untouchedShare is how much of the load of shards that the lost node did not lead must continue.
 const untouchedShare = 0.9
 
 func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
@@ -138,10 +138,11 @@ func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
 		phaseOf("from the loss until whole, others", others, l.killed, l.whole),
 		phaseOf("after, all shards", t, l.whole, t.End()),
 	)
-	var gap time.Duration
+	var gaps []time.Duration
 	for _, sh := range l.touched {
-		gap = max(gap, in([]*adminpb.Shard{sh}).Gap(l.killed, l.whole))
+		gaps = append(gaps, in([]*adminpb.Shard{sh}).Gap(l.killed, l.whole))
 	}
+	worst, median := worstAndMedian(gaps)
 	before := perSecond(others, time.Second, l.killed)
 	o.Figures = append(o.Figures,
 		Figure{Name: "replicas lost", Value: float64(l.held)},
@@ -150,7 +151,8 @@ func (o *Outcome) tellLoss(t load.Trace, l lost, grace time.Duration) {
 		Figure{Name: "of which after the grace time", Value: (l.whole - l.killed - grace).Seconds(), Unit: "s"},
 		Figure{Name: "sent as whole shards", Value: l.copied / (1 << 20), Unit: "MiB"},
 		Figure{Name: "sent as whole shards, each of the replicas lost", Value: l.copied / (1 << 20) / float64(max(1, l.held)), Unit: "MiB"},
-		Figure{Name: "shards it led: longest time one answered nothing", Value: millis(gap), Unit: "ms"},
+		Figure{Name: "shards it led: longest time one answered nothing", Value: millis(worst), Unit: "ms"},
+		Figure{Name: "shards it led: longest time one answered nothing, median of them", Value: millis(median), Unit: "ms"},
 		Figure{Name: "failed requests to shards it led", Value: float64(touched.Between(l.killed-requestTimeout, l.whole).Failed())},
 		Figure{Name: "failed requests to others", Value: float64(others.Failed()), Bound: atMost(0, 0)},
 		Figure{Name: "others: answers a second, of those before", Value: 100 * perSecond(others, l.killed, l.whole) / before, Unit: "%", Bound: atLeast(100 * untouchedShare)},

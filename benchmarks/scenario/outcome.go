@@ -6,7 +6,7 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
 )
 
-// Outcome is what a scenario gave.
+// Outcome is the result of a scenario.
 type Outcome struct {
 	Name    string   `json:"name"`
 	Figures []Figure `json:"figures"`
@@ -17,14 +17,14 @@ type Outcome struct {
 	Lines []Line `json:"lines,omitempty"`
 }
 
-// Line is one course of a load, and what happened in it.
+// Line is one course of a load, and the events during it.
 type Line struct {
 	Name    string        `json:"name"`
 	Seconds []load.Second `json:"seconds"`
 	Marks   []Mark        `json:"marks,omitempty"`
 }
 
-// Mark is something that happened.
+// Mark is an event.
 type Mark struct {
 	At   time.Duration `json:"at_ns"`
 	What string        `json:"what"`
@@ -48,7 +48,7 @@ type Bound struct {
 func atMost(must, goal float64) *Bound { return &Bound{Must: must, Goal: goal} }
 func atLeast(must float64) *Bound      { return &Bound{Must: must, Goal: must, AtLeast: true} }
 
-// Verdict says how the figure stands to its bound; "" without one.
+// Verdict compares the figure with its bound; "" without one.
 func (f Figure) Verdict() string {
 	if f.Bound == nil {
 		return ""
@@ -70,7 +70,7 @@ func (f Figure) Verdict() string {
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// Phase is a part of the time, and how the load fared in it.
+// Phase is a part of the time, and the load's results in it.
 type Phase struct {
 	Name      string         `json:"name"`
 	Seconds   float64        `json:"seconds"`

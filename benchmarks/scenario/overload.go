@@ -12,14 +12,14 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/peer"
 )
 
-// Overloading says how much too much is asked.
+// Overloading configures the excess load.
 type Overloading struct {
-	// Factor times what the cluster can do is asked, for For, by Clients together. Each has one
-	// put at a time: what is due while all of them wait for answers has failed.
+	// Factor times the cluster's capacity is requested, for For, by Clients together. Each has one
+	// put at a time: a put that is due while all of them wait for responses has failed.
 	Factor  float64
 	For     time.Duration
 	Clients int
-	// Finders find out what it can do, each with one put at a time.
+	// Finders determine the capacity, each with one put at a time.
 	Finders int
 	// Renewer is the command that runs Renew for the endpoints that are appended to it.
 	Renewer []string
@@ -36,9 +36,8 @@ const (
 	grownMax = 1.05
 )
 
-// Overload asks for more than the cluster can do, and looks at what is left of what it
-// could, at leases that must be renewed meanwhile, and at how it comes back. The rate of
-// the configuration is not used.
+// Overload requests more than the cluster's capacity, and measures how much of it remains, leases
+// that must be renewed meanwhile, and the recovery. The rate of the configuration is not used.
 func Overload(ctx context.Context, c Config, o Overloading) (Outcome, error) {
 	out := Outcome{Name: "overload"}
 	if o.Factor <= 1 || o.For < time.Second || o.Clients < 1 || o.Finders < 1 || len(o.Renewer) == 0 || c.Calm < calmMin {

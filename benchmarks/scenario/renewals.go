@@ -15,12 +15,12 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
 )
 
-// renewalRate is how many leases a second are renewed.
+// renewalRate is how many leases per second are renewed.
 const renewalRate = 50
 
-// Renew renews leases at a fixed rate until in ends. It writes to out when it began, and at the
-// end the trace. It is for a process of its own: in one that has thousands of clients wait
-// for answers, answers wait for their clients.
+// Renew renews leases at a fixed rate until in ends. It writes its start time to out, and at the
+// end the trace. It is for a separate process: in one with thousands of clients waiting for
+// responses, responses wait for their clients.
 func Renew(ctx context.Context, endpoints []string, in io.Reader, out io.Writer) error {
 	conns, err := load.Connect(ctx, endpoints, len(endpoints))
 	if err != nil {

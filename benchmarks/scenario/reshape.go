@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +13,13 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// Reshape splits a shard, moves replicas, hands a leadership over and drains a node, one
-// after the other, while keys all over the keyspace are being put.
-func Reshape(ctx context.Context, c Config) (Outcome, error) {
+// Reshape splits a shard, merges it again, moves replicas, hands a leadership over and drains a
+// node, one after the other, while keys all over the keyspace are being put. It splits as often as
+// is asked for, and merges as often: a single pause tells little on a busy machine.
+func Reshape(ctx context.Context, c Config, splits int) (Outcome, error) {
 	out := Outcome{Name: "reshape"}
-	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm <= settling {
-		return out, errors.New("reshape needs a rate of at least 1, a calm of more than 1s, and 4 nodes: a replica moves to one that has none")
+	if c.Nodes <= replicationFactor || c.Rate < 1 || c.Calm <= settling || splits < 1 {
+		return out, errors.New("reshape needs a rate and splits of at least 1, a calm of more than 1s, and 4 nodes: a replica moves to one that has none")
 	}
 	err := c.play(ctx, func(ctx context.Context, s *stage) error {
 		if err := s.admin.set(ctx, "rebalance", "off"); err != nil {
@@ -26,7 +29,7 @@ func Reshape(ctx context.Context, c Config) (Outcome, error) {
 			return err
 		}
 		steady := load.Begin(ctx, s.Rate, requestTimeout, s.env.Puts(s.env.Anywhere))
-		done, err := s.reshapeAll(ctx, steady)
+		done, err := s.reshapeAll(ctx, steady, splits)
 		trace := steady.Stop()
 		if err != nil {
 			return err
@@ -43,56 +46,131 @@ type change struct {
 	// pause in milliseconds is how long keys of one shard may be without service; nil:
 	// whatever it is.
 	pause *Bound
+	// metric is where nodes tell how long they were; "" for nowhere.
+	metric string
 	// do does it and tells to which of the shards there are now.
 	do func(ctx context.Context, s *stage) (touched []uint64, err error)
 }
 
-func changes() []change {
-	return []change{
-		{"split", atMost(50, 10), splitOne},
-		{"move follower", nil, func(ctx context.Context, s *stage) ([]uint64, error) { return moveOne(ctx, s, false) }},
-		{"move leader", nil, func(ctx context.Context, s *stage) ([]uint64, error) { return moveOne(ctx, s, true) }},
-		{"transfer", atMost(100, 20), transferOne},
-		{"drain node", nil, drainOne},
-	}
+const (
+	reshapePauses  = "flotilla_reshape_pause_seconds"
+	handoverPauses = "flotilla_shard_handover_pause_seconds"
+)
+
+func changes(splits int) []change {
+	return slices.Concat(
+		slices.Repeat([]change{{"split", atMost(50, 10), reshapePauses, splitOne}}, splits),
+		slices.Repeat([]change{{"merge", atMost(100, 20), reshapePauses, mergeOne}}, splits),
+		[]change{
+			{"move follower", nil, "", func(ctx context.Context, s *stage) ([]uint64, error) { return moveOne(ctx, s, false) }},
+			{"move leader", nil, handoverPauses, func(ctx context.Context, s *stage) ([]uint64, error) { return moveOne(ctx, s, true) }},
+			{"transfer", atMost(100, 20), handoverPauses, transferOne},
+			{"drain node", nil, "", drainOne},
+		},
+	)
 }
 
 // changed is a change that was done.
 type changed struct {
 	change
+	calm     time.Duration // in which nothing was done before
 	from, to time.Duration
+	paused   time.Duration    // as nodes tell
 	shards   []*adminpb.Shard // that it touched, as they are after it
 }
 
-func (s *stage) reshapeAll(ctx context.Context, steady *load.Steady) (done []changed, err error) {
-	if err := rest(ctx, s.Calm); err != nil {
+// end is when what it did to requests has shown.
+func (c changed) end() time.Duration { return c.to + settling }
+
+func (s *stage) reshapeAll(ctx context.Context, steady *load.Steady, splits int) (done []changed, err error) {
+	calm := s.Calm
+	if err := rest(ctx, calm); err != nil {
 		return nil, err
 	}
-	for _, c := range changes() {
-		from := steady.Now()
-		touched, err := c.do(ctx, s)
+	all := changes(splits)
+	for i, c := range all {
+		d, err := s.reshape(ctx, steady, c)
 		if err != nil {
 			return nil, err
 		}
-		to := steady.Now()
-		s.Log.Info("done", "what", c.name, "took", to-from)
-		if err := rest(ctx, s.Calm); err != nil {
+		d.calm, calm = calm, s.Calm
+		if i+1 < len(all) && all[i+1].name == c.name {
+			calm = settling
+		}
+		if err := rest(ctx, calm); err != nil {
 			return nil, err
 		}
-		shards, err := s.admin.shards(ctx)
-		if err != nil {
-			return nil, err
-		}
-		shards = slices.DeleteFunc(shards, func(sh *adminpb.Shard) bool { return !slices.Contains(touched, sh.Id) })
-		done = append(done, changed{c, from, to, shards})
+		done = append(done, d)
 	}
 	return done, nil
+}
+
+// reshape does one change.
+func (s *stage) reshape(ctx context.Context, steady *load.Steady, c change) (changed, error) {
+	pausedBefore, err := s.paused(ctx, c)
+	if err != nil {
+		return changed{}, err
+	}
+	from := steady.Now()
+	touched, err := c.do(ctx, s)
+	if err != nil {
+		return changed{}, err
+	}
+	to := steady.Now()
+	pausedAfter, err := s.paused(ctx, c)
+	if err != nil {
+		return changed{}, err
+	}
+	s.Log.Info("done", "what", c.name, "took", to-from, "pause", pausedAfter-pausedBefore)
+	shards, err := s.admin.shards(ctx)
+	if err != nil {
+		return changed{}, err
+	}
+	shards = slices.DeleteFunc(shards, func(sh *adminpb.Shard) bool { return !slices.Contains(touched, sh.Id) })
+	return changed{change: c, from: from, to: to, paused: pausedAfter - pausedBefore, shards: shards}, nil
+}
+
+// paused is how long nodes say that they have paused for changes of the kind, all together.
+func (s *stage) paused(ctx context.Context, c change) (time.Duration, error) {
+	if c.metric == "" {
+		return 0, nil
+	}
+	sum, err := s.cluster.Metric(ctx, c.metric+"_sum")
+	return time.Duration(sum * float64(time.Second)), err
 }
 
 // settling is how long after a change what it did to requests may show.
 const settling = time.Second
 
-// tell adds what clients noticed of each change.
+// effect is what clients noticed of a change.
+type effect struct {
+	failed  int
+	longest time.Duration // request of a touched shard
+	gap     time.Duration // without an answer of one
+	calmGap time.Duration // the same before the change
+	others  time.Duration // longest request of another shard
+	paused  time.Duration // as nodes tell
+	took    time.Duration
+}
+
+func (c changed) effect(t load.Trace) effect {
+	end := c.end()
+	during := t.Between(c.from, end)
+	e := effect{failed: during.Failed(), paused: c.paused, took: c.to - c.from}
+	// For as long before it, unless something else shows there.
+	calmFrom := c.from - min(end-c.from, max(c.calm-settling, c.calm/2))
+	for _, sh := range c.shards {
+		of := t.Where(func(s load.Sample) bool { return owns(sh, load.Key(s.Key)) })
+		e.longest = max(e.longest, of.Between(c.from, end).Longest())
+		e.gap, e.calmGap = max(e.gap, of.Gap(c.from, end)), max(e.calmGap, of.Gap(calmFrom, c.from))
+	}
+	e.others = during.Where(func(s load.Sample) bool {
+		return !slices.ContainsFunc(c.shards, func(sh *adminpb.Shard) bool { return owns(sh, load.Key(s.Key)) })
+	}).Longest()
+	return e
+}
+
+// tell adds what clients noticed of each change; of several of one kind the worst and the median.
 func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 	line := Line{Name: "puts", Seconds: t.Seconds()}
 	// Without anything happening requests are late too; the shard with the longest tells by
@@ -100,52 +178,86 @@ func (o *Outcome) tell(t load.Trace, done []changed, calm time.Duration) {
 	before := t.Between(time.Second, calm)
 	o.Figures = append(o.Figures, Figure{Name: "calm: longest request", Value: millis(before.Longest()), Unit: "ms"})
 	o.Phases = append(o.Phases, phaseOf("calm", t, time.Second, calm))
-	for _, c := range done {
-		line.Marks = append(line.Marks, Mark{c.from, c.name})
-		end := c.to + settling
-		during := t.Between(c.from, end)
-		// For as long before it, unless something else shows there.
-		calmFrom := c.from - min(end-c.from, calm-settling)
-		var pause, gap, calmGap time.Duration
-		for _, sh := range c.shards {
-			of := t.Where(func(s load.Sample) bool { return owns(sh, load.Key(s.Key)) })
-			pause = max(pause, of.Between(c.from, end).Longest())
-			gap, calmGap = max(gap, of.Gap(c.from, end)), max(calmGap, of.Gap(calmFrom, c.from))
+	for len(done) > 0 {
+		n := 1
+		for n < len(done) && done[n].name == done[0].name {
+			n++
 		}
-		others := during.Where(func(s load.Sample) bool {
-			return !slices.ContainsFunc(c.shards, func(sh *adminpb.Shard) bool { return owns(sh, load.Key(s.Key)) })
-		})
-		o.Figures = append(o.Figures,
-			Figure{Name: c.name + ": failed requests", Value: float64(during.Failed()), Bound: atMost(0, 0)},
-			Figure{Name: c.name + ": longest request of a touched shard", Value: millis(pause), Unit: "ms", Bound: c.pause},
-			Figure{Name: c.name + ": longest time a touched shard answered nothing", Value: millis(gap), Unit: "ms", Bound: c.pause},
-			Figure{Name: c.name + ": the same before it", Value: millis(calmGap), Unit: "ms"},
-			Figure{Name: c.name + ": longest request of the other shards", Value: millis(others.Longest()), Unit: "ms"},
-			Figure{Name: c.name + ": took", Value: (c.to - c.from).Seconds(), Unit: "s"},
-		)
-		o.Phases = append(o.Phases, phaseOf(c.name, t, c.from, end), phaseOf("after "+c.name, t, end, c.to+calm))
+		first, last := done[0], done[n-1]
+		effects := make([]effect, n)
+		for i, c := range done[:n] {
+			effects[i] = c.effect(t)
+			line.Marks = append(line.Marks, Mark{c.from, c.name})
+		}
+		o.tellChange(first.change, effects)
+		o.Phases = append(o.Phases, phaseOf(first.name, t, first.from, last.end()), phaseOf("after "+first.name, t, last.end(), last.to+calm))
+		done = done[n:]
 	}
 	o.Lines = append(o.Lines, line)
 }
 
-// splitOne cuts the first shard at a key in its middle.
+// tellChange adds the figures of a change that was done as often as there are effects.
+func (o *Outcome) tellChange(c change, effects []effect) {
+	failed := 0
+	for _, e := range effects {
+		failed += e.failed
+	}
+	o.Figures = append(o.Figures, Figure{Name: c.name + ": failed requests", Value: float64(failed), Bound: atMost(0, 0)})
+	all := func(name string, of func(effect) time.Duration, unit string, bound *Bound) {
+		var values []time.Duration
+		for _, e := range effects {
+			values = append(values, of(e))
+		}
+		worst, median := worstAndMedian(values)
+		value := func(d time.Duration) float64 {
+			if unit == "s" {
+				return d.Seconds()
+			}
+			return millis(d)
+		}
+		o.Figures = append(o.Figures, Figure{Name: c.name + ": " + name, Value: value(worst), Unit: unit, Bound: bound})
+		if len(effects) > 1 {
+			o.Figures = append(o.Figures, Figure{Name: fmt.Sprintf("%s: %s, median of %d", c.name, name, len(effects)), Value: value(median), Unit: unit})
+		}
+	}
+	if c.metric != "" {
+		all("pause, as nodes tell", func(e effect) time.Duration { return e.paused }, "ms", c.pause)
+	}
+	all("longest request of a touched shard", func(e effect) time.Duration { return e.longest }, "ms", c.pause)
+	all("longest time a touched shard answered nothing", func(e effect) time.Duration { return e.gap }, "ms", c.pause)
+	all("the same before it", func(e effect) time.Duration { return e.calmGap }, "ms", nil)
+	all("longest request of the other shards", func(e effect) time.Duration { return e.others }, "ms", nil)
+	all("took", func(e effect) time.Duration { return e.took }, "s", nil)
+}
+
+// worstAndMedian are 0 of none.
+func worstAndMedian(values []time.Duration) (worst, median time.Duration) {
+	if len(values) == 0 {
+		return 0, 0
+	}
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)-1], values[len(values)/2]
+}
+
+// splitOne cuts the shard with most keys at one in its middle.
 func splitOne(ctx context.Context, s *stage) ([]uint64, error) {
 	shards, err := s.admin.shards(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var keys []string
-	for i := range s.Keys {
-		if key := load.Key(i); owns(shards[0], key) {
-			keys = append(keys, key)
+	var largest []string
+	for _, sh := range shards {
+		if keys := s.keysOf(sh); len(keys) > len(largest) {
+			largest = keys
 		}
 	}
-	if len(keys) < 2 {
-		return nil, errors.New("the first shard has too few keys to split; give more keys")
+	if len(largest) < 2 {
+		return nil, errors.New("all shards have too few keys to split; give more keys")
 	}
-	slices.Sort(keys)
-	middle := keys[len(keys)/2]
-	if err := s.admin.split(ctx, shards[0].Id, []byte(middle)); err != nil {
+	slices.Sort(largest)
+	middle := largest[len(largest)/2]
+	parent := owner(shards, middle)
+	if err := s.admin.split(ctx, parent.Id, []byte(middle)); err != nil {
 		return nil, err
 	}
 	shards, err = s.admin.shards(ctx)
@@ -154,9 +266,33 @@ func splitOne(ctx context.Context, s *stage) ([]uint64, error) {
 	}
 	child := owner(shards, middle)
 	if string(child.Span.Start) != middle {
-		return nil, fmt.Errorf("shard %d was to be split and was not; the node that leads the meta group logged why", shards[0].Id)
+		return nil, fmt.Errorf("shard %d was to be split and was not; the node that leads the meta group logged why", parent.Id)
 	}
-	return []uint64{shards[0].Id, child.Id}, nil
+	return []uint64{parent.Id, child.Id}, nil
+}
+
+// keysOf are those of the shard that are put.
+func (s *stage) keysOf(sh *adminpb.Shard) (keys []string) {
+	for i := range s.Keys {
+		if key := load.Key(i); owns(sh, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// mergeOne merges the shard that was split off last with its neighbour.
+func mergeOne(ctx context.Context, s *stage) ([]uint64, error) {
+	shards, err := s.admin.shards(ctx)
+	if err != nil {
+		return nil, err
+	}
+	youngest := slices.MaxFunc(shards, func(a, b *adminpb.Shard) int { return cmp.Compare(a.Id, b.Id) })
+	into := slices.IndexFunc(shards, func(sh *adminpb.Shard) bool { return bytes.Equal(sh.Span.End, youngest.Span.Start) })
+	if into < 0 {
+		return nil, fmt.Errorf("no shard ends where shard %d begins", youngest.Id)
+	}
+	return []uint64{shards[into].Id}, s.admin.merge(ctx, shards[into].Id)
 }
 
 // moveOne moves a replica of the last shard to a node that has none.

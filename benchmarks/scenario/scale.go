@@ -14,18 +14,18 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// Scaling says what numbers of shards are compared.
+// Scaling configures which numbers of shards are compared.
 type Scaling struct {
 	Shards []int
 	// Clients are the numbers of clients that put and get, each one request at a time.
 	Clients []int
-	// Idle is for how long nothing is asked, to see what that costs.
+	// Idle is the duration of a phase without load, to measure its cost.
 	Idle time.Duration
 }
 
-// Scale starts clusters of ever more shards, and tells what each shard costs, and what puts and gets
-// cost on so many, for each number of clients. A cluster of one is always measured first, to compare
-// with.
+// Scale starts clusters with ever more shards, and measures the cost of each shard, and of puts and
+// gets on so many, for each number of clients. A cluster with one shard is always measured first,
+// for comparison.
 func Scale(ctx context.Context, c Config, sc Scaling) (Outcome, error) {
 	out := Outcome{Name: "scale"}
 	if len(sc.Shards) == 0 || len(sc.Clients) == 0 || slices.Min(sc.Clients) < 1 || sc.Idle < time.Second || c.Calm < calmMin {
@@ -59,13 +59,13 @@ type scaled struct {
 	costs          []Cost
 }
 
-// Cost is what a workload came to with a number of clients on a number of shards.
+// Cost is the result of a workload with a number of clients on a number of shards.
 type Cost struct {
 	Shards    int     `json:"shards"`
 	Clients   int     `json:"clients"`
 	Workload  string  `json:"workload"`
 	PerSecond float64 `json:"per_second"`
-	// OfOne is the share of what as many clients got on one shard; 0: that is unknown.
+	// OfOne is the share of the result with as many clients on one shard; 0: unknown.
 	OfOne  float64 `json:"of_one_shard,omitempty"`
 	P50    float64 `json:"p50_ms"`
 	P99    float64 `json:"p99_ms"`
@@ -193,7 +193,7 @@ func (o *Outcome) tellScale(shards, nodes int, got, one scaled) {
 	o.Figures = append(o.Figures, figures...)
 }
 
-// boundClients is how many put what bounds were set out for.
+// boundClients is the number of clients for which bounds were set.
 const boundClients = 1000
 
 // scaleBounds are what was set out for 256 and for 1,024 shards.

@@ -55,13 +55,16 @@ func TestReshape(t *testing.T) {
 	t.Parallel() // this and the next two mostly wait
 	c := small(t, 4)
 	c.Calm = 3 * time.Second / 2
-	out, err := Reshape(t.Context(), c)
+	out, err := Reshape(t.Context(), c, 2)
 	require.NoError(t, err)
-	for _, c := range changes() {
+	for _, c := range changes(2) {
 		require.Zero(t, figure(t, out, c.name+": failed requests").Value, "%+v", out.Phases)
 		require.Positive(t, figure(t, out, c.name+": longest request of a touched shard").Value)
 	}
-	require.Len(t, out.Lines[0].Marks, len(changes()))
+	require.Len(t, out.Lines[0].Marks, len(changes(2)))
+	for _, name := range []string{"split: pause, as nodes tell", "split: pause, as nodes tell, median of 2", "merge: pause, as nodes tell", "transfer: pause, as nodes tell"} {
+		require.Positive(t, figure(t, out, name).Value, name)
+	}
 }
 
 func TestLoss(t *testing.T) {
@@ -117,7 +120,7 @@ func TestResidentMemory(t *testing.T) {
 func TestWhatCannotBePlayedIsRefused(t *testing.T) {
 	c := Config{Nodes: 3, Shards: 1, Rate: 1, Conns: 1, Calm: time.Second}
 	ctx := context.Background()
-	_, err := Reshape(ctx, c)
+	_, err := Reshape(ctx, c, 1)
 	require.ErrorContains(t, err, "4 nodes")
 	_, err = Loss(ctx, c, time.Second)
 	require.ErrorContains(t, err, "4 nodes")
@@ -127,7 +130,7 @@ func TestWhatCannotBePlayedIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "number of shards")
 	_, err = Overload(ctx, c, Overloading{Factor: 1})
 	require.ErrorContains(t, err, "above 1")
-	_, err = Reshape(ctx, Config{Nodes: 4, Shards: 1, Rate: 1, Conns: 1})
+	_, err = Reshape(ctx, Config{Nodes: 4, Shards: 1, Rate: 1, Conns: 1}, 1)
 	require.ErrorContains(t, err, "calm")
 	require.ErrorContains(t, Config{}.Validate(), "at least 1")
 }

@@ -12,19 +12,19 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// Shifting says how the hot range wanders.
+// Shifting configures how the hot range moves.
 type Shifting struct {
-	// Every is how long it stays, Times how often it is somewhere.
+	// Every is how long it stays, Times how many positions it takes.
 	Every time.Duration
 	Times int
-	// SplitWrites is from how many writes a second on a shard is split.
+	// SplitWrites is the number of writes per second from which a shard is split.
 	SplitWrites int
 	// On and Off say whether to run with the balancer, without, or both.
 	On, Off bool
 }
 
-// Shift puts keys of which a few neighbours get most of the load, and from time to time
-// others. A way without the balancer tells what that one is worth.
+// Shift puts keys of which a few neighbours get most of the load, and different ones from time to
+// time. A run without the balancer shows what the balancer achieves.
 func Shift(ctx context.Context, c Config, sh Shifting) (Outcome, error) {
 	out := Outcome{Name: "shift"}
 	if c.Rate < 1 || sh.Every < 5*time.Second || sh.Times < 1 {
@@ -94,7 +94,7 @@ func newHotRange(e *load.Env, every time.Duration) *hotRange {
 	return h
 }
 
-// stride takes the range far away each time, and does not come back soon.
+// stride moves the range far away each time, and does not come back soon.
 const stride = 0.38
 
 func (h *hotRange) key(number int) int {
@@ -115,7 +115,7 @@ type sight struct {
 // balanced is how much more than the mean of all nodes the busiest may have.
 const balanced = 1.3
 
-// balancedFor is how many seconds it must stay so to count.
+// balancedFor is for how many seconds it must stay so to count.
 const balancedFor = 3
 
 func (o *Outcome) tellShift(t load.Trace, owners ownership, sh Shifting, nodes int, way string) {

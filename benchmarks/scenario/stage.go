@@ -14,37 +14,37 @@ import (
 	"github.com/flotilla-kv/flotilla/benchmarks/peer"
 )
 
-// Config is what the scenarios have in common.
+// Config is common to all scenarios.
 type Config struct {
-	// Nodes is the number of server processes, Shards into how many ranges the keyspace
-	// is cut evenly at the start.
+	// Nodes is the number of server processes, Shards the number of ranges into which the keyspace
+	// is evenly divided initially.
 	Nodes, Shards int
-	// Rate is how many puts a second there are, where the scenario does not decide it.
+	// Rate is the number of puts per second, where the scenario does not decide it.
 	Rate int
-	// Calm is how long the load runs before, between and after what happens.
+	// Calm is how long the load runs before, between and after events.
 	Calm time.Duration
 	// Conns are connections, spread over the nodes.
 	Conns      int
 	Keys       int
 	ValueBytes int
 	Seed       uint64
-	// Dir takes the data directories while they are needed.
+	// Dir holds the data directories while they are needed.
 	Dir string
 	// Binary is the server; "" builds it.
 	Binary string
-	// Flags are more of the server's flags.
+	// Flags are additional flags of the server.
 	Flags []string
-	// CPUs are the processors that servers may use, as taskset takes them; "" is all.
+	// CPUs are the CPUs that servers may use, in taskset's form; "" is all.
 	CPUs string
-	// Fsyncs makes the disk slower.
+	// Fsyncs slows the disk down.
 	Fsyncs peer.SlowFsyncs
 	Log    *slog.Logger
 }
 
-// calmMin is what a calm must last, for there to be something to compare with.
+// calmMin is the minimum of a calm that can serve as a baseline.
 const calmMin = time.Second
 
-// Validate tells what cannot be run, and what to change.
+// Validate reports what cannot be run, and what to change.
 func (c Config) Validate() error {
 	if c.Nodes < 1 || c.Shards < 1 || c.Conns < 1 {
 		return errors.New("nodes, shards and conns must be at least 1")
@@ -52,7 +52,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// requestTimeout ends a put that hangs; it has then failed. It is what many clients use.
+// requestTimeout ends a put that hangs; it has then failed. Many clients use this timeout.
 const requestTimeout = 5 * time.Second
 
 // stage is a running cluster and a load that can be put on it.

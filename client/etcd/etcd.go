@@ -1,9 +1,9 @@
-// Package etcd moves programs that were written for etcd's client to Flotilla's. What they
-// do with keys goes straight to the shards' leaders, batched; watches, leases and all else
-// are etcd's own client, talking to the nodes' etcd API. So packages concurrency,
-// namespace, mirror and the like work as they are.
+// Package etcd lets programs that were written for etcd's client use Flotilla's. Their
+// key operations go directly to the shards' leaders, batched; watches, leases and everything else
+// use etcd's own client, which talks to the nodes' etcd API. So packages such as concurrency,
+// namespace and mirror work unchanged.
 //
-// What differs from etcd is what differs in Flotilla; see docs/ETCD.md.
+// It differs from etcd's client only where Flotilla differs from etcd; see docs/ETCD.md.
 package etcd
 
 import (
@@ -39,8 +39,8 @@ func New(cfg client.Config) (*clientv3.Client, error) {
 // KV is a clientv3.KV over a native client, which it does not close.
 func KV(c *client.Client) clientv3.KV { return clientv3.NewKVFromKVClient(c.KVClient(), nil) }
 
-// dialing has etcd's client find nodes that come back as soon as the native one does: gRPC
-// by itself waits for up to two minutes.
+// dialing makes etcd's client find nodes that return as soon as the native one does: by default
+// gRPC waits for up to two minutes.
 func dialing(cfg client.Config) []grpc.DialOption {
 	pause := backoff.DefaultConfig
 	pause.BaseDelay, pause.MaxDelay = 50*time.Millisecond, time.Second

@@ -1,4 +1,4 @@
-// Package clock gives time to the packages that need it, so that tests can own it.
+// Package clock is the source of time for packages whose tests control it.
 package clock
 
 import "time"

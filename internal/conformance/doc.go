@@ -1,8 +1,8 @@
-// Package conformance holds what a real etcd 3.7.3 answered to a few hundred requests
-// about keys, leases and watches, and asks another server the same questions.
+// Package conformance holds the responses of a real etcd 3.7.3 to a few hundred requests
+// about keys, leases and watches, and sends the same requests to another server.
 //
-// The questions are Go (corpus_*.go): scripts of raw etcdserverpb requests, each
-// told to a store that is logically empty when the script starts. The answers are
+// The requests are Go (corpus_*.go): scripts of raw etcdserverpb requests, each
+// sent to a store that is logically empty when the script starts. The responses are
 // text under testdata, one file per script, written only by recording them:
 //
 //	go test -tags etcd ./internal/conformance -record   # record anew
@@ -15,8 +15,8 @@
 //
 // Invariants:
 //
-//	C1  Everything in an answer counts: every field, code and message. Only the
-//	    numbers of revisions and the IDs in a header are free.
+//	C1  Everything in a response counts: every field, code and message. Only the
+//	    values of revisions and the IDs in a header are free.
 //	C2  Within a script a symbol stands for one revision, different symbols for
 //	    different revisions, and their order is kept. So a store may leave gaps
 //	    between revisions; it may not share, repeat or reorder them.

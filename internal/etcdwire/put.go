@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// UnmarshalPut reads a put into r, whatever that held before.
+// UnmarshalPut decodes a put into r, whatever that held before.
 func UnmarshalPut(data []byte, r *pb.PutRequest) error {
 	r.Key, r.Value, r.Lease = nil, nil, 0
 	r.PrevKv, r.IgnoreValue, r.IgnoreLease = false, false, false
@@ -41,7 +41,7 @@ func plainPut(data []byte, r *pb.PutRequest) bool {
 	return m.Whole()
 }
 
-// PutBytes is how many bytes AppendPut adds.
+// PutBytes is the number of bytes that AppendPut adds.
 func PutBytes(r *pb.PutRequest) int {
 	return BytesBytes(r.Key) + BytesBytes(r.Value) + UintBytes(uint64(r.Lease)) +
 		BoolBytes(r.PrevKv) + BoolBytes(r.IgnoreValue) + BoolBytes(r.IgnoreLease)

@@ -6,7 +6,14 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// RangeBytes is how many bytes AppendRange adds.
+// GetKey returns the key of a RangeRequest that has nothing else, as most gets do; ok is false for any other request. The key
+// aliases data.
+func GetKey(data []byte) (key []byte, ok bool) {
+	f, n := Next(data)
+	return f.Bytes, n == len(data) && f.ID == 1 && len(f.Bytes) > 0
+}
+
+// RangeBytes is the number of bytes that AppendRange adds.
 func RangeBytes(r *pb.RangeResponse) int {
 	n := BoolBytes(r.GetMore()) + UintBytes(uint64(r.GetCount()))
 	for _, kv := range r.GetKvs() {
@@ -15,7 +22,7 @@ func RangeBytes(r *pb.RangeResponse) int {
 	return n
 }
 
-// AppendRange adds an answer without its header, which comes before it.
+// AppendRange adds a response without its header, which precedes it.
 func AppendRange(out []byte, r *pb.RangeResponse) []byte {
 	for _, kv := range r.GetKvs() {
 		out = AppendKeyValue(out, 2, kv)
@@ -24,7 +31,7 @@ func AppendRange(out []byte, r *pb.RangeResponse) []byte {
 	return AppendUint(out, 4, uint64(r.GetCount()))
 }
 
-// KeyValueBytes is how many bytes AppendKeyValue adds.
+// KeyValueBytes is the number of bytes that AppendKeyValue adds.
 func KeyValueBytes(kv *mvccpb.KeyValue) int {
 	if kv == nil {
 		return 0
@@ -32,7 +39,7 @@ func KeyValueBytes(kv *mvccpb.KeyValue) int {
 	return MessageBytes(insideBytes(kv))
 }
 
-// AppendKeyValue adds a key and its value as a field, none for nil.
+// AppendKeyValue adds a key and its value as a field, nothing for nil.
 func AppendKeyValue(out []byte, field protowire.Number, kv *mvccpb.KeyValue) []byte {
 	if kv == nil {
 		return out
@@ -51,7 +58,7 @@ func insideBytes(kv *mvccpb.KeyValue) int {
 		UintBytes(uint64(kv.Version)) + BytesBytes(kv.Value) + UintBytes(uint64(kv.Lease))
 }
 
-// one is an answer with one key, in one piece of memory.
+// one is a response with one key, in one allocation.
 type one struct {
 	resp   pb.RangeResponse
 	header pb.ResponseHeader
@@ -59,8 +66,8 @@ type one struct {
 	kvs    [1]*mvccpb.KeyValue
 }
 
-// DecodeRange returns the answer to a read of one key, with an empty header and memory of its own. It returns false for
-// any other.
+// DecodeRange returns the response to a read of one key, with an empty header and memory of its
+// own. It returns false for any other response.
 func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
 	a := &one{}
 	a.resp.Header = &a.header
@@ -79,7 +86,7 @@ func DecodeRange(data []byte) (*pb.RangeResponse, bool) {
 	return &a.resp, m.Whole()
 }
 
-// decodeKeyValue decodes a key and its value, which share memory of their own.
+// decodeKeyValue decodes a key and its value, which share an allocation of their own.
 func decodeKeyValue(data []byte, kv *mvccpb.KeyValue) bool {
 	var key, value []byte
 	m := Read(data)

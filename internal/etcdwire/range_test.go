@@ -71,3 +71,27 @@ func FuzzDecodeRange(f *testing.F) {
 		require.True(t, proto.Equal(want, got), "%v, want %v", got, want)
 	})
 }
+
+func TestGetKey(t *testing.T) {
+	of := func(req *pb.RangeRequest) string {
+		data, err := proto.Marshal(req)
+		require.NoError(t, err)
+		key, ok := GetKey(data)
+		if !ok {
+			return ""
+		}
+		return string(key)
+	}
+	key := []byte("key")
+	require.Equal(t, "key", of(&pb.RangeRequest{Key: key}))
+	for _, more := range []*pb.RangeRequest{
+		{}, {Key: key, RangeEnd: key}, {Key: key, Limit: 1}, {Key: key, Revision: 1}, {Key: key, Serializable: true},
+		{Key: key, KeysOnly: true}, {Key: key, MaxModRevision: 1},
+	} {
+		require.Empty(t, of(more), "%v", more)
+	}
+	for _, malformed := range []string{"", "\x0a", "\x0a\x04key", "\x0a\x03key\x0a", "\x08\x01", "\x0a\x03key\x0a\x03key"} {
+		_, ok := GetKey([]byte(malformed))
+		require.False(t, ok, "%q", malformed)
+	}
+}

@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// UnmarshalTxn reads a transaction into r, which is empty.
+// UnmarshalTxn decodes a transaction into r, which is empty.
 func UnmarshalTxn(data []byte, r *pb.TxnRequest) error {
 	if plainTxn(data, r) {
 		return nil
@@ -80,7 +80,7 @@ func plainCompare(data []byte) *pb.Compare {
 	return c
 }
 
-// What an operation consists of, in one piece of memory.
+// An operation's parts, in one allocation.
 type (
 	rangeOp struct {
 		op   pb.RequestOp
@@ -99,8 +99,8 @@ type (
 	}
 )
 
-// plainOp returns nil for an operation that is not plain: also for one of several kinds, of which the last counts, or
-// of one kind twice, which protobuf merges, and for a nested transaction.
+// plainOp returns nil for an operation that is not plain: also for one with several kinds, of which
+// the last counts, or with one kind twice, which protobuf merges, and for a nested transaction.
 func plainOp(data []byte) *pb.RequestOp {
 	f, n := Next(data)
 	if n != len(data) || f.Bytes == nil {
@@ -132,7 +132,7 @@ func plainOp(data []byte) *pb.RequestOp {
 	return nil
 }
 
-// plainRange knows ranges without order and bounds of revisions.
+// plainRange supports ranges without sort order and revision filters.
 func plainRange(data []byte, r *pb.RangeRequest) bool {
 	m := Read(data)
 	for m.Next() {

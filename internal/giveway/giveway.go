@@ -1,17 +1,18 @@
-// Package giveway has what a store writes in the background give way to what somebody waits for.
+// Package giveway makes a store's background writes yield the CPU to requests that somebody waits for.
 //
-// Go has no priorities. A flush or a compaction computes for as long as it is let, 10 ms at a time, and a request
-// that passes many goroutines waits for it at each. So after each piece of a table that was written, the goroutine that wrote it
-// rests, and then goes to the end of the queue; the one that fills the table waits for it: Pebble has them take turns block by block.
+// Go has no priorities. A flush or a compaction runs for a time slice of 10 ms, and a request that
+// passes through several goroutines may wait for such a slice at each of them. Therefore the goroutine that writes a
+// table rests after each piece and then yields, going to the end of the run queue. The goroutine that fills the
+// table waits for it, because Pebble makes the two alternate block by block.
 //
-// The end of Go's queue alone helps within a process. Between processes, those of clients among them, the kernel shares processors by
-// how many threads want one, and a flush that never stops wants one all the time. It rests three times as long as
-// the piece took, so that it takes a quarter of a processor, and its end comes later.
+// Yielding helps only within a process. Between processes, including clients on the same machine, the kernel
+// divides CPUs by runnable threads, and a flush that never stops always has one. Resting three times as long as
+// the piece took limits it to a quarter of a CPU, at the price of finishing later.
 //
-// A rest is short where pieces are quick, because there are processors or values are large, and bounded where they are not: when
-// there are no processors background work gets what is left, and at least a turn in 61, which is what Go's scheduler
-// promises. And who is in a hurry, because more comes than is written that way, does not rest: requests would wait for
-// room in the end, all of them together.
+// A rest is short when pieces are fast, because CPUs are idle or values are large, and it is bounded when they are slow: if
+// no CPU is idle, background work gets what is left, and at least one turn in 61, which Go's scheduler
+// guarantees. While more data arrives than can be written this way (Hurry), the writer does not rest. Otherwise requests
+// would eventually all stall for space in the memtables.
 package giveway
 
 import (
@@ -36,12 +37,16 @@ const (
 	restMax = 2 * time.Millisecond
 )
 
-// FS gives way while tables and files of values are written. Logs, for which requests wait, are not held up.
+// FS has flushes give way, and whatever else writes tables and files of values by itself. Logs, for which requests
+// wait, are not held up, nor are compactions of tables: those rest by what they work (Compactions).
 type FS struct {
 	vfs.FS
 	// Hurry reports whether writers should not rest. It is asked after each piece.
 	Hurry func() bool
 }
+
+// compacting is how Pebble says that it is a compaction of tables that writes.
+const compacting vfs.DiskWriteCategory = "pebble-compaction"
 
 // Create implements vfs.FS.
 func (fs *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -49,7 +54,11 @@ func (fs *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err != nil || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".blob") {
 		return f, err
 	}
-	return &file{File: f, hurry: fs.Hurry, rest: rest, began: time.Now()}, nil
+	table := &file{File: f, hurry: fs.Hurry, began: time.Now()}
+	if c != compacting {
+		table.rest = rest
+	}
+	return table, nil
 }
 
 // Unwrap implements vfs.FS.
@@ -65,10 +74,10 @@ func rest(d time.Duration) {
 type file struct {
 	vfs.File
 	hurry  func() bool
-	rest   func(time.Duration)
-	began  time.Time // the piece that is being filled
-	begun  []byte    // as much of it as there is
-	failed error     // of a write: there is a hole
+	rest   func(time.Duration) // nil: never
+	began  time.Time           // the piece that is being filled
+	begun  []byte              // as much of it as there is
+	failed error               // of a write: there is a hole
 }
 
 // Write implements vfs.File.
@@ -84,8 +93,10 @@ func (f *file) Write(p []byte) (written int, err error) {
 			if err := f.writeBegun(); err != nil {
 				return written, err
 			}
-			f.rest(f.due())
-			f.began = time.Now()
+			if f.rest != nil {
+				f.rest(f.due())
+				f.began = time.Now()
+			}
 		}
 	}
 	return written, nil

@@ -152,7 +152,7 @@ type counting struct {
 
 func (c counting) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := calm(c.FS).Create(name, category)
-	if f, ok := f.(*file); ok {
+	if f, ok := f.(*file); ok && f.rest != nil {
 		f.rest = func(time.Duration) { *c.turns++ }
 	}
 	return f, err

@@ -7,12 +7,12 @@
 //
 //	clients --Invoke/Return--> Recorder --History--> Check --> Report (violations, readable)
 //
-// What a store is held to, numbered because violations cite it:
+// What a store must satisfy, numbered because violations cite it:
 //
 //	H1  Every group of keys is linearizable. A group is a set of keys that
 //	    transactions tie together; the model knows values, create and mod
 //	    revisions and versions, but not that revisions are consecutive.
-//	H2  No acknowledged write is lost: what was read back at the end shows it.
+//	H2  No acknowledged write is lost: the final readback contains it.
 //	H3  A read at revision R is an exact cut: it shows every write of its span with
 //	    a revision <= R and none above R, whenever those writes returned. A read of
 //	    "now" has R >= the revision of every write of its span that completed before.
@@ -24,35 +24,35 @@
 //
 // Of watches:
 //
-//	H7  The events of a watch come in the order of their revisions, none twice, and all
+//	H7  The events of a watch arrive in revision order, none twice, and all
 //	    of one revision in one response (or in its fragments).
-//	H8  A watch from revision R is given exactly what happened from R on: between R and
-//	    what it was last told nothing is missing that anybody knows of, and nothing comes
-//	    from before. So a list and the events since are what a later list shows.
-//	H9  After progress R no event <= R follows, and all were given. Where it is promised
-//	    (Options.PromptProgress), progress on request reaches every revision anybody had
-//	    been told of the span.
-//	H10 Events are what was asked for, and true: their values, versions and previous values
-//	    are those of reads and of every other watch, and somebody made the change.
+//	H8  A watch from revision R receives exactly what happened from R on: between R and
+//	    its last position no known change is missing, and none comes
+//	    from before. So a list plus the events since equals a later list.
+//	H9  After progress R no event <= R follows, and all of them were delivered. Where it is promised
+//	    (Options.PromptProgress), progress on request reaches every revision of the span that
+//	    any client had been told of.
+//	H10 Events match the request and are true: their values, versions and previous values
+//	    agree with reads and with every other watch, and some client made the change.
 //
 // Of leases:
 //
-//	H11 A lease that nobody asked to revoke is there until its time to live has passed since
+//	H11 A lease that was not revoked exists until its TTL has passed since
 //	    the last acknowledged renewal was sent, and not much longer (Options.LateBy): after a
-//	    fault that stopped a node its time begins anew.
-//	H12 When a lease is gone, every key of it is deleted, once, and it is not renewed any
-//	    more. No key is attached to it after a revocation was acknowledged, nor in a shard
+//	    fault that stopped a node its TTL starts again.
+//	H12 When a lease is gone, each of its keys has been deleted, once, and the lease is not renewed
+//	    any more. No key is attached to it after a revocation was acknowledged, nor in a shard
 //	    that has begun to delete its keys.
 //
-// What happened is known from everybody together: answers, reads, and watches. What
-// ends a lease answers nobody; its deletions are known from watches, so a run ends with
+// The facts are collected from all clients together: responses, reads and watches. The expiry
+// of a lease is answered to nobody and its deletions are known only from watches, so a run ends with
 // watches of everything since the first revision, through every node.
 //
-// A write whose outcome is not known may have been applied once, at any time after
-// it began, also after everything else. Its effects become facts as soon as one
-// reader saw one of its values; to make that possible every (key, value) pair must
-// be written by one operation only, and compares may only expect what was read.
+// A write with an unknown outcome may have been applied once, at any time after
+// it began, even after everything else. Its effects become facts as soon as a
+// reader has seen one of its values. For this to work, every (key, value) pair must
+// be written by one operation only, and compares may only expect values that were read.
 //
-// H3 and H5 are also what the real etcd keeps, with one shard; the checks know no
-// difference between the two.
+// The real etcd, with its single shard, satisfies H3 and H5 too; the checks make no
+// difference between the two systems.
 package history

@@ -1,8 +1,8 @@
-// Package ports leases TCP ports of loopback to tests whose servers come and go.
+// Package ports leases TCP ports of loopback to tests whose servers stop and restart.
 //
 // Invariants:
 //
-//	L1  A leased port stays its holder's until Release, also while nothing listens on
+//	L1  A leased port stays its holder's until Release, even while nothing listens on
 //	    it: no outgoing connection and no other lease on the machine gets it.
 package ports
 

@@ -1,10 +1,10 @@
 // Package proccluster runs a cluster of real processes for tests that kill, pause
 // and restart them.
 //
-// It owns the processes, their ports, directories and logs. It knows nothing of what
-// the nodes serve: a Program says how to run one, a ready line says when it serves.
-// The usual program is the test binary itself, run again (Main, Self): so a test can
-// hand a node what the production binary does not offer.
+// It owns the processes, their ports, directories and logs. It does not know what
+// the nodes serve: a Program says how to run one, and a ready line says when it serves.
+// The usual program is the test binary itself, executed again (Main, Self), so that a test can
+// give a node what the production binary does not offer.
 //
 // Invariants:
 //

@@ -9,17 +9,18 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Headers of answers in HPACK, as they are where grpc-go has the client's table: literals that are not added to it (F2), their
-// names and values not compressed: that would save bytes and cost the client time.
+// Response headers in HPACK, for when grpc-go has the client's table: literals that are not added
+// to it (F2), with names and values uncompressed, because Huffman coding would save bytes and cost
+// the client time.
 const (
-	// ":status: 200" of the static table, then "content-type" of it, which is entry 31.
+	// ":status: 200" of the static table, then "content-type", which is its entry 31.
 	okHeaders = "\x88" + "\x0f\x10" + "\x10application/grpc"
 	// New names.
 	okTrailers = "\x00\x0bgrpc-status\x010" + "\x00\x0cgrpc-message\x00"
 )
 
-// The same where the table is ours, first as they are added to it, then as its entries 62 to 64. What a client has to allocate
-// for literals, it has in its table.
+// The same for when the table is ours: first as they are added to it, then as its entries 62 to 64.
+// The client then has them in its table instead of allocating literals.
 const (
 	addHeaders  = "\x88" + "\x5f" + "\x10application/grpc"
 	addTrailers = "\x40\x0bgrpc-status\x010" + "\x40\x0cgrpc-message\x00"
@@ -28,13 +29,14 @@ const (
 	oldTrailers = "\xbf\xbe"
 )
 
-// table says what of the above is in the client's HPACK table (F2). It is guarded by conn.mu.
+// table tracks which of the above are in the client's HPACK table (F2). It is guarded by conn.mu.
 type table struct {
 	headers, trailers bool
 	lost              bool // the table is grpc-go's
 }
 
-// short returns what to send for okHeaders or okTrailers; other headers are as they are. It is sent next.
+// short returns what to send for okHeaders or okTrailers, which must be sent next; other headers
+// are unchanged.
 func (t *table) short(block string) string {
 	switch {
 	case t.lost:
@@ -54,16 +56,17 @@ func (t *table) short(block string) string {
 	return block
 }
 
-// okHeaderListBytes is more than either has as a list of headers.
+// okHeaderListBytes exceeds the size of either as a list of headers.
 const okHeaderListBytes = 256
 
-// refusal is an answer that is nothing but an error: the headers of a stream that ends with them, and their size as a
-// list.
+// refusal is a response that consists of an error only: the headers of a stream that ends with
+// them, and their size as a list.
 func refusal(err error) (block string, listBytes int) {
 	return outcome(err, headerField{Name: ":status", Value: "200"}, headerField{Name: "content-type", Value: "application/grpc"})
 }
 
-// outcome is the headers that end a stream, behind those that it has had none of yet. A nil error means success.
+// outcome is the headers that end a stream, preceded by first, if none were sent yet. A nil error
+// means success.
 func outcome(err error, first ...headerField) (block string, listBytes int) {
 	st, ok := status.FromError(err)
 	if !ok {
@@ -104,7 +107,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// escape encodes a status message as gRPC's protocol wants it: what is not printable ASCII in percent.
+// escape percent-encodes a status message as gRPC's protocol requires: everything that is not
+// printable ASCII.
 func escape(s string) string {
 	const hex = "0123456789ABCDEF"
 	b := make([]byte, 0, len(s))

@@ -2,10 +2,11 @@ package rpcfront
 
 import "sync"
 
-// bufferBytesMax is the largest buffer that is kept for others: it has room for a native client's frame.
+// bufferBytesMax is the largest buffer that is kept for reuse: it has room for a native client's
+// frame.
 const bufferBytesMax = 1 << 20
 
-// buffers are those that nobody uses now.
+// buffers are unused buffers.
 type buffers struct{ pool sync.Pool }
 
 func (b *buffers) get() *[]byte {

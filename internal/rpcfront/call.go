@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// call is a unary call or what a Stream has in common with one, and the context of its handler.
+// call is a unary call, or the part of a Stream that is like one, and the context of its handler.
 type call struct {
 	context.Context // has the values; all else is below
 	conn            *conn
@@ -30,11 +30,11 @@ type call struct {
 		err   error
 		done  chan struct{} // nil: nobody has asked for it
 		after []*func()
-		// started is to be abandoned then; nil: nothing, or it is answered.
+		// started is abandoned when the call ends; nil: nothing was started, or it is answered.
 		started Started
 	}
 
-	// Guarded by conn.mu once the call has begun, the reader's before.
+	// Guarded by conn.mu once the call has begun, before that by the reader.
 	window   int64       // what the client takes on this stream
 	rest     *mem.Reader // of what is being sent; nil: all was, or there is none yet
 	parked   bool        // rest waits for the stream's window
@@ -43,7 +43,7 @@ type call struct {
 	gone     bool        // no longer a stream of the connection
 }
 
-// Run has the call handled and sends the answer. It implements workers.Job.
+// Run handles the call and sends the response. It implements workers.Job.
 func (k *call) Run() {
 	resp, err := k.method.unary(k.method.impl, k, k.decode, k.conn.server.cfg.Interceptor)
 	k.respond(resp, err)
@@ -53,7 +53,7 @@ func (k *call) Run() {
 // Header implements Call.
 func (k *call) Header(name string) []string { return k.md[name] }
 
-// start begins the call, to be answered later, and reports whether it did.
+// start starts the call, to be answered later, and reports whether it did.
 func (k *call) start() bool {
 	s := k.conn.server
 	s.started.Add(1)
@@ -82,7 +82,8 @@ func (k *call) start() bool {
 // Answer implements Call.
 func (k *call) Answer(resp any, err error) { k.AnswerWithin(0, resp, err) }
 
-// AnswerWithin implements Call. It leaves the work to who writes: the caller may have answers for thousands.
+// AnswerWithin implements Call. It leaves the work to the writer, because the caller may have
+// responses for thousands of calls.
 func (k *call) AnswerWithin(distance time.Duration, resp any, err error) {
 	k.over.Lock()
 	k.over.started = nil
@@ -101,7 +102,7 @@ func (k *call) AnswerWithin(distance time.Duration, resp any, err error) {
 	c.server.started.Done()
 }
 
-// ready is an answer that is not encoded yet.
+// ready is a response that is not encoded yet.
 type ready struct {
 	call *call
 	resp any
@@ -109,7 +110,7 @@ type ready struct {
 	done bool // it was added to what goes to the client
 }
 
-// respond adds the answer to what goes to the client, and ends the call.
+// respond queues the response for the client, and ends the call.
 func (k *call) respond(resp any, err error) {
 	c := k.conn
 	done := false
@@ -124,7 +125,7 @@ func (k *call) respond(resp any, err error) {
 	k.finish(context.Canceled) // F5
 }
 
-// send adds an answer that may have to wait for room, or is an error.
+// send queues a response that may have to wait for room, or that is an error.
 func (k *call) send(resp any, err error) {
 	var msg mem.BufferSlice
 	if err == nil {
@@ -138,7 +139,7 @@ func (k *call) send(resp any, err error) {
 	}
 }
 
-// appender returns nil for an answer that is the codec's to marshal, or an error.
+// appender returns nil for a response that the codec must marshal, or an error.
 func (s *Server) appender(resp any, err error) Appender {
 	if err != nil || s.cfg.Appender == nil {
 		return nil
@@ -170,14 +171,14 @@ func encode(s *Server, resp any) (mem.BufferSlice, error) {
 	return msg, nil
 }
 
-// finish ends the context, the first time that it is called.
+// finish ends the context, the first time it is called.
 func (k *call) finish(err error) {
 	if started := k.end(err); started != nil {
 		started.Abandon(err)
 	}
 }
 
-// end is finish but for what was started, which it returns.
+// end is finish except for what was started, which it returns.
 func (k *call) end(err error) Started {
 	k.over.Lock()
 	defer k.over.Unlock()
@@ -226,8 +227,8 @@ func (k *call) Value(key any) any {
 	return k.Context.Value(key)
 }
 
-// AfterFunc is context.AfterFunc for this context. Package context looks for it: a context made of one without it
-// costs a goroutine.
+// AfterFunc is context.AfterFunc for this context. Package context looks for this method: without
+// it a derived context costs a goroutine.
 func (k *call) AfterFunc(f func()) (stop func() bool) {
 	k.over.Lock()
 	defer k.over.Unlock()

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	// readBytes is how much is read at once.
+	// readBytes is the size of one read.
 	readBytes = 32 << 10
 	// headerListBytesMax and headerTableBytes are grpc-go's.
 	headerListBytesMax = 16 << 20
 	headerTableBytes   = 4096
-	// resetsMax is how many handlers may be busy with calls that their client has reset (F6).
+	// resetsMax is how many handlers may be running for calls that their client has reset (F6).
 	resetsMax = 4096
 )
 
@@ -32,7 +32,7 @@ type conn struct {
 	values context.Context // of all calls
 	relay  relay
 
-	// The reader's.
+	// Owned by the reader.
 	in       *bufio.Reader
 	framer   *http2.Framer // of in, for all but the commonest frames
 	headers  headerReader
@@ -79,7 +79,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// read takes what the client sends until the connection ends, and says why if it is for what the client did.
+// read reads from the client until the connection ends, and sends it the reason if it is at fault.
 func (c *conn) read() {
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(c.in, preface); err != nil || string(preface) != http2.ClientPreface {
@@ -95,13 +95,14 @@ func (c *conn) read() {
 		c.out.control(func(fr *http2.Framer) error { return fr.WriteGoAway(c.lastID, why.code, []byte(why.text)) })
 		c.mu.Unlock()
 		c.flush()
-		// What is not read when a connection is closed resets it, and the client does not learn why. As grpc-go does.
+		// Closing a connection with unread data resets it, so that the client does not learn why.
+		// grpc-go does the same.
 		_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
 		_, _ = io.Copy(io.Discard, c.in)
 	}
 }
 
-// next takes a frame. An error ends the connection.
+// next reads a frame. An error ends the connection.
 func (c *conn) next(first bool) error {
 	if err := c.frame(first); err != nil {
 		return c.failed(err)
@@ -109,7 +110,7 @@ func (c *conn) next(first bool) error {
 	return nil
 }
 
-// failed ends the stream that an error is about, or else returns why the connection ends.
+// failed ends the stream that an error concerns, or else returns why the connection ends.
 func (c *conn) failed(err error) error {
 	var stream http2.StreamError
 	var connection http2.ConnectionError
@@ -125,7 +126,7 @@ func (c *conn) failed(err error) error {
 	return err
 }
 
-// frame takes a frame. The commonest ones are looked at where they lie in the buffer.
+// frame reads a frame. The most frequent ones are examined in place in the buffer.
 func (c *conn) frame(first bool) error {
 	head, err := c.in.Peek(frameHeaderBytes)
 	if err != nil {
@@ -159,7 +160,8 @@ func (c *conn) frame(first bool) error {
 	return c.take(f)
 }
 
-// takeBlock takes headers that came in one frame. Most were seen before, but for the time limit.
+// takeBlock handles headers that arrived in one frame. Most were seen before, except for the
+// timeout.
 func (c *conn) takeBlock(id uint32, frame []byte) error {
 	block := frame[frameHeaderBytes:]
 	for i := range c.known {
@@ -186,7 +188,7 @@ func (c *conn) takeBlock(id uint32, frame []byte) error {
 	return c.open(id, fields, p, false)
 }
 
-// take takes a frame as the framer gives it.
+// take handles a frame from the framer.
 func (c *conn) take(f http2.Frame) error {
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:
@@ -244,12 +246,12 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 	c.mu.Lock()
 	c.awaitRoom()
 	c.mu.Unlock()
-	// grpc-go acknowledges them, when they hold for its streams too.
+	// grpc-go acknowledges them, once they apply to its streams too.
 	c.relay.frame(func(fr *http2.Framer) error { return fr.WriteSettings(settings...) })
 	return nil
 }
 
-// control sends a frame from the reader, which waits when too much waits already (F6).
+// control sends a frame from the reader, which waits while too much is queued (F6).
 func (c *conn) control(write func(*http2.Framer) error) {
 	c.mu.Lock()
 	c.out.control(write)
@@ -258,18 +260,18 @@ func (c *conn) control(write func(*http2.Framer) error) {
 	c.kick()
 }
 
-// awaitRoom waits, in the reader, until what it made us say fits. c.mu is held.
+// awaitRoom blocks the reader until the frames that it caused fit. c.mu is held.
 func (c *conn) awaitRoom() {
 	for len(*c.out.buf) > outBytesMax && !c.closed {
 		c.changed.Wait()
 	}
 }
 
-// streams counts those that are open, for the reader. c.mu is held.
+// streams counts the open streams, for the reader. c.mu is held.
 func (c *conn) streams() int { return len(c.asked) + len(c.calls) + len(c.relayed) }
 
-// leave ends the connection for grpc-go's sake: with its last call if that is what the client was told. If not, the client
-// has done something, or does not answer; then nobody waits for it.
+// leave ends the connection because grpc-go does: after its last call if the client was told so.
+// Otherwise the client is at fault, or does not answer; then nobody waits for it.
 func (c *conn) leave() {
 	c.mu.Lock()
 	told := c.leaving

@@ -7,16 +7,16 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// deadlines ends the calls of a connection that take too long. One timer is set for all, to the first deadline that there was
-// when it was set: nearly all calls have ended by theirs, and a timer for each would cost more than all else about
-// their time. It is guarded by conn.mu.
+// deadlines ends the calls of a connection that exceed their deadlines. One timer serves all, set
+// to the first deadline there was when it was set: nearly all calls have ended by theirs, and a
+// timer for each would be most of the cost of deadlines. It is guarded by conn.mu.
 type deadlines struct {
 	conn  *conn
 	timer *time.Timer // nil: it was never set
 	at    time.Time   // when it fires; zero: it is not set
 }
 
-// add sees to it that a call ends by its deadline.
+// add ensures that a call ends by its deadline.
 func (d *deadlines) add(k *call) {
 	switch {
 	case k.deadline.IsZero() || !d.at.IsZero() && !k.deadline.Before(d.at):
@@ -36,7 +36,7 @@ func (d *deadlines) stop() {
 	}
 }
 
-// expire resets the calls that have passed their deadlines, as grpc-go does.
+// expire resets the calls that have exceeded their deadlines, as grpc-go does.
 func (d *deadlines) expire() {
 	c := d.conn
 	var late []*call

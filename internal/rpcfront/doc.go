@@ -1,38 +1,39 @@
-// Package rpcfront serves gRPC connections. It answers small unary calls, for a third of what grpc-go takes, and
+// Package rpcfront serves gRPC connections. It answers small unary calls, at a third of grpc-go's cost, and
 // bidirectional streams itself, and leaves everything else to a grpc-go server behind it.
 //
 //	client ── HTTP/2 ──> conn ──┬─ a small unary call ──> call ────> handler or starter ──> out ──> client
 //	                            ├─ a bidirectional one ─> Stream ──> handler ──> out
 //	                            └─ any other stream ────> relay ═══> grpc.Server ══> out
 //
-// It owns the client's connection: frames, flow control, pings, and who of the two answers a stream. The
-// relay is the connection as grpc-go has it, a net.Conn on which some of the client's streams are missing. What gRPC
-// says about odd requests, about keepalive and graceful ends, is said by grpc-go.
+// It owns the client's connection: frames, flow control, pings, and which of the two answers a stream. The
+// relay is what grpc-go sees of the connection: a net.Conn from which some of the client's streams are missing. Responses
+// to unusual requests, keepalive enforcement and graceful shutdown are grpc-go's.
 //
-// It refuses to be a second gRPC: no compression, no metadata in answers, no stats handlers, no
-// TLS (a listener may do that). Handlers and interceptors are the same functions as grpc-go's.
+// It is not a second gRPC implementation: no compression, no metadata in responses, no stats handlers, no
+// TLS (a listener may add it). Handlers and interceptors are the same functions as grpc-go's.
 //
 // Invariants:
 //
-//	F1  A unary call is answered here if it came whole, in one message and one frame, a bidirectional one from its
-//	    headers on; in neither's headers is anything that could be refused. Any other stream reaches grpc-go as the
-//	    client sent it, in the order of numbers. Nobody sees who has answered.
-//	F2  The client's HPACK table is grpc-go's from its first headers on. Until then the headers of answers from here are
-//	    added to it, which grpc-go need not know: whatever leaves a table leaves it in the order in which it came. From
-//	    then on they neither change it nor rely on it.
-//	F3  The client is never sent more data than its windows allow, on a stream and on the connection, and
-//	    what waits for its stream's window costs others nothing.
-//	F4  Every byte that the client sends is given back to its window of the connection once, by whoever
-//	    took it, and to that of its stream when it was received.
-//	F5  A handler's context ends with its stream: by the client's reset, at its deadline, with the connection, after
-//	    its answer. So does what it waits for.
-//	F6  What waits in memory for a client, for grpc-go or for a handler is bounded. Beyond that the client is not read;
-//	    of a stream there is one message, for which its handler waits, and what the client may send before
-//	    the handler receives it. So are handlers whose calls were reset.
-//	F7  After Stop no goroutine, no connection, no handler and no call that was started is left.
-//	F8  A stream's messages come in order and whole, and its end behind them.
-//	F9  A call that was started and has no answer costs memory, but no goroutine: neither those that
-//	    wait nor those whose answers come all at once are in the way of others. An answer that may wait leaves at the next
-//	    moment at the latest.
-//	F10 A ping is answered, once: at once if nothing was sent since the last one, otherwise within Config.PongDelay.
+//	F1  A unary call is answered here if it arrived whole, in one message and one frame; a bidirectional one, from its
+//	    headers on. In both cases the headers contain nothing that could be refused. Every other stream reaches grpc-go
+//	    as the client sent it, in stream-ID order. Clients cannot tell which of the two has answered.
+//	F2  Once grpc-go has sent headers, the client's HPACK dynamic table is grpc-go's. Until then the headers of responses
+//	    from here enter the table, which grpc-go need not know, because entries leave it in the order in which they came.
+//	    Afterwards responses from here neither change the table nor refer to it.
+//	F3  The client is never sent more data than its flow-control windows allow, per stream and per connection, and
+//	    data that waits for its stream's window costs other streams nothing.
+//	F4  Every byte that the client sends is credited to its connection window exactly once, by whoever
+//	    consumed it, and to its stream's window when it was received.
+//	F5  A handler's context ends with its stream: on the client's reset, at its deadline, with the connection, after
+//	    its response. So does whatever the handler waits for.
+//	F6  Everything buffered for a client, for grpc-go or for a handler is bounded. Beyond the bounds the client is not
+//	    read; per stream there is one message that its handler waits for, and what the client may send before
+//	    the handler receives it. Handlers whose calls were reset are bounded too.
+//	F7  After Stop no goroutine, connection, handler or started call is left.
+//	F8  A stream's messages arrive in order and whole, followed by its end.
+//	F9  A started call that has no response yet costs memory, but no goroutine: many calls that wait, or that are
+//	    answered all at once, do not delay others. A response that may be delayed is sent at the next
+//	    tick at the latest.
+//	F10 A ping is answered exactly once: at once if nothing was sent since the last one, otherwise within
+//	    Config.PongDelay.
 package rpcfront

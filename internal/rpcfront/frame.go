@@ -8,11 +8,12 @@ import (
 
 const (
 	frameHeaderBytes = 9
-	// frameBytesMax is the largest payload of a frame, in both directions: what any HTTP/2 endpoint takes.
+	// frameBytesMax is the largest payload of a frame, in both directions: what every HTTP/2
+	// endpoint accepts.
 	frameBytesMax = 16 << 10
-	// prefixBytes stand before a gRPC message: whether it is compressed, and its length.
+	// prefixBytes precede a gRPC message: whether it is compressed, and its length.
 	prefixBytes = 5
-	// windowStart is the size of a window before anything is said about it, windowMax the largest one.
+	// windowStart is the initial size of a window, windowMax the largest one.
 	windowStart = 1<<16 - 1
 	windowMax   = 1<<31 - 1
 )
@@ -31,8 +32,8 @@ func appendHeader(b []byte, kind http2.FrameType, flags http2.Flags, id uint32, 
 	return binary.BigEndian.AppendUint32(b, id)
 }
 
-// unit returns how long the first frame of b is, with the frames that nothing may stand between; 0 when they are not all
-// there.
+// unit returns the length of the first frame of b together with the frames that must follow it
+// directly; 0 when they have not all arrived.
 func unit(b []byte) int {
 	for n := 0; len(b)-n >= frameHeaderBytes; {
 		frame := b[n:]
@@ -46,7 +47,7 @@ func unit(b []byte) int {
 	return 0
 }
 
-// goAway ends a connection for what the client did.
+// goAway ends a connection because the client is at fault.
 type goAway struct {
 	code http2.ErrCode
 	text string

@@ -23,7 +23,8 @@ const (
 	timeoutHeader = "grpc-timeout"
 )
 
-// known are headers seen before. They mean the same as long as the table of headers stays as it is.
+// known are headers seen before. They keep their meaning as long as the header table does not
+// change.
 type known struct {
 	block   []byte // as they came
 	fields  []headerField
@@ -33,8 +34,8 @@ type known struct {
 // knownMax is how many are remembered: methods that a client uses at a time.
 const knownMax = 8
 
-// constant reports whether a block of headers only names entries of the table, one byte each, and so
-// leaves the table as it is.
+// constant reports whether a block of headers only refers to table entries, one byte each, and so
+// leaves the table unchanged.
 func constant(block []byte) bool {
 	for _, b := range block {
 		if b < 0x80 {
@@ -44,8 +45,8 @@ func constant(block []byte) bool {
 	return true
 }
 
-// headerReader decodes blocks without checking what a profile that matches has been checked for, which is half of what
-// decoding costs otherwise.
+// headerReader decodes blocks without the checks that a matching profile has passed before, which
+// are half of the cost of decoding otherwise.
 type headerReader struct {
 	decoder *hpack.Decoder // the framer's
 	fields  []headerField  // of the last block
@@ -59,7 +60,8 @@ func (h *headerReader) init() {
 	h.emit = func(f headerField) { h.fields = append(h.fields, f) }
 }
 
-// decode returns the fields of a block, and its profile. Fields are valid until the next one, or as long as the stream is asked.
+// decode returns the fields of a block, and its profile. Fields are valid until the next call, or
+// as long as the stream's request is incomplete.
 func (c *conn) decode(id uint32, block []byte) ([]headerField, *profile, error) {
 	h := &c.headers
 	if c.asked[h.id] != nil {
@@ -90,7 +92,7 @@ func (c *conn) decode(id uint32, block []byte) ([]headerField, *profile, error) 
 	return h.fields, known.profile, nil
 }
 
-// read decodes a block, or a part of one.
+// read decodes a block, or part of one.
 func (h *headerReader) read(block []byte) error {
 	h.fields = h.fields[:0]
 	h.decoder.SetEmitEnabled(true)
@@ -108,12 +110,13 @@ func listBytes(fields []headerField) (n int) {
 	return n
 }
 
-// errTruncated is for a list of headers that is too long, as grpc-go does.
+// errTruncated is the error for a list of headers that is too long, as in grpc-go.
 func errTruncated(id uint32) error {
 	return http2.StreamError{StreamID: id, Code: http2.ErrCodeFrameSize}
 }
 
-// wellFormed reports whether HTTP/2 lets the fields stand as they do. If not, grpc-go shall say so.
+// wellFormed reports whether HTTP/2 allows the fields in this order. If not, grpc-go must refuse
+// them.
 func wellFormed(fields []headerField) bool {
 	regular := false
 	for i, f := range fields {
@@ -133,8 +136,8 @@ func wellFormed(fields []headerField) bool {
 	return true
 }
 
-// profile is what calls with the same headers, whatever their deadlines, have in common. It is made once for each
-// method, as long as a client does not change its metadata.
+// profile is what calls with the same headers have in common, whatever their deadlines. It is made
+// once per method, as long as a client does not change its metadata.
 type profile struct {
 	fields []headerField // without the deadline
 	method *method
@@ -142,7 +145,7 @@ type profile struct {
 	ctx    context.Context // with md
 }
 
-// profileOf returns the profile of a request, nil when grpc-go shall have it.
+// profileOf returns the profile of a request, nil when grpc-go must serve it.
 func (c *conn) profileOf(fields []headerField) *profile {
 	if c.recent != nil && c.recent.matches(fields) {
 		return c.recent
@@ -178,8 +181,8 @@ func (p *profile) matches(fields []headerField) bool {
 	return i == len(p.fields)
 }
 
-// newProfile returns nil when there is anything in the headers that gRPC could refuse, or that changes the
-// answer (F1).
+// newProfile returns nil when the headers contain anything that gRPC could refuse, or that changes
+// the response (F1).
 func (c *conn) newProfile(fields []headerField) *profile {
 	if !wellFormed(fields) {
 		return nil
@@ -213,7 +216,8 @@ func (c *conn) newProfile(fields []headerField) *profile {
 	return p
 }
 
-// transportStream tells a handler which method it serves. Metadata in answers would make them differ.
+// transportStream tells a handler which method it serves. Metadata in responses would make them
+// differ.
 type transportStream struct{ path string }
 
 func (s transportStream) Method() string             { return s.path }
@@ -223,8 +227,8 @@ func (transportStream) SetTrailer(metadata.MD) error { return errMetadata }
 
 var errMetadata = status.Error(codes.Internal, "the answers of this server have no metadata")
 
-// timeLimit returns how long a call may take, 0 for ever, and false when gRPC would refuse what the headers say, or
-// the time is over.
+// timeLimit returns a call's timeout, 0 for none, and false when gRPC would refuse the headers, or
+// the timeout is over.
 func timeLimit(fields []headerField) (limit time.Duration, ok bool) {
 	for _, f := range fields {
 		if f.Name != timeoutHeader {
@@ -240,7 +244,7 @@ func timeLimit(fields []headerField) (limit time.Duration, ok bool) {
 	return limit, true
 }
 
-// parseTimeout returns 0 for what it cannot tell.
+// parseTimeout returns 0 for a malformed timeout.
 func parseTimeout(s string) time.Duration {
 	const digitsMax = 8
 	if len(s) < 2 || len(s) > digitsMax+1 {

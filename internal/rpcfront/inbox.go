@@ -11,11 +11,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// streamWindow is how much a client may send on a stream before any of it is received, grpc-go's and ours. A larger message
-// gets as much as it needs.
+// streamWindow is how much a client may send on a stream before any of it is received, as in
+// grpc-go. A larger message gets as much as it needs.
 const streamWindow = 1 << 20
 
-// inbox is what came on a stream and was not received yet.
+// inbox is what arrived on a stream and was not received yet.
 type inbox struct {
 	buf    *[]byte // from Server.requests; nil: nothing
 	at     int     // received up to here
@@ -23,7 +23,7 @@ type inbox struct {
 	ended  bool    // the client sends no more
 }
 
-// take takes data of n bytes with its padding. conn.mu is held.
+// take adds data of n bytes including its padding. conn.mu is held.
 func (s *Stream) take(data []byte, n int, ended bool) {
 	in := &s.in
 	in.window -= n
@@ -40,7 +40,7 @@ func (s *Stream) take(data []byte, n int, ended bool) {
 	s.changed.Broadcast()
 }
 
-// dropped lets go of what nobody will receive. conn.mu is held.
+// dropped discards what nobody will receive. conn.mu is held.
 func (s *Stream) dropped() {
 	if s.in.buf != nil {
 		s.call.conn.server.requests.put(s.in.buf)
@@ -86,7 +86,7 @@ func (s *Stream) next() (*[]byte, error) {
 	}
 }
 
-// unread is how many bytes there are.
+// unread is the number of unread bytes.
 func (in *inbox) unread() int {
 	if in.buf == nil {
 		return 0
@@ -94,8 +94,8 @@ func (in *inbox) unread() int {
 	return len(*in.buf) - in.at
 }
 
-// first returns the size of the first message, with its prefix; 0 when that is not known yet. The message may not be there
-// yet.
+// first returns the size of the first message, with its prefix; 0 while unknown. The message may
+// not have arrived yet.
 func (in *inbox) first(bytesMax int) (int, error) {
 	unread, n := in.unread(), 0
 	if unread >= prefixBytes {
@@ -115,7 +115,7 @@ func (in *inbox) first(bytesMax int) (int, error) {
 	}
 }
 
-// pop takes out the first n bytes. Nearly always that is all there is.
+// pop removes the first n bytes. Nearly always that is everything.
 func (in *inbox) pop(n int, free *buffers) *[]byte {
 	buf := in.buf
 	if in.at == 0 && n == len(*buf) {
@@ -131,8 +131,9 @@ func (in *inbox) pop(n int, free *buffers) *[]byte {
 	return msg
 }
 
-// widen lets the client send more: so much that streamWindow is unread at most, or the message of n bytes that is waited
-// for (F6). It tells when that is a good part of the window, or when the message could not come otherwise.
+// widen lets the client send more: so much that at most streamWindow is unread, or as much as the
+// awaited message of n bytes needs (F6). It sends an update when that is a good part of the window,
+// or when the message could not arrive otherwise.
 func (s *Stream) widen(n int) {
 	in, c := &s.in, s.call.conn
 	by := max(streamWindow, n) - in.unread() - in.window

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// moments are those at which connections write what need not leave at once, all of them at the same ones, by the wall clock.
+// moments are the ticks at which connections write what need not be sent at once, the same for all,
+// by the wall clock.
 type moments struct {
 	mu struct {
 		sync.Mutex
@@ -16,7 +17,7 @@ type moments struct {
 	}
 }
 
-// add has a connection write at the next moment, of which there is one every distance.
+// add makes a connection write at the next tick, of which there is one per distance.
 func (m *moments) add(c *conn, distance time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -35,7 +36,7 @@ func (m *moments) add(c *conn, distance time.Duration) {
 	}
 }
 
-// come is a moment.
+// come handles a tick.
 func (m *moments) come() {
 	m.mu.Lock()
 	conns := m.mu.conns
@@ -49,7 +50,7 @@ func (m *moments) come() {
 	}
 }
 
-// stop ends the timer. What waits has nobody to go to any more.
+// stop ends the timer. What waits has no receiver any more.
 func (m *moments) stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,14 +11,14 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// outBytesMax is how much may wait for the socket. Answers beyond it wait as messages, and the client is not read
-// when what it makes us say does not fit.
+// outBytesMax is how much may wait for the socket. Responses beyond it wait as messages, and the
+// client is not read when control frames that it causes do not fit.
 const outBytesMax = 1 << 20
 
-// noFrame says that there is no frame of data.
+// noFrame says that there is no data frame.
 const noFrame = -1
 
-// out is what goes to the client. It is guarded by conn.mu.
+// out is the output to the client. It is guarded by conn.mu.
 type out struct {
 	conn    *conn
 	buf     *[]byte // frames, from Server.answers while there are any
@@ -46,7 +46,7 @@ func (o *out) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// control adds a frame that no window holds back.
+// control adds a frame that is not subject to flow control.
 func (o *out) control(write func(*http2.Framer) error) { _ = write(o.framer) } // to memory: it does not fail
 
 func (o *out) headers(id uint32, flags http2.Flags, block string) {
@@ -56,7 +56,8 @@ func (o *out) headers(id uint32, flags http2.Flags, block string) {
 	o.sent = true
 }
 
-// append adds the answer of a call if there is room for it, and reports whether there was. c.mu is held.
+// append adds the response of a call if there is room for it, and reports whether there was. c.mu
+// is held.
 func (c *conn) append(k *call, m Appender) bool {
 	o, n := &c.out, m.Size()
 	if !o.fits(k, n) {
@@ -72,7 +73,7 @@ func (c *conn) append(k *call, m Appender) bool {
 	return true
 }
 
-// answer adds the answer of a call.
+// answer adds the response of a call.
 func (c *conn) answer(k *call, msg mem.BufferSlice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,7 +88,8 @@ func (c *conn) answer(k *call, msg mem.BufferSlice) {
 	}
 }
 
-// send adds a message if it fits, and reports whether it did. If not it is sent as there is room for it, and then k.tail.
+// send adds a message if it fits, and reports whether it did. If not it is sent as room becomes
+// available, followed by k.tail.
 func (o *out) send(k *call, msg mem.BufferSlice) bool {
 	n := msg.Len()
 	if o.fits(k, n) {
@@ -111,7 +113,7 @@ func (o *out) fits(k *call, n int) bool {
 		n <= frameBytesMax && int64(n) <= min(o.window, k.window)
 }
 
-// message adds what stands before the n bytes of a message that fits.
+// message adds the header and prefix of a message of n bytes that fits.
 func (o *out) message(k *call, n int) {
 	if !o.extend(k, prefixBytes+n) {
 		o.frame(k, prefixBytes+n)
@@ -132,7 +134,7 @@ func (o *out) end(k *call) {
 	o.conn.drop(k)
 }
 
-// refuse adds an answer that is an error.
+// refuse adds a response that is an error.
 func (c *conn) refuse(k *call, err error) {
 	block, listBytes := refusal(err)
 	c.mu.Lock()
@@ -148,7 +150,7 @@ func (c *conn) refuse(k *call, err error) {
 	c.drop(k)
 }
 
-// settle notes that a call was handled, and reports whether somebody waits for the answer.
+// settle records that a call was handled, and reports whether somebody waits for the response.
 func (c *conn) settle(k *call) bool {
 	k.answered = true
 	if k.gone {
@@ -158,7 +160,7 @@ func (c *conn) settle(k *call) bool {
 	return !k.gone && !c.closed
 }
 
-// pump adds what the windows allow of what waits for them, of calls and of grpc-go in turn (F3).
+// pump adds as much of the waiting data as the windows allow, of calls and of grpc-go in turn (F3).
 func (o *out) pump() {
 	for len(*o.buf) < outBytesMax {
 		ours, behind := o.pumpCall(), o.conn.relay.pump()
@@ -168,8 +170,8 @@ func (o *out) pump() {
 	}
 }
 
-// pumpCall adds a frame of the first call that waits and whose window has room. One without waits elsewhere, so
-// that it costs the others nothing.
+// pumpCall adds a frame of the first waiting call whose window has room. One whose window has none
+// waits elsewhere, so that it costs the others nothing.
 func (o *out) pumpCall() bool {
 	for len(o.waiting) > 0 {
 		k := o.waiting[0]
@@ -190,7 +192,7 @@ func (o *out) pumpCall() bool {
 	return false
 }
 
-// data adds the next frame of what a call sends.
+// data adds the next frame of a call's data.
 func (o *out) data(k *call) {
 	n := int(min(int64(k.rest.Remaining()), frameBytesMax, o.window, k.window))
 	o.frame(k, n)
@@ -216,9 +218,9 @@ func (o *out) frame(k *call, n int) {
 	o.take(k, n)
 }
 
-// extend makes room for n more bytes of data, which the windows allow, in the last frame if that is the call's and nothing
-// follows it. Messages of a stream that leave together cost the client one frame: what it does for each is a good part of what a small
-// message costs it.
+// extend makes room for n more bytes of data, which the windows allow, in the last frame if that
+// belongs to the call and nothing follows it. Messages of a stream that are sent together then take
+// one frame: its cost for the client is a good part of that of a small message.
 func (o *out) extend(k *call, n int) bool {
 	if o.last == noFrame {
 		return false
@@ -240,7 +242,7 @@ func (o *out) take(k *call, n int) {
 	o.sent = true
 }
 
-// unpark has a call go on whose window has grown.
+// unpark lets a call continue whose window has grown.
 func (o *out) unpark(k *call) {
 	if k.parked && k.window > 0 {
 		k.parked = false
@@ -248,7 +250,7 @@ func (o *out) unpark(k *call) {
 	}
 }
 
-// release lets go of what is not sent any more.
+// release discards what is not sent any more.
 func (k *call) release() {
 	if k.rest != nil {
 		_ = k.rest.Close() // it only frees
@@ -256,7 +258,7 @@ func (k *call) release() {
 	}
 }
 
-// takeWindow takes that the client takes more.
+// takeWindow handles a window update.
 func (c *conn) takeWindow(f *http2.WindowUpdateFrame) error {
 	if k := c.asked[f.StreamID]; k != nil {
 		return widen(&k.window, f)
@@ -273,7 +275,7 @@ func (c *conn) takeWindow(f *http2.WindowUpdateFrame) error {
 	return err
 }
 
-// widen is takeWindow for the connection and for a call under way.
+// widen is takeWindow for the connection and for an active call.
 func (c *conn) widen(f *http2.WindowUpdateFrame) error {
 	if f.StreamID == 0 {
 		return widen(&c.out.window, f)
@@ -301,7 +303,7 @@ func widen(window *int64, f *http2.WindowUpdateFrame) error {
 	}
 }
 
-// resizeWindows takes how much the client takes at first on each stream. It holds for those that are open, too.
+// resizeWindows changes the initial window of streams. It applies to open streams, too.
 func (c *conn) resizeWindows(bytes int64) error {
 	c.mu.Lock()
 	by := bytes - c.out.streamWindow
@@ -321,14 +323,14 @@ func (c *conn) resizeWindows(bytes int64) error {
 	return nil
 }
 
-// flush writes what there is, unless somebody does.
+// flush writes the output, unless another goroutine is doing so.
 func (c *conn) flush() {
 	if c.claim() {
 		c.write()
 	}
 }
 
-// flushSoon does so when others who are about to answer have added to it.
+// flushSoon does so after others who are about to respond have added to it.
 func (c *conn) flushSoon() {
 	if c.claim() {
 		runtime.Gosched()
@@ -343,15 +345,15 @@ func (c *conn) kickHeld() {
 	}
 }
 
-// kick has a worker write what there is: the reader must not wait for the socket, or two who both wait for the other to read
-// would wait for ever.
+// kick has a worker write the output: the reader must not wait for the socket, or two peers that each wait for the other to
+// read would deadlock.
 func (c *conn) kick() {
 	if c.claim() {
 		c.server.workers.Do(writer{c})
 	}
 }
 
-// claim makes the caller the one who writes.
+// claim makes the caller the writer.
 func (c *conn) claim() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -374,14 +376,14 @@ func (c *conn) finished() bool {
 
 type writer struct{ conn *conn }
 
-// Run implements workers.Job. Neither answers to pings nor what came during a write, nor calls that were started, are in a hurry:
-// others may add to them.
+// Run implements workers.Job. Neither responses to pings nor what arrived during a write, nor
+// responses of started calls, are urgent: others may add to them.
 func (w writer) Run() {
 	runtime.Gosched()
 	w.conn.write()
 }
 
-// write writes to the socket once, and has a worker write what came meanwhile.
+// write writes to the socket once, and has a worker write what was added meanwhile.
 func (c *conn) write() {
 	o, s := &c.out, c.server
 	c.mu.Lock()
@@ -411,8 +413,8 @@ func (c *conn) write() {
 	}
 }
 
-// encodeReady adds the answers that are ready. c.mu is held at the beginning and the end: those for which there is
-// room are added under it, all at once.
+// encodeReady adds the responses that are ready. c.mu is held at the beginning and the end: those
+// for which there is room are added under it, all at once.
 func (c *conn) encodeReady() {
 	answers := c.ready
 	c.ready, c.encoding = c.encoding[:0], answers

@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// strikesMax is how many pings may come too early.
+	// strikesMax is how many pings may arrive too early.
 	strikesMax = 2
 	// idlePingMinTime is how often a client without streams may ping.
 	idlePingMinTime = 2 * time.Hour
 
-	// pongBytes is how much may be sent while answers wait. Then what they measure says something, and the client's
-	// windows grow by it.
+	// pongBytes is how much may be sent while responses wait. Beyond that the measurement is
+	// meaningful, and the client's windows grow by it.
 	pongBytes = 8 << 10
-	// pongsMax is how many answers may wait (F6).
+	// pongsMax is how many responses may wait (F6).
 	pongsMax = 4
 )
 
-// pongs are answers to pings that wait. They are guarded by conn.mu.
+// pongs are waiting responses to pings. They are guarded by conn.mu.
 type pongs struct {
 	conn  *conn
 	data  [][8]byte   // of each ping
@@ -27,7 +27,7 @@ type pongs struct {
 	timer *time.Timer // runs while there are some, or has just fired; nil: there never were
 }
 
-// add has a ping answered, within Config.PongDelay if it may be late.
+// add makes a ping be answered, within Config.PongDelay if it may be late.
 func (p *pongs) add(data [8]byte, late bool) {
 	p.data = append(p.data, data)
 	delay := p.conn.server.cfg.PongDelay
@@ -45,14 +45,15 @@ func (p *pongs) add(data [8]byte, late bool) {
 	p.bytes = 0
 }
 
-// written notes that n bytes are about to be written, with which the answers may have to go.
+// written records that n bytes are about to be written, with which the responses may have to be
+// sent.
 func (p *pongs) written(n int) {
 	if p.bytes += n; p.bytes >= pongBytes {
 		p.send()
 	}
 }
 
-// send adds the answers to what is written.
+// send adds the responses to the output.
 func (p *pongs) send() {
 	for _, data := range p.data {
 		p.conn.out.control(func(fr *http2.Framer) error { return fr.WritePing(true, data) })
@@ -60,7 +61,7 @@ func (p *pongs) send() {
 	p.data = p.data[:0]
 }
 
-// late is what the timer calls.
+// late is the timer's function.
 func (p *pongs) late() {
 	c := p.conn
 	c.mu.Lock()
@@ -76,16 +77,17 @@ func (p *pongs) stop() {
 	}
 }
 
-// pings enforces grpc-go's policy of how often clients may ping. grpc-go itself does not see all streams.
+// pings enforces grpc-go's policy of how often clients may ping. grpc-go itself does not see all
+// streams.
 type pings struct {
 	last    time.Time
 	strikes int
 }
 
-// takePing has a ping answered.
+// takePing handles a ping.
 func (c *conn) takePing(f *http2.PingFrame) error {
 	c.mu.Lock()
-	// A client measures the round trip when it gets something: that is no keepalive.
+	// A client measures the round trip when it receives something: that is not a keepalive.
 	sent := c.out.sent
 	c.out.sent = false
 	c.pongs.add(f.Data, sent)

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// relayWindow is how many bytes of data grpc-go may have waiting here for the client's window.
+	// relayWindow is how many bytes of grpc-go's data may wait here for the client's window.
 	relayWindow = 1 << 20
 	// pipeBytesMax is how much may wait for grpc-go to read it (F6).
 	pipeBytesMax = 1 << 20
 )
 
-// relay is the connection as grpc-go has it. Its window is between grpc-go and this package; those of streams are
-// between grpc-go and the client.
+// relay is the connection as grpc-go sees it. The connection window is between grpc-go and this
+// package; stream windows are between grpc-go and the client.
 type relay struct {
 	conn *conn
 
@@ -55,7 +55,7 @@ func (w pipeWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// give gives grpc-go bytes, from the reader.
+// give passes bytes to grpc-go, from the reader.
 func (r *relay) give(p []byte) {
 	r.frame(func(*http2.Framer) error {
 		r.pipe.buf = append(r.pipe.buf, p...)
@@ -63,7 +63,7 @@ func (r *relay) give(p []byte) {
 	})
 }
 
-// frame gives grpc-go frames, from the reader, which waits when too much waits already.
+// frame passes frames to grpc-go, from the reader, which blocks while too much waits.
 func (r *relay) frame(write func(*http2.Framer) error) {
 	r.pipe.Lock()
 	for len(r.pipe.buf)-r.pipe.at > pipeBytesMax && !r.pipe.closed {
@@ -74,7 +74,7 @@ func (r *relay) frame(write func(*http2.Framer) error) {
 	r.pipe.Unlock()
 }
 
-// open gives grpc-go a stream.
+// open opens a stream at grpc-go.
 func (r *relay) open(id uint32, fields []headerField, ended bool) {
 	r.conn.mu.Lock()
 	r.conn.relayed[id] = struct{}{}
@@ -123,7 +123,7 @@ func (r *relay) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write implements net.Conn: it takes frames for the client.
+// Write implements net.Conn: it receives frames for the client.
 func (r *relay) Write(p []byte) (int, error) {
 	c := r.conn
 	c.mu.Lock()
@@ -147,7 +147,7 @@ func (r *relay) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// pass adds a frame to what goes to the client, or to what waits.
+// pass adds a frame to the output to the client, or to the queue.
 func (r *relay) pass(frame []byte) {
 	o := &r.conn.out
 	switch kind := frameType(frame); kind {
@@ -212,7 +212,7 @@ func (r *relay) pump() bool {
 	if room <= 0 {
 		return false
 	}
-	// The first bytes, and the header again in front of those that are left. grpc-go does not pad.
+	// The first bytes, and the header again in front of the rest. grpc-go does not pad.
 	head := r.queue[:frameHeaderBytes]
 	flags, id, left := frameFlags(head), streamID(head), payloadBytes(head)-room
 	*o.buf = appendHeader(*o.buf, http2.FrameData, 0, id, room)
@@ -225,7 +225,8 @@ func (r *relay) pump() bool {
 	return true
 }
 
-// takeCredit returns how much wider grpc-go's window is to be made; 0 as long as it is not much. conn.mu is held.
+// takeCredit returns by how much grpc-go's window is to be widened; 0 while that is little. conn.mu
+// is held.
 func (r *relay) takeCredit() int {
 	if r.sent < relayWindow/4 {
 		return 0
@@ -235,7 +236,7 @@ func (r *relay) takeCredit() int {
 	return n
 }
 
-// widen makes grpc-go's window of the connection wider.
+// widen widens grpc-go's connection window.
 func (r *relay) widen(n int) {
 	if n == 0 {
 		return
@@ -259,7 +260,7 @@ func (r *relay) LocalAddr() net.Addr { return r.conn.nc.LocalAddr() }
 // RemoteAddr implements net.Conn.
 func (r *relay) RemoteAddr() net.Addr { return r.conn.nc.RemoteAddr() }
 
-// SetDeadline implements net.Conn. grpc-go bounds the time of the handshake with it.
+// SetDeadline implements net.Conn. grpc-go bounds the handshake with it.
 func (r *relay) SetDeadline(t time.Time) error { return r.conn.nc.SetDeadline(t) }
 
 // SetReadDeadline implements net.Conn.
@@ -280,7 +281,7 @@ func newRelayListener(addr net.Addr) *relayListener {
 	return &relayListener{addr: addr, relays: make(chan *relay), closed: make(chan struct{})}
 }
 
-// offer waits for grpc-go to take a relay, and reports whether it has.
+// offer waits for grpc-go to accept a relay, and reports whether it has.
 func (l *relayListener) offer(r *relay) bool {
 	select {
 	case l.relays <- r:

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A stream is asked while its request comes, then under way here (calls) or at grpc-go (relayed).
+// A stream is in asked until its request is complete, then in calls, if it is served here, or in
+// relayed.
 
 func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	if f.Truncated {
@@ -19,7 +20,7 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	return c.open(f.StreamID, f.Fields, c.profileOf(f.Fields), f.StreamEnded())
 }
 
-// open begins a stream. Without a profile it is grpc-go's.
+// open opens a stream. Without a profile it belongs to grpc-go.
 func (c *conn) open(id uint32, fields []headerField, p *profile, ended bool) error {
 	c.mu.Lock()
 	c.awaitRoom() // a stream that ends is none any more, while what it was answered waits
@@ -64,7 +65,7 @@ func (c *conn) newCall(id uint32, p *profile) *call {
 	return &call{Context: p.ctx, conn: c, id: id, method: p.method, md: p.md}
 }
 
-// takeData takes a frame of data, without padding.
+// takeData handles a data frame without padding.
 func (c *conn) takeData(id uint32, frame []byte, ended bool) error {
 	k, data := c.asked[id], frame[frameHeaderBytes:]
 	switch {
@@ -89,7 +90,7 @@ func (c *conn) takeData(id uint32, frame []byte, ended bool) error {
 	return c.takeOurs(id, data, len(data), ended)
 }
 
-// whole reports whether data is a message, not compressed, and nothing else.
+// whole reports whether data is exactly one uncompressed message.
 func whole(data []byte) bool {
 	return len(data) >= prefixBytes && data[0] == 0 && int(binary.BigEndian.Uint32(data[1:])) == len(data)-prefixBytes
 }
@@ -106,8 +107,8 @@ func (c *conn) takePadded(f *http2.DataFrame) error {
 	return nil
 }
 
-// takeOurs takes data, of n bytes with its padding, that is not grpc-go's: a stream's, or what nobody reads, most likely
-// of a stream that ended meanwhile.
+// takeOurs handles data, of n bytes including its padding, that is not grpc-go's: a stream's, or
+// data that nobody reads, most likely of a stream that ended meanwhile.
 func (c *conn) takeOurs(id uint32, data []byte, n int, ended bool) error {
 	c.giveBack(n)
 	c.mu.Lock()
@@ -127,7 +128,7 @@ func (c *conn) takeOurs(id uint32, data []byte, n int, ended bool) error {
 	return nil
 }
 
-// begin has a call handled that has come whole, or a stream.
+// begin starts handling a complete call, or a stream.
 func (c *conn) begin(k *call) {
 	if k.request != nil {
 		c.giveBack(prefixBytes + len(*k.request))
@@ -154,7 +155,8 @@ func (c *conn) begin(k *call) {
 	}
 }
 
-// handOver gives grpc-go the calls up to a number that have not come whole: it wants streams in their order (F1).
+// handOver passes incomplete calls up to the given stream ID to grpc-go, which requires streams in
+// order (F1).
 func (c *conn) handOver(to uint32) {
 	if len(c.asked) == 0 {
 		return
@@ -182,8 +184,8 @@ func (c *conn) handOver(to uint32) {
 	}
 }
 
-// giveBackBytes is how much the client's window of the connection is smaller before it is told. It is a quarter of
-// the smallest one.
+// giveBackBytes is by how much the client's connection window shrinks before an update is sent: a
+// quarter of the smallest window.
 const giveBackBytes = windowStart / 4
 
 // giveBack lets the client send n bytes more on the connection (F4).
@@ -208,7 +210,7 @@ func (c *conn) takeReset(f *http2.RSTStreamFrame) error {
 	return nil
 }
 
-// reset ends a stream for what the client did.
+// reset ends a stream because the client is at fault.
 func (c *conn) reset(id uint32, code http2.ErrCode) {
 	c.forget(id, code)
 	c.mu.Lock()
@@ -217,7 +219,7 @@ func (c *conn) reset(id uint32, code http2.ErrCode) {
 	c.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(id, code) })
 }
 
-// forget ends a stream that the client has ended, or is about to be told has.
+// forget ends a stream that the client has ended, or is about to be told of.
 func (c *conn) forget(id uint32, code http2.ErrCode) {
 	if k := c.asked[id]; k != nil {
 		delete(c.asked, id)
@@ -243,7 +245,7 @@ func (c *conn) forget(id uint32, code http2.ErrCode) {
 	}
 }
 
-// drop makes a call one that nobody waits for. c.mu is held.
+// drop marks a call as one that nobody waits for. c.mu is held.
 func (c *conn) drop(k *call) {
 	k.gone = true
 	k.release()

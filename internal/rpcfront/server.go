@@ -12,31 +12,32 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/workers"
 )
 
-// Config tells what grpc-go is told by its options, and cannot be asked for.
+// Config repeats those of grpc-go's options that cannot be read back from it.
 type Config struct {
 	// Codec is the server's forced codec.
 	Codec encoding.CodecV2
-	// Appender returns how a unary call's answer marshals itself, to the same bytes as with Codec, or nil for an answer that
-	// is left to that; nil when all are.
+	// Appender returns how a unary call's response marshals itself, to the same bytes as with
+	// Codec, or nil for a response that is left to that; nil when all are.
 	Appender func(resp any) Appender
 	// Interceptor is all of the server's unary interceptors; nil when there are none.
 	Interceptor grpc.UnaryServerInterceptor
-	// Starters has, by path, how calls of methods are begun that need no goroutine while they
-	// wait for their answers. Where grpc-go answers, it is by the service's own methods.
+	// Starters has, by path, the functions that start calls of methods that need no goroutine while
+	// they wait for their responses. Calls that grpc-go serves use the service's own methods.
 	Starters map[string]Starter
 	// StreamInterceptor is all of the server's stream interceptors; nil when there are none.
 	StreamInterceptor grpc.StreamServerInterceptor
-	// MaxRecvBytes is the largest message that is received.
+	// MaxRecvBytes is the maximum size of a received message.
 	MaxRecvBytes int
 	// MaxStreams is how many streams may be open on one connection.
 	MaxStreams uint32
 	// PingMinTime is how often a client may ping while it has streams open; a client that pings more
 	// often, or more than every two hours without any, is disconnected.
 	PingMinTime time.Duration
-	// PongDelay is how long the answer to a ping waits for others, or for much that is sent. Clients of gRPC measure all
-	// the time how much is on its way to them, by a ping with each message that comes when the last one was answered.
-	// Answered at once, a stream of small messages costs both sides three writes for each instead of one. A ping before
-	// which nothing was sent is answered at once, and with 0 all are.
+	// PongDelay is how long the response to a ping waits for others, or until much is sent. gRPC
+	// clients measure the bandwidth all the time, by a ping with each message that arrives after
+	// the last one was answered. Answered at once, a stream of small messages takes both sides
+	// three writes per message instead of one. A ping before which nothing was sent is answered at
+	// once, and with 0 all are.
 	PongDelay time.Duration
 }
 
@@ -70,27 +71,29 @@ type method struct {
 	stream  *grpc.StreamDesc
 }
 
-// Starter begins a call, or returns false and leaves it to the method's handler, with the interceptor. It is run
-// by what reads the connection, and must not wait, nor keep the request. Answer is to be called once, by
-// anybody, even before Starter returns. What is returned, unless nil, is abandoned when
-// nobody waits for the answer any more.
+// Starter starts a call, or returns false and leaves it to the method's handler, with the
+// interceptor. It runs on the goroutine that reads the connection, and must neither block nor keep
+// the request. Answer must be called once, on any goroutine, possibly before Starter returns. The
+// result, unless nil, is abandoned when nobody waits for the response any more.
 type Starter func(call Call, request []byte) (Started, bool)
 
-// Call is a call that is answered when its answer is there, and its context.
+// Call is a call that is answered asynchronously, and its context.
 type Call interface {
 	context.Context
-	// Header is what the client's metadata says under a name in lower case.
+	// Header returns the client's metadata for a lower-case name.
 	Header(name string) []string
-	// Answer ends the call, with an error or without. It does not wait.
+	// Answer ends the call, with an error or without. It does not block.
 	Answer(resp any, err error)
-	// AnswerWithin is Answer for an answer that may wait for others to the same client: until the next moment that is a multiple of
-	// distance on the wall clock, or that others of the connection wait for, or until something else leaves. With 0 it is Answer.
+	// AnswerWithin is Answer for a response that may wait for others to the same client: until the
+	// next tick, a multiple of distance on the wall clock, or one that others of the connection
+	// wait for, or until something else is sent. With 0 it is Answer.
 	AnswerWithin(distance time.Duration, resp any, err error)
 }
 
-// Started is what a call has begun.
+// Started is the work that a call has started.
 type Started = interface {
-	// Abandon has the call answered soon, with whatever is known then. It may have been answered.
+	// Abandon makes the call be answered soon, with whatever is known then. It may have been
+	// answered already.
 	Abandon(cause error)
 }
 
@@ -106,15 +109,15 @@ func New(l net.Listener, cfg Config, opts ...grpc.ServerOption) *Server {
 
 func behindOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		// Windows for many and for large messages. They are constant then: otherwise grpc-go would measure round trips,
-		// which are those to this package.
+		// Windows for many and for large messages. They are constant then; otherwise grpc-go would
+		// measure round trips, which would be those to this package.
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(4 << 20),
 		grpc.WriteBufferSize(64 << 10), grpc.ReadBufferSize(4 << 10), // it reads from memory
 		grpc.WaitForHandlers(true),
 	}
 }
 
-// RegisterService implements grpc.ServiceRegistrar. It comes before Run.
+// RegisterService implements grpc.ServiceRegistrar. Call it before Run.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.behind.RegisterService(desc, impl)
 	for _, m := range desc.Methods {
@@ -145,7 +148,7 @@ func (s *Server) Run() error {
 	}
 }
 
-// serve begins to serve a connection.
+// serve starts to serve a connection.
 func (s *Server) serve(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +175,8 @@ func (s *Server) isStopped() bool {
 	return s.mu.stopped
 }
 
-// Stop ends all connections and returns when every handler has (F7): nobody pulls the store from under them.
+// Stop ends all connections and returns when every handler has returned (F7), so that the store can
+// be closed.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	s.mu.stopped = true

@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// Calls with a time limit have the same headers but for that, and never the same bytes: each limit becomes an entry of the
-// table, by which all others move on. A shape is a block of headers without that movement, so that one that was seen is not
-// decoded again but for its limit.
+// Calls with a timeout have the same headers except for that, but never the same bytes: each
+// timeout becomes a table entry, which shifts all others. A shape is a block of headers without
+// that shift, so that a known block need not be decoded again except for its timeout.
 
 const (
 	// shapesMax is how many are remembered: methods that a client uses at a time.
 	shapesMax = 8
-	// staticEntries are the first ones of a table, which every table has.
+	// staticEntries is the number of entries that every table has.
 	staticEntries = 61
 )
 
-// shape is what blocks have in common that have the same fields but for a time limit.
+// shape is common to blocks with the same fields except for a timeout.
 type shape struct {
 	items   []item
 	limit   int // which of them is the time limit
@@ -27,7 +27,7 @@ type shape struct {
 // item is a reference to an entry, or a literal.
 type item struct {
 	added bool // the entry is none of the static ones
-	// entry is its number, or how many had been added when it was; 0: this is a literal.
+	// entry is its number, in the static table or counted from the first one ever added; 0: a literal.
 	entry uint64
 }
 
@@ -38,7 +38,7 @@ type shapes struct {
 	added uint64 // how many entries were added to the table
 	lost  bool   // that is not known any more
 
-	// Of the block that was looked at last.
+	// Of the block that was examined last.
 	items   []item
 	plain   bool  // it has one literal, which is added to the table, and otherwise references
 	limit   int   // the literal among items
@@ -50,7 +50,7 @@ type shapes struct {
 // piece is a part of a block.
 type piece struct{ from, to int }
 
-// find looks at the next block that is decoded and returns its shape, nil if it has none that is known.
+// find examines the next block to be decoded and returns its shape, nil if it has no known one.
 func (s *shapes) find(block []byte) *shape {
 	if s.lost = s.lost || !s.scan(block); s.lost || !s.plain {
 		return nil
@@ -63,7 +63,7 @@ func (s *shapes) find(block []byte) *shape {
 	return nil
 }
 
-// learn remembers the shape of the block that was looked at last, if it has one.
+// learn remembers the shape of the block that was examined last, if it has one.
 func (s *shapes) learn(fields []headerField, p *profile) {
 	if s.lost || !s.plain || p == nil || fields[s.limit].Name != timeoutHeader {
 		return
@@ -77,7 +77,7 @@ func (s *shapes) learn(fields []headerField, p *profile) {
 	s.next = (s.next + 1) % shapesMax
 }
 
-// scan returns false for what it cannot read. Whether a block is right is the decoder's to say.
+// scan returns false for what it cannot parse. Whether a block is valid is up to the decoder.
 func (s *shapes) scan(block []byte) bool {
 	s.items, s.oldest = s.items[:0], piece{}
 	first, literals, references := uint64(math.MaxUint64), 0, true
@@ -122,8 +122,8 @@ func (s *shapes) scan(block []byte) bool {
 	return true
 }
 
-// check is what has to be decoded of a block whose shape is known: its limit, and whether the table has still all that it refers
-// to.
+// check returns what must be decoded of a block with a known shape, its timeout, if the table still
+// has everything that it refers to.
 func (s *shapes) check(block []byte) []byte {
 	a, b := s.oldest, s.literal
 	if a.from > b.from {
@@ -133,8 +133,8 @@ func (s *shapes) check(block []byte) []byte {
 	return s.checked
 }
 
-// literal returns how long the literal field is that b begins with, whose name is a reference in the last bits of the first byte, or a literal
-// as well; 0 if it is not whole.
+// literal returns the length of the literal field at the beginning of b, whose name is a reference
+// in the last bits of the first byte, or a literal as well; 0 if it is incomplete.
 func literal(b []byte, bits int) int {
 	name, n := integer(b, bits)
 	if n > 0 && name == 0 {
@@ -143,7 +143,7 @@ func literal(b []byte, bits int) int {
 	return text(b, n)
 }
 
-// text returns where the string ends that begins at n, 0 if it is not whole or n is 0.
+// text returns where the string ends that begins at n, 0 if it is incomplete or n is 0.
 func text(b []byte, n int) int {
 	if n == 0 || n == len(b) {
 		return 0
@@ -155,8 +155,8 @@ func text(b []byte, n int) int {
 	return n + m + int(size)
 }
 
-// integer reads a number that begins in the last bits of the first byte. n is how long it is, 0 if it is not whole or has no business to be
-// as large.
+// integer reads a number that begins in the last bits of the first byte. n is its length, 0 if it
+// is incomplete or implausibly large.
 func integer(b []byte, bits int) (v uint64, n int) {
 	most := uint64(1)<<bits - 1
 	if v = uint64(b[0]) & most; v < most {

@@ -16,16 +16,17 @@ import (
 // sendBytes is about how much waits for Stream.Flush at most.
 const sendBytes = 64 << 10
 
-// Appender is a message that marshals itself behind what is sent before it. Of a message that has to wait it is not
-// asked: its codec is.
+// Appender is a message that marshals itself at the end of the output. A message that has to wait
+// is marshalled by its codec instead.
 type Appender interface {
-	// Size is how many bytes Append adds.
+	// Size is the number of bytes that Append adds.
 	Size() int
 	// Append adds the message to b. It is called with a lock held.
 	Append(b []byte) []byte
 }
 
-// Stream is a stream as its handler has it. Beyond a grpc.ServerStream it can send messages that leave together.
+// Stream is a stream as its handler sees it. In addition to a grpc.ServerStream it can send several
+// messages together.
 type Stream struct {
 	call call
 
@@ -47,13 +48,13 @@ func newStream(c *conn, id uint32, p *profile) *call {
 
 type streamKey struct{}
 
-// StreamOf returns the stream that a context is of; nil when it is served by grpc-go.
+// StreamOf returns the stream of a context; nil when it is served by grpc-go.
 func StreamOf(ctx context.Context) *Stream {
 	s, _ := ctx.Value(streamKey{}).(*Stream)
 	return s
 }
 
-// Run has the stream handled. It implements workers.Job.
+// Run handles the stream. It implements workers.Job.
 func (s *Stream) Run() {
 	k := &s.call
 	desc, intercept := k.method.stream, k.conn.server.cfg.StreamInterceptor
@@ -97,16 +98,16 @@ func (s *Stream) conclude(err error) {
 	c.flush()
 }
 
-// over reports whether there is nothing to be sent or received any more. conn.mu is held.
+// over reports whether nothing can be sent or received any more. conn.mu is held.
 func (s *Stream) over() bool { return s.call.gone || s.call.tail != "" || s.call.conn.closed }
 
-// lost is why.
+// lost is the reason.
 func (s *Stream) lost() error {
 	s.call.finish(context.Canceled) // whoever ended the stream is about to
 	return status.FromContextError(s.call.Err()).Err()
 }
 
-// SendMsg implements grpc.ServerStream. It returns when the message is on its way.
+// SendMsg implements grpc.ServerStream. It returns when the message is in the output.
 func (s *Stream) SendMsg(m any) error {
 	err := s.SendLater(m)
 	if err == nil {
@@ -124,7 +125,7 @@ func (s *Stream) SendLater(m any) error {
 	return err
 }
 
-// Flush sends what waits for it.
+// Flush sends the waiting messages.
 func (s *Stream) Flush() { s.call.conn.flush() }
 
 func (s *Stream) send(m any) error {
@@ -159,7 +160,8 @@ func (s *Stream) append(m Appender) bool {
 	return true
 }
 
-// await has a message sent and waits until the last of it was added: a stream has one at most in memory (F6).
+// await sends a message and waits until the last of it was added: a stream has at most one in
+// memory (F6).
 func (s *Stream) await(msg mem.BufferSlice) error {
 	k, c := &s.call, s.call.conn
 	c.mu.Lock()
@@ -200,11 +202,12 @@ func (s *Stream) RecvMsg(m any) error {
 // Context implements grpc.ServerStream.
 func (s *Stream) Context() context.Context { return &s.call }
 
-// SetHeader implements grpc.ServerStream. There is no metadata in answers.
+// SetHeader implements grpc.ServerStream. There is no metadata in responses.
 func (s *Stream) SetHeader(metadata.MD) error { return errMetadata }
 
 // SendHeader implements grpc.ServerStream.
 func (s *Stream) SendHeader(metadata.MD) error { return errMetadata }
 
-// SetTrailer implements grpc.ServerStream. What it cannot refuse would be lost silently.
+// SetTrailer implements grpc.ServerStream. Since it cannot return an error, metadata would be lost
+// silently.
 func (s *Stream) SetTrailer(metadata.MD) { panic(errMetadata) }

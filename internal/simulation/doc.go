@@ -1,10 +1,10 @@
-// Package simulation runs the planner against a cluster that exists on paper.
+// Package simulation runs the planner against a simulated cluster.
 //
-// It owns the cluster's nodes, shards and load, and a clock of ticks. It knows the
-// planner as everybody does, by placement.Plan, and carries out what that says: copies
-// take as long as their bytes, and fail when a node does. Nothing here is Raft; what
-// is shown is that the planner's decisions, one after the other, lead somewhere and
-// come to rest.
+// It owns the cluster's nodes, shards and load, and a clock of ticks. It calls the
+// planner as nodes do, by placement.Plan, and carries out its steps: a copy
+// takes time in proportion to its bytes, and fails when a node does. There is no Raft here. It
+// shows that the planner's successive decisions reach its goals and then
+// stop.
 //
 //	seed --> workload, noise --> Cluster --map, load--> placement.Plan
 //	                                ^                        |

@@ -1,7 +1,7 @@
-// Package workers keeps goroutines for others. A job on one of them costs less than on a goroutine of its own, whose
-// stack has to grow anew.
+// Package workers keeps idle goroutines for reuse. A job costs less on one of them than on a new goroutine, whose
+// stack has to grow again.
 //
-// It owns the goroutines, and refuses to queue: a job never waits for another.
+// It owns the goroutines and has no queue: a job never waits for another.
 package workers
 
 import "sync"

@@ -6,17 +6,17 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// repeatAfter is how soon an acknowledgement is sent again that says nothing new. A leader
-// that missed one asks again with its next heartbeat, and is answered by then.
+// repeatAfter is how soon an acknowledgement that repeats the last one is sent again. A leader that
+// missed one asks again with its next heartbeat, and is answered by then.
 const repeatAfter = 100 * time.Millisecond
 
-// acks keeps acknowledgements from being sent that say what the last one on the same
-// connection has said (X5). Each write makes one: when it is committed, its leader tells the
-// followers, in a message that they acknowledge like one with entries. That is a quarter of
-// a write's messages, and each takes a lone client's processor.
+// acks suppresses acknowledgements that repeat the last one on the same connection (X5). Each write
+// causes one: when it is committed, its leader tells the followers in a message that they
+// acknowledge like one with entries. That is a quarter of a write's messages, and each costs a lone
+// client CPU time.
 type acks map[replicas]ack
 
-// replicas are who acknowledges to whom.
+// replicas are the sender and the receiver of an acknowledgement.
 type replicas struct{ shard, from, to uint64 }
 
 type ack struct {
@@ -24,14 +24,15 @@ type ack struct {
 	sent        time.Time
 }
 
-// isNews reports whether a message is to be sent.
+// isNews reports whether a message must be sent.
 func (a acks) isNews(m *raftpb.Message, now time.Time) bool {
 	switch m.Type {
 	case raftpb.ReplicateResp:
 		return a.acknowledges(m, now)
 	case raftpb.RateLimit:
-		// A follower reports with each election timeout how much it keeps in memory, if that is too much, and
-		// otherwise nothing. A leader takes the same from silence, within some more timeouts.
+		// With each election timeout a follower reports how much it keeps in memory, if that is too
+		// much, and otherwise nothing. A leader takes silence to mean the same, within some more
+		// timeouts.
 		return m.Hint > 0
 	default:
 		return true

@@ -1,29 +1,29 @@
-// Package raftnet carries Raft messages and snapshots between nodes over the port
-// they also speak gRPC on, so that a node needs one peer address, one certificate
-// and one firewall rule. A connection says with its first bytes which it is.
+// Package raftnet carries Raft messages and snapshots between nodes. It shares the port
+// that nodes also use for gRPC, so that a node needs one peer address, one certificate
+// and one firewall rule; the first bytes of a connection identify its protocol.
 //
 // Frames: length (4, big endian) ‖ CRC-32C of kind and payload (4) ‖ kind (1) ‖ payload.
 //
 // Invariants:
 //
-//	X1  A frame whose checksum, kind or size is wrong ends its connection; nothing of it
+//	X1  A frame with a wrong checksum, kind or size ends its connection, and nothing of it
 //	    reaches Raft.
-//	X2  A snapshot connection closes well only after the receiver has taken every chunk:
-//	    the sender waits for an acknowledgement of its last frame.
-//	X3  Close returns after every connection and goroutine of the transport is gone.
-//	X4  A peer that is back, after a restart or a cut network, is sent messages within
-//	    about two seconds: a receiver says every second that it is there, and a
-//	    connection on which it does not is given up and dialled anew.
-//	X5  Of Raft's messages none is left out but these, whose sense has just been told on the same
-//	    connection, between the same replicas and in the same term: an acknowledgement that repeats
-//	    the last one, within a tenth of a second; a heartbeat that no read waits for, within
-//	    Quiet after entries; what is committed, before entries that say it too. And
-//	    a follower's report that it keeps not too much in memory.
-//	X6  A heartbeat, or an answer to one, that no read waits for may wait for other messages: no
-//	    longer than a few milliseconds, and not behind others.
-//	X7  What tells a follower only that entries are committed may wait for the next entries: while
-//	    batches start apart (Space) and come as often as that, for no longer than they are apart,
-//	    and it goes before what a read waits for. No other message waits.
-//	X8  Raft is told the address that messages come from with the first of each replica on a connection,
-//	    and again every half a second.
+//	X2  A snapshot transfer succeeds only after the receiver has accepted every chunk: the
+//	    sender waits for the acknowledgement of its last frame.
+//	X3  Close returns after every connection and goroutine of the transport has ended.
+//	X4  A peer that returns, after a restart or a network partition, receives messages again
+//	    within about two seconds: a receiver sends a sign of life every second, and the sender
+//	    abandons and redials a connection on which none arrives.
+//	X5  Raft messages are suppressed only if they are redundant with what was just sent on the
+//	    same connection, between the same replicas and in the same term: an acknowledgement that
+//	    repeats the last one within a tenth of a second; a heartbeat that no read waits for, within
+//	    Quiet after entries; a commit index ahead of entries that carry it too. A follower's
+//	    report that its in-memory log is not too large is suppressed as well.
+//	X6  A heartbeat or heartbeat response that no read waits for may be delayed to travel with
+//	    other messages, by a few milliseconds at most, and is not held behind other messages.
+//	X7  A message that only tells a follower the commit index may wait for the next entries: only
+//	    while batches are spaced (Space) and arrive at that rate, no longer than that spacing,
+//	    and it is sent before anything that a read waits for. No other message waits.
+//	X8  Raft learns the sender's address from the first message of each replica on a connection
+//	    and again every half second.
 package raftnet

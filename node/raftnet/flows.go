@@ -6,9 +6,9 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// flows are what leaders send their followers on one connection. Each entry that a leader sends
-// tells a follower also that it leads, and which entries before are committed. So while there are
-// entries again and again, what says only that is left out (X5), or waits for the next ones (X7).
+// flows are what leaders send to their followers on one connection. Each entry that a leader sends
+// also tells a follower that it leads, and which earlier entries are committed. So while entries
+// keep coming, messages that say only that are suppressed (X5), or wait for the next entries (X7).
 type flows map[replicas]*flow
 
 // flow is from one leader to one follower.
@@ -16,14 +16,14 @@ type flow struct {
 	term  uint64
 	sent  time.Time     // when entries were, last; zero: none were yet
 	apart time.Duration // how long after those before
-	// commit says what is committed, and, while it waits, does so for the next entries, until it is due.
+	// commit is a commit index that waits for the next entries, until it is due.
 	commit raftpb.Message
 	waits  bool
 	due    time.Time
 }
 
-// pass appends to dst what is to be sent now of what has waited, and of m. spacing is how far apart a shard's
-// batches are, while they are apart, and quiet for how long entries stand for a heartbeat.
+// pass appends to dst what is to be sent now of what has waited, and of m. spacing is the interval
+// of a shard's batches, while they are spaced, and quiet for how long entries replace a heartbeat.
 func (f flows) pass(dst []raftpb.Message, m *raftpb.Message, now time.Time, spacing, quiet time.Duration) []raftpb.Message {
 	if m.Type != raftpb.Replicate && m.Type != raftpb.Heartbeat {
 		return append(dst, *m)
@@ -65,7 +65,7 @@ func (to *flow) release(dst []raftpb.Message) []raftpb.Message {
 	return dst
 }
 
-// overdue appends to dst what has waited long enough, and reports whether anything waits still.
+// overdue appends to dst what has waited long enough, and reports whether anything still waits.
 func (f flows) overdue(dst []raftpb.Message, now time.Time) (_ []raftpb.Message, waits bool) {
 	for _, to := range f {
 		if !now.Before(to.due) {

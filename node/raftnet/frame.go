@@ -23,7 +23,7 @@ const (
 
 const (
 	headerBytes = 9
-	// frameBytesMax is above what dragonboat puts into one batch or chunk; more is
+	// frameBytesMax exceeds what dragonboat puts into one batch or chunk; a larger frame is
 	// garbage.
 	frameBytesMax = 256 << 20
 )
@@ -34,8 +34,8 @@ func putHeader(buf []byte, k kind, payload []byte) {
 	binary.BigEndian.PutUint32(buf[4:8], checksum(k, payload))
 }
 
-// checksum is over kind and payload: a message must not be taken for a piece of a
-// snapshot. A changed length shifts the payload and fails it too.
+// checksum covers kind and payload, because a message must not be taken for a piece of a snapshot.
+// A changed length shifts the payload and is detected too.
 func checksum(k kind, payload []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Update(0, table, []byte{byte(k)}), table, payload)
@@ -63,8 +63,7 @@ func readFrame(r *bufio.Reader, buf []byte) (kind, []byte, error) {
 	return k, buf, nil
 }
 
-// growthBytes is by how much a buffer grows at a time, so that a length that nothing
-// follows takes no memory.
+// growthBytes is by how much a buffer grows at a time, so that a bogus length takes no memory.
 const growthBytes = 1 << 20
 
 func readPayload(r *bufio.Reader, buf []byte, size int) ([]byte, error) {

@@ -175,8 +175,11 @@ func (l *line) connected() bool {
 	l.conn, l.acks, l.flows, l.ended, l.pause = conn, make(acks), make(flows), make(chan struct{}), 0
 	ended := l.ended
 	l.transport.work.Go(func() {
-		defer close(ended)
 		attend(conn.conn)
+		close(ended)
+		if l.transport.Lost != nil {
+			l.transport.Lost(l.target)
+		}
 	})
 	return true
 }

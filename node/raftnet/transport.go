@@ -39,6 +39,9 @@ type Factory struct {
 	Traffic  Traffic
 	// Quiet is for how long entries stand for a heartbeat to the same replica (X5). 0: they do not.
 	Quiet time.Duration
+	// Lost is told of an address to which a connection has ended, for whatever reason; it must not block.
+	// nil: nobody is.
+	Lost func(addr string)
 
 	spacing atomic.Int64 // nanoseconds
 }

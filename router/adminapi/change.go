@@ -10,7 +10,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// decide is look for a change: on a map that has what was changed before.
+// decide is look for a change: it uses a map that contains all earlier changes.
 func (s *Server) decide(ctx context.Context) (*View, error) {
 	v, err := s.look(ctx)
 	if err != nil {
@@ -37,10 +37,10 @@ func (s *Server) Move(ctx context.Context, req *adminpb.MoveRequest) (*adminpb.O
 	return beginOne(ctx, s, req, (*View).move)
 }
 
-// request is what all that ask for a change have.
+// request is what all requests for a change have in common.
 type request interface{ GetDryRun() bool }
 
-// beginOne begins an operator.
+// beginOne starts an operator.
 func beginOne[R request](ctx context.Context, s *Server, req R, decide func(*View, R) (*intent, error)) (*adminpb.OperatorReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
@@ -58,8 +58,8 @@ func beginOne[R request](ctx context.Context, s *Server, req R, decide func(*Vie
 	return &i.told, nil
 }
 
-// begin does what is intended. What is to be of a boundary is said before it is there: the
-// balancer must not find one without its pin.
+// begin carries out an intent. A boundary is pinned before it exists: the balancer must not find it
+// without its pin.
 func (s *Server) begin(ctx context.Context, v *View, i *intent, dryRun bool) (*placementpb.Result, error) {
 	if i.ready != nil {
 		if err := i.ready(ctx, s.changes); err != nil {
@@ -104,7 +104,7 @@ func (s *Server) RemoveNode(ctx context.Context, req *adminpb.RemoveNodeRequest)
 	return carryOut(ctx, s, req, (*View).removeNode)
 }
 
-// carryOut has a change made that is one command, or none where nothing is left to be done.
+// carryOut makes a change that is one command, or none if nothing is left to be done.
 func carryOut[R request](ctx context.Context, s *Server, req R, decide func(*View, R) (*placementpb.Command, error)) (*adminpb.DoneReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
@@ -146,7 +146,7 @@ func (s *Server) Rebalance(ctx context.Context, req *adminpb.RebalanceRequest) (
 	return reply, err
 }
 
-// change proposes a command, or says in a dry run whether it would be taken.
+// change proposes a command, or in a dry run reports whether it would be accepted.
 func (s *Server) change(ctx context.Context, v *View, c *placementpb.Command, dryRun bool) (*placementpb.Result, error) {
 	if dryRun {
 		return nil, refusal(v.Map.Check(c))

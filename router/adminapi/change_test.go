@@ -98,7 +98,7 @@ func TestRefusedChanges(t *testing.T) {
 		"move to an unknown node":  {s.move(ctx, 2, "", "n9"), codes.NotFound, "whose nodes are n1, n2, n3, n4"},
 		"move to a draining node":  {s.move(ctx, 2, "", "n3"), codes.FailedPrecondition, "n3 is draining"},
 		"move to where one is":     {s.move(ctx, 2, "n1", "n2"), codes.FailedPrecondition, "has a replica already"},
-		"below the factor":         {s.move(ctx, 2, "n1", ""), codes.FailedPrecondition, "has 3 replicas and should have 3"},
+		"below the factor":         {s.move(ctx, 2, "n1", ""), codes.FailedPrecondition, "has 3 of 3 replicas"},
 		"move of a held shard":     {s.move(ctx, 3, "n1", "n4"), codes.FailedPrecondition, "is held by operator"},
 		"leader without replica":   {s.transfer(ctx, 2, "n4"), codes.FailedPrecondition, "has no replica on n4 that could lead"},
 		"leader that drains":       {s.transfer(ctx, 2, "n3"), codes.FailedPrecondition, "n3 is draining"},

@@ -10,7 +10,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Verdict is what comparing the replicas of a shard came to.
+// Verdict is the result of comparing the replicas of a shard.
 type Verdict string
 
 // The verdicts.
@@ -33,14 +33,14 @@ const (
 	Unknown Result = "unknown"
 )
 
-// Checked is what came of comparing the replicas of a shard.
+// Checked is the outcome of comparing the replicas of a shard.
 type Checked struct {
 	Index    uint64 // of the log entry after which they were summed up
 	Verdict  Verdict
 	Replicas []CheckedReplica
 }
 
-// CheckedReplica is what was found of one.
+// CheckedReplica is what was found of one replica.
 type CheckedReplica struct {
 	shard.Replica
 	Result          Result
@@ -49,8 +49,8 @@ type CheckedReplica struct {
 	Text            string // of the others: what is known
 }
 
-// Bad reports whether the replica holds other data than it should, as far as it alone can
-// tell.
+// Bad reports whether the replica's data is wrong or unreadable, as far as this replica alone can
+// show.
 func (r CheckedReplica) Bad() bool { return r.Result == Differs || r.Result == Broken }
 
 // Check implements adminpb.AdminServer.

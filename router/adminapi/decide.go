@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// allows says why a command that changes where shards are is refused: by whoever has locked
-// one, or by the table.
+// allows returns why a command that changes where shards are is refused: because one is locked, or
+// by the table.
 func (v *View) allows(c *placementpb.Command, of ...*shard.Descriptor) error {
 	for _, d := range of {
 		if err := v.unlocked(d); err != nil {
@@ -90,8 +90,8 @@ func (v *View) set(req *adminpb.SetRequest) (*placementpb.Command, error) {
 	return placement.Set(req.Name, req.Value), nil
 }
 
-// removeNode wants more than that a node holds nothing: one that is active is about to be
-// given something.
+// removeNode requires more than that a node holds nothing: an active node is about to be given
+// something.
 func (v *View) removeNode(req *adminpb.RemoveNodeRequest) (*placementpb.Command, error) {
 	n, err := v.member(req.Node)
 	if err != nil {
@@ -124,8 +124,8 @@ func (v *View) cut(req *adminpb.SplitRequest) (*shard.Descriptor, []byte, error)
 	return nil, nil, refuse(codes.FailedPrecondition, "split shard %s: no key is known that divides its writes or its bytes; name one", d.ID)
 }
 
-// ends finds the nodes of a move, and refuses one that would leave too few replicas: the
-// balancer would add another at once.
+// ends finds the nodes of a move, and refuses one that would leave too few replicas: the balancer
+// would add another at once.
 func (v *View) ends(d *shard.Descriptor, req *adminpb.MoveRequest) (from, to shard.NodeID, err error) {
 	if req.From == "" && req.To == "" {
 		return 0, 0, refuse(codes.InvalidArgument, "move a replica of shard %s: name the node it goes to, the node it leaves, or both", d.ID)
@@ -155,7 +155,7 @@ func (v *View) ends(d *shard.Descriptor, req *adminpb.MoveRequest) (from, to sha
 		}
 	}
 	if want := v.Map.ReplicationFactor(); to == 0 && !r.Learner && voters <= want {
-		return 0, 0, refuse(codes.FailedPrecondition, "shard %s has %d replicas and should have %d; name a node that takes the one on %s, or lower %s",
+		return 0, 0, refuse(codes.FailedPrecondition, "shard %s has %d of %d replicas; name a node that takes the one on %s, or lower %s",
 			d.ID, voters, want, n.Name, placement.SettingReplicationFactor)
 	}
 	return n.ID, to, nil
@@ -171,7 +171,7 @@ func (v *View) find(id uint64) (*shard.Descriptor, error) {
 	return nil, refuse(codes.NotFound, "shard %d is not in the placement table; flotilla shard ls lists those that are", id)
 }
 
-// group is find for what the meta group can do as well.
+// group is find for operations that the meta group supports as well.
 func (v *View) group(id uint64) (*shard.Descriptor, error) {
 	if d := v.Map.Shard(shard.MetaID); d != nil && d.ID == shard.ID(id) {
 		return d, nil
@@ -191,8 +191,8 @@ func (v *View) member(name string) (*placement.Node, error) {
 	return nil, refuse(codes.NotFound, "node %q is not part of the cluster, whose nodes are %s", name, strings.Join(names, ", "))
 }
 
-// active finds a node that may be given something: the balancer would take it away again
-// from others.
+// active finds a node that may be given something; from any other node the balancer would take it
+// away again.
 func (v *View) active(name string) (*placement.Node, error) {
 	n, err := v.member(name)
 	if err == nil && n.State != placement.Active {

@@ -1,14 +1,14 @@
-// Package adminapi serves flotilla.admin.v1: what a cluster is made of, how loaded it is,
-// what the balancer would do, and what people want done about it.
+// Package adminapi serves flotilla.admin.v1: what a cluster consists of, how loaded it is,
+// what the balancer would do, and what administrators want done.
 //
-// It owns how that is told and asked for, in names that people know, and decides nothing:
-// the map and the load are given to it, the plan is placement.Plan's, and what may be done
-// is what the placement table takes. It refuses to wait for what it has begun.
+// It owns the presentation, in the names that administrators use, and makes no decisions:
+// the map and the load are given to it, the plan is placement.Plan's, and the placement
+// table determines which changes are allowed. It never waits for a change it has started.
 //
 // Invariants:
 //
-//	V1  An answer is made of one map and one load, so its parts fit together.
-//	V2  What is not known is told as not known, and what is old with its age.
-//	V3  A change is decided on the map of one look and refused if the shard is another by
-//	    then. A dry run is refused for the same reasons, and changes nothing.
+//	V1  An answer is derived from one map and one load, so its parts are consistent.
+//	V2  Unknown values are reported as unknown, and old values with their age.
+//	V3  A change is decided on one reading of the map and refused if the shard has changed
+//	    by the time it is applied. A dry run is refused for the same reasons and changes nothing.
 package adminapi

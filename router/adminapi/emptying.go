@@ -9,14 +9,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What adminpb.Emptying says of the meta group.
+// Values of adminpb.Emptying.meta_group.
 const (
 	metaLeads   = "leads"
 	metaUnknown = "unknown"
 )
 
-// emptying is what a node still has that is not active, and why it keeps that by the plan that
-// would be made now.
+// emptying is what a node that is not active still has, and why it keeps that according to the plan
+// that would be made now.
 func (v *View) emptying(n *placement.Node, plan *placement.Decision) *adminpb.Emptying {
 	out := &adminpb.Emptying{}
 	var left []*shard.Descriptor
@@ -46,7 +46,7 @@ func (v *View) emptying(n *placement.Node, plan *placement.Decision) *adminpb.Em
 	return out
 }
 
-// waits says why shards stay where they are.
+// waits returns why shards stay where they are.
 func (v *View) waits(left []*shard.Descriptor, plan *placement.Decision) (out []string) {
 	if !v.Map.Rules().Rebalance {
 		out = append(out, "the balancer is off, so nothing begins; flotilla rebalance resume turns it on")

@@ -12,15 +12,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// intent is an operator that is to begin, or another change of who leads a shard: the table and
-// whoever may lock the shards have nothing against it.
+// intent is an operator that is to begin, or a leadership transfer, to which neither the table nor
+// a lock objects.
 type intent struct {
 	command *placementpb.Command
-	// ready asks the shards' nodes whether they could; nil asks nobody.
+	// ready asks the shards' nodes whether they are able to; nil asks nobody.
 	ready func(context.Context, Changes) error
-	// pin says whether a boundary that comes or goes is to stay; nil where there is none.
+	// pin records whether a boundary that appears or disappears is to stay; nil where there is
+	// none.
 	pin *placementpb.Command
-	// told is the answer to who asked for it.
+	// told is the reply to the request.
 	told adminpb.OperatorReply
 }
 
@@ -33,8 +34,8 @@ func (v *View) split(req *adminpb.SplitRequest) (*intent, error) {
 	return v.splitAt(d, key, asked(v.Now), "split by hand")
 }
 
-// splitAt decides on a split. A key that somebody wants a shard to begin at, for the reason
-// given as pin, the balancer does not merge away.
+// splitAt decides on a split. If pin gives a reason, the balancer does not merge the new boundary
+// away.
 func (v *View) splitAt(d *shard.Descriptor, key []byte, why, pin string) (*intent, error) {
 	i := &intent{
 		command: placement.BeginSplit(d, key, why), pin: placement.Set(placement.PinSetting(key), pin),
@@ -57,7 +58,7 @@ func (v *View) merge(req *adminpb.MergeRequest) (*intent, error) {
 	return v.mergeWith(d, right, asked(v.Now))
 }
 
-// mergeWith decides on a merge. The boundary need not stay any more.
+// mergeWith decides on a merge. The boundary's pin is removed.
 func (v *View) mergeWith(d, right *shard.Descriptor, why string) (*intent, error) {
 	i := &intent{
 		command: placement.BeginMerge(d, right, why), pin: placement.Set(placement.PinSetting(right.Span.Start), ""),
@@ -98,5 +99,5 @@ func (v *View) lead(d *shard.Descriptor, to shard.NodeID) (*intent, error) {
 	return i, v.allows(i.command, d)
 }
 
-// asked is the reason of an operator that nothing but a person asks for.
+// asked is the reason of an operator that only a person has requested.
 func asked(now time.Time) string { return "asked for at " + now.UTC().Format(time.RFC3339) }

@@ -19,7 +19,7 @@ import (
 //	more 12        steps that did not fit
 const lastApplied = "last-applied"
 
-// recordBytesMax bounds the setting; more steps than fit are not told, and not undone.
+// recordBytesMax bounds the setting; steps that do not fit are neither recorded nor undone.
 const recordBytesMax = 4000
 
 const kindMore = "more"
@@ -38,7 +38,7 @@ func recordOf(s placement.Step) record {
 	return record{kind: s.Kind.String(), shard: s.Shard, from: s.From, to: s.To, epoch: s.Epoch, key: s.Key}
 }
 
-// reshapes reports whether the step was one that changes which keys a shard has.
+// reshapes reports whether the step changes which keys a shard has.
 func (r record) reshapes() bool {
 	return r.kind == placement.Split.String() || r.kind == placement.Merge.String()
 }
@@ -54,7 +54,7 @@ func (r record) String() string {
 	}
 }
 
-// shards are those the step was about, for people.
+// shards are the shards that the step concerned, for display.
 func (r record) shards() []uint64 {
 	if r.kind == kindMore {
 		return nil
@@ -62,7 +62,7 @@ func (r record) shards() []uint64 {
 	return []uint64{uint64(r.shard)}
 }
 
-// recordsText writes records for the setting.
+// recordsText encodes records for the setting.
 func recordsText(records []record) string {
 	var out strings.Builder
 	for i, r := range records {
@@ -79,7 +79,7 @@ func recordsText(records []record) string {
 	return out.String()
 }
 
-// recordsOf reads the setting. Anybody may have set it.
+// recordsOf decodes the setting, which anybody may have set.
 func recordsOf(text string) ([]record, error) {
 	var records []record
 	for _, one := range strings.Split(text, ",") {

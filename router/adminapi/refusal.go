@@ -12,7 +12,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
 
-// refusal is an error as clients see it. Unavailable is one of unknown outcome.
+// refusal is an error as clients see it. Unavailable means an unknown outcome.
 func refusal(err error) error {
 	var refused *placement.RefusedError
 	switch {
@@ -33,10 +33,10 @@ func refusal(err error) error {
 	return refuse(code, "%s", refused.Message)
 }
 
-// isUnknown reports whether a change may have been made or not.
+// isUnknown reports whether a change may or may not have been made.
 func isUnknown(err error) bool { return status.Code(err) == codes.Unavailable }
 
-// refusalText is what a refusal says, without what every one begins with.
+// refusalText is a refusal's text without the prefix that all of them have.
 func refusalText(err error) string {
 	return strings.TrimPrefix(status.Convert(err).Message(), errorPrefix)
 }

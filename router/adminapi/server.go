@@ -19,7 +19,7 @@ type Server struct {
 	changes Changes
 }
 
-// New returns a Server of what the cluster tells, that changes it by way of changes.
+// New returns a Server that reports on cluster and changes it through changes.
 func New(cluster Cluster, changes Changes) *Server {
 	return &Server{cluster: cluster, changes: changes}
 }
@@ -58,7 +58,7 @@ func (s *Server) Shards(ctx context.Context, req *adminpb.ShardsRequest) (*admin
 	if err != nil {
 		return nil, err
 	}
-	reply := &adminpb.ShardsReply{}
+	reply := &adminpb.ShardsReply{Version: v.Map.Version()}
 	if group := v.Map.Shard(shard.MetaID); req.Id == uint64(shard.MetaID) && group != nil { // it owns no keys
 		reply.Shards = append(reply.Shards, v.shard(group))
 		return reply, nil

@@ -19,8 +19,8 @@ const (
 	unmergePin = "undo of a merge"
 )
 
-// Undo implements adminpb.AdminServer. A step that others have overtaken is left. So is one
-// that cannot be undone now, but it stays written down, and the next Undo tries it again.
+// Undo implements adminpb.AdminServer. A step that later changes have overtaken is dropped. One
+// that cannot be undone now stays recorded, and the next Undo tries it again.
 func (s *Server) Undo(ctx context.Context, req *adminpb.UndoRequest) (*adminpb.UndoReply, error) {
 	v, err := s.decide(ctx)
 	if err != nil {
@@ -57,13 +57,13 @@ func (s *Server) Undo(ctx context.Context, req *adminpb.UndoRequest) (*adminpb.U
 		return reply, nil
 	}
 	slices.Reverse(kept)
-	// Last: what is undone already is found done when it is asked for again.
+	// This comes last: when the request is repeated, what is already undone is found done.
 	result, err := s.change(ctx, v, placement.Set(lastApplied, recordsText(kept)), false)
 	reply.Version = result.GetVersion()
 	return reply, err
 }
 
-// obstacle is why a step is left as it is. One that passes may be gone the next time.
+// obstacle is why a step is left as it is. A passing one may be gone the next time.
 type obstacle struct {
 	why    string
 	passes bool
@@ -77,8 +77,8 @@ func notNow(format string, args ...any) *obstacle {
 	return &obstacle{why: fmt.Sprintf(format, args...), passes: true}
 }
 
-// takeBack begins the opposite of a step, or says why it is left. After an error the outcome
-// is unknown.
+// takeBack starts the inverse of a step, or returns why it is left. After an error the outcome is
+// unknown.
 func (s *Server) takeBack(ctx context.Context, v *View, r record, dryRun bool) (placement.Step, *obstacle, error) {
 	back, left := v.inverse(r)
 	if left != nil {
@@ -97,7 +97,7 @@ func (s *Server) takeBack(ctx context.Context, v *View, r record, dryRun bool) (
 	return back, nil, nil
 }
 
-// intended is a step as something to begin.
+// intended turns a step into something to start.
 func (v *View) intended(s placement.Step) (*intent, error) {
 	d := v.Map.Shard(s.Shard)
 	switch s.Kind {
@@ -112,7 +112,7 @@ func (v *View) intended(s placement.Step) (*intent, error) {
 	}
 }
 
-// inverse is the step that takes things back to where they were, or why there is none.
+// inverse is the step that restores the previous state, or why there is none.
 func (v *View) inverse(r record) (placement.Step, *obstacle) {
 	back := placement.Step{Shard: r.shard, Rule: ruleUndo, Why: undoWhy}
 	d := v.Map.Shard(r.shard)
@@ -137,7 +137,7 @@ func (v *View) inverse(r record) (placement.Step, *obstacle) {
 	}
 }
 
-// rejoin makes one shard of two halves, if neither was split or merged since.
+// rejoin merges two halves into one shard, if neither was split or merged since.
 func (v *View) rejoin(back placement.Step, r record, d *shard.Descriptor) (placement.Step, *obstacle) {
 	if d.Epoch < r.epoch {
 		return back, overtaken("its split was given up; there is nothing to undo")
@@ -153,8 +153,8 @@ func (v *View) rejoin(back placement.Step, r record, d *shard.Descriptor) (place
 	return back, nil
 }
 
-// recut splits a shard where its right neighbour began, if it was not split or merged since.
-// A merge is of shards that are on the same nodes, so both halves are where the two were.
+// recut splits a shard where its right neighbour began, if it was not split or merged since. Merged
+// shards are on the same nodes, so both halves are where the two were.
 func (v *View) recut(back placement.Step, r record, d *shard.Descriptor) (placement.Step, *obstacle) {
 	switch {
 	case d.Epoch < r.epoch:

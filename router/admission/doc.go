@@ -1,30 +1,30 @@
-// Package admission decides what a node takes in while it is asked for more than it can do.
+// Package admission decides what a node accepts while it is asked for more than it can do.
 //
 //	request ─> Room ─> router ─> Lanes ─> the write's shard
 //	            │                  │
-//	            └── full: refused  └── waits for its turn; too long: refused
+//	            └── full: refused  └── queued; waited too long: refused
 //
-// Room bounds what a node has taken in and not answered, so that its memory is bounded. Lanes
-// keep writes from queues that they could not leave any more: those before a shard's log. A
-// write that waits here costs nothing but memory, and may be given up; it need not have a
-// goroutine. Both refuse with shard.ErrOverloaded. Neither knows what a request is, or who
-// sent it.
+// Room bounds the requests that a node has accepted and not yet answered, and thereby its
+// memory. Lanes keep writes out of queues that they could not leave any more, those in front of
+// a shard's log. A write that is queued here costs nothing but memory, can be abandoned, and
+// needs no goroutine. Both refuse with shard.ErrOverloaded. Neither knows what a request is or
+// who sent it.
 //
-// It makes writes wait rather than refuse them at once: a client that is refused comes
-// again, and to refuse it costs a node a third of what to serve it does.
+// Writes are queued rather than refused at once, because a refused client comes back, and
+// refusing a request costs a node a third of serving it.
 //
 // Invariants:
 //
-//	Q1  What has been taken in and not answered stays within the bounds of its class, by
-//	    number and by bytes, and while the node is short of memory nothing is taken in. What
-//	    is refused for that was not looked at.
-//	Q2  Writes leave room for reads. Renewals of leases need none: streams bound their own.
-//	Q3  At most as many writes of one shard are under way as it answers in about
-//	    Latency, or in a few times the time that it takes for one alone. Others wait, in the
-//	    order in which they came; when that takes too long, the newest are served in time
-//	    rather than all too late.
-//	Q4  A write that waits has not been sent to anybody. It leaves when its caller does, when it
-//	    has waited for WaitMax, and when what is left of its caller's time would not do.
-//	Q5  A shard that does not answer keeps no more writes waiting than there is room left for
-//	    those of all others.
+//	Q1  Requests that were accepted and not answered stay within the bounds of their class, by
+//	    number and by bytes, and nothing is accepted while the node is short of memory. A
+//	    request refused for this reason was not examined.
+//	Q2  Writes leave room for reads. Lease renewals need no room: their streams bound them.
+//	Q3  A shard has at most as many writes in flight as it answers within about Latency, or
+//	    within a few times the latency of a lone write. Other writes are queued in arrival order;
+//	    when queues grow too long, the newest are served in time rather than all of them
+//	    too late.
+//	Q4  A queued write has not been sent to anyone. It leaves the queue when its caller gives up,
+//	    after WaitMax, or when its caller's remaining time would not suffice.
+//	Q5  A shard that does not answer queues at most as many writes as there is room left for
+//	    the writes of all other shards.
 package admission

@@ -12,31 +12,31 @@ import (
 )
 
 const (
-	// Latency is how long a write should be under way. More writes at a time than a shard
-	// answers in it would only wait in its queues.
+	// Latency is the target latency of a write. More writes in flight than a shard answers within
+	// it would only wait in its queues.
 	Latency = 100 * time.Millisecond
-	// alone is how many times what one write takes all may take, where that is more than
-	// Latency: a shard whose replicas are far apart needs many under way.
+	// alone is how many times a lone write's latency is allowed where that exceeds Latency: a shard
+	// whose replicas are far apart needs many writes in flight.
 	alone = 4
-	// WaitMax is how long a write waits for its turn. It is longer than a shard takes to
-	// elect a leader, and shorter than many clients give a request.
+	// WaitMax is how long a write may be queued. It is longer than a shard takes to elect a leader,
+	// and shorter than the timeout of many clients.
 	WaitMax = 3 * time.Second
-	// fairWait is for how long who comes first is served first. When writes have waited longer
-	// there are more than the shard can answer in time, and to serve the oldest would be to serve all
-	// when their clients have given up: a node learns of that late, if at all.
+	// fairWait is for how long writes are served in arrival order. When writes have waited longer
+	// there are more than the shard can answer in time, and serving the oldest would mean serving
+	// all of them after their clients have given up: a node learns of that late, if at all.
 	fairWait = time.Second
 
-	// startUnder is how many writes a shard is given at first: with every node giving it to
-	// every shard, a crowd that comes all at once must not fill their queues before anything was
-	// learned. minUnder and maxUnder are the bounds of what is.
+	// startUnder is a shard's initial limit: with every node allowing it to every shard, a crowd
+	// that arrives at once must not fill their queues before anything was learned. minUnder and
+	// maxUnder bound the learned limit.
 	startUnder, minUnder, maxUnder = 64, 32, 4096
 )
 
-// Lanes give writes their turn, for each shard by itself. Methods may be called on nil, which
-// gives it at once, and by many at the same time.
+// Lanes admit writes, for each shard separately. Methods may be called on nil, which admits at
+// once, and concurrently.
 type Lanes struct {
 	metrics *Metrics
-	// waitingMax bounds the writes that wait, for all shards (Q5).
+	// waitingMax bounds the queued writes, over all shards (Q5).
 	waitingMax int
 
 	mu struct {
@@ -47,7 +47,7 @@ type Lanes struct {
 	shards atomic.Int64 // how many lanes there are
 }
 
-// Shards is how many shards have writes under way.
+// Shards is the number of shards with writes in flight.
 func (l *Lanes) Shards() int {
 	if l == nil {
 		return 0
@@ -55,14 +55,14 @@ func (l *Lanes) Shards() int {
 	return int(l.shards.Load())
 }
 
-// NewLanes returns Lanes in which nobody waits, for a node whose Room has these bounds.
+// NewLanes returns empty Lanes, for a node whose Room has these bounds.
 func NewLanes(m *Metrics, b Bounds) *Lanes {
 	l := &Lanes{metrics: m, waitingMax: int(writes(b.withDefaults().Requests))}
 	l.mu.lanes = make(map[shard.ID]*lane)
 	return l
 }
 
-// lane is one shard's. It is forgotten when nothing is under way.
+// lane is one shard's state. It is dropped when nothing is in flight.
 type lane struct {
 	under, limit int
 	waiting      list.List // of *Waiter, in the order of their coming
@@ -76,7 +76,7 @@ type lane struct {
 	narrowed time.Time     // when the limit was
 }
 
-// Waiter is a write that waits. Whoever takes it out of its lane tells it the outcome.
+// Waiter is a queued write. Whoever removes it from its lane reports the outcome.
 type Waiter struct {
 	lanes    *Lanes
 	id       shard.ID
@@ -87,14 +87,14 @@ type Waiter struct {
 	turn     func(Turn, error)
 }
 
-// Turn lets one write be under way. The zero value needs none.
+// Turn is the admission of one write. The zero value needs none.
 type Turn struct {
 	lanes *Lanes
 	id    shard.ID
 	began time.Time
 }
 
-// Try is Begin for a write that would not wait; false if it would.
+// Try is Begin for a write that would not be queued; false if it would.
 func (l *Lanes) Try(id shard.ID) (Turn, bool) {
 	if l == nil {
 		return Turn{}, true
@@ -119,10 +119,10 @@ func (l *Lanes) try(id shard.ID, now time.Time) (Turn, bool) {
 	return Turn{l, id, now}, true
 }
 
-// Begin calls turn once, with a turn when a write may be sent to the shard, which must be
-// left when the write has ended, or with an error, and then it must not be sent. A write that is
-// not answered by deadline is of no use; zero is none. turn must not wait, and may be
-// called before Begin returns.
+// Begin calls turn once, either with a turn, when the write may be sent to the shard, which must be
+// left when the write has ended, or with an error, and then the write must not be sent. A write is
+// useless after deadline; zero is none. turn must not block, and may be called before Begin
+// returns.
 func (l *Lanes) Begin(id shard.ID, deadline time.Time, turn func(Turn, error)) *Waiter {
 	w := &Waiter{lanes: l, id: id, came: time.Now(), deadline: deadline, turn: turn}
 	l.mu.Lock()
@@ -146,7 +146,7 @@ func (l *Lanes) Begin(id shard.ID, deadline time.Time, turn func(Turn, error)) *
 	return w
 }
 
-// Abandon has the write told cause, if it waits.
+// Abandon ends the write with cause, if it is queued.
 func (w *Waiter) Abandon(cause error) {
 	w.lanes.mu.Lock()
 	waits := w.place != nil
@@ -159,7 +159,7 @@ func (w *Waiter) Abandon(cause error) {
 	}
 }
 
-// remove takes the write out of its lane; Lanes.mu is held.
+// remove removes the write from its lane; Lanes.mu is held.
 func (w *Waiter) remove() {
 	w.lane.waiting.Remove(w.place)
 	w.place = nil
@@ -167,15 +167,15 @@ func (w *Waiter) remove() {
 	w.lanes.metrics.waits(-1)
 }
 
-// refuse tells a write that was taken out of its lane why it is not sent.
+// refuse tells a write that was removed from its lane why it is not sent.
 func (w *Waiter) refuse(err error) {
 	w.lanes.metrics.refused(Write, "wait")
 	w.turn(Turn{}, err)
 }
 
 // Enter waits until a write may be sent to the shard. After an error, which wraps
-// shard.ErrOverloaded or is the cause of the context's end, it must not be; otherwise the
-// turn must be left when the write has ended.
+// shard.ErrOverloaded or is the context's cause, it must not be; otherwise the turn must be left
+// when the write has ended.
 func (l *Lanes) Enter(ctx context.Context, id shard.ID) (Turn, error) {
 	if turn, ok := l.Try(id); ok {
 		return turn, nil
@@ -201,8 +201,8 @@ func (l *Lanes) Enter(ctx context.Context, id shard.ID) (Turn, error) {
 	}
 }
 
-// watch has those sent away whose time to wait ends after d; mu is held. One timer for a
-// lane will do: who came first is the first.
+// watch refuses, after d, the writes that have waited too long; mu is held. One timer per lane
+// suffices, because writes expire in arrival order.
 func (l *Lanes) watch(ln *lane, d time.Duration) {
 	if !ln.watched {
 		ln.watched = true
@@ -210,7 +210,7 @@ func (l *Lanes) watch(ln *lane, d time.Duration) {
 	}
 }
 
-// expire sends away who has waited for WaitMax (Q4).
+// expire refuses writes that have waited for WaitMax (Q4).
 func (l *Lanes) expire(ln *lane) {
 	now := time.Now()
 	var late []*Waiter
@@ -231,7 +231,7 @@ func (l *Lanes) expire(ln *lane) {
 	}
 }
 
-// Leave ends the turn. err is how the write ended.
+// Leave ends the turn. err is the outcome of the write.
 func (t Turn) Leave(err error) {
 	if t.lanes == nil {
 		return
@@ -270,7 +270,7 @@ func (t Turn) Leave(err error) {
 	}
 }
 
-// next is whose turn it is: the first that came, or the last when the first has waited too long.
+// next is the write to admit next: the first, or the last when the first has waited too long.
 func (ln *lane) next(now time.Time) *Waiter {
 	first := ln.waiting.Front().Value.(*Waiter)
 	if now.Sub(first.came) > fairWait {
@@ -279,9 +279,9 @@ func (ln *lane) next(now time.Time) *Waiter {
 	return first
 }
 
-// learn fits the limit to how long a write took (Q3): while those that use it up are fast
-// enough it rises by an eighth in the time that one takes, and otherwise it falls by a
-// quarter, once in that time.
+// learn adapts the limit to a write's latency (Q3): while writes are fast enough and the limit is
+// reached, it rises by an eighth per latency, and otherwise it falls by a quarter, once per
+// latency.
 func (ln *lane) learn(began, now time.Time, err error) {
 	took := now.Sub(began)
 	ln.usual += (took - ln.usual) / 8

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// Metrics of what a node takes in; nil where nobody wants them.
+// Metrics of a node's admission; nil if they are not exported.
 type Metrics struct {
 	refusals *prometheus.CounterVec
 	waiting  prometheus.Gauge

@@ -9,9 +9,10 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
-// What is answered by the thousand is what proto.Marshal makes of it, to the byte, without reflection.
+// The most frequent responses are marshalled by hand, byte for byte as by proto.Marshal, without
+// reflection.
 
-// appenderOf returns how a response is marshalled by hand, nil if it is not.
+// appenderOf returns the hand-written encoding of a response, nil if it has none.
 func appenderOf(resp any) rpcfront.Appender {
 	switch r := resp.(type) {
 	case *pb.RangeResponse:
@@ -26,7 +27,7 @@ func appenderOf(resp any) rpcfront.Appender {
 	return nil
 }
 
-// marshaledAnswer is an answer that is not sent at once.
+// marshaledAnswer encodes an answer that is not sent at once.
 func marshaledAnswer(a rpcfront.Appender) mem.BufferSlice {
 	pool := mem.DefaultBufferPool()
 	buf := pool.Get(a.Size())
@@ -58,7 +59,7 @@ func (a putAnswer) Append(b []byte) []byte {
 
 type txnAnswer struct{ r *pb.TxnResponse }
 
-// plain reports whether all answers in it are to ranges and puts.
+// plain reports whether all responses in it are those of ranges and puts.
 func (a txnAnswer) plain() bool {
 	for _, op := range a.r.GetResponses() {
 		if inside, _ := opAnswer(op); inside == nil {
@@ -68,7 +69,7 @@ func (a txnAnswer) plain() bool {
 	return true
 }
 
-// opAnswer is the answer to an operation, nil if it is of another kind, and its field.
+// opAnswer returns the response of an operation and its field, nil if it is of another kind.
 func opAnswer(op *pb.ResponseOp) (inside rpcfront.Appender, field protowire.Number) {
 	switch o := op.Response.(type) {
 	case *pb.ResponseOp_ResponseRange:

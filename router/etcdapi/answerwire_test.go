@@ -77,25 +77,3 @@ func TestAnswersOfOtherKinds(t *testing.T) {
 		require.Nil(t, appenderOf(resp), "%v", resp)
 	}
 }
-
-func TestKeyAlone(t *testing.T) {
-	alone := func(req *pb.RangeRequest) string {
-		data, err := proto.Marshal(req)
-		require.NoError(t, err)
-		key, ok := keyAlone(data)
-		require.Equal(t, ok, key != nil)
-		return string(key)
-	}
-	key := []byte("key")
-	require.Equal(t, "key", alone(&pb.RangeRequest{Key: key}))
-	for _, more := range []*pb.RangeRequest{
-		{}, {Key: key, RangeEnd: key}, {Key: key, Limit: 1}, {Key: key, Revision: 1}, {Key: key, Serializable: true},
-		{Key: key, KeysOnly: true}, {Key: key, MaxModRevision: 1},
-	} {
-		require.Empty(t, alone(more), "%v", more)
-	}
-	for _, malformed := range []string{"", "\x0a", "\x0a\x04key", "\x0a\x03key\x0a", "\x08\x01", "\x0a\x03key\x0a\x03key"} {
-		_, ok := keyAlone([]byte(malformed))
-		require.False(t, ok, "%q", malformed)
-	}
-}

@@ -6,11 +6,12 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// clusterServer is etcd's Cluster service. Nodes join by Flotilla's own means; what has no
+// clusterServer is etcd's Cluster service. Nodes join by Flotilla's own means; an RPC without a
 // meaning here is refused with what to do instead.
 type clusterServer struct {
 	pb.UnsafeClusterServer
@@ -26,9 +27,9 @@ func (s *clusterServer) MemberList(ctx context.Context, req *pb.MemberListReques
 	return &pb.MemberListResponse{Header: s.header(0), Members: members}, nil
 }
 
-// MemberAdd is refused: nobody has to say beforehand which nodes will come.
+// MemberAdd is refused: nodes need not be announced before they join.
 func (s *clusterServer) MemberAdd(ctx context.Context, req *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
-	if len(req.PeerURLs) == 0 {
+	if _, err := types.NewURLs(req.PeerURLs); err != nil {
 		return nil, rpctypes.ErrGRPCMemberBadURLs
 	}
 	members, err := s.cluster.Members(ctx, true)
@@ -54,7 +55,7 @@ func (s *clusterServer) MemberRemove(ctx context.Context, req *pb.MemberRemoveRe
 	return &pb.MemberRemoveResponse{Header: s.header(0), Members: members}, nil
 }
 
-// MemberUpdate changes nothing: a member is known at its peer address for ever.
+// MemberUpdate changes nothing: a member's peer address never changes.
 func (s *clusterServer) MemberUpdate(ctx context.Context, req *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
 	members, m, err := s.member(ctx, req.ID)
 	if err != nil {
@@ -67,8 +68,8 @@ func (s *clusterServer) MemberUpdate(ctx context.Context, req *pb.MemberUpdateRe
 	return &pb.MemberUpdateResponse{Header: s.header(0), Members: members}, nil
 }
 
-// MemberPromote is refused: nodes are no learners, replicas are, and they are given a vote
-// by themselves.
+// MemberPromote is refused: only replicas can be learners, not nodes, and they are promoted
+// automatically.
 func (s *clusterServer) MemberPromote(ctx context.Context, req *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
 	if _, _, err := s.member(ctx, req.ID); err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (s *clusterServer) MemberPromote(ctx context.Context, req *pb.MemberPromote
 	return nil, rpctypes.ErrGRPCMemberNotLearner
 }
 
-// member returns all members and the one asked for.
+// member returns all members and the requested one.
 func (s *clusterServer) member(ctx context.Context, id uint64) ([]*pb.Member, *pb.Member, error) {
 	members, err := s.cluster.Members(ctx, true)
 	if err != nil {

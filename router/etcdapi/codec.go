@@ -5,19 +5,19 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// selfMarshaled is a message that is its own bytes, in parts. They are shared with others:
-// nobody changes them.
+// selfMarshaled is a message that provides its own encoding, in parts. They are shared and must not
+// be modified.
 type selfMarshaled interface {
 	marshaled() mem.BufferSlice
 }
 
-// selfUnmarshaled is a message that reads itself. It keeps none of the bytes.
+// selfUnmarshaled is a message that decodes itself. It keeps none of the bytes.
 type selfUnmarshaled interface {
 	unmarshal(data []byte) error
 }
 
-// codec leaves all to another but messages that marshal or read themselves, and the commonest answers. Whatever takes
-// its place on the server would fail with those.
+// codec wraps another one and handles messages that marshal or unmarshal themselves, and the most
+// frequent responses. Any other codec on the server would fail with those.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements encoding.CodecV2.

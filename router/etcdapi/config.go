@@ -17,8 +17,8 @@ type Config struct {
 	// MaxRequestBytes is the largest write, as it would be marshalled for the log.
 	// Default 1.5 MiB. Larger: longer log entries, which delay everybody behind them.
 	MaxRequestBytes int
-	// MaxTxnOps is how many compares, and how many operations per branch, a
-	// transaction and those nested in it may have together. Default 128.
+	// MaxTxnOps is how many compares, and how many operations per branch, a transaction may have
+	// together with those nested in it. Default 128.
 	MaxTxnOps int
 	// MaxConcurrentStreams is how many RPCs may be open on one connection. Default
 	// no limit: a client multiplexes thousands of watches.
@@ -26,39 +26,45 @@ type Config struct {
 	// KeepaliveMinTime is how often a client may ping; a client that pings more often
 	// is disconnected. Default 5 s.
 	KeepaliveMinTime time.Duration
-	// KeepaliveInterval is how long a connection is silent before the server pings.
-	// Default 2 h.
+	// KeepaliveInterval is how long a connection may be silent before the server pings. Default 2
+	// h.
 	KeepaliveInterval time.Duration
-	// KeepaliveTimeout is how long the answer to that ping may take. Default 20 s.
+	// KeepaliveTimeout is how long the response to that ping may take. Default 20 s.
 	KeepaliveTimeout time.Duration
-	// WatchProgressInterval is how often a watch that wants to be told progress, and has
-	// no events, is told. Default 10 min, at least 100 ms.
+	// WatchProgressInterval is how often a watch with progress notifications, and without events,
+	// gets one. Default 10 min, at least 100 ms.
 	WatchProgressInterval time.Duration
-	// LeaderTimeout is how long the cluster may be without a leader before the streams
-	// that require one end. Default 3 s: three election timeouts.
+	// LeaderTimeout is how long the cluster may be without a leader before streams that require one
+	// end. Default 3 s: three election timeouts.
 	LeaderTimeout time.Duration
-	// Codec marshals what is not etcd's, of other services on the same gRPC server: a
-	// server has one codec for all. Default gRPC's own.
+	// Codec marshals the messages of other services on the same gRPC server, because a server has
+	// one codec for all. Default gRPC's own.
 	Codec encoding.CodecV2
 
-	// Room is what the node has for requests. Default: room for all.
+	// Origins are those whose pages browsers let read answers, "http://a:80" for example. Default: all,
+	// as in etcd.
+	Origins []string
+	// Hosts are the names by which HTTP requests may ask for this server, without ports. Default: all, as in etcd.
+	Hosts []string
+
+	// Room admits requests. Default: unlimited.
 	Room *admission.Room
 
-	// AnswerDistance is how far apart the moments are at which answers to puts and transactions leave; 0: they leave at once.
-	// Default: always.
+	// AnswerDistance is the interval of the ticks at which responses to puts and transactions are
+	// sent; 0: they are sent at once, which is the default.
 	AnswerDistance func() time.Duration
 
-	// Registerer takes the metrics. Default: none are exported.
+	// Registerer registers the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
-	// Logger gets failed health checks. Default: nothing is logged.
+	// Logger logs failed health checks. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
 const (
 	defaultMaxRequestBytes = 1536 * 1024
 	defaultMaxTxnOps       = 128
-	// messageOverheadBytes is what a gRPC message may be larger than a request. A
-	// message between both limits is refused with etcd's own error, not with gRPC's.
+	// messageOverheadBytes is by how much a gRPC message may exceed a request. A message between
+	// both limits is refused with etcd's own error, not with gRPC's.
 	messageOverheadBytes = 512 * 1024
 )
 

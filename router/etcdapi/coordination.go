@@ -15,19 +15,17 @@ import (
 	"github.com/flotilla-kv/flotilla/router/etcdapi/v3lockpb"
 )
 
-// Coordination serves etcd's Lock and Election, by etcd's own recipes of puts, watches
-// and leases. It is a client of the node's API like any other, so the recipes get what that
-// promises and no more. Their errors are passed on as they come, and so have code
-// Unknown, as in etcd.
+// Coordination serves etcd's Lock and Election, with etcd's own recipes of puts, watches and
+// leases. It is an ordinary client of the node's API, so the recipes get its guarantees and no
+// more. Their errors are passed on unchanged, and so have code Unknown, as in etcd.
 type Coordination struct {
 	client *clientv3.Client
 }
 
-// firstKeepAlive is how long a session waits for the first answer to its keepalive.
+// firstKeepAlive is how long a session waits for the first response to its keepalive.
 const firstKeepAlive = 5 * time.Second
 
-// NewCoordination returns the services as clients of the API at conn, a Loopback's for
-// example.
+// NewCoordination returns the services as clients of the API at conn, for example a Loopback's.
 func NewCoordination(conn grpc.ClientConnInterface) *Coordination {
 	c := clientv3.NewCtxClient(context.Background())
 	c.KV = clientv3.NewKVFromKVClient(pb.NewKVClient(conn), c)
@@ -42,13 +40,13 @@ func (c *Coordination) Register(g grpc.ServiceRegistrar) {
 	v3electionpb.RegisterElectionServer(g, &electionServer{Coordination: c})
 }
 
-// Close ends what the services have under way.
+// Close ends the services' active requests.
 func (c *Coordination) Close() {
 	_ = c.client.Close() // says only that the client was canceled, by itself
 }
 
-// session is for the time of one request: the lease is the caller's to keep alive. Lease 0
-// makes one that lives as long as a session of etcd's client does.
+// session lasts for one request: keeping the lease alive is up to the caller. Lease 0 creates one
+// that lives as long as a session of etcd's client.
 func (c *Coordination) session(ctx context.Context, lease int64) (*concurrency.Session, error) {
 	s, err := concurrency.NewSession(c.client, concurrency.WithLease(clientv3.LeaseID(lease)), concurrency.WithContext(ctx))
 	if err != nil {
@@ -94,7 +92,7 @@ type electionServer struct {
 	*Coordination
 }
 
-// What etcd says where its API module has no value for it.
+// Error texts for which etcd's API module has no value.
 var (
 	errMissingLeader = errors.New(`"leader" field must be provided`)
 	errObserveEnded  = errors.New("election: observe closed early")

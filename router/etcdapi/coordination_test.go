@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,6 +73,10 @@ func TestGatewayOfCoordination(t *testing.T) {
 	code, campaign := post("/v3/election/campaign", `{"name":"`+name+`","lease":"31","value":"`+name+`"}`)
 	require.Equal(t, http.StatusOK, code)
 	require.Equal(t, map[string]any{"name": name, "key": base64.StdEncoding.EncodeToString([]byte("name/1f")), "rev": "1", "lease": "31"}, campaign["leader"])
+	resp, err := f.http.Post("http://"+f.addr+"/v3/lock/unlock", "application/json", strings.NewReader(`{"key":"`+name+`"}`))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, "application/grpc", resp.Header.Get("Grpc-Metadata-Content-Type"), "as with generated routes")
 	for _, tc := range []struct {
 		path, body, message string
 		code                int

@@ -336,7 +336,7 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 	require.NoError(t, err)
 	gateway, err := NewGateway(loopback.Conn())
 	require.NoError(t, err)
-	httpServer := NewHTTPServer(f.server.HTTPHandler(gateway, promhttp.HandlerFor(f.registry, promhttp.HandlerOpts{})), slog.New(slog.DiscardHandler))
+	httpServer := NewHTTPServer(f.server.Guard(f.server.HTTPHandler(gateway, promhttp.HandlerFor(f.registry, promhttp.HandlerOpts{}))), slog.New(slog.DiscardHandler))
 
 	var serving sync.WaitGroup
 	serving.Go(func() { require.NoError(t, mux.Serve()) })

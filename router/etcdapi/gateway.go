@@ -12,17 +12,17 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// NewGateway returns the JSON gateway of etcd's API under /v3/. It sends every request
-// on over conn, a Loopback's for example. 64-bit integers are strings, bytes are
-// base64, zero values are left out, streams are one JSON object per line.
+// NewGateway returns the JSON gateway of etcd's API under /v3/. It forwards every request over
+// conn, for example a Loopback's. 64-bit integers are strings, bytes are base64, zero values are
+// omitted, streams are one JSON object per line.
 func NewGateway(conn grpc.ClientConnInterface) (http.Handler, error) {
-	mux := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
+	mux := runtime.NewServeMux(runtime.WithErrorHandler(answerError), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
 		Marshaler: &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: false},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
 		},
 	}))
-	// The generated functions use the context for nothing that outlives them.
+	// The generated functions use the context only while they run.
 	ctx := context.Background()
 	for _, register := range []func() error{
 		func() error { return gw.RegisterKVHandlerClient(ctx, mux, pb.NewKVClient(conn)) },

@@ -17,8 +17,8 @@ import (
 	"github.com/flotilla-kv/flotilla/router/etcdapi/v3lockpb"
 )
 
-// routeCoordination serves Lock and Election under etcd's paths. etcd's generated routes
-// for them are in its server.
+// routeCoordination serves Lock and Election under etcd's paths. etcd's generated routes for them
+// are in its server module.
 func routeCoordination(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
 	lock, election := v3lockpb.NewLockClient(conn), v3electionpb.NewElectionClient(conn)
 	return errors.Join(
@@ -38,8 +38,8 @@ type message[M any] interface {
 	proto.Message
 }
 
-// routeUnary serves an RPC under a path as generated routes do: the body is the request,
-// an empty one the empty request.
+// routeUnary serves an RPC under a path as generated routes do: the body is the request, an empty
+// body the empty request.
 func routeUnary[M any, Req message[M], Resp proto.Message](
 	mux *runtime.ServeMux, path, method string, call func(context.Context, Req, ...grpc.CallOption) (Resp, error),
 ) error {
@@ -48,16 +48,17 @@ func routeUnary[M any, Req message[M], Resp proto.Message](
 		if err := decode(in, r, req); err != nil {
 			return err
 		}
-		resp, err := call(ctx, req)
+		var answered runtime.ServerMetadata // clients see it as headers
+		resp, err := call(ctx, req, grpc.Header(&answered.HeaderMD), grpc.Trailer(&answered.TrailerMD))
 		if err != nil {
 			return err
 		}
-		runtime.ForwardResponseMessage(ctx, mux, out, w, r, resp)
+		runtime.ForwardResponseMessage(runtime.NewServerMetadataContext(ctx, answered), mux, out, w, r, resp)
 		return nil
 	})
 }
 
-// routeStream does the same for an RPC that answers with a stream.
+// routeStream does the same for an RPC with a stream of responses.
 func routeStream[M any, Req message[M], R any](
 	mux *runtime.ServeMux, path, method string, call func(context.Context, Req, ...grpc.CallOption) (grpc.ServerStreamingClient[R], error),
 ) error {
@@ -70,6 +71,11 @@ func routeStream[M any, Req message[M], R any](
 		if err != nil {
 			return err
 		}
+		header, err := stream.Header()
+		if err != nil {
+			return err
+		}
+		ctx = runtime.NewServerMetadataContext(ctx, runtime.ServerMetadata{HeaderMD: header})
 		runtime.ForwardResponseStream(ctx, mux, out, w, r, func() (proto.Message, error) {
 			resp, err := stream.Recv()
 			return any(resp).(proto.Message), err
@@ -78,7 +84,7 @@ func routeStream[M any, Req message[M], R any](
 	})
 }
 
-// route adds a path whose requests serve answers, unless it fails.
+// route adds a path, for whose requests serve returns the answer or an error.
 func route(mux *runtime.ServeMux, path, method string, serve func(ctx context.Context, in, out runtime.Marshaler, w http.ResponseWriter, r *http.Request) error) error {
 	err := mux.HandlePath(http.MethodPost, path, func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 		in, out := runtime.MarshalerForRequest(mux, r)

@@ -5,8 +5,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 	"github.com/flotilla-kv/flotilla/router/admission"
 )
@@ -14,10 +14,11 @@ import (
 // startGet begins a Range that asks for one key and nothing else, as most do, without a goroutine. It is counted and
 // admitted like any other (interceptUnary).
 func (s *Server) startGet(call rpcfront.Call, request []byte) (rpcfront.Started, bool) {
-	key, ok := keyAlone(request)
+	key, ok := etcdwire.GetKey(request)
 	if !ok || s.admitting(call.Header) != nil {
 		return nil, false
 	}
+	key = bytes.Clone(key) // the request's bytes are the connection's
 	place, err := s.cfg.Room.Take(admission.Read, 0)
 	if err != nil {
 		return nil, false
@@ -41,18 +42,4 @@ func (s *Server) startGet(call rpcfront.Call, request []byte) (rpcfront.Started,
 	}
 	s.gets.started.Inc()
 	return nil, true
-}
-
-// keyAlone returns a copy of the key of a RangeRequest that has nothing but one.
-func keyAlone(request []byte) ([]byte, bool) {
-	const field = 1
-	number, kind, n := protowire.ConsumeTag(request)
-	if number != field || kind != protowire.BytesType {
-		return nil, false
-	}
-	key, m := protowire.ConsumeBytes(request[n:])
-	if len(key) == 0 || n+m != len(request) {
-		return nil, false
-	}
-	return bytes.Clone(key), true
 }

@@ -15,22 +15,22 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// healthKey is what health checks read. It need not exist; the point is that the
-// shard that owns it answers. etcdctl's own check reads the same key.
+// healthKey is the key that health checks read. It need not exist; the point is that its shard
+// answers. etcdctl's own check reads the same key.
 const healthKey = "health"
 
-// check is one part of a probe; nil says that all is well.
+// check is one part of a probe; nil means healthy.
 type check struct {
 	name string
 	run  func(context.Context) error
 }
 
-// livenessChecks ask whether restarting this node would help.
+// livenessChecks determine whether restarting this node would help.
 func (s *Server) livenessChecks() []check {
 	return []check{{"serializable_read", s.readCheck(true)}}
 }
 
-// readinessChecks ask whether to send requests here. The two reads together tell a
+// readinessChecks determine whether to send requests here. The two reads together distinguish a
 // broken node from a cluster without quorum.
 func (s *Server) readinessChecks() []check {
 	return []check{
@@ -42,8 +42,8 @@ func (s *Server) readinessChecks() []check {
 	}
 }
 
-// corruptionCheck is about this node alone. Damage on another one is contained there: were
-// all nodes to fail for it, what it is contained for would be lost.
+// corruptionCheck concerns this node alone. Damage on another node is contained there; if all nodes
+// failed for it, the containment would be pointless.
 func (s *Server) corruptionCheck(context.Context) error {
 	if s.cluster.Damaged() {
 		return errors.New("alarm activated: CORRUPT")
@@ -64,8 +64,8 @@ func (s *Server) readCheck(serializable bool) func(context.Context) error {
 	}
 }
 
-// serveHealth answers GET /health. Query: exclude=NOSPACE ignores an alarm,
-// serializable=true asks about this node instead of the cluster.
+// serveHealth answers GET /health. Query: exclude=NOSPACE ignores an alarm, serializable=true
+// checks this node instead of the cluster.
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	if !allowGet(w, r) {
 		return
@@ -114,8 +114,8 @@ func (s *Server) unhealthy(ctx context.Context, exclude []string, serializable b
 	return ""
 }
 
-// handleProbe serves a probe, /livez for example, and each of its checks below it.
-// Query: verbose lists the checks, exclude=name leaves one out.
+// handleProbe serves a probe, /livez for example, and each of its checks below it. Query: verbose
+// lists the checks, exclude=name omits one.
 func (s *Server) handleProbe(mux *http.ServeMux, probe string, checks []check) {
 	mux.HandleFunc("/"+probe, func(w http.ResponseWriter, r *http.Request) {
 		exclude := r.URL.Query()["exclude"]
@@ -147,7 +147,7 @@ func (s *Server) serveChecks(w http.ResponseWriter, r *http.Request, probe strin
 		}
 	}
 	if failed {
-		// What failed is told without being asked for.
+		// Failures are reported even without verbose.
 		s.cfg.Logger.Warn("probe failed", "probe", probe, "report", report.String())
 		http.Error(w, report.String(), http.StatusServiceUnavailable)
 		return

@@ -62,29 +62,14 @@ func renameBeta(next http.Handler) http.Handler {
 	})
 }
 
-// limitBody bounds what the gateway must hold of one request in memory. JSON with
-// base64 takes 4/3 of the bytes inside; twice is generous.
-func limitBody(next http.Handler, maxRequestBytes int) http.Handler {
-	limit := 2 * int64(maxRequestBytes+messageOverheadBytes)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/v3/watch", "/v3/lease/keepalive":
-			// Streams of small requests without end.
-		default:
-			r.Body = http.MaxBytesReader(w, r.Body, limit)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// Limits of a client that is slow with its request or keeps a connection idle.
+// Limits for a client that sends its request slowly or keeps a connection idle.
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 5 * time.Minute
 )
 
-// NewHTTPServer returns an HTTP server for the handler. There is no timeout of whole
-// requests: watches last. What clients do wrong is logged at level debug.
+// NewHTTPServer returns an HTTP server for the handler. Whole requests have no timeout, because
+// watches last. Client errors are logged at level debug.
 func NewHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,

@@ -151,7 +151,8 @@ func TestGateway(t *testing.T) {
 	}{
 		{"/v3/kv/put", `{}`, 400, 3, "etcdserver: key is not provided"},
 		{"/v3/kv/put", `{"key":`, 400, 3, "unexpected EOF"},
-		{"/v3/auth/authenticate", `{}`, 501, 12, "flotilla: Auth.Authenticate is not implemented"},
+		{"/v3/auth/user/add", `{}`, 501, 12, "flotilla: Auth.UserAdd is not implemented"},
+		{"/v3/auth/authenticate", `{}`, 400, 9, "etcdserver: authentication is not enabled"},
 		{"/v3/nothing", `{}`, 404, 5, "Not Found"},
 	} {
 		code, got := post(tc.path, tc.body)
@@ -163,8 +164,13 @@ func TestGateway(t *testing.T) {
 	code, got = post("/v3/kv/put", fmt.Sprintf(`{"key":"Zm9v","value":%q}`, base64.StdEncoding.EncodeToString(make([]byte, defaultMaxRequestBytes))))
 	require.Equal(t, http.StatusBadRequest, code)
 	require.Equal(t, "etcdserver: request is too large", got["message"])
-	code, _ = post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 3*defaultMaxRequestBytes)+`"}`)
-	require.Equal(t, http.StatusBadRequest, code, "a body without end is not read to the end")
+	code, got = post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 2*defaultMaxRequestBytes)+`"}`)
+	require.Equal(t, http.StatusTooManyRequests, code, "gRPC refuses what is inside")
+	require.InDelta(t, 8, got["code"], 0)
+	code, got = post("/v3/lock/lock", `{"name":"`+strings.Repeat("A", 3*defaultMaxRequestBytes)+`"}`)
+	require.Equal(t, http.StatusTooManyRequests, code, "a body without end is not read to the end")
+	require.InDelta(t, 8, got["code"], 0)
+	require.Equal(t, "flotilla: the body of a request is larger than 4194304 bytes", got["message"])
 }
 
 // An error of a stream has the shape that etcd's gateway gives it.

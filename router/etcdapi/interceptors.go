@@ -15,8 +15,8 @@ import (
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
-// interceptUnary counts every unary RPC and admits those whose metadata allow it. It
-// does not recover from panics: a broken invariant ends the process.
+// interceptUnary counts every unary RPC and admits it if its metadata allow it. It does not recover
+// from panics: a broken invariant ends the process.
 func (s *Server) interceptUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	counters := s.rpcs.of(info.FullMethod)
 	counters.started.Inc()
@@ -40,7 +40,7 @@ func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	return err
 }
 
-// within carries an RPC out if the node has room for it (E6).
+// within carries out an RPC if the node admits it (E6).
 func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler) (any, error) {
 	class, bytes := classOf(req), 0
 	if class == admission.Write {
@@ -54,8 +54,8 @@ func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler)
 	return handler(ctx, req)
 }
 
-// classOf is what a unary RPC needs of the node. What keeps leases alive or ends them, and what
-// operators ask for, is not held up by too much of the rest.
+// classOf is the admission class of a unary RPC. Requests that keep leases alive or end them, and
+// administrative ones, are not delayed by the others.
 func classOf(req any) admission.Class {
 	switch req := req.(type) {
 	case *pb.RangeRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
@@ -71,7 +71,7 @@ func classOf(req any) admission.Class {
 	return admission.Exempt
 }
 
-// admit refuses by what etcd clients say in the metadata of an RPC.
+// admit refuses an RPC according to its metadata.
 func (s *Server) admit(ctx context.Context) error {
 	return s.admitting(func(name string) []string { return metadata.ValueFromIncomingContext(ctx, name) })
 }
@@ -87,8 +87,7 @@ func (s *Server) admitting(header func(name string) []string) error {
 	return nil
 }
 
-// requiresLeader reports whether the client would rather have an error than wait for a
-// leader.
+// requiresLeader reports whether the client prefers an error to waiting for a leader.
 func requiresLeader(ctx context.Context) bool {
 	return wantsLeader(metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey))
 }

@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	// renewalsMax bounds the leases that one stream has under way; what a client sends
-	// beyond them waits in the stream.
+	// renewalsMax bounds the leases that one stream has in flight; further requests wait in the
+	// stream.
 	renewalsMax = 256
-	// renewalPatience is how long requests wait for those before them, to be renewed together
-	// when they have been: most take less. A home without a leader holds others up for no
-	// longer.
+	// renewalPatience is how long requests wait for earlier ones, so that they can be renewed
+	// together afterwards: most renewals take less. A home without a leader delays others no longer
+	// than this.
 	renewalPatience = 5 * time.Millisecond
 )
 
-// LeaseKeepAlive renews what a client asks for and answers in the order of its requests.
-// What comes while leases are being renewed is renewed together when they have been: that
-// is cheaper, and the answers leave together too. Yet leases must not expire because
-// others' shard has no leader: they wait only for so long. As in etcd, the first renewal
-// that fails, and not for want of the lease, ends the stream.
+// LeaseKeepAlive renews the requested leases and answers in request order. Requests that arrive
+// while leases are being renewed are renewed together afterwards, which is cheaper, and their
+// responses are sent together. But leases must not expire because another shard has no leader, so
+// this wait is limited. As in etcd, the first renewal that fails for another reason than a missing
+// lease ends the stream.
 func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	k := &keepAlives{server: s, ctx: ctx, out: senderOf(stream), patience: time.NewTimer(renewalPatience)}
@@ -60,7 +60,7 @@ func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error
 	return nil
 }
 
-// keepAlives is what a stream has to do.
+// keepAlives is the state of a stream.
 type keepAlives struct {
 	server *leaseServer
 	ctx    context.Context
@@ -82,7 +82,7 @@ type renewals struct {
 	err          error
 }
 
-// gather takes a lease and those that have come with it.
+// gather collects a lease and those that have arrived with it.
 func (k *keepAlives) gather(id int64, more <-chan int64) {
 	for {
 		k.gathered = append(k.gathered, id)
@@ -100,7 +100,7 @@ func (k *keepAlives) gather(id int64, more <-chan int64) {
 	}
 }
 
-// begin has what was gathered renewed.
+// begin starts the renewal of what was gathered.
 func (k *keepAlives) begin() {
 	leases, done := k.gathered, make(chan renewals, 1)
 	k.gathered, k.under = nil, append(k.under, done)
@@ -112,7 +112,7 @@ func (k *keepAlives) begin() {
 	})
 }
 
-// first is where the outcome of the first renewals under way comes.
+// first receives the outcome of the oldest renewals in flight.
 func (k *keepAlives) first() <-chan renewals {
 	if len(k.under) == 0 {
 		return nil
@@ -120,7 +120,7 @@ func (k *keepAlives) first() <-chan renewals {
 	return k.under[0]
 }
 
-// answer sends what came of the first renewals under way.
+// answer sends the responses for the oldest renewals in flight.
 func (k *keepAlives) answer(r renewals, stream pb.Lease_LeaseKeepAliveServer) error {
 	k.under, k.leases = k.under[1:], k.leases-len(r.leases)
 	if r.err != nil {
@@ -139,9 +139,9 @@ func (k *keepAlives) answer(r renewals, stream pb.Lease_LeaseKeepAliveServer) er
 	return nil
 }
 
-// receiveKeepAlives hands over the leases that are named on the stream, until the client
-// ends them, and why the stream ended otherwise. It ends with ctx: a stream that its handler
-// has left is not read any more.
+// receiveKeepAlives passes on the leases named on the stream, until the client closes it, and the
+// error if it ends otherwise. It ends with ctx: a stream that its handler has left is not read any
+// more.
 func receiveKeepAlives(ctx context.Context, stream pb.Lease_LeaseKeepAliveServer) (<-chan int64, <-chan error) {
 	requests, ended := make(chan int64, renewalsMax), make(chan error, 1)
 	go func() {

@@ -48,13 +48,13 @@ func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamSer
 	return readError(stream.Context(), err)
 }
 
-// checkRangeStream refuses, with etcd's texts, what needs the whole result at once.
-// Clients fall back to Range then.
+// checkRangeStream refuses, with etcd's texts, requests that need the whole result at once. Clients
+// fall back to Range then.
 func checkRangeStream(req *pb.RangeRequest) error {
 	if err := txn.CheckRange(req); err != nil {
 		return err
 	}
-	// Order NONE is key order here, whatever the target says.
+	// Order NONE is key order here, whatever the target is.
 	byKey := req.SortTarget == pb.RangeRequest_KEY && req.SortOrder == pb.RangeRequest_ASCEND
 	if req.SortOrder != pb.RangeRequest_NONE && !byKey {
 		return status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
@@ -72,7 +72,7 @@ func (s *kvServer) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse
 	return s.putAnswer(s.kv.Put(ctx, req))
 }
 
-// checkPut refuses a put of so many bytes.
+// checkPut validates a put whose encoded size is given.
 func (s *kvServer) checkPut(req *pb.PutRequest, size int) error {
 	if err := txn.CheckPut(req); err != nil {
 		return err
@@ -110,10 +110,10 @@ func (s *kvServer) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse
 	return s.txnAnswer(s.kv.Txn(ctx, req))
 }
 
-// checkTxn refuses a transaction of so many bytes.
+// checkTxn validates a transaction whose encoded size is given.
 func (s *kvServer) checkTxn(req *pb.TxnRequest, size int) error {
 	if err := txn.CheckTxn(req, s.cfg.MaxTxnOps); err != nil || txn.IsReadOnly(req) {
-		// One that only reads is never logged, so only the limit of messages applies to it.
+		// A read-only transaction is never logged, so only the limit of messages applies to it.
 		return err
 	}
 	return s.checkSize(size)
@@ -121,7 +121,7 @@ func (s *kvServer) checkTxn(req *pb.TxnRequest, size int) error {
 
 func (s *kvServer) txnAnswer(resp *pb.TxnResponse, err error) (*pb.TxnResponse, error) {
 	if err != nil {
-		// clientv3 treats every Txn as a write, one that only reads too.
+		// clientv3 treats every Txn as a write, even a read-only one.
 		return nil, writeError(err)
 	}
 	s.fill(resp.Header)

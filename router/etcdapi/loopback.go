@@ -12,18 +12,18 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// loopbackBufferBytes is how much may be on its way in each direction of a connection.
+// loopbackBufferBytes is how much may be in flight in each direction of a connection.
 const loopbackBufferBytes = 256 * 1024
 
-// Loopback is a gRPC server that only this process reaches, in memory. The gateway
-// uses one, so that it works whatever addresses and certificates the node listens with.
+// Loopback is a gRPC server that only this process reaches, in memory. The gateway uses one, so
+// that it works whatever addresses and certificates the node listens with.
 type Loopback struct {
 	server *grpc.Server
 	conn   *grpc.ClientConn
 	served chan error
 }
 
-// StartLoopback starts a gRPC server with the options and what register adds to it.
+// StartLoopback starts a gRPC server with the options and the services that register adds.
 func StartLoopback(opts []grpc.ServerOption, register func(grpc.ServiceRegistrar)) (*Loopback, error) {
 	listener := bufconn.Listen(loopbackBufferBytes)
 	conn, err := grpc.NewClient("passthrough:///loopback",
@@ -31,7 +31,7 @@ func StartLoopback(opts []grpc.ServerOption, register func(grpc.ServiceRegistrar
 			return listener.DialContext(ctx)
 		}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// What the server may send, the client must take.
+		// The client must accept whatever the server may send.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 	)
 	if err != nil {
@@ -46,7 +46,7 @@ func StartLoopback(opts []grpc.ServerOption, register func(grpc.ServiceRegistrar
 // Conn is the connection to the server.
 func (l *Loopback) Conn() grpc.ClientConnInterface { return l.conn }
 
-// Close breaks off what is under way and waits for the server to end.
+// Close aborts the requests in flight and waits for the server to end.
 func (l *Loopback) Close() error {
 	err := l.conn.Close()
 	l.server.Stop()

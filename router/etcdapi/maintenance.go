@@ -15,7 +15,7 @@ type maintenanceServer struct {
 	*Server
 }
 
-// Status tells how this member is.
+// Status reports this member's state.
 func (s *maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
 	st, err := s.cluster.Status(ctx)
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*p
 	return resp, nil
 }
 
-// Alarm lists, raises or clears alarms. The response has the alarms concerned.
+// Alarm lists, raises or clears alarms. The response contains the alarms concerned.
 func (s *maintenanceServer) Alarm(ctx context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	alarm := &pb.AlarmMember{MemberID: req.MemberID, Alarm: req.Alarm}
 	resp := &pb.AlarmResponse{}
@@ -81,14 +81,13 @@ func (s *maintenanceServer) Alarm(ctx context.Context, req *pb.AlarmRequest) (*p
 	return resp, nil
 }
 
-// Defragment succeeds and does nothing: the store gives space back by itself, and
-// scripts that defragment every member in turn must not fail. Like etcd's, the
-// response has no header.
+// Defragment succeeds and does nothing: the store frees disk space automatically, and scripts that
+// defragment every member in turn must not fail. Like etcd's, the response has no header.
 func (s *maintenanceServer) Defragment(context.Context, *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
 	return &pb.DefragmentResponse{}, nil
 }
 
-// Hash sums up the latest state. etcd hashes its file here; nobody compares that any more.
+// Hash hashes the latest state. etcd hashes its file here, which nobody compares any more.
 func (s *maintenanceServer) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
 	resp, err := s.HashKV(ctx, &pb.HashKVRequest{})
 	if err != nil {
@@ -97,8 +96,8 @@ func (s *maintenanceServer) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.Ha
 	return &pb.HashResponse{Header: resp.Header, Hash: resp.Hash}, nil
 }
 
-// HashKV sums up the keyspace at a revision as this member has it. Members that answer
-// differently for one revision do not hold the same.
+// HashKV hashes this member's copy of the keyspace at a revision. Members that answer differently
+// for one revision hold different data.
 func (s *maintenanceServer) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
 	resp, err := s.kv.HashKV(ctx, req)
 	if err != nil {
@@ -112,8 +111,8 @@ func (s *maintenanceServer) Snapshot(*pb.SnapshotRequest, pb.Maintenance_Snapsho
 	return unimplemented("Maintenance.Snapshot")
 }
 
-// MoveLeader is about the meta group, whose leader Status tells. Any member takes it;
-// etcd's take it only when they lead.
+// MoveLeader concerns the meta group, whose leader Status reports. Any member accepts it, whereas
+// etcd's accept it only when they lead.
 func (s *maintenanceServer) MoveLeader(ctx context.Context, req *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
 	if err := s.cluster.MoveLeader(ctx, req.TargetID); err != nil {
 		return nil, writeError(err)

@@ -1,9 +1,12 @@
 package etcdapi
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/version"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -18,7 +21,7 @@ type rpcMetrics struct {
 	other   *rpcCounters            // whatever else clients ask for
 }
 
-// rpcCounters are one method's, looked up once: counting happens on every request.
+// rpcCounters are those of one method, looked up once because every request is counted.
 type rpcCounters struct {
 	started prometheus.Counter
 	byCode  [codes.Unauthenticated + 1]prometheus.Counter
@@ -49,7 +52,7 @@ func newRPCMetrics(reg prometheus.Registerer) *rpcMetrics {
 		return c
 	}
 
-	// The methods are known beforehand, so a client cannot create label values.
+	// The methods are fixed, so a client cannot create label values.
 	m := &rpcMetrics{methods: make(map[string]*rpcCounters), other: counters("unknown", "unknown", "unknown")}
 	for _, service := range []grpc.ServiceDesc{
 		pb.KV_ServiceDesc, pb.Watch_ServiceDesc, pb.Lease_ServiceDesc, pb.Cluster_ServiceDesc,
@@ -85,7 +88,7 @@ func (m *rpcMetrics) of(fullMethod string) *rpcCounters {
 	return m.other
 }
 
-// healthMetrics tells what health checks found, under etcd's names.
+// healthMetrics report the results of health checks, under etcd's names.
 type healthMetrics struct {
 	success, failures prometheus.Counter
 	state             *prometheus.GaugeVec
@@ -114,7 +117,7 @@ func newHealthMetrics(reg prometheus.Registerer) *healthMetrics {
 	}
 }
 
-// record notes the result of one check.
+// record counts the result of one check.
 func (m *healthMetrics) record(probe, check string, err error) {
 	state, result := 1.0, "success"
 	if err != nil {
@@ -124,7 +127,7 @@ func (m *healthMetrics) record(probe, check string, err error) {
 	m.results.WithLabelValues(probe, check, result).Inc()
 }
 
-// leaseMetrics count what clients did with leases through this node, under etcd's names.
+// leaseMetrics count clients' lease requests through this node, under etcd's names.
 type leaseMetrics struct {
 	granted, revoked, renewed prometheus.Counter
 }
@@ -147,7 +150,47 @@ func newLeaseMetrics(reg prometheus.Registerer) *leaseMetrics {
 	}
 }
 
-// watchMetrics tells of watches, under etcd's names.
+// registerState exports what Status tells and alerts for etcd look at, under etcd's names. It is asked for when somebody looks.
+func registerState(reg prometheus.Registerer, cluster Cluster) {
+	f := promauto.With(reg)
+	status := func() Status {
+		s, _ := cluster.Status(context.Background()) // what is not known is 0
+		return s
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_server_has_leader",
+		Help: "1: the meta group has a leader, as far as this node knows. Without one for long nothing is split or moved and no node joins; the nodes of its replicas are down or cut off.",
+	}, func() float64 { return oneIf(cluster.HasLeader()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_server_is_leader",
+		Help: "1: this node leads the meta group. Not 1 on exactly one node for long: see etcd_server_has_leader.",
+	}, func() float64 { return oneIf(status().Leader == cluster.MemberID()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_mvcc_db_total_size_in_bytes",
+		Help: "What the store takes on disk, what is about to be written included. Growing with a constant number of keys: look at --history-retention, and at flotilla_history_shards_waiting.",
+	}, func() float64 { return float64(status().DBBytes) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "etcd_mvcc_db_total_size_in_use_in_bytes",
+		Help: "What of etcd_mvcc_db_total_size_in_bytes is not in files that are about to be removed.",
+	}, func() float64 { return float64(status().DBInUseBytes) })
+	f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "etcd_server_version",
+		Help: "The release of etcd whose API this is, in the label.",
+	}, []string{"server_version"}).WithLabelValues(etcdVersion()).Set(1)
+	f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "etcd_cluster_version",
+		Help: "The release that all members speak, in the label.",
+	}, []string{"cluster_version"}).WithLabelValues(version.Cluster(version.Version)).Set(1)
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// watchMetrics count watches, under etcd's names.
 type watchMetrics struct {
 	streams, watches prometheus.Gauge
 	events           prometheus.Counter

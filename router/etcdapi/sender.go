@@ -6,7 +6,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
-// sender is a stream whose messages may leave together.
+// sender is a stream that can send several messages together.
 type sender interface {
 	// SendLater is SendMsg of a message that may wait for Flush.
 	SendLater(m any) error
@@ -20,7 +20,7 @@ func senderOf(stream grpc.ServerStream) sender {
 	return eachByItself{stream}
 }
 
-// eachByItself leaves it to grpc-go what leaves together.
+// eachByItself leaves it to grpc-go which messages are sent together.
 type eachByItself struct{ stream grpc.ServerStream }
 
 func (s eachByItself) SendLater(m any) error { return s.stream.SendMsg(m) }

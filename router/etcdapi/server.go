@@ -7,6 +7,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/version"
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may send compressed requests, and are answered so
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -30,7 +31,7 @@ type Server struct {
 	encoder  encoder
 }
 
-// New returns a Server that carries requests out with kv, watches, leases and cluster.
+// New returns a Server that carries out requests with kv, watches, leases and cluster.
 func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Server {
 	cfg = cfg.withDefaults()
 	s := &Server{
@@ -41,6 +42,7 @@ func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Se
 		watching: newWatchMetrics(cfg.Registerer),
 		leased:   newLeaseMetrics(cfg.Registerer),
 	}
+	registerState(cfg.Registerer, cluster)
 	s.gets = s.rpcs.of(pb.KV_Range_FullMethodName)
 	return s
 }
@@ -52,10 +54,11 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterLeaseServer(g, &leaseServer{Server: s})
 	pb.RegisterClusterServer(g, &clusterServer{Server: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})
+	s.registerAuth(g)
 	healthpb.RegisterHealthServer(g, s.health)
 }
 
-// ServerOptions returns what a gRPC server needs to behave as etcd's.
+// ServerOptions returns the options with which a gRPC server behaves like etcd's.
 func (s *Server) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.interceptUnary),
@@ -74,7 +77,7 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Front returns what a server in front of such a gRPC server needs.
+// Front configures a server in front of such a gRPC server.
 func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
 		Codec: codec{s.cfg.Codec}, Appender: appenderOf, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
@@ -83,11 +86,12 @@ func (s *Server) Front() rpcfront.Config {
 	}
 }
 
-// pongDelay is how long an answer to a ping waits at most, with which a client measures how fast its connection is.
+// pongDelay is the maximum delay of the response to a ping with which a client measures its
+// connection's bandwidth.
 const pongDelay = 250 * time.Millisecond
 
-// Drain tells health checkers, for good, that this node is about to stop. Requests
-// are served on.
+// Drain tells health checkers, permanently, that this node is about to stop. Requests are still
+// served.
 func (s *Server) Drain() { s.health.Shutdown() }
 
 // header returns a full response header at the revision.
@@ -97,16 +101,16 @@ func (s *Server) header(revision int64) *pb.ResponseHeader {
 	return h
 }
 
-// fill completes a header that came with its revision (E5).
+// fill completes a header that has its revision already (E5).
 func (s *Server) fill(h *pb.ResponseHeader) {
 	h.ClusterId = s.cluster.ClusterID()
 	h.MemberId = s.cluster.MemberID()
 	h.RaftTerm = s.cluster.RaftTerm()
 }
 
-// etcdVersion is the etcd release whose API this is. Clients choose features by it
-// and parse it: digits and dots only.
+// etcdVersion is the etcd release whose API this is. Clients choose features by it and parse it:
+// digits and dots only.
 func etcdVersion() string { return version.Version }
 
-// clusterVersion is the release all members speak and store; its patch is always 0.
+// clusterVersion is the release that all members support; its patch is always 0.
 func clusterVersion() string { return version.Cluster(version.Version) + ".0" }

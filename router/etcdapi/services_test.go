@@ -110,8 +110,10 @@ func TestMembersChange(t *testing.T) {
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	_, err = f.client.MemberAdd(ctx, []string{"http://127.0.0.1:2380"})
 	require.Equal(t, rpctypes.ErrPeerURLExist, err)
-	_, err = pb.NewClusterClient(f.client.ActiveConnection()).MemberAdd(ctx, &pb.MemberAddRequest{})
-	requireStatus(t, rpctypes.ErrGRPCMemberBadURLs, err)
+	for _, urls := range [][]string{nil, {""}, {"n4:2380"}, {"http://n4"}, {"http://n4:2380/path"}, {"ftp://n4:2380"}, {"http://n4:2380", "bad"}} {
+		_, err = pb.NewClusterClient(f.client.ActiveConnection()).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: urls})
+		requireStatus(t, rpctypes.ErrGRPCMemberBadURLs, err)
+	}
 
 	_, err = f.client.MemberUpdate(ctx, 0xA1, []string{"http://127.0.0.1:2390"})
 	require.ErrorContains(t, err, "flotilla node decommission n1")
@@ -181,6 +183,7 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 		"Maintenance.Hash": true, "Maintenance.HashKV": true, "Maintenance.MoveLeader": true,
 		"Cluster.MemberList": true, "Cluster.MemberAdd": true, "Cluster.MemberRemove": true, "Cluster.MemberUpdate": true, "Cluster.MemberPromote": true, "Watch.Watch": true,
 		"Lease.LeaseGrant": true, "Lease.LeaseRevoke": true, "Lease.LeaseKeepAlive": true, "Lease.LeaseTimeToLive": true, "Lease.LeaseLeases": true,
+		"Auth.AuthStatus": true, "Auth.AuthDisable": true, "Auth.Authenticate": true, "Auth.UserList": true, "Auth.RoleList": true,
 	}
 	conn := f.client.ActiveConnection()
 	names := map[string]string{"/v3lockpb.Lock/TryLock": "Lock.TryLock", "/no.such/Thing": "such.Thing"}
@@ -209,6 +212,33 @@ func TestEveryOtherRPCIsRefusedByName(t *testing.T) {
 	require.NoError(t, snapshot.Close())
 }
 
+// Who is configured with a user can work with a store that has none, as with an etcd without authentication.
+func TestNobodyIsAuthenticated(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{f.addr}, Username: "root", Password: "secret"})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, client.Close()) }()
+	_, err = client.Put(ctx, "k", "v")
+	require.NoError(t, err)
+	status, err := client.AuthStatus(ctx)
+	require.NoError(t, err)
+	require.False(t, status.Enabled)
+	require.EqualValues(t, 1, status.AuthRevision)
+	require.EqualValues(t, 0xC1, status.Header.ClusterId)
+	users, err := client.UserList(ctx)
+	require.NoError(t, err)
+	require.Empty(t, users.Users)
+	roles, err := client.RoleList(ctx)
+	require.NoError(t, err)
+	require.Empty(t, roles.Roles)
+	_, err = client.AuthDisable(ctx)
+	require.NoError(t, err)
+	_, err = client.AuthEnable(ctx)
+	require.ErrorContains(t, err, "flotilla: Auth.AuthEnable is not implemented")
+	_, err = client.Authenticate(ctx, "root", "secret")
+	require.Equal(t, rpctypes.ErrAuthNotEnabled, err)
+}
+
 func TestRequireLeader(t *testing.T) {
 	f := newFace(t)
 	ctx := clientv3.WithRequireLeader(t.Context())
@@ -224,6 +254,26 @@ func TestRequireLeader(t *testing.T) {
 	require.Equal(t, rpctypes.ErrNoLeader, rpctypes.Error(err))
 	_, err = f.client.Put(t.Context(), "k", "v")
 	require.NoError(t, err, "who does not ask for a leader is served")
+}
+
+// gRPC's own package for it must not be imported here: that would make it known to the server, too.
+func TestCompressedRequests(t *testing.T) {
+	f, ctx := newFace(t), t.Context()
+	conn, compressed := f.client.ActiveConnection(), grpc.UseCompressor("gzip")
+	kv, value := pb.NewKVClient(conn), make([]byte, 100_000)
+	_, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("k"), Value: value}, compressed)
+	require.NoError(t, err)
+	got, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("k")}, compressed)
+	require.NoError(t, err)
+	require.Equal(t, value, got.Kvs[0].Value)
+	_, err = kv.Put(ctx, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 3<<20)}, compressed)
+	require.Equal(t, codes.ResourceExhausted, status.Code(err), "what counts is the size that it has in memory")
+	watch, err := pb.NewWatchClient(conn).Watch(ctx, compressed)
+	require.NoError(t, err)
+	require.NoError(t, watch.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte("k")}}}))
+	created, err := watch.Recv()
+	require.NoError(t, err)
+	require.True(t, created.Created)
 }
 
 func TestClientAPIVersion(t *testing.T) {
@@ -243,6 +293,21 @@ func TestPanicsAreNotHidden(t *testing.T) {
 			panic("broken invariant")
 		})
 	})
+}
+
+// Alerts that were written for etcd find what they look at.
+func TestMetricsOfState(t *testing.T) {
+	f := newFace(t)
+	_, metrics := f.get(t, "/metrics")
+	for _, line := range []string{
+		"etcd_server_has_leader 1", "etcd_server_is_leader 1", "etcd_mvcc_db_total_size_in_bytes 4096", "etcd_mvcc_db_total_size_in_use_in_bytes 1024",
+		`etcd_server_version{server_version="3.7.3"} 1`, `etcd_cluster_version{cluster_version="3.7"} 1`,
+	} {
+		require.Contains(t, metrics, line+"\n")
+	}
+	f.cluster.setLeaderless(true)
+	_, metrics = f.get(t, "/metrics")
+	require.Contains(t, metrics, "etcd_server_has_leader 0\n")
 }
 
 func TestRPCMetrics(t *testing.T) {

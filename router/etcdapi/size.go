@@ -5,13 +5,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// envelopeBytes is what etcd adds to a write before it measures it: the tag of the
-// request (1), and a header (tag 2, length 1) with a request ID (tag 1, varint 10).
-// The length of the request itself is added in loggedBytes.
+// envelopeBytes is what etcd adds to a write before it measures it: the tag of the request (1), and
+// a header (tag 2, length 1) with a request ID (tag 1, varint 10). The length of the request itself
+// is added in loggedBytes.
 const envelopeBytes = 1 + 2 + 1 + 1 + 10
 
-// loggedBytes is the size of a write of so many bytes as etcd would log it. It refuses the same
-// requests as etcd does, to the byte, for request IDs of full length.
+// loggedBytes is the size of a write as etcd would log it, given its encoded size. Exactly the
+// requests that etcd refuses are refused, for request IDs of full length.
 func loggedBytes(size int) int { return envelopeBytes + protowire.SizeBytes(size) }
 
 // checkSize refuses a write that is too large for the log.

@@ -10,9 +10,9 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 )
 
-// starters are for what clients send by the thousand. A goroutine for each costs more than a read of one key does, and
-// those of a batch of writes, all woken at once, would be in the way of everything else that the node has to
-// do: of renewals of leases, above all.
+// starters serve the requests that clients send in large numbers. A goroutine for each costs more
+// than reading a key, and those of a batch of writes, woken all at once, would delay everything
+// else that the node has to do, above all lease renewals.
 func (s *Server) starters() map[string]rpcfront.Starter {
 	kv := &kvServer{Server: s}
 	return map[string]rpcfront.Starter{
@@ -34,9 +34,9 @@ func (s *Server) starters() map[string]rpcfront.Starter {
 	}
 }
 
-// starter does for calls of a method that are started what interceptUnary does for others. What was read by hand from
-// the client's bytes shares them, and they become the command's, so that nothing is marshalled again. A request that cannot be read
-// is the handler's to refuse.
+// starter does for started calls of a method what interceptUnary does for others. The decoded
+// request aliases the client's bytes, which become the command's body, so that nothing is
+// marshalled again. A request that cannot be decoded is left for the handler to refuse.
 func starter[Req, Resp any](
 	s *Server, path string, read func([]byte, *Req) error,
 	start func(call rpcfront.Call, req *Req, encoded []byte, answer func(*Resp, error)) rpcfront.Started,

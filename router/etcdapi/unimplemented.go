@@ -20,8 +20,8 @@ func refuseUnknown(_ any, stream grpc.ServerStream) error {
 	return unimplemented(rpcName(method))
 }
 
-// rpcName shortens a gRPC method, "/etcdserverpb.Lease/LeaseGrant", to the name its
-// users know: "Lease.LeaseGrant".
+// rpcName shortens a gRPC method, "/etcdserverpb.Lease/LeaseGrant", to the name its users know:
+// "Lease.LeaseGrant".
 func rpcName(method string) string {
 	service, rpc, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	return service[strings.LastIndexByte(service, '.')+1:] + "." + rpc

@@ -14,20 +14,20 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What etcd says of a creation that is refused, and has no value for in its API module.
+// Texts of refused creations for which etcd's API module has no value.
 const (
 	reasonEmptyRange  = "mvcc: watcher range is empty"
 	reasonDuplicateID = "mvcc: duplicate watch ID provided on the WatchStream"
 )
 
 const (
-	// autoID in a creation asks for an ID; noID stands in answers that speak of no watch
-	// or of all.
+	// autoID in a creation asks for an ID; noID is used in responses that concern no watch or all
+	// of them.
 	autoID = 0
 	noID   = -1
 )
 
-// answersMax bounds what a client may ask on a stream without reading the answers.
+// answersMax bounds the requests that a client may send on a stream without reading the responses.
 const answersMax = 1024
 
 // watchServer is etcd's Watch service.
@@ -36,15 +36,14 @@ type watchServer struct {
 	*Server
 }
 
-// Watch serves one stream. Three goroutines share it: one receives, one sends, and this
-// one waits for the end, because the other two may be stuck with the client until the
-// stream is given up.
+// Watch serves one stream. Three goroutines share it: one receives, one sends, and this one waits
+// for the end, because the other two may be blocked by the client until the stream is aborted.
 func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	ws := newWatchStream(ctx, s.Server, stream)
 	go func() {
-		// A client that has nothing more to ask still wants its events.
+		// A client that has sent its last request still wants its events.
 		if err := ws.receive(); !errors.Is(err, io.EOF) {
 			cancel(err)
 		}
@@ -63,10 +62,10 @@ func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
 	}
 }
 
-// leaderChecks is how often the leader is looked for in Config.LeaderTimeout.
+// leaderChecks is how often the leader is checked within Config.LeaderTimeout.
 const leaderChecks = 3
 
-// awaitLoss ends the stream when there was no leader for LeaderTimeout.
+// awaitLoss ends the stream when there has been no leader for LeaderTimeout.
 func (s *Server) awaitLoss(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(s.cfg.LeaderTimeout / leaderChecks)
 	defer tick.Stop()
@@ -104,8 +103,8 @@ type watchStream struct {
 	turn     []*watch      // run's: those it serves now
 	response watchResponse // run's: what it sends now
 
-	// polling is held while a watch is polled. Once close has had it none is any more,
-	// though run may be stuck in sending.
+	// polling is held while a watch is polled. Once close has held it no watch is polled any more,
+	// although run may still be blocked in sending.
 	polling sync.Mutex
 
 	mu struct {
@@ -119,8 +118,8 @@ type watchStream struct {
 	}
 }
 
-// answer is what a request is answered, once it is done. It is created, or resp, or a
-// progress, which is told later.
+// answer is the response to a request, once it is complete. It is created, or resp, or a progress,
+// which is sent later.
 type answer struct {
 	created  *watch
 	span     shard.Span // of created, until it has a feed
@@ -131,7 +130,7 @@ type answer struct {
 	done     bool // guarded by watchStream.mu
 }
 
-// watch is one watch of a stream. There may be thousands, and most are idle: it is small.
+// watch is one watch of a stream. There may be thousands, and most are idle, so it is small.
 type watch struct {
 	stream *watchStream
 	id     int64
@@ -147,7 +146,7 @@ type watch struct {
 	queued    bool        // guarded by watchStream.mu: in ready
 	gone      atomic.Bool // canceled, or ended by itself
 
-	// What follows is run's.
+	// The following fields belong to run.
 
 	held    bool           // backlog waits for a requested progress
 	quiet   bool           // no events since the last tick of progress
@@ -164,7 +163,7 @@ func newWatchStream(ctx context.Context, s *Server, stream pb.Watch_WatchServer)
 	return ws
 }
 
-// close ends all watches and waits for what works for them.
+// close ends all watches and waits for the goroutines that work for them.
 func (ws *watchStream) close() {
 	ws.polling.Lock() // and never unlocked: nothing is polled any more
 	ws.mu.Lock()
@@ -179,7 +178,7 @@ func (ws *watchStream) close() {
 	ws.watching.streams.Dec()
 }
 
-// wake makes run look for something to do.
+// wake makes run look for work.
 func (ws *watchStream) wake() {
 	select {
 	case ws.kick <- struct{}{}:
@@ -187,7 +186,7 @@ func (ws *watchStream) wake() {
 	}
 }
 
-// receive takes requests until the stream ends.
+// receive accepts requests until the stream ends.
 func (ws *watchStream) receive() error {
 	var req watchRequest
 	for {
@@ -217,7 +216,7 @@ func (ws *watchStream) receive() error {
 	}
 }
 
-// create registers a watch, or refuses it, and returns the answer that will say so. Of the
+// create registers a watch, or refuses it, and returns the answer that will report this. Of the
 // request it keeps Key and RangeEnd.
 func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 	if len(req.Key) == 0 {
@@ -279,16 +278,16 @@ func (ws *watchStream) admitWatch(a *answer) string {
 	return ""
 }
 
-// beginLatest begins a watch of what comes from now on: after the largest revision that
-// its span has by now, which the answer tells. A client that loses the stream before the
-// first event can go on from there.
+// beginLatest begins a watch from now on: after the largest revision that its span has at the
+// moment, which the answer reports. A client that loses the stream before the first event can
+// continue from there.
 func (ws *watchStream) beginLatest(a *answer) {
 	if !ws.watches.SettleHere(a.span, a) {
 		ws.settle(a)
 	}
 }
 
-// Settled implements Settled. It may be called when the stream has ended: nobody waits for it.
+// Settled implements Settled. It may be called when the stream has ended and nobody waits for it.
 func (a *answer) Settled(latest shard.Revision, err error) {
 	ws := a.created.stream
 	if err != nil {
@@ -298,7 +297,7 @@ func (a *answer) Settled(latest shard.Revision, err error) {
 	ws.beginAfter(a, latest)
 }
 
-// settle is beginLatest where that takes time: a goroutine tries until the stream ends.
+// settle is beginLatest where that has to block: a goroutine retries until the stream ends.
 func (ws *watchStream) settle(a *answer) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -325,7 +324,7 @@ func (ws *watchStream) beginAfter(a *answer, latest shard.Revision) {
 	ws.begin(a, int64(latest))
 }
 
-// pause waits before something is tried again; it returns false when the stream ends.
+// pause waits before a retry; it returns false when the stream ends.
 func (ws *watchStream) pause() bool {
 	t := time.NewTimer(100 * time.Millisecond)
 	defer t.Stop()
@@ -337,7 +336,7 @@ func (ws *watchStream) pause() bool {
 	}
 }
 
-// begin opens the feed of a watch whose start is known and completes the answer.
+// begin opens the watch, whose start is known, and completes the answer.
 func (ws *watchStream) begin(a *answer, revision int64) {
 	w := a.created
 	feed := ws.watches.Watch(a.span, w.start, a.prevKV, w.ready)
@@ -352,7 +351,7 @@ func (ws *watchStream) begin(a *answer, revision int64) {
 	ws.wake()
 }
 
-// cancel ends a watch. As etcd, it has no answer for an ID that there is not.
+// cancel ends a watch. As in etcd, an unknown ID gets no answer.
 func (ws *watchStream) cancel(id int64) *answer {
 	ws.mu.Lock()
 	w := ws.mu.watches[id]
@@ -376,7 +375,7 @@ func (ws *watchStream) answered(a *answer) *answer {
 	return a
 }
 
-// end gives up what the watch holds, and reports whether nobody else has.
+// end releases what the watch holds, and reports whether nobody else has done so.
 func (ws *watchStream) end(w *watch) bool {
 	ws.mu.Lock()
 	first, feed := !w.gone.Swap(true), w.feed
@@ -391,7 +390,7 @@ func (ws *watchStream) end(w *watch) bool {
 	return true
 }
 
-// ready is called by the watch's feed. It queues the watch behind the others that are.
+// ready is called by the watch's feed. It queues the watch behind the others that are ready.
 func (w *watch) ready() {
 	ws := w.stream
 	ws.mu.Lock()

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// holdMax is how long events above a requested progress wait for the watches that have
-	// not come there (E7). A shard that cannot be reached must not stop the others.
+	// holdMax is how long events above a requested progress wait for watches that have not reached
+	// it (E7). A shard that cannot be reached must not stop the others.
 	holdMax = 100 * time.Millisecond
-	// holdPause is when it is tried again.
+	// holdPause is the wait before the next attempt.
 	holdPause = time.Second
 )
 
@@ -26,7 +26,7 @@ const (
 // While target is set nothing above it is sent. Otherwise a watch could be told an event
 // and then a progress below it, and its client would resume below the event.
 type progress struct {
-	// told is the largest revision that a client of the stream may resume behind.
+	// told is the largest revision after which a client of the stream may resume.
 	told shard.Revision
 
 	asked   bool
@@ -46,7 +46,7 @@ func (p *progress) limit() shard.Revision {
 	return p.target
 }
 
-// release lets events above the target go.
+// release releases events above the target.
 func (p *progress) release() {
 	p.timer.Stop()
 	p.target, p.behind = 0, nil
@@ -65,7 +65,7 @@ func (ws *watchStream) holdBack(w *watch) {
 	}
 }
 
-// holdTooLong gives up for a while, so that events flow, or begins again after that.
+// holdTooLong suspends the target for a while, so that events flow, or resumes it after that.
 func (ws *watchStream) holdTooLong() {
 	p := &ws.progress
 	if p.target == 0 {
@@ -76,7 +76,7 @@ func (ws *watchStream) holdTooLong() {
 	p.timer.Reset(holdPause)
 }
 
-// tellProgress does what can be done next for a requested progress.
+// tellProgress takes the next step of a requested progress.
 func (ws *watchStream) tellProgress() error {
 	p := &ws.progress
 	if p.asked && !p.finding && p.target == 0 {
@@ -111,8 +111,8 @@ func (ws *watchStream) announced() []*watch {
 	return known
 }
 
-// find asks for the latest revision of all spans that are watched: whatever a reader of
-// them was told before the request is not above it.
+// find asks for the latest revision of all watched spans: nothing that a reader of them was told
+// before the request is above it.
 func (ws *watchStream) find() {
 	var spans []shard.Span
 	for _, w := range ws.announced() {
@@ -137,8 +137,8 @@ func (ws *watchStream) find() {
 	})
 }
 
-// aim has all watches come to rev. It is never below what was told: clients take a
-// progress as where to resume, even if they have been told more.
+// aim makes all watches progress to rev. It is never below what was reported: clients resume from a
+// progress even if they have received more.
 func (ws *watchStream) aim(rev shard.Revision) {
 	p := &ws.progress
 	p.finding = false
@@ -161,7 +161,7 @@ func (ws *watchStream) aim(rev shard.Revision) {
 	}
 }
 
-// joined takes in a watch that its client has just been told of.
+// joined adds a watch that its client has just been told of.
 func (ws *watchStream) joined(w *watch) {
 	p := &ws.progress
 	if before := w.start - 1; before <= shard.Revision(ws.cluster.Revision()) {
@@ -178,16 +178,16 @@ func (ws *watchStream) joined(w *watch) {
 	}
 }
 
-// progressInterval is Config.WatchProgressInterval and up to a tenth more, so that clients
-// that started together are not told together.
+// progressInterval is Config.WatchProgressInterval plus up to a tenth, so that clients that started
+// together are not all notified together.
 func (s *Server) progressInterval() time.Duration {
 	return s.cfg.WatchProgressInterval + rand.N(s.cfg.WatchProgressInterval/10)
 }
 
-// tick is the time to tell progress to watches that want it unasked and had no events
-// since the last tick. It goes up to the largest revision this node has seen, so that the
-// client of an idle span can resume after a compaction. An idle shard is closed to it,
-// once: where nothing is written, nothing is.
+// tick sends progress to watches that want notifications and had no events since the last tick. It
+// goes up to the largest revision this node has seen, so that the client of an idle span can resume
+// after a compaction. An idle shard is closed to it once; if nothing is written anywhere, nothing
+// is written here.
 func (ws *watchStream) tick() {
 	seen := shard.Revision(ws.cluster.Revision())
 	for _, w := range ws.announced() {
@@ -199,8 +199,8 @@ func (ws *watchStream) tick() {
 	}
 }
 
-// keepPromise tells a watch the progress that was due at the last tick, unless an event
-// did meanwhile.
+// keepPromise sends a watch the progress that was due at the last tick, unless an event has been
+// sent meanwhile.
 func (ws *watchStream) keepPromise(w *watch) error {
 	if w.promise == 0 || w.sent < w.promise {
 		return nil

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// turnMax is how many watches are served before answers, progress and what else there
-	// is to do get their turn.
+	// turnMax is how many watches are served before answers, progress and other work get their
+	// turn.
 	turnMax = 64
-	// pollEvents is about how many events are taken from a watch in its turn.
+	// pollEvents is the approximate number of events taken from a watch in its turn.
 	pollEvents = 256
-	// responseBytes is about how large a response becomes, if revisions are small: what
-	// clients of gRPC take by default is 4 MiB.
+	// responseBytes is the approximate size of a response, if revisions are small: gRPC clients
+	// accept 4 MiB by default.
 	responseBytes = 1 << 20
 )
 
@@ -59,8 +59,8 @@ func (ws *watchStream) run() error {
 	return nil
 }
 
-// step does something and reports whether there was anything to do: an answer first, then
-// the watches in turn.
+// step does one piece of work and reports whether there was any: an answer first, then the watches
+// in turn.
 func (ws *watchStream) step() (worked bool, err error) {
 	ws.mu.Lock()
 	a := ws.nextAnswer()
@@ -85,7 +85,7 @@ func (ws *watchStream) step() (worked bool, err error) {
 	return worked, err
 }
 
-// nextReady takes into turn the watches that have waited longest.
+// nextReady takes the watches that have waited longest into turn.
 func (ws *watchStream) nextReady() {
 	n := min(len(ws.mu.ready), turnMax)
 	ws.turn = append(ws.turn, ws.mu.ready[:n]...)
@@ -95,7 +95,7 @@ func (ws *watchStream) nextReady() {
 	}
 }
 
-// nextAnswer takes the oldest answer, if it is done.
+// nextAnswer takes the oldest answer, if it is complete.
 func (ws *watchStream) nextAnswer() *answer {
 	if len(ws.mu.answers) == 0 || !ws.mu.answers[0].done {
 		return nil
@@ -130,8 +130,8 @@ func (ws *watchStream) reply(a *answer) error {
 	return nil
 }
 
-// serve sends what the watch has, up to a bound, and queues it again behind the others if
-// there may be more.
+// serve sends what the watch has, up to a bound, and queues it again behind the others if there may
+// be more.
 func (ws *watchStream) serve(w *watch) error {
 	got, err := ws.next(w)
 	if err != nil {
@@ -160,7 +160,7 @@ func (ws *watchStream) serve(w *watch) error {
 	return ws.keepPromise(w)
 }
 
-// next returns what was left, or else what the watch has by now.
+// next returns what was left over, or else what the watch has.
 func (ws *watchStream) next(w *watch) (shard.Changes, error) {
 	if w.backlog != nil {
 		return *w.backlog, nil
@@ -168,7 +168,7 @@ func (ws *watchStream) next(w *watch) (shard.Changes, error) {
 	return ws.poll(w)
 }
 
-// poll asks the watch, unless it is gone or the stream is being closed.
+// poll polls the watch, unless it is gone or the stream is being closed.
 func (ws *watchStream) poll(w *watch) (shard.Changes, error) {
 	if !ws.polling.TryLock() {
 		return shard.Changes{}, shard.ErrStopped // close waits for nobody else
@@ -180,7 +180,7 @@ func (ws *watchStream) poll(w *watch) (shard.Changes, error) {
 	return w.feed.Poll(pollEvents)
 }
 
-// take returns the first of the events, as many as make the next response: whole revisions.
+// take returns the first of the events, as many as fit the next response: whole revisions.
 func (ws *watchStream) take(w *watch, events []*mvccpb.Event) []*mvccpb.Event {
 	if w.gone.Load() {
 		return nil
@@ -198,7 +198,7 @@ func (ws *watchStream) take(w *watch, events []*mvccpb.Event) []*mvccpb.Event {
 	return events[:n:n]
 }
 
-// filter leaves out what the client does not want. Events are shared: it copies.
+// filter removes what the client does not want. Events are shared, so it copies.
 func (w *watch) filter(events []*mvccpb.Event) []*mvccpb.Event {
 	if !w.noPut && !w.noDelete {
 		return events
@@ -228,7 +228,8 @@ func (ws *watchStream) sendEvents(w *watch, events []*mvccpb.Event) error {
 	return nil
 }
 
-// send sends what marshals itself: that the watch was created, or events from encodeEvents.
+// send sends a message that marshals itself: that the watch was created, or events from
+// encodeEvents.
 func (ws *watchStream) send(w *watch, revision int64, created bool, events mem.Buffer) error {
 	ws.response = watchResponse{
 		cluster: ws.cluster.ClusterID(), member: ws.cluster.MemberID(), term: ws.cluster.RaftTerm(), revision: revision,
@@ -239,8 +240,8 @@ func (ws *watchStream) send(w *watch, revision int64, created bool, events mem.B
 	return err
 }
 
-// fragments divides a response that is not smaller than limit into some that are, as far
-// as single events are. All but the last say that they are fragments.
+// fragments divides a response that is not smaller than limit into smaller ones, as far as single
+// events allow. All but the last are marked as fragments.
 func fragments(resp *pb.WatchResponse, limit int) []*pb.WatchResponse {
 	if proto.Size(resp) < limit {
 		return []*pb.WatchResponse{resp}
@@ -265,8 +266,8 @@ func fragments(resp *pb.WatchResponse, limit int) []*pb.WatchResponse {
 	return parts
 }
 
-// ended tells the client that a watch is over because its history is gone. Any other error
-// ends the stream: its client opens another, here or elsewhere.
+// ended tells the client that a watch is over because its history is gone. Any other error ends the
+// stream: its client opens another, here or elsewhere.
 func (ws *watchStream) ended(w *watch, err error) error {
 	var compacted *shard.CompactedError
 	if !errors.As(err, &compacted) {
@@ -275,7 +276,7 @@ func (ws *watchStream) ended(w *watch, err error) error {
 	if !ws.end(w) {
 		return nil // canceled meanwhile
 	}
-	// As in etcd its ID stays taken, and a cancel of it is answered.
+	// As in etcd its ID stays in use, and canceling it is answered.
 	return ws.out.SendLater(&pb.WatchResponse{
 		Header: ws.header(0), WatchId: w.id, Canceled: true, CompactRevision: int64(compacted.Compacted),
 	})

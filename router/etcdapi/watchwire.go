@@ -12,12 +12,12 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 )
 
-// Watches are created by the thousand, and those of one span are sent the same events. What differs between their responses,
-// header and watch ID, is some bytes in front of them; so the events are marshalled once,
-// and without reflection, which was the largest part of the cost of an event.
+// Watches are created by the thousand, and those of one span receive the same events. Their
+// responses differ only in header and watch ID, some bytes in front of the events; so the events
+// are marshalled once, and without reflection, which was the largest part of the cost of an event.
 
-// watchRequest is a WatchRequest that is received again and again into the same memory: a
-// stream may open thousands of watches.
+// watchRequest is a WatchRequest that is received repeatedly into the same memory: a stream may
+// open thousands of watches.
 type watchRequest struct {
 	kind   protowire.Number // of the field that is set, as follows
 	create pb.WatchCreateRequest
@@ -55,7 +55,7 @@ func (r *watchRequest) unmarshal(data []byte) error {
 	return nil
 }
 
-// read takes what is in the field of r.kind. The bytes of keys are copied.
+// read decodes the field of r.kind. The bytes of keys are copied.
 func (r *watchRequest) read(message []byte) error {
 	switch r.kind {
 	case requestCreate:
@@ -67,8 +67,8 @@ func (r *watchRequest) read(message []byte) error {
 	}
 }
 
-// watchResponse is a WatchResponse that says that a watch was created, or has events: what
-// proto.Marshal makes of it, to the byte.
+// watchResponse is a WatchResponse that reports that a watch was created, or has events. Its
+// encoding equals that of proto.Marshal.
 type watchResponse struct {
 	cluster, member, term uint64 // of the header
 	revision              int64
@@ -77,7 +77,7 @@ type watchResponse struct {
 	events                mem.Buffer // from encodeEvents; nil: none
 }
 
-// frontBytesMax is what comes before the events at most: six varints with their tags, one
+// frontBytesMax is the maximum size of what precedes the events: six varints with their tags, one
 // of them a bool, and the header's own tag and length.
 const frontBytesMax = 5*11 + 2 + 2
 
@@ -112,8 +112,8 @@ func (r *watchResponse) headerBytes() int {
 	return etcdwire.UintBytes(r.cluster) + etcdwire.UintBytes(r.member) + etcdwire.UintBytes(uint64(r.revision)) + etcdwire.UintBytes(r.term)
 }
 
-// appendFront appends what comes before the events. The length of the header is of one byte: four varints are less
-// than 128.
+// appendFront appends what precedes the events. The header's length takes one byte: four varints
+// are less than 128.
 func (r *watchResponse) appendFront(b []byte) []byte {
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
 	b = append(b, byte(r.headerBytes()))
@@ -125,7 +125,7 @@ func (r *watchResponse) appendFront(b []byte) []byte {
 	return etcdwire.AppendBool(b, 3, r.created)
 }
 
-// encodeEvents marshals events as they stand in a WatchResponse.
+// encodeEvents marshals events as fields of a WatchResponse.
 func encodeEvents(events []*mvccpb.Event) mem.SliceBuffer {
 	size := 0
 	for _, e := range events {
@@ -145,8 +145,8 @@ func eventBytes(e *mvccpb.Event) int {
 	return etcdwire.UintBytes(uint64(e.Type)) + etcdwire.KeyValueBytes(e.Kv) + etcdwire.KeyValueBytes(e.PrevKv)
 }
 
-// encoder remembers what was marshalled last. Watches of a span that are all served at
-// once, as after a put, find the events of the first of them.
+// encoder remembers what was marshalled last. Watches of a span that are served together, as after
+// a put, reuse the events of the first of them.
 type encoder struct {
 	last atomic.Pointer[encoded]
 }
@@ -156,7 +156,7 @@ type encoded struct {
 	bytes  mem.Buffer
 }
 
-// rememberedMax bounds what is kept in memory for nobody.
+// rememberedMax bounds the memory that is kept without a user.
 const rememberedMax = 64 << 10
 
 func (c *encoder) encode(events []*mvccpb.Event) mem.Buffer {

@@ -1,5 +1,5 @@
-// Package etcderr says in etcd's words what became of a request. It is the one place where
-// the vocabulary of package shard turns into gRPC codes and etcd's texts, for nodes that
+// Package etcderr translates the outcome of a request into etcd's errors. It is the one place where
+// the errors of package shard become gRPC codes and etcd's texts, for nodes that
 // answer etcd's clients and for the native client where it stands in for one of them.
 package etcderr
 

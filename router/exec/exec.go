@@ -1,9 +1,9 @@
 // Package exec answers routed requests from the replicas of this node.
 //
-// It is where a request meets its shard: it checks the epoch, waits for the read
-// barrier and the floor, and calls the replica. It never forwards and never retries;
-// that is the router's. A subscription is only brought to its replica, which checks the
-// epoch where it also hears of new ones, so that none comes in between.
+// It is where a request reaches its shard: it checks the epoch, waits for the read
+// barrier and the floor, and calls the replica. It never forwards and never retries; the
+// router does. A subscription is passed on unchecked: the replica's hub compares the epoch
+// itself, because it also learns of new epochs, and none can slip in between.
 package exec
 
 import (
@@ -24,14 +24,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
-// floorWait bounds how long a read waits for a Close that its sender has seen
-// committed to be applied here.
+// floorWait bounds how long a read waits until a CLOSE that its sender has seen committed is
+// applied here.
 const floorWait = time.Second
 
 // Executor answers requests. Safe for concurrent use.
 type Executor struct {
 	host *replica.Host
-	// space tells whether writes that grow the store must be refused.
+	// space reports whether writes that grow the store must be refused.
 	space func() error
 }
 
@@ -41,8 +41,8 @@ func New(host *replica.Host, space func() error) *Executor {
 	return &Executor{host: host, space: space}
 }
 
-// Write proposes the command of an OP_WRITE request and has end told its outcome exactly
-// once. end must not block.
+// Write proposes the command of an OP_WRITE request and reports its outcome to end exactly once.
+// end must not block.
 func (e *Executor) Write(req *router.Request, end router.Ender) {
 	r, ok := e.host.Serving(req.Shard)
 	if !ok {
@@ -57,7 +57,7 @@ func (e *Executor) Write(req *router.Request, end router.Ender) {
 		}
 	}
 	if cmd.Kind == shardpb.Kind_CLOSE {
-		// A floor that was ever applied holds for ever: no need to say it again.
+		// A floor that was applied holds for ever: there is no need to write it again.
 		if v := r.View(); v.Floor >= shard.Revision(cmd.Revision) && owns(v, req.Epoch) {
 			end.End(&router.Reply{Rev: v.Rev, Floor: v.Floor, Compacted: v.Compacted, Index: v.Applied}, nil)
 			return
@@ -98,8 +98,8 @@ func (e *Executor) Read(ctx context.Context, req *router.Request) (*router.Reply
 	return e.read(r, req, view)
 }
 
-// StartRead is Read of a request that waits for nothing but the barrier, as most do, without
-// waiting: done is called once and must not block. It returns false, and does nothing, for other requests.
+// StartRead is the asynchronous Read for requests that wait for nothing but the barrier, as most
+// do: done is called once and must not block. For other requests it returns false and does nothing.
 func (e *Executor) StartRead(req *router.Request, done func(*router.Reply, error)) bool {
 	if req.Op != routerpb.Op_OP_RANGE || req.Serializable || req.At != 0 {
 		return false
@@ -127,7 +127,7 @@ func (e *Executor) StartRead(req *router.Request, done func(*router.Reply, error
 	return true
 }
 
-// read reads from a replica that may answer the request and has what view says.
+// read reads from a replica that may answer the request and has at least what view describes.
 func (e *Executor) read(r *replica.Replica, req *router.Request, view shard.View) (_ *router.Reply, err error) {
 	at := view.Rev
 	if req.At != 0 {
@@ -173,7 +173,7 @@ func (e *Executor) Subscribe(sub router.Subscription, ready func()) (router.Feed
 }
 
 // Heed tells the feeds of this node's replica of the shard what its leader has promised
-// (router.Promises).
+// (router.Heeder).
 func (e *Executor) Heed(ctx context.Context, id shard.ID, floor shard.Revision, index uint64) error {
 	r, ok := e.host.Serving(id)
 	if !ok {
@@ -182,7 +182,7 @@ func (e *Executor) Heed(ctx context.Context, id shard.ID, floor shard.Revision, 
 	return r.Heed(ctx, floor, index)
 }
 
-// view waits until the replica may answer the request and returns what it has then.
+// view waits until the replica may answer the request and returns its state then.
 func (e *Executor) view(ctx context.Context, r *replica.Replica, req *router.Request) (shard.View, error) {
 	view := r.View()
 	if !req.Serializable {
@@ -192,8 +192,8 @@ func (e *Executor) view(ctx context.Context, r *replica.Replica, req *router.Req
 		}
 	}
 	if view.Descriptor == nil {
-		// It may be about to begin. No other barrier is needed: had anything been written to it
-		// before this one, it would have begun here.
+		// It may be about to begin. No further barrier is needed: if anything had been written to
+		// the shard before this one, it would have begun here already.
 		view = r.Begun(ctx)
 	}
 	if !owns(view, req.Epoch) {
@@ -238,7 +238,7 @@ func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.Rang
 	return &pb.RangeResponse{Kvs: got.KVs, Count: got.Count}, nil
 }
 
-// hashBytes is how much of a span one OP_HASH hashes: about a millisecond's work.
+// hashBytes is how much of a span one OP_HASH covers: about a millisecond's work.
 const hashBytes = 512 << 10
 
 func hash(r *replica.Replica, req *router.Request, at shard.Revision) (*routerpb.HashPart, error) {
@@ -250,7 +250,7 @@ func hash(r *replica.Replica, req *router.Request, at shard.Revision) (*routerpb
 	return &routerpb.HashPart{Sum: h.Sum, Next: h.Next}, nil
 }
 
-// wrap keeps a nil response out of the interface when there is an error.
+// wrap prevents a typed nil in the interface when there is an error.
 func wrap[M proto.Message](m M, err error) (proto.Message, error) {
 	if err != nil {
 		return nil, err

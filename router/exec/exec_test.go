@@ -95,7 +95,7 @@ func newUnborn(t *testing.T) *node {
 	n.replica, ok = host.Replica(testShard)
 	require.True(t, ok)
 	require.Eventually(t, func() bool {
-		host.Campaign([]replica.Held{{Shard: testShard, Replica: 1}}) // again: at first there are no members yet
+		host.Campaign([]replica.Candidacy{{Held: replica.Held{Shard: testShard, Replica: 1}}}) // again: at first there are no members yet
 		return n.replica.Leads()
 	}, patience, time.Millisecond)
 	return n

@@ -13,7 +13,7 @@ import (
 // askHome answers a question about leases whose home the replica's shard is.
 type askHome func(ctx context.Context, r *replica.Replica, q *routerpb.LeaseQuery) (*routerpb.LeaseStatus, error)
 
-// atHome returns who answers the operation, nil if it is none of these.
+// atHome returns the function that answers the operation, nil if it is not a lease operation.
 func atHome(op routerpb.Op) askHome {
 	switch op {
 	case routerpb.Op_OP_LEASE_KEEPALIVE:
@@ -26,8 +26,8 @@ func atHome(op routerpb.Op) askHome {
 	return nil
 }
 
-// readHome asks a leader; it takes a read barrier of its own. The epoch is compared
-// after it: with other keys the shard is the home of other leases.
+// readHome asks a leader, which takes a read barrier of its own. The epoch is compared after it,
+// because a shard with other keys is the home of other leases.
 func (e *Executor) readHome(ctx context.Context, r *replica.Replica, req *router.Request, ask askHome) (*router.Reply, error) {
 	status, err := ask(ctx, r, req.Message.(*routerpb.LeaseQuery))
 	if err != nil {
@@ -79,7 +79,7 @@ func leaseKeys(r *replica.Replica, req *router.Request) (*routerpb.LeaseStatus, 
 	return &routerpb.LeaseStatus{Lease: id, Keys: keys}, nil
 }
 
-// leaseStatus cuts to whole seconds, as etcd does.
+// leaseStatus truncates to whole seconds, as etcd does.
 func leaseStatus(s replica.LeaseStatus) *routerpb.LeaseStatus {
 	out := &routerpb.LeaseStatus{Lease: s.ID, Ttl: -1, GrantedTtl: s.Granted}
 	if s.TTL >= 0 {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -22,8 +23,8 @@ import (
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
-// writesMax bounds the writes that one stream has under way (V3): about a tenth of a second
-// of what a busy node commits.
+// writesMax bounds the writes that one stream has in flight (V3): about a tenth of a second of a
+// busy node's commits.
 const writesMax = 8192
 
 // gate stands between one client's stream and the node (V1, V2, V4).
@@ -43,8 +44,8 @@ func (s *Server) newGate(ctx context.Context) *gate {
 	return &gate{Server: s, ctx: ctx}
 }
 
-// close returns when the node's router has done what the stream asked it for, and sees to
-// it that it is asked for no more (V6). Outcomes of the stream's other writes may still come.
+// close returns when the node's router has finished what the stream asked of it, and prevents
+// further requests to it (V6). Outcomes of the stream's other writes may still arrive.
 func (g *gate) close() {
 	g.mu.Lock()
 	g.mu.closed = true
@@ -79,7 +80,7 @@ func (g *gate) Write(req *router.Request, end router.Ender) {
 	g.cfg.Executor.Write(req, w)
 }
 
-// admitted is a write under way.
+// admitted is a write in flight.
 type admitted struct {
 	gate  *gate
 	req   *router.Request
@@ -87,7 +88,7 @@ type admitted struct {
 	place admission.Place
 }
 
-// enter makes room for a write, which leave gives back (V3).
+// enter makes room for a write, which leave returns (V3).
 func (w *admitted) enter() (err error) {
 	class := admission.Write
 	if w.req.Command.Kind == shardpb.Kind_CLOSE {
@@ -121,7 +122,7 @@ func (w *admitted) End(reply *router.Reply, err error) {
 	}
 }
 
-// route has the node's router carry out a write whose lease its shard does not know (V4).
+// route has the node's router carry out a write whose lease is not registered with its shard (V4).
 // It has been admitted.
 func (g *gate) route(cmd *shardpb.Command) (*router.Reply, error) {
 	switch cmd.Kind {
@@ -191,7 +192,7 @@ func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) b
 	return started
 }
 
-// admitWrite checks a write and takes from it what is not the client's to say.
+// admitWrite checks a write and drops the fields that a client may not set.
 func (g *gate) admitWrite(req *router.Request) error {
 	cmd, revision := req.Command, shard.Revision(req.Command.Revision)
 	if cmd.Descriptor_ != nil || cmd.Child != nil || cmd.Right != nil || len(cmd.ProtoReflect().GetUnknown()) > 0 {
@@ -226,34 +227,21 @@ func (g *gate) admitWrite(req *router.Request) error {
 	return refusal("a command of kind %s is not a client's to give", cmd.Kind)
 }
 
-// isPlainPut reports whether the body is a put of a key, a value and a lease and nothing
-// else, which CheckPut would let pass. Almost all are, and need not be unmarshalled here.
+// isPlainPut reports whether the body is a put of a key, a value and a lease and nothing else,
+// which CheckPut would accept. Almost all are, and need not be unmarshalled here.
 func isPlainPut(body []byte) bool {
 	hasKey := false
-	for len(body) > 0 {
-		field, wire, n := protowire.ConsumeTag(body)
-		if n < 0 {
-			return false
-		}
-		body = body[n:]
-		switch {
-		case field == 1 && wire == protowire.BytesType:
-			var key []byte
-			key, n = protowire.ConsumeBytes(body)
-			hasKey = len(key) > 0
-		case field == 2 && wire == protowire.BytesType:
-			_, n = protowire.ConsumeBytes(body)
-		case field == 3 && wire == protowire.VarintType:
-			_, n = protowire.ConsumeVarint(body)
+	m := etcdwire.Read(body)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 1 && isBytes:
+			hasKey = len(m.Bytes) > 0
+		case m.ID == 2 && isBytes, m.ID == 3 && !isBytes:
 		default:
 			return false
 		}
-		if n < 0 {
-			return false
-		}
-		body = body[n:]
 	}
-	return hasKey
+	return hasKey && m.Whole()
 }
 
 func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error {
@@ -266,7 +254,7 @@ func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error
 	return check()
 }
 
-// loggedBytes is the size of a write as etcd would log it, as package etcdapi measures it.
+// loggedBytes is the size of a write as etcd would log it, computed as in package etcdapi.
 func loggedBytes(body []byte) int { return 15 + protowire.SizeBytes(len(body)) }
 
 // admitRead checks a read.

@@ -17,26 +17,26 @@ import (
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
-// Router is the node's way to all shards; router.Router is one.
+// Router is the node's router; router.Router is one.
 type Router interface {
 	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
 	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
 }
 
-// Config is what a Server works with.
+// Config configures a Server.
 type Config struct {
 	Executor  peer.Executor
 	Publisher peer.Publisher
 	Router    Router
-	// Table returns the node's copy of the placement table, and a channel that is closed when
-	// it is no longer the newest.
+	// Table returns the node's copy of the placement table, and a channel that is closed when it is
+	// no longer the newest.
 	Table     func() (*placement.Map, <-chan struct{})
 	Revisions peer.Revisions
-	// Room is what the node has for requests. Default: room for all.
+	// Room admits requests. Default: unlimited.
 	Room  *admission.Room
 	Clock clock.Clock
-	// MaxClockOffset is how far ahead of this node's clock a client may have heard of
-	// revisions (V2).
+	// MaxClockOffset is how far ahead of this node's clock a revision claimed by a client may be
+	// (V2).
 	MaxClockOffset time.Duration
 	// MaxRequestBytes and MaxTxnOps are as in etcdapi.Config. Default: etcd's.
 	MaxRequestBytes, MaxTxnOps int
@@ -81,6 +81,10 @@ func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStr
 
 // FollowShards implements routerpb.NativeServer.
 func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.ServerStreamingServer[routerpb.ShardsUpdate]) error {
+	// A client that knows all there is to know learns by this that the node is there.
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	since := req.Version
 	for {
 		m, changed := s.cfg.Table()
@@ -101,8 +105,7 @@ func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.Ser
 	}
 }
 
-// forClients is what clients are told of an update (V5). A node that was removed has no
-// addresses.
+// forClients is the part of an update that clients receive (V5). A removed node has no addresses.
 func forClients(u *placementpb.Update) *routerpb.ShardsUpdate {
 	out := &routerpb.ShardsUpdate{Version: u.Map.Version, ClusterId: u.Map.ClusterId, Whole: u.Since == 0}
 	for _, s := range u.Map.Shards {

@@ -7,13 +7,13 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// smallBytesMax is up to where gRPC's own buffers will do. It has larger ones only of 1 MiB,
-// and clears the whole of a buffer each time: for frames of a hundred kilobytes that was a
+// smallBytesMax is the size up to which gRPC's own buffers suffice. Its next larger ones have 1
+// MiB, and it clears the whole of a buffer each time: for frames of a hundred kilobytes that was a
 // thirtieth of all CPU.
 const smallBytesMax = 16 << 10
 
-// largeBuffers are those of more than smallBytesMax that nobody uses now, by size: buffers of
-// one class have room for 2^class bytes and are not cleared. It is a mem.BufferPool.
+// largeBuffers are unused buffers of more than smallBytesMax, by size: buffers of one class have
+// room for 2^class bytes and are not cleared. It is a mem.BufferPool.
 type largeBuffers struct{ classes [bits.UintSize]sync.Pool }
 
 var _ mem.BufferPool = (*largeBuffers)(nil)

@@ -10,10 +10,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// call is a request that waits for its reply.
+// call is a request in flight.
 type call struct {
 	asked *router.Request
-	// Who is told how it ended: answers, who decodes the message where he waits, or else end.
+	// Receivers of the outcome: answers, if the caller waits and decodes the message itself, or
+	// else end.
 	answers chan<- answer
 	end     router.Ender
 	reply   router.Reply // what end is told
@@ -29,14 +30,14 @@ type call struct {
 	sent  bool      // handed to gRPC, or about to be
 }
 
-// answer is what a call ends with.
+// answer is the outcome of a call.
 type answer struct {
 	reply router.Reply // without a message
 	body  []byte       // the message, encoded
 	err   error
 }
 
-// fail tells that there is no answer. Either it or succeed is called once, without link.mu.
+// fail reports that there is no answer. Either it or succeed is called once, without link.mu.
 func (c *call) fail(err error) {
 	if c.answers != nil {
 		c.answers <- answer{err: err}
@@ -45,7 +46,7 @@ func (c *call) fail(err error) {
 	c.end.End(nil, err)
 }
 
-// succeed tells the answer, and keeps nothing of it.
+// succeed reports the answer, and keeps nothing of it.
 func (c *call) succeed(a *answered) {
 	if err := a.err(); err != nil {
 		c.fail(err)
@@ -72,7 +73,7 @@ func (c *call) Abandon(cause error) {
 	c.fail(c.outcome(fmt.Errorf("no reply from the node: %w", cause)))
 }
 
-// outcome is that of a call which ended without a reply (N1). It has been forgotten.
+// outcome classifies a call that ended without a reply (N1). It has been removed from the table.
 func (c *call) outcome(why error) error {
 	if c.sent && c.asked.Op == routerpb.Op_OP_WRITE {
 		return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, why)
@@ -80,12 +81,13 @@ func (c *call) outcome(why error) error {
 	return fmt.Errorf("%w: %w", shard.ErrUnavailable, why)
 }
 
-// placeBits is how many bits of an ID say where the call is: a million at a time.
+// placeBits is the number of bits of an ID that hold the call's place in the table: a million at a
+// time.
 const placeBits = 20
 
-// calls are those under way. The ID that a call is given says its place in a table, and how
-// often that was given away before, so that a late reply to one that was abandoned is no reply to
-// another. A map of IDs cost a client as much as encoding what it sends.
+// calls are the calls in flight. A call's ID consists of its place in a table and that place's
+// generation, so that a late reply to an abandoned call is not taken for the reply to another. A
+// map of IDs cost a client as much as encoding what it sends.
 type calls struct {
 	places []place
 	free   []uint32 // which of them are empty
@@ -95,6 +97,9 @@ type place struct {
 	call *call
 	turn uint64
 }
+
+// none reports whether there are no calls.
+func (t *calls) none() bool { return len(t.free) == len(t.places) }
 
 // add gives the call an ID; false when there are too many.
 func (t *calls) add(c *call) bool {
@@ -130,7 +135,7 @@ func (t *calls) take(id uint64) *call {
 	return c
 }
 
-// all is every call, none of which may be taken meanwhile.
+// all iterates over every call, none of which may be taken meanwhile.
 func (t *calls) all() iter.Seq[*call] {
 	return func(yield func(*call) bool) {
 		for _, p := range t.places {

@@ -13,20 +13,20 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Revisions is what a process has seen of the cluster's revisions (N2).
+// Revisions is what a process knows of the cluster's revisions (N2).
 type Revisions interface {
 	Seen() shard.Revision
 	Observe(shard.Revision)
 }
 
-// service is what a Client asks for: of a peer, or of a node that serves native clients.
+// service is what a Client calls: a peer, or a node that serves native clients.
 type service interface {
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[routerpb.Frame, routerpb.Frame], error)
 	Subscribe(ctx context.Context, in *routerpb.SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[routerpb.ChangesFrame], error)
 }
 
-// Client sends requests to one node over one stream, which it opens when needed and
-// again after it broke. It is safe for concurrent use.
+// Client sends requests to one node over one stream, which it opens on demand and reopens after it
+// broke. It is safe for concurrent use.
 type Client struct {
 	conn      *grpc.ClientConn
 	service   service
@@ -42,13 +42,13 @@ type Client struct {
 	links sync.WaitGroup // the streams that have not ended
 }
 
-// NewClient returns a Client of the peer at conn, which it closes with itself.
+// NewClient returns a Client of the peer at conn. Closing the client closes conn.
 func NewClient(conn *grpc.ClientConn, revisions Revisions) *Client {
 	return &Client{conn: conn, service: routerpb.NewPeerClient(conn), bounds: peerBounds(), buffers: newFrameBuffers(), revisions: revisions}
 }
 
-// NewNativeClient returns a Client of the node whose client port is at conn, which it
-// closes with itself.
+// NewNativeClient returns a Client of the node whose client port is at conn. Closing the client
+// closes conn.
 func NewNativeClient(conn *grpc.ClientConn, revisions Revisions) *Client {
 	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: nativeBounds(), buffers: newFrameBuffers(), revisions: revisions}
 }
@@ -56,7 +56,7 @@ func NewNativeClient(conn *grpc.ClientConn, revisions Revisions) *Client {
 // Conn is the connection, for the node's other calls.
 func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 
-// Close fails everything under way and waits for the stream to end.
+// Close fails everything in flight and waits for the stream to end.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.mu.closed = true
@@ -94,12 +94,21 @@ func (c *Client) Send(ctx context.Context, req *router.Request) (*router.Reply, 
 	return &a.reply, nil
 }
 
-// Start implements router.Starter. end must not block: it is told by what reads the stream.
+// Start implements router.Starter. end must not block: the goroutine that reads the stream calls
+// it.
 func (c *Client) Start(req *router.Request, end router.Ender) router.Call {
 	return c.begin(&call{asked: req, end: end})
 }
 
-// begin puts the request into the stream's queue. The call has its outcome once, perhaps before
+// Silent reports whether the node owes answers and has given none for a while.
+func (c *Client) Silent() bool {
+	c.mu.Lock()
+	l := c.mu.link
+	c.mu.Unlock()
+	return l != nil && l.silent.Load()
+}
+
+// begin puts the request into the stream's queue. The call gets its outcome once, perhaps before
 // begin returns.
 func (c *Client) begin(call *call) *call {
 	r := request{asked: call.asked}
@@ -122,7 +131,7 @@ func (c *Client) begin(call *call) *call {
 	return call
 }
 
-// open returns the stream, a new one if there is none.
+// open returns the stream, opening one if there is none.
 func (c *Client) open() (*link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Codec marshals messages with the code generated for them, if there is any, and leaves
-// the others to gRPC's own. It is wire compatible with that.
+// Codec marshals messages with their generated code, if there is any, and leaves the others to
+// gRPC's own codec. It is wire compatible with that.
 func Codec() encoding.CodecV2 {
 	return codec{others: encoding.GetCodecV2(proto.Name), large: &largeBuffers{}}
 }
@@ -19,7 +19,7 @@ type codec struct {
 	large  *largeBuffers
 }
 
-// pool is where the buffer of a message comes from.
+// pool is the source of a message's buffer.
 func (c codec) pool(size int) mem.BufferPool {
 	if size > smallBytesMax {
 		return c.large
@@ -33,7 +33,8 @@ type generated interface {
 	UnmarshalVT([]byte) error
 }
 
-// Name is none, so that the content type is plain: only then does a node's front serve the stream itself.
+// Name is empty, so that the content type is the plain one: only then does a node's front serve the
+// stream itself.
 func (codec) Name() string { return "" }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {

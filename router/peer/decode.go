@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -15,7 +16,7 @@ import (
 )
 
 // parts calls f with each request or reply of a frame, still encoded, and returns the highest
-// revision that the frame tells. Fields that it does not know are passed over.
+// revision that the frame carries. Unknown fields are skipped.
 func parts(frame []byte, f func(field protowire.Number, data []byte) error) (highest shard.Revision, err error) {
 	for len(frame) > 0 {
 		field, kind, n := protowire.ConsumeTag(frame)
@@ -46,54 +47,53 @@ func parts(frame []byte, f func(field protowire.Number, data []byte) error) (hig
 	return highest, nil
 }
 
-func errFrame(n int) error { return fmt.Errorf("a frame that is none: %w", protowire.ParseError(n)) }
+func errFrame(n int) error { return fmt.Errorf("malformed frame: %w", protowire.ParseError(n)) }
 
-// decodeRequest decodes a request. What it keeps of data it shares. Its command is cmd, if it has one
-// that only says what most do.
+// decodeRequest decodes a request, which aliases data; its command, if it has one, is cmd.
 func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id uint64, err error) {
 	var body []byte
-	for rest := data; len(rest) > 0; {
-		f, n := etcdwire.Next(rest)
-		if n < 0 {
-			return id, fmt.Errorf("a request that is none: %w", protowire.ParseError(n))
-		}
-		rest = rest[n:]
+	m := etcdwire.Read(data)
+	for m.Next() {
 		switch {
-		case f.ID == 5 && f.Bytes != nil:
-			if req.Command, err = decodeCommand(f.Bytes, cmd); err != nil {
+		case m.ID == 5 && m.Bytes != nil:
+			if err := shard.DecodeCommand(m.Bytes, cmd); err != nil {
 				return id, fmt.Errorf("decode a command: %w", err)
 			}
-		case f.ID == 6 && f.Bytes != nil:
-			body = f.Bytes
-		case f.Bytes != nil: // of a later version
-		case f.ID == 1:
-			id = f.Number
-		case f.ID == 2:
-			req.Shard = shard.ID(f.Number)
-		case f.ID == 3:
-			req.Epoch = f.Number
-		case f.ID == 4:
-			req.Op = routerpb.Op(f.Number)
-		case f.ID == 7:
-			req.Serializable = protowire.DecodeBool(f.Number)
-		case f.ID == 8:
-			req.At = shard.Revision(f.Number)
-		case f.ID == 9:
-			req.Limit = int64(f.Number)
-		case f.ID == 11:
-			req.Closed = protowire.DecodeBool(f.Number)
-		case f.ID == 12:
-			req.Grows = protowire.DecodeBool(f.Number)
-		case f.ID == 13:
-			req.NoCount = protowire.DecodeBool(f.Number)
-		case f.ID == 14:
-			req.Promise = protowire.DecodeBool(f.Number)
+			req.Command = cmd
+		case m.ID == 6 && m.Bytes != nil:
+			body = m.Bytes
+		case m.Bytes != nil: // of a later version
+		case m.ID == 1:
+			id = m.Number
+		case m.ID == 2:
+			req.Shard = shard.ID(m.Number)
+		case m.ID == 3:
+			req.Epoch = m.Number
+		case m.ID == 4:
+			req.Op = routerpb.Op(m.Number)
+		case m.ID == 7:
+			req.Serializable = protowire.DecodeBool(m.Number)
+		case m.ID == 8:
+			req.At = shard.Revision(m.Number)
+		case m.ID == 9:
+			req.Limit = int64(m.Number)
+		case m.ID == 11:
+			req.Closed = protowire.DecodeBool(m.Number)
+		case m.ID == 12:
+			req.Grows = protowire.DecodeBool(m.Number)
+		case m.ID == 13:
+			req.NoCount = protowire.DecodeBool(m.Number)
+		case m.ID == 14:
+			req.Promise = protowire.DecodeBool(m.Number)
 		}
+	}
+	if !m.Whole() {
+		return id, errors.New("malformed request")
 	}
 	return id, decodeMessage(body, req)
 }
 
-// decodeMessage decodes what the request asks.
+// decodeMessage decodes the request's message.
 func decodeMessage(body []byte, req *router.Request) error {
 	switch req.Op {
 	case routerpb.Op_OP_WRITE:
@@ -104,8 +104,8 @@ func decodeMessage(body []byte, req *router.Request) error {
 	case routerpb.Op_OP_PROBE:
 		return nil
 	case routerpb.Op_OP_RANGE:
-		if f, n := etcdwire.Next(body); n == len(body) && f.ID == 1 && f.Bytes != nil {
-			req.Message = &pb.RangeRequest{Key: f.Bytes}
+		if key, ok := etcdwire.GetKey(body); ok {
+			req.Message = &pb.RangeRequest{Key: key}
 			return nil
 		}
 		req.Message = &pb.RangeRequest{}
@@ -124,33 +124,7 @@ func decodeMessage(body []byte, req *router.Request) error {
 	return nil
 }
 
-// decodeCommand decodes into cmd what says no more than writes of clients do, and any other command
-// into memory of its own.
-func decodeCommand(data []byte, cmd *shardpb.Command) (*shardpb.Command, error) {
-	for rest := data; len(rest) > 0; {
-		f, n := etcdwire.Next(rest)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		rest = rest[n:]
-		switch {
-		case f.ID == 4 && f.Bytes != nil:
-			cmd.Body = f.Bytes
-		case f.ID == 1 && f.Bytes == nil:
-			cmd.Kind = shardpb.Kind(f.Number)
-		case f.ID == 2 && f.Bytes == nil:
-			cmd.Epoch = f.Number
-		case f.ID == 5 && f.Bytes == nil:
-			cmd.Revision = int64(f.Number)
-		default:
-			whole := &shardpb.Command{}
-			return whole, whole.UnmarshalVT(data)
-		}
-	}
-	return cmd, nil
-}
-
-// answered is a reply that came, still encoded but for what is in most.
+// answered is a received reply, still encoded except for the usual fields.
 type answered struct {
 	data  []byte
 	id    uint64
@@ -159,36 +133,37 @@ type answered struct {
 	plain bool // there is nothing else in it
 }
 
-// decodeAnswered reads a reply. It shares data.
+// decodeAnswered decodes a reply, which aliases data.
 func decodeAnswered(data []byte) (answered, error) {
 	a := answered{data: data, plain: true}
-	for rest := data; len(rest) > 0; {
-		f, n := etcdwire.Next(rest)
-		if n < 0 {
-			return a, fmt.Errorf("a reply that is none: %w", protowire.ParseError(n))
-		}
-		rest = rest[n:]
-		switch {
-		case f.ID == 7 && f.Bytes != nil:
-			a.body = f.Bytes
-		case f.ID == 1 && f.Bytes == nil:
-			a.id = f.Number
-		case f.ID == 4 && f.Bytes == nil:
-			a.reply.Rev = shard.Revision(f.Number)
-		case f.ID == 5 && f.Bytes == nil:
-			a.reply.Floor = shard.Revision(f.Number)
-		case f.ID == 6 && f.Bytes == nil:
-			a.reply.Compacted = shard.Revision(f.Number)
-		case f.ID == 14 && f.Bytes == nil:
-			a.reply.Index = f.Number
+	m := etcdwire.Read(data)
+	for m.Next() {
+		switch isBytes := m.Bytes != nil; {
+		case m.ID == 7 && isBytes:
+			a.body = m.Bytes
+		case isBytes:
+			a.plain = false
+		case m.ID == 1:
+			a.id = m.Number
+		case m.ID == 4:
+			a.reply.Rev = shard.Revision(m.Number)
+		case m.ID == 5:
+			a.reply.Floor = shard.Revision(m.Number)
+		case m.ID == 6:
+			a.reply.Compacted = shard.Revision(m.Number)
+		case m.ID == 14:
+			a.reply.Index = m.Number
 		default:
 			a.plain = false
 		}
 	}
+	if !m.Whole() {
+		return a, errors.New("malformed reply")
+	}
 	return a, nil
 }
 
-// err is why there is no answer, nil if there is one.
+// err is the failure that the reply reports, nil if it has an answer.
 func (a *answered) err() error {
 	if a.plain {
 		return nil
@@ -200,8 +175,8 @@ func (a *answered) err() error {
 	return decodeError(whole)
 }
 
-// decodeBody returns a reply's message, which has memory of its own. It needs the request to know
-// what it is; nil for a put of which there is nothing to say.
+// decodeBody returns a reply's message, in memory of its own. It needs the request to know the
+// message's type; the result is nil for a put without anything to report.
 func decodeBody(req *router.Request, body []byte) (proto.Message, error) {
 	if req.Op == routerpb.Op_OP_RANGE {
 		if resp, ok := etcdwire.DecodeRange(body); ok {
@@ -220,7 +195,7 @@ func decodeBody(req *router.Request, body []byte) (proto.Message, error) {
 	return m, nil
 }
 
-// answerTo returns an empty message of the kind that answers the request; nil where there is none.
+// answerTo returns an empty message of the type that answers the request; nil where there is none.
 func answerTo(req *router.Request) proto.Message {
 	switch req.Op {
 	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH:

@@ -1,26 +1,26 @@
-// Package peer carries routed requests between nodes (and from native clients) over
+// Package peer carries routed requests between nodes, and from native clients, over
 // one gRPC stream per pair, whatever the number of shards.
 //
-// Feeds of changes have a stream each, so that the flow control of one that is not read
-// holds back no other.
+// Watch feeds have a stream each, so that flow control of a slow reader does not hold back
+// other feeds.
 //
-// Batching is by back-pressure: what comes while a frame is being sent goes into the
-// next one. Nothing lingers, and frames grow with load, up to a bound.
+// Batching follows from back-pressure: requests that arrive while a frame is being sent go into the
+// next one. Nothing is delayed on purpose, and frames grow with load up to a bound.
 //
-// What is sent is encoded when it is made, into the frame that waits, and a frame that came is decoded in place: its
-// requests share its bytes.
+// A request is encoded directly into the waiting frame when it is sent, and a received frame is decoded
+// in place: its requests share its bytes.
 //
 // Invariants:
 //
-//	N1  A request that was put into a frame handed to gRPC may have been carried out:
-//	    if its reply is lost, a write's outcome is unknown (shard.ErrUnknownOutcome). One
-//	    that never was is certainly not.
-//	N2  Every frame tells the highest revision its sender has seen, so a receiver never
-//	    stamps below what caused the request.
-//	N3  A node that is down costs the callers of that node only; a slow reader of replies
+//	N1  A request in a frame that was handed to gRPC may have been carried out: if its reply
+//	    is lost, the outcome of a write is unknown (shard.ErrUnknownOutcome). A request that
+//	    never entered such a frame was certainly not carried out.
+//	N2  Every frame carries the highest revision its sender has seen, so a receiver never
+//	    stamps below the revisions that preceded the request.
+//	N3  A node that is down affects only requests to that node. A slow reader of replies
 //	    holds back only its own stream, in bounded memory.
-//	N4  A feed of another node keeps revisions whole and in order, and its end keeps its
-//	    meaning. How far it has come is told without being asked for.
-//	N5  What a request was made of is not looked at when whoever began it goes on, and what a reply
-//	    is made of shares nothing with the frame that it came in.
+//	N4  A feed from another node keeps revisions whole and in order, and preserves the reason
+//	    for its end. Its progress is reported without being requested.
+//	N5  Once a request has been handed over, the memory it was built from is not read again;
+//	    a reply shares no memory with the frame in which it arrived.
 package peer

@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Frames are routerpb.Frame on the wire. They are encoded and decoded without making its messages:
-// those of each request and reply, and their collection, were half of a client's CPU.
+// Frames are routerpb.Frame on the wire. They are encoded and decoded without its message types:
+// allocating those for each request and reply, and collecting them, was half of a client's CPU.
 
 // Fields of routerpb.Frame.
 const (
@@ -23,10 +23,10 @@ const (
 	frameRevision = 3
 )
 
-// idBytesMax is how many bytes the ID of a request takes at most, with its tag.
+// idBytesMax is the maximum encoded size of a request's ID, with its tag.
 const idBytesMax = 11
 
-// request is a router.Request on its way into a frame.
+// request is a router.Request being encoded into a frame.
 type request struct {
 	asked   *router.Request
 	memory  [4*11 + 7*2]byte
@@ -37,7 +37,7 @@ type request struct {
 	bytes   int    // size of all but the ID
 }
 
-// prepare encodes what need not wait for the ID, and finds out how large the request is.
+// prepare encodes everything that does not depend on the ID, and computes the request's size.
 func (r *request) prepare() error {
 	q := r.asked
 	n := etcdwire.AppendUint(r.memory[:0], 2, uint64(q.Shard))
@@ -71,7 +71,7 @@ func (r *request) prepare() error {
 	return nil
 }
 
-// isGet reports whether a read has a key and says nothing else.
+// isGet reports whether a read has a key and nothing else.
 func isGet(r *pb.RangeRequest) bool {
 	return len(r.Key) > 0 && len(r.RangeEnd) == 0 && !r.Serializable && !r.KeysOnly && !r.CountOnly && r.Limit|r.Revision == 0 &&
 		r.MinModRevision|r.MaxModRevision|r.MinCreateRevision|r.MaxCreateRevision == 0 && r.SortOrder == 0 && r.SortTarget == 0 &&
@@ -99,7 +99,7 @@ func (r *request) append(b []byte, id uint64) []byte {
 	}
 }
 
-// appendGenerated adds a message that takes n bytes.
+// appendGenerated adds a message whose encoded size is n.
 func appendGenerated(b []byte, m generated, n int) []byte {
 	at := len(b)
 	b = slices.Grow(b, n)[:at+n]
@@ -109,7 +109,7 @@ func appendGenerated(b []byte, m generated, n int) []byte {
 	return b
 }
 
-// reply is a router.Reply, or why there is none, on its way into a frame.
+// reply is a router.Reply, or a failure, being encoded into a frame.
 type reply struct {
 	memory  [5 * 11]byte
 	numbers int               // bytes of memory: the fields that are numbers
@@ -119,7 +119,7 @@ type reply struct {
 	bytes   int               // size of the whole
 }
 
-// prepare finds out how large the reply is.
+// prepare computes the reply's size.
 func (r *reply) prepare(id uint64, answer *router.Reply, err error) {
 	if err == nil {
 		err = r.message(answer)
@@ -138,7 +138,7 @@ func (r *reply) prepare(id uint64, answer *router.Reply, err error) {
 	r.bytes += r.numbers
 }
 
-// message finds out how large the answer's message is, and encodes it if that is not done later.
+// message computes the size of the answer's message, and encodes it now unless append will.
 func (r *reply) message(a *router.Reply) (err error) {
 	size := 0
 	switch m := a.Message.(type) {
@@ -180,6 +180,6 @@ func (r *reply) append(b []byte) []byte {
 	return etcdwire.AppendBytes(b, 7, r.body)
 }
 
-// replyBytesMax is below what nodes take as one message: a larger one would end the
-// stream, and with it everything else under way there.
+// replyBytesMax is below the maximum message size that nodes accept: a larger message would end the
+// stream, and with it everything else in flight there.
 const replyBytesMax = 60 << 20

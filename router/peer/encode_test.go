@@ -185,8 +185,8 @@ func TestUnknownFields(t *testing.T) {
 	require.Equal(t, uint64(5), id)
 	sameRequest(t, probe(2), &got)
 
-	cmd, err := decodeCommand(etcdwire.AppendUint([]byte{1 << 3, 1}, 15, 7), &shardpb.Command{})
-	require.NoError(t, err)
+	var cmd shardpb.Command
+	require.NoError(t, shard.DecodeCommand(etcdwire.AppendUint([]byte{1 << 3, 1}, 15, 7), &cmd))
 	require.Equal(t, shardpb.Kind_PUT, cmd.Kind)
 	require.NotEmpty(t, cmd.ProtoReflect().GetUnknown())
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// plain are the errors that travel as a code alone, in the order they are tested.
+// plain are the errors that are transmitted as a code alone, in the order in which they are tested.
 func plain() []struct {
 	code routerpb.Code
 	err  error
@@ -47,7 +47,8 @@ func encodeError(reply *routerpb.Reply, err error) {
 	var compacted *shard.CompactedError
 	switch {
 	case errors.Is(err, shard.ErrUnknownOutcome):
-		// Before all else: what caused it is often an error that alone would be certain.
+		// This comes first: the cause of an unknown outcome is often an error that would be certain
+		// by itself.
 		reply.Code = routerpb.Code_UNKNOWN_OUTCOME
 		return
 	case errors.As(err, &wrongShard):
@@ -91,7 +92,7 @@ func encodeError(reply *routerpb.Reply, err error) {
 	}
 }
 
-// remoteError is an error of the vocabulary in the words of the node that met it.
+// remoteError is an error of package shard with the text of the node where it occurred.
 type remoteError struct {
 	message string
 	kind    error

@@ -266,6 +266,33 @@ func TestPatienceEnds(t *testing.T) {
 	require.ErrorIs(t, err, router.ErrRequestTimeout)
 }
 
+// A node that owes answers and gives none is silent, also when nobody waits as long, until it gives one.
+func TestSilence(t *testing.T) {
+	arrived := make(chan struct{})
+	var reads atomic.Int64
+	p := newPair(t, &fakeExecutor{read: func(ctx context.Context, req *router.Request) (*router.Reply, error) {
+		if reads.Add(1) == 1 {
+			close(arrived)
+			<-ctx.Done()
+		}
+		return &router.Reply{}, nil
+	}})
+	require.False(t, p.client.Silent())
+	ctx, cancel := context.WithCancel(t.Context())
+	got := make(chan error, 1)
+	go func() {
+		_, err := p.client.Send(ctx, probe(1))
+		got <- err
+	}()
+	<-arrived
+	cancel()
+	require.ErrorIs(t, <-got, context.Canceled)
+	require.Eventually(t, p.client.Silent, time.Minute, time.Millisecond)
+	_, err := p.client.Send(t.Context(), probe(1))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return !p.client.Silent() }, time.Minute, time.Millisecond)
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	enqueue := func(l *link, bytes int) (*call, chan answer, error) {
 		answers := make(chan answer, 1)

@@ -4,10 +4,10 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// incoming is a frame that came, encoded.
+// incoming is a received frame, still encoded.
 type incoming struct {
-	// keep has the frame have memory of its own, for those who share it to keep. Otherwise data is gRPC's
-	// until free.
+	// keep makes the frame own its memory, so that decoded requests may keep referring to it.
+	// Otherwise data is gRPC's until free.
 	keep bool
 	data []byte
 	buf  mem.Buffer
@@ -23,7 +23,7 @@ func (f *incoming) take(data mem.BufferSlice) {
 	f.data = f.buf.ReadOnlyData()
 }
 
-// free lets go of the frame.
+// free releases the frame.
 func (f *incoming) free() {
 	if f.data = nil; f.buf != nil {
 		f.buf.Free()

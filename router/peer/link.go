@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,7 +16,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// link is one stream while it lives.
+// link is one stream during its lifetime.
 type link struct {
 	revisions Revisions
 	cancel    context.CancelFunc
@@ -27,8 +28,10 @@ type link struct {
 		calls calls
 		out   outbox
 		age   int   // counts glances
+		owing int   // age since when the node has owed answers and given none, and one more; 0: it owes none
 		ended error // why there is no stream any more
 	}
+	silent atomic.Bool // by the last glance
 }
 
 func newLink(b bounds, buffers *frameBuffers, revisions Revisions, cancel context.CancelFunc) *link {
@@ -48,6 +51,9 @@ func (l *link) enqueue(c *call, r *request) error {
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
 	}
 	c.born = l.mu.age
+	if l.mu.owing == 0 { // callers that leave before it has answered do not count
+		l.mu.owing = l.mu.age + 1
+	}
 	l.mu.out.add(c, r)
 	l.mu.Unlock()
 	select {
@@ -57,7 +63,7 @@ func (l *link) enqueue(c *call, r *request) error {
 	return nil
 }
 
-// forget drops a call that is not to be answered any more; false if it has been.
+// forget removes a call that is not to be answered any more; false if it has been answered.
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,7 +106,7 @@ func (l *link) run(ctx context.Context, s service) {
 	}
 }
 
-// end gives every call that has no reply its outcome.
+// end gives every call without a reply its outcome.
 func (l *link) end(err error) {
 	if err == nil {
 		err = context.Canceled
@@ -116,11 +122,13 @@ func (l *link) end(err error) {
 	}
 }
 
-// Requests wait for their replies patience, about, whatever their callers do: a node
-// answers within router.RequestTimeout. A sweep over all is cheaper than a timer for each.
+// Requests wait for their replies for about patience, whatever their callers do: a node answers
+// within router.RequestTimeout. A sweep over all of them is cheaper than a timer for each.
 const (
 	glance   = 500 * time.Millisecond
 	patience = int((router.RequestTimeout + time.Second) / glance)
+	// silence is for how long a node that owes answers may give none before it counts as silent.
+	silence = int(2 * time.Second / glance)
 )
 
 var errNoAnswer = errors.New("the node did not answer in time")
@@ -134,13 +142,14 @@ func (l *link) expire() {
 			late = append(late, c)
 		}
 	}
+	l.silent.Store(l.mu.owing > 0 && l.mu.age-l.mu.owing >= silence)
 	l.mu.Unlock()
 	for _, c := range late {
 		c.Abandon(errNoAnswer)
 	}
 }
 
-// flush sends all that waits.
+// flush sends everything that waits.
 func (l *link) flush(stream grpc.ClientStream) error {
 	for {
 		l.mu.Lock()
@@ -156,7 +165,7 @@ func (l *link) flush(stream grpc.ClientStream) error {
 	}
 }
 
-// receive hands replies to their callers until the stream ends.
+// receive passes replies to their callers until the stream ends.
 func (l *link) receive(stream grpc.ClientStream) error {
 	var in incoming
 	var replies []answered
@@ -181,6 +190,10 @@ func (l *link) receive(stream grpc.ClientStream) error {
 		l.mu.Lock()
 		for i := range replies {
 			calls = append(calls, l.mu.calls.take(replies[i].id)) // nil if it was abandoned
+		}
+		l.mu.owing = 0
+		if !l.mu.calls.none() {
+			l.mu.owing = l.mu.age + 1
 		}
 		l.mu.Unlock()
 		for i, c := range calls {

@@ -10,15 +10,15 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// frame is a routerpb.Frame, encoded, on its way to a stream. It implements rpcfront.Appender, and the
-// codec sends it as it is.
+// frame is an encoded routerpb.Frame to be sent on a stream. It implements rpcfront.Appender, and
+// the codec sends it as it is.
 type frame struct {
 	buf      *[]byte // of buffers; nil once gRPC has it
 	messages int     // in it
 	buffers  *frameBuffers
 }
 
-// close adds what ends a frame.
+// close adds the fields that end a frame.
 func (f *frame) close(highest shard.Revision) {
 	*f.buf = etcdwire.AppendUint(*f.buf, frameRevision, uint64(highest))
 }
@@ -29,7 +29,7 @@ func (f *frame) Size() int { return len(*f.buf) }
 // Append implements rpcfront.Appender.
 func (f *frame) Append(b []byte) []byte { return append(b, *f.buf...) }
 
-// give hands the frame's bytes to gRPC, which returns them to buffers.
+// give passes the frame's bytes to gRPC, which returns them to buffers.
 func (f *frame) give() mem.BufferSlice {
 	b := mem.NewBuffer(f.buf, f.buffers)
 	f.buf = nil
@@ -51,15 +51,16 @@ func (f *frame) grow(n int) {
 	}
 }
 
-// full reports whether a message of n bytes has to go into another frame.
+// full reports whether a message of n bytes must go into another frame.
 func (f *frame) full(n, frameBytes int) bool {
 	return f.messages == frameMessagesMax || f.messages > 0 && len(*f.buf)+n > frameBytes
 }
 
-// frameKeptMax is the largest buffer that is kept: twice a frame of a native client.
+// frameKeptMax is the largest buffer that is kept for reuse: twice a frame of a native client.
 const frameKeptMax = 2 << 20
 
-// frameBuffers are those that no frame uses. It is a mem.BufferPool for whoever puts them back.
+// frameBuffers are buffers that no frame uses. It is a mem.BufferPool, so that gRPC can return
+// them.
 type frameBuffers struct{ pool sync.Pool }
 
 func newFrameBuffers() *frameBuffers {
@@ -85,8 +86,8 @@ func (b *frameBuffers) Put(buf *[]byte) {
 	}
 }
 
-// outbox are the requests that wait to be sent, in frames: who makes a request may change what it is
-// made of as soon as it is here. It is guarded by link.mu.
+// outbox holds the requests that wait to be sent, encoded in frames: once a request is here, its
+// caller may change what it was made from. It is guarded by link.mu.
 type outbox struct {
 	bounds  bounds
 	buffers *frameBuffers
@@ -102,16 +103,16 @@ type outgoing struct {
 	dead  int // bytes of requests that nobody waits for
 }
 
-// part is one request of a frame.
+// part is one request in a frame.
 type part struct {
 	call *call // nil when it was abandoned
 	end  int   // of its bytes in the frame
 }
 
-// full reports whether a request must not wait here.
+// full reports whether the queue has no room for another request.
 func (o *outbox) full() bool { return o.calls >= queueRequestsMax || o.bytes > queueBytesMax }
 
-// add puts a request, which has its ID, into the last frame.
+// add appends a request, which has its ID, to the last frame.
 func (o *outbox) add(c *call, r *request) {
 	var f *outgoing
 	if n := len(o.frames); n > 0 {
@@ -131,7 +132,7 @@ func (o *outbox) add(c *call, r *request) {
 	o.bytes += c.bytes
 }
 
-// drop takes out the request of a call that waits. Its bytes go when as many are dead as alive.
+// drop removes the request of a waiting call. Its bytes are removed once as many are dead as alive.
 func (o *outbox) drop(c *call) {
 	f := c.waits
 	f.parts[c.at].call = nil
@@ -149,7 +150,7 @@ func (o *outbox) drop(c *call) {
 	}
 }
 
-// compact removes the bytes of requests that nobody waits for.
+// compact removes the bytes of abandoned requests.
 func (f *outgoing) compact() {
 	buf, parts, start := (*f.buf)[:0], f.parts[:0], 0
 	for _, p := range f.parts {
@@ -164,7 +165,7 @@ func (f *outgoing) compact() {
 	*f.buf, f.parts, f.dead = buf, parts, 0
 }
 
-// next returns the next frame, which holds all that is sent of it; nil if nothing waits.
+// next returns the next frame to send; nil if nothing waits.
 func (o *outbox) next() *outgoing {
 	if o.calls == 0 {
 		return nil

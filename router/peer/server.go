@@ -18,28 +18,28 @@ import (
 
 // Executor carries out requests on this node; exec.Executor is one.
 type Executor interface {
-	// Write has end told the outcome once. end must not block.
+	// Write reports the outcome to end once. end must not block.
 	Write(req *router.Request, end router.Ender)
 	router.Reader
-	// Read returns soon after the request's shard has answered or failed to, without a
-	// deadline.
+	// Read returns soon after the request's shard has answered or failed to, without a deadline of
+	// its own.
 	Read(ctx context.Context, req *router.Request) (*router.Reply, error)
 }
 
-// readsMax bounds the reads that one stream has under way; the next frame waits.
+// readsMax bounds the reads that one stream has in flight; the next frame waits.
 const readsMax = 1024
 
-// serving is a stream while it is served.
+// serving is a stream being served.
 type serving struct {
 	ctx   context.Context
 	exec  Executor
 	out   *replies
 	reads chan struct{} // a place for each read under way
-	// The node closes its store when its streams have ended: no read may go on then.
+	// The node closes its store once its streams have ended: no read may continue then.
 	work sync.WaitGroup
 }
 
-// Serve carries out what comes over the stream until it ends.
+// Serve carries out the requests of a stream until it ends.
 func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	s := &serving{ctx: ctx, exec: exec, out: newReplies(), reads: make(chan struct{}, readsMax)}
@@ -63,7 +63,7 @@ func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 	}
 }
 
-// carryOut begins what a frame asks for.
+// carryOut starts the requests of a frame.
 func (s *serving) carryOut(frame []byte, revisions Revisions) error {
 	n := 0
 	highest, err := parts(frame, func(field protowire.Number, _ []byte) error {
@@ -96,10 +96,10 @@ func (s *serving) carryOut(frame []byte, revisions Revisions) error {
 	return err
 }
 
-// servedBlock is how many requests of a frame share a piece of memory.
+// servedBlock is the number of a frame's requests that share an allocation.
 const servedBlock = 64
 
-// served is a request that is being carried out.
+// served is a request being carried out.
 type served struct {
 	*serving
 	id      uint64
@@ -107,7 +107,8 @@ type served struct {
 	command shardpb.Command // the request's, of most writes
 }
 
-// begin begins it, if need be when there is a place for it. The error ends the stream.
+// begin starts the request, for a read possibly after waiting for one of readsMax places. An error
+// ends the stream.
 func (r *served) begin(data []byte) (err error) {
 	if r.id, err = decodeRequest(data, &r.request, &r.command); err != nil {
 		r.End(nil, err)
@@ -142,12 +143,12 @@ func (r *served) End(answer *router.Reply, err error) {
 	r.out.add(&p)
 }
 
-// repliesBytesMax bounds the replies that a client has not taken. Beyond it nothing
-// more is read from the stream, so that its client's queue fills up instead (N3).
+// repliesBytesMax bounds the replies that a client has not read. Beyond it the stream is not read
+// either, so that its client's queue fills up instead (N3).
 const repliesBytesMax = 32 << 20
 
-// replies waits to be sent. Adding never blocks, because Update adds the replies of
-// writes; the reader of the stream waits for room.
+// replies wait to be sent. Adding never blocks, because Update adds the replies of writes; the
+// reader of the stream waits for room.
 type replies struct {
 	buffers *frameBuffers
 	kick    chan struct{} // there is something to send
@@ -215,7 +216,7 @@ func (r *replies) take() *frame {
 	return f
 }
 
-// sent gives the room of replies back.
+// sent returns the room of sent replies.
 func (r *replies) sent(bytes int) {
 	r.mu.Lock()
 	r.mu.bytes -= bytes

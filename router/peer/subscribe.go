@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// subscribeEvents is about how many events one frame has.
+	// subscribeEvents is the approximate number of events per frame.
 	subscribeEvents = 256
-	// throughPause is the least time between frames that only tell how far a feed has
-	// come: a busy shard's floor rises with every write, watched or not.
+	// throughPause is the minimum time between frames that report only progress: a busy shard's
+	// floor rises with every write, watched or not.
 	throughPause = 2 * time.Millisecond
 )
 
@@ -28,9 +28,8 @@ type Publisher interface {
 	Subscribe(sub router.Subscription, ready func()) (router.Feed, error)
 }
 
-// ServeSubscribe streams a feed of this node until it ends or its receiver leaves. What
-// the receiver does not take is not polled for: the flow control of the stream is the back
-// pressure.
+// ServeSubscribe streams a feed of this node until it ends or its receiver leaves. Events are
+// polled no faster than the receiver reads: the stream's flow control is the back-pressure.
 func ServeSubscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame], from Publisher, revisions Revisions) error {
 	ctx := stream.Context()
 	kick := make(chan struct{}, 1)
@@ -110,8 +109,8 @@ func decodeSubscription(req *routerpb.SubscribeRequest) router.Subscription {
 	}
 }
 
-// encodeChanges makes frames that a receiver takes, of about frameBytesMax. A revision may
-// need several: it is not in a frame's through before its last event is there.
+// encodeChanges makes frames of about frameBytesMax, which a receiver accepts. A revision may need
+// several: it is not in a frame's through before its last event is there.
 func encodeChanges(c shard.Changes) ([]*routerpb.ChangesFrame, error) {
 	frame := &routerpb.ChangesFrame{}
 	frames := []*routerpb.ChangesFrame{frame}
@@ -145,7 +144,7 @@ func decodeChanges(frame *routerpb.ChangesFrame) (shard.Changes, error) {
 	return c, nil
 }
 
-// Subscribe opens a feed at the node. It returns when the node has said that there is one.
+// Subscribe opens a feed at the node. It returns once the node has confirmed it.
 func (c *Client) Subscribe(ctx context.Context, sub router.Subscription, ready func()) (router.Feed, error) {
 	live, cancel := context.WithCancel(context.Background())
 	defer context.AfterFunc(ctx, cancel)() // until the feed is open
@@ -166,10 +165,10 @@ func (c *Client) Subscribe(ctx context.Context, sub router.Subscription, ready f
 	return f, nil
 }
 
-// bufferedMax is how many events a feed takes in before its holder has taken some.
+// bufferedMax is how many events a feed receives before its holder has taken some.
 const bufferedMax = 1024
 
-// feed is a feed of another node. One goroutine fills its buffer.
+// feed is a feed from another node. One goroutine fills its buffer.
 type feed struct {
 	revisions Revisions
 	ready     func()
@@ -218,7 +217,7 @@ func (f *feed) receive(stream grpc.ServerStreamingClient[routerpb.ChangesFrame])
 	return decodeChanges(frame)
 }
 
-// add takes in what was received and reports whether ready has to be called for it.
+// add stores received changes and reports whether ready must be called.
 func (f *feed) add(changes shard.Changes, err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -235,7 +234,7 @@ func (f *feed) add(changes shard.Changes, err error) bool {
 	return reached || f.whole() > 0
 }
 
-// whole is how many of the buffered events are of revisions that are there whole.
+// whole is the number of buffered events that belong to completely received revisions.
 func (f *feed) whole() int {
 	n := len(f.mu.changes.Events)
 	for n > 0 && shard.Revision(f.mu.changes.Events[n-1].Kv.ModRevision) > f.mu.changes.Through {
@@ -287,7 +286,7 @@ func (f *feed) take(max int) (changes shard.Changes, more bool, err error) {
 	return changes, n < whole || f.mu.err != nil, nil
 }
 
-// Await implements router.Feed. The node tells how far it has come without being asked.
+// Await implements router.Feed. The node reports progress without being asked.
 func (f *feed) Await(rev shard.Revision) {
 	f.mu.Lock()
 	there := f.mu.err != nil || f.mu.changes.Through >= rev

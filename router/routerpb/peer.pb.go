@@ -1504,6 +1504,7 @@ func (x *ReportRequest) GetShards() []uint64 {
 type ReportReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replicas      []*ReplicaReport       `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Ended         []uint64               `protobuf:"varint,2,rep,packed,name=ended,proto3" json:"ended,omitempty"` // nodes whose process has, as far as the node can tell
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1545,6 +1546,13 @@ func (x *ReportReply) GetReplicas() []*ReplicaReport {
 	return nil
 }
 
+func (x *ReportReply) GetEnded() []uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 type ReplicaReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -1557,6 +1565,7 @@ type ReplicaReport struct {
 	Unfit         string                 `protobuf:"bytes,9,opt,name=unfit,proto3" json:"unfit,omitempty"`                         // why it serves nothing and has to be replaced; empty: it is well
 	Checksum      *Checksum              `protobuf:"bytes,20,opt,name=checksum,proto3" json:"checksum,omitempty"`                  // the last one begun; unset: none was since the node started
 	FrozenBy      uint64                 `protobuf:"varint,10,opt,name=frozen_by,json=frozenBy,proto3" json:"frozen_by,omitempty"` // the operator by which it was frozen; 0: it serves
+	Last          uint64                 `protobuf:"varint,11,opt,name=last,proto3" json:"last,omitempty"`                         // index of the last entry of the log, applied or not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1657,6 +1666,13 @@ func (x *ReplicaReport) GetChecksum() *Checksum {
 func (x *ReplicaReport) GetFrozenBy() uint64 {
 	if x != nil {
 		return x.FrozenBy
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetLast() uint64 {
+	if x != nil {
+		return x.Last
 	}
 	return 0
 }
@@ -1766,6 +1782,8 @@ type DirectRequest struct {
 	//	*DirectRequest_SecureFrozen
 	//	*DirectRequest_Subsume
 	//	*DirectRequest_Succeed
+	//	*DirectRequest_Brace
+	//	*DirectRequest_LeaveSeed
 	//	*DirectRequest_Check
 	//	*DirectRequest_Quarantine
 	Order         isDirectRequest_Order `protobuf_oneof:"order"`
@@ -1934,6 +1952,24 @@ func (x *DirectRequest) GetSucceed() *Handover {
 	return nil
 }
 
+func (x *DirectRequest) GetBrace() *Brace {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_Brace); ok {
+			return x.Brace
+		}
+	}
+	return nil
+}
+
+func (x *DirectRequest) GetLeaveSeed() *shardpb.Descriptor {
+	if x != nil {
+		if x, ok := x.Order.(*DirectRequest_LeaveSeed); ok {
+			return x.LeaveSeed
+		}
+	}
+	return nil
+}
+
 func (x *DirectRequest) GetCheck() *Check {
 	if x != nil {
 		if x, ok := x.Order.(*DirectRequest_Check); ok {
@@ -2008,6 +2044,14 @@ type DirectRequest_Succeed struct {
 	Succeed *Handover `protobuf:"bytes,15,opt,name=succeed,proto3,oneof"` // this node's replica leads from now on; returns when it does
 }
 
+type DirectRequest_Brace struct {
+	Brace *Brace `protobuf:"bytes,16,opt,name=brace,proto3,oneof"` // returns when what this node's replica has applied is stored, so that what is to come finds little to do
+}
+
+type DirectRequest_LeaveSeed struct {
+	LeaveSeed *shardpb.Descriptor `protobuf:"bytes,17,opt,name=leave_seed,json=leaveSeed,proto3,oneof"` // the child: returns when this node's replica has left its seed of it
+}
+
 type DirectRequest_Check struct {
 	Check *Check `protobuf:"bytes,20,opt,name=check,proto3,oneof"` // at the leader: has all replicas sum up what they hold
 }
@@ -2041,6 +2085,10 @@ func (*DirectRequest_SecureFrozen) isDirectRequest_Order() {}
 func (*DirectRequest_Subsume) isDirectRequest_Order() {}
 
 func (*DirectRequest_Succeed) isDirectRequest_Order() {}
+
+func (*DirectRequest_Brace) isDirectRequest_Order() {}
+
+func (*DirectRequest_LeaveSeed) isDirectRequest_Order() {}
 
 func (*DirectRequest_Check) isDirectRequest_Order() {}
 
@@ -2159,6 +2207,50 @@ func (x *Handover) GetLast() uint64 {
 	return 0
 }
 
+type Brace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Durably       bool                   `protobuf:"varint,1,opt,name=durably,proto3" json:"durably,omitempty"` // stored so that it outlives a crash
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Brace) Reset() {
+	*x = Brace{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Brace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Brace) ProtoMessage() {}
+
+func (x *Brace) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Brace.ProtoReflect.Descriptor instead.
+func (*Brace) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Brace) GetDurably() bool {
+	if x != nil {
+		return x.Durably
+	}
+	return false
+}
+
 type Check struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2167,7 +2259,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2271,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2284,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
 }
 
 type Quarantine struct {
@@ -2205,7 +2297,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2309,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2322,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Quarantine) GetReplica() uint64 {
@@ -2257,7 +2349,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2361,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2374,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Split) GetDescriptor_() *shardpb.Descriptor {
@@ -2307,7 +2399,7 @@ type Wean struct {
 
 func (x *Wean) Reset() {
 	*x = Wean{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2411,7 @@ func (x *Wean) String() string {
 func (*Wean) ProtoMessage() {}
 
 func (x *Wean) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2424,7 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
 }
 
 // Merge is what a MERGE of the placement table comes to.
@@ -2347,7 +2439,7 @@ type Merge struct {
 
 func (x *Merge) Reset() {
 	*x = Merge{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[28]
+	mi := &file_router_routerpb_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2451,7 @@ func (x *Merge) String() string {
 func (*Merge) ProtoMessage() {}
 
 func (x *Merge) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[28]
+	mi := &file_router_routerpb_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2464,7 @@ func (x *Merge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Merge.ProtoReflect.Descriptor instead.
 func (*Merge) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Merge) GetDescriptor_() *shardpb.Descriptor {
@@ -2406,7 +2498,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[29]
+	mi := &file_router_routerpb_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2510,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[29]
+	mi := &file_router_routerpb_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2523,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{29}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2559,9 +2651,10 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases\x12\x12\n" +
 	"\x04ttls\x18\a \x03(\x03R\x04ttls\"'\n" +
 	"\rReportRequest\x12\x16\n" +
-	"\x06shards\x18\x01 \x03(\x04R\x06shards\"L\n" +
+	"\x06shards\x18\x01 \x03(\x04R\x06shards\"b\n" +
 	"\vReportReply\x12=\n" +
-	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\"\xae\x02\n" +
+	"\breplicas\x18\x01 \x03(\v2!.flotilla.router.v1.ReplicaReportR\breplicas\x12\x14\n" +
+	"\x05ended\x18\x02 \x03(\x04R\x05ended\"\xc2\x02\n" +
 	"\rReplicaReport\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
@@ -2575,14 +2668,15 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05unfit\x18\t \x01(\tR\x05unfit\x128\n" +
 	"\bchecksum\x18\x14 \x01(\v2\x1c.flotilla.router.v1.ChecksumR\bchecksum\x12\x1b\n" +
 	"\tfrozen_by\x18\n" +
-	" \x01(\x04R\bfrozenByJ\x04\b\b\x10\t\"\x90\x01\n" +
+	" \x01(\x04R\bfrozenBy\x12\x12\n" +
+	"\x04last\x18\v \x01(\x04R\x04lastJ\x04\b\b\x10\t\"\x90\x01\n" +
 	"\bChecksum\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x10\n" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x1a\n" +
 	"\bversions\x18\x04 \x01(\x03R\bversions\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x16\n" +
-	"\x06damage\x18\x06 \x01(\tR\x06damage\"\x91\a\n" +
+	"\x06damage\x18\x06 \x01(\tR\x06damage\"\x84\b\n" +
 	"\rDirectRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12=\n" +
 	"\vadd_learner\x18\x02 \x01(\v2\x1a.flotilla.router.v1.MemberH\x00R\n" +
@@ -2603,6 +2697,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rsecure_frozen\x18\r \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\fsecureFrozen\x125\n" +
 	"\asubsume\x18\x0e \x01(\v2\x19.flotilla.router.v1.MergeH\x00R\asubsume\x128\n" +
 	"\asucceed\x18\x0f \x01(\v2\x1c.flotilla.router.v1.HandoverH\x00R\asucceed\x121\n" +
+	"\x05brace\x18\x10 \x01(\v2\x19.flotilla.router.v1.BraceH\x00R\x05brace\x12>\n" +
+	"\n" +
+	"leave_seed\x18\x11 \x01(\v2\x1d.flotilla.shard.v1.DescriptorH\x00R\tleaveSeed\x121\n" +
 	"\x05check\x18\x14 \x01(\v2\x19.flotilla.router.v1.CheckH\x00R\x05check\x12@\n" +
 	"\n" +
 	"quarantine\x18\x15 \x01(\v2\x1e.flotilla.router.v1.QuarantineH\x00R\n" +
@@ -2614,7 +2711,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last\"\a\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last\"!\n" +
+	"\x05Brace\x12\x18\n" +
+	"\adurably\x18\x01 \x01(\bR\adurably\"\a\n" +
 	"\x05Check\"8\n" +
 	"\n" +
 	"Quarantine\x12\x18\n" +
@@ -2706,7 +2805,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2734,78 +2833,81 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*DirectRequest)(nil),      // 23: flotilla.router.v1.DirectRequest
 	(*DirectReply)(nil),        // 24: flotilla.router.v1.DirectReply
 	(*Handover)(nil),           // 25: flotilla.router.v1.Handover
-	(*Check)(nil),              // 26: flotilla.router.v1.Check
-	(*Quarantine)(nil),         // 27: flotilla.router.v1.Quarantine
-	(*Split)(nil),              // 28: flotilla.router.v1.Split
-	(*Wean)(nil),               // 29: flotilla.router.v1.Wean
-	(*Merge)(nil),              // 30: flotilla.router.v1.Merge
-	(*Member)(nil),             // 31: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 32: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 33: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 34: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 35: flotilla.router.v1.LoadRequest
-	(*LoadsRequest)(nil),       // 36: flotilla.router.v1.LoadsRequest
-	(*LoadReply)(nil),          // 37: flotilla.router.v1.LoadReply
-	(*LoadsReply)(nil),         // 38: flotilla.router.v1.LoadsReply
+	(*Brace)(nil),              // 26: flotilla.router.v1.Brace
+	(*Check)(nil),              // 27: flotilla.router.v1.Check
+	(*Quarantine)(nil),         // 28: flotilla.router.v1.Quarantine
+	(*Split)(nil),              // 29: flotilla.router.v1.Split
+	(*Wean)(nil),               // 30: flotilla.router.v1.Wean
+	(*Merge)(nil),              // 31: flotilla.router.v1.Merge
+	(*Member)(nil),             // 32: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 33: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 34: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 35: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 36: flotilla.router.v1.LoadRequest
+	(*LoadsRequest)(nil),       // 37: flotilla.router.v1.LoadsRequest
+	(*LoadReply)(nil),          // 38: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 39: flotilla.router.v1.LoadsReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	32, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	33, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	33, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	34, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	34, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	35, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	18, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
 	21, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
 	22, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
-	31, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	31, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	31, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	31, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	31, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	28, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	33, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	33, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
-	29, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	30, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
-	30, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
-	30, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
+	32, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	32, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	32, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	32, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	32, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	29, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	34, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	34, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	30, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	31, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
+	31, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
+	31, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
 	25, // 23: flotilla.router.v1.DirectRequest.succeed:type_name -> flotilla.router.v1.Handover
-	26, // 24: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
-	27, // 25: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
-	33, // 26: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	33, // 27: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
-	33, // 28: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	33, // 29: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
-	2,  // 30: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
-	14, // 31: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
-	5,  // 32: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	35, // 33: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	36, // 34: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
-	7,  // 35: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 36: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 37: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
-	12, // 38: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	19, // 39: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	23, // 40: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 41: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	15, // 42: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 43: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	37, // 44: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	38, // 45: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
-	8,  // 46: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 47: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	13, // 48: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
-	13, // 49: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	20, // 50: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	24, // 51: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	41, // [41:52] is the sub-list for method output_type
-	30, // [30:41] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	26, // 24: flotilla.router.v1.DirectRequest.brace:type_name -> flotilla.router.v1.Brace
+	34, // 25: flotilla.router.v1.DirectRequest.leave_seed:type_name -> flotilla.shard.v1.Descriptor
+	27, // 26: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
+	28, // 27: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
+	34, // 28: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	34, // 29: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	34, // 30: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	34, // 31: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
+	2,  // 32: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
+	14, // 33: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
+	5,  // 34: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
+	36, // 35: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	37, // 36: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
+	7,  // 37: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 38: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 39: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
+	12, // 40: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	19, // 41: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	23, // 42: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 43: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 44: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 45: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	38, // 46: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	39, // 47: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	8,  // 48: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 49: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 50: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 51: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 52: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	24, // 53: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	43, // [43:54] is the sub-list for method output_type
+	32, // [32:43] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_peer_proto_init() }
@@ -2828,6 +2930,8 @@ func file_router_routerpb_peer_proto_init() {
 		(*DirectRequest_SecureFrozen)(nil),
 		(*DirectRequest_Subsume)(nil),
 		(*DirectRequest_Succeed)(nil),
+		(*DirectRequest_Brace)(nil),
+		(*DirectRequest_LeaveSeed)(nil),
 		(*DirectRequest_Check)(nil),
 		(*DirectRequest_Quarantine)(nil),
 	}
@@ -2837,7 +2941,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,7 +36,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Peer is what nodes, and native clients, ask of a node.
+// Peer is the service of a node for other nodes.
 type PeerClient interface {
 	// Exchange carries batched requests one way and replies, in any order, the other.
 	// One stream per pair of nodes serves every shard.
@@ -45,25 +45,25 @@ type PeerClient interface {
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangesFrame], error)
 	// Hello introduces a node: bootstrap, identity and clock checks.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
-	// Load tells how much the node and its replicas have to do and to keep.
+	// Load reports the load and the data size of the node and its replicas.
 	Load(ctx context.Context, in *LoadRequest, opts ...grpc.CallOption) (*LoadReply, error)
-	// Loads tells what all nodes said of their load, and when: the node that leads the meta
-	// group has been asking them.
+	// Loads returns all nodes' last reports of their load, with their age: the node that leads the
+	// meta group collects them.
 	Loads(ctx context.Context, in *LoadsRequest, opts ...grpc.CallOption) (*LoadsReply, error)
 	// Join asks for membership of a running cluster.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error)
 	// ProposeMeta hands a placement command to the node that leads the meta group.
 	ProposeMeta(ctx context.Context, in *ProposeMetaRequest, opts ...grpc.CallOption) (*ProposeMetaReply, error)
-	// ReadMeta reads the placement table by way of the node that leads the meta group, so that
-	// it has all changes that were acknowledged before.
+	// ReadMeta reads the placement table through the node that leads the meta group, so that
+	// it contains all changes that were acknowledged before.
 	ReadMeta(ctx context.Context, in *ReadMetaRequest, opts ...grpc.CallOption) (*MapUpdate, error)
-	// FollowMap streams the placement table: a full one first, then changes. A node that is
-	// not of the meta group tells its own copy once.
+	// FollowMap streams the placement table: a full one first, then changes. A node without a
+	// replica of the meta group sends its own copy once.
 	FollowMap(ctx context.Context, in *FollowMapRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MapUpdate], error)
-	// Report tells which replicas the node runs and how far they are.
+	// Report reports which replicas the node runs and how far they have applied.
 	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportReply, error)
-	// Direct has the node do something with its replica of a shard. Whoever leads the meta
-	// group asks for it, to bring an operator of the placement table on its way. Every order
+	// Direct orders the node to act on its replica of a shard. The leader of the meta group
+	// sends it to carry out an operator of the placement table. Every order
 	// may be repeated.
 	Direct(ctx context.Context, in *DirectRequest, opts ...grpc.CallOption) (*DirectReply, error)
 }
@@ -211,7 +211,7 @@ func (c *peerClient) Direct(ctx context.Context, in *DirectRequest, opts ...grpc
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
 //
-// Peer is what nodes, and native clients, ask of a node.
+// Peer is the service of a node for other nodes.
 type PeerServer interface {
 	// Exchange carries batched requests one way and replies, in any order, the other.
 	// One stream per pair of nodes serves every shard.
@@ -220,25 +220,25 @@ type PeerServer interface {
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[ChangesFrame]) error
 	// Hello introduces a node: bootstrap, identity and clock checks.
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
-	// Load tells how much the node and its replicas have to do and to keep.
+	// Load reports the load and the data size of the node and its replicas.
 	Load(context.Context, *LoadRequest) (*LoadReply, error)
-	// Loads tells what all nodes said of their load, and when: the node that leads the meta
-	// group has been asking them.
+	// Loads returns all nodes' last reports of their load, with their age: the node that leads the
+	// meta group collects them.
 	Loads(context.Context, *LoadsRequest) (*LoadsReply, error)
 	// Join asks for membership of a running cluster.
 	Join(context.Context, *JoinRequest) (*JoinReply, error)
 	// ProposeMeta hands a placement command to the node that leads the meta group.
 	ProposeMeta(context.Context, *ProposeMetaRequest) (*ProposeMetaReply, error)
-	// ReadMeta reads the placement table by way of the node that leads the meta group, so that
-	// it has all changes that were acknowledged before.
+	// ReadMeta reads the placement table through the node that leads the meta group, so that
+	// it contains all changes that were acknowledged before.
 	ReadMeta(context.Context, *ReadMetaRequest) (*MapUpdate, error)
-	// FollowMap streams the placement table: a full one first, then changes. A node that is
-	// not of the meta group tells its own copy once.
+	// FollowMap streams the placement table: a full one first, then changes. A node without a
+	// replica of the meta group sends its own copy once.
 	FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error
-	// Report tells which replicas the node runs and how far they are.
+	// Report reports which replicas the node runs and how far they have applied.
 	Report(context.Context, *ReportRequest) (*ReportReply, error)
-	// Direct has the node do something with its replica of a shard. Whoever leads the meta
-	// group asks for it, to bring an operator of the placement table on its way. Every order
+	// Direct orders the node to act on its replica of a shard. The leader of the meta group
+	// sends it to carry out an operator of the placement table. Every order
 	// may be repeated.
 	Direct(context.Context, *DirectRequest) (*DirectReply, error)
 	mustEmbedUnimplementedPeerServer()

@@ -2,16 +2,15 @@ package watchmerge
 
 import "github.com/flotilla-kv/flotilla/shard"
 
-// Knobs break the invariants on purpose, so that tests can show that the checkers
-// notice. The zero value breaks nothing.
+// Knobs break the invariants on purpose, so that tests can show that the checkers detect it. The
+// zero value breaks nothing.
 type Knobs struct {
-	// Reopen is added to where a feed that has ended is opened again: what lies between is
-	// lost (against W4), or with a negative one comes again (against W2).
+	// Reopen is added to the position at which a feed that has ended is reopened: what lies between
+	// is lost (against W4), or with a negative value repeated (against W2).
 	Reopen shard.Revision
-	// FastestThrough tells how far the part has come that is ahead of all others (against
-	// W6).
+	// FastestThrough reports the progress of the part that is furthest ahead (against W6).
 	FastestThrough bool
-	// Unmerged gives events before the parts that are behind have come there (against W1).
+	// Unmerged delivers events before lagging parts have reached them (against W1).
 	Unmerged bool
 }
 

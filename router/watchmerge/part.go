@@ -12,12 +12,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// heldMax is how many events a part may have given that wait for other parts. Beyond it
-// the part is not asked for more: history keeps it.
+// heldMax is how many events of a part may wait for other parts. Beyond it the part is not polled:
+// history keeps its events.
 const heldMax = 1024
 
-// part is a piece of a watch's span that one feed serves. All but what is atomic is guarded
-// by Watch.mu.
+// part is a piece of a watch's span that one feed serves. Everything but the atomics is guarded by
+// Watch.mu.
 type part struct {
 	watch *Watch
 	span  shard.Span
@@ -28,17 +28,17 @@ type part struct {
 	held    []*mvccpb.Event
 	awaited shard.Revision // what the feed was asked to say
 	closing shard.Revision // what the shard was asked to close to
-	// attempt counts feeds that ended before they had anything new: replicas are asked in
-	// turn, ever slower.
+	// attempt counts feeds that ended before they had anything new: replicas are tried in turn,
+	// with growing pauses.
 	attempt int
 
-	// signalled says that the feed has said ready since it was last asked.
+	// signalled says that the feed has called ready since it was last polled.
 	signalled atomic.Bool
 	// waited says that the watch's next Poll waits for the part (Watch.behind).
 	waited atomic.Bool
 }
 
-// signal is what the part's feed calls.
+// signal is the ready function of the part's feed.
 func (p *part) signal() {
 	w := p.watch
 	p.signalled.Store(true)
@@ -52,7 +52,7 @@ func (p *part) signal() {
 	w.ready()
 }
 
-// more reports whether a Poll could bring something on.
+// more reports whether a Poll could make progress.
 func (p *part) more() bool {
 	return p.feed != nil && len(p.held) < heldMax && p.signalled.Load() // W7
 }
@@ -78,8 +78,8 @@ func (p *part) poll(max int) error {
 	return nil
 }
 
-// hurry makes the part come to target, if it is behind and has nothing to give that would
-// bring it on.
+// hurry makes the part progress to target, if it lags and has nothing to deliver that would get it
+// there.
 func (p *part) hurry(target shard.Revision) {
 	if p.through >= target || p.feed == nil || p.signalled.Load() {
 		return
@@ -94,7 +94,7 @@ func (p *part) hurry(target shard.Revision) {
 	}
 }
 
-// closeFailed lets Poll ask for a Close again.
+// closeFailed lets Poll request a close again.
 func (p *part) closeFailed() {
 	p.watch.mu.Lock()
 	p.closing = 0
@@ -111,7 +111,7 @@ func (p *part) drop() {
 	p.awaited, p.closing = 0, 0
 }
 
-// lost goes on elsewhere after the feed ended with err, or returns why not.
+// lost continues elsewhere after the feed ended with err, or returns why it cannot.
 func (p *part) lost(err error) error {
 	if final(err) {
 		return fmt.Errorf("watch %s: %w", p.span, err)
@@ -122,13 +122,12 @@ func (p *part) lost(err error) error {
 	return nil
 }
 
-// final reports whether no other replica could go on after err: they all have the same
-// history.
+// final reports whether no other replica could continue after err: they all have the same history.
 func final(err error) bool { return errors.Is(err, shard.ErrCompacted) }
 
-// openHere opens the feed of a new watch at once, if this node can serve it all and it
-// takes no waiting: most watches are such, and there may be thousands. It reports whether
-// it did. Nobody else knows the watch yet.
+// openHere opens the feed of a new watch at once, if this node can serve all of it without
+// blocking: most watches are such, and there may be thousands. It reports whether it did. Nobody
+// else knows the watch yet.
 func (p *part) openHere() bool {
 	w := p.watch
 	if w.merger.ctx.Err() != nil {
@@ -154,8 +153,8 @@ func (p *part) reopen() {
 	})
 }
 
-// open finds a feed for the part and reports whether there is no more to do. If several
-// shards own the part's span, the first keeps it and the rest becomes a part of its own.
+// open finds a feed for the part and reports whether it is done. If several shards own the part's
+// span, the first keeps it and the rest becomes a part of its own.
 func (p *part) open(attempt int) bool {
 	w, r := p.watch, p.watch.merger.router
 	place, err := r.Locate(w.merger.ctx, p.span.Start) // Start never changes

@@ -12,15 +12,15 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Watch is one watch under way. Poll, Await and Close may be called from any goroutine.
+// Watch is an open watch. Poll, Await and Close may be called from any goroutine.
 type Watch struct {
 	merger *Merger
 	from   shard.Revision
 	ready  func()
 
-	// behind is how many parts the next Poll waits for: before all of them have said ready, there
-	// is nothing that it could release, and nobody is woken for what other parts have. So an
-	// event of many shards costs a watch two Polls, however many shards there are.
+	// behind is how many parts the next Poll waits for: before all of them have called ready, there
+	// is nothing that it could release, and nobody is woken for what other parts have. So an event
+	// of many shards costs a watch two Polls, however many shards there are.
 	behind atomic.Int32
 	prevKV bool // immutable, as those above
 
@@ -32,7 +32,7 @@ type Watch struct {
 	err     error          // why the watch has ended
 }
 
-// merging is what a watch has besides once there is more than one part. Nearly all watches
+// merging is what a watch needs in addition once there is more than one part. Nearly all watches
 // have one, and there may be thousands.
 type merging struct {
 	parts []*part // after the first, in key order, without gaps
@@ -48,10 +48,10 @@ type Options struct {
 	PrevKV bool
 }
 
-// Open begins a watch. It asks nobody anything: what cannot be reached now is tried until
-// it can. ready is called whenever Poll may have something that it did not have before. It
-// must not block, must not call the watch, and must not take a lock that is held while the
-// watch is called: it is called then, too.
+// Open begins a watch. It contacts nobody: what is unreachable now is retried until it is
+// reachable. ready is called whenever Poll may have something that it did not have before. It must
+// not block, must not call the watch, and must not take a lock that is held while the watch is
+// called, because it is called then, too.
 func (m *Merger) Open(o Options, ready func()) *Watch {
 	w := &Watch{merger: m, from: o.From, prevKV: o.PrevKV, ready: ready}
 	w.first = part{watch: w, span: o.Span}
@@ -67,11 +67,11 @@ func (m *Merger) Open(o Options, ready func()) *Watch {
 	return w
 }
 
-// Poll returns what can be given now. At most about max events are returned, whole
-// revisions always (W3); if that was not all, ready is called. Through says what of the
-// span has been given for certain; with a first revision in the future it is below that
-// until the span has come there. An error ends the watch: a shard.CompactedError when
-// history that has not been given yet is gone.
+// Poll returns what can be delivered now. At most about max events are returned, always whole
+// revisions (W3); if there are more, ready is called. Through says how far the span has certainly
+// been delivered; with a first revision in the future it is below that until the span has reached
+// it. An error ends the watch: a shard.CompactedError when history that has not been delivered yet
+// is gone.
 func (w *Watch) Poll(max int) (shard.Changes, error) {
 	given, more, err := w.poll(max)
 	if more {
@@ -101,9 +101,8 @@ func (w *Watch) poll(max int) (given shard.Changes, more bool, err error) {
 	return given, w.await() || more, nil
 }
 
-// await waits for the parts that are behind the target. It reports whether a Poll can bring
-// the watch on as it is: all of them have said ready meanwhile, or there are none and some
-// part has.
+// await waits for the parts that are behind the target. It reports whether a Poll can make progress
+// as things are: all of them have called ready meanwhile, or none is behind and some part has.
 func (w *Watch) await() bool {
 	w.behind.Store(1) // so that nobody is the last one yet
 	n := 0
@@ -132,7 +131,7 @@ func (w *Watch) await() bool {
 	return false
 }
 
-// recall has every part say ready again whenever it has something.
+// recall makes every part call ready again whenever it has something.
 func (w *Watch) recall() {
 	w.behind.Store(0)
 	for p := range w.parts {
@@ -152,7 +151,7 @@ func (w *Watch) parts(yield func(*part) bool) {
 	}
 }
 
-// Span is what is watched.
+// Span is the watched span.
 func (w *Watch) Span() shard.Span {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -163,8 +162,8 @@ func (w *Watch) Span() shard.Span {
 	return span
 }
 
-// Await has the watch come to rev, and says ready when it has. Shards that are behind
-// are asked to close.
+// Await asks for the watch to reach rev, and for ready to be called when it has. Lagging shards are
+// asked to close.
 func (w *Watch) Await(rev shard.Revision) {
 	w.mu.Lock()
 	w.awaited = max(w.awaited, rev)
@@ -172,14 +171,14 @@ func (w *Watch) Await(rev shard.Revision) {
 	w.ready() // Poll finds out who is behind
 }
 
-// Close ends the watch. ready may still be called by what runs already.
+// Close ends the watch. A call of ready in progress may still finish.
 func (w *Watch) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.end(shard.ErrStopped)
 }
 
-// end closes everything. Whoever opens a part for the watch meanwhile closes it again.
+// end closes everything. A part that is being opened for the watch meanwhile is closed again.
 func (w *Watch) end(err error) {
 	if w.err != nil {
 		return
@@ -209,7 +208,7 @@ func (w *Watch) collect(max int) error {
 	return w.err
 }
 
-// through is how far all parts have come.
+// through is the revision that all parts have reached.
 func (w *Watch) through() shard.Revision {
 	lowest := w.first.through
 	for p := range w.parts {
@@ -218,7 +217,7 @@ func (w *Watch) through() shard.Revision {
 	return lowest
 }
 
-// release takes from the parts what none of them can come before any more (W1, W3).
+// release takes the events from the parts that no part can precede any more (W1, W3).
 func (w *Watch) release() {
 	through := w.sabotage(w.merger.knobs.Unmerged, w.through())
 	m := w.merging
@@ -234,13 +233,13 @@ func (w *Watch) release() {
 			p.held = nil // a burst's memory is not kept
 		}
 	}
-	// Those of one revision stay in key order of their parts.
+	// Those of one revision stay in the key order of their parts.
 	slices.SortStableFunc(m.out[from:], func(a, b *mvccpb.Event) int { return cmp.Compare(revision(a), revision(b)) })
 }
 
-// aim sets the next target once the last one is reached: the last of what is held, and
-// what is awaited. One at a time: what comes meanwhile goes with the next, so that many
-// parts are not troubled for every event.
+// aim sets the next target once the last one is reached: the last held revision, or the awaited
+// one. There is one target at a time: later events share the next, so that many parts are not
+// troubled for every event.
 func (w *Watch) aim() {
 	through := w.through()
 	if through < w.target {
@@ -257,7 +256,7 @@ func (w *Watch) aim() {
 	}
 }
 
-// give returns the next of the events that were released.
+// give returns the next of the released events.
 func (w *Watch) give(max int) shard.Changes {
 	m := w.merging
 	n := len(m.out)
@@ -277,8 +276,8 @@ func (w *Watch) give(max int) shard.Changes {
 
 func revision(e *mvccpb.Event) shard.Revision { return shard.Revision(e.Kv.ModRevision) }
 
-// split gives the rest of the part's span, from key on, to a part of its own, which has
-// come as far. What the part holds stays with it: its revisions order it among all.
+// split gives the rest of the part's span, from key on, to a part of its own, with the same
+// progress. Events that the part holds stay with it: their revisions order them among all.
 func (w *Watch) split(p *part, key []byte) *part {
 	rest := &part{watch: w, span: shard.Span{Start: key, End: p.span.End}, through: p.through}
 	p.span.End = key

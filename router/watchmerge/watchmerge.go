@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// pace is the least time between the beginnings of two requests to a shard to let watches
-// come on. What a busy shard writes waits for idle ones this long at most, besides the request.
+// pace is the minimum time between two requests to a shard to let watches progress. Besides the
+// request itself, a busy shard's writes wait for idle shards at most this long.
 const pace = 2 * time.Millisecond
 
 // Merger opens watches and closes shards for them. It is safe for concurrent use.
@@ -18,7 +18,7 @@ type Merger struct {
 	router *router.Router
 	knobs  Knobs
 
-	// ctx ends with Close; work is what opens parts and closes shards.
+	// ctx ends with Close; work are the goroutines that open parts and close shards.
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -38,7 +38,7 @@ func New(r *router.Router, k Knobs) *Merger {
 	return m
 }
 
-// Close ends what is under way and waits for it. Watches that are still open end with
+// Close ends the background work and waits for it. Watches that are still open end with
 // shard.ErrStopped.
 func (m *Merger) Close() {
 	m.mu.Lock()
@@ -63,17 +63,17 @@ type feeds struct {
 	node  shard.NodeID
 }
 
-// closing is what feeds are brought on by: one request at a time, with a pause behind it. It
-// is guarded by Merger.mu.
+// closing makes feeds progress: one request at a time, followed by a pause. It is guarded by
+// Merger.mu.
 type closing struct {
 	source  router.Source
 	floor   shard.Revision
 	waiting []*part // who asked since the last request began
 }
 
-// closeFor asks for the part's feed to come to floor, though its shard may have nothing to
-// write. There is no answer: the feed tells. If it fails the part is told so, to ask again if
-// it still wants to.
+// closeFor requests that the part's feed progress to floor, although its shard may have nothing to
+// write. There is no answer: the feed itself reports it. If the request fails the part is told, so
+// that it can ask again.
 func (m *Merger) closeFor(p *part, floor shard.Revision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -94,7 +94,7 @@ func (m *Merger) closeFor(p *part, floor shard.Revision) {
 	c.waiting = append(c.waiting, p)
 }
 
-// advance brings feeds on as long as somebody asks.
+// advance makes feeds progress as long as somebody asks.
 func (m *Merger) advance(key feeds, c *closing) {
 	for failures := 0; ; {
 		began := time.Now()
@@ -104,7 +104,7 @@ func (m *Merger) advance(key feeds, c *closing) {
 			m.mu.Unlock()
 			return
 		}
-		// What has been seen by now will wait for this shard in a moment: let it be that.
+		// Whatever has been seen by now will wait for this shard in a moment, so close to that.
 		source, floor, waiting := c.source, max(c.floor, m.router.Seen()), c.waiting
 		c.waiting = nil
 		m.mu.Unlock()

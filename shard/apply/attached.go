@@ -13,17 +13,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// attached writes the index of attached keys during one Update. The index in the engine
-// is that of the last Update, so it names candidates: a key's latest version decides.
+// attached maintains the index of attached keys during one Update. The index in the engine is that
+// of the last Update, and it only names candidates: a key's latest version decides.
 type attached struct {
 	r engine.Reader
 	b *pebble.Batch
-	// added are the keys that this Update has attached: the engine does not show them yet.
+	// added are the keys that this Update has attached, which the engine does not show yet.
 	added map[int64][][]byte
 }
 
-// noteAttached keeps the index and the registrations in step with the changes of one
-// command.
+// noteAttached updates the index and the registrations according to the changes of one command.
 func (r *run) noteAttached(changes []mvcc.Change) error {
 	for i := range changes {
 		c := &changes[i]
@@ -57,8 +56,8 @@ func (a *attached) add(lease int64, key []byte) error {
 	return a.b.Set(engine.AttachedKey(lease, key), nil, nil)
 }
 
-// attachedTo lists keys of the span that are attached to the lease, in order, limit at
-// most.
+// attachedTo lists keys of the span that are attached to the lease, in order, at most limit of
+// them.
 func (r *run) attachedTo(lease int64, span shard.Span, limit int) (keys [][]byte, err error) {
 	recent := slices.DeleteFunc(slices.Clone(r.attached.added[lease]), func(k []byte) bool { return !span.Contains(k) })
 	slices.SortFunc(recent, bytes.Compare)
@@ -89,7 +88,7 @@ func (r *run) attachedTo(lease int64, span shard.Span, limit int) (keys [][]byte
 	return keys, nil
 }
 
-// candidates goes through the index as it is in the engine.
+// candidates iterates over the index in the engine.
 type candidates struct{ it *pebble.Iterator }
 
 func newCandidates(r engine.Reader, lease int64, span shard.Span) (candidates, error) {
@@ -101,7 +100,7 @@ func newCandidates(r engine.Reader, lease int64, span shard.Span) (candidates, e
 	return candidates{it}, nil
 }
 
-// first and next return the next key, nil after the last. It is the caller's.
+// first and next return the next key, nil after the last. It belongs to the caller.
 
 func (c candidates) first() []byte { return c.key(c.it.First()) }
 func (c candidates) next() []byte  { return c.key(c.it.Next()) }
@@ -114,7 +113,7 @@ func (c candidates) key(valid bool) []byte {
 	return append(make([]byte, 0, len(key)), key...)  // not nil, whatever its length
 }
 
-// close returns the error that ended the listing early, if one did.
+// close returns the error that ended the iteration early, if any.
 func (c candidates) close() error {
 	if err := errors.Join(c.it.Error(), c.it.Close()); err != nil {
 		return fmt.Errorf("list attached keys: %w", err)
@@ -122,8 +121,8 @@ func (c candidates) close() error {
 	return nil
 }
 
-// LeaseKeys lists the keys of this shard that are attached to the lease, in order. A
-// snapshot's installation refuses it with shard.ErrUnavailable.
+// LeaseKeys lists the keys of this shard that are attached to the lease, in order. While a snapshot
+// is being installed it fails with shard.ErrUnavailable.
 func (m *Machine) LeaseKeys(lease int64) (keys [][]byte, err error) {
 	s, err := m.snapshot(0)
 	if err != nil {

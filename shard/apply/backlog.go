@@ -14,33 +14,33 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// backlog is what a machine has applied and published, and not stored: versions alone, and
-// what of its state goes with them. To find the places of versions in the engine's skip list
-// is most of what a put costs, and a batch costs something by itself; many neighbours at a time, or
-// so many that the engine makes a table of them at once, cost a fraction.
+// backlog is what a machine has applied and published but not stored: versions only, with the state that belongs
+// to them. Finding the positions of versions in the engine's skip list is most of a put's cost, and each batch has
+// a cost of its own; inserting many neighbours at a time, or so many that the engine makes a table of them directly,
+// costs a fraction.
 //
-// Whoever reads the engine by a published view has it stored first (A13), and while there
-// are such readers nothing is kept. So it is for replicas that are not read: two of three, while
-// clients write, and all when they only write.
+// A reader of the engine by a published view has the backlog stored first (A13), and while there are such readers
+// nothing is kept. So it benefits replicas that are not read: two of three, while clients write, and all when they
+// only write.
 //
-// What a machine keeps is stored by itself, or by a gathering with what others keep
-// (gather.go). It then leaves the writer, and the machine goes on with what it has.
+// The machine stores its backlog by itself, or a gathering stores it with those of others (gather.go). The versions
+// then leave the writer, and the machine continues at once.
 type backlog struct {
-	// Held over an Update and over storing, and while a gathering takes something out. Readers
-	// wait for it only if some of what the view speaks of is not stored.
+	// Held during an Update and while storing, and while a gathering takes versions out. Readers
+	// wait for it only if part of what the view describes is not stored.
 	sync.Mutex
 	writer *mvcc.Writer
 	taken  int64    // of the node's Backlog, for what writer has; 0: nothing is kept there
 	left   *leaving // nil: nothing is on its way to the store
 	lost   error    // why what was kept is gone
 
-	// behind is set before what is not stored is published.
+	// behind is set before a view is published whose data is not all stored.
 	behind atomic.Bool
 	// read is set when the engine was read since the last Update.
 	read atomic.Bool
 }
 
-// leaving is what a gathering has taken out of a machine, and has not stored yet.
+// leaving is what a gathering has taken out of a machine and not stored yet.
 type leaving struct {
 	machine *Machine
 	sealed  *mvcc.Sealed
@@ -48,11 +48,11 @@ type leaving struct {
 	taken   int64      // of the node's Backlog
 }
 
-// updateBytes is what an update takes of the node's room besides its versions.
+// updateBytes is the room that an update takes besides its versions.
 const updateBytes = 256
 
-// keeps reports whether what the writer has stays in memory after an update, and takes the
-// room for it.
+// keeps reports whether the writer's versions stay in memory after an update, and takes the room
+// for them.
 func (m *Machine) keeps() bool {
 	k := &m.backlog
 	if read := k.read.Swap(false); read && k.left == nil || k.writer.ReadSpan() {
@@ -67,7 +67,7 @@ func (m *Machine) keeps() bool {
 	return true
 }
 
-// Store brings to the engine what was applied and is in memory only.
+// Store stores what was applied and is only in memory.
 func (m *Machine) Store() error {
 	k := &m.backlog
 	if !k.behind.Load() {
@@ -104,8 +104,8 @@ func (m *Machine) storeBacklog() (err error) {
 // stateBytes is room for a state record in a batch.
 const stateBytes = 1 << 10
 
-// commit makes what the writer has and the view's state one batch with what b has, and commits
-// it, after what was taken out before (A14). Nothing is behind then. The lock is held.
+// commit adds the writer's versions and the view's state to b and commits it, after anything that
+// was taken out before (A14). Nothing is behind then. The lock is held.
 func (m *Machine) commit(b *pebble.Batch, view shard.View) error {
 	if err := m.settle(); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (m *Machine) setState(b *pebble.Batch, view shard.View) error {
 	return nil
 }
 
-// settle waits until what was taken out is stored. The lock is held, or nobody else has the
+// settle waits until what was taken out is stored. The lock is held, or nobody else uses the
 // machine.
 func (m *Machine) settle() error {
 	k := &m.backlog
@@ -154,7 +154,7 @@ func (m *Machine) settle() error {
 	return k.lost
 }
 
-// giveBack returns the room of what the writer has, which is stored or given up.
+// giveBack returns the room of the writer's versions, which are stored or abandoned.
 func (m *Machine) giveBack() {
 	if k := &m.backlog; k.taken > 0 {
 		m.options.Backlog.drop(m, k.taken)
@@ -162,14 +162,15 @@ func (m *Machine) giveBack() {
 	}
 }
 
-// lose gives up what is kept, after a failure: memory and store may disagree. The lock is held.
+// lose abandons the backlog after a failure: memory and store may disagree. The lock is held.
 func (m *Machine) lose(err error) {
 	m.backlog.lost = err
 	m.backlog.writer.Discard()
 	m.giveBack()
 }
 
-// renew begins anew with what is in the store. Nothing from before comes there any more (A15).
+// renew starts over with the contents of the store. Nothing from before will be stored any more
+// (A15).
 func (m *Machine) renew() {
 	k := &m.backlog
 	k.Lock()
@@ -180,8 +181,8 @@ func (m *Machine) renew() {
 	m.headers.Purge()
 }
 
-// stored is the engine for whoever reads by a published view: what the view speaks of is
-// there when a read begins.
+// stored is the engine for readers by a published view: everything that the view describes is
+// stored when a read begins.
 func (m *Machine) stored() engine.Reader { return storedReader{m} }
 
 type storedReader struct{ m *Machine }

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
@@ -177,6 +178,35 @@ func TestWhatIsKeptIsStored(t *testing.T) {
 			require.Zero(t, taken)
 		})
 	}
+}
+
+// However much was kept, what ends it is one batch with it: the versions, what was done to leases, the state.
+func TestMuchIsStoredAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.machine = f.opened(testShard, apply.NewBacklog(16<<20, never))
+	f.apply(initCommand(shard.Everything()))
+	value := make([]byte, 512<<10)
+	for i := range 8 {
+		require.NoError(t, f.apply(command(t, shardpb.Kind_PUT, 0, &pb.PutRequest{Key: fmt.Append(nil, i), Value: value}))[0].Err)
+	}
+	require.EqualValues(t, 8, f.machine.View().Applied-f.storedIndex(testShard))
+	for _, r := range f.apply(
+		command(t, shardpb.Kind_LEASE_REIGN, 1, &shardpb.LeaseCommand{}),
+		command(t, shardpb.Kind_LEASE_GRANT, 1, &shardpb.LeaseCommand{Lease: 41, Ttl: 60}),
+	) {
+		require.NoError(t, r.Err)
+	}
+	require.Equal(t, f.machine.View().Applied, f.storedIndex(testShard))
+
+	view, leases := f.machine.View(), f.machine.Leases().State()
+	require.Len(t, leases.Records, 1)
+	f.restart()
+	require.Equal(t, view, f.machine.View())
+	require.True(t, proto.Equal(leases, f.machine.Leases().State()))
+	found, err := f.machine.FetchSpan(shard.Everything(), 0, mvccAll)
+	require.NoError(t, err)
+	require.Len(t, found.KVs, 8)
+	require.Len(t, found.KVs[7].Value, len(value))
 }
 
 // That a replica is poisoned is stored at once, although it wrote nothing: after a crash its log

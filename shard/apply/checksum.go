@@ -8,12 +8,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// ChecksumFormat is the version of what is summed up and how. It rises when ReplicaState
-// gets a field, too: replicas are compared only by nodes that sum up the same.
+// ChecksumFormat is the version of what the checksum covers and how. It also rises when
+// ReplicaState gets a field: replicas are compared only by nodes that compute the same checksum.
 const ChecksumFormat = 1
 
-// sumUp answers a CHECKSUM. It changes nothing: replicas of versions that do not know it,
-// or not this format, go on alike.
+// sumUp answers a CHECKSUM. It changes nothing, so replicas of versions that do not know the
+// command or its format continue in the same state.
 func (r *run) sumUp(cmd *shardpb.Command) (proto.Message, error) {
 	var req shardpb.ChecksumCommand
 	if err := req.UnmarshalVT(cmd.Body); err != nil {
@@ -26,9 +26,9 @@ func (r *run) sumUp(cmd *shardpb.Command) (proto.Message, error) {
 	return &shardpb.ChecksumAnswer{Index: r.index}, nil
 }
 
-// AddState takes what a replica keeps besides versions into its sum: where it is in the log,
-// what it owns, its revisions, its leases. All of it comes from the log, so it is the same
-// on all replicas that have applied the same.
+// AddState adds the replica's state besides its versions: position in the log, span, revisions,
+// leases. All of it is derived from the log, so it is equal on all replicas that have applied the
+// same.
 func AddState(sum *mvcc.Checksum, v shard.View, leases *shardpb.LeaseState) error {
 	data, err := MarshalSnapshot(v, leases)
 	if err != nil {

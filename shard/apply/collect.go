@@ -13,18 +13,18 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// CollectionKind is the kind of the engine's local record that says how far a replica's
-// superseded versions are gone. What replaces the span's data removes it: the versions
-// that came in are the sender's, its garbage included.
+// CollectionKind is the kind of the engine's local record of how far a replica's superseded
+// versions have been collected. Replacing the span's data removes it: the new versions are the
+// sender's, including its garbage.
 const CollectionKind byte = 5
 
 const collectionFormat = 1
 
-// garbage is the replica's part in dropping what a compaction lets go.
+// garbage is the state of the replica's garbage collection.
 type garbage struct {
-	// Held over a whole step, from reading what is there to committing what goes, and over
-	// what replaces the data. A step that read the old data would take single versions out
-	// of the new, and below a tombstone so removed an older version comes to life again.
+	// Held over a whole step, from reading to committing, and while the data is replaced. A step
+	// that had read the old data would delete single versions of the new data, and deleting a
+	// tombstone resurrects the older version below it.
 	sync.Mutex
 	record shardpb.Collection // as stored
 	closed bool
@@ -32,24 +32,25 @@ type garbage struct {
 
 // Collection is what one step of Collect did.
 type Collection struct {
-	// Ran is false when there was nothing to do, or not now: a snapshot is being installed.
+	// Ran is false when there was nothing to do, or when nothing can be done because a snapshot is
+	// being installed.
 	Ran bool
-	// Done says that the walk is over: Collected has risen to its compaction.
+	// Done says that the walk is complete: Collected has risen to its compaction revision.
 	Done              bool
 	Versions, Dropped int // looked at; removed
 	Bytes             int64
 	Histories         int // that were removed from a version on, without a look at what there was
 }
 
-// Collected is the revision up to which everything is gone that compactions let go.
+// Collected is the revision up to which all garbage of compactions has been collected.
 func (m *Machine) Collected() shard.Revision { return shard.Revision(m.collected.Load()) }
 
-// Collect does one bounded step of the walk over the span that drops what the compacted
-// revision lets go. A walk has the compacted revision it began with; a later one goes over
-// what changed since (package mvcc). Where it is is stored with what it drops, so that a
-// restart goes on there. It is not for the apply worker, and runs beside it: the two never
-// write the same key, because a version at or below the compacted revision is final. Those are
-// in the store, whatever is kept: a COMPACT is stored at once, with all before it.
+// Collect does one bounded step of the walk over the span that deletes the garbage of compactions. A walk
+// keeps the compaction revision with which it began; the next walk covers what changed since (package mvcc).
+// Its position is stored with its deletions, so that it resumes after a restart. Collect runs beside the apply
+// worker, not on it: the two never write the same key, because a version at or below the compaction revision
+// is final. Such versions are all in the store, even if a backlog is kept: a COMPACT is stored at once, with
+// everything before it.
 func (m *Machine) Collect(limits mvcc.CollectLimits) (Collection, error) {
 	if !m.garbage.TryLock() {
 		return Collection{}, nil
@@ -102,8 +103,7 @@ func setCollection(b *pebble.Batch, id shard.ID, replica shard.ReplicaID, c *sha
 	return nil
 }
 
-// loadCollection takes over what the engine holds; no record means that nothing is known
-// to be gone.
+// loadCollection loads the engine's record; without one, nothing is known to be collected.
 func (m *Machine) loadCollection() error {
 	data, err := m.engine.Local(m.id, m.replica, CollectionKind)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 
 const batchFormat = 1
 
-// revisionMax bounds what the log may ask the floor to reach, so that counting on
-// from there cannot overflow. Real revisions stay far below (shard.Revision).
+// revisionMax bounds the floor that the log may request, so that incrementing it cannot overflow.
+// Real revisions stay far below (shard.Revision).
 const revisionMax shard.Revision = 1 << 62
 
-// command judges and carries out one command. The error is a failure of the store;
-// a refusal is in the result.
+// command validates and executes one command. The error is a failure of the store; a refusal is in
+// the result.
 func (r *run) command(b *shardpb.Batch, cmd *shardpb.Command, want bool) (shard.Result, error) {
 	resp, err := r.carryOut(b, cmd, want)
 	if err != nil {
@@ -33,14 +33,15 @@ func (r *run) command(b *shardpb.Batch, cmd *shardpb.Command, want bool) (shard.
 	return res, nil
 }
 
-// carryOut brings the command to the code of its kind. What all kinds have in common
-// is refused here, in this order: an unknown batch, a command for another shard.
+// carryOut dispatches the command by its kind. It makes the checks that all kinds have in common,
+// in this order: an unknown batch, a command for another shard.
 func (r *run) carryOut(b *shardpb.Batch, cmd *shardpb.Command, want bool) (proto.Message, error) {
 	if b.Format != batchFormat {
 		return nil, malformed("batch format %d", b.Format)
 	}
 	if reshapes(cmd.Kind) && r.reshape != nil {
-		// One in an entry: each is judged on the state that the one before has made.
+		// Only one per entry: each is validated against the state that the previous one has
+		// produced.
 		return nil, refuse(fmt.Errorf("shard %s changes its keys already: %w", r.id, shard.ErrUnavailable))
 	}
 	switch cmd.Kind {
@@ -110,8 +111,8 @@ func (r *run) initialise(cmd *shardpb.Command) error {
 	return nil
 }
 
-// updateDescriptor takes over a newer descriptor of the same keys. An older one is a
-// late duplicate and passed over.
+// updateDescriptor adopts a newer descriptor of the same keys. An older one is a late duplicate and
+// is ignored.
 func (r *run) updateDescriptor(cmd *shardpb.Command) error {
 	d, err := r.descriptor(cmd)
 	if err != nil {
@@ -145,8 +146,8 @@ func descriptorOf(cmd *shardpb.Command, p *shardpb.Descriptor) (*shard.Descripto
 	return shard.DescriptorOf(p), nil
 }
 
-// closeFloor promises that no later write gets a revision up to the given one. If it is to
-// reserve some above that, they are the batch's proposer's.
+// closeFloor promises that no later write gets a revision up to the given one. If it also requests
+// a reservation, the revisions above are reserved for the batch's proposer.
 func (r *run) closeFloor(b *shardpb.Batch, cmd *shardpb.Command) error {
 	to, err := revisionOf(cmd)
 	if err != nil {
@@ -163,9 +164,9 @@ func (r *run) closeFloor(b *shardpb.Batch, cmd *shardpb.Command) error {
 	return nil
 }
 
-// compact forbids reads below the revision; the data goes later and elsewhere. The
-// revision is often another shard's and above our last write. Rev follows it, or the
-// revision that this shard's reads show would be one that cannot be read again (A5).
+// compact makes history below the revision unreadable; the data is collected later, elsewhere. The
+// revision is often another shard's and above this shard's last write. Rev rises to it; otherwise
+// the revision that reads of this shard return could not be read again (A5).
 func (r *run) compact(cmd *shardpb.Command) error {
 	to, err := revisionOf(cmd)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// compare reports whether every key of the compare's range satisfies it. Where there
-// is no key, a compare of the value is false (an empty value could not be told from
-// none) and any other sees zeros.
+// compare reports whether every key of the compare's range satisfies it. If there is no key, a
+// compare of the value is false (an empty value could not be distinguished from a missing one) and
+// any other sees zeros.
 func (j judge) compare(c *pb.Compare) (bool, error) {
 	if len(c.GetRangeEnd()) == 0 {
 		return j.compareKey(c)
@@ -35,8 +35,8 @@ func (j judge) compare(c *pb.Compare) (bool, error) {
 	return true, nil
 }
 
-// compareKey compares one key. Only the value has to be read from the store; the
-// header mostly is in memory.
+// compareKey compares one key. Only the value must be read from the store; the header is usually in
+// memory.
 func (j judge) compareKey(c *pb.Compare) (bool, error) {
 	if c.GetTarget() == pb.Compare_VALUE {
 		kv, err := j.source.Get(c.GetKey())
@@ -51,8 +51,8 @@ func (j judge) compareKey(c *pb.Compare) (bool, error) {
 	}), nil
 }
 
-// satisfies compares one key's version, nil for a missing key, with the target of c.
-// A target that is missing or of another kind than c.Target says is zero.
+// satisfies compares one key's version, nil for a missing key, with the target of c. A target that
+// is missing or of another kind than c.Target is zero.
 func satisfies(c *pb.Compare, kv *mvccpb.KeyValue) bool {
 	var order int
 	switch c.GetTarget() {

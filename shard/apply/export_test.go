@@ -22,14 +22,13 @@ func (g Gathering) Fail(err error) {
 
 // Gather gathers though what is kept may be little, unless that is under way.
 func (b *Backlog) Gather() {
-	b.mu.Lock()
-	begin := !b.mu.gathering
-	b.mu.gathering = true
-	b.mu.Unlock()
-	if begin {
+	if b.tryTurn() {
 		b.start(b.gather)
 	}
 }
+
+// EndTurn ends a gathering that was begun and never runs.
+func (b *Backlog) EndTurn() { <-b.turn }
 
 // Taken is how much of the room is taken, and how much of that is not on its way to the store.
 func (b *Backlog) Taken() (taken, kept int64) {
@@ -46,7 +45,8 @@ func Gatherings(room, little int64, n int) (kept []int64) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		kept = append(kept, b.mu.kept)
-		b.mu.taken, b.mu.kept, b.mu.gathering = 0, 0, false
+		b.mu.taken, b.mu.kept = 0, 0
+		<-b.turn
 	})
 	for len(kept) < n {
 		b.take(nil, little)

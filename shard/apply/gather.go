@@ -12,47 +12,48 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/engine"
 )
 
-// Backlog bounds what all machines of a node together have applied and not stored, and has it
-// stored when it has come to much: what all of them keep becomes one batch, so that what few
-// versions of each of many shards cost is what many of one do.
+// Backlog bounds what all machines of a node together have applied and not stored, and has it stored once there is
+// enough: the versions of all machines become one batch, so that a few versions of each of many shards cost no more
+// than many versions of one.
 //
-// Gathering holds no lock but, for a moment each, of the machine that it takes from: while the
-// store works all machines go on (A16).
+// A gathering holds no lock except, briefly, that of the machine it takes versions from: while the store works all
+// machines continue (A16).
 type Backlog struct {
 	room  int64 // immutable, like start
 	start func(gather func())
+	// turn holds one element while something that was taken out is on its way.
+	turn chan struct{}
 
 	mu struct {
 		sync.Mutex
 		taken int64 // of room
-		// keeping are the machines that keep something which is not on its way to the store, and
-		// kept is how much that is.
-		keeping   map[*Machine]struct{}
-		kept      int64
-		much      int64 // of kept, that is gathered
-		gathering bool
+		// keeping are the machines that keep versions which are not on their way to the store, and
+		// kept is their total size.
+		keeping map[*Machine]struct{}
+		kept    int64
+		much    int64 // of kept, that is gathered
 	}
 }
 
 const (
-	// gatherBytes is from where on what is kept is stored: a batch of more than half a memtable is
-	// made a table by Pebble without being put into the memtable first. What is kept is counted
-	// roughly, and a machine may store what it has itself meanwhile.
+	// gatherBytes is the size from which on kept versions are stored: Pebble writes a batch of more
+	// than half a memtable to a table directly, without inserting it into the memtable. Sizes are
+	// estimates, and a machine may store its own versions meanwhile.
 	gatherBytes = 17 << 20
-	// gatherSpread is how much more it may be, by chance: nodes with replicas of the same shards apply the same, and
-	// would gather, and then flush, all in the same moment.
+	// gatherSpread is the maximum random addition: nodes with replicas of the same shards apply the
+	// same, and would otherwise gather, and then flush, at the same moment.
 	gatherSpread = gatherBytes / 4
 )
 
-// NewBacklog allows a node so many bytes. start runs a function beside its caller.
+// NewBacklog returns a Backlog of the given size for a node. start runs a function concurrently.
 func NewBacklog(bytes int64, start func(gather func())) *Backlog {
-	b := &Backlog{room: bytes, start: start}
+	b := &Backlog{room: bytes, start: start, turn: make(chan struct{}, 1)}
 	b.mu.keeping = make(map[*Machine]struct{})
 	b.mu.much = gatherBytes/2 + rand.Int64N(gatherBytes/2) // as if it had begun some time ago
 	return b
 }
 
-// take takes room for what a machine keeps, if there is some. The machine's lock is held.
+// take reserves room for a machine's versions, if there is any. The machine's lock is held.
 func (b *Backlog) take(m *Machine, bytes int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -65,7 +66,7 @@ func (b *Backlog) take(m *Machine, bytes int64) bool {
 	return true
 }
 
-// drop gives back what a machine keeps no more. Its lock is held.
+// drop returns the room of versions that a machine no longer keeps. Its lock is held.
 func (b *Backlog) drop(m *Machine, bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -74,7 +75,7 @@ func (b *Backlog) drop(m *Machine, bytes int64) {
 	delete(b.mu.keeping, m)
 }
 
-// leaves says that what a machine keeps is on its way to the store. Its lock is held.
+// leaves records that a machine's versions are on their way to the store. Its lock is held.
 func (b *Backlog) leaves(m *Machine, bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,26 +83,26 @@ func (b *Backlog) leaves(m *Machine, bytes int64) {
 	delete(b.mu.keeping, m)
 }
 
-// Bytes is how much of the room is taken.
+// Bytes is the room in use.
 func (b *Backlog) Bytes() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.mu.taken
 }
 
-// giveBack gives back what is on its way no more.
+// giveBack returns the room of versions that have arrived in the store.
 func (b *Backlog) giveBack(bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mu.taken -= bytes
 }
 
-// tend has what is kept stored if it is much. No machine's lock is held.
+// tend starts a gathering if enough is kept. No machine's lock is held.
 func (b *Backlog) tend() {
 	b.mu.Lock()
-	begin := b.mu.kept > min(b.mu.much, b.room/2) && !b.mu.gathering
+	begin := b.mu.kept > min(b.mu.much, b.room/2) && b.tryTurn()
 	if begin {
-		b.mu.gathering, b.mu.much = true, gatherBytes+rand.Int64N(gatherSpread)
+		b.mu.much = gatherBytes + rand.Int64N(gatherSpread)
 	}
 	b.mu.Unlock()
 	if begin {
@@ -109,15 +110,36 @@ func (b *Backlog) tend() {
 	}
 }
 
-// gather stores what is kept, of whomever: who has kept little for long holds room, too.
-func (b *Backlog) gather() {
-	storeLeaving(b.takeOut())
-	b.mu.Lock()
-	b.mu.gathering = false
-	b.mu.Unlock()
+func (b *Backlog) tryTurn() bool {
+	select {
+	case b.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
-// takeOut takes out of all machines what they keep, in the order of their keys.
+// gather stores what all machines keep: even those that have kept little for long occupy room. It
+// ends the turn.
+func (b *Backlog) gather() {
+	storeLeaving(b.takeOut())
+	<-b.turn
+}
+
+// StoreAside is Store, but Updates go on meanwhile, and what they add may not be stored.
+func (m *Machine) StoreAside() error {
+	turn := m.options.Backlog.turn
+	turn <- struct{}{}
+	defer func() { <-turn }()
+	l := m.takeOut()
+	if l == nil {
+		return nil
+	}
+	storeLeaving([]*leaving{l})
+	return l.sealed.Wait()
+}
+
+// takeOut takes the kept versions out of all machines, in key order.
 func (b *Backlog) takeOut() (all []*leaving) {
 	b.mu.Lock()
 	keeping := make([]*Machine, 0, len(b.mu.keeping))
@@ -136,7 +158,7 @@ func (b *Backlog) takeOut() (all []*leaving) {
 	return all
 }
 
-// start is where the shard's keys begin.
+// start is the start of the shard's span.
 func (l *leaving) start() []byte {
 	if d := l.view.Descriptor; d != nil {
 		return d.Span.Start
@@ -144,7 +166,7 @@ func (l *leaving) start() []byte {
 	return nil
 }
 
-// takeOut takes out what the machine keeps; nil if that is nothing.
+// takeOut takes the machine's kept versions out; nil if there are none.
 func (m *Machine) takeOut() *leaving {
 	k := &m.backlog
 	k.Lock()
@@ -196,7 +218,7 @@ func commitLeaving(e *engine.Engine, all []*leaving) (err error) {
 	return nil
 }
 
-// settle has the machine forget what was taken out of it, if it has not yet.
+// settle makes the machine forget what was taken out of it, if it has not done so.
 func (l *leaving) settle() {
 	k := &l.machine.backlog
 	k.Lock()

@@ -82,6 +82,29 @@ func TestGatheringIsOfAllShards(t *testing.T) {
 	require.Less(t, gathered, 20, "not after every update")
 }
 
+// What one machine has kept is stored aside, alone, and it goes on meanwhile. What others gather waits for that,
+// and it for what they gather.
+func TestOneIsStoredAside(t *testing.T) {
+	b := apply.NewBacklog(20_000, never)
+	f := newFleet(t, b, 2)
+	f.putTo(0, "a")
+	f.putTo(1, "b")
+	one := f.aside[fleetShard(0)]
+	require.NoError(t, one.StoreAside())
+	require.Zero(t, f.behind(0))
+	require.EqualValues(t, 1, f.behind(1))
+	require.NoError(t, one.StoreAside(), "nothing is kept")
+
+	b.Gather() // and does not end
+	f.putTo(0, "c")
+	stored := make(chan error)
+	go func() { stored <- one.StoreAside() }()
+	f.putTo(0, "d")
+	b.EndTurn()
+	require.NoError(t, <-stored)
+	require.LessOrEqual(t, f.behind(0), uint64(1))
+}
+
 // Nodes that apply the same do not gather in the same moments: neither do they begin together, nor do they
 // keep as much each time. It is never too little for a table, nor leaves what comes meanwhile no room.
 func TestNodesGatherApart(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// source is the state that a request is judged on: an mvcc.Writer that has written
-// nothing of the command yet, or a snapshot.
+// source is the state against which a request is validated: an mvcc.Writer that has written nothing
+// of the command yet, or a snapshot.
 type source interface {
 	// Header returns the latest header and whether the key exists.
 	Header(key []byte) (mvcc.Header, bool, error)

@@ -2,12 +2,12 @@ package apply
 
 import "github.com/flotilla-kv/flotilla/shard"
 
-// leases tells which leases keys of this shard may be attached to. The zero value, of
-// a read, lets a put pass: reads refuse it for what it is.
+// leases reports which leases keys of this shard may be attached to. The zero value, used by reads,
+// accepts any put, because reads refuse puts anyway.
 type leases struct{ run *run }
 
-// mayAttach refuses to attach keys to a lease that is not known to live: nil for no
-// lease, 0.
+// mayAttach refuses to attach keys to a lease that is not registered as alive; the lease 0, none,
+// is always accepted.
 func (l leases) mayAttach(id int64) error {
 	if id == 0 || l.run == nil {
 		return nil
@@ -25,12 +25,12 @@ func (l leases) mayAttach(id int64) error {
 	return nil
 }
 
-// isHome reports whether the lease's record belongs here.
+// isHome reports whether the lease's record belongs to this shard.
 func (r *run) isHome(id int64) bool { return r.view.Descriptor.Span.Contains(shard.HomeKey(id)) }
 
-// register makes sure that the lease covers this shard's keys (L1), before one is
-// attached that mayAttach has let pass. What takes two commands where the home is
-// another shard, and was done then, is one step here.
+// register ensures that the lease covers this shard's keys (L1), before a key is attached that
+// mayAttach has accepted. If the home is another shard, two commands have done this already; here
+// it is a single step.
 func (r *run) register(id int64) {
 	rec := r.leases.Record(id)
 	if rec == nil || r.leases.Registered(id) == rec.Incarnation {

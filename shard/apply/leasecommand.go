@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// leaseTTLMax is etcd's, in seconds. Durations of it do not overflow.
+	// leaseTTLMax is etcd's, in seconds. Such durations do not overflow.
 	leaseTTLMax = 9_000_000_000
-	// detachKeysMax bounds the keys that one command deletes: a lease may have any number,
-	// and the apply worker serves other shards too.
+	// detachKeysMax bounds the keys that one command deletes: a lease may have any number, and the
+	// apply worker serves other shards too.
 	detachKeysMax = 1000
 )
 
-// lease carries out a command about leases (docs/decisions/0007-leases.md).
+// lease executes a lease command (docs/decisions/0007-leases.md).
 func (w *writing) lease(cmd *shardpb.Command) (proto.Message, error) {
 	var req shardpb.LeaseCommand
 	if err := decode(cmd, &req); err != nil {
@@ -54,7 +54,7 @@ func (w *writing) lease(cmd *shardpb.Command) (proto.Message, error) {
 	}
 }
 
-// leaseBequeath keeps what a reign leaves to the next one, unless that has begun.
+// leaseBequeath stores the will of a reign for the next one, unless that has begun.
 func (w *writing) leaseBequeath(req *shardpb.LeaseCommand) (proto.Message, error) {
 	if !lease.WellFormed(req.Will) {
 		return nil, malformed("will of format %d for %d leases, with the time of %d", req.Will.GetFormat(), len(req.Will.GetLeases()), len(req.Will.GetLeftMs()))
@@ -65,8 +65,8 @@ func (w *writing) leaseBequeath(req *shardpb.LeaseCommand) (proto.Message, error
 	return &shardpb.LeaseAnswer{}, nil
 }
 
-// leaseGrant makes a record. Its incarnation is a revision, so that it is above every
-// one that any lease of the ID has had; like a revision it raises the floor.
+// leaseGrant creates a record. Its incarnation is a revision, so that it exceeds that of every
+// earlier lease with the ID; like a revision it raises the floor.
 func (w *writing) leaseGrant(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
 	if req.Ttl < 1 || req.Ttl > leaseTTLMax {
 		return nil, malformed("a lease of %d seconds", req.Ttl)
@@ -80,7 +80,7 @@ func (w *writing) leaseGrant(rec *lease.Record, req *shardpb.LeaseCommand) (prot
 	return &shardpb.LeaseAnswer{Ttl: rec.TTL, Incarnation: rec.Incarnation}, nil
 }
 
-// leaseAttach widens a lease's spans, before the keys' shard registers it (L1, L2).
+// leaseAttach adds to a lease's spans, before the keys' shard registers the lease (L1, L2).
 func (w *writing) leaseAttach(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
 	span, err := spanOf(req)
 	if err != nil {
@@ -93,13 +93,14 @@ func (w *writing) leaseAttach(rec *lease.Record, req *shardpb.LeaseCommand) (pro
 	return &shardpb.LeaseAnswer{Ttl: rec.TTL, Incarnation: rec.Incarnation}, nil
 }
 
-// leaseRevoke marks a lease. Where all that is attached is here, it does the rest, too.
+// leaseRevoke marks a lease. If all attached keys are in this shard, it also deletes them and the
+// record.
 func (w *writing) leaseRevoke(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
 	if rec == nil {
 		return nil, refuse(shard.ErrLeaseNotFound)
 	}
-	// What expired in an earlier reign was renewed by the beginning of this one; what was
-	// another lease of the ID is gone.
+	// A lease that expired in an earlier reign was renewed by the beginning of this one; another
+	// incarnation is gone.
 	if req.Reign != 0 && req.Reign != w.leases.Reign() || req.Incarnation != 0 && req.Incarnation != rec.Incarnation {
 		return nil, refuse(shard.ErrLeaseRace)
 	}
@@ -123,8 +124,8 @@ func (w *writing) leaseRevoke(rec *lease.Record, req *shardpb.LeaseCommand) (pro
 	return answer, nil
 }
 
-// leaseForget drops a record of which nothing is attached any more (L4). The caller has
-// seen to that. Of an earlier lease of the ID it is a late duplicate.
+// leaseForget deletes a record once no key is attached any more (L4), which the caller has ensured.
+// For an earlier lease with the ID it is a late duplicate.
 func (w *writing) leaseForget(rec *lease.Record, req *shardpb.LeaseCommand) (proto.Message, error) {
 	if rec == nil || req.Incarnation < rec.Incarnation {
 		return &shardpb.LeaseAnswer{}, nil
@@ -136,10 +137,10 @@ func (w *writing) leaseForget(rec *lease.Record, req *shardpb.LeaseCommand) (pro
 	return &shardpb.LeaseAnswer{}, nil
 }
 
-// leaseRegister lets keys be attached, unless keys of such leases were detached since
-// the fence was told (L6). That the record covers this shard's span follows from the
-// command's epoch: ATTACH named the span that goes with it (L2). At its own home no
-// lease is registered like this: a put does it.
+// leaseRegister allows keys to be attached, unless keys of such leases were detached since the
+// fence was returned (L6). That the record covers this shard's span follows from the command's
+// epoch: ATTACH named the span that belongs to it (L2). At its own home no lease is registered like
+// this: a put does it.
 func (w *writing) leaseRegister(req *shardpb.LeaseCommand) (proto.Message, error) {
 	if req.Incarnation <= 0 {
 		return nil, malformed("registration of lease %x without an incarnation", req.Lease)
@@ -152,8 +153,8 @@ func (w *writing) leaseRegister(req *shardpb.LeaseCommand) (proto.Message, error
 	return &shardpb.LeaseAnswer{Incarnation: req.Incarnation}, nil
 }
 
-// leaseDetach deletes the attached keys of a span. For an earlier lease of the ID than
-// the one registered it is a late duplicate: that one's keys are gone.
+// leaseDetach deletes the attached keys of a span. For an earlier lease with the ID than the
+// registered one it is a late duplicate: that one's keys are gone.
 func (w *writing) leaseDetach(req *shardpb.LeaseCommand) (proto.Message, error) {
 	span, err := spanOf(req)
 	if err != nil {
@@ -169,8 +170,8 @@ func (w *writing) leaseDetach(req *shardpb.LeaseCommand) (proto.Message, error) 
 	return answer, w.detach(req.Lease, span, answer)
 }
 
-// detach ends the registration before it deletes, so that with the first of several
-// commands no key is added to those left. It deletes in key order, at one revision.
+// detach ends the registration before it deletes keys, so that from the first of several commands
+// on no key is added to the remaining ones. It deletes in key order, at one revision.
 func (w *writing) detach(id int64, span shard.Span, answer *shardpb.LeaseAnswer) error {
 	w.leases.Detach(id)
 	keys, err := w.attachedTo(id, span, detachKeysMax+1)

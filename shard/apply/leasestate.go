@@ -13,10 +13,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Kinds of local records about leases. Leases at home here are no local records: they
-// lie in the span, by home key (engine.LeaseKey).
+// Kinds of local records about leases. The records of leases whose home is here are not local
+// records: they are in the span, by home key (engine.LeaseKey).
 const (
-	// registrationKind is a shardpb.LeaseRegistration; one for each, by lease ID.
+	// registrationKind is a shardpb.LeaseRegistration; one per lease, by ID.
 	registrationKind byte = 3
 	// leaseBookKind is the shardpb.LeaseBook.
 	leaseBookKind byte = 4
@@ -46,7 +46,7 @@ func (m *Machine) storeLeases(b *pebble.Batch, c lease.Changes) error {
 	return nil
 }
 
-// leaseRecords gives changes as the store keeps them.
+// leaseRecords encodes changes as the store keeps them.
 func leaseRecords(id shard.ID, replica shard.ReplicaID, c lease.Changes) ([]engine.KV, error) {
 	var kvs []engine.KV
 	var errs []error
@@ -87,7 +87,7 @@ func registrationKey(id shard.ID, replica shard.ReplicaID, lease int64) []byte {
 	return engine.LocalKey(id, replica, registrationKind, binary.BigEndian.AppendUint64(nil, uint64(lease))...)
 }
 
-// loadLeases reads what the engine holds about the replica's leases.
+// loadLeases loads the replica's lease state from the engine.
 func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
 	if d == nil {
 		return lease.NewTable(nil)
@@ -99,7 +99,7 @@ func (m *Machine) loadLeases(d *shard.Descriptor) (*lease.Table, error) {
 	return lease.NewTable(s)
 }
 
-// leaseState reads what the engine holds about the leases of a replica with the span.
+// leaseState loads the lease state of a replica with the span from the engine.
 func (m *Machine) leaseState(id shard.ID, replica shard.ReplicaID, span shard.Span) (*shardpb.LeaseState, error) {
 	s := &shardpb.LeaseState{}
 	var err error
@@ -140,7 +140,7 @@ func (m *Machine) leaseState(id shard.ID, replica shard.ReplicaID, span shard.Sp
 	return s, nil
 }
 
-// leaseRecordsIn reads the leases whose home keys lie in the span.
+// leaseRecordsIn reads the leases whose home keys are in the span.
 func (m *Machine) leaseRecordsIn(span shard.Span) (out []*shardpb.LeaseRecord, err error) {
 	lower, upper := engine.LeaseSpanBounds(span)
 	it, err := m.engine.NewReader().NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -162,8 +162,8 @@ func (m *Machine) leaseRecordsIn(span shard.Span) (out []*shardpb.LeaseRecord, e
 	return out, it.Error()
 }
 
-// Received turns a snapshot's state into the span it is of and the records that its
-// receiver keeps. Registrations of its own that the snapshot does not know go.
+// Received converts a snapshot's state into its span and the records that its receiver stores. The
+// receiver's own registrations that the snapshot does not contain are removed.
 func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	fail := func(err error) (shard.Span, []engine.KV, error) {
 		return shard.Span{}, nil, fmt.Errorf("state of a snapshot for shard %s: %w", m.id, err)
@@ -202,8 +202,8 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	if err != nil {
 		return fail(err)
 	}
-	// One value for each key: what is received comes after what goes. What was collected
-	// here says nothing of the history received.
+	// One value per key: received records override removals. What was collected here says nothing
+	// about the received history.
 	values := map[string][]byte{
 		string(engine.LocalKey(m.id, m.replica, leaseBookKind)):  nil,
 		string(engine.LocalKey(m.id, m.replica, leaseWillKind)):  nil,

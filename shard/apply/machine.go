@@ -14,28 +14,29 @@ import (
 
 // Options of a Machine.
 type Options struct {
-	// Headers bounds the latest headers (revisions, version, lease) that are kept in
-	// memory, for all machines of a node together, so that a put need not read the
-	// store. Default: 8192 for this machine alone.
+	// Headers bounds the latest headers (revisions, version, lease) that are kept in memory so that
+	// a put need not read the store, for all machines of a node together. Default: 8192 for this
+	// machine alone.
 	Headers *mvcc.HeaderBudget
-	// Rows are the latest versions of keys that were read, for all machines of a node
-	// together. Default: 1024 for this machine alone.
+	// Rows caches the latest versions of keys that were read, for all machines of a node together.
+	// Default: 1024 for this machine alone.
 	Rows *mvcc.Rows
-	// Trails help those catch up who are far behind, for all machines of a node together.
-	// Default: 1 MiB for this machine alone.
+	// Trails helps watches that are far behind, for all machines of a node together. Default: 1 MiB
+	// for this machine alone.
 	Trails *mvcc.Trails
-	// Backlog bounds what is applied and kept in memory, for all machines of a node together.
-	// Default: nothing is kept.
+	// Backlog bounds the applied versions that are kept in memory, for all machines of a node
+	// together. Default: nothing is kept.
 	Backlog *Backlog
-	// Watches count what those do who watch, for all machines of a node together.
+	// Watches are the metrics of watches, for all machines of a node together.
 	Watches *watch.Metrics
-	// Node is where the machine is: a SPLIT leaves a seed for the child's replica there.
+	// Node is the machine's node: a SPLIT leaves a seed for the child's replica there.
 	Node shard.NodeID
-	// Gone reports whether a replica of the node was removed from it, or is being. Default: none is.
+	// Gone reports whether a replica was removed from the node, or is being removed. Default: none
+	// is.
 	Gone func(shard.ID, shard.ReplicaID) (bool, error)
-	// Checksum, if set, is called after the entry of the log that asks for what the replica
-	// holds to be summed up, and before any later one: what the machine shows then is the
-	// state after that entry. It is called by the apply worker.
+	// Checksum, if set, is called after the log entry that requests a checksum, and before any
+	// later one: the machine's state then is the one after that entry. It is called by the apply
+	// worker.
 	Checksum func(index uint64)
 	// Knobs are for tests.
 	Knobs Knobs
@@ -47,8 +48,8 @@ const (
 	trailsBytesDefault   = 1 << 20
 )
 
-// Machine is one replica's state machine. Update, Install and Reload are called by
-// one goroutine at a time (the replica's apply worker); everything else by any.
+// Machine is one replica's state machine. Update, Install and Reload are called by one goroutine at
+// a time (the replica's apply worker); everything else by any.
 type Machine struct {
 	engine  *engine.Engine // immutable, like all up to view
 	id      shard.ID
@@ -56,17 +57,17 @@ type Machine struct {
 	options Options
 	rows    *mvcc.RowReader
 
-	// view is what was last committed; never nil. Only the apply worker stores it.
+	// view is the last committed view; never nil. Only the apply worker stores it.
 	view atomic.Pointer[shard.View]
-	// leases is what was last committed about leases; never nil. Reload replaces it.
+	// leases is the last committed lease state; never nil. Reload replaces it.
 	leases atomic.Pointer[lease.Table]
-	// installing is set while the span's data may be newer than view, and when the machine
-	// was closed: then the data may be removed.
+	// installing is set while the span's data may be newer than view, and after the machine was
+	// closed, because then the data may be removed.
 	installing atomic.Bool
-	// hub is told of every view after it was stored. Open makes it.
+	// hub is passed every view after it was stored. Open creates it.
 	hub *watch.Hub
 
-	// headers, leaseChanges and broken are the apply worker's.
+	// headers, leaseChanges and broken belong to the apply worker.
 	headers *mvcc.HeaderCache
 	// leaseChanges are the records that the last Update changed.
 	leaseChanges []lease.RecordChange
@@ -75,12 +76,12 @@ type Machine struct {
 
 	backlog backlog
 	garbage garbage
-	// collected is garbage's own figure, to be read without waiting for a step.
+	// collected duplicates garbage's figure, so that it can be read without waiting for a step.
 	collected atomic.Int64
 }
 
-// Open loads the replica's state from the engine. A replica that has none yet has
-// applied nothing and waits for INIT or a snapshot.
+// Open loads the replica's state from the engine. A replica without one has applied nothing and
+// waits for INIT or a snapshot.
 func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*Machine, error) {
 	if o.Headers == nil {
 		o.Headers = mvcc.NewHeaderBudget(0, cachedHeadersDefault, 0)
@@ -118,18 +119,17 @@ func Open(e *engine.Engine, id shard.ID, replica shard.ReplicaID, o Options) (*M
 // View is what the replica has applied and readers can see.
 func (m *Machine) View() shard.View { return *m.view.Load() }
 
-// Leases is what the replica has applied about leases.
+// Leases is the applied lease state.
 func (m *Machine) Leases() *lease.Table { return m.leases.Load() }
 
-// LeaseChanges lists the leases at home here that the last Update changed. It is for the
+// LeaseChanges lists the leases whose home is here and that the last Update changed. It is for the
 // apply worker.
 func (m *Machine) LeaseChanges() []lease.RecordChange { return m.leaseChanges }
 
-// EndFeeds ends who watches and would watch later, with the error.
+// EndFeeds ends present and future watches with the error.
 func (m *Machine) EndFeeds(err error) { m.hub.End(err) }
 
-// Close ends who watches and gives up what the machine keeps in memory. It is the apply
-// worker's last call.
+// Close ends watches and abandons the machine's backlog. It is the apply worker's last call.
 func (m *Machine) Close() {
 	m.hub.End(fmt.Errorf("watch shard %s: %w", m.id, shard.ErrStopped))
 	_ = m.Store() // what is not stored is in the log
@@ -140,8 +140,8 @@ func (m *Machine) Close() {
 	m.installing.Store(true) // for ever: see settled
 }
 
-// Reload takes over the state that the engine holds now. Use Install when the
-// machine may be read, or garbage collected, at the same time.
+// Reload adopts the state in the engine. Use Install if the machine may be read, or garbage
+// collected, at the same time.
 func (m *Machine) Reload() error {
 	m.renew()
 	data, err := m.engine.Local(m.id, m.replica, StateKind)
@@ -169,12 +169,11 @@ func (m *Machine) Reload() error {
 	return nil
 }
 
-// Install replaces the span's data and the state record by what replace writes, a
-// received snapshot, and takes that over. Reads that meet it are refused with
-// shard.ErrUnavailable: between the replacement and the new View they could take
-// history that the snapshot no longer has for an empty past. replace must change
-// everything or, when it fails, nothing. Those who watch go on from where they are, in
-// the new history.
+// Install replaces the span's data and the state record by what replace writes, a received
+// snapshot, and adopts it. Concurrent reads are refused with shard.ErrUnavailable: between the
+// replacement and the new View they could take history that the snapshot no longer has for an empty
+// past. replace must change everything or, when it fails, nothing. Watches continue from their
+// positions in the new history.
 func (m *Machine) Install(replace func() error) error {
 	if err := m.install(replace); err != nil {
 		return err

@@ -12,12 +12,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// Range answers a range request at a revision; 0 means the request's own, and if it
-// names none, the latest applied. The response has no header: a caller that has to
-// say which revision was read passes View().Rev.
+// Range answers a range request at a revision; 0 means the request's own, and if it names none, the
+// latest applied. The response has no header: a caller that must report which revision was read
+// passes View().Rev.
 //
-// Reads are refused with ErrCompacted, ErrFutureRevision (above Floor: not final
-// yet), WrongShardError or ErrUnavailable (a snapshot is being installed; try again).
+// Reads are refused with ErrCompacted, ErrFutureRevision (above Floor: not final yet),
+// WrongShardError or ErrUnavailable (a snapshot is being installed; try again).
 func (m *Machine) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
 	if at == 0 {
 		at = shard.Revision(req.GetRevision())
@@ -29,9 +29,8 @@ func (m *Machine) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeRespo
 	return listing.Respond(req, f), nil
 }
 
-// GetHeld answers a request for one key at a published view, if its latest version is in
-// memory. It reads nothing else, so nothing can be missing from what it finds; whatever it does not answer, Range
-// does.
+// GetHeld answers a request for one key at a published view, if its latest version is in memory. It
+// reads nothing else, so its result cannot be incomplete; whatever it does not answer, Range does.
 func (m *Machine) GetHeld(key []byte, view shard.View) (*pb.RangeResponse, bool) {
 	if view.Descriptor == nil || !view.Descriptor.Span.Contains(key) || readable(view.Rev, view) != nil {
 		return nil, false
@@ -43,8 +42,8 @@ func (m *Machine) GetHeld(key []byte, view shard.View) (*pb.RangeResponse, bool)
 	return &pb.RangeResponse{Kvs: f.KVs, Count: f.Count}, true
 }
 
-// FetchSpan reads the span's keys at a revision, 0 or less being the latest applied,
-// for a router that puts several shards' parts together. Refusals are as for Range.
+// FetchSpan reads the span's keys at a revision, 0 or less being the latest applied, for a router
+// that combines several shards' parts. It is refused like Range.
 func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	s, err := m.snapshot(at)
 	if err != nil {
@@ -57,8 +56,8 @@ func (m *Machine) FetchSpan(span shard.Span, at shard.Revision, o listing.FetchO
 	return f, unmarked(err)
 }
 
-// HashSpan sums up, in one step of about bytesMax bytes, the span's keys at a revision.
-// Refusals are as for Range.
+// HashSpan hashes, in one step of about bytesMax bytes, the span's keys at a revision. It is
+// refused like Range.
 func (m *Machine) HashSpan(span shard.Span, at shard.Revision, bytesMax int) (mvcc.Hashed, error) {
 	s, err := m.snapshot(at)
 	if err != nil {
@@ -74,9 +73,8 @@ func (m *Machine) HashSpan(span shard.Span, at shard.Revision, bytesMax int) (mv
 	return h, unmarked(s.stillReadable(s.at))
 }
 
-// ReadTxn answers a transaction of ranges alone at one revision, 0 being the latest
-// applied. The response has no header; those inside it carry the revision. Refusals
-// are as for Range.
+// ReadTxn answers a read-only transaction at one revision, 0 being the latest applied. The response
+// has no header; those inside it carry the revision. It is refused like Range.
 func (m *Machine) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
 	resp, err := m.readTxn(req, at)
 	return resp, unmarked(err)
@@ -109,7 +107,7 @@ func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 	return resp, nil
 }
 
-// unmarked takes the mark off a refusal: to a reader it is an error like any other.
+// unmarked removes the mark of a refusal, which to a reader is an ordinary error.
 func unmarked(err error) error {
 	if answer, ok := asRefusal(err); ok {
 		return answer
@@ -117,13 +115,13 @@ func unmarked(err error) error {
 	return err
 }
 
-// snapshot is the state as of a revision, of which the engine still has all versions.
-// Each read makes sure of that once more, afterwards.
+// snapshot is the state as of a revision, all versions of which the engine still has. Each read
+// verifies this again afterwards.
 type snapshot struct {
 	m    *Machine
 	at   shard.Revision
 	view shard.View // when the snapshot was taken
-	// latest is set when no revision was asked for.
+	// latest is set when no revision was requested.
 	latest bool
 }
 
@@ -142,9 +140,9 @@ func (m *Machine) snapshot(at shard.Revision) (snapshot, error) {
 
 // Fetch reads at a revision that is readable in the snapshot's view; 0 is its own.
 //
-// Garbage goes only after the View that allows it, and an iterator keeps what was
-// there when it was made. So if the revision is still allowed after the read, nothing
-// was missing when the read began.
+// Garbage is removed only after the View that allows it, and an iterator keeps what existed when it
+// was created. So if the revision is still allowed after the read, nothing was missing when the
+// read began.
 func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	own := at <= 0
 	if own {
@@ -156,7 +154,7 @@ func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	}
 	if err := s.stillReadable(at); err != nil {
 		if own && s.latest && errors.Is(err, shard.ErrCompacted) {
-			// The latest state is never compacted; it only got a newer name meanwhile.
+			// The latest state is never compacted; it only got a newer revision meanwhile.
 			return listing.Fetched{}, fmt.Errorf("read shard %s during a compaction: %w", s.m.id, shard.ErrUnavailable)
 		}
 		return listing.Fetched{}, err
@@ -164,14 +162,14 @@ func (s snapshot) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	return f, nil
 }
 
-// stillReadable judges a read at a revision after it was made.
+// stillReadable validates a read at a revision after it was made.
 func (s snapshot) stillReadable(at shard.Revision) error {
 	now, err := s.m.settled()
 	if err != nil {
 		return err
 	}
 	if now.Descriptor == nil || now.Descriptor.Epoch != s.view.Descriptor.Epoch {
-		// What was given away since may have been compacted by its new owner.
+		// Keys that were given away meanwhile may have been compacted by their new owner.
 		return wrongShard(s.m.id, now)
 	}
 	return readable(at, now)
@@ -187,7 +185,7 @@ func (m *Machine) settled() (shard.View, error) {
 	return m.View(), nil
 }
 
-// Get and Header let a read-only transaction be judged like any other.
+// Get and Header let a read-only transaction be validated like any other.
 
 func (s snapshot) Get(key []byte) (*mvccpb.KeyValue, error) {
 	f, err := s.Fetch(shard.PointSpan(key), 0, listing.FetchOptions{})

@@ -10,12 +10,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// checkRepeats refuses a plan that could write one key twice: a key has one version
-// per revision. etcd's own check overlooks two such cases (a put and a delete "from
-// key on"; a put and a delete in two nested transactions); they get the error that
-// etcd gives the others. The rule looks at the request only, so that a transaction
-// does not begin to fail when its keys begin to exist. Deletes may overlap: the
-// second finds nothing left.
+// checkRepeats refuses a plan that could write one key twice, because a key has one version per
+// revision. etcd's own check overlooks two such cases (a put and a delete "from key on"; a put and
+// a delete in two nested transactions); they get the error that etcd gives in the other cases. The
+// rule looks at the request only, so that a transaction does not start to fail when its keys start
+// to exist. Deletes may overlap: the second finds nothing left.
 func (p *plan) checkRepeats() error {
 	var w planWrites
 	w.add(p)
@@ -48,8 +47,8 @@ func (w *planWrites) add(p *plan) {
 	}
 }
 
-// repeat reports whether a key is put twice, or put and deleted. It sorts and then
-// goes once through both lists: a client decides how long they are.
+// repeat reports whether a key is put twice, or put and deleted. It sorts and then passes once
+// through both lists, because clients determine their lengths.
 func (w *planWrites) repeat() bool {
 	if len(w.puts) == 0 || len(w.puts)+len(w.dels) == 1 {
 		return false

@@ -5,8 +5,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// reserve gives the batch's proposer the revisions above the floor, up to until. What there
-// was is its own (admitReserved): what it has promised below the old end stays kept (A12).
+// reserve gives the batch's proposer the revisions above the floor, up to until. Any earlier
+// reservation is its own (admitReserved), and what it has promised below the old end stays valid
+// (A12).
 func (r *run) reserve(b *shardpb.Batch, until shard.Revision) {
 	until = max(until, r.reserved())
 	r.view.Reserved = &shard.Reservation{Until: until, Node: shard.NodeID(b.NodeId), Incarnation: b.Incarnation, Sequence: b.Sequence}
@@ -19,7 +20,7 @@ func (r *run) admitReserved(b *shardpb.Batch) {
 	}
 }
 
-// reserved is the revision above which everybody may mint.
+// reserved is the revision above which any proposer may assign revisions.
 func (r *run) reserved() shard.Revision {
 	if r.view.Reserved == nil {
 		return r.view.Floor

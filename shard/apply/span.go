@@ -6,8 +6,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// holds reports whether every key of etcd's (key, range_end) lies in the span. A
-// range that can hold no key, as end before key, belongs to every shard.
+// holds reports whether every key of etcd's (key, range_end) lies in the span. A range that can
+// contain no key, such as one that ends before its key, belongs to every shard.
 func holds(span shard.Span, key, rangeEnd []byte) bool {
 	if len(rangeEnd) == 0 {
 		return span.Contains(key)
@@ -16,7 +16,7 @@ func holds(span shard.Span, key, rangeEnd []byte) bool {
 	return s.Empty() || span.ContainsSpan(s)
 }
 
-// holdsTxn is holds for all that a transaction could touch, in either branch.
+// holdsTxn is holds for everything that a transaction could touch, in either branch.
 func holdsTxn(span shard.Span, req *pb.TxnRequest) bool {
 	for _, c := range req.GetCompare() {
 		if !holds(span, c.GetKey(), c.GetRangeEnd()) {

@@ -7,17 +7,17 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// StateKind is the kind of the engine's local record that holds a replica's state.
-// A snapshot's receiver writes the sender's state under its own replica ID.
+// StateKind is the kind of the engine's local record that holds a replica's state. A snapshot's
+// receiver writes the sender's state under its own replica ID.
 const StateKind byte = 1
 
 const stateFormat = 1
 
-// MarshalState gives the state record for a view.
+// MarshalState encodes the state record of a view.
 func MarshalState(v shard.View) ([]byte, error) { return marshalState(v, nil) }
 
-// MarshalSnapshot gives the state that goes with a snapshot of the data: the record, and
-// what the shard keeps about leases besides its versions.
+// MarshalSnapshot encodes the state that accompanies a snapshot of the data: the record, and the
+// shard's lease state besides its versions.
 func MarshalSnapshot(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	return marshalState(v, leases)
 }
@@ -47,7 +47,7 @@ func marshalState(v shard.View, leases *shardpb.LeaseState) ([]byte, error) {
 	return data, nil
 }
 
-// UnmarshalState reads a state record.
+// UnmarshalState decodes a state record.
 func UnmarshalState(data []byte) (shard.View, error) {
 	v, _, err := unmarshalState(data)
 	return v, err

@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// txn carries out a plan. Nothing in it can be refused any more. Ranges see what was
-// written before them in the same transaction.
+// txn executes a plan, in which nothing can be refused any more. Ranges see what was written before
+// them in the same transaction.
 func (w *writing) txn(p *plan) (*pb.TxnResponse, error) {
 	var resp *pb.TxnResponse
 	if w.want {
@@ -31,8 +31,8 @@ func (w *writing) txn(p *plan) (*pb.TxnResponse, error) {
 	return resp, nil
 }
 
-// op carries out one operation. As in etcd, the response of each carries the revision
-// and no more in its header, and that of a nested transaction not even that.
+// op executes one operation. As in etcd, the header of each response has only the revision, and
+// that of a nested transaction not even that.
 func (w *writing) op(op *pb.RequestOp, sub *plan) (*pb.ResponseOp, error) {
 	switch o := op.GetRequest().(type) {
 	case *pb.RequestOp_RequestRange:
@@ -70,8 +70,8 @@ func (w *writing) op(op *pb.RequestOp, sub *plan) (*pb.ResponseOp, error) {
 	}
 }
 
-// rangeOp answers a range inside a transaction. now is the transaction's revision,
-// whatever revision the range asked for.
+// rangeOp answers a range inside a transaction. now is the transaction's revision, whatever
+// revision the range requested.
 func rangeOp(req *pb.RangeRequest, f listing.Fetched, now shard.Revision) *pb.ResponseOp {
 	resp := listing.Respond(req, f)
 	resp.Header = headerAt(now)

@@ -17,26 +17,24 @@ import (
 type Entry struct {
 	Index uint64
 	Data  []byte // a shardpb.Batch; not kept
-	// Want asks for results. Update sets it for a batch that its wanted function
-	// claims. Responses are built only then: of three replicas that apply a command,
-	// two have nobody to tell.
+	// Want requests results. Update sets it for a batch that its wanted function claims. Responses
+	// are built only then: of three replicas that apply a command, two have nobody to tell.
 	Want bool
 	// Sequence is the batch's, when it was claimed.
 	Sequence uint64
-	// Results has one result per command of the batch, in order; one in all for
-	// bytes that are no batch. It is nil unless Want is set, and for an entry that had
-	// been applied before.
+	// Results has one result per command of the batch, in order; a single one for bytes that are no
+	// batch. It is nil unless Want is set, and for an entry that had been applied before.
 	Results []shard.Result
 }
 
-// Update applies entries in order and publishes the new View; only then are the results
-// valid. They go into one engine batch (A3); one that changes which keys the shard has ends
-// the batch, so that what comes after meets the state that it made. wanted, which may be nil, is called for
-// every batch that can be read and tells whether this process waits for its results;
-// it must not keep the batch. Entries up to the applied index are passed over. After one that
-// asks for a checksum a new batch begins, so that there is a moment that it speaks of.
+// Update applies entries in order and publishes the new View; only then are the results valid. All entries go
+// into one engine batch (A3), except that an entry that changes which keys the shard has ends the batch, so
+// that later entries see the state that it made, and that an entry that requests a checksum ends it, so that there is a
+// moment for which the checksum holds. wanted, which may be nil, is called for every batch that can be decoded and
+// reports whether this process waits for its results; it must not keep the batch. Entries up to the applied
+// index are skipped.
 //
-// After an error the machine refuses everything until it is opened anew or reloaded.
+// After an error the machine refuses everything until it is reopened or reloaded.
 func (m *Machine) Update(entries []Entry, wanted func(b *shardpb.Batch) bool) error {
 	if m.broken != nil {
 		return fmt.Errorf("apply to shard %s after a failure: %w", m.id, m.broken)
@@ -83,7 +81,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 		return n, nil
 	}
 	if r.reshape != nil {
-		// The collector must not go on in keys that are not the replica's any more (A8).
+		// The collector must not continue in keys that are no longer the replica's (A8).
 		m.garbage.Lock()
 		defer m.garbage.Unlock()
 	}
@@ -95,9 +93,9 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 	return n, nil
 }
 
-// store puts into the store what the run has written, or keeps it to be stored later when that
-// is nothing but versions.
-func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes lease.Changes) error {
+// store stores what the run has written, or keeps it to be stored later if it consists of versions
+// only.
+func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes lease.Changes) (err error) {
 	if r.reshape != nil {
 		if err := r.reshape.store(m, b); err != nil {
 			return err
@@ -111,6 +109,15 @@ func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes leas
 		r.w.Pause()
 		return nil
 	}
+	if size := r.w.BatchBytes(); size > roomyBytes {
+		// Much that was kept goes with it: a batch that grows takes several times as much for a while.
+		roomy := m.engine.NewBatchOf(b.Len() + size + stateBytes)
+		defer func() { err = errors.Join(err, roomy.Close()) }()
+		if err := roomy.Apply(b, nil); err != nil {
+			return fmt.Errorf("move to a larger batch: %w", err)
+		}
+		b = roomy
+	}
 	if err := m.commit(b, r.view); err != nil {
 		return err
 	}
@@ -119,7 +126,10 @@ func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes leas
 	return nil
 }
 
-// publish makes what the run has done visible. It comes after store: see A6.
+// roomyBytes is from where on a batch is made as large as it will be.
+const roomyBytes = 1 << 20
+
+// publish makes the run's effects visible. It comes after store: see A6.
 func (m *Machine) publish(r *run, changes lease.Changes) {
 	r.leases.Commit()
 	m.leaseChanges = append(m.leaseChanges, changes.Records...)
@@ -137,57 +147,57 @@ func (m *Machine) publish(r *run, changes lease.Changes) {
 	}
 }
 
-// wroteVersionsAlone reports whether the update has changed nothing but keys, revisions and
-// the applied index.
+// wroteVersionsAlone reports whether the update has changed nothing but keys, revisions and the
+// applied index.
 func (r *run) wroteVersionsAlone(before shard.View) bool {
 	before.Applied, before.Rev, before.Floor, before.Reserved = r.view.Applied, r.view.Rev, r.view.Floor, r.view.Reserved
 	return r.attached.b.Empty() && r.reshape == nil && !r.checksum && r.view == before
 }
 
-// run is one Update on its way: what it has written is in w, what it has done to the
-// replica's state is in view, and neither is visible to anyone yet.
+// run is one Update in progress: its writes are in w and its effects on the replica's state in
+// view; neither is visible to anyone yet.
 type run struct {
 	id    shard.ID
 	knobs Knobs
 	view  shard.View
 	index uint64 // of the entry
 	w     *mvcc.Writer
-	// events is what those who watch will be told.
+	// events is what watches will be told.
 	events events
-	// leases and attached keep what was done to leases and to the keys attached to them.
+	// leases and attached hold the changes of leases and of attached keys.
 	leases   lease.Update
 	attached attached
 	node     neighbours
-	// reshape is what the last command has done to which keys the replica has; nil: nothing.
+	// reshape is the last command's effect on which keys the replica has; nil if none.
 	reshape reshape
-	// asked is the put that is being carried out: one for all.
+	// asked is the put being executed, reused for all puts.
 	asked pb.PutRequest
 	// checksum ends the run after the entry that asks for one.
 	checksum bool
 }
 
-// neighbours is what a command must know of other replicas of the node.
+// neighbours is what a command must know of other replicas on the node.
 type neighbours interface {
-	// loadSeed reads what the parent has left for this replica; nil for nothing.
+	// loadSeed reads the seed that the parent has left for this replica; nil for none.
 	loadSeed() (*taken, error)
-	// loadFrozen reads what the right neighbour, frozen by the operator, has left for this
-	// replica; nil for nothing.
+	// loadFrozen reads the state of the right neighbour, frozen by the operator for this replica;
+	// nil for none.
 	loadFrozen(right *shard.Descriptor, operator uint64) (*left, error)
-	// loadLeases reads what the replica keeps about leases when it has the descriptor.
+	// loadLeases reads the replica's lease state for the descriptor.
 	loadLeases(d *shard.Descriptor) (*lease.Table, error)
-	// ownerOf finds who else has keys of a span; 0 for nobody.
+	// ownerOf finds another owner of keys of a span; 0 for none.
 	ownerOf(span shard.Span) (shard.ID, error)
 }
 
-// reshape is a change of which keys a replica has, on its way. The collector is locked out.
+// reshape is a change of the replica's keys in progress. The collector is locked out.
 type reshape interface {
-	// store adds to the batch what goes with it.
+	// store adds its records to the batch.
 	store(m *Machine, b *pebble.Batch) error
-	// adopt takes that over, after the commit.
+	// adopt applies it in memory, after the commit.
 	adopt(m *Machine)
 }
 
-// applyAll ends after an entry that changes which keys the replica has, or that asks for a
+// applyAll ends after an entry that changes which keys the replica has, or that requests a
 // checksum. It returns how many entries were applied.
 func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (int, error) {
 	for i := range entries {

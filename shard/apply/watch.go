@@ -10,16 +10,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
-// events gathers what an update changes for those who watch. Whether they do makes no
-// difference to what is written (A1).
+// events collects an update's changes for watches. Whether there are watches makes no difference to
+// what is written (A1).
 type events struct {
 	batch *watch.Batch // nil when nobody watches
-	// last is the revision of the last command that was added.
+	// last is the revision of the last added command.
 	last shard.Revision
 }
 
-// add takes the changes of the command that was just carried out. They are those of the
-// last one that wrote: a command that writes nothing begins nothing.
+// add adds the changes of the command that was just executed. Writer.Changed returns those of the
+// last command that wrote, so a command without writes is recognised by its revision.
 func (e *events) add(w *mvcc.Writer) error {
 	if e.batch == nil {
 		return nil
@@ -43,21 +43,20 @@ func (e *events) add(w *mvcc.Writer) error {
 	return nil
 }
 
-// Subscribe begins a feed of the changes that this replica applies.
+// Subscribe opens a feed of the changes that this replica applies.
 //
-// Changes are published between the View that shows them and the results of their
-// commands. So whoever was answered, or has read the View after a barrier, and subscribes
-// then, misses nothing that comes later and can tell it from what was before by the
-// revision.
+// Changes are published between the View that contains them and the results of their commands. So a
+// caller that subscribes after it got an answer, or has read the View after a barrier, misses no
+// later change and can distinguish later changes from earlier ones by their revision.
 func (m *Machine) Subscribe(o watch.Options) (*watch.Subscription, error) { return m.hub.Subscribe(o) }
 
-// Heed tells those who watch that the shard has promised floor: no change up to it follows
-// the entry of the Raft log with the given index. It reports whether they have been told of
-// all up to that entry; if not, it does nothing.
+// Heed tells watches that the shard has promised floor: no change up to it follows the entry of the
+// Raft log with the given index. It reports whether they have been told of everything up to that
+// entry; if not, it does nothing.
 func (m *Machine) Heed(floor shard.Revision, index uint64) bool { return m.hub.Heed(floor, index) }
 
-// history implements watch.History. As for other reads, what was allowed after it was
-// not missing before it (snapshot.Fetch). A watch may begin at the compacted revision.
+// history implements watch.History. As for other reads, what is allowed afterwards was not missing
+// before (snapshot.Fetch). A watch may begin at the compaction revision.
 func (m *Machine) history(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error) {
 	list, through, err := m.options.Trails.Events(m.stored(), span, from, to, o, func() error {
 		view, err := m.settled()

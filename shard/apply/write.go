@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// write carries out a command that may change keys. The revision is taken by the
-// first change; a command that changes nothing leaves Rev and Floor alone (A5).
+// write executes a command that may change keys. The first change takes the revision; a command
+// that changes nothing leaves Rev and Floor alone (A5).
 func (r *run) write(cmd *shardpb.Command, want bool) (proto.Message, error) {
 	stamp := shard.Tick(cmd.Stamp)
 	if stamp < 0 || stamp > revisionMax.Tick() {
@@ -38,8 +38,8 @@ func (r *run) write(cmd *shardpb.Command, want bool) (proto.Message, error) {
 	return resp, nil
 }
 
-// writing is one command that may change keys. Its methods return nil for a response
-// that is not wanted, and read nothing for it.
+// writing is one command that may change keys. Its methods return nil for a response that is not
+// wanted, and read nothing for it.
 type writing struct {
 	*run
 	rev  shard.Revision // that its changes get
@@ -48,8 +48,7 @@ type writing struct {
 
 func (w *writing) changed() bool { return len(w.w.Changed()) > 0 }
 
-// now is the revision a response speaks of: the command's own once it has changed
-// something.
+// now is the revision that a response reports: the command's own once it has changed something.
 func (w *writing) now() shard.Revision {
 	if w.changed() {
 		return w.rev
@@ -103,10 +102,10 @@ func (w *writing) request(cmd *shardpb.Command) (proto.Message, error) {
 	}
 }
 
-// owns is whether all keys are, but for what a knob says.
+// owns reports whether all keys are the shard's, unless a knob overrides it.
 func (w *writing) owns(all bool) bool { return all || w.knobs.AnyEpoch }
 
-// judge checks requests against the state before this command.
+// judge validates requests against the state before this command.
 func (w *writing) judge() judge { return judge{source: w.w, view: w.view, leases: leases{w.run}} }
 
 // put writes a key. The request has passed judge.put.
@@ -138,7 +137,7 @@ func (w *writing) put(req *pb.PutRequest) (*pb.PutResponse, error) {
 	return resp, w.w.Put(req.Key, value, lease, prev)
 }
 
-// deleteRange deletes what exists in the range, in key order.
+// deleteRange deletes the existing keys of the range, in key order.
 func (w *writing) deleteRange(req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
 	withPrev := req.PrevKv && w.want
 	if len(req.RangeEnd) == 0 && !withPrev {

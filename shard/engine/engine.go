@@ -30,6 +30,8 @@ type Engine struct {
 
 	tidyBytes uint64 // of tables: a piece of Tidy
 
+	background background
+
 	// incoming is where snapshots are written before they are ingested: inside the
 	// store's directory, because files are linked and not copied.
 	incoming string

@@ -105,6 +105,9 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 	}
 	p.TargetFileSizes[0], p.TargetFileSizes[1] = tableBytes, tableBytes // twice as much for each level below
+	p.Experimental.CompactionScheduler = &giveway.Compactions{}
+	// Garbage by itself is no reason to hurry: what writes do is.
+	p.Experimental.CompactionGarbageFractionForMaxConcurrency = func() float64 { return 0 }
 	p.Experimental.ShortAttributeExtractor = shortAttribute
 	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{

@@ -1,10 +1,10 @@
-// Package hlc stamps writes: a hybrid of the wall clock and of the revisions a node
-// has seen. It is the only revision source; a sequencer could take its place.
+// Package hlc stamps writes from a hybrid logical clock: it combines the wall clock with the
+// revisions that a node has seen. It is the only revision source; a sequencer could replace it.
 //
 // Invariants:
 //
-//	C1  A stamp is above the tick of any revision the node has seen: its own shards',
-//	    every peer message's. So whatever slot it is combined with, the new revision is
+//	C1  A stamp exceeds the tick of every revision the node has seen, in its own shards or
+//	    in a message from a peer. So whatever slot it is combined with, the new revision is
 //	    above them, and causality that passes through a node is never reversed,
 //	    whatever its clock does.
 //	C2  A node whose clock is out of bounds stamps nothing.
@@ -49,7 +49,7 @@ func (h *Hybrid) Stamp() (shard.Tick, error) {
 	return max(h.Now(), h.Seen().Tick()+1), nil
 }
 
-// Now is what the clock says, whatever was seen.
+// Now is the clock's reading, regardless of what was seen.
 func (h *Hybrid) Now() shard.Tick { return shard.TickAt(h.clock.Now()) }
 
 // Distrust makes Stamp fail with the given reason until Trust is called.
@@ -66,7 +66,7 @@ func (h *Hybrid) Distrusted() string {
 	return ""
 }
 
-// UntrustedError says why this node stamps nothing.
+// UntrustedError says why this node does not stamp.
 type UntrustedError struct{ Why string }
 
 func (e *UntrustedError) Error() string { return "clock is out of bounds: " + e.Why }

@@ -9,12 +9,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// takeOver is how long a revocation may take before the leader asks for it again: whoever
+// takeOver is how long a revocation may take before the leader requests it again, because whoever
 // began it may be gone.
 const takeOver = time.Second
 
-// Lessor measures how long the leases of a shard live, during one reign of one leader.
-// Times are readings of one clock that never jumps. It is for one goroutine at a time.
+// Lessor measures the remaining time of a shard's leases, during one reign of one leader. Times are
+// readings of one monotonic clock. It is for one goroutine at a time.
 type Lessor struct {
 	reign  uint64
 	leases map[int64]*term
@@ -31,16 +31,16 @@ type term struct {
 	index int  // in the queue
 }
 
-// Due is a lease to be revoked.
+// Due is a lease that must be revoked.
 type Due struct {
 	ID, Incarnation int64
-	// Reign is what REVOKE names, so that it is void in a later one.
+	// Reign is passed to REVOKE, so that it is void in a later reign.
 	Reign uint64
 }
 
-// Reign begins to measure. A lease that the will of the last reign names goes on with what
-// that has left it. Every other one gets its whole TTL and extend, because nobody knows when
-// it was last renewed (L3).
+// Reign begins a reign. A lease in the will of the last reign continues with the time left by it.
+// Every other one gets its whole TTL plus extend, because nobody knows when it was last renewed
+// (L3).
 func Reign(reign uint64, records []*Record, will *shardpb.LeaseWill, now time.Time, extend time.Duration) *Lessor {
 	// All at once: there may be very many, and those who ask for them are waiting.
 	l := &Lessor{reign: reign, leases: make(map[int64]*term, len(records)), queue: make(queue, len(records))}
@@ -67,7 +67,7 @@ func termOf(r *Record, now time.Time) term {
 // Reign is the number of the reign.
 func (l *Lessor) Reign() uint64 { return l.reign }
 
-// Changed takes over a lease's new record, nil for one that was dropped.
+// Changed adopts a lease's new record, nil for one that was deleted.
 func (l *Lessor) Changed(id int64, r *Record, now time.Time) {
 	t := l.leases[id]
 	if t != nil && (r == nil || r.Incarnation != t.incarnation) {
@@ -88,8 +88,8 @@ func (l *Lessor) Changed(id int64, r *Record, now time.Time) {
 	}
 }
 
-// Renew gives a lease its whole TTL from now on. It does nothing, and says so, when the
-// lease is not known, has ended or is found to be over.
+// Renew gives a lease its whole TTL from now on. It does nothing, and returns false, when the lease
+// is unknown, has ended or was found expired.
 func (l *Lessor) Renew(id int64, now time.Time) bool {
 	t := l.alive(id, now)
 	if t == nil {
@@ -102,7 +102,7 @@ func (l *Lessor) Renew(id int64, now time.Time) bool {
 	return true
 }
 
-// Remaining is how long the lease still lives; ok is false when it does not.
+// Remaining is the lease's remaining time; ok is false when it is not alive.
 func (l *Lessor) Remaining(id int64, now time.Time) (left time.Duration, ok bool) {
 	t := l.alive(id, now)
 	if t == nil {
@@ -119,9 +119,8 @@ func (l *Lessor) alive(id int64, now time.Time) *term {
 	return t
 }
 
-// Due names up to limit leases that are to be revoked, earliest first: those that have
-// expired, and those whose revocation has not come to its end for long. Each is named
-// again after a while if it is still there.
+// Due returns up to limit leases that must be revoked, earliest first: those that have expired, and
+// those whose revocation takes too long. Each is returned again after a while if it still exists.
 func (l *Lessor) Due(now time.Time, limit int) []Due {
 	var out []Due
 	for len(out) < limit && len(l.queue) > 0 && !now.Before(l.queue[0].due) {
@@ -139,7 +138,7 @@ func (l *Lessor) end(t *term, now time.Time) {
 
 func (t *term) end(now time.Time) { t.ended, t.due = true, now.Add(takeOver) }
 
-// Living lists the leases that live, earliest to expire first.
+// Living lists the living leases, the earliest to expire first.
 func (l *Lessor) Living(now time.Time) []int64 {
 	var terms []*term
 	for _, t := range l.queue {

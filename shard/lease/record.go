@@ -11,20 +11,19 @@ import (
 
 const format = 1
 
-// Record is a lease at its home. It is a value: never changed in place, so that it can
-// be handed to anyone.
+// Record is a lease at its home. It is a value: never changed in place, so that it can be shared.
 type Record struct {
 	ID  int64
 	TTL int64 // seconds, as granted
-	// Incarnation tells this lease from an earlier or later one of the same ID.
+	// Incarnation distinguishes this lease from an earlier or later one with the same ID.
 	Incarnation int64
-	// Revoking leases get no more spans; what is attached is being deleted.
+	// Revoking leases get no more spans; their keys are being deleted.
 	Revoking bool
-	// Spans are where keys may be attached: disjoint, not adjacent, ascending (L1).
+	// Spans are the spans that may have attached keys: disjoint, not adjacent, ascending (L1).
 	Spans []shard.Span
 }
 
-// Attach returns the record with the span among its spans.
+// Attach returns the record with the span added to its spans.
 func (r *Record) Attach(span shard.Span) *Record {
 	out := *r
 	out.Spans = unite(r.Spans, span)
@@ -38,7 +37,7 @@ func (r *Record) Revoke() *Record {
 	return &out
 }
 
-// Within reports whether keys were attached nowhere but in the span.
+// Within reports whether keys may be attached only in the span.
 func (r *Record) Within(span shard.Span) bool {
 	return !slices.ContainsFunc(r.Spans, func(s shard.Span) bool { return !span.ContainsSpan(s) })
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Classes is how many fences a shard has: few enough to store, many enough that
-// unrelated revocations rarely make anybody register again.
+// Classes is the number of a shard's fences: few enough to store, and enough that unrelated
+// revocations rarely force anybody to register again.
 const Classes = 256
 
 // class is stored with the fences: it can never change. It is the other end of the hash
 // from the one that home keys are ordered by.
 func class(id int64) int { return int(shard.HomeKey(id)[7]) }
 
-// Table is what one replica has applied about leases. One goroutine changes it (the
-// replica's apply worker), by way of Updates; any may read it.
+// Table is one replica's applied lease state. One goroutine changes it (the replica's apply
+// worker), by Updates; any may read it.
 type Table struct {
 	mu         sync.RWMutex
 	records    map[int64]*Record
@@ -82,10 +82,10 @@ func NewTable(state *shardpb.LeaseState) (*Table, error) {
 	return t, nil
 }
 
-// State is all of the table, in an order that depends on its content alone.
+// State is the whole table, in an order that depends on its content alone.
 func (t *Table) State() *shardpb.LeaseState { return t.Freeze().State() }
 
-// Frozen is a table at a moment.
+// Frozen is a table at one moment.
 type Frozen struct {
 	records    []*Record
 	registered map[int64]registration
@@ -93,15 +93,15 @@ type Frozen struct {
 	will       *shardpb.LeaseWill
 }
 
-// Freeze takes down what the table holds. It is quick, also when that is much: what takes
-// time is left to State.
+// Freeze captures the table's content. It is fast even for a large table; the slow part is left to
+// State.
 func (t *Table) Freeze() *Frozen {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return &Frozen{records: slices.Collect(maps.Values(t.records)), registered: maps.Clone(t.registered), book: t.book, will: t.will}
 }
 
-// State is Table.State of the moment.
+// State is Table.State of that moment.
 func (f *Frozen) State() *shardpb.LeaseState {
 	s := &shardpb.LeaseState{Book: f.book.proto(), Will: f.will}
 	for _, r := range f.records {
@@ -134,7 +134,7 @@ func (t *Table) Record(id int64) *Record {
 	return t.records[id]
 }
 
-// Records lists the leases whose home the shard is, in no order.
+// Records lists the leases whose home the shard is, in no particular order.
 func (t *Table) Records() []*Record {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -145,7 +145,7 @@ func (t *Table) Records() []*Record {
 	return out
 }
 
-// Len is how many leases the shard is the home of.
+// Len is the number of leases whose home the shard is.
 func (t *Table) Len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

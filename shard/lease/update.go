@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Update is a set of changes of a Table that nobody else sees before Commit (L5). Its
-// reads include its own changes. It belongs to the goroutine that changes the table.
+// Update is a set of changes of a Table that nobody else sees before Commit (L5). Its reads include
+// its own changes. It belongs to the goroutine that changes the table.
 type Update struct {
 	t          *Table
 	records    map[int64]*Record // nil: dropped
@@ -21,7 +21,7 @@ type Update struct {
 	kept       *shard.Span        // nil: as it was
 }
 
-// Update begins one. It costs nothing until something is changed.
+// Update begins an Update. It costs nothing until something is changed.
 func (t *Table) Update() Update { return Update{t: t} }
 
 // Record returns the lease whose home the shard is; nil if there is none.
@@ -39,10 +39,10 @@ func (u *Update) Record(id int64) *Record {
 	return u.t.records[id]
 }
 
-// Set keeps a record in place of the one before.
+// Set stores a record in place of the previous one.
 func (u *Update) Set(r *Record) { put(&u.records, r.ID, r) }
 
-// Drop forgets a lease.
+// Drop deletes a lease's record.
 func (u *Update) Drop(id int64) { put(&u.records, id, nil) }
 
 // Registered returns the incarnation of the lease that keys may be attached to; 0 if
@@ -54,8 +54,8 @@ func (u *Update) Registered(id int64) (incarnation int64) {
 	return 0
 }
 
-// Newest returns the incarnation of the last lease of the ID that keys may have been
-// attached to, whether they still may or not; 0 if none is known.
+// Newest returns the incarnation of the last lease with the ID to which keys may have been
+// attached, whether they still may be or not; 0 if none is known.
 func (u *Update) Newest(id int64) (incarnation int64) { return u.registration(id).incarnation }
 
 func (u *Update) registration(id int64) registration {
@@ -65,7 +65,7 @@ func (u *Update) registration(id int64) registration {
 	return u.t.registered[id]
 }
 
-// Register lets keys of the shard be attached to the lease (L2).
+// Register allows keys of the shard to be attached to the lease (L2).
 func (u *Update) Register(id, incarnation int64) {
 	put(&u.registered, id, registration{incarnation: incarnation})
 }
@@ -78,20 +78,20 @@ func (u *Update) Detach(id int64) {
 	u.write().fences[class(id)]++
 }
 
-// Fence is what REGISTER must bring back.
+// Fence is the fence that REGISTER must pass.
 func (u *Update) Fence(id int64) uint64 { return u.read().fences[class(id)] }
 
 // Reign is the last reign that began.
 func (u *Update) Reign() uint64 { return u.read().reign }
 
-// Keep makes the shard the home of those leases alone whose home keys lie in the span. The
-// others leave with their keys, as they are.
+// Keep restricts the shard's leases to those whose home keys lie in the span. The others leave with
+// their keys, unchanged.
 func (u *Update) Keep(span shard.Span) { u.kept = &span }
 
 func (u *Update) left(id int64) bool { return u.kept != nil && !u.kept.Contains(shard.HomeKey(id)) }
 
-// Shared is what both have when a shard becomes two, all but the records. Of what the last
-// reign has left each takes what concerns its leases.
+// Shared is what both halves of a split get, everything but the records. Of the last reign's will
+// each uses the part about its own leases.
 func (u *Update) Shared() *shardpb.LeaseState {
 	s := &shardpb.LeaseState{Book: u.read().proto(), Will: u.lastWill()}
 	all := maps.Clone(u.t.registered)
@@ -126,18 +126,18 @@ func put[V any](m *map[int64]V, id int64, v V) {
 	(*m)[id] = v
 }
 
-// Changes is what an Update comes to, to be stored: by ID, nothing twice.
+// Changes is the result of an Update, to be stored: by ID, nothing twice.
 type Changes struct {
 	Records       []RecordChange
 	Registrations []*shardpb.LeaseRegistration // an incarnation of 0: none any more
 	Book          *shardpb.LeaseBook           // nil: as it was
 	Will          *shardpb.LeaseWill           // nil: as it was; of reign 0: none any more
-	// Left are the leases that are not at home any more. Their records stay where they are
-	// and are their new home's.
+	// Left are the leases whose home the shard no longer is. Their records stay in place and belong
+	// to their new home.
 	Left []int64
 }
 
-// RecordChange is a lease's new record; nil: it was dropped.
+// RecordChange is a lease's new record; nil if it was deleted.
 type RecordChange struct {
 	ID     int64
 	Record *Record
@@ -172,7 +172,7 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 	return slices.SortedFunc(maps.Keys(m), cmp.Compare[int64])
 }
 
-// Commit lets everybody see the changes (L5).
+// Commit publishes the changes (L5).
 func (u *Update) Commit() {
 	if u.records == nil && u.came == nil && u.registered == nil && u.book == nil && u.will == nil && u.kept == nil {
 		return

@@ -8,12 +8,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// willMax bounds the leases that a will names: about 1.5 MB, as much as the largest put.
+// willMax bounds the leases in a will: about 1.5 MB, as much as the largest put.
 const willMax = 128 << 10
 
-// Will is what the reign leaves to the next one when it ends: how long leases still had. It
-// is the lessor's last act (L10). Of more leases than a will can name it names those that
-// were renewed longest ago: they are the ones that would outlive their time by most.
+// Will is the will of the reign when it ends: the remaining time of each lease. It is the lessor's
+// last act (L10). If there are more leases than a will can hold, it contains those that were
+// renewed longest ago, because they would gain the most time.
 func (l *Lessor) Will(now time.Time) *shardpb.LeaseWill {
 	w := &shardpb.LeaseWill{Format: format, Reign: l.reign}
 	terms := l.queue

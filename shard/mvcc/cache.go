@@ -41,8 +41,8 @@ type cached struct {
 	pending uint32
 }
 
-// HeaderBudget bounds the caches of all shards of a node together. A cache takes from
-// it as its shard's keys are written; when nothing is left it replaces its own oldest.
+// HeaderBudget bounds the caches of all shards of a node together. A cache takes from it as its
+// shard's keys are written; when nothing is left it evicts its own oldest entries.
 type HeaderBudget struct {
 	own  int // what every cache may keep besides
 	left atomic.Int64
@@ -54,20 +54,20 @@ type HeaderBudget struct {
 	overlays sync.Pool
 }
 
-// NewHeaderBudget allows shared headers to all caches together, each about 150 bytes
-// and the key, and own ones to every single cache, so that a shard that becomes busy
-// when the rest is used up is not without. At least one header is kept. What has to go
-// is kept in so many bytes more, where a header takes about 20 and the key.
+// NewHeaderBudget allows shared headers to all caches together, each about 150 bytes plus the key,
+// and own headers to every single cache, so that a shard that becomes busy when the rest is used up
+// still has some. At least one header is kept. Evicted headers are kept packed in packedBytes more,
+// where a header takes about 20 bytes plus the key.
 func NewHeaderBudget(shared, own, packedBytes int) *HeaderBudget {
 	b := &HeaderBudget{own: max(own, 1), packed: newPacked(packedBytes), overlays: sync.Pool{New: func() any { return &overlay{} }}}
 	b.left.Store(int64(shared))
 	return b
 }
 
-// Left is how many of the shared ones nobody has taken.
+// Left is how many of the shared headers are not taken.
 func (b *HeaderBudget) Left() int { return int(b.left.Load()) }
 
-// PackedBytes is what those take that had to go.
+// PackedBytes is the size of the packed headers.
 func (b *HeaderBudget) PackedBytes() int64 { return b.packed.bytes.Load() }
 
 func (b *HeaderBudget) take() bool {
@@ -83,16 +83,16 @@ func NewHeaderCache(budget *HeaderBudget) *HeaderCache {
 	return &HeaderCache{byKey: make(map[string]*cached), budget: budget, owner: budget.packed.owner()}
 }
 
-// Purge forgets everything. It must be called whenever keys change other than through
-// a Writer of this cache: a restored snapshot, a span that came back; and when the
-// cache is given up, because it returns what it took from the budget.
+// Purge empties the cache. It must be called whenever keys change other than through a Writer of
+// this cache (a restored snapshot, a span that came back), and when the cache is discarded, because
+// it returns what it took from the budget.
 func (c *HeaderCache) Purge() {
 	c.budget.left.Add(int64(c.taken))
 	*c = *NewHeaderCache(c.budget)
 }
 
-// Keep gives away what it remembers of other keys than the span's, to the shard that has them
-// from now on; 0: to nobody.
+// Keep gives the headers of keys outside the span to the shard that owns those keys from now on; 0:
+// to nobody.
 func (c *HeaderCache) Keep(span shard.Span, heir shard.ID) {
 	c.ring = slices.DeleteFunc(c.ring, func(h *cached) bool {
 		gone := !span.Contains([]byte(h.key))
@@ -113,19 +113,18 @@ func (c *HeaderCache) Keep(span shard.Span, heir shard.ID) {
 	}
 }
 
-// Inherit takes over what was given away to the shard, when it begins with its keys as they were
-// then.
+// Inherit takes over what was given to the shard, which starts with its keys as they were then.
 func (c *HeaderCache) Inherit(id shard.ID) {
 	if owner, ok := c.budget.heirs.LoadAndDelete(id); ok {
 		c.owner = owner.(uint64)
 	}
 }
 
-// Widen must be called when the shard gets keys of another one, before any of them is looked
-// for: they may have been its own before, and what had to go of them then is not true any more.
+// Widen must be called when the shard receives keys of another one, before any of them is looked
+// up: they may have been its own before, and headers that were evicted then may be stale.
 func (c *HeaderCache) Widen() { c.owner = c.budget.packed.owner() }
 
-// Len is the number of headers remembered.
+// Len is the number of headers in the cache.
 func (c *HeaderCache) Len() int { return len(c.ring) }
 
 // get returns what is remembered of the key, nil for nothing.

@@ -12,10 +12,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/engine"
 )
 
-// Checksum sums up, in steps, all versions of a span that a read or watch at or above the
-// compacted revision can meet: those above it, and of each key the newest at or below it
-// unless that is a tombstone. What collectors may have removed is not among them, so
-// replicas agree that hold the same, however far each has come with its garbage.
+// Checksum computes, in steps, a checksum over all versions of a span that a read or watch at or
+// above the compaction revision can reach: those above it, and of each key the newest at or below
+// it unless that is a tombstone. Versions that collectors may have removed are excluded, so
+// replicas with equal data agree, however far each has got with its garbage.
 type Checksum struct {
 	it        *pebble.Iterator
 	compacted shard.Revision
@@ -29,8 +29,8 @@ type Checksum struct {
 	Versions, Bytes int64
 }
 
-// NewChecksum begins with a span as r has it, which should be a View: what is read must not
-// change meanwhile. The caller closes it.
+// NewChecksum begins with a span in r, which should be a View: its contents must not change
+// meanwhile. The caller closes it.
 func NewChecksum(r engine.Reader, span shard.Span, compacted shard.Revision) (*Checksum, error) {
 	lower, upper := engine.DataSpanBounds(span)
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -40,11 +40,10 @@ func NewChecksum(r engine.Reader, span shard.Span, compacted shard.Revision) (*C
 	return &Checksum{it: it, compacted: compacted}, nil
 }
 
-// Close ends it, done or not.
+// Close ends it, complete or not.
 func (c *Checksum) Close() error { return c.it.Close() }
 
-// Step goes on for about bytesMax bytes of keys and values, and reports whether that was
-// the rest.
+// Step processes about bytesMax bytes of keys and values, and reports whether that was the rest.
 func (c *Checksum) Step(bytesMax int) (done bool, err error) {
 	valid := c.it.Valid()
 	if !c.begun {
@@ -102,7 +101,7 @@ func (c *Checksum) version() (size int, err error) {
 	return size, nil
 }
 
-// Add takes something else of the span into the sum.
+// Add adds something else of the span to the checksum.
 func (c *Checksum) Add(data []byte) {
 	sum := sha256.Sum256(data)
 	c.Sum += binary.BigEndian.Uint64(sum[:])

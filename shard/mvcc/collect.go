@@ -15,36 +15,36 @@ import (
 type CollectLimits struct {
 	Versions int // to look at
 	Drops    int // to drop
-	// Singles of one key are dropped one by one. What is older goes at once, which costs
-	// the same for a million versions as for ten.
+	// Singles is how many versions of one key are deleted individually. Older ones are deleted at
+	// once, which costs the same for a million versions as for ten.
 	Singles int
 }
 
-// Collected is what one step of Collect did.
+// Collected is the result of one step of Collect.
 type Collected struct {
 	// Next is the key to go on from; nil when the span is done.
 	Next     []byte
 	Versions int // looked at
 	Dropped  int
 	Bytes    int64 // of the keys and values dropped
-	// Histories counts the keys of which all further versions went at once. Those were not
-	// looked at, and are in none of the figures above.
+	// Histories counts the keys of which all further versions were deleted at once. Those versions
+	// were not examined, and are in none of the figures above.
 	Histories int
 }
 
-// Collect adds to b the removal of versions of the span's keys, from key from on
-// (nil: the start), that no read at or above the compacted revision c can meet. The
-// caller commits b, waits as it pleases and calls again with Next. b may be lost in a
-// crash: another run finds the same again.
+// Collect adds to b the deletion of versions of the span's keys, from key from on
+// (nil: the start), that no read at or above the compaction revision c can reach. The
+// caller commits b, pauses as it likes and calls again with Next. If b is lost in a
+// crash, another run finds the same versions again.
 //
 // Of each key it keeps every version above c and the newest one at or below it,
 // unless that is a tombstone older than c. A watch may begin at c, so a tombstone at
 // exactly c stays, and so does the version that one at exactly c replaced.
 //
-// since is the revision that the whole span has been collected up to already, 0 for
-// none. Then only keys changed in [since, c] can have anything to drop: any other has no
-// more than one version at or below c, and no tombstone. So the walk goes over those
-// blocks alone that can hold such changes, and costs what was written, not what is there.
+// since is the revision up to which the whole span has been collected already, 0 for
+// none. Then only keys changed in [since, c] can have garbage: any other key has no
+// more than one version at or below c, and no tombstone. So the walk visits only those
+// blocks that can contain such changes, and costs what was written, not what is stored.
 func Collect(r engine.Reader, b *pebble.Batch, span shard.Span, since, c shard.Revision, from []byte, limits CollectLimits) (out Collected, err error) {
 	if bytes.Compare(from, span.Start) > 0 {
 		span.Start = from

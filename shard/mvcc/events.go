@@ -24,14 +24,14 @@ func eventOf(key []byte, h Header, value []byte) *mvccpb.Event {
 	return &mvccpb.Event{Type: mvccpb.Event_PUT, Kv: kv}
 }
 
-// Event is the change as Events lists it, without the previous version. Key and value are
-// copies: they may be parts of something much larger.
+// Event is the change as Events lists it, without the previous version. Key and value are copies,
+// because they may be parts of something much larger.
 func (c *Change) Event() *mvccpb.Event {
 	return eventOf(bytes.Clone(c.Key), c.Header, bytes.Clone(c.Value))
 }
 
-// Previous returns the version that a change of this update replaced, as Events adds it;
-// nil if the key did not exist. The result is the caller's.
+// Previous returns the version that a change of this update replaced, as Events adds it; nil if the
+// key did not exist. The result belongs to the caller.
 func (w *Writer) Previous(c *Change) (*mvccpb.KeyValue, error) {
 	if !c.Existed {
 		return nil, nil

@@ -17,8 +17,8 @@ import (
 // latest is the revision to read at for the newest version of every key.
 const latest = shard.Revision(math.MaxInt64)
 
-// Fetch reads the span as it was at a revision; 0 means the latest. The caller has
-// checked the revision against the compacted one. What it returns is the caller's.
+// Fetch reads the span as it was at a revision; 0 means the latest. The caller has checked the
+// revision against the compaction revision. The result belongs to the caller.
 func Fetch(r engine.Reader, span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	g := newGather(at, o)
 	var err error
@@ -146,8 +146,8 @@ func newGather(at shard.Revision, o listing.FetchOptions) *gather {
 	return &gather{at: at, o: o}
 }
 
-// stepsBeforeSeek is how many too new versions are stepped over before seeking: few
-// keys have more, and a step costs a tenth of a seek.
+// stepsBeforeSeek is how many too recent versions are stepped over before seeking: few keys have
+// more, and a step costs a tenth of a seek.
 const stepsBeforeSeek = 4
 
 // seekVisible moves the iterator from a version of key newer than g.at to the newest
@@ -257,8 +257,8 @@ func (g *gather) newKV() *mvccpb.KeyValue {
 	return kv
 }
 
-// bytesBlock is the block that keys and values of a list are cut from; larger ones
-// get memory of their own.
+// bytesBlock is the block from which keys and values of a list are allocated; larger ones get
+// memory of their own.
 const bytesBlock = 16 << 10
 
 func (g *gather) copy(b []byte) []byte {

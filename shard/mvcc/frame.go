@@ -14,8 +14,8 @@ import (
 // A frame is length(4) ‖ type(1) ‖ payload(length) ‖ crc32c of all before(4), numbers
 // little endian.
 
-// frameBytesMax refuses a length that no writer makes: one value may be larger than
-// frameBytes, but requests are limited to far less than this.
+// frameBytesMax refuses a length that no writer produces: one value may exceed frameBytes, but
+// requests are limited to far less than this.
 const frameBytesMax = 1 << 30
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)

@@ -14,19 +14,19 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// Hashed is what one step of Hash found.
+// Hashed is the result of one step of Hash.
 type Hashed struct {
-	// Sum is of the keys that exist at the revision. It is additive: the sum of a span is
-	// that of its parts, however it is cut and in whichever order they are added.
+	// Sum covers the keys that exist at the revision. It is additive: the sum of a span is that of
+	// its parts, however it is divided and in whatever order they are added.
 	Sum uint64
 	// Next is the key to go on from; nil when the span is done.
 	Next []byte
 }
 
-// Hash sums up the span's keys as they were at a revision: of each the key, its value,
-// revisions, version and lease. It stops after about bytesMax bytes of keys and values.
-// Garbage and what was written later make no difference, so that replicas agree that hold
-// the same. The caller has checked the revision against the compacted one.
+// Hash hashes the span's keys as they were at a revision: for each the key, its value, revisions,
+// version and lease. It stops after about bytesMax bytes of keys and values. Garbage and later
+// writes make no difference, so that replicas with equal data agree. The caller has checked the
+// revision against the compaction revision.
 func Hash(r engine.Reader, span shard.Span, at shard.Revision, bytesMax int) (Hashed, error) {
 	if span.Empty() {
 		return Hashed{}, nil
@@ -80,8 +80,8 @@ func (h *hasher) run() error {
 	return h.it.Error()
 }
 
-// skippedBytes is what a key counts against the limit besides its bytes, so that a step
-// over deleted or empty ones ends too.
+// skippedBytes is what a key counts against the limit besides its bytes, so that a step over
+// deleted or empty keys ends too.
 const skippedBytes = 64
 
 // add adds the version the iterator stands on, unless it is a tombstone.

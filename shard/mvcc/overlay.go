@@ -121,7 +121,7 @@ func (o *overlay) push(e *entry, v version) {
 	o.bytes += len(e.key) + len(v.value)
 }
 
-// What a version takes besides key and value, about.
+// The approximate size of a version besides key and value.
 const (
 	memTableOverhead = 200 // in the engine's memory
 	batchOverhead    = 48  // in a batch

@@ -10,12 +10,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Header is what is known of a version without its value.
+// Header is a version's metadata, without its value.
 type Header struct {
 	Create, Mod    shard.Revision
 	Version, Lease int64
-	// Sub is the place of the change inside its transaction, from 0. What a Writer finds does
-	// not have it.
+	// Sub is the position of the change inside its transaction, from 0. Headers that a Writer finds
+	// do not have it.
 	Sub     uint32
 	Deleted bool
 }

@@ -12,23 +12,23 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
-// rowBytesMax is the largest key with its value that Rows keep. Larger ones cost more
-// to copy and send than to find.
+// rowBytesMax is the largest size of a key with its value that Rows keep. Larger rows cost more to
+// copy and send than to find.
 const rowBytesMax = 1 << 10
 
-// slotRows is how many rows share a slot. With one, a sixth of the reads of 20,000 keys in
-// 64 Ki slots found another key there, and each of them cost as much as all else of a get.
+// slotRows is how many rows share a slot. With one, a sixth of the reads of 20,000 keys in 64 Ki
+// slots found another key there, and each of them cost as much as the rest of a get.
 const slotRows = 2
 
-// Rows remember the latest versions of single keys that were read, for all replicas of a
-// node together: finding a key in the store was a fifth of what a get costs a server.
-// They are a table of slots that keys share by their hash; the last slotRows have the slot.
+// Rows caches the latest versions of single keys that were read, for all replicas of a
+// node together: finding a key in the store was a fifth of a server's cost of a get.
+// It is a table of slots that keys share by their hash; a slot has the last slotRows rows.
 //
-// A row is put into its slot only if the slot holds what it held before the engine was
-// read, and every update puts something new into the slots of its keys, after its batch
+// A row enters its slot only if the slot has not changed since before the engine was
+// read, and every update changes the slots of its keys, after its batch
 // was committed and before its view is published. So a row that was read before an
-// update cannot come in after it, and whoever reads a view finds no row that is older
-// than what the view speaks of (V7).
+// update cannot enter after it, and a reader of a view finds no row that is older
+// than the view (V7).
 type Rows struct {
 	slots []atomic.Pointer[row]
 	seed  maphash.Seed
@@ -47,7 +47,7 @@ type row struct {
 // ownership is compared by its address, so it must have one of its own.
 type ownership struct{ _ byte }
 
-// NewRows makes a table of so many slots, for slotRows times as many rows.
+// NewRows makes a table of the given number of slots, for slotRows times as many rows.
 func NewRows(slots int) *Rows {
 	return &Rows{slots: make([]atomic.Pointer[row], slots), seed: maphash.MakeSeed()}
 }
@@ -77,19 +77,19 @@ type RowReader struct {
 	owner atomic.Pointer[ownership]
 }
 
-// NewRowReader returns a reader that shares the table with others and finds nothing of theirs.
+// NewRowReader returns a reader that shares the table with others and finds none of their rows.
 func NewRowReader(rows *Rows) *RowReader {
 	r := &RowReader{rows: rows}
 	r.Forget()
 	return r
 }
 
-// Forget makes the reader find nothing that was read before. It must be called when keys
-// have changed other than through a Writer, before a view of that is published.
+// Forget makes the reader find nothing that was read before. It must be called when keys have
+// changed other than through a Writer, before a view of that is published.
 func (r *RowReader) Forget() { r.owner.Store(new(ownership)) }
 
-// Outdate forgets the keys that w has written since its last Pause. It must be called when
-// whoever begins to read the engine finds them there, and before the view of it is published.
+// Outdate invalidates the keys that w has written since its last Pause. It must be called when new
+// readers of the engine find them there, and before their view is published.
 func (r *RowReader) Outdate(w *Writer) {
 	if len(w.written) == 0 {
 		return
@@ -100,9 +100,8 @@ func (r *RowReader) Outdate(w *Writer) {
 	}
 }
 
-// Fetch is what the function Fetch is. The caller has its revision from a published view
-// of the given epoch. Keys and values that it returns may be shared and must not be
-// written to.
+// Fetch is what the function Fetch is. The caller has its revision from a published view of the
+// given epoch. The returned keys and values may be shared and must not be modified.
 func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	key, ok := pointOf(span)
 	if !ok {

@@ -2,7 +2,7 @@ package mvcc
 
 import "github.com/cockroachdb/pebble/v2"
 
-// Sealed is what a Writer has collected and another goroutine stores, while the Writer goes on
+// Sealed is what a Writer has collected and another goroutine stores, while the Writer continues
 // and reads it back (V8).
 type Sealed struct {
 	over *overlay // nil for nothing
@@ -10,7 +10,8 @@ type Sealed struct {
 	err  error // set before done is closed
 }
 
-// Seal takes what was written out of the Writer, between two updates. Nothing may be sealed.
+// Seal takes the collected writes out of the Writer, between two updates. Nothing may be sealed at
+// the time.
 func (w *Writer) Seal() *Sealed {
 	s := &Sealed{over: w.over, done: make(chan struct{})}
 	w.over, w.sealed, w.other = nil, s, w.other^otherOverlay
@@ -20,10 +21,10 @@ func (w *Writer) Seal() *Sealed {
 // BatchBytes is what Writer.BatchBytes was.
 func (s *Sealed) BatchBytes() int { return s.over.batchBytes() }
 
-// Store puts all of it into the batch. Whoever stores it calls End after that was committed.
+// Store adds all of it to the batch. The caller calls End after the batch was committed.
 func (s *Sealed) Store(b *pebble.Batch) error { return s.over.store(b) }
 
-// End tells who waits that it is in the store, or why it never will be.
+// End reports that it is stored, or why it never will be.
 func (s *Sealed) End(err error) {
 	s.err = err
 	close(s.done)
@@ -39,7 +40,7 @@ func (s *Sealed) Ended() bool {
 	}
 }
 
-// Wait returns what End was told. Of nothing all is stored.
+// Wait returns what End was passed. A nil Sealed is stored.
 func (s *Sealed) Wait() error {
 	if s == nil {
 		return nil
@@ -48,8 +49,8 @@ func (s *Sealed) Wait() error {
 	return s.err
 }
 
-// Settle forgets what was sealed, between two updates, when it has ended well: the cache knows
-// it from then on (V4).
+// Settle forgets what was sealed, between two updates, after it was stored successfully: the cache
+// has it from then on (V4).
 func (w *Writer) Settle() {
 	s := w.sealed
 	w.sealed = nil

@@ -47,8 +47,8 @@ func stopped(stop <-chan struct{}) bool {
 	}
 }
 
-// WriteSnapshot writes every version of the span, and state as the caller's own. r
-// should be a View: what is read must not change meanwhile.
+// WriteSnapshot writes every version of the span, and the caller's state. r should be a View: its
+// contents must not change meanwhile.
 func WriteSnapshot(w io.Writer, r engine.Reader, span shard.Span, state []byte, stop <-chan struct{}) error {
 	f := &frameWriter{w: w}
 	if err := writeSnapshot(f, r, span, state, stop); err != nil {
@@ -132,9 +132,9 @@ func appendBytes(dst, b []byte) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }
 
-// Restore replaces the data of a span by a snapshot. finish gets the snapshot's state
-// and returns the span whose data goes, the snapshot's or a wider one, and records
-// to set in the same atomic step. When Restore fails nothing has changed.
+// Restore replaces the data of a span by a snapshot. finish receives the snapshot's state and
+// returns the span whose data is replaced, the snapshot's or a wider one, and records to set in the
+// same atomic step. When Restore fails nothing has changed.
 func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(state []byte) (shard.Span, []engine.KV, error)) error {
 	s, err := openSnapshot(r)
 	if err != nil {

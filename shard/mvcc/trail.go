@@ -24,9 +24,9 @@ const (
 	trailBytes, refBytes, keyBytes = 256, 16, 32
 )
 
-// Trail is where the changes of a span are, in the order of their revisions. The store has
-// them in the order of keys, so finding the next few means to walk over all of them: a trail
-// is what one walk has found. What it says stays true, but versions may be collected.
+// Trail is an index of the changes of a span, in revision order. The store has them in key order,
+// so finding the next few takes a scan over all of them: a trail is the result of one scan. It
+// stays valid, but versions may be collected.
 type Trail struct {
 	span shard.Span
 	// The refs are all changes with revisions in (from, through].
@@ -45,7 +45,7 @@ type ref struct {
 
 func (r ref) compare(o ref) int { return cmp.Or(cmp.Compare(r.rev, o.rev), cmp.Compare(r.sub, o.sub)) }
 
-// errCollected says that a version is not there any more that a trail leads to.
+// errCollected says that a version to which a trail refers has been collected.
 var errCollected = fmt.Errorf("the version was collected: %w", shard.ErrUnavailable)
 
 // findTrail walks over the span's blocks that can hold changes in (from, to]. The trail ends

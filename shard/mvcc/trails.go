@@ -12,9 +12,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/engine"
 )
 
-// Trails lists changes for those who catch up with a span, and remembers where the next ones
-// are: whoever comes back for more does not pay for another walk over all of them. It keeps
-// those that were asked for last, within its bytes. It is safe for concurrent use.
+// Trails lists changes for readers that catch up with a span, and remembers where the next ones
+// are, so that a reader that comes back for more does not pay for another scan over all of them. It
+// keeps the most recently used trails, within its bytes. It is safe for concurrent use.
 type Trails struct {
 	bytesMax, trailMax int // immutable
 
@@ -28,7 +28,7 @@ type Trails struct {
 // trailKey is a span.
 type trailKey struct{ start, end string }
 
-// NewTrails returns Trails for one node, that keep about bytesMax bytes.
+// NewTrails returns Trails for one node that keep about bytesMax bytes.
 func NewTrails(bytesMax int) *Trails {
 	t := &Trails{bytesMax: bytesMax, trailMax: min(trailBytesMax, bytesMax)}
 	// Bytes bound it; no number of trails does before.
@@ -42,8 +42,8 @@ func NewTrails(bytesMax int) *Trails {
 
 // EventsOptions says which changes to list.
 type EventsOptions struct {
-	// Limit bounds what one call lists. The last revision listed is whole all the same. 0 means
-	// no limit.
+	// Limit bounds what one call lists. The last revision listed is whole nevertheless. 0 means no
+	// limit.
 	Limit int
 	// PrevKV adds the previous version of each key that had one.
 	PrevKV bool
@@ -107,7 +107,7 @@ func (t *Trails) keep(key trailKey, found *Trail) {
 	}
 }
 
-// Bytes is what the trails take, about.
+// Bytes is the approximate size of the trails.
 func (t *Trails) Bytes() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -16,9 +16,9 @@ import (
 // reads them back before the batch is committed. It is used by one goroutine at a time, and
 // it is the only writer of its keys while it lives.
 //
-// The caller brings what it has collected to the store with Store, a commit of the batch and
-// Finish, or has another goroutine do it (Seal), or gives it up with Discard. Keys
-// and values given to Put and Delete must not change until then. Between two updates it calls
+// The caller stores what it has collected with Store, a commit of the batch and
+// Finish, or has another goroutine do so (Seal), or drops it with Discard. Keys
+// and values passed to Put and Delete must not change until then. Between two updates it calls
 // Pause.
 type Writer struct {
 	r     engine.Reader
@@ -52,7 +52,7 @@ type Change struct {
 	Existed bool
 }
 
-// NewWriter makes a Writer that has nothing to store. The cache is the shard's own.
+// NewWriter returns a Writer with nothing to store. The cache is the shard's own.
 func NewWriter(r engine.Reader, cache *HeaderCache) *Writer { return &Writer{r: r, cache: cache} }
 
 // Begin starts the next transaction: its changes get the revision and sub 0, 1, 2…
@@ -60,9 +60,8 @@ func (w *Writer) Begin(rev shard.Revision) {
 	w.rev, w.sub, w.changed = rev, 0, w.changed[:0]
 }
 
-// Found is a key's latest version, this update's writes included. Of a key that does not
-// exist only that may be used: some replicas still have its tombstone, others have
-// collected it.
+// Found is a key's latest version, including this update's writes. If the key does not exist only
+// that fact may be used: some replicas still have its tombstone, others have collected it.
 type Found struct {
 	Header Header
 	Exists bool
@@ -72,7 +71,7 @@ type Found struct {
 	cached *cached
 }
 
-// Find looks a key up. What it returns is good until the key is written.
+// Find looks a key up. The result is valid until the key is written.
 func (w *Writer) Find(key []byte) (Found, error) {
 	c := w.cache.get(key)
 	if c == nil {
@@ -189,8 +188,8 @@ func (w *Writer) closeLookups() {
 	}
 }
 
-// Get returns the latest version, this update's writes included; nil if the key does
-// not exist. The result is the caller's.
+// Get returns the latest version, including this update's writes; nil if the key does not exist.
+// The result belongs to the caller.
 func (w *Writer) Get(key []byte) (*mvccpb.KeyValue, error) {
 	c := w.cache.get(key)
 	if e := w.pending(c); e != nil {
@@ -258,17 +257,17 @@ func (w *Writer) write(key []byte, h Header, value []byte, prev Found) error {
 	return nil
 }
 
-// Size is how much there is to store that is not sealed, about, in the engine's memory.
+// Size is the approximate size, in the engine's memory, of what is to be stored and not sealed.
 func (w *Writer) Size() int { return w.over.memTableBytes() }
 
-// BatchBytes is how large a batch is that has all that is not sealed, at most.
+// BatchBytes is the maximum size of a batch of everything that is not sealed.
 func (w *Writer) BatchBytes() int { return w.over.batchBytes() }
 
-// ReadSpan reports whether a span was read since the last Pause: then all that is to be
-// stored has been sorted, which is much for a span when it is much.
+// ReadSpan reports whether a span was read since the last Pause: that sorts everything to be
+// stored, which is expensive when there is much of it.
 func (w *Writer) ReadSpan() bool { return w.spans }
 
-// Pause ends an update whose writes are stored with those of later ones.
+// Pause ends an update whose writes will be stored together with later ones.
 func (w *Writer) Pause() {
 	w.closeLookups()
 	clear(w.written)
@@ -276,12 +275,12 @@ func (w *Writer) Pause() {
 	w.written, w.changed, w.spans = w.written[:0], w.changed[:0], false
 }
 
-// Store puts all that was written and not sealed into the batch. Nothing may be written
+// Store adds everything that was written and not sealed to the batch. Nothing may be written
 // afterwards, until Finish.
 func (w *Writer) Store(b *pebble.Batch) error { return w.over.store(b) }
 
-// Fetch reads a span at a revision, what was written included; 0 is the latest. For more than
-// one key it waits until what is sealed is stored.
+// Fetch reads a span at a revision, including what was written; 0 is the latest. For more than one
+// key it waits until sealed writes are stored.
 func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	g := newGather(at, o)
 	var err error
@@ -306,8 +305,8 @@ func (w *Writer) Fetch(span shard.Span, at shard.Revision, o listing.FetchOption
 // Changed lists the changes since Begin in order. It is valid until the next Begin.
 func (w *Writer) Changed() []Change { return w.changed }
 
-// Finish tells the cache what is stored, after the batch was committed: only now may others
-// learn the new headers (V4). The Writer has nothing to store then. Nothing may be sealed.
+// Finish updates the cache after the batch was committed: only now may others see the new headers
+// (V4). The Writer then has nothing to store. Nothing may be sealed.
 func (w *Writer) Finish() {
 	w.Pause()
 	w.settle(w.over)
@@ -336,8 +335,8 @@ func (w *Writer) recycle(o *overlay) {
 	w.cache.budget.overlays.Put(o)
 }
 
-// Discard gives up what was written and not stored. If some of it is sealed, nobody knows what
-// the store will have, and the cache is to be purged.
+// Discard drops what was written and not stored. If some of it is sealed, the store's contents are
+// unknown, and the cache must be purged.
 func (w *Writer) Discard() {
 	w.Pause()
 	if w.over != nil {

@@ -3,11 +3,11 @@ package raftlog
 import "github.com/cockroachdb/pebble/v2/vfs"
 
 const (
-	// aheadPage is how much of it is written at a time. The kernel keeps what is written at once
-	// as one piece of its cache, and counts all of that as written again for each record in it.
+	// aheadPage is the size of one write of zeros. The kernel caches what is written at once as one
+	// piece, and counts all of it as written again for each record in it.
 	aheadPage = 4 << 10
-	// aheadWriteMax is up to which size a write is worth it. The larger ones are of several groups
-	// or of many commands, which share what it saves; to write all of the log twice would cost more.
+	// aheadWriteMax is the size up to which a write benefits. Larger ones are of several groups or
+	// of many commands, which share the saving; writing all of the log twice would cost more.
 	aheadWriteMax = 4 << 10
 )
 
@@ -33,8 +33,8 @@ func (f *aheadFile) WriteAt(p []byte, at int64) (int, error) {
 	return f.File.WriteAt(p, at)
 }
 
-// fill writes zeros from where the file ends. It matters to nobody whether that succeeds: a full
-// disk is for the write to find.
+// fill writes zeros from the file's end. Its failure does not matter: a full disk is for the write
+// itself to find.
 func (f *aheadFile) fill(at int64) {
 	f.filled = max(f.filled, at)
 	var zeros [aheadPage]byte

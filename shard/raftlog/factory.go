@@ -12,29 +12,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// name and binaryFormat are recorded in a node's Raft directory, which is refused under
-// any other.
+// name and binaryFormat are recorded in a node's Raft directory, which is refused under any other.
 const (
 	name                = "flotilla-raftlog"
 	binaryFormat uint32 = 0xf1070003
 )
 
-// Below the directory that dragonboat gives us. What earlier versions wrote is in another folder, so that
-// one of those that is started by mistake, and refused, leaves nothing in this one's.
+// Folders below the directory that dragonboat gives us. Earlier versions wrote to another folder,
+// so that if one of them is started by mistake, and refused, it leaves nothing in this one.
 const (
 	logFolder     = "segments"
 	earlierFolder = "log"
 )
 
-// Factory opens the log of a node, as dragonboat's configuration wants it. It is for one.
+// Factory opens a node's log for dragonboat. It is for one node.
 type Factory struct {
 	// FS is the file system. Default: the machine's. Tests pass one that can crash.
 	FS vfs.FS
-	// Logger gets the store's warnings.
+	// Logger logs the store's warnings.
 	Logger *slog.Logger
-	// Registerer takes the metrics. Default: none are exported.
+	// Registerer registers the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
-	// Synced, which must not block, is told how long each sync took.
+	// Synced, which must not block, is called with the duration of each sync.
 	Synced func(took time.Duration)
 
 	log atomic.Pointer[Log] // nil until Create
@@ -45,8 +44,8 @@ var _ config.LogDBFactory = (*Factory)(nil)
 // Name implements config.LogDBFactory.
 func (f *Factory) Name() string { return name }
 
-// Create implements config.LogDBFactory. The first folder is where the log lives. The
-// callback would hear when writes have to wait for something other than the disk.
+// Create implements config.LogDBFactory. The first folder is where the log is. The callback would
+// be told when writes wait for something other than the disk.
 func (f *Factory) Create(_ config.NodeHostConfig, _ config.LogDBCallback, folders, _ []string) (raftio.ILogDB, error) {
 	fs := f.FS
 	if fs == nil {
@@ -65,8 +64,8 @@ func (f *Factory) Create(_ config.NodeHostConfig, _ config.LogDBCallback, folder
 	return log, nil
 }
 
-// refuseEarlier refuses a directory in which there is only a log of format f1070001, a Pebble store. Format f1070002 is
-// told by its segments.
+// refuseEarlier refuses a directory that has only a log of format f1070001, a Pebble store. Format
+// f1070002 is recognised by its segments.
 func refuseEarlier(fs vfs.FS, path string) error {
 	if names, err := fs.List(fs.PathJoin(path, logFolder)); err == nil && len(names) > 0 {
 		return nil

@@ -44,7 +44,7 @@ const (
 	kindFollowed                  // behind the end of a segment: there is a next one; of no replica
 )
 
-// recordKinds are those of which a replica has one each.
+// recordKinds is the number of kinds of which a replica has one record each.
 const recordKinds = 3
 
 const (
@@ -71,22 +71,22 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func sumOf(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
 
-// recordSum is over what follows the sum in a record. It counts the segment's number in: in a
-// file that was another segment before, records of that one are none.
+// recordSum covers what follows the checksum in a record. It includes the segment's number, so that
+// in a file that was another segment before, that segment's records are not valid.
 func recordSum(number uint32, data []byte) uint32 {
 	var n [4]byte
 	binary.BigEndian.PutUint32(n[:], number)
 	return crc32.Update(sumOf(n[:]), castagnoli, data)
 }
 
-// extent is how much a segment holds. The next one's header says it of the one before, so that none can take
-// the place of another.
+// extent is the length and the total checksum of a segment. The next segment's header contains that
+// of the previous one, so that no segment can take the place of another.
 type extent struct {
 	size  int64
 	total uint32 // sum of the sums of its header and of its records
 }
 
-// with is the extent when a record, or the header, is added.
+// with is the extent after a record, or the header, is added.
 func (e extent) with(length int, sum []byte) extent {
 	return extent{e.size + int64(length), crc32.Update(e.total, castagnoli, sum[:4])}
 }
@@ -99,12 +99,12 @@ func appendHeader(dst []byte, number uint32, before extent) []byte {
 	return binary.BigEndian.AppendUint32(dst, sumOf(dst))
 }
 
-// headerExtent is that of a segment in which nothing follows its header.
+// headerExtent is the extent of a segment that has only its header.
 func headerExtent(header []byte) extent {
 	return extent{}.with(headerLength, header[headerLength-4:])
 }
 
-// decodeHeader returns what the segment before holds.
+// decodeHeader returns the extent of the previous segment.
 func decodeHeader(data []byte, number uint32) (before extent, err error) {
 	switch {
 	case len(data) == 0:
@@ -119,8 +119,8 @@ func decodeHeader(data []byte, number uint32) (before extent, err error) {
 	return extent{int64(binary.BigEndian.Uint64(data[16:])), binary.BigEndian.Uint32(data[24:])}, nil
 }
 
-// beginRecord appends room for a record's head, and endRecord fills it in, when what begins with
-// it is the whole record.
+// beginRecord appends room for a record's head, and endRecord fills it in, once the record is
+// complete.
 func beginRecord(dst []byte) []byte { return append(dst, make([]byte, recordHeadLength)...) }
 
 func endRecord(record []byte, number uint32, durable int64) {
@@ -129,8 +129,8 @@ func endRecord(record []byte, number uint32, durable int64) {
 	binary.BigEndian.PutUint32(record, recordSum(number, record[4:]))
 }
 
-// recordAt returns the record that data begins with, and up to where the segment was durable when
-// it was written. ok is false if there is none.
+// recordAt returns the record at the beginning of data, and how far the segment was durable when it
+// was written. ok is false if there is none.
 func recordAt(data []byte, number uint32) (items []byte, durable int64, ok bool) {
 	if len(data) < recordHeadLength {
 		return nil, 0, false
@@ -146,7 +146,7 @@ func recordAt(data []byte, number uint32) (items []byte, durable int64, ok bool)
 	return data[recordHeadLength:end], int64(binary.BigEndian.Uint64(data[4:])), true
 }
 
-// beginItem appends an item's head; endItem fills in how long the body has become.
+// beginItem appends an item's head; endItem fills in the length of the body.
 func beginItem(dst []byte, k kind, id raftio.NodeInfo) []byte {
 	dst = append(dst, byte(k))
 	dst = binary.BigEndian.AppendUint64(dst, id.ShardID)
@@ -164,7 +164,7 @@ type item struct {
 	body []byte
 }
 
-// itemAt takes the first item off.
+// itemAt removes the first item.
 func itemAt(data []byte) (it item, rest []byte, ok bool) {
 	if len(data) < itemHeadLength {
 		return item{}, nil, false
@@ -185,7 +185,7 @@ func endEntry(entry []byte) {
 	binary.BigEndian.PutUint32(entry[4:], uint32(len(entry)-entryHeadLength))
 }
 
-// entryLengthAt is the length of the entry that data begins with, its head included.
+// entryLengthAt is the length of the entry at the beginning of data, including its head.
 func entryLengthAt(data []byte) (length int64, ok bool) {
 	if len(data) < entryHeadLength {
 		return 0, false
@@ -194,7 +194,7 @@ func entryLengthAt(data []byte) (length int64, ok bool) {
 	return length, length <= int64(len(data))
 }
 
-// entryMessage returns what an entry's frame holds.
+// entryMessage returns the message in an entry's frame.
 func entryMessage(frame []byte) (message []byte, ok bool) {
 	message = frame[entryHeadLength:]
 	return message, sumOf(message) == binary.BigEndian.Uint32(frame)

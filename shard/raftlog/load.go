@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// load reads what is in the folder, and begins a segment behind it. Nothing is appended to one
-// that a crash may have torn: its successor says where it ends.
+// load reads the folder's segments, and begins a new one. Nothing is appended to a segment that a
+// crash may have torn: its successor says where it ends.
 func (l *Log) load() error {
 	if err := l.folder.make(); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (l *Log) load() error {
 	return l.succeed(l.newest())
 }
 
-// segments lists those in the folder, and removes what was to become one.
+// segments lists the segments in the folder, and removes unfinished ones.
 func (f folder) segments() (numbers []uint32, err error) {
 	names, err := f.fs.List(f.path)
 	if err != nil {
@@ -78,7 +78,8 @@ func (f folder) segments() (numbers []uint32, err error) {
 	return numbers, f.sync()
 }
 
-// openSegments returns what each one holds; nothing for the newest, of which it is to be found out.
+// openSegments returns the extent of each segment, none for the newest, whose end must be
+// determined.
 func (l *Log) openSegments(numbers []uint32) (ends []extent, err error) {
 	for i, number := range numbers {
 		file, err := l.folder.open(segmentName(number))
@@ -107,7 +108,7 @@ func (l *Log) openSegments(numbers []uint32) (ends []extent, err error) {
 	return append(ends, extent{}), nil
 }
 
-// readSegment takes over what is in a segment. It reads into buf, which it returns.
+// readSegment loads a segment. It reads into buf, which it returns.
 func (l *Log) readSegment(s *segment, told extent, buf []byte) ([]byte, error) {
 	stat, err := s.file.Stat()
 	if err != nil {
@@ -149,8 +150,8 @@ func (l *Log) readSegment(s *segment, told extent, buf []byte) ([]byte, error) {
 	return data, nil
 }
 
-// wasDurable reports whether the newest segment was synced beyond an offset: then a record behind it
-// says so. None is where nothing but a tear can be.
+// wasDurable reports whether the newest segment was synced beyond an offset, as a later record
+// would say. After a tear there is no such record.
 func wasDurable(data []byte, at int64, number uint32) bool {
 	for i := at + 1; i+recordHeadLength <= int64(len(data)); i++ {
 		durable := int64(binary.BigEndian.Uint64(data[i+4:]))
@@ -164,7 +165,7 @@ func wasDurable(data []byte, at int64, number uint32) bool {
 	return false
 }
 
-// readItems takes over a record's items, which are at an offset of the segment.
+// readItems loads a record's items, which are at an offset of the segment.
 func (l *Log) readItems(s *segment, items []byte, at int64) error {
 	for rest := items; len(rest) > 0; {
 		it, next, ok := itemAt(rest)
@@ -180,7 +181,7 @@ func (l *Log) readItems(s *segment, items []byte, at int64) error {
 	return nil
 }
 
-// readItem takes an item over, whose body is at an offset of the segment.
+// readItem loads an item, whose body is at an offset of the segment.
 func (l *Log) readItem(s *segment, it item, at int64) error {
 	if it.kind == kindOldest {
 		return l.readOldest(it.body)
@@ -225,8 +226,9 @@ func (l *Log) readOldest(body []byte) error {
 	return nil
 }
 
-// checkFirst checks that the oldest segment is there, and not one that had gone. The one before may be: a crash can have
-// come between that it was noted and that it went.
+// checkFirst checks that the oldest segment is present, and is not one that was deleted. Its
+// predecessor may be present: a crash may have happened between recording and performing the
+// deletion.
 func (l *Log) checkFirst() error {
 	switch first := l.segments[0].number; {
 	case first > l.first:
@@ -237,7 +239,7 @@ func (l *Log) checkFirst() error {
 	return nil
 }
 
-// placesIn are those of entries at an offset of a segment.
+// placesIn are the places of entries at an offset of a segment.
 func placesIn(entries []byte, number uint32, at int64) (places []place, err error) {
 	for len(entries) > 0 {
 		length, ok := entryLengthAt(entries)

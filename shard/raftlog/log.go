@@ -20,8 +20,8 @@ type Log struct {
 	metrics *metrics
 	synced  func(took time.Duration)
 
-	// syncing is held over a sync, and taken before mu. Who waits for it often finds that what
-	// it wants to be durable is.
+	// syncing is held during a sync, and taken before mu. A goroutine that has waited for it often
+	// finds its data durable already.
 	syncing sync.Mutex
 
 	mu       sync.Mutex
@@ -40,7 +40,7 @@ type Log struct {
 
 var _ raftio.ILogDB = (*Log)(nil)
 
-// Open opens the log in a folder, making it if need be.
+// Open opens the log in a folder, creating it if necessary.
 func Open(path string, o Options) (*Log, error) {
 	l, err := open(path, o)
 	if err != nil {
@@ -51,7 +51,7 @@ func Open(path string, o Options) (*Log, error) {
 	return l, nil
 }
 
-// open is Open without the goroutine that lets old segments go.
+// open is Open without the goroutine that deletes old segments.
 func open(path string, o Options) (*Log, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -107,7 +107,7 @@ func (l *Log) closeFiles() error {
 	return errors.Join(errs...)
 }
 
-// size is how many bytes the log has, the spare file left out.
+// size is the size of the log in bytes, without the spare file.
 func (l *Log) size() (bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,10 +117,10 @@ func (l *Log) size() (bytes int64) {
 	return bytes
 }
 
-// newest is the segment that is written to.
+// newest is the segment being written.
 func (l *Log) newest() *segment { return l.segments[len(l.segments)-1] }
 
-// replica returns what the log holds of a replica, and makes it if need be.
+// replica returns the log's state of a replica, creating it if necessary.
 func (l *Log) replica(id raftio.NodeInfo) *replica {
 	r := l.replicas[id]
 	if r == nil {
@@ -130,7 +130,7 @@ func (l *Log) replica(id raftio.NodeInfo) *replica {
 	return r
 }
 
-// fail notes that the log cannot be relied on any more (R7).
+// fail records that the log cannot be relied on any more (R7).
 func (l *Log) fail(err error) error {
 	if l.failed == nil {
 		l.failed = err
@@ -139,9 +139,10 @@ func (l *Log) fail(err error) error {
 	return l.failed
 }
 
-// append has fill append items to a record, and returns where the record ends in the newest segment; 0 when
-// there are none. It is in order with all others, and durable once sync has returned. mu is held. A failure
-// of fill is one of the log: what is in memory has changed by then.
+// append has fill append items to a record, and returns where the record ends in the newest
+// segment; 0 when there are none. It is ordered with all others, and durable once sync has
+// returned. mu is held. A failure of fill is a failure of the log, because what is in memory has
+// changed by then.
 func (l *Log) append(fill func() error) (end int64, err error) {
 	if l.failed != nil {
 		return 0, l.failed
@@ -170,7 +171,7 @@ func (l *Log) append(fill func() error) (end int64, err error) {
 	return s.size, nil
 }
 
-// write hands what is pending to the operating system. mu is held.
+// write passes the pending data to the operating system. mu is held.
 func (l *Log) write() error {
 	if l.failed != nil {
 		return l.failed
@@ -190,7 +191,7 @@ func (l *Log) write() error {
 	return nil
 }
 
-// roll goes on in the next segment, once all of this one is durable. mu is held.
+// roll continues in the next segment, once all of this one is durable. mu is held.
 func (l *Log) roll() error {
 	s := l.newest()
 	if err := l.write(); err != nil {
@@ -202,7 +203,7 @@ func (l *Log) roll() error {
 	return l.succeed(s)
 }
 
-// succeed begins the segment behind the newest. mu is held.
+// succeed begins the segment after the newest. mu is held.
 func (l *Log) succeed(s *segment) error {
 	if err := l.begin(s.number+1, s.extent); err != nil {
 		return err
@@ -210,7 +211,7 @@ func (l *Log) succeed(s *segment) error {
 	return l.folder.follow(s)
 }
 
-// begin goes on in a new segment. mu is held.
+// begin continues in a new segment. mu is held.
 func (l *Log) begin(number uint32, before extent) error {
 	spare := l.spare
 	l.spare = nil
@@ -233,7 +234,7 @@ func (l *Log) Sync() error {
 	return l.sync(s, end)
 }
 
-// sync makes a segment durable up to an offset, with all that is before.
+// sync makes a segment durable up to an offset, and everything before it.
 func (l *Log) sync(s *segment, end int64) error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()

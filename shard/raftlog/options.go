@@ -13,23 +13,24 @@ type Options struct {
 	FS         vfs.FS
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
-	// Synced, which must not block, is told how long each sync took.
+	// Synced, which must not block, is called with the duration of each sync.
 	Synced func(took time.Duration)
 
 	sizes sizes // tests use smaller ones
 }
 
 type sizes struct {
-	// segment is where the next one begins. A beginning costs three syncs; what one group still
-	// needs of a segment holds up all of it.
+	// segment is the size from which on the next segment is begun. Beginning one costs three syncs;
+	// a single group that still needs part of a segment retains all of it.
 	segment int64
-	// least is what a segment counts for that is shorter, because every start of the node begins one.
+	// least is the size as which a shorter segment counts, because every start of the node begins
+	// one.
 	least int64
-	// slack is what the log may take besides three times what counts in it, before that is moved
-	// out of the oldest segment. Groups that are equally busy let go of old entries at times of
-	// their own, so up to two thirds are of no use for a while without anybody's fault.
+	// slack is the size that the log may have in addition to three times what is in use, before
+	// records in use are moved out of the oldest segment. Equally busy groups delete old entries at
+	// different times, so up to two thirds are unused for a while in normal operation.
 	slack int64
-	// ahead is by how much a segment grows before it is written to (ahead.go).
+	// ahead is by how much a segment is extended before it is written to (ahead.go).
 	ahead int64
 }
 
@@ -38,10 +39,11 @@ func defaultSizes() sizes {
 }
 
 const (
-	// pendingBytes is how much that nobody waits for is kept until there is something to wait for.
+	// pendingBytes is how much is buffered that nobody waits for, until there is something to wait
+	// for.
 	pendingBytes = 64 << 10
-	// keptBytes is how large a buffer is kept for the next records.
+	// keptBytes is the maximum size of a buffer that is kept for the next records.
 	keptBytes = 4 << 20
-	// moveBytes is how much of a replica's entries is read and moved at a time, about.
+	// moveBytes is about how much of a replica's entries is read and moved at a time.
 	moveBytes = 1 << 20
 )

@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// ReadRaftState implements raftio.ILogDB: the entries counted are those behind the
-// snapshot of the given index.
+// ReadRaftState implements raftio.ILogDB: it counts the entries after the snapshot with the given
+// index.
 func (l *Log) ReadRaftState(shardID, replicaID, snapshot uint64) (raftio.RaftState, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -29,9 +29,9 @@ func (l *Log) ReadRaftState(shardID, replicaID, snapshot uint64) (raftio.RaftSta
 	return s, nil
 }
 
-// IterateEntries implements raftio.ILogDB: it appends entries of [low, high) until
-// they are more than maxBytes, the one that passes the limit included. Of entries that were
-// removed meanwhile the caller sees that they are missing.
+// IterateEntries implements raftio.ILogDB: it appends entries of [low, high) until they exceed
+// maxBytes, including the one that passes the limit. The caller notices if entries were removed
+// meanwhile.
 func (l *Log) IterateEntries(entries []raftpb.Entry, bytes, shardID, replicaID, low, high, maxBytes uint64) (_ []raftpb.Entry, _ uint64, err error) {
 	used, err := l.use(raftio.GetNodeInfo(shardID, replicaID), low, high)
 	if err != nil {
@@ -61,13 +61,14 @@ func (l *Log) IterateEntries(entries []raftpb.Entry, bytes, shardID, replicaID, 
 	return entries, bytes, nil
 }
 
-// usedPlace is one that can be read until its segment is released.
+// usedPlace can be read until its segment is released.
 type usedPlace struct {
 	place   place
 	segment *segment
 }
 
-// use returns where a replica's entries of [low, high) are, and none when it has not got the first of them.
+// use returns the places of a replica's entries of [low, high), none when it does not have the
+// first of them.
 func (l *Log) use(id raftio.NodeInfo, low, high uint64) ([]usedPlace, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

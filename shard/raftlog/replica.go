@@ -6,20 +6,20 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// place is where an entry is. The zero value is nowhere: it occurs only while segments are read
-// at a start, when an entry was moved behind others that follow it.
+// place is the position of an entry. The zero value is nowhere: it occurs only while segments are
+// read at startup, when an entry was moved behind its successors.
 type place struct {
 	segment        uint32
 	offset, length uint32 // of its frame
 }
 
-// record is one of the small things a replica has one of. The newest value is in memory.
+// record is one of the small records of a replica. The newest value is in memory.
 type record struct {
 	data    []byte // nil for none
 	segment uint32 // where it is
 }
 
-// replica is what the log holds of a replica: 12 bytes for each entry, and its records.
+// replica is the log's state of a replica: 12 bytes per entry, and its records.
 type replica struct {
 	records  [recordKinds]record // by kind, from kindBootstrap on
 	state    raftpb.State
@@ -32,13 +32,13 @@ type replica struct {
 
 func (r *replica) record(k kind) *record { return &r.records[k-kindBootstrap] }
 
-// end is the index behind the last entry, and first when there is none.
+// end is the index after the last entry, and first when there is none.
 func (r *replica) end() uint64 { return r.first + uint64(len(r.places)) }
 
-// The functions that follow change what counts. They are the same for what is being written and for what is
-// read at a start.
+// The following functions change what is in use. They are the same for what is being written and
+// for what is read at startup.
 
-// setRecord takes a record over, of which data is copied.
+// setRecord stores a record, copying data.
 func (l *Log) setRecord(r *replica, k kind, data []byte, segment uint32) error {
 	switch k {
 	case kindState:
@@ -62,7 +62,7 @@ func (l *Log) setRecord(r *replica, k kind, data []byte, segment uint32) error {
 	return nil
 }
 
-// setEntries puts entries in the place of all from index on.
+// setEntries replaces all entries from index on.
 func (l *Log) setEntries(r *replica, index uint64, places []place) {
 	if index <= r.first || len(r.places) == 0 {
 		l.forget(r.places)
@@ -79,7 +79,7 @@ func (l *Log) setEntries(r *replica, index uint64, places []place) {
 	r.places = append(r.places, places...)
 }
 
-// setMoved notes where entries are now.
+// setMoved records the new places of entries.
 func (l *Log) setMoved(r *replica, index uint64, places []place) {
 	switch {
 	case len(r.places) == 0:
@@ -97,14 +97,14 @@ func (l *Log) setMoved(r *replica, index uint64, places []place) {
 	}
 }
 
-// widen appends places that are known later, up to an index.
+// widen appends places that become known later, up to an index.
 func (r *replica) widen(end uint64) {
 	if more := end - r.first; more > uint64(len(r.places)) {
 		r.places = append(r.places, make([]place, more-uint64(len(r.places)))...)
 	}
 }
 
-// removeEntries lets entries up to an index go.
+// removeEntries removes entries up to an index.
 func (l *Log) removeEntries(r *replica, index uint64) {
 	if index < r.first || len(r.places) == 0 {
 		return
@@ -117,7 +117,7 @@ func (l *Log) removeEntries(r *replica, index uint64) {
 	r.first, r.places = r.first+n, slices.Clone(r.places[n:]) // those before would take memory as well
 }
 
-// forgetReplica lets go of all that a replica has.
+// forgetReplica removes everything of a replica.
 func (l *Log) forgetReplica(r *replica) {
 	for _, rec := range r.records {
 		l.count(rec.segment, -len(rec.data))
@@ -131,12 +131,12 @@ func (l *Log) forget(places []place) {
 	}
 }
 
-// count adds to what counts in a segment. Nothing is in segment 0.
+// count adds to the bytes in use in a segment. Segment 0 does not exist.
 func (l *Log) count(segment uint32, bytes int) {
 	if segment != 0 {
 		l.segment(segment).live += int64(bytes)
 	}
 }
 
-// segment returns the segment of a number that is referred to.
+// segment returns the segment with a number that is referred to.
 func (l *Log) segment(number uint32) *segment { return l.segments[number-l.segments[0].number] }

@@ -11,7 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// segment is one file of the log. What is here and not immutable is guarded by Log.mu.
+// segment is one file of the log. Its mutable fields are guarded by Log.mu.
 type segment struct {
 	number  uint32
 	file    vfs.File
@@ -23,7 +23,7 @@ type segment struct {
 	gone    bool // the last reader closes it
 }
 
-// folder is where the segments are.
+// folder is the folder with the segments.
 type folder struct {
 	fs    vfs.FS
 	path  string
@@ -32,7 +32,7 @@ type folder struct {
 
 func (f folder) join(name string) string { return f.fs.PathJoin(f.path, name) }
 
-// make makes the folder, durably.
+// make creates the folder, durably.
 func (f folder) make() error {
 	if err := f.fs.MkdirAll(f.path, 0o755); err != nil {
 		return err
@@ -50,7 +50,7 @@ func syncDir(fs vfs.FS, path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// open opens a file, which is made if it is not there.
+// open opens a file, creating it if it does not exist.
 func (f folder) open(name string) (vfs.File, error) {
 	file, err := f.fs.OpenReadWrite(f.join(name), vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -63,8 +63,8 @@ func (f folder) open(name string) (vfs.File, error) {
 	return &aheadFile{File: file, filled: stat.Size(), by: f.ahead}, nil
 }
 
-// begin makes segment number, out of the spare file if there is one (not nil). The file has that name
-// only once its header is durable, so a segment whose header cannot be read is damaged.
+// begin creates the given segment, from the spare file if there is one (not nil). The file gets its
+// name only once its header is durable, so a segment whose header cannot be read is damaged.
 func (f folder) begin(number uint32, before extent, spare vfs.File) (_ *segment, err error) {
 	file, name := spare, spareName
 	if file == nil {
@@ -90,10 +90,11 @@ func (f folder) begin(number uint32, before extent, spare vfs.File) (_ *segment,
 	return &segment{number: number, file: file, extent: headerExtent(header), durable: headerLength}, nil
 }
 
-// secure makes durable what was found in a segment at a start. To sync it is not enough: after a sync that has
-// failed the kernel takes what was not written for written, and shows it until it needs the memory. So what is
-// not known to be on the disk is written once more. While a sync fails for one, another may go on in the next
-// segment, so that goes for the one before the newest, too.
+// secure makes durable what was found in a segment at startup. Syncing is not enough: after a
+// failed sync the kernel considers the unwritten data written, and returns it until it needs the
+// memory. So data that is not known to be on the disk is written once more. While a sync fails for
+// one segment, another goroutine may continue in the next one, so this applies to the one before
+// the newest, too.
 func (s *segment) secure() error {
 	if s.durable == s.size {
 		return nil
@@ -113,8 +114,9 @@ func (s *segment) secure() error {
 	return nil
 }
 
-// follow notes in a segment that there is one behind it, before anything in that counts: were it lost, the
-// log would seem to end here. The note is no part of the segment: its end is what the next one says.
+// follow records in a segment that there is another one after it, before anything in that one
+// counts: if the later one were lost, the log would seem to end here. This record is not part of
+// the segment: its end is what the next one says.
 func (f folder) follow(s *segment) error {
 	record := beginItem(beginRecord(nil), kindFollowed, raftio.NodeInfo{})
 	endRecord(record, s.number, s.size)
@@ -128,8 +130,8 @@ func (f folder) follow(s *segment) error {
 	return nil
 }
 
-// drop takes a segment's file away, or makes it the spare one. It is durable before anything is written to
-// that, or another segment goes: a segment is never missing between two others.
+// drop deletes a segment's file, or makes it the spare file. This is durable before the spare is
+// written to, or another segment is deleted, so that a segment is never missing between two others.
 func (f folder) drop(s *segment, keep bool) error {
 	name := f.join(segmentName(s.number))
 	var err error
@@ -147,7 +149,7 @@ func (f folder) drop(s *segment, keep bool) error {
 	return nil
 }
 
-// corrupt is the error of a segment that cannot be what was written.
+// corrupt is the error of a segment that is not as it was written.
 func (f folder) corrupt(number uint32, format string, args ...any) error {
 	return fmt.Errorf("segment %s: %w: %w", f.join(segmentName(number)), fmt.Errorf(format, args...), shard.ErrCorrupt)
 }

@@ -15,7 +15,7 @@ func (l *Log) wakeTidy() {
 	}
 }
 
-// keepTidy lets segments go that are of no use any more, until the log is closed.
+// keepTidy deletes unused segments, until the log is closed.
 func (l *Log) keepTidy() {
 	for {
 		select {
@@ -30,7 +30,8 @@ func (l *Log) keepTidy() {
 	}
 }
 
-// stuck tells that no segment goes any more. When the log has failed as a whole that was told.
+// stuck reports that no segment is deleted any more, unless the log has failed as a whole, which
+// was reported.
 func (l *Log) stuck(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,8 +42,8 @@ func (l *Log) stuck(err error) {
 	l.logger.Error("raft log: old files are not removed any more, so it grows, and this node will not start again; replace it while it runs, and doubt its disk", "err", err)
 }
 
-// tidyUp drops the oldest segments while nothing in them counts, and while the log is much longer than
-// what counts, what does is moved out of them.
+// tidyUp deletes the oldest segments while nothing in them is in use, and while the log is much
+// larger than what is in use, moves records in use out of them.
 func (l *Log) tidyUp() error {
 	for {
 		select {
@@ -66,8 +67,8 @@ func (l *Log) tidyUp() error {
 	}
 }
 
-// oldest returns the oldest segment, nil if that is the newest too, and whether anything in it counts.
-// crowded says that the log takes more of the disk than it should.
+// oldest returns the oldest segment, nil if that is the newest too, and whether anything in it is
+// in use. crowded says that the log is larger than it should be.
 func (l *Log) oldest() (s *segment, live, crowded bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,8 +83,8 @@ func (l *Log) oldest() (s *segment, live, crowded bool) {
 	return s, s.live > 0, size > 3*counts+l.sizes.slack
 }
 
-// drop lets a segment go, in which nothing counts. What does instead is made durable first (R6), and which is the
-// oldest one then (R5).
+// drop deletes a segment in which nothing is in use. Before that, what replaces it (R6), and which
+// segment is the oldest then (R5), is made durable.
 func (l *Log) drop(s *segment) error {
 	if err := l.noteOldest(s.number + 1); err != nil {
 		return err
@@ -94,7 +95,7 @@ func (l *Log) drop(s *segment) error {
 	l.mu.Lock()
 	keep := l.spare == nil && s.readers == 0 && s.size <= 2*l.sizes.segment
 	l.mu.Unlock()
-	// Nobody begins to read of it, and only this goroutine makes a file the spare one.
+	// Nobody starts to read from it, and only this goroutine makes a file the spare one.
 	if err := l.folder.drop(s, keep); err != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -127,7 +128,7 @@ func (l *Log) noteOldest(number uint32) error {
 	return err
 }
 
-// empty moves what counts in a segment to the end of the log.
+// empty moves what is in use in a segment to the end of the log.
 func (l *Log) empty(s *segment) error {
 	l.mu.Lock()
 	ids := make([]raftio.NodeInfo, 0, len(l.replicas))
@@ -172,8 +173,8 @@ func (l *Log) moveRecords(id raftio.NodeInfo, s *segment) error {
 	return err
 }
 
-// moveEntries appends copies of a replica's first entries that are in a segment, some of them. more is false
-// when there are none.
+// moveEntries appends copies of some of a replica's first entries in a segment. more is false when
+// there are none.
 func (l *Log) moveEntries(id raftio.NodeInfo, s *segment) (more bool, err error) {
 	index, used := l.useSome(id, s)
 	if len(used) == 0 {
@@ -191,8 +192,8 @@ func (l *Log) moveEntries(id raftio.NodeInfo, s *segment) (more bool, err error)
 	return true, l.appendMoved(id, index, used, frames)
 }
 
-// appendMoved appends copies of those of the entries that are where they were read. Meanwhile some may
-// have been removed, at the beginning or at the end.
+// appendMoved appends copies of those entries that are still where they were read. Meanwhile some
+// may have been removed, at the beginning or at the end.
 func (l *Log) appendMoved(id raftio.NodeInfo, index uint64, read []usedPlace, frames [][]byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,7 +214,7 @@ func (l *Log) appendMoved(id raftio.NodeInfo, index uint64, read []usedPlace, fr
 	return err
 }
 
-// useSome returns where the first of a replica's entries are that are in a segment.
+// useSome returns the places of the first of a replica's entries in a segment.
 func (l *Log) useSome(id raftio.NodeInfo, s *segment) (index uint64, used []usedPlace) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

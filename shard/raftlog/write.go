@@ -12,8 +12,8 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// SaveRaftState implements raftio.ILogDB: all updates in one record, synced if any of
-// them holds what Raft promises others (R1).
+// SaveRaftState implements raftio.ILogDB: all updates in one record, synced if any of them contains
+// something that Raft promises to others (R1).
 func (l *Log) SaveRaftState(updates []raftpb.Update, _ uint64) error {
 	err := l.save(func() (durable bool, err error) {
 		for i := range updates {
@@ -31,7 +31,7 @@ func (l *Log) SaveRaftState(updates []raftpb.Update, _ uint64) error {
 	return nil
 }
 
-// save appends what fill does, and waits for the disk if fill says so.
+// save appends what fill adds, and waits for the disk if fill asks for it.
 func (l *Log) save(fill func() (durable bool, err error)) error {
 	began, durable := time.Now(), false
 	l.mu.Lock()
@@ -115,7 +115,7 @@ func (l *Log) addRemoved(id raftio.NodeInfo, index uint64) {
 	l.removeEntries(l.replica(id), index)
 }
 
-// addEntries appends entries, in place of all that have their index or a higher one (R3).
+// addEntries appends entries, replacing all with the same or a higher index (R3).
 func (l *Log) addEntries(id raftio.NodeInfo, entries []raftpb.Entry) error {
 	r, first := l.replica(id), entries[0].Index
 	if len(r.places) > 0 && first > r.end() {
@@ -143,7 +143,7 @@ func (l *Log) addEntries(id raftio.NodeInfo, entries []raftpb.Entry) error {
 	return nil
 }
 
-// addMoved appends copies of entries, which are here from now on.
+// addMoved appends copies of entries, whose places they are from now on.
 func (l *Log) addMoved(id raftio.NodeInfo, index uint64, frames [][]byte) {
 	begin := l.beginEntries(kindMoved, id, index)
 	places := make([]place, len(frames))
@@ -164,15 +164,15 @@ func (l *Log) beginEntries(k kind, id raftio.NodeInfo, first uint64) (begin int)
 	return begin
 }
 
-// placeOf is where what is pending from at on will be.
+// placeOf is the future place of the pending data from at on.
 func (l *Log) placeOf(at int) place {
 	return place{segment: l.newest().number, offset: uint32(l.written) + uint32(at), length: uint32(len(l.pending) - at)}
 }
 
-// SaveBootstrapInfo implements raftio.ILogDB. It does not wait for the disk: dragonboat holds
-// up every start and stop of the node meanwhile. What the replica promises later is durable
-// after it (R2), so one of which it is lost has promised nothing; who has to know that it is
-// there calls Sync.
+// SaveBootstrapInfo implements raftio.ILogDB. It does not wait for the disk, because dragonboat
+// blocks every start and stop of the node meanwhile. Whatever the replica promises later becomes
+// durable after it (R2), so a replica whose record is lost has promised nothing; a caller that
+// needs it durable calls Sync.
 func (l *Log) SaveBootstrapInfo(shardID, replicaID uint64, info raftpb.Bootstrap) error {
 	err := l.save(func() (bool, error) {
 		return false, l.addMessageRecord(raftio.GetNodeInfo(shardID, replicaID), kindBootstrap, &info)
@@ -183,8 +183,8 @@ func (l *Log) SaveBootstrapInfo(shardID, replicaID uint64, info raftpb.Bootstrap
 	return nil
 }
 
-// SaveSnapshots implements raftio.ILogDB. A record that is not newer than the one there
-// is left out.
+// SaveSnapshots implements raftio.ILogDB. A record that is not newer than the present one is
+// ignored.
 func (l *Log) SaveSnapshots(updates []raftpb.Update) error {
 	err := l.save(func() (bool, error) {
 		for i := range updates {
@@ -205,8 +205,8 @@ func (l *Log) SaveSnapshots(updates []raftpb.Update) error {
 	return nil
 }
 
-// RemoveEntriesTo implements raftio.ILogDB. Nothing rests on the removal, so it is not
-// waited for.
+// RemoveEntriesTo implements raftio.ILogDB. Nothing depends on the removal, so it is not waited
+// for.
 func (l *Log) RemoveEntriesTo(shardID, replicaID, index uint64) error {
 	err := l.save(func() (bool, error) {
 		l.addRemoved(raftio.GetNodeInfo(shardID, replicaID), index)
@@ -218,8 +218,8 @@ func (l *Log) RemoveEntriesTo(shardID, replicaID, index uint64) error {
 	return nil
 }
 
-// CompactEntriesTo implements raftio.ILogDB. The log gives the space of removed
-// entries back by itself.
+// CompactEntriesTo implements raftio.ILogDB. The log frees the space of removed entries
+// automatically.
 func (l *Log) CompactEntriesTo(uint64, uint64, uint64) (<-chan struct{}, error) {
 	done := make(chan struct{})
 	close(done)
@@ -243,8 +243,8 @@ func (l *Log) RemoveNodeData(shardID, replicaID uint64) error {
 	return nil
 }
 
-// ImportSnapshot implements raftio.ILogDB. It is for a repair that is not done this way:
-// a group that has lost its majority is restored from a backup.
+// ImportSnapshot implements raftio.ILogDB. It is for a kind of repair that is done differently
+// here: restoring a group that has lost its majority from a backup.
 func (l *Log) ImportSnapshot(snapshot raftpb.Snapshot, _ uint64) error {
 	return fmt.Errorf("import a snapshot of shard %d into the Raft log: %w", snapshot.ShardID, errors.ErrUnsupported)
 }

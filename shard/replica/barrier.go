@@ -30,7 +30,7 @@ const (
 	roundCrowd = 2
 )
 
-// errBarrierLost is a ReadIndex without an answer: worth another.
+// errBarrierLost is a ReadIndex without an answer: it should be retried.
 var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavailable)
 
 // barriers gives reads their linearization point (P3). The shards of a node go in
@@ -276,7 +276,7 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	}
 }
 
-// Run tells those who do not wait how the request ended. It implements workers.Job.
+// Run reports the outcome to asynchronous reads. It implements workers.Job.
 func (q *request) Run() {
 	for _, told := range q.told {
 		told(q.err)

@@ -21,7 +21,7 @@ const (
 // unborn reports whether the shard is still to begin.
 func unborn(v shard.View) bool { return v.Descriptor == nil && !v.Poisoned && v.Frozen == nil }
 
-// Begun returns the view of the replica once the shard has begun, or will not soon.
+// Begun returns the view of the replica once the shard has begun, or is not about to.
 func (r *Replica) Begun(ctx context.Context) shard.View {
 	ctx, cancel := context.WithTimeout(ctx, beginPatience)
 	defer cancel()

@@ -1,12 +1,13 @@
 package replica
 
 import (
-	"slices"
 	"time"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // doorway is a transport that keeps the way by which what it receives reaches Raft.
@@ -21,15 +22,26 @@ func (d *doorway) Create(c config.NodeHostConfig, messages raftio.MessageHandler
 	return d.TransportFactory.Create(c, messages, chunks)
 }
 
-// Campaign has replicas of this node stand for election now, without waiting for an election
-// timeout: those whose group has no leader as far as this node knows. Who calls it has found
-// out that no other member knows one (P11), and that a majority runs: votes that nobody
-// receives are asked for again only after an election timeout.
-func (h *Host) Campaign(replicas []Held) {
-	h.stand(slices.DeleteFunc(slices.Clone(replicas), func(r Held) bool {
-		leader, _ := h.Leader(r.Shard)
-		return leader != 0
-	}))
+// Candidacy is a replica of this node that is to campaign.
+type Candidacy struct {
+	Held
+	// Instead is the replica that leads as far as this node knows, and that the caller knows
+	// not to lead any more; 0: none.
+	Instead shard.ReplicaID
+}
+
+// Campaign makes replicas of this node campaign now, without waiting for an election timeout: those
+// whose group has no leader as far as this node knows. The caller has established that no other
+// member knows one (P11), and that a majority runs: vote requests that nobody receives are repeated
+// only after an election timeout.
+func (h *Host) Campaign(candidacies []Candidacy) {
+	var able []Held
+	for _, c := range candidacies {
+		if leader, _ := h.Leader(c.Shard); leader == 0 || leader == c.Instead {
+			able = append(able, c.Held)
+		}
+	}
+	h.stand(able)
 }
 
 // stand has replicas of this node stand for election now, leader or not.

@@ -18,11 +18,11 @@ func TestCampaign(t *testing.T) {
 	defer func() { p.close() }()
 	p.startNew()
 	_, term := p.host.Leader(testShard)
-	p.host.Campaign([]Held{{testShard, testReplica}})
+	p.host.Campaign([]Candidacy{{Held: Held{testShard, testReplica}}, {Held: Held{testShard, testReplica}, Instead: 9}})
 	p.put("a", "1")
 	_, after := p.host.Leader(testShard)
 	require.Equal(t, term, after)
-	p.host.Campaign([]Held{{Shard: shard.ID(99), Replica: 1}}) // which does not run
+	p.host.Campaign([]Candidacy{{Held: Held{Shard: shard.ID(99), Replica: 1}}}) // which does not run
 	p.put("a", "2")
 }
 
@@ -45,8 +45,9 @@ func TestTheClockOfANewReplica(t *testing.T) {
 	p.host.doorway.deliver(p.host.batchOf(raftpb.Message{
 		Type: raftpb.LocalTick, ShardID: uint64(testShard), From: uint64(testReplica), To: uint64(testReplica), Hint: age,
 	}))
-	_, err := p.replica.logBegins(t.Context()) // Raft tells it behind the tick
+	told, err := p.host.nh.QueryRaftLog(uint64(testShard), 1, 2, 1) // Raft tells it behind the tick
 	require.NoError(t, err)
+	<-told.ResultC()
 	gate.Unlock()
 	require.NoError(t, (<-outcome).Err)
 }

@@ -17,14 +17,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Checksum is what a replica held after an entry of the log, summed up.
+// Checksum is the checksum of a replica's data as of an entry of the log.
 type Checksum struct {
 	Index uint64
 	Done  bool // what follows is known
 	Sum   uint64
-	// Versions and Bytes are what was summed up.
+	// Versions and Bytes are the amount of data covered.
 	Versions, Bytes int64
-	// Damage says why there is no sum: what the store holds cannot be read.
+	// Damage says why there is no checksum: the store's data cannot be read.
 	Damage string
 }
 
@@ -36,7 +36,7 @@ const (
 	sumRestMin, sumRestMax = time.Millisecond, 50 * time.Millisecond
 )
 
-// Checksum returns the last one begun since the replica started; false if there is none.
+// Checksum returns the last checksum begun since the replica started; false if there is none.
 func (r *Replica) Checksum() (Checksum, bool) {
 	if c := r.checksum.Load(); c != nil {
 		return *c, true
@@ -44,8 +44,8 @@ func (r *Replica) Checksum() (Checksum, bool) {
 	return Checksum{}, false
 }
 
-// SumUp has all replicas of the group sum up what they hold after one entry of the log, and
-// returns its index. It is for the group's leader.
+// SumUp makes all replicas of the group compute a checksum as of one entry of the log, and returns
+// its index. Only the group's leader can do so.
 func (r *Replica) SumUp(ctx context.Context) (uint64, error) {
 	fail := func(err error) (uint64, error) { return 0, fmt.Errorf("sum up shard %s: %w", r.id, err) }
 	body, err := (&shardpb.ChecksumCommand{Format: apply.ChecksumFormat}).MarshalVT()
@@ -190,8 +190,8 @@ func (g *summing) sum(s *sum) (done *Checksum, err error) {
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	for {
-		began, before := time.Now(), c.Bytes
-		last, err := c.Step(sumStepBytes)
+		began, before, last := time.Now(), c.Bytes, false
+		s.replica.host.cfg.Engine.Background(func() { last, err = c.Step(sumStepBytes) })
 		if err != nil {
 			return nil, err
 		}

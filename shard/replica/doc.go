@@ -1,10 +1,10 @@
-// Package replica runs the members of Raft groups that live on one node.
+// Package replica runs the Raft group members of one node.
 //
 // A Host owns the node's dragonboat NodeHost and every Replica on it. A Replica is
-// the thin shell around apply.Machine: it batches proposals, waits for read
-// barriers, streams snapshots, and tells nothing to anyone before the log or the
-// machine has said so. It refuses to route: a command for keys it does not own
-// comes back as WrongShardError from apply.
+// a thin shell around apply.Machine: it batches proposals, waits for read
+// barriers, streams snapshots, and reports nothing before the log or the
+// machine has established it. It does not route: a command for keys that it does not own
+// is refused by apply with WrongShardError.
 //
 //	Propose ─> proposer ─(one Batch at a time)─> Raft log ─> Update ─> apply.Machine
 //	              ^                                            │
@@ -12,34 +12,38 @@
 //
 // Invariants:
 //
-//	P1  A result is delivered only by Update on this process, for a batch that this
+//	P1  A result is delivered only by Update in this process, for a batch that this
 //	    process proposed: (incarnation, sequence) never match after a restart, and
-//	    no two batches of a process share a sequence, whatever replica proposed them.
+//	    no two batches of a process share a sequence, whichever replica proposed them.
 //	P2  Every command gets exactly one outcome: its result, a certain failure
 //	    (nothing was proposed or the proposal was dropped), or ErrUnknownOutcome.
 //	P3  A read that asked for a barrier sees every write acknowledged, anywhere,
-//	    before it asked: it waits for a ReadIndex round that started after it came.
-//	P4  Update, the event listeners and Sync never wait for another shard: their
-//	    workers are shared by all of them.
+//	    before it asked: it waits for a ReadIndex round that started after it arrived.
+//	P4  Update, the event listeners and Sync never wait for another shard: all shards
+//	    share their workers.
 //	P5  A replica starts empty at most once in its life, whether it founds its group or
-//	    joins it. The fact is recorded, synced, before the first start; a later start
-//	    without its Raft log is refused, and so is any after its removal from the node.
-//	P6  Garbage is collected on a goroutine of its own, one shard at a time, in steps of
-//	    bounded work, between which it rests several times as long as they took.
-//	P7  Who proposes leads, as far as known, but for an entry in which there is nothing (Wean);
-//	    what was lost with a leadership holds up nothing that comes after it.
-//	P8  A leader that hands over proposes nothing from before its heir stands for election
-//	    until another leads, or the attempt has failed.
-//	P9  A replica that was found to differ from the others serves nothing, leads nobody who
-//	    could ask, and shows its data to no other replica, from then on for good.
-//	P10  What replicas hold is summed up as of one entry of the log, from a pinned moment, on
-//	    a goroutine of its own, one replica at a time, in steps as those of P6.
-//	P11 Nobody stands for election early (Campaign) in a group that some member knows a
-//	    leader of, but for the heir of one that hands over: in its term, and with all of its log.
-//	P12 What was promised, not to mint up to some revision, is kept whoever leads next: it
-//	    lies in a reservation (shard.R5), this proposer stamps above it from then on, and when
-//	    it was given no batch was under way, or given up on, that could still mint it.
-//	P13 A batch starts as soon as the last one of its shard is done. Only while the machine's
-//	    processors are short it waits for the next common moment, which is near, unless it
-//	    is full; never for another shard. So does a round of reads.
+//	    joins it. This is recorded and synced before the first start; a later start
+//	    without its Raft log is refused, and so is any start after its removal from the node.
+//	P6  Garbage is collected on a dedicated goroutine, one shard at a time, in steps of
+//	    bounded work, each followed by a pause of several times its duration.
+//	P7  Only a leader, as far as known, proposes, except for an empty entry (Wean). Proposals
+//	    lost with a leadership do not delay those that follow.
+//	P8  A leader that hands over stops proposing before its successor campaigns, and does not
+//	    resume until another replica leads or the attempt has failed.
+//	P9  A replica that was found to differ from the others permanently serves nothing, leads
+//	    no group that could be asked anything, and sends its data to no other replica.
+//	P10 Replicas are checksummed as of one entry of the log, from a pinned snapshot, on
+//	    a dedicated goroutine, one replica at a time, in steps like those of P6.
+//	P11 A replica campaigns early (Campaign) only in a group in which no member knows a
+//	    leader that may still be there. The exception is the successor of a leader that hands over: in that leader's
+//	    term, and with all of its log.
+//	P12 A promise to assign no revision up to some point is kept whoever leads next: it
+//	    lies within a reservation (shard.R5), this proposer stamps above it from then on, and when
+//	    it was given no batch was in flight, or given up on, that could still get such a revision.
+//	P13 A batch starts as soon as the previous one of its shard is done. Only while the machine is
+//	    short of CPU does it wait for the next common tick, which is near, unless the batch
+//	    is full or contains what keys or leases are unavailable without; it never waits for another shard. The same holds for ReadIndex rounds.
+//	P14 A log that contains a split or merge is not truncated past it before the data that it hands over
+//	    is durable on a majority of the nodes. So a replica that lost that data in a crash finds it in
+//	    its own log, and is not sent a snapshot from after it.
 package replica

@@ -18,15 +18,15 @@ const (
 	succeedPause = time.Millisecond
 )
 
-// Heir is a replica that is to lead next, wherever it runs. Replica is one.
+// Heir is the replica that is to lead next, wherever it runs. Replica is one.
 type Heir interface {
-	// CatchUp returns when it has applied all that was committed before the call.
+	// CatchUp returns when it has applied everything that was committed before the call.
 	CatchUp(ctx context.Context) error
-	// Succeed has it lead, and returns when it does.
+	// Succeed makes it lead, and returns when it does.
 	Succeed(ctx context.Context, h Handover) error
 }
 
-// Handover is what a leader says that proposes nothing until another leads.
+// Handover is sent by a leader that proposes nothing until another leads.
 type Handover struct {
 	Term    uint64 // in which it leads
 	Applied uint64 // the last entry that it has applied
@@ -59,10 +59,11 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 		return fail(ctx.Err())
 	}
 	defer func() { <-r.proposer.turn }()
+	paused := time.Now()
 	if err := r.notLeading(); err != nil {
 		return fail(err)
 	}
-	last, err := r.logEnds()
+	last, err := r.host.LogEnds(r.id)
 	if err != nil {
 		return fail(err)
 	}
@@ -76,6 +77,7 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}()
 	for {
 		if leader, _ := r.host.Leader(r.id); leader != 0 && leader != r.replicaID {
+			r.host.cfg.Metrics.handovers.Observe(time.Since(paused).Seconds())
 			return nil
 		}
 		select {
@@ -91,25 +93,30 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}
 }
 
-// Succeed implements Heir. It stands for election once its log has all that the leader's
-// has, again while Raft refuses because not all of it that is committed is applied, and only
-// in that leader's term (P11).
+// Succeed implements Heir. Raft may refuse as long as not everything committed is applied.
 func (r *Replica) Succeed(ctx context.Context, h Handover) error {
-	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", r.id, err) }
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
-		return fail(err)
+		return fmt.Errorf("lead shard %d: %w", r.id, err)
 	}
+	return r.host.Succeed(ctx, Held{r.id, r.replicaID}, h)
+}
+
+// Succeed has a replica of this node lead instead of one that hands over, and returns when it does. It stands for
+// election once its log has all that the leader's has, again while Raft refuses because not all of it that is
+// committed is applied, and only in that leader's term (P11).
+func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
+	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", heir.Shard, err) }
 	for {
-		leader, term := r.host.Leader(r.id)
-		switch last, err := r.logEnds(); {
+		leader, term := h.Leader(heir.Shard)
+		switch last, err := h.LogEnds(heir.Shard); {
 		case err != nil:
 			return fail(err)
-		case leader == r.replicaID:
+		case leader == heir.Replica:
 			return nil
-		case leader != 0 && term != h.Term:
-			return fail(&shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()})
-		case leader != 0 && last >= h.Last:
-			r.host.stand([]Held{{r.id, r.replicaID}})
+		case leader != 0 && term != o.Term:
+			return fail(fmt.Errorf("replica %d leads in another term than the one that hands over: %w", leader, shard.ErrUnavailable))
+		case leader != 0 && last >= o.Last:
+			h.stand([]Held{heir})
 		}
 		select {
 		case <-time.After(succeedPause):
@@ -119,11 +126,11 @@ func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	}
 }
 
-// logEnds is the last index of this replica's log.
-func (r *Replica) logEnds() (uint64, error) {
-	log, err := r.host.nh.GetLogReader(uint64(r.id))
+// LogEnds is the last index of the log of this node's replica.
+func (h *Host) LogEnds(id shard.ID) (uint64, error) {
+	log, err := h.nh.GetLogReader(uint64(id))
 	if err != nil {
-		return 0, fmt.Errorf("look at the log of shard %d: %w: %w", r.id, shard.ErrUnavailable, err)
+		return 0, fmt.Errorf("look at the log of shard %d: %w: %w", id, shard.ErrUnavailable, err)
 	}
 	_, last := log.GetRange()
 	return last, nil

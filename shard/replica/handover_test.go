@@ -90,12 +90,11 @@ func TestAnHeirStandsForElection(t *testing.T) {
 	const last = 3 // the group's first members are what the log begins with
 	require.Eventually(t, func() bool {
 		hears(raftpb.Message{Type: raftpb.Heartbeat, From: 2, Term: 5})
-		ends, err := p.replica.logEnds()
+		ends, err := p.host.LogEnds(testShard)
 		return follows() && err == nil && ends == last
 	}, patience, time.Millisecond)
 
-	var notLeader *shard.NotLeaderError
-	require.ErrorAs(t, p.replica.Succeed(t.Context(), Handover{Term: 4, Last: last}), &notLeader)
+	require.ErrorContains(t, p.replica.Succeed(t.Context(), Handover{Term: 4, Last: last}), "another term")
 	for _, behind := range []Handover{{Term: 5, Last: last + 1}, {Term: 5, Last: last, Applied: last}} { // it has applied no command
 		soon, cancel := context.WithTimeout(t.Context(), 20*succeedPause)
 		require.ErrorIs(t, p.replica.Succeed(soon, behind), context.DeadlineExceeded)

@@ -19,10 +19,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/engine"
 )
 
-// HostConfig is what a Host works with.
+// HostConfig configures a Host.
 type HostConfig struct {
 	Node shard.NodeID
-	// Incarnation is drawn anew at every process start (P1).
+	// Incarnation is chosen at random at every process start (P1).
 	Incarnation uint64
 	Engine      *engine.Engine
 	Raft        RaftConfig
@@ -35,13 +35,15 @@ type HostConfig struct {
 	// Clock measures leases. Only the differences of its readings count, and they must be
 	// monotonic. Default: the machine's.
 	Clock clock.Clock
-	// Busy makes what tells one caller which part of the machine's processor time was in use since it last
-	// asked. Default: none, so that neither batches nor reads ever wait for others.
+	// Busy returns a function that reports, to one caller, the share of the machine's CPU time in
+	// use since its last call. Default: none, so that neither batches nor reads ever wait for
+	// others.
 	Busy func() func() float64
-	// Spaced, if there is one, is told whenever batches start to be that far apart, or, with 0, not any more.
+	// Spaced, if set, is called whenever batches begin to start at that interval, or, with 0,
+	// without one.
 	Spaced func(apart time.Duration)
-	// SnapshotRate bounds the bytes a second that the node sends of its shards' data to
-	// replicas that join or were away for long, over all of them. 0 is no bound.
+	// SnapshotRate bounds the bytes per second of snapshots that the node sends, over all replicas
+	// that join or were away for long. 0 is no bound.
 	SnapshotRate int64
 	Apply        apply.Options // Watches, Node, Checksum and Gone come from the Host
 	Knobs        Knobs
@@ -80,6 +82,8 @@ type Host struct {
 	// sequence numbers the batches of all replicas: a replica that is stopped and started
 	// again, or comes back under a new ID, meets its own batches in the log (P1).
 	sequence atomic.Uint64
+	// encodings are buffers for the batches of all replicas.
+	encodings encodings
 }
 
 // OpenHost opens the node's Raft machinery. No replica runs yet.
@@ -131,14 +135,14 @@ func (h *Host) Close() {
 // now reads the clock of leases.
 func (h *Host) now() time.Time { return h.cfg.Clock.Now() }
 
-// Short reports whether processors are, so that batches of all shards start at common moments.
+// Short reports whether CPU is scarce, so that batches of all shards start at common ticks.
 func (h *Host) Short() bool { return h.tempo.spacing.Load() > 0 }
 
 // NodeHost is the Raft machinery, for the meta group.
 func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
 
-// LeaderUpdated implements raftio.IRaftEventListener. It runs on a worker shared by
-// all groups and never blocks (P4).
+// LeaderUpdated implements raftio.IRaftEventListener. It runs on a worker shared by all groups and
+// never blocks (P4).
 func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
 	h.leaders.Store(shard.ID(info.ShardID), info)
 	h.cfg.Metrics.leaderChanges.Inc()
@@ -157,8 +161,8 @@ func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
 // LeadersChanged receives, coalesced, when some group's leader changed.
 func (h *Host) LeadersChanged() <-chan struct{} { return h.changed }
 
-// Leader returns the replica that leads the group, as far as this node knows, and
-// the term; 0 when there is none.
+// Leader returns the replica that leads the group, as far as this node knows, and the term; 0 when
+// there is none.
 func (h *Host) Leader(id shard.ID) (shard.ReplicaID, uint64) {
 	v, ok := h.leaders.Load(id)
 	if !ok {
@@ -177,7 +181,7 @@ func (h *Host) Replica(id shard.ID) (*Replica, bool) {
 	return v.(*Replica), true
 }
 
-// Each calls f for every replica that runs.
+// Each calls f for every running replica.
 func (h *Host) Each(f func(*Replica)) {
 	h.replicas.Range(func(_, v any) bool {
 		f(v.(*Replica))
@@ -185,17 +189,16 @@ func (h *Host) Each(f func(*Replica)) {
 	})
 }
 
-// Start starts this node's replica of the shard, anew or again. members are the
-// group's first members and their addresses; they matter at the first start only
-// and must be the same on all of them.
+// Start starts this node's replica of the shard, for the first time or again. members are the
+// group's initial members and their addresses; they matter at the first start only and must be the
+// same on all of them.
 func (h *Host) Start(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string) error {
 	return h.start(id, replicaID, birth{members: members})
 }
 
-// Join starts this node's replica of the shard, which exists already: anew, with nothing,
-// or again. It receives everything from the group's leader as soon as that knows of it.
-// learner says that the group takes it without a vote at first; it matters at the first
-// start only.
+// Join starts this node's replica of a shard that exists already: empty, or again. It receives
+// everything from the group's leader as soon as that knows of it. learner says that it joins
+// without a vote; it matters at the first start only.
 func (h *Host) Join(id shard.ID, replicaID shard.ReplicaID, learner bool) error {
 	return h.start(id, replicaID, birth{join: true, learner: learner})
 }

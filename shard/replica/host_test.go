@@ -130,7 +130,7 @@ func (p *process) startShard(id shard.ID) {
 	p.replica, ok = p.host.Replica(id)
 	require.True(p.t, ok)
 	require.Eventually(p.t, func() bool {
-		p.host.Campaign([]Held{{id, testReplica}}) // again: at first there are no members yet
+		p.host.Campaign([]Candidacy{{Held: Held{id, testReplica}}}) // again: at first there are no members yet
 		return p.replica.Leads()
 	}, patience, time.Millisecond)
 }

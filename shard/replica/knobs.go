@@ -9,24 +9,24 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Knobs break the invariants on purpose, so that tests can show that the checkers
-// notice. The zero value breaks nothing.
+// Knobs break the invariants on purpose, so that tests can show that the checkers detect it. The
+// zero value breaks nothing.
 type Knobs struct {
-	// AckBeforeCommit answers puts when they were proposed (against P1).
+	// AckBeforeCommit answers puts when they are proposed (against P1).
 	AckBeforeCommit bool
-	// SkipReadBarrier reads what happens to be applied (against P3).
+	// SkipReadBarrier reads whatever is applied (against P3).
 	SkipReadBarrier bool
 	// DropBatchTail acknowledges puts that were not proposed (against P2).
 	DropBatchTail bool
-	// SyncWithoutFsync lets the Raft log go before the engine is durable.
+	// SyncWithoutFsync truncates the Raft log before the engine is durable.
 	SyncWithoutFsync bool
-	// ForgetTTLs has leases expire when a reign begins (against L3).
+	// ForgetTTLs makes leases expire when a reign begins (against L3).
 	ForgetTTLs bool
-	// ForgetWills has leases begin anew in each reign (against L9).
+	// ForgetWills gives leases their whole TTL in each reign (against L9).
 	ForgetWills bool
-	// HastyPromises promises what a batch under way may still mint (against P12).
+	// HastyPromises promises what a batch in flight may still be assigned (against P12).
 	HastyPromises bool
-	// ForgetSpanTail leaves the end of the span out of snapshots.
+	// ForgetSpanTail omits the end of the span from snapshots.
 	ForgetSpanTail bool
 }
 

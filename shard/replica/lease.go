@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// reignPatience bounds how long a request waits for the reign of a new leader to begin:
-// a write to the log. Whoever asked may ask again.
+// reignPatience bounds how long a request waits for the reign of a new leader to begin, which takes
+// a write to the log. The caller may retry.
 const reignPatience = time.Second
 
 // reigning is a leader's part of the leases at home here: how long they live. It begins
@@ -47,20 +47,20 @@ type reignStart struct {
 	err  error
 }
 
-// LeaseStatus is what a home tells about a lease.
+// LeaseStatus is what a home knows of a lease.
 type LeaseStatus struct {
 	ID int64
-	// TTL is how long it still lives; it is negative when there is no such lease.
+	// TTL is the remaining time; it is negative when there is no such lease.
 	TTL time.Duration
 	// Granted is the whole TTL in seconds.
 	Granted int64
-	// Spans are where keys may be attached.
+	// Spans are the spans that may contain attached keys.
 	Spans []shard.Span
 }
 
-// KeepAlive renews leases at their home and returns the TTL of each in seconds: 0 if there
-// is no such lease, or none any more. Only a leader answers; NotLeaderError and
-// ErrUnavailable promise nothing, and the caller asks again.
+// KeepAlive renews leases at their home and returns the TTL of each in seconds: 0 if there is no
+// such lease, or not any more. Only a leader answers; NotLeaderError and ErrUnavailable promise
+// nothing, and the caller retries.
 func (r *Replica) KeepAlive(ctx context.Context, ids []int64) (ttls []int64, err error) {
 	reign, err := r.reign(ctx)
 	if err != nil {
@@ -89,8 +89,7 @@ func (r *Replica) KeepAlive(ctx context.Context, ids []int64) (ttls []int64, err
 	return ttls, nil
 }
 
-// LeaseStatus tells how long a lease still lives, at its home. Refusals are as for
-// KeepAlive.
+// LeaseStatus returns the remaining time of a lease, at its home. It fails like KeepAlive.
 func (r *Replica) LeaseStatus(ctx context.Context, id int64) (LeaseStatus, error) {
 	reign, err := r.reign(ctx)
 	if err != nil {
@@ -119,8 +118,8 @@ func (r *Replica) statusAfterBarrier(ctx context.Context, reign uint64, ids []in
 	})
 }
 
-// Leases lists the living leases whose home this shard is, those first that are the
-// first to expire. Refusals are as for KeepAlive.
+// Leases lists the living leases whose home this shard is, the first to expire first. It fails like
+// KeepAlive.
 func (r *Replica) Leases(ctx context.Context) ([]LeaseStatus, error) {
 	reign, err := r.reign(ctx)
 	var list []LeaseStatus
@@ -174,9 +173,8 @@ func (r *Replica) livingAfterBarrier(ctx context.Context, reign uint64, ids func
 // applied here.
 func (r *Replica) LeaseKeys(id int64) ([][]byte, error) { return r.machine.LeaseKeys(id) }
 
-// DueLeases names leases that a leader is to revoke, limit at most, those first that
-// expired first. It does not wait: a leader that has not begun its reign begins it, and
-// names none.
+// DueLeases returns expired leases that a leader must revoke, at most limit of them, the first
+// expired first. It does not wait: a leader whose reign has not begun begins it, and returns none.
 func (r *Replica) DueLeases(limit int) []lease.Due {
 	if !r.Leads() || r.View().Descriptor == nil || r.machine.Leases().Len() == 0 {
 		return nil

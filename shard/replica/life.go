@@ -12,7 +12,7 @@ import (
 // recordKind is the kind of the engine's local record that holds a ReplicaRecord.
 const recordKind byte = 2
 
-// ErrRemoved: the replica was removed from this node and does not come back (P5).
+// ErrRemoved: the replica was removed from this node and never returns (P5).
 var ErrRemoved = errors.New("replica was removed")
 
 // birth is how a replica starts the first time in its life: with the other first members
@@ -23,7 +23,7 @@ type birth struct {
 	learner bool // joins without a vote
 }
 
-// Held names a replica of which the node has something: a log, data, a record.
+// Held names a replica of which the node has something: a log, data or a record.
 type Held struct {
 	Shard   shard.ID
 	Replica shard.ReplicaID
@@ -131,14 +131,13 @@ func (h *Host) enter(id shard.ID, replicaID shard.ReplicaID, phase shardpb.Repli
 	})
 }
 
-// StartOnce calls start so that the replica is started empty at most once in its
-// life (P5): with its group's first members the first time, with none afterwards.
+// StartOnce calls start so that the replica starts empty at most once in its life (P5): with its
+// group's initial members the first time, with none afterwards.
 func (h *Host) StartOnce(id shard.ID, replicaID shard.ReplicaID, members map[shard.ReplicaID]string, start func(initial map[uint64]string, join, learner bool) error) error {
 	return h.startOnce(id, replicaID, birth{members: members}, start)
 }
 
-// JoinOnce is StartOnce for a replica of a group that exists: it begins with nothing, and
-// without a vote.
+// JoinOnce is StartOnce for a replica of a group that exists: it starts empty, and without a vote.
 func (h *Host) JoinOnce(id shard.ID, replicaID shard.ReplicaID, start func(initial map[uint64]string, join, learner bool) error) error {
 	return h.startOnce(id, replicaID, birth{join: true, learner: true}, start)
 }

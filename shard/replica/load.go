@@ -26,19 +26,19 @@ type Load struct {
 	Applied uint64
 	// Unfit is Replica.Unfit.
 	Unfit string
-	// Epoch and Generation are of the descriptor applied; 0 before there is one.
+	// Epoch and Generation are those of the applied descriptor; 0 before there is one.
 	Epoch, Generation uint64
 
-	// Bytes and Versions are what the replica has on this node's disk, as estimated at
-	// Sized; zero when it was not yet. Middle is where the bytes divide. Versions and Middle
-	// are looked at again only when Bytes has changed by a tenth.
+	// Bytes and Versions are the size of the replica on this node's disk, as estimated at Sized;
+	// zero before that. Middle is the key that divides the bytes. Versions and Middle are
+	// recomputed only when Bytes has changed by a tenth.
 	Bytes, Versions int64
 	Sized           time.Time
 	Middle          load.Point
 
-	// Reads per second are those answered here. What follows is measured by the leader
-	// alone: of what it proposes, since Since, when it began to lead with the span it has
-	// now. Balance is where the writes divide.
+	// Reads per second are those answered here. The following figures are measured by the leader
+	// alone: of what it proposes, since Since, when it began to lead with its present span. Balance
+	// is the key that divides the writes.
 	Reads                      float64
 	Since                      time.Time
 	Writes, WriteBytes         float64
@@ -58,8 +58,8 @@ const (
 	contentChange = 0.1
 )
 
-// Measure has all replicas take a reading. It is to be called about once a second, by
-// one goroutine; peaks are kept for the given time.
+// Measure makes all replicas take a reading. Call it about once a second, from one goroutine; peaks
+// are kept for the given time.
 func (h *Host) Measure(now time.Time, peaks time.Duration) {
 	var due []*Replica
 	unfit := 0
@@ -83,7 +83,7 @@ func (h *Host) Measure(now time.Time, peaks time.Duration) {
 	}
 }
 
-// Loads returns what the replicas had measured by the last Measure, ascending by shard.
+// Loads returns the measurements of the last Measure, ascending by shard.
 func (h *Host) Loads() []Load {
 	var out []Load
 	h.Each(func(r *Replica) { out = append(out, r.load()) })

@@ -10,19 +10,19 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Members are those of a group, as a replica of it on this node changes them.
+// Members are those of a group, as a replica of it on this node can change them.
 type Members struct {
 	nh  *dragonboat.NodeHost
 	id  shard.ID
 	own shard.ReplicaID
 }
 
-// Members returns the members of a group of which the node runs the replica.
+// Members returns the members of a group whose replica runs on this node.
 func (h *Host) Members(id shard.ID, own shard.ReplicaID) Members { return Members{h.nh, id, own} }
 
-// AddLearner makes the replica, which is to run at the address, receive the group's log
-// without a vote. Like Promote and Dismiss it is for the group's leader, and does nothing
-// when it was done already.
+// AddLearner adds the replica, which is to run at the address, as a learner: it receives the
+// group's log without a vote. Like Promote and Dismiss it is called on the group's leader, and does
+// nothing if that was done already.
 func (g Members) AddLearner(ctx context.Context, id shard.ReplicaID, addr string) error {
 	return g.change(ctx, "add a learner", id, func(m *dragonboat.Membership) (done bool, err error) {
 		_, learns := m.NonVotings[uint64(id)]
@@ -50,7 +50,7 @@ func (g Members) Promote(ctx context.Context, id shard.ReplicaID, addr string) e
 	})
 }
 
-// Dismiss ends a replica's membership for ever. A leader does not dismiss itself: it
+// Dismiss removes a replica from its group for ever. A leader does not dismiss itself, because it
 // could not tell the others what it has committed.
 func (g Members) Dismiss(ctx context.Context, id shard.ReplicaID) error {
 	if id == g.own {
@@ -104,14 +104,6 @@ func (r *Replica) CatchUp(ctx context.Context) error {
 	}
 	if view.Descriptor == nil {
 		return fmt.Errorf("shard %d replica %d has not received the shard yet: %w", r.id, r.replicaID, shard.ErrUnavailable)
-	}
-	return nil
-}
-
-// Yield asks the group to let another replica lead. It does not wait.
-func (g Members) Yield(to shard.ReplicaID) error {
-	if err := g.nh.RequestLeaderTransfer(uint64(g.id), uint64(to)); err != nil {
-		return fmt.Errorf("let replica %d of shard %d lead: %w", to, g.id, err)
 	}
 	return nil
 }

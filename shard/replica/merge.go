@@ -19,6 +19,7 @@ func (r *Replica) Freeze(ctx context.Context, into, own *shard.Descriptor, opera
 	if err != nil && !r.View().FrozenBy(operator) {
 		return fmt.Errorf("freeze shard %s for shard %s: %w", r.id, into.ID, err)
 	}
+	r.proclaim()
 	return nil
 }
 

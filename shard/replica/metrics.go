@@ -15,6 +15,7 @@ type Metrics struct {
 	promised      prometheus.Histogram
 	reservations  prometheus.Counter
 	leaderChanges prometheus.Counter
+	handovers     prometheus.Histogram
 	watches       *watch.Metrics
 	leaseRenewals prometheus.Counter
 	leasesDue     prometheus.Counter
@@ -69,6 +70,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "flotilla_shard_reservations_total",
 			Help: "Log entries that leaders on this node wrote to be able to promise. At most eight a second for each shard that is watched together with others. About as many as promises (flotilla_shard_promise_duration_seconds_count): clocks of nodes are far apart, or leaders change all the time.",
 		}),
+		handovers: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "flotilla_shard_handover_pause_seconds",
+			Help:    "For how long a leader on this node has proposed nothing, until another replica led. Above 0.05: disks or the network between nodes are slow, or processors are short.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
+		}),
 		leaderChanges: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "flotilla_shard_leader_changes_total",
 			Help: "Leader changes seen by replicas on this node, all shards together. Bursts without moves: overload, slow disks or a bad network.",
@@ -94,7 +100,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "flotilla_shard_checksum_bytes_total",
 		Help: "Bytes of keys and values that this node has read to compare its replicas with the others'. It costs a tenth of a processor at most; --corrupt-check-time says how often.",
 	})
-	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.promised, m.reservations, m.leaderChanges, m.leaseRenewals, m.leasesDue)
+	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.promised, m.reservations, m.leaderChanges, m.handovers, m.leaseRenewals, m.leasesDue)
 	m.registerCollection(reg)
 	return m
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/lni/dragonboat/v4/raftio"
 )
 
-// RaftConfig describes the node's Raft machinery, shared by all its groups.
+// RaftConfig configures the node's Raft machinery, shared by all its groups.
 type RaftConfig struct {
 	// Dir holds the Raft logs and received snapshots.
 	Dir string
@@ -18,29 +18,29 @@ type RaftConfig struct {
 	Address string
 	// ClusterID keeps nodes of different clusters from talking to each other.
 	ClusterID uint64
-	// TickInterval is the unit of heartbeats and elections. Every tick costs a look at every
-	// replica of the node.
+	// TickInterval is the unit of heartbeats and elections. Every tick visits every replica of the
+	// node.
 	TickInterval time.Duration
 	// ElectionTicks is the election timeout in ticks, more than twice heartbeatTicks.
 	ElectionTicks uint64
-	// LogEntries is how many entries of a group's log are applied before the log is cut
-	// behind them. Larger: longer replay after a crash, but a replica
-	// that was away for a while catches up from the log instead of a whole snapshot.
+	// LogEntries is how many applied entries of a group's log are kept before the log is truncated.
+	// A larger value means longer replay after a crash, but a replica that was away for a while
+	// catches up from the log instead of a whole snapshot.
 	LogEntries uint64
-	// QueueBytes bounds what is held in memory of Raft's: of each group the entries that are not applied, beyond
-	// which its leader takes no more writes; what waits for each peer, and what waits for each replica, beyond which
-	// messages are lost, as on a network. 0 is no bound.
+	// QueueBytes bounds Raft's memory: per group, the entries that are not applied, beyond which
+	// its leader accepts no more writes; per peer, the send queue, and per replica, the receive
+	// queue, beyond which messages are lost, as on a network. 0 is no bound.
 	QueueBytes uint64
 	// Transport carries Raft messages.
 	Transport config.TransportFactory
 	// Log opens the log of all groups.
 	Log LogFactory
-	// FS is where the rest of Dir lives; nil is the operating system's.
+	// FS holds the rest of Dir; nil is the operating system's.
 	FS config.IFS
 }
 
-// LogFactory opens a log, in which a group's first members need not be durable before Sync
-// has returned. raftlog.Factory is one.
+// LogFactory opens a log in which a group's initial members need not be durable before Sync has
+// returned. raftlog.Factory is one.
 type LogFactory interface {
 	config.LogDBFactory
 	Sync() error
@@ -91,11 +91,10 @@ func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 	return nh, nil
 }
 
-// GroupConfig returns how one group's replica takes part in Raft. learner is set for ever
-// for a replica that joined as one, whether it votes by now or not: its log has to replay
-// from the time when it did not. All members have the same election timeout: a leader looks
-// for its majority that often too, and with a shorter one it steps down whenever the machine
-// is busy for so long.
+// GroupConfig returns the Raft configuration of one group's replica. learner is set for ever for a
+// replica that joined as one, even if it votes by now: its log has to replay from the time when it
+// did not. All members have the same election timeout: a leader checks for its majority at that
+// interval too, and with a shorter one it would step down whenever the machine is busy for so long.
 func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.Config {
 	return config.Config{
 		ReplicaID:           replicaID,
@@ -106,8 +105,8 @@ func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.
 		IsNonVoting:         learner,
 		HeartbeatRTT:        heartbeatTicks,
 		OrderedConfigChange: true,
-		// Snapshots of the state machine are only metadata (its data is in the engine);
-		// each one syncs the engine and lets the log before it go.
+		// Snapshots of the state machine are only metadata (its data is in the engine); each one
+		// syncs the engine and allows the log to be truncated.
 		SnapshotEntries:    c.LogEntries,
 		CompactionOverhead: c.LogEntries / 10,
 		MaxInMemLogSize:    c.QueueBytes,

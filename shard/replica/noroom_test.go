@@ -45,21 +45,30 @@ func (c *crowded) open(incarnation uint64) *process {
 }
 
 // When the store cannot be synced for want of room the log is not cut, and keeps what a killed process has not
-// stored; the replica goes on meanwhile.
+// stored; the replica goes on meanwhile, and when it is started again.
 func TestALogIsNotCutWithoutRoom(t *testing.T) {
 	const puts = 2*betweenCuts + 10
 	c := &crowded{t: t, dir: t.TempDir()}
+	end := func(p *process) {
+		p.host.Close()
+		require.ErrorIs(t, p.engine.Close(), syscall.ENOSPC, "nothing of it is stored")
+	}
 	p := c.open(1)
 	p.startNew()
 	c.full.Store(true)
 	for i := range puts {
 		p.put(fmt.Sprint(i), "v")
 	}
-	p.host.Close()
-	require.ErrorIs(t, p.engine.Close(), syscall.ENOSPC, "nothing of it is stored")
+	end(p)
+	p = c.open(2)
+	p.start()
+	for i := range puts { // for so long that Raft's clock ticks
+		p.put(fmt.Sprint(i), "v")
+	}
+	end(p)
 
 	c.full.Store(false)
-	again := openProcess(t, c.dir, 2, Knobs{})
+	again := openProcess(t, c.dir, 3, Knobs{})
 	defer again.close()
 	again.start()
 	for i := range puts {
@@ -84,7 +93,7 @@ func TestAStartNeedsNoRoom(t *testing.T) {
 			p.put(s.key, "v")
 		}
 		require.Eventually(t, func() bool { // its log was cut
-			first, err := p.replica.logBegins(t.Context())
+			first, err := p.replica.logBegins()
 			return err == nil && first > 1
 		}, patience, time.Millisecond)
 		p.put(s.key, "last")

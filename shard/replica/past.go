@@ -11,10 +11,10 @@ import (
 // pastPause is between two attempts to ask groups whose leader is not known, or changes.
 const pastPause = 20 * time.Millisecond
 
-// SeePast returns when the node's replicas have applied all that was acknowledged before the call, but for those that are
-// unfit or have not received their shard. What a process that was killed had applied last is in its log alone. Before it is applied again
-// the node does not know revisions that its clients may know, and if its clock was set back meanwhile, it would number
-// what they write to other shards below them.
+// SeePast returns when the node's replicas have applied everything that was acknowledged before the call, except those that are
+// unfit or have not received their shard. After a kill the last applied writes are only in the log. Before they are replayed
+// the node does not know revisions that its clients may have seen, and if its clock was set back meanwhile, their
+// writes to other shards would get lower revisions.
 func (h *Host) SeePast(ctx context.Context) error {
 	var behind []*Replica
 	h.Each(func(r *Replica) { behind = append(behind, r) })

@@ -227,7 +227,7 @@ func (l *life) start(d *shard.Descriptor) bool {
 	r, ok := l.host.Replica(own.Shard)
 	require.True(l.t, ok)
 	return l.until("a leader", func() bool {
-		l.host.Campaign([]Held{own})
+		l.host.Campaign([]Candidacy{{Held: own}})
 		return r.Leads()
 	})
 }
@@ -245,16 +245,20 @@ func (l *life) until(what string, reached func() bool) bool {
 	return true
 }
 
-// startAll starts, in any order, what there is. A shard that is being split off may have begun: then there must be
-// what it begins with, whether its parent has come to its split again or not.
+// startAll starts, in any order, what there is. A shard that is being split off comes last, as on a node: when
+// its parent has applied its log, and so has come to the split again if there was one.
 func (l *life) startAll() bool {
 	all := append([]*shard.Descriptor(nil), l.shards...)
-	if l.split != nil {
-		all = append(all, l.split.child)
-	}
 	l.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for _, d := range all {
 		if !l.start(d) {
+			return false
+		}
+	}
+	if l.split != nil {
+		parent := l.replica(l.split.rest.ID)
+		applied := func() error { _, err := parent.Barrier(l.ctx); return err }
+		if !l.done(applied) || !l.start(l.split.child) {
 			return false
 		}
 	}
@@ -319,11 +323,16 @@ func (l *life) operate() bool {
 		}
 	}
 	l.change(func() { l.gone = nil })
+	return l.done(l.pause)
+}
+
+// pause lets others go on for a little while.
+func (l *life) pause() error {
 	select {
 	case <-time.After(time.Duration(l.rng.IntN(10)) * time.Millisecond):
 	case <-l.ctx.Done():
 	}
-	return l.ctx.Err() == nil
+	return nil
 }
 
 func (l *life) divide(s *splitting) bool {
@@ -333,8 +342,10 @@ func (l *life) divide(s *splitting) bool {
 	parent, child := l.replica(s.rest.ID), l.replica(s.child.ID)
 	if !l.done(
 		func() error { return parent.Split(l.ctx, s.rest, s.child) },
-		func() error { return parent.SecureSeed(l.ctx, s.child) },
+		func() error { return parent.LeaveSeed(l.ctx, s.child) },
 		func() error { return child.Initialise(l.ctx, s.child) },
+		l.pause, // the child is written to, and its seed is not durable
+		func() error { return parent.SecureSeed(l.ctx, s.child) },
 		func() error { return parent.Wean(l.ctx) },
 		func() error { return child.Wean(l.ctx) },
 	) {

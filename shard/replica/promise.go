@@ -20,9 +20,9 @@ type promise struct {
 	done func(shard.View, error)
 }
 
-// Promise asks that the shard mint no revision up to floor any more, and calls done exactly
-// once, from any goroutine, with what the replica had applied when that was promised: from
-// there on it counts. done must not block. Only a leader promises.
+// Promise asks the shard to assign no revision up to floor any more, and calls done exactly once,
+// from any goroutine, with what the replica had applied when that was promised: the promise is
+// valid from there on. done must not block. Only a leader promises.
 func (r *Replica) Promise(epoch uint64, floor shard.Revision, done func(shard.View, error)) {
 	if err := r.notLeading(); err != nil {
 		done(shard.View{}, err)
@@ -31,8 +31,8 @@ func (r *Replica) Promise(epoch uint64, floor shard.Revision, done func(shard.Vi
 	r.proposer.promises.ask(promise{epoch, floor, time.Now(), done})
 }
 
-// Heed has those who watch here told that the shard has promised floor, as of a Raft index.
-// It waits until the replica has applied that.
+// Heed tells this replica's watches that the shard has promised floor, as of a Raft index. It waits
+// until the replica has applied that index.
 func (r *Replica) Heed(ctx context.Context, floor shard.Revision, index uint64) error {
 	if err := r.waitView(ctx, func(shard.View) bool { return r.machine.Heed(floor, index) }); err != nil {
 		return fmt.Errorf("shard %d promised revision %d as of index %d: %w", r.id, floor, index, err)

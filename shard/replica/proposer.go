@@ -32,7 +32,7 @@ const (
 // RevisionSource stamps commands. hlc.Hybrid is one.
 type RevisionSource interface {
 	Stamp() (shard.Tick, error)
-	// Now is what the clock says, whatever was seen.
+	// Now is the clock's reading, regardless of what was seen.
 	Now() shard.Tick
 	Observe(shard.Revision)
 }
@@ -57,8 +57,10 @@ type proposer struct {
 	metrics *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
-	knobs    Knobs
-	view     func() shard.View
+	// encodings is the Host's, too.
+	encodings *encodings
+	knobs     Knobs
+	view      func() shard.View
 	// refused is nil while this replica leads, and otherwise says who does.
 	refused func() error
 	// leaders receives, coalesced, when the group's leader has changed.
@@ -72,13 +74,14 @@ type proposer struct {
 	promises promises
 	tempo    *tempo
 	began    time.Time // the last batch; of whoever drains
-	// full receives when as much waits as goes into a batch.
+	// full receives when as much waits as goes into a batch, or something that is pressing.
 	full chan struct{}
 
 	mu struct {
 		sync.Mutex
 		queue   []pending
 		queued  int  // bytes of the bodies in queue
+		pressed int  // commands in queue that press
 		running bool // a goroutine drains queue
 		// flights are proposed batches without an outcome. The result (from Update) and
 		// the failure (from the request) race: whoever removes the flight reports (P2).
@@ -95,7 +98,10 @@ func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 	}
 	p.mu.queue = append(p.mu.queue, pending{cmd, done})
 	p.mu.queued += len(cmd.Body)
-	start, full := !p.mu.running, len(p.mu.queue) == batchCommandsMax
+	if presses(cmd.Kind) {
+		p.mu.pressed++
+	}
+	start, full := !p.mu.running, len(p.mu.queue) == batchCommandsMax || presses(cmd.Kind)
 	p.mu.running = true
 	p.mu.Unlock()
 	if full {
@@ -149,7 +155,17 @@ func (p *proposer) pause() {
 func (p *proposer) isFull() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.mu.queue) >= batchCommandsMax
+	return len(p.mu.queue) >= batchCommandsMax || p.mu.pressed > 0
+}
+
+// presses reports whether keys or leases are without service until a command of the kind is carried out.
+func presses(k shardpb.Kind) bool {
+	switch k {
+	case shardpb.Kind_INIT, shardpb.Kind_FREEZE, shardpb.Kind_THAW, shardpb.Kind_SUBSUME, shardpb.Kind_LEASE_BEQUEATH:
+		return true
+	default:
+		return false
+	}
 }
 
 // next takes what goes into one log entry; more is false when nothing waits, and then
@@ -174,6 +190,9 @@ func (p *proposer) next() (batch []pending, more bool) {
 	p.mu.queue = p.mu.queue[n:]
 	for i := range batch {
 		p.mu.queued -= len(batch[i].cmd.Body)
+		if presses(batch[i].cmd.Kind) {
+			p.mu.pressed--
+		}
 	}
 	return batch, true
 }
@@ -224,13 +243,14 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		batch[i].cmd.Stamp = int64(stamp)
 		entry.Commands[i] = batch[i].cmd
 	}
-	data, err := entry.MarshalVT()
+	data, err := p.encodings.encode(entry)
 	if err != nil {
 		p.fail(sequence, fmt.Errorf("encode a batch for shard %d: %w", p.shardID, err))
 		return
 	}
 	started := time.Now()
-	rs, err := p.nh.Propose(p.session, data, p.timeout+p.slack)
+	rs, err := p.nh.Propose(p.session, *data, p.timeout+p.slack)
+	p.encodings.release(data) // the log entry has a copy
 	if err != nil {
 		// Refused before it reached the log.
 		p.fail(sequence, fmt.Errorf("propose to shard %d: %w: %w", p.shardID, refusal(err), err))

@@ -9,8 +9,8 @@ import (
 	"github.com/lni/dragonboat/v4/logger"
 )
 
-// raftLogOnce is the one exception to "no package-level state": dragonboat keeps one
-// log for the whole process and panics when it is given a second one.
+// raftLogOnce is the one exception to "no package-level state": dragonboat keeps one logger for the
+// whole process and panics when it is given a second one.
 var raftLogOnce sync.Once
 
 // adoptRaftLog sends dragonboat's log to log. Only the first Host of a process is
@@ -46,8 +46,8 @@ func (l *raftLogger) Warningf(format string, args ...any) { l.write(slog.LevelDe
 // Errorf implements logger.ILogger.
 func (l *raftLogger) Errorf(format string, args ...any) { l.write(slog.LevelWarn, format, args) }
 
-// Panicf implements logger.ILogger. It must not return: dragonboat calls it when
-// going on would break Raft's promises.
+// Panicf implements logger.ILogger. It must not return: dragonboat calls it when continuing would
+// break Raft's promises.
 func (l *raftLogger) Panicf(format string, args ...any) {
 	l.write(slog.LevelError, format, args)
 	panic(fmt.Sprintf(format, args...))

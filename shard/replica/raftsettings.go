@@ -9,10 +9,10 @@ import (
 	_ "unsafe" // for go:linkname
 )
 
-// dragonboat takes these sizes from a file in the current directory when the program
-// starts. A server must not depend on where it is started, so they are set here instead.
-// Their defaults are for a few groups of many proposals each; a replica kept more than a
-// MiB by them, and every replica was looked at five times a second for nothing.
+// dragonboat reads these sizes from a file in the current directory when the program starts. A
+// server must not depend on where it is started, so they are set here instead. Their defaults are
+// for a few groups with many proposals each; with them a replica used more than a MiB, and every
+// replica was visited five times a second for nothing.
 var (
 	// Messages that a replica may have waiting. What comes then is lost, as on a network.
 	//go:linkname receiveQueueLen github.com/lni/dragonboat/v4.receiveQueueLen
@@ -42,7 +42,9 @@ var (
 	// of all that there is, and the step worker looks at each with every tick anyway.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
-	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile.
+	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile, and when it
+	// cannot be synced the process ends. The first time is at random, and at once if it would be in the past, counted modulo 2^64:
+	// only with the largest interval there is none.
 	//go:linkname syncTaskInterval github.com/lni/dragonboat/v4.syncTaskInterval
 	syncTaskInterval uint64
 	// What a state machine that cannot be synced says. After any error that is not dragonboat's own the process ends, and
@@ -51,7 +53,8 @@ var (
 	errSnapshotOutOfDate error
 )
 
-// settle sets them. It fails when dragonboat has others by now: the linker does not tell.
+// settle sets them. It fails if one of these variables is not dragonboat's setting any more, which the
+// linker does not notice.
 var settle = sync.OnceValue(func() error {
 	for _, setting := range []struct {
 		name string
@@ -60,7 +63,7 @@ var settle = sync.OnceValue(func() error {
 	}{
 		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
 		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
-		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10}, {"interval of syncs", &syncTaskInterval, math.MaxInt64},
+		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10}, {"interval of syncs", &syncTaskInterval, math.MaxUint64},
 	} {
 		if *setting.at == 0 {
 			return fmt.Errorf("dragonboat's setting of its %s is not where it was", setting.name)

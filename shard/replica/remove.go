@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// unloadTimeout bounds how long a removal waits for the replica's workers to let go.
+// unloadTimeout bounds how long a removal waits for the replica's workers to finish.
 const unloadTimeout = 10 * time.Second
 
 // Remove takes a replica off the node for ever: it is stopped, and its Raft log, its
@@ -83,7 +83,8 @@ func (h *Host) gone(id shard.ID, replicaID shard.ReplicaID) (bool, error) {
 	return record.Phase >= shardpb.ReplicaRecord_REMOVING, nil
 }
 
-// FrozenOf returns what a replica has left for its left neighbour; nil when it was not frozen.
+// FrozenOf returns the frozen state that a replica left for its left neighbour; nil when it was not
+// frozen.
 func (h *Host) FrozenOf(r Held) (*shard.Frozen, error) {
 	raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, apply.StateKind)
 	if raw == nil || err != nil {
@@ -93,7 +94,7 @@ func (h *Host) FrozenOf(r Held) (*shard.Frozen, error) {
 	return view.Frozen, err
 }
 
-// SpanOf returns the keys of which a replica may have data; false when it has none.
+// SpanOf returns the span of the data that a replica may have; false when it has none.
 func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 	for _, kind := range []byte{apply.StateKind, apply.SeedKind} {
 		raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, kind)

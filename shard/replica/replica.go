@@ -31,8 +31,9 @@ type Replica struct {
 	reigning  reigning
 	meter     meter
 
-	// weaned is the last View.Since that the log was seen to begin after.
-	weaned atomic.Uint64
+	// weaned is the last View.Since that the log was seen to begin after, for Weaned.
+	weaned  atomic.Uint64
+	weaning atomic.Int32 // calls of Wean
 	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool
@@ -56,7 +57,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), timeout: h.cfg.ProposalTimeout, slack: h.barriers.slack, metrics: h.cfg.Metrics,
-		sequence: &h.sequence, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
+		sequence: &h.sequence, encodings: &h.encodings, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
 		tempo: h.tempo, full: make(chan struct{}, 1),
 	}
@@ -101,10 +102,9 @@ func (r *Replica) Term() uint64 {
 	return term
 }
 
-// Propose writes cmd through the log and calls done exactly once, from any
-// goroutine, with its outcome (P2). done must not block. Only a leader takes
-// commands; anyone else answers NotLeaderError at once. What comes to a shard that is about
-// to begin waits for that.
+// Propose writes cmd through the log and calls done exactly once, from any goroutine, with its
+// outcome (P2). done must not block. Only a leader accepts commands; any other replica answers
+// NotLeaderError at once. Commands for a shard that is about to begin wait for that.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 	err := r.notLeading()
 	if err == nil {
@@ -145,8 +145,8 @@ func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
 	return r.View(), nil
 }
 
-// StartBarrier is Barrier without waiting. done is called once, perhaps before it returns, and
-// must not block: others wait behind it.
+// StartBarrier is the asynchronous Barrier. done is called once, perhaps before StartBarrier
+// returns, and must not block: others wait behind it.
 func (r *Replica) StartBarrier(done func(shard.View, error)) {
 	if r.host.cfg.Knobs.SkipReadBarrier {
 		done(r.View(), nil)
@@ -173,8 +173,8 @@ func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
 	return nil
 }
 
-// commitPatience is how long a replica waits by itself for what it has to apply. While processors are short, a
-// leader tells followers late what is committed, unless a read asks.
+// commitPatience is how long a replica waits before it requests the commit index itself. While CPU
+// is scarce, a leader delays the commit index to followers, unless a read asks for it.
 const commitPatience = 20 * time.Millisecond
 
 // waitView waits until the replica has applied what is wanted.
@@ -242,7 +242,7 @@ func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	return r.machine.FetchSpan(span, at, o)
 }
 
-// Hash sums up, in one step of about bytesMax bytes, the span's keys at a revision.
+// Hash hashes, in one step of about bytesMax bytes, the span's keys at a revision.
 func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.Hashed, error) {
 	return r.machine.HashSpan(span, at, bytesMax)
 }
@@ -253,8 +253,8 @@ func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 	return r.machine.ReadTxn(req, at)
 }
 
-// Subscribe begins a feed of the changes this replica applies. It ends with
-// shard.ErrStopped when the replica closes.
+// Subscribe opens a feed of the changes this replica applies. It ends with shard.ErrStopped when
+// the replica closes.
 func (r *Replica) Subscribe(o watch.Options) (*watch.Subscription, error) {
 	return r.machine.Subscribe(o)
 }

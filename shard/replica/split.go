@@ -24,6 +24,7 @@ func (r *Replica) Split(ctx context.Context, rest, child *shard.Descriptor) erro
 	if err != nil && !gave() {
 		return fmt.Errorf("split shard %s at %q: %w", r.id, child.Span.Start, err)
 	}
+	r.proclaim()
 	return nil
 }
 
@@ -61,19 +62,27 @@ func (r *Replica) reshape(ctx context.Context, cmd *shardpb.Command) error {
 	return r.do(ctx, cmd)
 }
 
-// SecureSeed returns when this replica has applied the split that the child comes from
-// and what it left for the node's replica of the child is durable: from then on that can
-// begin, whatever happens to the node.
-func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error {
+// Brace stores what this replica has applied, and what it applies meanwhile mostly. What changes which
+// keys a shard has is stored with all that came before it, and requests wait for that.
+func (r *Replica) Brace(durably bool) error {
+	err := r.machine.StoreAside()
+	if err == nil && durably {
+		err = r.host.cfg.Engine.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("store what shard %s has: %w", r.id, err)
+	}
+	return nil
+}
+
+// LeaveSeed returns when this replica has applied the split that the child comes from, and has
+// left what the node's replica of the child begins with. That is as durable as the split: a
+// node that loses one of them in a crash loses both, and the log brings them again (P14).
+func (r *Replica) LeaveSeed(ctx context.Context, child *shard.Descriptor) error {
 	fail := func(err error) error { return fmt.Errorf("seed of shard %s: %w", child.ID, err) }
 	own, here := child.ReplicaOn(r.host.cfg.Node)
 	if !here {
 		return fail(errors.New("this node has no replica of it"))
-	}
-	// What the node has not made durable yet is megabytes under load. It goes before, so that
-	// little is left for the time in which nobody serves the child.
-	if err := r.host.cfg.Engine.Sync(); err != nil {
-		return fail(err)
 	}
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Descriptor != nil && v.Descriptor.Epoch >= child.Epoch }); err != nil {
 		return fail(fmt.Errorf("wait for shard %s to be split: %w", r.id, err))
@@ -85,10 +94,26 @@ func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error
 	if began, running := r.host.Replica(child.ID); seed == nil && (!running || began.View().Descriptor == nil) {
 		return fail(errors.New("there is none: a snapshot took the replica past the split"))
 	}
-	if err := r.host.cfg.Engine.Sync(); err != nil {
-		return fail(err)
+	return nil
+}
+
+// SecureSeed is LeaveSeed, and returns when what was left is durable: from then on the child's
+// replica can begin, whatever happens to the node and to the logs of other replicas. It gives
+// way to requests.
+func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error {
+	if err := r.LeaveSeed(ctx, child); err != nil {
+		return err
+	}
+	if err := r.host.cfg.Engine.SyncAtLeisure(); err != nil {
+		return fmt.Errorf("seed of shard %s: %w", child.ID, err)
 	}
 	return nil
+}
+
+// proclaim has the other replicas told at once of what is committed, for which nobody waits: while
+// processors are short, that waits for the next batch.
+func (r *Replica) proclaim() {
+	_, _ = r.barrier.ask()
 }
 
 // weanPause is between two looks at whether the log was cut.
@@ -97,27 +122,40 @@ const weanPause = 5 * time.Millisecond
 // snapshotTimeout bounds a snapshot that a replica makes of itself, which is but a record.
 const snapshotTimeout = 5 * time.Second
 
-// Weaned reports whether the log was seen to begin after the last split.
-func (r *Replica) Weaned() bool { return r.weaned.Load() >= r.View().Since }
+// Weaned reports whether the log begins after the last split.
+func (r *Replica) Weaned() bool {
+	since := r.View().Since
+	if r.weaned.Load() >= since {
+		return true
+	}
+	first, err := r.logBegins()
+	if err != nil || first <= since {
+		return false
+	}
+	r.weaned.Store(since)
+	return true
+}
+
+// mayCut reports whether the log may be cut behind what has been applied. Behind a split or merge it
+// is not cut before Wean was called (P14).
+func (r *Replica) mayCut() bool { return r.weaning.Load() > 0 || r.Weaned() }
 
 // Wean cuts the log behind what a split has changed here, and returns when it is cut. A
 // replica that joins then gets the shard's data. A log from the beginning would have it
 // write keys that have been given away, which another replica of its node may have, or
 // begin with a seed that it has not got. What came after is kept: replicas that are a
-// little behind go on from it.
+// little behind go on from it. Whoever calls it knows that what the split or merge gave is
+// durable on most nodes (P14).
 func (r *Replica) Wean(ctx context.Context) error {
 	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
+	r.weaning.Add(1)
+	defer r.weaning.Add(-1)
 	for {
 		view := r.View()
 		if view.Descriptor == nil {
 			return fail(view.Absent(r.id))
 		}
-		first, err := r.logBegins(ctx)
-		if err != nil {
-			return fail(err)
-		}
-		if first > view.Since {
-			r.weaned.Store(view.Since)
+		if r.Weaned() {
 			return nil
 		}
 		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
@@ -177,20 +215,11 @@ func (r *Replica) stir(ctx context.Context) error {
 }
 
 // logBegins is the first index that the replica's log holds.
-func (r *Replica) logBegins(ctx context.Context) (uint64, error) {
-	q, err := r.host.nh.QueryRaftLog(uint64(r.id), 1, 2, 1)
+func (r *Replica) logBegins() (uint64, error) {
+	log, err := r.host.nh.GetLogReader(uint64(r.id))
 	if err != nil {
-		return 0, fmt.Errorf("look at the log: %w", err)
+		return 0, fmt.Errorf("look at the log of shard %d: %w: %w", r.id, shard.ErrUnavailable, err)
 	}
-	defer q.Release()
-	select {
-	case result := <-q.ResultC():
-		if !result.Completed() && !result.RequestOutOfRange() {
-			return 0, fmt.Errorf("look at the log: %w", shard.ErrUnavailable)
-		}
-		_, held := result.RaftLogs()
-		return held.FirstIndex, nil
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
+	first, _ := log.GetRange()
+	return first, nil
 }

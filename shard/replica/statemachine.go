@@ -23,14 +23,16 @@ type stateMachine struct {
 	entries []apply.Entry // reused between Updates
 	written uint64        // what was applied when it was last made durable, or begun to be
 	durable uint64        // what was applied when it was last made durable
+	begun   bool          // the Sync that goes with how the replica begins has come, if one comes
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 
-// Open implements IOnDiskStateMachine: the log replays from here. What a reopened
-// engine holds is durable, and it is a prefix of what was applied.
+// Open implements IOnDiskStateMachine: the log replays from the returned index. The contents of a
+// reopened engine are durable (E7 of package engine), and are a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	s.secured()
+	s.begun = false
 	return s.durable, nil
 }
 
@@ -40,8 +42,8 @@ func (s *stateMachine) secured() {
 	s.written = s.durable
 }
 
-// Update implements IOnDiskStateMachine. All entries go into the engine as one batch;
-// then their results go to those who wait (P1).
+// Update implements IOnDiskStateMachine. All entries go into the engine as one batch; then their
+// results are delivered (P1).
 func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
 	s.entries = s.entries[:0]
 	for i := range entries {
@@ -72,11 +74,12 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 	return entries, nil
 }
 
-// aheadPart of the entries between two cuts of the log are left when what is in memory is written out for the next one.
+// aheadPart: the memtable is flushed in advance of a truncation of the log when one part in so many of
+// the entries before it is left.
 const aheadPart = 16
 
-// writeAhead has what is in memory written out shortly before the log is cut. Sync does so too, but the shard stands
-// still meanwhile.
+// writeAhead flushes the memtable shortly before the log is truncated. Sync would do so too, but it blocks the shard
+// meanwhile.
 func (s *stateMachine) writeAhead() {
 	r, applied := s.replica, s.replica.View().Applied
 	between := r.host.cfg.Raft.LogEntries
@@ -100,16 +103,23 @@ func (r *Replica) proposed(b *shardpb.Batch) bool {
 	return b.NodeId == uint64(r.host.cfg.Node) && b.Incarnation == r.host.cfg.Incarnation
 }
 
-// Lookup implements IOnDiskStateMachine; reads take Replica's own methods.
+// Lookup implements IOnDiskStateMachine; reads use Replica's own methods.
 func (s *stateMachine) Lookup(any) (any, error) {
 	return nil, fmt.Errorf("shard %d is not read through Raft", s.replica.id)
 }
 
-// Sync implements IOnDiskStateMachine: afterwards the log may forget what was applied. When there is no
-// room it may not, and is cut another time. dragonboat asks for it when a replica starts, too: then it must not
-// wait for what others have applied, nor fail for want of room for that.
+// Sync implements IOnDiskStateMachine: afterwards the log may drop what was applied. Without disk
+// space, or while what the log holds is still needed (P14), it may not, and the log is truncated another time.
+// dragonboat also calls it when a replica starts: then it must neither wait for what other replicas
+// have applied, nor fail for want of space for that.
 func (s *stateMachine) Sync() error {
-	if s.replica.host.cfg.Knobs.SyncWithoutFsync || s.durable == s.replica.View().Applied {
+	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
+		return nil
+	}
+	if !s.begins() && !s.replica.mayCut() {
+		return fmt.Errorf("cut the log of shard %d behind a split or merge that is under way: %w", s.replica.id, errSnapshotOutOfDate)
+	}
+	if s.durable == s.replica.View().Applied {
 		return nil
 	}
 	if err := s.replica.machine.Store(); err != nil {
@@ -120,6 +130,17 @@ func (s *stateMachine) Sync() error {
 	}
 	s.secured()
 	return nil
+}
+
+// begins reports whether a Sync goes with the snapshot that the replica begins with, or was sent. Nothing is cut by that one,
+// and it must not fail.
+func (s *stateMachine) begins() bool {
+	if s.begun {
+		return false
+	}
+	s.begun = true
+	log, err := s.replica.host.nh.GetLogReader(uint64(s.replica.id))
+	return err != nil || log.Snapshot().Index > 0 // it is not known yet while it begins
 }
 
 // image is a moment of the shard, to be read at leisure.
@@ -147,8 +168,8 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	return s.replica.image(view), nil
 }
 
-// SaveSnapshot implements IOnDiskStateMachine. Updates go on meanwhile. What is saved is
-// always sent: the replica's own snapshots are metadata.
+// SaveSnapshot implements IOnDiskStateMachine. Updates continue meanwhile. What is saved is always
+// sent: the replica's own snapshots are metadata.
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
@@ -179,6 +200,7 @@ func stoppedForRaft(err error) error {
 // replaced in one atomic step.
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
+	s.begun = false
 	err := r.machine.Install(func() error {
 		return mvcc.Restore(r.host.cfg.Engine, src, stop, r.machine.Received)
 	})

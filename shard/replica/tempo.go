@@ -30,10 +30,11 @@ const (
 	// worthwhile is how many commands a second a node proposes at least when its batches are
 	// worth saving.
 	worthwhile = 500
-	// A distance at which a node proposes less than slower times what it did without is given
-	// up, and none is tried for giveUpMin windows, then for longer each time. What it did without
-	// is forgotten in rateMemory windows: others may come and go.
+	// A distance at which a node proposes less than slower times what it did without, for slowWindows
+	// in a row, is given up, and none is tried for giveUpMin windows, then for longer each time. In one alone it may be
+	// that clients stood still. What it did without is forgotten in rateMemory windows: others may come and go.
 	slower               = 0.75
+	slowWindows          = 2
 	giveUpMin, giveUpMax = 4, 64
 	rateMemory           = 32
 	// A long distance that left processors free is not tried again for enough windows: then
@@ -86,8 +87,8 @@ type tempo struct {
 		judged   time.Time
 		commands uint64  // when judged
 		batches  uint64  // when judged
-		rate     float64 // commands a second, of the last windows together
-		free     float64 // what it was when batches started at once
+		free     float64 // commands a second, when batches started at once
+		slow     int     // windows in a row in which it was less by far
 		missed   float64 // free, when a distance was last given up, until it is known whether it was to blame
 		pause    int     // windows until a distance may be tried
 		giveUp   int     // the next pause
@@ -127,27 +128,33 @@ func (t *tempo) took(n int) {
 // judge sets the distance by what happened since it was last called. mu is held.
 func (t *tempo) judge(now time.Time) {
 	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
-	rate := float64(commands-t.mu.commands) / max(now.Sub(t.mu.judged), tempoWindow).Seconds()
+	window := max(now.Sub(t.mu.judged), tempoWindow)
+	rate := float64(commands-t.mu.commands) / window.Seconds()
 	longest := t.may.most
 	if commands-t.mu.commands < smallBatch*(batches-t.mu.batches) {
 		longest = t.may.long
 	}
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
+	if spacing > 0 && rate < slower*t.mu.free {
+		t.mu.slow += int(window / tempoWindow)
+	} else {
+		t.mu.slow = 0
+	}
 	if spacing == 0 {
-		t.mu.rate, t.mu.free = rate, rate
+		t.mu.free = rate
 		if t.mu.missed > 0 && rate >= slower*t.mu.missed {
 			t.mu.pause, t.mu.giveUp = t.mu.giveUp, min(2*t.mu.giveUp, giveUpMax)
 		}
 		t.mu.missed = 0
 	} else {
-		t.mu.rate = (t.mu.rate + rate) / 2
-		t.mu.free += (t.mu.rate - t.mu.free) / rateMemory
+		t.mu.free += (rate - t.mu.free) / rateMemory
 	}
 	low, high := t.may.band(spacing)
 	switch {
-	case spacing > 0 && t.mu.rate < slower*t.mu.free:
-		spacing, t.mu.missed = 0, t.mu.free
+	case t.mu.slow >= slowWindows:
+		spacing, t.mu.missed, t.mu.slow = 0, t.mu.free, 0
+	case t.mu.slow > 0:
 	case rate < worthwhile:
 		spacing = 0
 		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one

@@ -124,10 +124,22 @@ func TestTempoOfFewClients(t *testing.T) {
 				l.window(rate)
 			}
 			require.Greater(t, waited, 3)
-			require.Less(t, waited, 25)
+			require.Less(t, waited, 25*slowWindows)
 			require.Greater(t, last, 900, "it is still tried")
 		})
 	}
+}
+
+// Clients that stand still for a moment, all of them, do not wait for batches.
+func TestTempoOfClientsThatStandStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		require.Equal(t, spacingMax, l.windows(10, 20_000))
+		for _, rate := range []float64{100, 20_000, 8000, 20_000, 0, 20_000} {
+			require.Equal(t, spacingMax, l.window(rate))
+		}
+	})
 }
 
 // Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
@@ -196,7 +208,7 @@ func TestTempoOfALongDistance(t *testing.T) {
 	})
 }
 
-// A batch starts at the next moment, or when it is full (P13).
+// A batch starts at the next moment, or when it is full, or at once when keys are without service (P13).
 func TestBatchWaitsForTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
@@ -226,6 +238,15 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		require.NotZero(t, paused())
 		p.full <- struct{}{} // of a batch that has gone
 		require.Equal(t, spacingMax, paused())
+
+		for _, kind := range []shardpb.Kind{shardpb.Kind_INIT, shardpb.Kind_SUBSUME} { // keys wait for them
+			time.AfterFunc(time.Millisecond, func() { p.submit(&shardpb.Command{Kind: kind}, func(shard.Result) {}) })
+			require.Equal(t, time.Millisecond, paused())
+			require.Zero(t, paused(), "it waits still")
+			_, more := p.next()
+			require.True(t, more)
+			require.NotZero(t, paused())
+		}
 	})
 }
 

@@ -10,9 +10,9 @@ import (
 // unfitPoisoned is why a poisoned replica is unfit (shard.View.Poisoned).
 const unfitPoisoned = "poisoned: it missed a split and has not got the data that the others began with"
 
-// Unfit says why the replica serves nothing and has to be replaced; empty when it is well.
-// Once unfit it stays so. It goes on to vote and to keep the log, so that the group
-// survives as much as before.
+// Unfit returns why the replica serves nothing and must be replaced; empty when it is healthy. An
+// unfit replica stays unfit. It continues to vote and to keep the log, so that the group tolerates
+// as many failures as before.
 func (r *Replica) Unfit() string {
 	if r.View().Poisoned {
 		return unfitPoisoned
@@ -32,8 +32,8 @@ func (h *Host) Serving(id shard.ID) (*Replica, bool) {
 	return r, true
 }
 
-// Quarantine ends all that the replica serves, for good: what it holds is not what the
-// others hold. It is durable, so that a restart does not bring it back, before it is true.
+// Quarantine permanently ends everything that the replica serves, because its data differs from the
+// others'. It is durable, so that a restart does not undo it, before it takes effect.
 func (r *Replica) Quarantine(why string) error {
 	if r.Unfit() != "" {
 		return nil
@@ -62,14 +62,14 @@ func (r *Replica) reportUnfit() {
 	}
 }
 
-// Dispute has a leader refuse writes to keys and leases, or take them again: the replicas
-// hold different things, and none of that is held by a majority.
+// Dispute makes a leader refuse writes to keys and leases, or accept them again: the replicas hold
+// different data, and no majority agrees.
 func (r *Replica) Dispute(disputed bool) { r.disputed.Store(disputed) }
 
 // Disputed reports whether writes are refused.
 func (r *Replica) Disputed() bool { return r.disputed.Load() }
 
-// Damaged reports whether the replica holds, or may hold, other data than the others.
+// Damaged reports whether the replica's data differs, or may differ, from the others'.
 func (r *Replica) Damaged() bool { return r.quarantined.Load() != nil || r.Disputed() }
 
 // refusing is why a command is not taken, nil if it is.

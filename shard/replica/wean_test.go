@@ -2,38 +2,84 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"testing"
-	"time"
+
+	"github.com/lni/dragonboat/v4"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// A log is cut behind a split also where a snapshot was just made that keeps the split's entry, and nobody writes.
+// A log is cut behind a split also where a snapshot of the last entry was made that keeps the split's, and nobody writes.
 func TestWeanWhereNothingHappens(t *testing.T) {
-	const between = 50
-	p := openProcessWith(t, t.TempDir(), 1, func(c *HostConfig) { c.Raft.LogEntries = between })
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
 	defer p.close()
 	p.startNew()
-	for p.replica.View().Applied < between {
-		p.put("k", "v")
-	}
-	d := p.replica.View().Descriptor
-	rest, child := *d, *d
-	rest.Span.End, rest.Epoch, rest.Generation = []byte("m"), d.Epoch+1, d.Generation+1
-	child.ID, child.Span, child.Epoch, child.Slot, child.Parent = d.ID+1, shard.Span{Start: []byte("m")}, rest.Epoch, d.Slot+1, d.ID
-	require.NoError(t, p.replica.Split(t.Context(), &rest, &child))
-	require.Eventually(t, func() bool {
-		first, err := p.replica.logBegins(t.Context())
-		return err == nil && first > 1
-	}, patience, time.Millisecond, "its log is cut by itself")
-	first, err := p.replica.logBegins(t.Context())
+	p.put("k", "v")
+	p.split()
+	keep := dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 100}
+	p.replica.weaning.Add(1) // as a Wean that ended before it had cut
+	made, err := p.replica.snapshot(t.Context(), keep)
+	p.replica.weaning.Add(-1)
 	require.NoError(t, err)
-	require.LessOrEqual(t, first, p.replica.View().Since, "but not behind the split")
+	require.True(t, made)
+	require.False(t, p.replica.Weaned())
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, p.replica.Wean(ctx))
 	require.True(t, p.replica.Weaned())
+}
+
+// split gives the keys from "m" on away.
+func (p *process) split() {
+	whole := p.replica.View().Descriptor
+	rest, child := *whole, shard.Descriptor{ID: testShard + 1, Parent: testShard, Epoch: 2, Slot: 10, Generation: 1, Span: shard.Span{Start: []byte("m")}}
+	rest.Epoch, rest.Generation, rest.Span.End = 2, whole.Generation+1, []byte("m")
+	require.NoError(p.t, p.replica.Split(p.t.Context(), &rest, &child))
+}
+
+// The log that brings a split is kept, however much comes after it, until what that gave is said to be durable
+// on most nodes (P14); a replica that starts meanwhile has it still.
+func TestTheLogIsKeptBehindASplit(t *testing.T) {
+	const between, puts = 20, 100
+	dir := t.TempDir()
+	short := func(c *HostConfig) { c.Raft.LogEntries = between }
+	p := openProcessWith(t, dir, 1, short)
+	p.startNew()
+	write := func() {
+		for i := range puts {
+			put := putCommand(fmt.Sprint(i), "v")
+			put.Epoch = p.replica.View().Descriptor.Epoch
+			require.NoError(t, p.propose(put).Err)
+		}
+	}
+	begins := func() uint64 {
+		first, err := p.replica.logBegins()
+		require.NoError(t, err)
+		return first
+	}
+	write()
+	require.Greater(t, begins(), uint64(1), "it is cut again and again")
+
+	p.split()
+	since := p.replica.View().Since
+	write()
+	require.LessOrEqual(t, begins(), since)
+	require.False(t, p.replica.Weaned())
+
+	p.close()
+	p = openProcessWith(t, dir, 2, short)
+	defer func() { p.close() }()
+	p.start()
+	write()
+	require.LessOrEqual(t, begins(), since)
+
+	require.NoError(t, p.replica.Wean(t.Context()))
+	require.Equal(t, since+1, begins())
+	require.True(t, p.replica.Weaned())
+	write()
+	require.Greater(t, begins(), since+1, "it is cut as ever")
 }

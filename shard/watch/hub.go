@@ -12,18 +12,19 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// History lists changes as mvcc.Events does, from the store. It fails with
-// shard.CompactedError when some of them may be gone, with shard.ErrUnavailable when it
-// cannot know (W5), and is called without the hub's lock.
+// History lists changes as mvcc.Events does, from the store. It fails with shard.CompactedError
+// when some of them may be gone, with shard.ErrUnavailable when it cannot know (W5), and is called
+// without the hub's lock.
 type History func(span shard.Span, from, to shard.Revision, o mvcc.EventsOptions) ([]*mvccpb.Event, shard.Revision, error)
 
-// Hub is where one replica's changes meet those who watch them. Collect and Publish are
-// called by the replica's apply worker, everything else by anyone.
+// Hub connects one replica's changes to their watches. Collect and Publish are called by the
+// replica's apply worker, everything else by any goroutine.
 type Hub struct {
-	// KeepMoved is a knob: feeds of keys that are given away go on (against W8), so that
-	// tests can show that the checkers notice. It is set before the hub is used.
+	// KeepMoved is a knob: feeds of keys that are given away continue (against W8), so that tests
+	// can show that the checkers detect it. It is set before the hub is used.
 	KeepMoved bool
-	// HeedEarly is another: promises count before what they follow is published (against W11).
+	// HeedEarly is another: promises take effect before the changes they follow are published
+	// (against W11).
 	HeedEarly bool
 
 	id      shard.ID // immutable, like all up to mu
@@ -51,8 +52,7 @@ type Hub struct {
 	}
 }
 
-// New returns the hub of a replica that has applied what view says. Without metrics
-// nothing is counted.
+// New returns the hub of a replica whose applied state is view. Without metrics nothing is counted.
 func New(id shard.ID, view shard.View, history History, metrics *Metrics) *Hub {
 	if metrics == nil {
 		metrics = NewMetrics(prometheus.NewRegistry())
@@ -65,21 +65,21 @@ func New(id shard.ID, view shard.View, history History, metrics *Metrics) *Hub {
 	return h
 }
 
-// Batch takes what one update of the replica changes.
+// Batch collects the changes of one update of the replica.
 type Batch struct {
-	// PrevKV asks for what each change replaced.
+	// PrevKV requests the previous version of each change.
 	PrevKV  bool
 	records []record
 }
 
-// Add takes the next change, with what it replaced if that is asked for and was there.
-// Both are shared with all who watch: nobody may change them from now on.
+// Add adds the next change, with its previous version if that is requested and exists. Watches
+// share both: they must not be modified from now on.
 func (b *Batch) Add(e *mvccpb.Event, prev *mvccpb.KeyValue) {
 	b.records = append(b.records, newRecord(e, prev))
 }
 
-// Collect returns what the next update is to put its changes in; nil when nobody
-// watches, and then there is nothing to put.
+// Collect returns the batch for the next update's changes; nil when nobody watches, and then there
+// is nothing to add.
 func (h *Hub) Collect() *Batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,18 +89,17 @@ func (h *Hub) Collect() *Batch {
 	return &Batch{PrevKV: h.mu.prevs > 0}
 }
 
-// Publish tells that an update has been committed, with what it changed, and what the
-// replica has applied now. b comes from a Collect before that update. It is nil when the
-// changes were not collected, or came as a snapshot: whoever watches reads them from the
-// store then (W4).
+// Publish reports that an update has been committed, with its changes, and what the replica has
+// applied now. b comes from a Collect before that update. It is nil when the changes were not
+// collected, or came as a snapshot: watches then read them from the store (W4).
 //
-// It is called when the store shows the changes and view is what a reader is judged by.
+// It is called when the store shows the changes and reads are validated against view.
 func (h *Hub) Publish(b *Batch, view shard.View) {
 	h.call(h.publish(b, view))
 }
 
-// Heed takes in that no change up to floor follows the entry of the Raft log with the given
-// index. It reports whether all up to that entry has been published; if not, it does nothing.
+// Heed records that no change up to floor follows the entry of the Raft log with the given index.
+// It reports whether everything up to that entry has been published; if not, it does nothing.
 func (h *Hub) Heed(floor shard.Revision, index uint64) bool {
 	woken, ok := h.heed(floor, index)
 	h.call(woken)
@@ -240,7 +239,7 @@ func (h *Hub) wakeAwaiting() {
 	}
 }
 
-// End ends all feeds, and those that would come: the replica closes.
+// End ends all present and future feeds: the replica closes.
 func (h *Hub) End(err error) {
 	h.mu.Lock()
 	h.mu.end = err

@@ -9,17 +9,17 @@ import (
 
 // Options say what to watch.
 type Options struct {
-	// Epoch is that of the map by which the shard was found (W8).
+	// Epoch is that of the descriptor by which the shard was found (W8).
 	Epoch uint64
-	// Span lies in the shard's.
+	// Span lies in the shard's span.
 	Span shard.Span
 	// From is the first revision wanted. It may lie in the future.
 	From shard.Revision
-	// PrevKV adds to each change what it replaced.
+	// PrevKV adds the replaced version to each change.
 	PrevKV bool
-	// Ready is called when there is something to Poll (W6). It must not block and must not
-	// call the subscription. Subscribe, Poll and Await may call it before they return: it
-	// must not take a lock that is held then.
+	// Ready is called when there is something to Poll (W6). It must not block and must not call the
+	// subscription. Subscribe, Poll and Await may call it before they return, so it must not take a
+	// lock that is held then.
 	Ready func()
 }
 
@@ -54,8 +54,7 @@ type end struct {
 // floors are the lowest and the highest of those that a subscription awaits.
 type floors struct{ first, last shard.Revision }
 
-// Subscribe begins a feed. It is refused with WrongShardError (W8), or with what End was
-// told.
+// Subscribe opens a feed. It is refused with WrongShardError (W8), or with the error passed to End.
 func (h *Hub) Subscribe(o Options) (*Subscription, error) {
 	begin := max(0, o.From-1)
 	s := &Subscription{ready: o.Ready, prevKV: o.PrevKV, pos: begin, through: begin}
@@ -120,9 +119,9 @@ func (s *Subscription) tell() bool {
 	return first
 }
 
-// Poll returns what there is now: at most limit changes and the rest of the last one's
-// revision. If that was not all, ready is called. It may read the store. An error is
-// final: shard.CompactedError, WrongShardError, ErrUnavailable, or what End was told.
+// Poll returns what is available: at most limit changes plus the rest of the last one's revision.
+// If there is more, ready is called. It may read the store. An error is final:
+// shard.CompactedError, WrongShardError, ErrUnavailable, or the one passed to End.
 func (s *Subscription) Poll(limit int) (shard.Changes, error) {
 	limit = max(1, limit)
 	if out, ok := s.same(limit); ok {
@@ -224,8 +223,8 @@ func (s *Subscription) fail(err error) {
 	h.finish(s, fmt.Errorf("watch shard %s from revision %s on: %w", h.id, s.pos+1, err))
 }
 
-// Await has ready called once Poll can return a Through of rev or above. Several may be
-// awaited; ready is called for each, and perhaps in between.
+// Await asks that ready be called once Poll can return a Through of rev or above. Several revisions
+// may be awaited; ready is called for each, and perhaps in between.
 func (s *Subscription) Await(rev shard.Revision) {
 	if s.awaits(rev) {
 		s.ready()
@@ -253,7 +252,7 @@ func (s *Subscription) awaits(rev shard.Revision) (told bool) {
 	return false
 }
 
-// Close ends the feed. ready may still be called by what runs already.
+// Close ends the feed. A call of ready in progress may still finish.
 func (s *Subscription) Close() {
 	h := s.group.hub
 	h.mu.Lock()

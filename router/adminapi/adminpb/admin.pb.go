@@ -110,15 +110,15 @@ type Node struct {
 	ClientUrls []string               `protobuf:"bytes,5,rep,name=client_urls,json=clientUrls,proto3" json:"client_urls,omitempty"`
 	AdminAddr  string                 `protobuf:"bytes,6,opt,name=admin_addr,json=adminAddr,proto3" json:"admin_addr,omitempty"`
 	Labels     map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// heard_millis is how long ago the node told what follows; -1: it has not, to the node
-	// that answers, since that one started.
+	// heard_millis is how long ago the node reported the following; -1: it has not done so since
+	// the node that answers started.
 	HeardMillis     int64     `protobuf:"varint,8,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`
 	Replicas        uint32    `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"` // by the placement table, that of the meta group included
-	Leaders         uint32    `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"`  // shards that it leads, as far as known
+	Leaders         uint32    `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"`  // shards that it is known to lead
 	Writes          float64   `protobuf:"fixed64,11,opt,name=writes,proto3" json:"writes,omitempty"`   // per second, of the shards it leads
 	DiskTotal       int64     `protobuf:"varint,12,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
 	DiskFree        int64     `protobuf:"varint,13,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
-	FsyncMicros     int64     `protobuf:"varint,14,opt,name=fsync_micros,json=fsyncMicros,proto3" json:"fsync_micros,omitempty"`            // 99 of 100 syncs lately took at most that; 0: unknown
+	FsyncMicros     int64     `protobuf:"varint,14,opt,name=fsync_micros,json=fsyncMicros,proto3" json:"fsync_micros,omitempty"`            // 99th percentile of recent syncs; 0: unknown
 	ClockDistrusted string    `protobuf:"bytes,15,opt,name=clock_distrusted,json=clockDistrusted,proto3" json:"clock_distrusted,omitempty"` // why the node does not propose; empty: it does
 	Emptying        *Emptying `protobuf:"bytes,16,opt,name=emptying,proto3" json:"emptying,omitempty"`                                      // unset: the node is active
 	unknownFields   protoimpl.UnknownFields
@@ -267,13 +267,13 @@ func (x *Node) GetEmptying() *Emptying {
 	return nil
 }
 
-// Emptying is what a node still has of what it is to lose: leaders, and replicas too when it
+// Emptying is what a node still has that it is to lose: leaders, and replicas too when it
 // is decommissioning.
 type Emptying struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shards        uint32                 `protobuf:"varint,1,opt,name=shards,proto3" json:"shards,omitempty"`                       // that it leads, or has a replica of
-	MetaGroup     string                 `protobuf:"bytes,2,opt,name=meta_group,json=metaGroup,proto3" json:"meta_group,omitempty"` // leads: the node leads it; unknown: nobody is known to
-	Waits         []string               `protobuf:"bytes,3,rep,name=waits,proto3" json:"waits,omitempty"`                          // why the rest does not go now; without any it is under way or about to be
+	Shards        uint32                 `protobuf:"varint,1,opt,name=shards,proto3" json:"shards,omitempty"`                       // that it leads or has a replica of
+	MetaGroup     string                 `protobuf:"bytes,2,opt,name=meta_group,json=metaGroup,proto3" json:"meta_group,omitempty"` // leads: the node leads it; unknown: its leader is unknown
+	Waits         []string               `protobuf:"bytes,3,rep,name=waits,proto3" json:"waits,omitempty"`                          // why the rest cannot move now; empty: it is moving or about to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,11 +329,11 @@ func (x *Emptying) GetWaits() []string {
 	return nil
 }
 
-// ShardsRequest picks shards; without any field, all.
+// ShardsRequest selects shards; without any field, all.
 type ShardsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Span          *Span                  `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"` // those that own a key of it
+	Span          *Span                  `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"` // shards that own a key of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,7 +437,8 @@ func (x *Span) GetEnd() []byte {
 
 type ShardsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shards        []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"` // in the order of keys
+	Shards        []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`    // in the order of keys
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the map they are from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +480,13 @@ func (x *ShardsReply) GetShards() []*Shard {
 	return nil
 }
 
+func (x *ShardsReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type Shard struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -487,11 +495,11 @@ type Shard struct {
 	Generation     uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	Slot           uint32                 `protobuf:"varint,5,opt,name=slot,proto3" json:"slot,omitempty"`
 	PreferredNode  string                 `protobuf:"bytes,6,opt,name=preferred_node,json=preferredNode,proto3" json:"preferred_node,omitempty"`
-	Leader         string                 `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"` // node; empty: nobody is known to lead, and what follows is unknown
+	Leader         string                 `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"` // node; empty: unknown, and so are the following fields
 	Term           uint64                 `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`
-	HeardMillis    int64                  `protobuf:"varint,9,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`           // how long ago the leader told
+	HeardMillis    int64                  `protobuf:"varint,9,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`           // how long ago the leader reported
 	MeasuredMillis int64                  `protobuf:"varint,10,opt,name=measured_millis,json=measuredMillis,proto3" json:"measured_millis,omitempty"` // for how long it has measured
-	Bytes          int64                  `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`                                         // of one replica, as estimated; what is in memory only does not count
+	Bytes          int64                  `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`                                         // of one replica, estimated; data that is only in memory does not count
 	Versions       int64                  `protobuf:"varint,12,opt,name=versions,proto3" json:"versions,omitempty"`                                   // of keys, history included
 	Writes         float64                `protobuf:"fixed64,13,opt,name=writes,proto3" json:"writes,omitempty"`                                      // per second
 	WriteBytes     float64                `protobuf:"fixed64,14,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
@@ -501,7 +509,7 @@ type Shard struct {
 	Middle         *SplitPoint            `protobuf:"bytes,18,opt,name=middle,proto3" json:"middle,omitempty"`   // divides the bytes
 	Balance        *SplitPoint            `protobuf:"bytes,19,opt,name=balance,proto3" json:"balance,omitempty"` // divides the writes
 	Replicas       []*Replica             `protobuf:"bytes,20,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Operator       *Operator              `protobuf:"bytes,21,opt,name=operator,proto3" json:"operator,omitempty"` // unset: nothing is under way
+	Operator       *Operator              `protobuf:"bytes,21,opt,name=operator,proto3" json:"operator,omitempty"` // unset: none in progress
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -740,10 +748,10 @@ type Replica struct {
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Learner       bool                   `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"`
-	HeardMillis   int64                  `protobuf:"varint,4,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"` // -1: the node did not tell of it
-	Lag           int64                  `protobuf:"varint,5,opt,name=lag,proto3" json:"lag,omitempty"`                                    // log entries behind the leader, about; -1: unknown
+	HeardMillis   int64                  `protobuf:"varint,4,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"` // -1: the node has not reported it
+	Lag           int64                  `protobuf:"varint,5,opt,name=lag,proto3" json:"lag,omitempty"`                                    // approximate log entries behind the leader; -1: unknown
 	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Unfit         string                 `protobuf:"bytes,7,opt,name=unfit,proto3" json:"unfit,omitempty"` // why it serves nothing and has to be replaced; empty: it is well
+	Unfit         string                 `protobuf:"bytes,7,opt,name=unfit,proto3" json:"unfit,omitempty"` // why it serves nothing and must be replaced; empty: it is healthy
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,7 +835,7 @@ func (x *Replica) GetUnfit() string {
 	return ""
 }
 
-// Operator is a change that takes several steps.
+// Operator is a multi-step change in progress.
 type Operator struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -983,8 +991,8 @@ func (*OperatorsRequest) Descriptor() ([]byte, []int) {
 type OperatorsReply struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Operators []*Operator            `protobuf:"bytes,1,rep,name=operators,proto3" json:"operators,omitempty"` // ascending by shard
-	// version is that of the map they are from. An operator has ended if its ID is not above
-	// that and it is not listed.
+	// version is the version of the map. An operator has ended if its ID is not above
+	// it and it is not listed.
 	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1073,8 +1081,8 @@ func (*SettingsRequest) Descriptor() ([]byte, []int) {
 type SettingsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`                                // those that are set, ascending by name
-	Rebalance     bool                   `protobuf:"varint,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"`                             // whether plans are carried out by themselves
-	BalancerWaits string                 `protobuf:"bytes,3,opt,name=balancer_waits,json=balancerWaits,proto3" json:"balancer_waits,omitempty"` // why its last round, or steps of it, came to nothing; empty: none did, or it is not known
+	Rebalance     bool                   `protobuf:"varint,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"`                             // whether plans are carried out automatically
+	BalancerWaits string                 `protobuf:"bytes,3,opt,name=balancer_waits,json=balancerWaits,proto3" json:"balancer_waits,omitempty"` // why its last round, or steps of it, failed; empty: nothing failed, or unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,10 +1305,10 @@ func (x *MergeRequest) GetDryRun() bool {
 type MoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // node; empty: only a replica more
-	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // node; empty: only a replica less
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // node; empty: only add a replica
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // node; empty: only remove a replica
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"` // also to a node that the balancer would not choose: silent, nearly full, in a zone that has one
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"` // even to a node that the balancer would not choose: silent, nearly full, in a zone that has one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1664,9 +1672,9 @@ func (x *SetRequest) GetDryRun() bool {
 
 type OperatorReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"` // that carries it out; 0 with dry_run
+	Operator      uint64                 `protobuf:"varint,1,opt,name=operator,proto3" json:"operator,omitempty"` // its ID; 0 with dry_run
 	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
-	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`    // Split: where; Merge: where no shard begins any more
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`    // Split: the split key; Merge: the removed boundary
 	With          uint64                 `protobuf:"varint,4,opt,name=with,proto3" json:"with,omitempty"` // Merge: the right neighbour
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1813,7 +1821,7 @@ func (x *CheckRequest) GetShard() uint64 {
 type CheckReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`    // of the log entry after which the replicas were summed up
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`    // of the log entry as of which the replicas were compared
 	Verdict       string                 `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"` // agree, incomplete, damaged, disputed
 	Replicas      []*CheckedReplica      `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1884,9 +1892,9 @@ type CheckedReplica struct {
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Result        string                 `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`      // agrees, differs, damaged, unknown
 	Sum           string                 `protobuf:"bytes,4,opt,name=sum,proto3" json:"sum,omitempty"`            // hexadecimal
-	Versions      int64                  `protobuf:"varint,5,opt,name=versions,proto3" json:"versions,omitempty"` // of keys, summed up
+	Versions      int64                  `protobuf:"varint,5,opt,name=versions,proto3" json:"versions,omitempty"` // of keys, covered by the checksum
 	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"` // of damaged and unknown: what is known
+	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"` // for damaged and unknown: details
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1972,7 +1980,7 @@ func (x *CheckedReplica) GetText() string {
 
 type RebalanceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell the steps
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only return the steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2017,7 +2025,7 @@ func (x *RebalanceRequest) GetDryRun() bool {
 type RebalanceReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begun         []*Step                `protobuf:"bytes,1,rep,name=begun,proto3" json:"begun,omitempty"`
-	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the map that has all that began; 0 with dry_run
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the map that has everything that started; 0 with dry_run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2068,7 +2076,7 @@ func (x *RebalanceReply) GetVersion() uint64 {
 
 type UndoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell the steps
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only return the steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2113,8 +2121,8 @@ func (x *UndoRequest) GetDryRun() bool {
 type UndoReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begun         []*Step                `protobuf:"bytes,1,rep,name=begun,proto3" json:"begun,omitempty"`
-	Left          []*Reason              `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`        // what is not undone, and why
-	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the map that has all that began; 0 with dry_run
+	Left          []*Reason              `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`        // steps that are not undone, and why
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"` // of the map that has everything that started; 0 with dry_run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2260,7 +2268,7 @@ func (*PlanRequest) Descriptor() ([]byte, []int) {
 
 type PlanReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Steps         []*Step                `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`     // in the order they should begin
+	Steps         []*Step                `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`     // in the order in which they should start
 	Reasons       []*Reason              `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty"` // why nothing else
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2318,7 +2326,7 @@ type Step struct {
 	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
 	Key           []byte                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`    // split, and where the right neighbour began before a merge
 	With          uint64                 `protobuf:"varint,6,opt,name=with,proto3" json:"with,omitempty"` // merge: the right neighbour
-	Rule          string                 `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`  // that asks for it
+	Rule          string                 `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`  // that requests it
 	Why           string                 `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
 	Effect        string                 `protobuf:"bytes,9,opt,name=effect,proto3" json:"effect,omitempty"`
 	Bytes         int64                  `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"` // to copy
@@ -2429,7 +2437,7 @@ func (x *Step) GetBytes() int64 {
 type Reason struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rule          string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
-	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // none: it is about the cluster
+	Shards        []uint64               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"` // none: it concerns the cluster
 	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2529,9 +2537,10 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x04span\x18\x02 \x01(\v2\x17.flotilla.admin.v1.SpanR\x04span\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\fR\x03end\"?\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"Y\n" +
 	"\vShardsReply\x120\n" +
-	"\x06shards\x18\x01 \x03(\v2\x18.flotilla.admin.v1.ShardR\x06shards\"\xda\x05\n" +
+	"\x06shards\x18\x01 \x03(\v2\x18.flotilla.admin.v1.ShardR\x06shards\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xda\x05\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12+\n" +
 	"\x04span\x18\x02 \x01(\v2\x17.flotilla.admin.v1.SpanR\x04span\x12\x14\n" +

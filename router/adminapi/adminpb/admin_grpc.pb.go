@@ -42,45 +42,45 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Admin tells what a cluster is made of, how loaded it is, and what the balancer would do,
-// and takes what people want done about it. Any node answers, from its own copy of the
-// placement table and from what the nodes tell it when it is asked.
+// Admin reports what a cluster consists of, how loaded it is, and what the balancer would do,
+// and accepts administrators' changes. Any node answers, from its own copy of the
+// placement table and from reports that it collects from the nodes for the request.
 //
-// What is asked for is checked and recorded when the answer comes; operators then go on
-// by themselves. With dry_run it is only checked.
+// A change has been checked and recorded when the reply arrives; operators then continue
+// automatically. With dry_run it is only checked.
 type AdminClient interface {
 	Nodes(ctx context.Context, in *NodesRequest, opts ...grpc.CallOption) (*NodesReply, error)
 	Shards(ctx context.Context, in *ShardsRequest, opts ...grpc.CallOption) (*ShardsReply, error)
 	Operators(ctx context.Context, in *OperatorsRequest, opts ...grpc.CallOption) (*OperatorsReply, error)
 	Settings(ctx context.Context, in *SettingsRequest, opts ...grpc.CallOption) (*SettingsReply, error)
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanReply, error)
-	// Split cuts a shard in two.
+	// Split splits a shard in two.
 	Split(ctx context.Context, in *SplitRequest, opts ...grpc.CallOption) (*OperatorReply, error)
-	// Merge gives the keys of a shard's right neighbour to it.
+	// Merge merges a shard with its right neighbour.
 	Merge(ctx context.Context, in *MergeRequest, opts ...grpc.CallOption) (*OperatorReply, error)
-	// Move takes a replica from a node to another.
+	// Move moves a replica from one node to another.
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*OperatorReply, error)
-	// Transfer has a node lead a shard from now on.
+	// Transfer makes a node the preferred leader of a shard.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*DoneReply, error)
-	// Cancel ends an operator that can still be undone.
+	// Cancel cancels an operator that can still be undone.
 	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*DoneReply, error)
-	// Lock has a shard left alone: the balancer passes it over, and commands that would change
+	// Lock locks a shard: the balancer leaves it alone, and commands that would change
 	// where it is are refused.
 	Lock(ctx context.Context, in *LockRequest, opts ...grpc.CallOption) (*DoneReply, error)
-	// SetNodeState says what may be placed on a node.
+	// SetNodeState sets what may be placed on a node.
 	SetNodeState(ctx context.Context, in *SetNodeStateRequest, opts ...grpc.CallOption) (*DoneReply, error)
-	// Set changes a setting of the cluster.
+	// Set changes a cluster-wide setting.
 	Set(ctx context.Context, in *SetRequest, opts ...grpc.CallOption) (*DoneReply, error)
-	// Rebalance begins the steps of the plan, once.
+	// Rebalance starts the steps of the present plan, once.
 	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceReply, error)
-	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
-	// long as they need to read it at leisure. What differs from the others is quarantined.
+	// Check compares checksums of all replicas of a shard. It takes as long as they need to read
+	// their data in the background. Replicas that differ from the others are quarantined.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckReply, error)
-	// Undo begins the opposite of the steps that the last Rebalance began: replicas and leaders
-	// go back, halves become one shard again, and what was merged is cut where it was. A reply
-	// without any step says that nothing is left to be undone.
+	// Undo starts the inverse of the steps that the last Rebalance started: replicas and leaders
+	// move back, halves are merged again, and merged shards are split where they were. A reply
+	// without any step means that nothing is left to undo.
 	Undo(ctx context.Context, in *UndoRequest, opts ...grpc.CallOption) (*UndoReply, error)
-	// RemoveNode takes a node that was emptied out of the cluster for good.
+	// RemoveNode permanently removes a drained node from the cluster.
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*DoneReply, error)
 }
 
@@ -266,45 +266,45 @@ func (c *adminClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, opt
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
 //
-// Admin tells what a cluster is made of, how loaded it is, and what the balancer would do,
-// and takes what people want done about it. Any node answers, from its own copy of the
-// placement table and from what the nodes tell it when it is asked.
+// Admin reports what a cluster consists of, how loaded it is, and what the balancer would do,
+// and accepts administrators' changes. Any node answers, from its own copy of the
+// placement table and from reports that it collects from the nodes for the request.
 //
-// What is asked for is checked and recorded when the answer comes; operators then go on
-// by themselves. With dry_run it is only checked.
+// A change has been checked and recorded when the reply arrives; operators then continue
+// automatically. With dry_run it is only checked.
 type AdminServer interface {
 	Nodes(context.Context, *NodesRequest) (*NodesReply, error)
 	Shards(context.Context, *ShardsRequest) (*ShardsReply, error)
 	Operators(context.Context, *OperatorsRequest) (*OperatorsReply, error)
 	Settings(context.Context, *SettingsRequest) (*SettingsReply, error)
 	Plan(context.Context, *PlanRequest) (*PlanReply, error)
-	// Split cuts a shard in two.
+	// Split splits a shard in two.
 	Split(context.Context, *SplitRequest) (*OperatorReply, error)
-	// Merge gives the keys of a shard's right neighbour to it.
+	// Merge merges a shard with its right neighbour.
 	Merge(context.Context, *MergeRequest) (*OperatorReply, error)
-	// Move takes a replica from a node to another.
+	// Move moves a replica from one node to another.
 	Move(context.Context, *MoveRequest) (*OperatorReply, error)
-	// Transfer has a node lead a shard from now on.
+	// Transfer makes a node the preferred leader of a shard.
 	Transfer(context.Context, *TransferRequest) (*DoneReply, error)
-	// Cancel ends an operator that can still be undone.
+	// Cancel cancels an operator that can still be undone.
 	Cancel(context.Context, *CancelRequest) (*DoneReply, error)
-	// Lock has a shard left alone: the balancer passes it over, and commands that would change
+	// Lock locks a shard: the balancer leaves it alone, and commands that would change
 	// where it is are refused.
 	Lock(context.Context, *LockRequest) (*DoneReply, error)
-	// SetNodeState says what may be placed on a node.
+	// SetNodeState sets what may be placed on a node.
 	SetNodeState(context.Context, *SetNodeStateRequest) (*DoneReply, error)
-	// Set changes a setting of the cluster.
+	// Set changes a cluster-wide setting.
 	Set(context.Context, *SetRequest) (*DoneReply, error)
-	// Rebalance begins the steps of the plan, once.
+	// Rebalance starts the steps of the present plan, once.
 	Rebalance(context.Context, *RebalanceRequest) (*RebalanceReply, error)
-	// Check has all replicas of a shard sum up what they hold and compares it. It takes as
-	// long as they need to read it at leisure. What differs from the others is quarantined.
+	// Check compares checksums of all replicas of a shard. It takes as long as they need to read
+	// their data in the background. Replicas that differ from the others are quarantined.
 	Check(context.Context, *CheckRequest) (*CheckReply, error)
-	// Undo begins the opposite of the steps that the last Rebalance began: replicas and leaders
-	// go back, halves become one shard again, and what was merged is cut where it was. A reply
-	// without any step says that nothing is left to be undone.
+	// Undo starts the inverse of the steps that the last Rebalance started: replicas and leaders
+	// move back, halves are merged again, and merged shards are split where they were. A reply
+	// without any step means that nothing is left to undo.
 	Undo(context.Context, *UndoRequest) (*UndoReply, error)
-	// RemoveNode takes a node that was emptied out of the cluster for good.
+	// RemoveNode permanently removes a drained node from the cluster.
 	RemoveNode(context.Context, *RemoveNodeRequest) (*DoneReply, error)
 	mustEmbedUnimplementedAdminServer()
 }

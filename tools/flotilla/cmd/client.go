@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// clientFlags are what all client commands share. They are flags of the root, so that
-// they may also stand before the command, as with etcdctl.
+// clientFlags are shared by all client commands. They are flags of the root, so that they may also
+// precede the command, as with etcdctl.
 type clientFlags struct {
 	endpoints                   []string
 	dialTimeout, commandTimeout time.Duration
@@ -35,8 +35,8 @@ func (f *clientFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.hex, "hex", false, "print keys and values as hexadecimal digits")
 }
 
-// fromEnvironment gives the flags that are not on the command line their values from
-// FLOTILLA_NAME, or from the variable that etcdctl reads.
+// fromEnvironment sets the flags that are not on the command line from FLOTILLA_NAME, or from the
+// variable that etcdctl reads.
 func (f *clientFlags) fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(flag *pflag.Flag) {
@@ -55,7 +55,7 @@ func (f *clientFlags) fromEnvironment(flags *pflag.FlagSet) error {
 	return errors.Join(errs...)
 }
 
-// session is a command's connection to a cluster and its way to print.
+// session is a command's connection to a cluster and its output.
 type session struct {
 	*clientv3.Client
 	printer
@@ -74,7 +74,7 @@ func (f *clientFlags) connected(c *cobra.Command, formats []string, do func(*ses
 	return f.with(c.Context(), p, do)
 }
 
-// prepare completes the flags and returns what the command prints with.
+// prepare completes the flags and returns the command's printer.
 func (f *clientFlags) prepare(c *cobra.Command, formats []string) (printer, error) {
 	if err := f.fromEnvironment(c.InheritedFlags()); err != nil {
 		return printer{}, err
@@ -92,8 +92,8 @@ func (f *clientFlags) with(ctx context.Context, p printer, do func(*session) err
 	return do(&session{Client: client, printer: p, timeout: f.commandTimeout, ctx: ctx})
 }
 
-// dial connects, and waits until a node has accepted the connection: so that a command
-// which fails here certainly did nothing.
+// dial connects, and waits until a node has accepted the connection, so that a command which fails
+// here certainly did nothing.
 func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: f.endpoints, DialTimeout: f.dialTimeout,
@@ -114,7 +114,7 @@ func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
 	return client, nil
 }
 
-// unreachable tells for each endpoint why there is no connection to it.
+// unreachable reports for each endpoint why there is no connection to it.
 func (f *clientFlags) unreachable(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -127,7 +127,7 @@ func (f *clientFlags) unreachable(ctx context.Context) error {
 		f.dialTimeout, strings.Join(causes, ", "))}
 }
 
-// connectFailure tries once more, by hand: gRPC keeps its reasons to itself.
+// connectFailure connects once more, without gRPC, which hides its reasons.
 func connectFailure(endpoint string) string {
 	const patience = 500 * time.Millisecond
 	address := strings.TrimPrefix(strings.TrimPrefix(endpoint, "http://"), "https://")
@@ -145,7 +145,7 @@ func connectFailure(endpoint string) string {
 	return fmt.Sprintf("cannot be reached (%v)", err)
 }
 
-// ignoreCanceled drops the error by which a client tells that it was closed.
+// ignoreCanceled drops the error that a closed client returns.
 func ignoreCanceled(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -158,7 +158,7 @@ func read[R any](s *session, request func(context.Context) (R, error)) (R, error
 	return call(s, request, false)
 }
 
-// write makes a request whose outcome may stay unknown.
+// write makes a request whose outcome may remain unknown.
 func write[R any](s *session, request func(context.Context) (R, error)) (R, error) {
 	return call(s, request, true)
 }

@@ -19,9 +19,10 @@ import (
 const (
 	// demoNodes is the size of the demo cluster.
 	demoNodes = 3
-	// demoMemory is what each may take, of a machine that has something else to do.
+	// demoMemory is the memory budget of each node, on a machine that is also used for other
+	// things.
 	demoMemory = 256 << 20
-	// demoPortSpread is how far the demo's highest port is above the first.
+	// demoPortSpread is the distance of the demo's highest port from the first.
 	demoPortSpread = 30_001
 	demoPortMax    = 1<<16 - 1 - demoPortSpread
 )
@@ -65,7 +66,7 @@ etcdctl and curl. Its data goes with it when it ends, unless --data-dir is given
 }
 
 func demoConfigs(dataDir, splits string, port int) []node.Config {
-	// etcd's own custom for several members on one machine: 2379, 22379, 32379.
+	// etcd's own convention for several members on one machine: 2379, 22379, 32379.
 	ports := []int{port, port + 20000, port + 30000}
 	var join []string
 	for _, p := range ports {

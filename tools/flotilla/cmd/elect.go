@@ -38,7 +38,7 @@ stay it until interrupted. With --listen, print every leader's proposal.`,
 	return c
 }
 
-// campaign leads until held ends. The lease takes the leadership with it.
+// campaign leads until held ends. Revoking the lease ends the leadership.
 func (s *session) campaign(held context.Context, e *concurrency.Election, proposal string) error {
 	if err := e.Campaign(held, proposal); err != nil {
 		return explain(err, s.timeout, false)

@@ -15,21 +15,20 @@ func newEndpoint(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// endpoints are the nodes that are asked one by one.
+// endpoints are the nodes to be asked one by one.
 type endpoints struct {
 	*clientFlags
 	cluster bool
 }
 
-// nodeAnswer is what one node said, or why it did not.
+// nodeAnswer is a node's answer, or the reason for having none.
 type nodeAnswer[T any] struct {
 	endpoint string
 	value    T
 	err      error
 }
 
-// askEach asks all nodes at once and returns their answers in the order of the
-// endpoints.
+// askEach asks all nodes concurrently and returns their answers in the order of the endpoints.
 func askEach[T any](c *cobra.Command, e *endpoints, p printer, ask func(s *session, endpoint string) (T, error)) ([]nodeAnswer[T], error) {
 	names, err := e.names(c, p)
 	if err != nil {
@@ -70,8 +69,8 @@ func (e *endpoints) names(c *cobra.Command, p printer) (names []string, err erro
 	return names, err
 }
 
-// answered drops the nodes that did not answer, and is an error that tells how many
-// and why.
+// answered removes the nodes that did not answer, and returns an error with their number and the
+// reasons.
 func answered[T any](all []nodeAnswer[T]) (good []nodeAnswer[T], err error) {
 	var first error
 	for _, a := range all {

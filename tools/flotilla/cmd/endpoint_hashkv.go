@@ -34,7 +34,7 @@ func newEndpointHashKV(e *endpoints) *cobra.Command {
 	return c
 }
 
-// nodeHash is what etcdctl prints of a node's hash as JSON.
+// nodeHash is etcdctl's JSON form of a node's hash.
 type nodeHash struct {
 	Endpoint string                   `json:"Endpoint"`
 	HashKV   *clientv3.HashKVResponse `json:"HashKV"`

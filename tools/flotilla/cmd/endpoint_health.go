@@ -32,7 +32,7 @@ func newEndpointHealth(e *endpoints) *cobra.Command {
 	}
 }
 
-// checkHealth reads through a node and asks for alarms. It returns the time that took.
+// checkHealth reads through a node and asks for alarms. It returns the time taken.
 func checkHealth(s *session, _ string) (time.Duration, error) {
 	started := time.Now()
 	_, err := read(s, func(ctx context.Context) (*clientv3.GetResponse, error) {
@@ -60,7 +60,7 @@ func checkHealth(s *session, _ string) (time.Duration, error) {
 	return took, err
 }
 
-// nodeHealth is what etcdctl prints of a node's health as JSON.
+// nodeHealth is etcdctl's JSON form of a node's health.
 type nodeHealth struct {
 	Endpoint string `json:"endpoint"`
 	Health   bool   `json:"health"`
@@ -98,7 +98,7 @@ func (p printer) printHealth(all []nodeAnswer[time.Duration]) error {
 	})
 }
 
-// unhealthy is an error if any node is.
+// unhealthy returns an error if any node is unhealthy.
 func unhealthy(all []nodeAnswer[time.Duration]) error {
 	bad, code := 0, exitFailed
 	for _, a := range all {

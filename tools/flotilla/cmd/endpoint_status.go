@@ -33,7 +33,7 @@ func newEndpointStatus(e *endpoints) *cobra.Command {
 	}
 }
 
-// nodeStatus is what etcdctl prints of a node's status as JSON.
+// nodeStatus is etcdctl's JSON form of a node's status.
 type nodeStatus struct {
 	Endpoint string                   `json:"Endpoint"`
 	Status   *clientv3.StatusResponse `json:"Status"`
@@ -81,7 +81,7 @@ func (n nodeStatus) fields() []string {
 	}
 }
 
-// byteSize is a size in the unit that suits it.
+// byteSize formats a size in a suitable unit.
 func byteSize(n int64) string {
 	size, unit := float64(n), "B"
 	for _, larger := range []string{"kB", "MB", "GB", "TB"} {

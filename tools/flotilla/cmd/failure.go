@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// failure is an error with the exit code that scripts tell it by.
+// failure is an error with an exit code for scripts.
 type failure struct {
 	code  int
 	cause error
@@ -21,7 +21,7 @@ type failure struct {
 func (f *failure) Error() string { return f.cause.Error() }
 func (f *failure) Unwrap() error { return f.cause }
 
-// exitCode is the code for what a command returned.
+// exitCode is the exit code for a command's error.
 func exitCode(err error) int {
 	var f *failure
 	switch {
@@ -33,8 +33,8 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// explain turns what a request returned into one line that says what happened and what
-// can be done about it.
+// explain turns a request's error into one line that says what happened and what can be done about
+// it.
 func explain(err error, timeout time.Duration, writes bool) error {
 	if err == nil {
 		return nil
@@ -73,7 +73,7 @@ func describe(err error) (codes.Code, string) {
 	return code, strings.TrimPrefix(strings.Join(strings.Fields(text), " "), "flotilla: ") // every error begins so
 }
 
-// advice is what to do about an error whose text does not tell.
+// advice says what to do about an error whose text does not.
 func advice(err error) string {
 	switch {
 	case errors.Is(err, rpctypes.ErrCompacted):

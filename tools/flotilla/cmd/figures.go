@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// unknown stands for a figure that nobody has told.
+// unknown stands for a value that is not known.
 const unknown = "-"
 
-// counted is a number of things that are called so.
+// counted formats a number of things.
 func counted(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -17,7 +17,7 @@ func counted(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// rateText is a rate per second with as many digits as say something.
+// rateText formats a rate per second with its significant digits.
 func rateText(perSecond float64) string {
 	if perSecond < 10 {
 		return fmt.Sprintf("%.1f", perSecond)
@@ -25,7 +25,7 @@ func rateText(perSecond float64) string {
 	return fmt.Sprintf("%.0f", perSecond)
 }
 
-// ageText is how long ago something was.
+// ageText formats how long ago something was.
 func ageText(millis int64) string {
 	if millis < 0 {
 		return unknown
@@ -37,7 +37,7 @@ func ageText(millis int64) string {
 	return d.Round(time.Second).String() + " ago"
 }
 
-// microsText is what something takes.
+// microsText formats a duration.
 func microsText(micros int64) string {
 	if micros == 0 {
 		return unknown
@@ -45,7 +45,7 @@ func microsText(micros int64) string {
 	return fmt.Sprintf("%.1fms", float64(micros)/1000)
 }
 
-// quoted is a key as one word, whatever is in it.
+// quoted formats any key as a single word.
 func (p printer) quoted(key []byte) string {
 	if p.hex {
 		return p.bytes(key)
@@ -53,7 +53,7 @@ func (p printer) quoted(key []byte) string {
 	return strconv.Quote(string(key))
 }
 
-// spanEnd is where a shard ends.
+// spanEnd formats the end of a shard's span.
 func (p printer) spanEnd(key []byte) string {
 	if len(key) == 0 {
 		return "∞"

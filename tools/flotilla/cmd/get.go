@@ -147,7 +147,7 @@ func (s *session) rangeAnswer(resp *clientv3.GetResponse, countOnly, valueOnly b
 	}
 }
 
-// leaseName is how a lease is written; none is empty.
+// leaseName formats a lease's ID; empty for none.
 func leaseName(id int64) string {
 	if id == 0 {
 		return ""

@@ -17,7 +17,7 @@ func newLease(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// parseLease reads a lease's ID as it is printed.
+// parseLease parses a lease's ID as it is printed.
 func parseLease(text string) (clientv3.LeaseID, error) {
 	id, err := strconv.ParseInt(text, 16, 64)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
-// lockTTL is how long a lock or an election outlives a holder that is gone.
+// lockTTL is how long a lock or an election outlives its holder.
 const lockTTL = 10
 
 func newLock(client *clientFlags) *cobra.Command {
@@ -36,7 +36,7 @@ interrupted. Its exit code becomes this one's.`,
 	return c
 }
 
-// lease runs do while it keeps a lease, which is revoked afterwards. What do is given
+// lease runs do while it keeps a lease alive, which is revoked afterwards. The context passed to do
 // ends when the lease is lost or the command is asked to stop.
 func (s *session) lease(ttl int64, do func(held context.Context, lease *concurrency.Session) error) (err error) {
 	grant, err := s.grant(ttl)

@@ -7,7 +7,7 @@ import (
 	"github.com/flotilla-kv/flotilla/node"
 )
 
-// keepMemory keeps this process within what its nodes may take, until the result is called.
+// keepMemory keeps this process within its nodes' memory budgets, until the result is called.
 func keepMemory(ctx context.Context, nodes ...*node.Node) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var keeping sync.WaitGroup

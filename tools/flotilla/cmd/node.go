@@ -45,7 +45,7 @@ func newNodeList(client *clientFlags) *cobra.Command {
 	}
 }
 
-// admin is Flotilla's own service, on the connection of the others.
+// admin is the client of Flotilla's admin service, on the same connection.
 func (s *session) admin() adminpb.AdminClient { return adminpb.NewAdminClient(s.ActiveConnection()) }
 
 func (s *session) nodes() (*adminpb.NodesReply, error) {

@@ -11,11 +11,11 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// nodeState is a command that says what may be placed on a node.
+// nodeState is a command that sets what may be placed on a node.
 type nodeState struct {
 	use, short, long string
 	state            placement.NodeState
-	// loses is what --wait waits for the node to do to no shard any more.
+	// loses is what the node must no longer do for any shard before --wait returns.
 	loses string
 }
 
@@ -56,7 +56,7 @@ node leads the meta group, and when nothing changes for some seconds it says why
 	return c
 }
 
-// isEmpty is how much the node has left that it should lose.
+// isEmpty returns what the node still has that it should lose.
 func (s *session) isEmpty(req *adminpb.SetNodeStateRequest, state nodeState) (stage, error) {
 	reply, err := s.nodes()
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *session) isEmpty(req *adminpb.SetNodeStateRequest, state nodeState) (st
 	return state.stage(reply.Nodes[i]), nil
 }
 
-// stage is how far a node is that is in the state.
+// stage returns the progress of a node in that state.
 func (n nodeState) stage(node *adminpb.Node) stage {
 	left := node.Emptying
 	text := fmt.Sprintf("%s %s %s", node.Name, n.loses, counted(int(left.Shards), "shard"))

@@ -82,7 +82,7 @@ func newOperatorCancel(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// unless is what a command says was done; with --dry-run nothing was.
+// unless is the message of a command after a change, or with --dry-run.
 func unless(dryRun bool, said string) string {
 	if dryRun {
 		return "would be done: " + said
@@ -96,7 +96,7 @@ func (s *session) operators() (*adminpb.OperatorsReply, error) {
 	})
 }
 
-// text says what was asked for.
+// text is the message about a requested change.
 func (f changeFlags) text(what string) string {
 	if f.dryRun {
 		return "would " + what
@@ -104,7 +104,7 @@ func (f changeFlags) text(what string) string {
 	return "asked to " + what
 }
 
-// done asks for a change that needs no operator, and says that it was made.
+// done requests a change that needs no operator, and reports that it was made.
 func (s *session) done(said string, request func(context.Context) (*adminpb.DoneReply, error)) error {
 	reply, err := write(s, request)
 	if err != nil {
@@ -113,8 +113,8 @@ func (s *session) done(said string, request func(context.Context) (*adminpb.Done
 	return s.print(answer{message: reply, simple: func() { s.line(said) }})
 }
 
-// finish says what has begun, and with --wait sees it to its end.
-func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what string, isDone func() (bool, error)) error {
+// finish reports what has started, and with --wait waits until it has ended.
+func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what string, isDone verdict) error {
 	if err := s.print(answer{message: reply, simple: func() {
 		if flags.dryRun {
 			s.line(flags.text(what))
@@ -124,46 +124,72 @@ func (s *session) finish(flags changeFlags, reply *adminpb.OperatorReply, what s
 	}}); err != nil || !flags.wait {
 		return err
 	}
-	if err := s.until(func() (stage, error) { return s.hasEnded(reply.Operator) }); err != nil {
-		return err
-	}
-	done, err := isDone()
+	var done bool
+	var ended uint64 // by the map of this version
+	err := s.until(func() (now stage, err error) {
+		if ended == 0 {
+			if now, ended, err = s.hasEnded(reply.Operator); ended == 0 {
+				return now, err
+			}
+		}
+		var version uint64
+		done, version, err = isDone()
+		now.done = version >= ended // else a node answered that does not know yet
+		return now, err
+	})
 	if err == nil && !done {
 		err = fmt.Errorf("operator %d ended and did not %s: it was cancelled, or given up as the log of the node that leads the meta group tells", reply.Operator, what)
 	}
 	return err
 }
 
-// hasEnded is how far an operator is that has begun.
-func (s *session) hasEnded(id uint64) (stage, error) {
+// verdict reports whether what an operator was for has been done, by a map of this version.
+type verdict func() (done bool, version uint64, err error)
+
+// hasEnded returns the progress of an operator that has started, and the version of a map in which it has
+// ended, or 0.
+func (s *session) hasEnded(id uint64) (now stage, version uint64, err error) {
 	reply, err := s.operators()
 	if err != nil {
-		return stage{}, err
+		return stage{}, 0, err
 	}
 	i := slices.IndexFunc(reply.Operators, func(o *adminpb.Operator) bool { return o.Id == id })
 	switch {
 	case i >= 0:
-		return stage{state: fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i]))}, nil
+		return stage{state: fmt.Sprintf("operator %d: %s", id, s.operatorText(reply.Operators[i]))}, 0, nil
 	case reply.Version < id: // the node that answers does not know of it yet
-		return stage{}, nil
+		return stage{}, 0, nil
 	}
-	return stage{done: true, state: fmt.Sprintf("operator %d has ended", id)}, nil
+	return stage{state: fmt.Sprintf("operator %d has ended", id)}, reply.Version, nil
 }
 
-// followPause is how long a command with --wait pauses between two looks.
+// followPause is the pause between two polls of a command with --wait.
 const followPause = 200 * time.Millisecond
 
-// until looks until something is done, and tells on stderr how far it is.
+// unansweredMax is how many polls in a row may get no answer. Each asks another endpoint than
+// the one before, so nodes that are down or partitioned are avoided, and one that restarts is awaited.
+const unansweredMax = 20
+
+// until polls until something is done, and shows the progress on stderr.
 func (s *session) until(look func() (stage, error)) (err error) {
 	f := newFollower(s.err)
 	defer func() { f.end(err == nil) }()
 	var p patience
-	for {
+	for unanswered := 0; ; {
 		now, err := look()
-		if err != nil {
+		switch {
+		case err == nil:
+			unanswered = 0
+			now = p.temper(now)
+		case exitCode(err) != exitUnavailable:
 			return err
+		case unanswered == unansweredMax:
+			return &failure{exitUnknown, fmt.Errorf("%w; what was asked for goes on", err)}
+		default:
+			unanswered++
+			now = stage{state: p.state, waits: []string{err.Error()}}
 		}
-		f.show(p.temper(now))
+		f.show(now)
 		if now.done {
 			return nil
 		}

@@ -22,15 +22,15 @@ const (
 	formatYAML   = "yaml"
 )
 
-// lines are the formats of a command whose answer is no table.
+// lines are the formats of a command whose output is not a table.
 func lines() []string { return []string{formatSimple, formatJSON, formatYAML} }
 
-// linesOrTable and tableOrLines are those of one whose answer can be a table; the first
-// is the default.
+// linesOrTable and tableOrLines are those of a command whose output can be a table; the first is
+// the default.
 func linesOrTable() []string { return []string{formatSimple, formatTable, formatJSON, formatYAML} }
 func tableOrLines() []string { return []string{formatTable, formatSimple, formatJSON, formatYAML} }
 
-// printer writes answers in the format asked for.
+// printer writes output in the requested format.
 type printer struct {
 	in       io.Reader // for commands that this one runs, as err is
 	out, err io.Writer
@@ -52,8 +52,8 @@ func (f *clientFlags) newPrinter(c *cobra.Command, formats []string) (printer, e
 	return p, nil
 }
 
-// answer is what a command has to say. A command that has no table leaves table nil and
-// does not offer that format.
+// answer is a command's output. A command without a table leaves table nil and does not offer that
+// format.
 type answer struct {
 	message any // for json and yaml
 	simple  func()
@@ -74,7 +74,7 @@ func (p printer) print(a answer) error {
 	return nil
 }
 
-// yaml prints the message as a document of its own, with the names that it has in JSON.
+// yaml prints the message as a YAML document, with its JSON names.
 func (p printer) yaml(message any) error {
 	data, err := json.Marshal(message)
 	if err != nil {
@@ -93,7 +93,7 @@ func (p printer) yaml(message any) error {
 	return err
 }
 
-// plain takes JSON's braces and quotes away where YAML does not need them.
+// plain removes JSON's braces and quotes where YAML does not need them.
 func plain(n *yaml.Node) {
 	n.Style = 0
 	for _, child := range n.Content {
@@ -101,12 +101,12 @@ func plain(n *yaml.Node) {
 	}
 }
 
-// line prints one line. Nobody could be told that writing to stdout failed.
+// line prints one line. A failure to write to stdout could not be reported to anybody.
 func (p printer) line(text string) { fmt.Fprintln(p.out, text) }
 
 func (p printer) linef(format string, args ...any) { p.line(fmt.Sprintf(format, args...)) }
 
-// bytes is a key or a value as it is printed.
+// bytes formats a key or a value.
 func (p printer) bytes(b []byte) string {
 	if !p.hex {
 		return string(b)

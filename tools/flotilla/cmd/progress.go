@@ -10,29 +10,28 @@ import (
 	"github.com/jedib0t/go-pretty/v6/progress"
 )
 
-// stage is how far something is that a command waits for.
+// stage is the progress of something that a command waits for.
 type stage struct {
 	done bool
-	// state says it in words; empty: nothing is known yet.
+	// state describes it; empty: nothing is known yet.
 	state string
-	// left is how much is still to be done, in a number that falls to 0; 0 also where there
-	// is no such number.
+	// left is how much remains, a number that falls to 0; 0 also where there is no such number.
 	left int64
-	// waits says why it does not get on, as far as that is known.
+	// waits are the reasons for a lack of progress, as far as they are known.
 	waits []string
 }
 
-// stuckLooks is how many looks must find the same before it is said why: much that is
-// waited for is over before.
+// stuckLooks is how many polls must find the same before the reason is printed, because many waits
+// end sooner.
 const stuckLooks = 25
 
-// patience counts looks that found the same.
+// patience counts polls with the same result.
 type patience struct {
 	state string
 	looks int
 }
 
-// temper takes out of what was found what need not be said yet.
+// temper removes what need not be printed yet.
 func (p *patience) temper(s stage) stage {
 	p.looks++
 	if s.state != p.state {
@@ -44,14 +43,14 @@ func (p *patience) temper(s stage) stage {
 	return s
 }
 
-// follower tells a person who waits how far something is.
+// follower shows progress to a waiting user.
 type follower interface {
 	show(stage)
 	// end is called once, when nothing more will be shown.
 	end(done bool)
 }
 
-// newFollower draws a bar on a terminal, and writes a line for every change elsewhere.
+// newFollower draws a progress bar on a terminal, and otherwise writes a line for every change.
 func newFollower(w io.Writer) follower {
 	if f, is := w.(*os.File); is && isTerminal(f) {
 		return newBar(w)
@@ -84,8 +83,7 @@ func (l *lineFollower) show(s stage) {
 
 func (l *lineFollower) end(bool) {}
 
-// bar is a line that is drawn anew as it changes. What has no number of what is left moves
-// to and fro.
+// bar is a progress bar. Without a number of what remains it moves back and forth.
 type bar struct {
 	writer  progress.Writer
 	tracker *progress.Tracker
@@ -131,7 +129,7 @@ func (b *bar) end(done bool) {
 	} else {
 		b.tracker.MarkAsErrored()
 	}
-	// A renderer that has not begun would never see that it should stop.
+	// A renderer that has not begun would never notice that it should stop.
 	for !b.writer.IsRenderInProgress() {
 		time.Sleep(time.Millisecond)
 	}

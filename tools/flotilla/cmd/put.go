@@ -52,8 +52,8 @@ func (p *putFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&p.ignoreLease, "ignore-lease", false, "leave the lease as it is")
 }
 
-// op takes the value from stdin where the arguments have none; a transaction, whose
-// lines come from there, gives nil.
+// op reads the value from stdin if the arguments have none; a transaction, whose lines come from
+// stdin, passes nil.
 func (p *putFlags) op(args []string, stdin io.Reader) (clientv3.Op, error) {
 	var opts []clientv3.OpOption
 	if p.prevKV {

@@ -98,8 +98,8 @@ answered, 3 no answer came and some may have begun.`,
 	return c
 }
 
-// follow waits until none of the steps is under way any more, of which the map of the version
-// has all.
+// follow waits until all of the steps have ended. The map of the given version contains all of
+// them.
 func (s *session) follow(steps []*adminpb.Step, version uint64) error {
 	if len(steps) == 0 {
 		return nil
@@ -127,8 +127,8 @@ func (s *session) follow(steps []*adminpb.Step, version uint64) error {
 	})
 }
 
-// isUnderWay reports whether a step that began goes on. A leader's change is no operator; one
-// of a shard that has gone meanwhile has ended.
+// isUnderWay reports whether a step that started is still in progress. A leadership transfer is not
+// an operator; one of a shard that has gone meanwhile has ended.
 func isUnderWay(step *adminpb.Step, operators []*adminpb.Operator, shards []*adminpb.Shard) bool {
 	if step.Kind != placement.TransferLeader.String() {
 		return slices.ContainsFunc(operators, func(o *adminpb.Operator) bool { return o.Shard == step.Shard })
@@ -261,7 +261,7 @@ func (p printer) printPlan(reply *adminpb.PlanReply) {
 	}
 }
 
-// stepText says what a step does.
+// stepText describes a step.
 func (p printer) stepText(s *adminpb.Step) string {
 	copied := ""
 	if s.Bytes > 0 {
@@ -284,7 +284,7 @@ func (p printer) stepText(s *adminpb.Step) string {
 	return fmt.Sprintf("%s shard %d", s.Kind, s.Shard) // of a later version
 }
 
-// reasonText is a reason as the planner words it, without its rule.
+// reasonText is the planner's text of a reason, without its rule.
 func reasonText(r *adminpb.Reason) string {
 	reason := placement.Reason{Rule: placement.Rule(r.Rule), Text: r.Text}
 	for _, id := range r.Shards {

@@ -12,8 +12,7 @@ import (
 	"github.com/flotilla-kv/flotilla/node"
 )
 
-// Exit codes that scripts can rely on. lock and watch pass the code of the command that
-// they run.
+// Exit codes for scripts. lock and watch return the exit code of the command that they run.
 const (
 	exitOK          = 0
 	exitFailed      = 1 // refused, wrong, or not found to be well: nothing was changed
@@ -21,14 +20,14 @@ const (
 	exitUnknown     = 3 // a change was asked for and no answer came: it may have been made
 )
 
-// Run executes the command line and returns the exit code. Cancelling ctx asks a
-// running command to stop in order.
+// Run executes the command line and returns the exit code. Cancelling ctx asks a running command to
+// stop gracefully.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return RunAdjusted(ctx, args, stdout, stderr, func(*node.Config) {})
 }
 
-// RunAdjusted is Run for tests that run real nodes with another clock or with bugs
-// planted: adjust changes a node's configuration before it starts.
+// RunAdjusted is Run for tests that run real nodes with another clock or with planted bugs: adjust
+// changes a node's configuration before it starts.
 func RunAdjusted(ctx context.Context, args []string, stdout, stderr io.Writer, adjust func(*node.Config)) int {
 	root := newRoot(adjust)
 	root.SetArgs(args)
@@ -89,14 +88,14 @@ command that they run.`,
 	return root
 }
 
-// nameOne has a command that only stands before others refuse what is none of them. By itself
-// it would print its help, and a script would take that for done.
+// nameOne makes a command group refuse unknown subcommands. By default it would print its help,
+// which a script would take for success.
 func nameOne(c *cobra.Command) {
 	c.Args, c.DisableFlagsInUseLine = cobra.NoArgs, true
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
-// leaveOut keeps the flags of clients out of the help of a command that is none.
+// leaveOut hides the client flags from the help of other commands.
 func leaveOut(c *cobra.Command) {
 	c.SetHelpFunc(func(c *cobra.Command, args []string) {
 		c.InheritedFlags().VisitAll(func(f *pflag.Flag) { f.Hidden = true })
@@ -104,7 +103,7 @@ func leaveOut(c *cobra.Command) {
 	})
 }
 
-// complete offers a flag's values to the shell.
+// complete registers a flag's values for shell completion.
 func complete(c *cobra.Command, flag string, values ...string) {
 	// It fails only for a flag that does not exist.
 	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))

@@ -12,8 +12,8 @@ import (
 // childGrace is how long a command may take to end after it was interrupted.
 const childGrace = 10 * time.Second
 
-// run runs a command with this one's streams and with additions to its environment. If
-// ctx ends it is interrupted. If it fails, its exit code becomes this command's.
+// run runs a command with this process's streams and additional environment variables. If ctx ends
+// it is interrupted. If it fails, its exit code becomes this command's.
 func (s *session) run(ctx context.Context, command []string, env ...string) error {
 	child := exec.CommandContext(ctx, command[0], command[1:]...)
 	child.Env = append(os.Environ(), env...)

@@ -11,8 +11,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// applySettings gives every flag that was not on the command line its value from the
-// environment or from the configuration file, in that order.
+// applySettings sets every flag that was not on the command line from the environment or from the
+// configuration file, in that order.
 func applySettings(c *cobra.Command, file string) error {
 	if file == "" {
 		file = os.Getenv(envName("config"))
@@ -52,7 +52,7 @@ func applySettings(c *cobra.Command, file string) error {
 	return errors.Join(errs...)
 }
 
-// settingText is the form in which a flag would take a YAML value.
+// settingText converts a YAML value to the form that a flag takes.
 func settingText(raw any) string {
 	list, ok := raw.([]any)
 	if !ok {

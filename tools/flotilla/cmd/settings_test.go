@@ -43,11 +43,13 @@ bootstrap-expect: 2
 initial-splits: uniform:8
 replication-factor: 1
 max-clock-offset: 250ms
-min-free-disk: 1073741824
+min-free-disk: 1GiB
 history-retention: 90m
 corrupt-check-time: 2h
 cache-bytes: 12345
 memory: 536870912
+cors: [http://page]
+host-whitelist: [a, b]
 tick-interval: 50ms
 snapshot-rate: 1048576
 raft-log-entries: 500
@@ -60,7 +62,7 @@ var settingsFlags = []string{
 	"--advertise-client-urls", "http://a:1,http://b:2", "--peer-addr", "127.0.0.1:2380",
 	"--admin-addr", "127.0.0.1:2381", "--join", "127.0.0.1:2380,127.0.0.1:22380", "--bootstrap-expect", "2",
 	"--initial-splits", "uniform:8", "--replication-factor", "1", "--max-clock-offset", "250ms",
-	"--min-free-disk", "1073741824", "--history-retention", "90m", "--corrupt-check-time", "2h", "--cache-bytes", "12345", "--memory", "536870912", "--tick-interval", "50ms",
+	"--min-free-disk", "1073741824", "--history-retention", "90m", "--corrupt-check-time", "2h", "--cache-bytes", "12345", "--memory", "512MiB", "--cors", "http://page", "--host-whitelist", "a,b", "--tick-interval", "50ms",
 	"--snapshot-rate", "1048576", "--raft-log-entries", "500", "--watch-progress-interval", "1m", "--insecure=true",
 }
 
@@ -77,7 +79,7 @@ func TestSettingsMeanTheSameWhereverTheyStand(t *testing.T) {
 		PeerAddr: "127.0.0.1:2380", AdminAddr: "127.0.0.1:2381", Join: []string{"127.0.0.1:2380", "127.0.0.1:22380"},
 		BootstrapExpect: 2, InitialSplits: "uniform:8", ReplicationFactor: 1, MaxClockOffset: 250 * time.Millisecond,
 		MinFreeDisk: 1 << 30, HistoryRetention: 90 * time.Minute, CorruptCheckTime: 2 * time.Hour, CacheBytes: 12345, MemoryBytes: 512 << 20, TickInterval: 50 * time.Millisecond,
-		SnapshotRate: 1 << 20, RaftLogEntries: 500, WatchProgressInterval: time.Minute, Insecure: true,
+		CORS: []string{"http://page"}, HostWhitelist: []string{"a", "b"}, SnapshotRate: 1 << 20, RaftLogEntries: 500, WatchProgressInterval: time.Minute, Insecure: true,
 	}
 	t.Run("flags", func(t *testing.T) {
 		got, out := parse(t, settingsFlags...)
@@ -122,6 +124,8 @@ func TestSettingsThatAreWrong(t *testing.T) {
 	}{
 		"unknown name":    {file: "nmae: n1", words: []string{`"nmae" is not a setting`, "flotilla start --help"}},
 		"wrong type":      {file: "cache-bytes: lots", words: []string{"cache-bytes from", "flotilla.yaml", `"lots"`}},
+		"unit of tens":    {args: []string{"--memory", "512MB"}, words: []string{"--memory", `"512MB"`, "512MiB or 2GiB"}},
+		"too large":       {args: []string{"--cache-bytes", "9000000TiB"}, words: []string{"--cache-bytes", `"9000000TiB"`}},
 		"not YAML":        {file: "{", words: []string{"--config", "flotilla.yaml"}},
 		"no such file":    {args: []string{"--config", "/no/such/file"}, words: []string{"--config", "/no/such/file"}},
 		"unknown flag":    {args: []string{"--nmae", "n1"}, words: []string{"--nmae"}},

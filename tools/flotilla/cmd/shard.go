@@ -23,14 +23,14 @@ func newShard(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// The orders of shard ls.
+// The sort orders of shard ls.
 const (
 	sortStart  = "start"
 	sortSize   = "size"
 	sortWrites = "writes"
 )
 
-// shardChoice is which shards are listed, and how.
+// shardChoice selects and sorts the listed shards.
 type shardChoice struct {
 	key, prefix, sort string
 }
@@ -92,7 +92,7 @@ func (s *shardChoice) request(c *cobra.Command) (*adminpb.ShardsRequest, error) 
 	return &adminpb.ShardsRequest{}, nil
 }
 
-// order sorts the shards, which come in the order of their keys.
+// order sorts the shards, which arrive in key order.
 func (s *shardChoice) order(shards []*adminpb.Shard) {
 	slices.SortStableFunc(shards, func(a, b *adminpb.Shard) int {
 		switch s.sort {
@@ -125,7 +125,7 @@ func newShardShow(client *clientFlags) *cobra.Command {
 	}
 }
 
-// shardArgument reads the ID of a shard, the only argument.
+// shardArgument parses the ID of a shard, the only argument.
 func shardArgument(args []string) (uint64, error) {
 	if len(args) != 1 {
 		return 0, fmt.Errorf("%d arguments: want the ID of a shard", len(args))
@@ -175,7 +175,7 @@ func replicaName(r *adminpb.Replica) string {
 	return name
 }
 
-// operatorText says what is being done to a shard.
+// operatorText describes the operator of a shard.
 func (p printer) operatorText(o *adminpb.Operator) string {
 	if o == nil {
 		return unknown
@@ -196,7 +196,7 @@ func (p printer) operatorText(o *adminpb.Operator) string {
 	return what + " (" + strings.ToLower(o.Phase) + ")"
 }
 
-// describe prints a shard for people.
+// describe prints a shard in detail.
 func (p printer) describe(d *adminpb.Shard) {
 	if d.Id == uint64(shard.MetaID) {
 		p.linef("shard %d, the meta group", d.Id)

@@ -10,13 +10,13 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// changeCodes are the exit codes of commands that begin operators.
+// changeCodes documents the exit codes of commands that start operators.
 const changeCodes = `
 
 Exit codes: 0 done (with --wait: the whole of it), 1 refused, or it was given up, 2 no
 node answered, 3 no answer came, so it may go on.`
 
-// doneCodes are the exit codes of commands that change something at once.
+// doneCodes documents the exit codes of commands whose change is immediate.
 const doneCodes = `
 
 Exit codes: 0 done, or with --dry-run: it would be, 1 refused, 2 no node answered, 3 no
@@ -26,7 +26,7 @@ func registerDryRun(c *cobra.Command, dryRun *bool) {
 	c.Flags().BoolVar(dryRun, "dry-run", false, "only say whether it would be refused")
 }
 
-// changeFlags are those of commands that change where things are.
+// changeFlags are those of commands that change where replicas are.
 type changeFlags struct{ dryRun, wait bool }
 
 func (f *changeFlags) register(c *cobra.Command) {
@@ -58,7 +58,7 @@ ID the shard is the one that owns the key.` + changeCodes,
 					return err
 				}
 				what := fmt.Sprintf("split shard %d at %s", reply.Shard, s.quoted(reply.Key))
-				return s.finish(flags, reply, what, func() (bool, error) { return s.splitIsDone(reply.Key) })
+				return s.finish(flags, reply, what, func() (bool, uint64, error) { return s.splitIsDone(reply.Key) })
 			})
 		},
 	}
@@ -68,9 +68,12 @@ ID the shard is the one that owns the key.` + changeCodes,
 }
 
 // splitIsDone reports whether a shard begins at the key.
-func (s *session) splitIsDone(key []byte) (bool, error) {
+func (s *session) splitIsDone(key []byte) (done bool, version uint64, err error) {
 	reply, err := s.shards(&adminpb.ShardsRequest{Span: &adminpb.Span{Start: key, End: append(slices.Clip(key), 0)}})
-	return err == nil && string(reply.Shards[0].Span.Start) == string(key), err
+	if err != nil {
+		return false, 0, err
+	}
+	return string(reply.Shards[0].Span.Start) == string(key), reply.Version, nil
 }
 
 func newShardMerge(client *clientFlags) *cobra.Command {
@@ -92,9 +95,9 @@ the same nodes.` + changeCodes,
 					return err
 				}
 				what := fmt.Sprintf("merge shard %d into shard %d", reply.With, reply.Shard)
-				return s.finish(flags, reply, what, func() (bool, error) {
-					split, err := s.splitIsDone(reply.Key)
-					return !split && err == nil, err
+				return s.finish(flags, reply, what, func() (bool, uint64, error) {
+					split, version, err := s.splitIsDone(reply.Key)
+					return !split, version, err
 				})
 			})
 		},
@@ -122,7 +125,7 @@ without --to, one less. Shard 1 is the meta group.` + changeCodes,
 					return err
 				}
 				what := fmt.Sprintf("move a replica of shard %d%s%s", req.Shard, named(" from ", req.From), named(" to ", req.To))
-				return s.finish(flags, reply, what, func() (bool, error) { return s.moveIsDone(req) })
+				return s.finish(flags, reply, what, func() (bool, uint64, error) { return s.moveIsDone(req) })
 			})
 		},
 	}
@@ -133,7 +136,7 @@ without --to, one less. Shard 1 is the meta group.` + changeCodes,
 	return c
 }
 
-// named is a word before a name, nothing without one.
+// named is a name with a word before it, empty without a name.
 func named(word, name string) string {
 	if name == "" {
 		return ""
@@ -141,16 +144,16 @@ func named(word, name string) string {
 	return word + name
 }
 
-// moveIsDone reports whether the shard's replicas are where the move was to take them.
-func (s *session) moveIsDone(req *adminpb.MoveRequest) (bool, error) {
+// moveIsDone reports whether the shard's replicas are where the move was to put them.
+func (s *session) moveIsDone(req *adminpb.MoveRequest) (done bool, version uint64, err error) {
 	reply, err := s.shards(&adminpb.ShardsRequest{Id: req.Shard})
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	on := func(node string) bool {
 		return slices.ContainsFunc(reply.Shards[0].Replicas, func(r *adminpb.Replica) bool { return r.Node == node && !r.Learner })
 	}
-	return (req.To == "" || on(req.To)) && (req.From == "" || !on(req.From)), nil
+	return (req.To == "" || on(req.To)) && (req.From == "" || !on(req.From)), reply.Version, nil
 }
 
 func newShardTransfer(client *clientFlags) *cobra.Command {

@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// checkTimeout is how long a large shard may take on busy nodes, which read it at leisure.
+// checkTimeout is how long a large shard may take on busy nodes, which read it in the background.
 const checkTimeout = 10 * time.Minute
 
 func newShardCheck(client *clientFlags) *cobra.Command {
@@ -45,7 +45,7 @@ Exit codes: 0 all replicas hold the same, 1 some differ, or it is not known of s
 	return c
 }
 
-// check compares one shard, or all for 0. After an error it returns those that were done.
+// check compares one shard, or all for 0. After an error it returns those that were compared.
 func (s *session) check(id uint64) (checks []*adminpb.CheckReply, err error) {
 	reply, err := s.shards(&adminpb.ShardsRequest{Id: id})
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *session) check(id uint64) (checks []*adminpb.CheckReply, err error) {
 	return checks, nil
 }
 
-// shardChecks is what is printed as JSON.
+// shardChecks is the JSON output.
 type shardChecks struct {
 	Shards []*adminpb.CheckReply `json:"shards"`
 }

@@ -7,10 +7,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// spanFlags are the ways to mean more than one key.
+// spanFlags are the flags that select more than one key.
 type spanFlags struct{ prefix, fromKey bool }
 
-// span returns the key and the options that mean what KEY [RANGE_END] and the flags say.
+// span returns the key and the options for KEY [RANGE_END] and the flags.
 func (f spanFlags) span(args []string) (string, []clientv3.OpOption, error) {
 	switch {
 	case len(args) < 1 || len(args) > 2:

@@ -26,7 +26,8 @@ directory knows what it belongs to.
 
 Every flag can also be given as an environment variable (--data-dir is
 FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
---config. A flag wins over the environment, which wins over the file.`,
+--config. A flag wins over the environment, which wins over the file. Sizes are
+bytes, or have a unit: 512MiB, 2GiB.`,
 		Example: `  # one node
   flotilla start --name n1 --data-dir ./n1 --client-addr 127.0.0.1:2379 --peer-addr 127.0.0.1:2380
 
@@ -60,29 +61,31 @@ FLOTILLA_DATA_DIR) or as a line of a YAML file (data-dir: DIR) named by
 	f.StringVar(&cfg.InitialSplits, "initial-splits", "", "cut a new cluster's keyspace: uniform:N, or keys separated by commas")
 	f.IntVar(&cfg.ReplicationFactor, "replication-factor", 3, "replicas of each shard of a new cluster")
 	f.DurationVar(&cfg.MaxClockOffset, "max-clock-offset", 0, "how far the clock may be from the majority's before the node stops proposing (default 500ms)")
-	f.Int64Var(&cfg.MinFreeDisk, "min-free-disk", 0, "bytes of free disk below which puts are refused (default 512 MiB)")
+	f.Var((*sizeFlag)(&cfg.MinFreeDisk), "min-free-disk", "free disk below which puts are refused (default 512MiB)")
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", defaultHistoryRetention, "how long superseded versions can be read and watched; 0 keeps them until somebody compacts")
 	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks")
-	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "block cache of the store in bytes (default: a quarter of --memory)")
-	f.Int64Var(&cfg.MemoryBytes, "memory", 0, "bytes of memory that the node should take, about, 256 MiB at least (default: half of the machine's, or three quarters of what its control group has, at most 1 GiB)")
+	f.Var((*sizeFlag)(&cfg.CacheBytes), "cache-bytes", "block cache of the store (default: a quarter of --memory)")
+	f.Var((*sizeFlag)(&cfg.MemoryBytes), "memory", "memory that the node should take, about, 256MiB at least (default: half of the machine's, or three quarters of what its control group has, at most 1GiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 3 to 5 (default 400ms)")
 	f.Uint64Var(&cfg.RaftLogEntries, "raft-log-entries", 0, "entries that each shard's log keeps, about, for replicas that were away; who needs older ones is sent the whole shard (default 4000)")
-	f.Int64Var(&cfg.SnapshotRate, "snapshot-rate", 0, "bytes a second that the node sends of whole shards to replicas that are new or were away for long (default 64 MiB)")
+	f.Var((*sizeFlag)(&cfg.SnapshotRate), "snapshot-rate", "what the node sends a second of whole shards to replicas that are new or were away for long (default 64MiB)")
 	f.DurationVar(&cfg.WatchProgressInterval, "watch-progress-interval", 0, "how often a watch that asks for progress and has no events is told (default 10m)")
+	f.StringSliceVar(&cfg.CORS, "cors", nil, "origins whose pages browsers let read answers over HTTP (default: all)")
+	f.StringSliceVar(&cfg.HostWhitelist, "host-whitelist", nil, "host names by which HTTP requests may ask for the node (default: all)")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than loopback without TLS")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&configFile, "config", "", "YAML file with the same names as the flags")
 	return c
 }
 
-// defaultHistoryRetention is long enough for watchers to come back from a restart, and for
-// most store sizes hardly noticed.
+// defaultHistoryRetention is long enough for watchers to resume after a restart, and hardly
+// noticeable for most store sizes.
 const defaultHistoryRetention = time.Hour
 
-// defaultCorruptCheckTime has every byte of a node read twice a day.
+// defaultCorruptCheckTime makes a node read all of its data twice a day.
 const defaultCorruptCheckTime = 12 * time.Hour
 
-// runNode starts a node, says so, and runs it until ctx ends or it fails.
+// runNode starts a node, announces it, and runs it until ctx ends or it fails.
 func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
 	n, err := node.New(cfg)
 	if err != nil {
@@ -115,7 +118,7 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
 }
 
-// processRegistry exports the process's own figures besides the node's.
+// processRegistry exports the process's own metrics besides the node's.
 func processRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

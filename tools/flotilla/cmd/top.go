@@ -43,7 +43,7 @@ func newTop(client *clientFlags) *cobra.Command {
 	return c
 }
 
-// clearScreen goes to the upper left corner of a terminal and clears it.
+// clearScreen moves to the upper left corner of a terminal and clears it.
 const clearScreen = "\x1b[H\x1b[2J"
 
 func (s *session) top(most int, clearFirst bool) error {

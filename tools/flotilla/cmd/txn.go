@@ -60,7 +60,7 @@ options of that command.`,
 	return c
 }
 
-// txnText is a transaction as it was entered.
+// txnText is a transaction as entered.
 type txnText struct {
 	compares         []clientv3.Cmp
 	success, failure []clientv3.Op
@@ -94,10 +94,10 @@ func readTxn(in io.Reader, prompts io.Writer) (txnText, error) {
 	return t, nil
 }
 
-// txnLineMax is more than a request may hold.
+// txnLineMax is more than a request may contain.
 const txnLineMax = 4 << 20
 
-// section gives each line up to an empty one, or to the end.
+// section passes each line to each, up to an empty one or the end.
 func section(text *bufio.Scanner, each func(line string) error) error {
 	for text.Scan() {
 		line := strings.TrimSpace(text.Text())
@@ -163,7 +163,7 @@ func compareOf(target, key, operator, value string) (clientv3.Cmp, error) {
 	return clientv3.Cmp{}, fmt.Errorf("%q cannot be compared: want create, mod, ver, val or lease", target)
 }
 
-// parseOp reads a request, which looks like the command of the same name.
+// parseOp parses a request, which looks like the command of the same name.
 func parseOp(line string) (clientv3.Op, error) {
 	words, err := splitWords(line)
 	if err != nil {
@@ -200,14 +200,14 @@ func parseOp(line string) (clientv3.Op, error) {
 	return out, nil
 }
 
-// txnMessage is a transaction's response with the names that etcdctl prints.
+// txnMessage is a transaction's response with etcdctl's names.
 type txnMessage struct {
 	Header    *pb.ResponseHeader `json:"header,omitempty"`
 	Succeeded bool               `json:"succeeded,omitempty"`
 	Responses []txnResult        `json:"responses,omitempty"`
 }
 
-// txnResult is what one request gave; all but one of the fields are nil.
+// txnResult is the result of one request; all but one of the fields are nil.
 type txnResult struct {
 	Response struct {
 		Put   *pb.PutResponse         `json:"response_put,omitempty"`

@@ -65,15 +65,15 @@ func (w *watchFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&w.progress, "progress-notify", false, "also print now and then how far the watch has come")
 }
 
-// watched is what to watch, and what to run for each change.
+// watched is what to watch, and the command to run for each change.
 type watched struct {
 	key     string
 	opts    []clientv3.OpOption
 	command []string
 }
 
-// watch takes the words before dash as what to watch and those after it as a command;
-// dash is negative when there is none.
+// watch takes the words before dash as what to watch and those after it as a command; dash is
+// negative if there is none.
 func (w *watchFlags) watch(args []string, dash int) (watched, error) {
 	var out watched
 	if dash >= 0 {
@@ -93,19 +93,19 @@ func (w *watchFlags) watch(args []string, dash int) (watched, error) {
 	return out, nil
 }
 
-// watcher prints what watches bring.
+// watcher prints the events of watches.
 type watcher struct {
 	*session
 	// printing keeps the responses of several watches apart.
 	printing sync.Mutex
 }
 
-// open returns when the server has made the watch.
+// open returns when the server has created the watch.
 func (w *watcher) open(ctx context.Context, what watched) clientv3.WatchChan {
 	return w.Watch(clientv3.WithRequireLeader(ctx), what.key, what.opts...)
 }
 
-// follow prints what a watch brings until ctx ends, which is no error, or the watch does.
+// follow prints a watch's events until ctx ends, which is not an error, or the watch does.
 func (w *watcher) follow(ctx context.Context, what watched, responses clientv3.WatchChan) error {
 	for resp := range responses {
 		if err := resp.Err(); err != nil {
@@ -162,8 +162,8 @@ func (w *watcher) changes(resp clientv3.WatchResponse) {
 	}
 }
 
-// interact starts a watch for each line. After the last line they go on until one fails
-// or the command is asked to stop.
+// interact starts a watch for each line. After the last line they continue until one fails or the
+// command is asked to stop.
 func (w *watcher) interact(in io.Reader) error {
 	ctx, cancel := context.WithCancelCause(w.ctx)
 	defer cancel(nil)
@@ -177,7 +177,7 @@ func (w *watcher) interact(in io.Reader) error {
 			}
 		})
 	}
-	// Reading from a terminal cannot be interrupted, so it is left behind at the end.
+	// Reading from a terminal cannot be interrupted, so the goroutine is abandoned at the end.
 	entered := make(chan string)
 	go func() {
 		defer close(entered)
@@ -208,7 +208,7 @@ func (w *watcher) interact(in io.Reader) error {
 	}
 }
 
-// enter does what a line says.
+// enter executes a line.
 func (w *watcher) enter(ctx context.Context, line string, start func(watched)) error {
 	words, err := splitWords(line)
 	switch {

@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// splitWords cuts a line into words at spaces. Double quotes take escapes as Go's do;
-// single quotes take none.
+// splitWords splits a line into words at spaces. Double quotes take escapes as Go's do; single
+// quotes take none.
 func splitWords(line string) ([]string, error) {
 	var words []string
 	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimSpace(rest) {
