@@ -204,8 +204,11 @@ func (h *Host) Join(id shard.ID, replicaID shard.ReplicaID, learner bool) error 
 }
 
 func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
-	if _, ok := h.replicas.Load(id); ok {
-		return nil
+	if r, ok := h.Replica(id); ok {
+		if r.replicaID == replicaID {
+			return nil
+		}
+		return fmt.Errorf("start shard %d replica %d: replica %d has not ended: %w", id, replicaID, r.replicaID, shard.ErrUnavailable)
 	}
 	if was, ok := h.ended.Load(id); ok && was == replicaID {
 		return fmt.Errorf("start shard %d replica %d, which has stopped: %w", id, replicaID, ErrRemoved)

@@ -55,8 +55,8 @@ type cutFollower struct {
 
 // moves is what the placement table would say of the follower's replica.
 type moves struct {
-	replica shard.ReplicaID // 0 for none yet
-	gone    []shard.ReplicaID
+	replica shard.ReplicaID   // 0 for none yet
+	gone    []shard.ReplicaID // all before it: each may still be there after a cut
 	puts    int
 }
 
@@ -161,7 +161,6 @@ func (f *cutFollower) follow() bool {
 			return false
 		}
 	}
-	f.gone = nil
 	if f.replica == 0 {
 		return f.ctx.Err() == nil
 	}
@@ -170,6 +169,7 @@ func (f *cutFollower) follow() bool {
 	}
 	r, ok := f.host.Replica(testShard)
 	require.True(f.t, ok)
+	require.Equal(f.t, f.replica, r.ReplicaID())
 	want := f.from.replica.View()
 	for deadline := time.Now().Add(patience); r.View().Applied < want.Applied || r.View().Rev < want.Rev; {
 		require.True(f.t, time.Now().Before(deadline), "it does not catch up: %+v, the first one has %+v", r.View(), want)

@@ -21,8 +21,10 @@ const unloadTimeout = 10 * time.Second
 // the node own. Only a replica that is no member of its group any more may be removed.
 //
 // The order is the protocol: that it never starts again is durable (1) before its log
-// goes (2), and which data is its own is known until the data is gone (3). So a crash
-// anywhere leaves a replica that is held, does not start, and can be removed again.
+// goes (3), and which data is its own is known until the data is gone (4). So a crash
+// anywhere leaves a replica that is held, does not start, and can be removed again. Nothing
+// is removed before the replica has closed (2): closing it stores what it kept in memory, which
+// nobody would remove later, and until then it answers reads.
 func (h *Host) Remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID, keep []shard.Span) error {
 	if err := h.remove(ctx, id, replicaID, keep); err != nil {
 		return fmt.Errorf("remove shard %d replica %d from the node: %w", id, replicaID, err)
@@ -53,7 +55,10 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	}
 	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
 	defer cancel()
-	if err := h.nh.SyncRemoveData(ctx, uint64(id), uint64(replicaID)); err != nil { // 2
+	if err := h.awaitEnd(ctx, Held{id, replicaID}); err != nil { // 2
+		return err
+	}
+	if err := h.nh.SyncRemoveData(ctx, uint64(id), uint64(replicaID)); err != nil { // 3
 		return fmt.Errorf("remove its log: %w", err)
 	}
 	span, any, err := h.SpanOf(Held{id, replicaID})
@@ -62,7 +67,7 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	}
 	if any {
 		for _, s := range without(span, keep) {
-			if err := h.cfg.Engine.Replace(s, nil); err != nil { // 3
+			if err := h.cfg.Engine.Replace(s, nil); err != nil { // 4
 				return err
 			}
 		}
@@ -72,6 +77,21 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 		return err
 	}
 	return h.cfg.Engine.DeleteReplica(id, replicaID, gone)
+}
+
+// awaitEnd waits until a stopped replica has closed. SyncRemoveData does not always do so: dragonboat forgets a
+// replica once its workers have released it, and has it closed by another worker later.
+func (h *Host) awaitEnd(ctx context.Context, stopped Held) error {
+	r, ok := h.Replica(stopped.Shard)
+	if !ok || r.replicaID != stopped.Replica {
+		return nil
+	}
+	select {
+	case <-r.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for its end: %w", ctx.Err())
+	}
 }
 
 // gone reports whether a replica was removed from the node, or is being.

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
+	"github.com/flotilla-kv/flotilla/shard/watch"
 )
 
 // P5 holds for a replica that joins: without its log it does not start again. It stays
@@ -112,6 +114,40 @@ func TestNoSeedForARemovedReplica(t *testing.T) {
 	seed, err := p.engine.Local(child.ID, testReplica, apply.SeedKind)
 	require.NoError(t, err)
 	require.Nil(t, seed)
+}
+
+// A removal waits until the replica has closed: closing it stores what it kept in memory, which nobody would remove
+// later. No other replica of the shard starts before that.
+func TestARemovalAwaitsTheEnd(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	last := p.put("a", "1")
+	ending, held := make(chan struct{}), make(chan struct{})
+	end := sync.OnceFunc(func() { close(held) })
+	defer end()
+	_, err := p.replica.Subscribe(watch.Options{Epoch: 1, Span: shard.PointSpan([]byte("b")), From: last + 1, Ready: func() {
+		close(ending)
+		<-held
+	}})
+	require.NoError(t, err)
+	require.NoError(t, p.host.nh.StopReplica(uint64(testShard), uint64(testReplica)))
+	<-ending // its workers have released it, and it is being closed
+
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, p.host.Remove(now, testShard, testReplica, nil), context.Canceled)
+	require.ErrorIs(t, p.host.Join(testShard, testReplica+1, true), shard.ErrUnavailable)
+	end()
+	p.remove()
+	require.Empty(t, p.keys())
+	locals, err := p.engine.Locals()
+	require.NoError(t, err)
+	require.Len(t, locals, 1, "that it was removed")
+	require.NoError(t, p.host.Join(testShard, testReplica+1, true))
+	r, ok := p.host.Replica(testShard)
+	require.True(t, ok)
+	require.Equal(t, testReplica+1, r.ReplicaID())
 }
 
 // A crash in the middle of a removal leaves a replica that does not start and can be

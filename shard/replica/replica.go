@@ -30,6 +30,7 @@ type Replica struct {
 	barrier   barrier
 	reigning  reigning
 	meter     meter
+	ended     chan struct{} // closed by the state machine's Close
 
 	// weaned is the last View.Since that the log was seen to begin after, for Weaned.
 	weaned  atomic.Uint64
@@ -53,7 +54,7 @@ type viewWaiter struct {
 }
 
 func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.Machine) *Replica {
-	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine}
+	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine, ended: make(chan struct{})}
 	r.proposer = proposer{
 		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), timeout: h.cfg.ProposalTimeout, slack: h.barriers.slack, metrics: h.cfg.Metrics,

@@ -222,6 +222,7 @@ func (s *stateMachine) Close() error {
 	s.replica.host.ended.Store(s.replica.id, s.replica.replicaID)
 	s.replica.host.leaders.Delete(s.replica.id) // whoever comes next under another ID hears anew
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
+	close(s.replica.ended)
 	s.replica.host.collector.poke() // whoever waits for this replica need not any more
 	return nil
 }
