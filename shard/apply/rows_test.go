@@ -25,7 +25,7 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 	const keys, updates = 4, 3000
 	done := make(chan struct{})
 	var readers sync.WaitGroup
-	var found atomic.Int64 // in memory
+	var found atomic.Int64 // in memory, which some have to be
 	for seed := range uint64(3) {
 		readers.Go(func() {
 			r := randomOf(seed)
@@ -61,7 +61,7 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 		})
 	}
 	r := randomOf(9)
-	for i := range updates {
+	for i := 0; i < updates || found.Load() == 0; i++ { // readers may get no turn for long
 		if k := key(r.IntN(keys)); r.IntN(4) == 0 {
 			f.apply(command(t, shardpb.Kind_DELETE_RANGE, 0, &pb.DeleteRangeRequest{Key: k}))
 		} else {
@@ -70,5 +70,4 @@ func TestRowsAreTheEnginesBesideUpdates(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
-	require.NotZero(t, found.Load())
 }
