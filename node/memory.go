@@ -101,11 +101,11 @@ const (
 	// percentMax is while the heap is small: at Go's 100 a tenth of the CPU under load went into
 	// collecting it.
 	percentMax = 300
-	// percentMin: a heap that is large anyway may grow by half, until the limit keeps it from that.
-	percentMin = 50
-	// garbagePart of the budget, the twenty-fourth part, may be garbage meanwhile. With twice as much servers under puts
-	// took a third more memory for the same processor time; with half as much puts cost a tenth more.
-	garbagePart = 24
+	// percentMin is Go's own: a heap that is large anyway may double, until the limit keeps it from that.
+	percentMin = 100
+	// garbagePart of the budget, the twelfth part, may be garbage meanwhile. With the twenty-fourth transactions on eight
+	// shards were a tenth fewer, for a fifth less memory; with three times what is live, whatever that was, servers took twice the memory.
+	garbagePart = 12
 )
 
 // collect decides how garbage is collected in a process that has a budget. What counts in it outside of Go's heap
