@@ -74,6 +74,7 @@ func plant(c *node.Config, knob string) {
 		c.Knobs.Router.SkipClose = true
 	case "double-apply-after-restart":
 		c.Knobs.Apply.ForgetApplied = 20
+		c.RaftLogEntries = 50 // logs are cut, and for that stores are flushed: what only logs have is applied again anyway
 	case "revision-from-clock":
 		now := c.Clock
 		c.Knobs.Apply.Now = func() shard.Tick { return shard.TickAt(now.Now()) }
