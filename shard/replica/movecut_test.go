@@ -3,25 +3,18 @@ package replica
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/internal/powercut"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
-	"github.com/flotilla-kv/flotilla/shard/hlc"
-	"github.com/flotilla-kv/flotilla/shard/raftlog"
 )
 
 // Here one node has a shard, and keeps few entries of its log. Another one follows, is away until only a snapshot
@@ -32,25 +25,11 @@ const followerAddr = "n8:1"
 
 // cutFollower is the second node, from one cut to the next.
 type cutFollower struct {
-	t    *testing.T
-	rng  *rand.Rand
-	disk *powercut.Disk
+	outage
 	from *process // who has the shard
 	wire *wire
+	end  *wireEnd
 	*moves
-
-	left    atomic.Int64 // operations until the power is cut, of those
-	of      string       // in whose path this is
-	percent int
-	cut     context.CancelFunc
-	ctx     context.Context
-	// What the cut leaves; set before ctx is done.
-	after     *powercut.Disk
-	cutBefore string
-
-	end    *wireEnd
-	engine *engine.Engine
-	host   *Host
 }
 
 // moves is what the placement table would say of the follower's replica.
@@ -61,13 +40,11 @@ type moves struct {
 }
 
 func (f *cutFollower) before(op errorfs.Op) {
-	if !powercut.Changes(op) || !strings.Contains(op.Path, f.of) || f.left.Add(-1) != 0 {
+	if !f.due(op) {
 		return
 	}
 	f.wire.cut(f.end) // what it says after the copy nobody must rest on
-	f.after = f.disk.Cut(f.percent, rand.New(rand.NewPCG(*seed, uint64(op.Kind))))
-	f.cutBefore = fmt.Sprintf("op %d of %s", op.Kind, op.Path)
-	f.cut()
+	f.cutPower(op)
 }
 
 func TestPowerCutsOfAFollower(t *testing.T) {
@@ -86,10 +63,8 @@ func playFollower(t *testing.T, disk *powercut.Disk, percent int) {
 	p.startNew()
 	m := &moves{}
 	for n := range *lives {
-		f := &cutFollower{t: t, rng: rng, disk: disk, from: p, wire: w, moves: m, percent: percent}
-		f.of = []string{"", "store/", "snapshot-", "incoming/"}[rng.IntN(4)]
-		f.left.Store(1 + rng.Int64N(map[string]int64{"": 1000, "store/": 300, "snapshot-": 60, "incoming/": 12}[f.of]))
-		f.ctx, f.cut = context.WithCancel(t.Context())
+		f := &cutFollower{outage: outage{t: t, rng: rng, disk: disk, percent: percent}, from: p, wire: w, moves: m}
+		f.expect([]string{"", "store/", "snapshot-", "incoming/"}, map[string]int64{"": 1000, "store/": 300, "snapshot-": 60, "incoming/": 12})
 		f.live(uint64(n) + 2)
 		disk = f.after
 		t.Logf("life %d ended before %s; replica %d, %d puts", n, f.cutBefore, m.replica, m.puts)
@@ -98,24 +73,8 @@ func playFollower(t *testing.T, disk *powercut.Disk, percent int) {
 
 func (f *cutFollower) live(incarnation uint64) {
 	f.end = f.wire.end(followerAddr)
-	fs := f.disk.FS(f.before)
-	var err error
-	f.engine, err = engine.Open("store", engine.Options{CacheBytes: 1 << 20, FS: fs})
-	require.NoError(f.t, err)
-	f.host, err = OpenHost(HostConfig{
-		Node: testNode + 1, Incarnation: incarnation, Engine: f.engine, Source: hlc.NewHybrid(clock.System{}),
-		Raft: RaftConfig{
-			Dir: "/raft", Address: followerAddr, ClusterID: 5, TickInterval: 5 * time.Millisecond, ElectionTicks: 10,
-			LogEntries: 40, Transport: f.end, Log: &raftlog.Factory{FS: fs}, FS: raftFS{fs},
-		},
-		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second,
-		Apply: apply.Options{Backlog: apply.NewBacklog(64<<10, func(gather func()) { go gather() })},
-	})
-	require.NoError(f.t, err)
-	defer func() {
-		f.host.Close()
-		_ = f.engine.Close()
-	}()
+	f.boot(testNode+1, followerAddr, incarnation, f.end, f.before)
+	defer f.halt()
 	for f.follow() {
 		switch f.rng.IntN(5) {
 		case 0:
@@ -193,8 +152,6 @@ func (f *cutFollower) follow() bool {
 	require.Equal(f.t, all, got)
 	return true
 }
-
-func (f *cutFollower) done(steps ...func() error) bool { return doneBeforeCut(f.t, f.ctx, steps...) }
 
 // versions lists all versions of keys in a store.
 func versions(e *engine.Engine) (all []string, err error) {

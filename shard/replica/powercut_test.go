@@ -1,32 +1,23 @@
 package replica
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/internal/powercut"
 	"github.com/flotilla-kv/flotilla/shard"
-	"github.com/flotilla-kv/flotilla/shard/apply"
-	"github.com/flotilla-kv/flotilla/shard/engine"
-	"github.com/flotilla-kv/flotilla/shard/hlc"
-	"github.com/flotilla-kv/flotilla/shard/raftlog"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -92,36 +83,20 @@ func (l *ledger) change(do func()) {
 
 // life is from one cut to the next.
 type life struct {
-	t    *testing.T
-	rng  *rand.Rand
-	disk *powercut.Disk
+	outage
 	*ledger
-
-	left atomic.Int64 // operations until the power is cut, of those
-	of   string       // in whose path this is
-	cut  context.CancelFunc
-	ctx  context.Context
-	// What the cut leaves; set before ctx is done.
-	after     *powercut.Disk
-	knewThen  *ledger
-	cutBefore string
-	percent   int
-
-	engine *engine.Engine
-	host   *Host
+	knewThen *ledger // when the power was cut; set before ctx is done
 }
 
 // before is told of each operation of the disk.
 func (l *life) before(op errorfs.Op) {
-	if !powercut.Changes(op) || !strings.Contains(op.Path, l.of) || l.left.Add(-1) != 0 {
+	if !l.due(op) {
 		return
 	}
 	l.mu.Lock() // what is tried or acknowledged from here on is not on the disk that is left
 	defer l.mu.Unlock()
 	l.knewThen = l.copy()
-	l.after = l.disk.Cut(l.percent, rand.New(rand.NewPCG(*seed, uint64(op.Kind))))
-	l.cutBefore = fmt.Sprintf("op %d of %s", op.Kind, op.Path)
-	l.cut()
+	l.cutPower(op)
 }
 
 func TestPowerCuts(t *testing.T) {
@@ -137,11 +112,9 @@ func playPowerCuts(t *testing.T, disk *powercut.Disk, percent int) {
 	}
 	known := &ledger{table: table{shards: []*shard.Descriptor{first}, next: testShard + 1}}
 	for n := range *lives {
-		l := &life{t: t, rng: rng, disk: disk, ledger: known, percent: percent}
-		l.ctx, l.cut = context.WithCancel(t.Context())
+		l := &life{outage: outage{t: t, rng: rng, disk: disk, percent: percent}, ledger: known}
 		// Most operations are of the Raft log.
-		l.of = []string{"", "store/", "snapshot-"}[rng.IntN(3)]
-		l.left.Store(1 + rng.Int64N(map[string]int64{"": 1500, "store/": 400, "snapshot-": 120}[l.of]))
+		l.expect([]string{"", "store/", "snapshot-"}, map[string]int64{"": 1500, "store/": 400, "snapshot-": 120})
 		l.run(uint64(n) + 1)
 		disk, known = l.after, l.knewThen
 		t.Logf("life %d ended before %s; %d shards", n, l.cutBefore, len(known.shards))
@@ -150,11 +123,8 @@ func playPowerCuts(t *testing.T, disk *powercut.Disk, percent int) {
 
 // run lives until the power is cut. What is left of the process goes on a little, on a disk that nobody looks at.
 func (l *life) run(incarnation uint64) {
-	l.open(incarnation)
-	defer func() {
-		l.host.Close()
-		_ = l.engine.Close()
-	}()
+	l.boot(testNode, "n7:1", incarnation, lonely{}, l.before)
+	defer l.halt()
 	if !l.startAll() || !l.operate() || !l.check() {
 		return
 	}
@@ -174,47 +144,6 @@ func (l *life) run(incarnation uint64) {
 	}
 	<-l.ctx.Done()
 	writers.Wait()
-}
-
-// done does things one after the other; false when the power was cut before they were done. On a busy machine each may fail, and is
-// tried again, as nodes do.
-func (l *life) done(steps ...func() error) bool { return doneBeforeCut(l.t, l.ctx, steps...) }
-
-func doneBeforeCut(t *testing.T, ctx context.Context, steps ...func() error) bool {
-	for _, step := range steps {
-		for deadline := time.Now().Add(patience); ; {
-			err := step()
-			if ctx.Err() != nil {
-				return false
-			}
-			if err == nil {
-				break
-			}
-			require.True(t, time.Now().Before(deadline), err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Millisecond):
-			}
-		}
-	}
-	return true
-}
-
-func (l *life) open(incarnation uint64) {
-	fs := l.disk.FS(l.before)
-	var err error
-	l.engine, err = engine.Open("store", engine.Options{CacheBytes: 1 << 20, FS: fs})
-	require.NoError(l.t, err)
-	l.host, err = OpenHost(HostConfig{
-		Node: testNode, Incarnation: incarnation, Engine: l.engine, Source: hlc.NewHybrid(clock.System{}),
-		Raft: RaftConfig{
-			Dir: "/raft", Address: "n7:1", ClusterID: 5, TickInterval: 5 * time.Millisecond, ElectionTicks: 10,
-			LogEntries: 40, Transport: lonely{}, Log: &raftlog.Factory{FS: fs}, FS: raftFS{fs},
-		},
-		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second,
-		Apply: apply.Options{Backlog: apply.NewBacklog(64<<10, func(gather func()) { go gather() })},
-	})
-	require.NoError(l.t, err)
 }
 
 // start starts the replica of a shard and waits until it leads.

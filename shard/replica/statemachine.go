@@ -116,6 +116,7 @@ func (s *stateMachine) Sync() error {
 	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
 		return nil
 	}
+	// First, though it is asked of what is durable here: P14 is about the other nodes, too.
 	if !s.begins() && !s.replica.mayCut() {
 		return fmt.Errorf("cut the log of shard %d behind a split or merge that is under way: %w", s.replica.id, errSnapshotOutOfDate)
 	}
