@@ -19,7 +19,7 @@ const (
 	// pressed is how long one of ten goroutines that could run waits for a processor when
 	// the node has enough to do, and overslept how late a timer is when others on the
 	// machine have: more than an idle machine needs to wake up.
-	pressed, overslept = 100 * time.Microsecond, 2 * time.Millisecond
+	pressed, overslept = 100 * time.Microsecond, 4 * time.Millisecond
 	// hurried is by how many times a step takes longer than its work when it had to wait in
 	// it: for the disk, the commits of others, or a processor.
 	hurried = 8
