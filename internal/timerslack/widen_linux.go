@@ -22,10 +22,14 @@ func Widen() error {
 	if err != nil || now != kernelDefault {
 		return err
 	}
+	self, err := os.Executable() // by its name, which is what ps and pkill know it by
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
 	if err := set(Wanted); err != nil {
 		return err
 	}
-	err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	err = syscall.Exec(self, os.Args, os.Environ())
 	return errors.Join(fmt.Errorf("execute this program again with a timer slack of %s: %w", Wanted, err), set(kernelDefault))
 }
 
