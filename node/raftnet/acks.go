@@ -29,8 +29,8 @@ func (a acks) isNews(m *raftpb.Message, now time.Time) bool {
 	case raftpb.ReplicateResp:
 		return a.acknowledges(m, now)
 	case raftpb.RateLimit:
-		// With each election timeout a follower reports how much it keeps in memory, if that is too much; otherwise
-		// it reports that nothing is. A leader that hears nothing for some more timeouts assumes the same.
+		// With each election timeout a follower reports how much memory its log takes, if that is too much, and 0
+		// otherwise. A leader that hears nothing for some more timeouts assumes the same.
 		return m.Hint > 0
 	default:
 		return true
