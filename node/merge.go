@@ -15,12 +15,12 @@ import (
 //
 //	PREPARED   all replicas of both shards are well, and on the same nodes
 //	STARTED    the right shard is frozen, and that is durable on every node
-//	COMMITTED  the table gives the left shard the keys of both; it takes them; its log is cut
-//	           behind that
+//	COMMITTED  the table gives the left shard the keys of both; it takes them; its log is
+//	           truncated past that
 //
-// From when the right shard is frozen until the left one has its keys nobody serves them. What
-// keeps that from being short gives the merge up, before it is COMMITTED: then the leader of
-// the right shard finds it frozen by an operator that is not in the table, and thaws it (agent).
+// Nobody serves the right shard's keys from when it is frozen until the left one has them. Anything that would make
+// that time long makes the controller give the merge up, as long as it is not COMMITTED. Then the leader of the right
+// shard finds it frozen by an operator that is not in the table, and thaws it (agent).
 type merger struct{ *controller }
 
 // The steps of a MERGE, as Knobs.Operator gets them.
@@ -34,8 +34,8 @@ const (
 	stepMerged       = "the merge is finished"
 )
 
-// frozenPatience is how long the right shard may be frozen until all its nodes have said so.
-// It serves nothing meanwhile.
+// frozenPatience is how long the right shard may be frozen before all its nodes have confirmed it. It serves nothing
+// meanwhile.
 const frozenPatience = 2 * time.Second
 
 // next implements runner.
@@ -50,7 +50,7 @@ func (g *merger) next(ctx context.Context, m *placement.Map, o *placement.Operat
 	}
 }
 
-// obstacle is what keeps a merge from being started.
+// obstacle returns what prevents a merge from being started.
 func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	left, right := m.Shard(o.Shard), m.Shard(o.With)
 	if err := placement.Together(left, right); err != nil {
@@ -64,9 +64,8 @@ func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Op
 	return nil
 }
 
-// merge gives the keys of the right shard to the left one. From when the right one is frozen
-// nobody serves them, so what can be known is asked before, and what fails until there is no
-// way back gives the merge up.
+// merge gives the keys of the right shard to the left one. From the freeze on nobody serves them, so everything that
+// can be checked is checked before, and any failure before the point of no return gives the merge up.
 func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
 	leader, err := g.awaitLeader(ctx, m, into)
@@ -84,7 +83,7 @@ func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Opera
 	if err := g.advance(ctx, stepCede, o, placementpb.Phase_COMMITTED); err != nil {
 		return err
 	}
-	// Nothing else can come of it now, so the table need not be read again.
+	// There is only one way to continue now, so the table need not be read again.
 	if err := g.subsume(ctx, m, o, leader.Node); err != nil {
 		return err
 	}
@@ -103,8 +102,8 @@ func (g *merger) awaitLeader(ctx context.Context, m *placement.Map, d *shard.Des
 	return leader, err
 }
 
-// braceBoth has stored what replicas of both shards have in memory: FREEZE and SUBSUME are stored with it, and
-// that of the right shard is made durable while nobody serves its keys.
+// braceBoth stores what replicas of both shards have in memory, because FREEZE and SUBSUME are stored together with
+// it. The right shard's is also made durable, so that this need not happen while nobody serves its keys.
 func (g *merger) braceBoth(ctx context.Context, m *placement.Map, left, right *shard.Descriptor) {
 	var bracing sync.WaitGroup
 	bracing.Go(func() { g.brace(ctx, m, left, false) })
@@ -112,8 +111,8 @@ func (g *merger) braceBoth(ctx context.Context, m *placement.Map, left, right *s
 	bracing.Wait()
 }
 
-// freeze makes sure that no replica of the right shard touches its keys any more, wherever it
-// is and whatever happens to its node. It returns since when.
+// freeze makes sure that no replica of the right shard touches its keys any more, on any node and whatever happens to
+// it. It returns when the pause began.
 func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) (since time.Time, err error) {
 	if err := g.step(ctx, stepFreeze); err != nil {
 		return since, err
@@ -143,7 +142,7 @@ func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Oper
 	}).all()
 }
 
-// subsume has the left shard take the keys, unless it has.
+// subsume makes the left shard take the keys, unless it has done so.
 func (g *merger) subsume(ctx context.Context, m *placement.Map, o *placement.Operator, leader shard.NodeID) error {
 	if err := g.step(ctx, stepSubsume); err != nil {
 		return err
@@ -153,9 +152,8 @@ func (g *merger) subsume(ctx context.Context, m *placement.Map, o *placement.Ope
 	})
 }
 
-// settle ends a committed merge when the left shard has the keys and no log goes back to
-// before, but for those of a few nodes that are down. The replicas of the right shard are
-// removed then (janitor).
+// settle ends a committed merge once the left shard has the keys and its logs are truncated past the merge, except on
+// a few nodes that may be down. Then the replicas of the right shard are removed (janitor).
 func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, _ := m.Merging(o)
 	leader, err := leaderOf(g.reports(ctx, m, into))
@@ -175,7 +173,7 @@ func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Oper
 	return g.finish(ctx, stepMerged, o)
 }
 
-// orderOf is what the shards of a MERGE are told of it.
+// orderOf returns what the shards of a MERGE are told about it.
 func orderOf(m *placement.Map, o *placement.Operator) *routerpb.Merge {
 	into, right := m.Merging(o)
 	return &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID}

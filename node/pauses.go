@@ -9,7 +9,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
 
-// newPauses shows for how long nobody served keys that went from one shard to another.
+// newPauses measures how long nobody served keys that went from one shard to another.
 func newPauses(reg prometheus.Registerer) *prometheus.HistogramVec {
 	pauses := promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "flotilla_reshape_pause_seconds",
@@ -17,12 +17,12 @@ func newPauses(reg prometheus.Registerer) *prometheus.HistogramVec {
 		Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
 	}, []string{"kind"})
 	for _, kind := range []placementpb.OperatorKind{placementpb.OperatorKind_SPLIT, placementpb.OperatorKind_MERGE} {
-		pauses.WithLabelValues(kind.String()) // shown before the first
+		pauses.WithLabelValues(kind.String()) // visible before the first observation
 	}
 	return pauses
 }
 
-// paused notes for how long nobody has served keys.
+// paused records how long nobody served keys.
 func (n *Node) paused(by placementpb.OperatorKind, since time.Time) time.Duration {
 	took := time.Since(since)
 	n.pauses.WithLabelValues(by.String()).Observe(took.Seconds())

@@ -122,7 +122,7 @@ func (e *Executor) StartRead(req *router.Request, done func(*router.Reply, error
 				return
 			}
 		}
-		r.Spawn(func() { done(e.read(r, req, view)) }) // from the store: others wait behind this
+		r.Spawn(func() { done(e.read(r, req, view)) }) // from the store: other reads wait behind this
 	})
 	return true
 }
