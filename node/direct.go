@@ -103,7 +103,7 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	case *routerpb.DirectRequest_Wean:
 		return r.Wean(ctx)
 	case *routerpb.DirectRequest_SecureFrozen:
-		return r.SecureFrozen(ctx, o.SecureFrozen.OperatorId)
+		return s.node.secureFrozen(ctx, r, o.SecureFrozen.OperatorId)
 	}
 	if !r.Leads() {
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}

@@ -30,7 +30,7 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := r.Split(ctx, rest, child); err != nil {
 		return err
 	}
-	gave := time.Now()
+	pause := n.pauses.begin(placementpb.OperatorKind_SPLIT)
 	if err := n.control.step(ctx, stepLeave); err != nil {
 		return err
 	}
@@ -38,15 +38,15 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := seeds.majority(); err != nil {
 		return err
 	}
-	complete := time.Now()
+	pause.pass(partSeeds)
 	if err := n.control.step(ctx, stepBegin); err != nil {
 		return err
 	}
 	if err := n.initialise(ctx, child, seeds.done); err != nil {
 		return err
 	}
-	n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start),
-		"pause", n.paused(placementpb.OperatorKind_SPLIT, gave), "seeds", complete.Sub(gave))
+	pause.pass(partBegun)
+	n.log.With("shard", rest.ID, "child", child.ID, "key", string(child.Span.Start)).Info("a shard was split", pause.end()...)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -24,4 +25,15 @@ func (a *agent) thaw(ctx context.Context, r *replica.Replica, operator uint64) {
 func mergeGoesOn(m *placement.Map, id shard.ID, operator uint64) bool {
 	o := m.Operator(id)
 	return o != nil && o.ID == operator
+}
+
+// secureFrozen returns when this node's replica is frozen by the operator, durably.
+func (n *Node) secureFrozen(ctx context.Context, r *replica.Replica, operator uint64) error {
+	if err := r.AwaitFrozen(ctx, operator); err != nil {
+		return err
+	}
+	flush := n.pauses.begin(placementpb.OperatorKind_MERGE)
+	err := r.SecureFrozen(ctx, operator)
+	flush.pass(partFlush)
+	return err
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -69,10 +68,10 @@ func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Op
 func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
 	leader, err := g.awaitLeader(ctx, m, into)
-	var froze time.Time
+	var pause *paused
 	if err == nil {
 		g.braceBoth(ctx, m, into, right)
-		froze, err = g.freeze(ctx, m, o)
+		pause, err = g.freeze(ctx, m, o)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -83,12 +82,13 @@ func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Opera
 	if err := g.advance(ctx, stepCede, o, placementpb.Phase_COMMITTED); err != nil {
 		return err
 	}
-	// There is only one way to continue now, so the table need not be read again.
+	pause.pass(partCommitted)
+	// Nothing else can come of it now, so the table need not be read again.
 	if err := g.subsume(ctx, m, o, leader.Node); err != nil {
 		return err
 	}
-	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start),
-		"pause", g.node.paused(placementpb.OperatorKind_MERGE, froze))
+	pause.pass(partSubsumed)
+	g.node.log.With("shard", into.ID, "with", right.ID, "key", string(right.Span.Start)).Info("a shard was merged", pause.end()...)
 	return nil
 }
 
@@ -102,44 +102,56 @@ func (g *merger) awaitLeader(ctx context.Context, m *placement.Map, d *shard.Des
 	return leader, err
 }
 
-// braceBoth stores what replicas of both shards have in memory, because FREEZE and SUBSUME are stored together with
-// it. The right shard's is also made durable, so that this need not happen while nobody serves its keys.
+// braceBoth has stored what replicas of both shards have in memory: FREEZE and SUBSUME are stored with it. That of the
+// right shard is made durable while nobody serves its keys, and with it all that the nodes have stored until then.
 func (g *merger) braceBoth(ctx context.Context, m *placement.Map, left, right *shard.Descriptor) {
-	var bracing sync.WaitGroup
-	bracing.Go(func() { g.brace(ctx, m, left, false) })
+	g.brace(ctx, m, left, false)
 	g.brace(ctx, m, right, true)
-	bracing.Wait()
 }
 
-// freeze makes sure that no replica of the right shard touches its keys any more, on any node and whatever happens to
-// it. It returns when the pause began.
-func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) (since time.Time, err error) {
+// freeze makes sure that no replica of the right shard touches its keys any more, wherever it
+// is and whatever happens to its node. It returns the pause that has begun.
+func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) (pause *paused, err error) {
 	if err := g.step(ctx, stepFreeze); err != nil {
-		return since, err
+		return nil, err
 	}
 	_, right := m.Merging(o)
 	merge := orderOf(m, o)
 	patience, cancel := context.WithTimeout(ctx, frozenPatience)
 	defer cancel()
+	secured := g.secureFrozen(patience, m, right, merge)
 	err = until(patience, func() error {
 		leader, err := leaderOf(g.reports(patience, m, right))
 		if err != nil {
 			return err
 		}
-		since = time.Now()
+		pause = g.node.pauses.begin(placementpb.OperatorKind_MERGE)
 		return g.order(patience, m, leader.Node, &routerpb.DirectRequest{
 			Shard: uint64(right.ID), Order: &routerpb.DirectRequest_Freeze{Freeze: merge},
 		})
 	})
 	if err != nil {
-		return since, err
+		return nil, err
 	}
+	pause.pass(partFrozen)
 	if err := g.step(ctx, stepSecureFrozen); err != nil {
-		return since, err
+		return nil, err
 	}
-	return since, g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
-		Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge},
-	}).all()
+	all := <-secured
+	pause.pass(partDurable)
+	return pause, all.all()
+}
+
+// secureFrozen has all replicas of the right shard say when they are frozen, durably, each as soon as it has applied that.
+// The orders are on their way before the freeze, for which they wait there.
+func (g *merger) secureFrozen(ctx context.Context, m *placement.Map, right *shard.Descriptor, merge *routerpb.Merge) <-chan tally {
+	done := make(chan tally, 1)
+	go func() {
+		done <- g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
+			Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge},
+		})
+	}()
+	return done
 }
 
 // subsume makes the left shard take the keys, unless it has done so.

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -42,7 +40,7 @@ type Node struct {
 	balance  *balancer
 	loads    *loads
 	check    *checker
-	pauses   *prometheus.HistogramVec
+	pauses   pauses
 
 	// admission holds the metrics of room, which admits clients' requests, and of the router's lanes.
 	admission *admission.Metrics

@@ -22,11 +22,19 @@ func (r *Replica) Freeze(ctx context.Context, into, own *shard.Descriptor, opera
 	return nil
 }
 
-// SecureFrozen returns when this replica is durably frozen by the operator. From then on it does not touch its keys,
-// whatever happens to the node, unless the merge is given up.
-func (r *Replica) SecureFrozen(ctx context.Context, operator uint64) error {
+// AwaitFrozen returns when this replica is frozen by the operator.
+func (r *Replica) AwaitFrozen(ctx context.Context, operator uint64) error {
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.FrozenBy(operator) }); err != nil {
 		return fmt.Errorf("wait for shard %s to be frozen: %w", r.id, err)
+	}
+	return nil
+}
+
+// SecureFrozen is AwaitFrozen, and returns when that is durable: from then on the replica touches
+// its keys no more, whatever happens to the node, unless the merge is given up.
+func (r *Replica) SecureFrozen(ctx context.Context, operator uint64) error {
+	if err := r.AwaitFrozen(ctx, operator); err != nil {
+		return err
 	}
 	if err := r.host.cfg.Engine.Sync(); err != nil {
 		return fmt.Errorf("secure that shard %s is frozen: %w", r.id, err)

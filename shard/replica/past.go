@@ -64,3 +64,6 @@ func unseen(ctx context.Context, replicas []*Replica) (behind []*Replica) {
 
 // pastless reports whether a replica has nothing to catch up with.
 func pastless(r *Replica) bool { return r.Unfit() != "" || unborn(r.View()) }
+
+// unborn reports whether the shard is still to begin.
+func unborn(v shard.View) bool { return v.Descriptor == nil && !v.Poisoned && v.Frozen == nil }

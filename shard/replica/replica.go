@@ -105,7 +105,7 @@ func (r *Replica) Term() uint64 {
 
 // Propose writes cmd through the log and calls done exactly once, from any goroutine, with its
 // outcome (P2). done must not block. Only a leader accepts commands; any other replica answers
-// NotLeaderError at once. Commands for a shard that is about to begin wait for that.
+// NotLeaderError at once. Commands for a shard that is about to begin, or is being merged, wait for that.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 	err := r.notLeading()
 	if err == nil {
@@ -114,7 +114,7 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 	switch {
 	case err == nil:
 		r.proposer.submit(cmd, done)
-	case !awakens(cmd.Kind) && unborn(r.View()):
+	case !awakens(cmd.Kind) && r.Unfit() == "" && r.pauses(r.View()):
 		r.proposeOnceBegun(cmd, err, done)
 	default:
 		done(shard.Result{Err: err})

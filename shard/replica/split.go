@@ -62,16 +62,40 @@ func (r *Replica) reshape(ctx context.Context, cmd *shardpb.Command) error {
 	return r.do(ctx, cmd)
 }
 
-// Brace stores what this replica has applied, and most of what it applies meanwhile. It is called before a command
-// that changes which keys the shard has: such a command is stored together with everything before it, and requests
-// wait for that.
+const (
+	// braceRounds bounds how often Brace syncs the store, until it takes less than braceEnough: what was committed
+	// meanwhile is left for the sync that requests wait for.
+	braceRounds = 3
+	braceEnough = 15 * time.Millisecond
+	// braceHold is for how long a node gathers nothing after Brace: more than from there to the sync, if all goes well.
+	braceHold = 200 * time.Millisecond
+)
+
+// Brace stores what this replica has applied, and what it applies meanwhile mostly. What changes which
+// keys a shard has is stored with all that came before it, and requests wait for that. If they will wait for a sync too,
+// durably leaves little for that.
 func (r *Replica) Brace(durably bool) error {
 	err := r.machine.StoreAside()
 	if err == nil && durably {
-		err = r.host.cfg.Engine.Sync()
+		time.AfterFunc(braceHold, r.machine.HoldGathering())
+		err = r.braceStore()
 	}
 	if err != nil {
 		return fmt.Errorf("store what shard %s has: %w", r.id, err)
+	}
+	return nil
+}
+
+// braceStore has little left in the store that is not durable.
+func (r *Replica) braceStore() error {
+	for range braceRounds {
+		began := time.Now()
+		if err := r.host.cfg.Engine.Sync(); err != nil {
+			return err
+		}
+		if time.Since(began) < braceEnough {
+			break
+		}
 	}
 	return nil
 }

@@ -69,6 +69,9 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries[i] = apply.Entry{} // keep nothing alive
 	}
 	r.wakeWaiters()
+	if r.View().Since != before.Since {
+		r.Spawn(r.host.reshaped) // P4
+	}
 	s.writeAhead()
 	return entries, nil
 }

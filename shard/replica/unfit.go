@@ -78,7 +78,7 @@ func (r *Replica) refusing(kind shardpb.Kind) error {
 	case r.Unfit() != "":
 		return &shard.NoReplicaError{Shard: r.id}
 	case view.Descriptor == nil && !awakens(kind):
-		return view.Absent(r.id)
+		return r.Refusal(view)
 	case r.Disputed() && changes(kind):
 		return fmt.Errorf("the replicas of shard %s hold different things: %w", r.id, shard.ErrCorrupt)
 	}
