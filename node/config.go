@@ -70,10 +70,6 @@ type Config struct {
 	MemoryBytes int64
 	// CacheBytes is the block cache of the store, with what is not in tables yet. Default: a quarter of MemoryBytes.
 	CacheBytes int64
-	// CachedHeaders is how many keys' latest revisions are kept in memory, over all shards, so that
-	// a put need not look them up. Default: a fortieth of MemoryBytes, at 200 bytes each. Those of
-	// more keys are kept packed in three times as much memory, at about 20 bytes plus the key each.
-	CachedHeaders int
 	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a dead leader is
 	// replaced after 1 to 2 s. The longer it is, the less idle shards cost.
 	TickInterval time.Duration
@@ -152,9 +148,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CacheBytes == 0 {
 		c.CacheBytes = share(c.MemoryBytes).cache
-	}
-	if c.CachedHeaders == 0 {
-		c.CachedHeaders = share(c.MemoryBytes).headers
 	}
 	if c.TickInterval == 0 {
 		c.TickInterval = 400 * time.Millisecond

@@ -20,8 +20,8 @@ type memory struct {
 	cache   int64            // of the store: blocks of tables, and what is not in tables yet
 	backlog int64            // what replicas have applied and not stored
 	room    admission.Bounds // what was taken in and not answered
-	headers int              // latest revisions of keys
-	packed  int              // bytes of more of them
+	headers int              // keys whose latest revision is kept, over all shards, so that a put need not look it up
+	packed  int              // bytes of more of them, at about 20 bytes plus the key each
 	rows    int              // slots of latest versions that were read, of two each, of 1 KiB at most
 	trails  int              // where changes are that watches catch up with
 	raft    uint64           // each queue of Raft's: replica.RaftConfig.QueueBytes
@@ -59,8 +59,8 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 	return []memoryPart{
 		{"store", n.cfg.CacheBytes, store},
 		{"backlog", m.backlog, func() float64 { return float64(o.Backlog.Bytes()) }},
-		{"headers", int64(n.cfg.CachedHeaders)*headerBytes + int64(m.packed), func() float64 {
-			return headerBytes*float64(n.cfg.CachedHeaders-o.Headers.Left()) + float64(o.Headers.PackedBytes())
+		{"headers", int64(m.headers)*headerBytes + int64(m.packed), func() float64 {
+			return headerBytes*float64(m.headers-o.Headers.Left()) + float64(o.Headers.PackedBytes())
 		}},
 		{"requests", m.room.Bytes, func() float64 { return float64(n.room.Bytes()) }},
 		{"trails", int64(m.trails), func() float64 { return float64(o.Trails.Bytes()) }},
