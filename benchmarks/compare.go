@@ -134,6 +134,7 @@ func (f compareFlags) config() (c compare.Config, err error) {
 // measure has a comparison run, and shows and keeps what came of it. What was measured before
 // something failed is still shown.
 func (f compareFlags) measure(cmd *cobra.Command, run comparison) (report.Report, error) {
+	defer collectRarely()()
 	ctx := cmd.Context()
 	c, err := f.config()
 	if err != nil {

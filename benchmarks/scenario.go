@@ -45,6 +45,7 @@ func (f *scenarioFlags) register(flags *pflag.FlagSet, d scenario.Config) {
 
 // run plays a scenario and tells what came of it.
 func (f scenarioFlags) run(cmd *cobra.Command, play func(context.Context, scenario.Config) (scenario.Outcome, error)) error {
+	defer collectRarely()()
 	ctx := cmd.Context()
 	var err error
 	if f.Dir, err = filepath.Abs(f.Dir); err != nil {
@@ -155,7 +156,6 @@ func overloadCommand() *cobra.Command {
 			if o.Renewer, err = ourselves(renewLeases); err != nil {
 				return scenario.Outcome{}, err
 			}
-			collectRarely()
 			return scenario.Overload(ctx, c, o)
 		})
 	cmd.Flags().Float64Var(&o.Factor, "factor", 3, "how many times what the cluster can do is asked for")

@@ -29,7 +29,7 @@ type Client struct {
 	cache     *router.Cache
 	router    *router.Router
 	merger    *watchmerge.Merger
-	revisions *hlc.Hybrid // what the client has seen; it stamps nothing
+	revisions *hlc.Hybrid // revisions that the client has seen; it stamps nothing
 	metrics   *metrics
 	tracer    *tracer
 	waiters   sync.Pool // of *waiter
@@ -93,7 +93,7 @@ func (c *Client) Close() {
 		close(c.closed)
 		c.directory.close()
 		c.cancel()
-		c.nodes.close() // everything under way fails, and nothing is sent again
+		c.nodes.close() // everything in flight fails, and nothing is sent again
 		c.merger.Close()
 		c.router.Close()
 		c.running.work.Wait()
@@ -145,8 +145,8 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 	if err != nil {
 		return false, err
 	}
-	if header, err := stream.Header(); err == nil && header != nil { // else Recv says why
-		c.followed.Store(node) // even if it has nothing to tell
+	if header, err := stream.Header(); err == nil && header != nil { // otherwise Recv returns the error
+		c.followed.Store(node) // even if there is no update yet
 	}
 	for {
 		u, err := stream.Recv()

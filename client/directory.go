@@ -92,10 +92,10 @@ func (p *places) lookup(key []byte) *shard.Descriptor {
 // directory is the client's copy of the map of shards and nodes, or the reason why there is none.
 // It is a router.Directory.
 type directory struct {
-	places atomic.Pointer[places] // changed with mu held; nil until a node has told
+	places atomic.Pointer[places] // changed with mu held; nil before the first update
 	mu     struct {
 		sync.Mutex
-		problem error // of the last attempt to learn it
+		problem error // of the last attempt to get the map
 		closed  bool
 		changed chan struct{} // closed and replaced when places or closed changes
 	}

@@ -53,7 +53,7 @@ func (c *Client) explain(o *Op, err error) error {
 	return c.ended(err)
 }
 
-// ended is the error of something of which nothing was applied.
+// ended returns the error of an operation of which nothing was applied.
 func (c *Client) ended(err error) error {
 	switch {
 	case err == nil || errors.Is(err, ErrClosed):

@@ -45,8 +45,8 @@ func within[Q, R any](ctx context.Context, req Q, start func(context.Context, Q,
 	}
 }
 
-// told is the error that etcd's client gets. Once its own context has ended it gets the context's
-// error, as if gRPC had waited for a node; for a write this says no more. A request that a closed
+// told returns the error that etcd's client gets. Once the caller's own context has ended, that is the context's
+// error, as if gRPC had waited for a node; for a write it implies nothing about the outcome. A request that a closed
 // client has not sent ends like a call on a closed connection.
 func (k kvClient) told(ctx context.Context, err error, mapped error) error {
 	switch {

@@ -38,7 +38,7 @@ func (c *Client) Revoke(ctx context.Context, lease int64) error {
 		return err
 	})
 	if asked > 1 && errors.Is(err, shard.ErrLeaseNotFound) {
-		return nil // an attempt before has revoked it, whose answer was lost
+		return nil // an earlier attempt, whose answer was lost, has revoked it
 	}
 	if err != nil {
 		return fmt.Errorf("revoke lease %x: %w", lease, err)
@@ -46,9 +46,9 @@ func (c *Client) Revoke(ctx context.Context, lease int64) error {
 	return nil
 }
 
-// askForLease asks the node that the map comes from, and while that one cannot be reached, again
-// whichever it comes from by then: a lease that was granted to nobody ends by itself, and none is
-// revoked twice. asked is how often.
+// askForLease asks the node that supplies the map. If that node cannot be reached it asks again, each time the node
+// that supplies the map by then. Repeating is harmless: a lease whose grant was lost expires by itself, and a revoked
+// lease is not revoked twice. asked is the number of attempts.
 func (c *Client) askForLease(ctx context.Context, what string, ask func(pb.LeaseClient) error) (asked int, err error) {
 	began := time.Now()
 	for pause := c.cfg.Backoff.Min; ; pause = min(2*pause, c.cfg.Backoff.Max) {
@@ -70,7 +70,7 @@ func (c *Client) askForLease(ctx context.Context, what string, ask func(pb.Lease
 	}
 }
 
-// rest reports whether there is still something to do after a pause.
+// rest pauses, and reports whether to continue.
 func (c *Client) rest(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-time.After(pause):

@@ -40,7 +40,7 @@ func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
 			return &Lock{session: s, key: key, token: held.Revision}, nil
 		}
 		holder := held.Results[0].KV()
-		if holder.Lease == s.lease { // an attempt of which the outcome was unknown
+		if holder.Lease == s.lease { // an earlier attempt with an unknown outcome
 			return &Lock{session: s, key: key, token: holder.CreateRevision}, nil
 		}
 		if err := s.client.awaitDelete(ctx, key, held.Revision+1); err != nil {

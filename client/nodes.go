@@ -118,7 +118,7 @@ func (n *nodes) node(id shard.NodeID) (*peer.Client, error) {
 	return c, nil
 }
 
-// silent reports whether the node owes answers and has given none for a while.
+// silent reports whether the node owes answers and has sent none for a while.
 func (n *nodes) silent(id shard.NodeID) bool {
 	held := n.routes.Load()
 	return held != nil && held.clients[id] != nil && held.clients[id].Silent()
@@ -183,6 +183,6 @@ func (n *nodes) close() {
 	n.mu.Unlock()
 	n.routes.Store(&routes{})
 	for _, c := range clients {
-		_ = c.Close() // only of one that is closed already
+		_ = c.Close() // fails only for a connection that is already closed
 	}
 }

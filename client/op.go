@@ -21,7 +21,7 @@ const (
 	get
 	del
 	transact
-	watch // only for the sake of options
+	watch // only to collect options
 )
 
 func kinds() []kind { return []kind{put, get, del, transact} }
@@ -50,10 +50,10 @@ type Op struct {
 	get  *pb.RangeRequest
 	del  *pb.DeleteRangeRequest
 	txn  *pb.TxnRequest
-	at   time.Time // a get's, when it has one
-	err  error     // why it is none
+	at   time.Time // of a get, if it has one
+	err  error     // why the operation is invalid
 
-	previous bool // a watch's: events have what they replaced
+	previous bool // of a watch: events contain what they replaced
 }
 
 // shortKey is the length up to which keys need no allocation of their own.
@@ -61,7 +61,7 @@ const shortKey = 48
 
 // Put writes a key. The value must not change until the operation has ended.
 func Put(key string, value []byte, options ...Option) Op {
-	p := &struct { // one piece of memory
+	p := &struct { // a single allocation
 		req pb.PutRequest
 		key [shortKey]byte
 	}{}

@@ -124,7 +124,7 @@ func (c *Client) begin(ctx context.Context, where *Position, op *Op) error {
 	return nil
 }
 
-// due are the parts that have changes, each once.
+// due holds the parts that have changes, each once.
 type due struct {
 	kick chan struct{}
 
@@ -154,7 +154,7 @@ func (d *due) add(part int) {
 	}
 }
 
-// take waits until there are some.
+// take waits until there are some, and returns them.
 func (d *due) take(ctx context.Context) ([]int, error) {
 	for {
 		d.mu.Lock()

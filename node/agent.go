@@ -12,10 +12,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// agent makes this node's replicas match the placement table: it starts those that the table gives
-// the node (newborn.go), removes those that it has taken away (janitor.go), and where one leads, it
-// tells the group what the table says, or transfers leadership. duty.go decides what to do, for
-// each shard anew at every look; here it is done.
+// agent makes this node's replicas match the placement table. It starts replicas that the table gives to the node
+// (newborn.go) and removes those that it has taken away (janitor.go). Where this node leads, it tells the group what
+// the table says, or transfers leadership. duty.go decides what to do, afresh for each shard at every look; this file
+// does it.
 type agent struct {
 	node  *Node
 	cache *router.Cache // set before run
@@ -28,8 +28,8 @@ const (
 	agentInterval = time.Second
 	// agentJobs bounds how many replicas start at the same time.
 	agentJobs = 16
-	// agentRest is how many times as long as its last look the agent rests: a look visits all
-	// shards of the node, and when all of them start each gives several reasons to look.
+	// agentRest: the agent rests this many times as long as its last look took. A look visits all shards of the node,
+	// and when all of them start, each causes several looks.
 	agentRest = 4
 )
 
@@ -122,7 +122,7 @@ func (a *agent) tendMeta(ctx context.Context, d *shard.Descriptor, leaving []lef
 	switch {
 	case meta.leads() && to.ID != 0:
 		a.jobs.begin(ctx, d.ID, func(ctx context.Context) { meta.yield(ctx, to) })
-	case !meta.runs() && !blocked && d.Generation > 1: // those that found the group have started it
+	case !meta.runs() && !blocked && d.Generation > 1: // the group's founding members start it themselves
 		a.jobs.begin(ctx, d.ID, func(context.Context) { meta.begin(own.ID) })
 	}
 }
@@ -142,7 +142,7 @@ func (a *agent) tend(ctx context.Context, m *placement.Map, s situation) {
 // situationOf adds what is known of the running replica.
 func (a *agent) situationOf(r *replica.Replica, m *placement.Map, s situation) situation {
 	s.running, s.view, s.weaned, s.leads = true, r.View(), r.Weaned(), r.Leads()
-	if !s.leads { // then nothing else counts
+	if !s.leads { // the rest matters only on the leader
 		return s
 	}
 	s.unfit, s.clockOff = r.Unfit() != "", a.node.hlc.Distrusted() != ""
@@ -191,7 +191,7 @@ func (a *agent) resign(ctx context.Context, r *replica.Replica, d *shard.Descrip
 	}
 }
 
-// handOver tries to have another replica lead.
+// handOver tries to make another replica the leader.
 func (a *agent) handOver(ctx context.Context, r *replica.Replica, to shard.Replica) {
 	if err := a.node.handOver(ctx, r, to); err != nil && ctx.Err() == nil {
 		a.node.log.Debug("leadership stays for now", "shard", r.ID(), "error", err)

@@ -12,24 +12,24 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// balancer begins what placement.Plan asks for, while this node leads the meta group and
-// the setting rebalance is on. The controller and the agents carry it out.
+// balancer starts the steps that placement.Plan proposes, while this node leads the meta group and the setting
+// rebalance is on. The controller and the agents carry them out.
 //
 // Invariants:
 //
-//	Q1  A step begins only if its shard is as it was when the step was decided on, by
-//	    compare-and-set. So a balancer that was held up, and two at a time, repeat nothing.
-//	Q2  It remembers nothing. What is in flight is in the table: operators, and shards that
-//	    another node leads than the one preferred. So a new one goes on where the last was.
-//	Q3  Where nothing is to be done it changes nothing: an idle cluster stays idle.
+//	Q1  A step begins only if its shard is still as it was when the step was decided, by
+//	    compare-and-set. So a balancer that was delayed, or two at a time, repeat nothing.
+//	Q2  It keeps no state. Everything in progress is in the table: operators, and shards whose
+//	    leader is not on the preferred node. So a new balancer continues where the last one was.
+//	Q3  When there is nothing to do it changes nothing: an idle cluster stays idle.
 type balancer struct {
 	node    *Node
 	metrics *balancerMetrics
-	// failed is why the last round, or steps of it, failed; nil when nothing did.
+	// failed says why the last round, or steps of it, failed; nil if nothing did.
 	failed atomic.Pointer[string]
 }
 
-// balancePause is between two rounds when the first started something and that has ended.
+// balancePause is the time between two rounds if the first one started something and that has ended.
 const balancePause = time.Second
 
 // run works until ctx ends.
@@ -44,7 +44,7 @@ func (b *balancer) run(ctx context.Context) {
 		}
 		select {
 		case <-time.After(time.Until(last.Add(wait))):
-		case <-changed: // an operator may have ended, the interval may be another
+		case <-changed: // an operator may have ended, or the interval may have changed
 			continue
 		case <-ctx.Done():
 			return
@@ -84,7 +84,7 @@ func (b *balancer) note(err error) {
 	b.failed.Store(&why)
 }
 
-// waits is why the last round, or steps of it, failed; empty when nothing did.
+// waits returns why the last round, or steps of it, failed; empty if nothing did.
 func (b *balancer) waits() string {
 	if why := b.failed.Load(); why != nil {
 		return *why
@@ -173,8 +173,7 @@ func (b *balancer) abandon(ctx context.Context, moves []*placement.Operator) {
 	}
 }
 
-// hopeless are the moves to nodes that have died, and those of unfit learners, as long as they can
-// be cancelled.
+// hopeless returns moves to nodes that have died, and moves of unfit learners, that can still be cancelled.
 func hopeless(m *placement.Map, load *placement.Load, now time.Time) []*placement.Operator {
 	return slices.DeleteFunc(slices.Clone(m.Operators()), func(o *placement.Operator) bool {
 		if o.Kind != placementpb.OperatorKind_MOVE || o.Phase != placementpb.Phase_PREPARED || o.To == 0 {
@@ -188,8 +187,8 @@ func hopeless(m *placement.Map, load *placement.Load, now time.Time) []*placemen
 	})
 }
 
-// transfers are the leadership transfers in progress: an agent makes the preferred node lead as
-// soon as possible. A preferred node that should not lead or is far behind is not waited for.
+// transfers returns the leadership transfers in progress: an agent makes the preferred node lead as soon as possible.
+// It omits those to a preferred node that should not lead or is far behind; nobody waits for these.
 func transfers(m *placement.Map, load *placement.Load, now time.Time) []placement.Step {
 	rules := m.Rules()
 	var out []placement.Step

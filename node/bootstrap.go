@@ -13,7 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// bootstrapPause is how long a node waits between two looks at its peers.
+// bootstrapPause is the time between two looks at the peers.
 const bootstrapPause = 200 * time.Millisecond
 
 // membership makes the node part of a cluster and returns its identity, which is durable then. For

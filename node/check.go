@@ -17,47 +17,46 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// checker compares what the replicas of a shard hold: of each shard in turn, of those whose
-// replicas or keys have just changed, and when somebody asks. The first two it does while
-// this node leads the meta group. It remembers nothing that counts: a new one begins
-// somewhere else, and goes on as often.
+// checker compares the replicas of a shard: of each shard in turn, of shards whose replicas or keys have just
+// changed, and on request. The first two happen while this node leads the meta group. It keeps no state that matters:
+// a new checker starts at another shard and checks as often.
 //
 // Invariants:
 //
-//	C1  Replicas are compared as of one entry of the group's log, and hold the same then or
-//	    one of them is wrong, however far each has come with applying or collecting.
-//	C2  Nobody is judged by one look: only what two in a row find is acted on.
-//	C3  A replica is quarantined only if a majority of the group agrees without it. If no
-//	    majority does, nobody is, and the shard takes no writes.
-//	C4  What was found is an alarm before anything is done about it.
+//	C1  Replicas are compared as of one entry of the group's log. As of that entry their data is
+//	    equal, or one of them is wrong, no matter how far each has applied or collected.
+//	C2  No replica is judged by a single look: only what two looks in a row find is acted on.
+//	C3  A replica is quarantined only if a majority of the group agrees without it. If there is no
+//	    majority, no replica is quarantined, and the shard refuses writes.
+//	C4  A finding becomes an alarm before anything is done about it.
 type checker struct {
 	node *Node
 	// every is how often each shard is checked; 0 is only on request.
 	every time.Duration
-	// one is held during a check: there is one at a time.
+	// one is held during a check: there is only one at a time.
 	one    chan struct{}
 	checks *prometheus.CounterVec
-	// look is compare; for tests.
+	// look is compare; tests replace it.
 	look func(context.Context, shard.ID) (*adminapi.Checked, error)
 
 	mu struct {
 		sync.Mutex
 		due   []shard.ID
-		again []shard.ID // later
+		again []shard.ID // to be checked again later
 	}
 	wake bell
 }
 
 const (
-	// checkPatience is how long a check waits for the others when the first replica has its
-	// checksum, in addition to several times as long as that took.
+	// checkPatience is how long a check waits for the other replicas once the first has its checksum, in addition to
+	// checkFactor times as long as that took.
 	checkPatience = 5 * time.Second
 	checkFactor   = 4
 	// checkMax bounds a check in which no replica has a checksum.
 	checkMax = time.Hour
 	// checkPollMin and checkPollMax bound the pauses between two polls.
 	checkPollMin, checkPollMax = 5 * time.Millisecond, time.Second
-	// checkAgain is how soon a shard is checked again that could not be dealt with.
+	// checkAgain is how soon a shard is checked again if its check failed or could not be acted on.
 	checkAgain = time.Minute
 )
 
@@ -87,7 +86,7 @@ func (c *checker) run(ctx context.Context) {
 			round = time.After(time.Until(last.Add(c.every / time.Duration(n))))
 		}
 		select {
-		case <-changed: // there may be another number of shards
+		case <-changed: // the number of shards may have changed
 			continue
 		case <-round:
 			last, at = time.Now(), after(m, at)
@@ -104,7 +103,7 @@ func (c *checker) run(ctx context.Context) {
 	}
 }
 
-// after is the shard with the next ID, the first one after the last.
+// after returns the shard with the next higher ID; after the last one it returns the first.
 func after(m *placement.Map, id shard.ID) shard.ID {
 	var first, next shard.ID
 	for _, d := range m.Shards() {
@@ -154,7 +153,7 @@ func (c *checker) later() []shard.ID {
 	return again
 }
 
-// visit checks a shard that is due. One that an operator holds is checked when that has ended.
+// visit checks a shard that is due. A shard that an operator holds is checked when the operator has ended.
 func (c *checker) visit(ctx context.Context, id shard.ID) {
 	m := c.node.table.Map()
 	if m.Shard(id) == nil || m.Operator(id) != nil || !c.node.meta.leads() || ctx.Err() != nil {
@@ -200,7 +199,7 @@ func (c *checker) check(ctx context.Context, id shard.ID) (*adminapi.Checked, er
 	return checked, c.act(ctx, id, checked)
 }
 
-// bad are the replicas with wrong data, in the order of the table.
+// bad returns the replicas with wrong data, in the table's order.
 func bad(checked *adminapi.Checked) (ids []shard.ReplicaID) {
 	for _, r := range checked.Replicas {
 		if r.Bad() {
@@ -296,7 +295,7 @@ func (c *checker) set(ctx context.Context, name, value string) error {
 	return err
 }
 
-// describe is the result for people.
+// describe returns the result as text for people.
 func describe(checked *adminapi.Checked) string {
 	var parts []string
 	for _, r := range checked.Replicas {

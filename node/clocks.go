@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// clockOffset is how far the peer's clock is ahead, 0 if the duration of the exchange explains the
+// clockOffset returns how far the peer's clock is ahead, or 0 if the duration of the exchange explains the
 // difference.
 func clockOffset(sent, received, peer time.Time) time.Duration {
 	switch {
@@ -57,9 +57,8 @@ func (h *health) judgeClock() {
 	h.node.hlc.Distrust(why)
 }
 
-// agreedTime is a time that the clocks of a majority of the nodes have passed, this node's
-// included. There is none until a majority has answered once; a time that a node showed before it
-// went silent is past for it too.
+// agreedTime returns a time that the clocks of a majority of the nodes, including this one, have passed. There is
+// none until a majority has answered once. A node that went silent still counts with the time it last showed.
 func (h *health) agreedTime() (time.Time, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -98,7 +98,7 @@ func (c *cluster) Alarms() []*pb.AlarmMember {
 	return alarms
 }
 
-// corrupt are the nodes with a CORRUPT alarm, ascending.
+// corrupt returns the nodes with a CORRUPT alarm, ascending.
 func (c *cluster) corrupt() []shard.NodeID {
 	m := c.node.table.Map()
 	nodes := m.Damaged()

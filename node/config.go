@@ -65,10 +65,11 @@ type Config struct {
 	// ones are compacted from time to time. Default 0: only Compact does that. The longer,
 	// the more space keys take that are overwritten often.
 	HistoryRetention time.Duration
-	// MemoryBytes is what the node should take of memory, about. Its caches and its bounds of what it takes in
-	// are parts of it. Default: half of the machine's, or three quarters of what the process may take, at most 1 GiB.
+	// MemoryBytes is about how much memory the node should take. Its caches and its bounds on accepted requests are
+	// parts of it. Default: half of the machine's memory, or three quarters of what the process may use; at most 1
+	// GiB.
 	MemoryBytes int64
-	// CacheBytes is the block cache of the store, with what is not in tables yet. Default: a quarter of MemoryBytes.
+	// CacheBytes is the store's block cache, including memtables. Default: a quarter of MemoryBytes.
 	CacheBytes int64
 	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a dead leader is
 	// replaced after 1 to 2 s. The longer it is, the less idle shards cost.
@@ -81,8 +82,8 @@ type Config struct {
 	// WatchProgressInterval is how often a watch with progress notifications, and without events,
 	// gets one. Default 10 min.
 	WatchProgressInterval time.Duration
-	// CORS are the origins whose pages browsers let read answers, and HostWhitelist the names by which HTTP requests
-	// may ask for the node. Default: all, for "*" too.
+	// CORS are the origins whose pages browsers allow to read responses. HostWhitelist are the host names that HTTP
+	// requests may use for the node. Default: all, and "*" also means all.
 	CORS, HostWhitelist []string
 	// CorruptCheckTime is how often the replicas of each shard are compared, in addition to after
 	// changes of its replicas or keys. 0 is only on request.
@@ -194,7 +195,7 @@ func compareAddrs(a, b string) int {
 	if c := cmp.Compare(numberA, numberB); c != 0 && errA == nil && errB == nil {
 		return c
 	}
-	return strings.Compare(a, b) // malformed ones are Validate's
+	return strings.Compare(a, b) // Validate reports malformed addresses
 }
 
 // Validate reports what is wrong and how to fix it.

@@ -11,25 +11,24 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
 
-// controller brings the operators of the placement table to their end while this node
-// leads the meta group. It keeps nothing of its own: what an operator has reached is in
-// the table and in the groups, and whoever leads next goes on from there. Without
-// operators it only waits for the table to change.
+// controller carries the operators of the placement table to their end while this node leads the meta group. It keeps
+// no state of its own: an operator's progress is in the table and in the groups, and the next leader continues from
+// there. Without operators it only waits for the table to change.
 //
 // Invariants:
 //
-//	O1  Each step is decided on a map that was read after the one before, and everything
-//	    it changes is compare-and-set or may be done twice. So a controller that dies
-//	    only delays, and two at a time do not harm.
+//	O1  Each step is decided on a map that was read after the previous step, and every change
+//	    is compare-and-set or idempotent. So a controller that dies causes only a delay, and
+//	    two at a time do no harm.
 //	O2  A MOVE's new replica votes only after it has applied what the group had committed.
 //	O3  No vote changes before the operator is STARTED, and from then on it cannot be
-//	    cancelled: a controller that was held up finds nothing undone behind its back.
+//	    cancelled. So a controller that was delayed never finds its work undone.
 //	O4  A replica leaves only while a majority of those that stay answers, and never
 //	    while it leads.
-//	O5  A shard's descriptor changes only after the group had a leader. So a descriptor of
-//	    a later generation than the first says that the group was founded.
-//	O6  What a node removes is out of its group and out of the table for good: no older
-//	    copy of the table takes away what is there, or brings back what is gone.
+//	O5  A shard's descriptor changes only after the group had a leader. So a descriptor whose
+//	    generation is not the first shows that the group was founded.
+//	O6  What a node removes has left its group and the table for good: an older copy of the
+//	    table neither takes away what is there nor brings back what is gone.
 type controller struct {
 	node    *Node
 	runners map[placementpb.OperatorKind]runner
@@ -38,7 +37,7 @@ type controller struct {
 
 	mu struct {
 		sync.Mutex
-		waits map[uint64]string // what was said last of the operators that wait
+		waits map[uint64]string // the last logged reason of each operator that waits
 	}
 }
 
@@ -119,8 +118,7 @@ func (c *controller) attempt(ctx context.Context, o *placement.Operator) error {
 	}
 }
 
-// look reads the map through the meta group's log (O1) and finds the operator there; nil
-// when it has ended.
+// look reads the map through the meta group's log (O1) and finds the operator in it; nil if the operator has ended.
 func (c *controller) look(ctx context.Context, o *placement.Operator) (*placement.Map, *placement.Operator, error) {
 	if !c.inCharge() {
 		return nil, nil, errDeposed
@@ -138,7 +136,7 @@ func (c *controller) look(ctx context.Context, o *placement.Operator) (*placemen
 // rest pauses before the next look.
 func rest(ctx context.Context) error { return pause(ctx, controllerPoll) }
 
-// step is called before each step of an operator, by name, for tests that stop there.
+// step is called before each named step of an operator, so that tests can stop there.
 func (c *controller) step(ctx context.Context, name string) error {
 	if at := c.node.cfg.Knobs.Operator; at != nil {
 		return at(ctx, c.node.cfg.Name, name)

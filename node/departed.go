@@ -12,12 +12,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// departed are nodes whose process has ended: a connection of Raft's to it has, and nobody
-// listens at its address. Groups that such a node led need not wait for an election timeout. Of
-// a node that just says nothing, because its machine or the network failed, none of this is known.
+// departed tracks nodes whose process has ended: a Raft connection to the node has broken, and nothing listens at its
+// address. Groups that such a node led need not wait for an election timeout. A node that is merely silent, because
+// its machine or the network failed, is not among them.
 type departed struct {
 	node *Node
-	lost chan string // addresses to which a connection has ended
+	lost chan string // addresses to which a connection has broken
 
 	mu struct {
 		sync.Mutex
@@ -26,10 +26,10 @@ type departed struct {
 }
 
 const (
-	// lostMax bounds the addresses that wait to be looked at. What is lost beyond them waits for timeouts.
+	// lostMax bounds the queue of addresses to look at. The groups of further lost nodes wait for election timeouts.
 	lostMax = 64
-	// departPauseMin and departPauseMax are the first and the last pause between attempts to reach an
-	// address: a process ends its connections and ceases to listen in any order.
+	// departPauseMin and departPauseMax are the first and the last pause between attempts to reach an address: a
+	// process that ends closes its connections and its listener in any order.
 	departPauseMin, departPauseMax = time.Millisecond, 512 * time.Millisecond
 )
 
@@ -39,7 +39,7 @@ func newDeparted(n *Node) *departed {
 	return d
 }
 
-// connectionLost never blocks.
+// connectionLost is called with the address of a broken connection. It never blocks.
 func (d *departed) connectionLost(addr string) {
 	select {
 	case d.lost <- addr:
@@ -47,7 +47,7 @@ func (d *departed) connectionLost(addr string) {
 	}
 }
 
-// run looks at who is lost until ctx ends.
+// run looks at lost addresses until ctx ends.
 func (d *departed) run(ctx context.Context) {
 	var looks sync.WaitGroup
 	defer looks.Wait()
@@ -61,7 +61,8 @@ func (d *departed) run(ctx context.Context) {
 	}
 }
 
-// look finds out whether anybody listens at an address, and has the groups elect that were led from there.
+// look finds out whether anything listens at an address. If nothing does, it makes the groups that were led from
+// there elect a new leader.
 func (d *departed) look(ctx context.Context, addr string) {
 	m := d.node.table.Map()
 	id, known := nodeAt(m, addr)
@@ -92,7 +93,7 @@ func nodeAt(m *placement.Map, addr string) (shard.NodeID, bool) {
 	return 0, false
 }
 
-// refuses reports whether the address does, for want of a listener.
+// refuses reports whether connecting to the address is refused because nothing listens there.
 func (d *departed) refuses(ctx context.Context, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, departPauseMax)
 	defer cancel()
@@ -104,7 +105,7 @@ func (d *departed) refuses(ctx context.Context, addr string) bool {
 	return false
 }
 
-// returned is told of a node that answers.
+// returned is called when a node answers again.
 func (d *departed) returned(id shard.NodeID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,7 +120,7 @@ func (d *departed) has(id shard.NodeID) bool {
 	return ended
 }
 
-// all are the nodes whose process has ended.
+// all returns the nodes whose process has ended.
 func (d *departed) all() []uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -130,7 +131,7 @@ func (d *departed) all() []uint64 {
 	return all
 }
 
-// orphaned has groups of this node elect another leader that a node leads whose process has ended.
+// orphaned makes those groups of this node elect a new leader whose leader was on a node whose process has ended.
 func (e *elections) orphaned(m *placement.Map, ended shard.NodeID) {
 	consider := func(own replica.Held) {
 		d := groupOf(m, own.Shard)

@@ -24,7 +24,7 @@ func (s *peerServer) Report(_ context.Context, req *routerpb.ReportRequest) (*ro
 		told := &routerpb.ReplicaReport{
 			Shard: uint64(r.ID()), Replica: uint64(r.ReplicaID()), Applied: view.Applied, Leader: uint64(leader), Term: term,
 		}
-		told.Last, _ = s.node.host.LogEnds(r.ID()) // 0: it is about to stop
+		told.Last, _ = s.node.host.LogEnds(r.ID()) // 0 if it is about to stop
 		told.Unfit = r.Unfit()
 		if c, any := r.Checksum(); any {
 			told.Checksum = &routerpb.Checksum{Index: c.Index, Done: c.Done, Sum: c.Sum, Versions: c.Versions, Bytes: c.Bytes, Damage: c.Damage}
@@ -103,7 +103,7 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	case *routerpb.DirectRequest_Wean:
 		return r.Wean(ctx)
 	case *routerpb.DirectRequest_SecureFrozen:
-		return r.SecureFrozen(ctx, o.SecureFrozen.OperatorId)
+		return s.node.secureFrozen(ctx, r, o.SecureFrozen.OperatorId)
 	}
 	if !r.Leads() {
 		return &shard.NotLeaderError{Shard: r.ID(), Leader: r.LeaderNode()}
@@ -143,7 +143,7 @@ func obeyMembers(ctx context.Context, members replica.Members, req *routerpb.Dir
 	}
 }
 
-// isReplica refuses an order to a replica that the node had before, or will have.
+// isReplica refuses an order for another replica of the shard than the one that runs here.
 func isReplica(r *replica.Replica, id uint64) error {
 	if r.ReplicaID() != shard.ReplicaID(id) {
 		return status.Errorf(codes.FailedPrecondition, "shard %s runs as replica %d here, not as %d", r.ID(), r.ReplicaID(), id)

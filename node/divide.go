@@ -13,12 +13,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// seedPatience is how long the child waits for a seed that does not come. Then those that
-// have one begin, if they are a majority, and the replica without one has to be replaced.
+// seedPatience is how long the child waits for a missing seed. Then the replicas that have one begin, if they are a
+// majority, and a replica without one has to be replaced.
 const seedPatience = 2 * time.Second
 
-// divide splits a shard that this node leads and brings the child to serve. In between
-// nobody serves the child's keys, so every step follows at once on the one before.
+// divide splits a shard that this node leads, and brings the child into service. In between nobody serves the child's
+// keys, so each step follows the previous one at once.
 func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shard.Descriptor) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -26,11 +26,11 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 		return err
 	}
 	n.control.brace(ctx, n.table.Map(), rest, false)
-	left := n.leaveSeeds(ctx, rest, child) // on their way before the split, for which they wait there
+	left := n.leaveSeeds(ctx, rest, child) // sent before the split, so that the nodes already wait for it
 	if err := r.Split(ctx, rest, child); err != nil {
 		return err
 	}
-	gave := time.Now()
+	pause := n.pauses.begin(placementpb.OperatorKind_SPLIT)
 	if err := n.control.step(ctx, stepLeave); err != nil {
 		return err
 	}
@@ -38,19 +38,19 @@ func (n *Node) divide(ctx context.Context, r *replica.Replica, rest, child *shar
 	if err := seeds.majority(); err != nil {
 		return err
 	}
-	complete := time.Now()
+	pause.pass(partSeeds)
 	if err := n.control.step(ctx, stepBegin); err != nil {
 		return err
 	}
 	if err := n.initialise(ctx, child, seeds.done); err != nil {
 		return err
 	}
-	n.log.Info("a shard was split", "shard", rest.ID, "child", child.ID, "key", string(child.Span.Start),
-		"pause", n.paused(placementpb.OperatorKind_SPLIT, gave), "seeds", complete.Sub(gave))
+	pause.pass(partBegun)
+	n.log.With("shard", rest.ID, "child", child.ID, "key", string(child.Span.Start)).Info("a shard was split", pause.end()...)
 	return nil
 }
 
-// leaveSeeds has all replicas of the parent say when they have left a seed of the child, each as soon as
+// leaveSeeds asks all replicas of the parent to report when they have left the child's seed. Each does so as soon as
 // it has applied the split.
 func (n *Node) leaveSeeds(ctx context.Context, parent, child *shard.Descriptor) <-chan tally {
 	m, done := n.table.Map(), make(chan tally, 1)
@@ -62,7 +62,7 @@ func (n *Node) leaveSeeds(ctx context.Context, parent, child *shard.Descriptor) 
 	return done
 }
 
-// initialise has the child's leader, which has to be one with a seed, give it its descriptor.
+// initialise makes the child's leader, which must have a seed, give the child its descriptor.
 func (n *Node) initialise(ctx context.Context, child *shard.Descriptor, seeded []shard.Replica) error {
 	m := n.table.Map()
 	return until(ctx, func() error {

@@ -2,49 +2,49 @@ package node
 
 import "github.com/flotilla-kv/flotilla/shard"
 
-// situation is what a node knows of a shard of which it should have a replica.
+// situation is what a node knows about a shard of which it should have a replica.
 type situation struct {
-	// By the table:
+	// From the table:
 	shard     *shard.Descriptor
-	splitOff  bool // it is being split off from another one, and told nothing yet
-	reshaping bool // a split or merge of it is under way
+	splitOff  bool // it is being split off from another shard, and is not told anything yet
+	reshaping bool // a split or merge of it is in progress
 	disputed  bool
 	compacted shard.Revision
 
-	// blocked says that a replica taken away from the node must be removed before this one starts.
+	// blocked: a replica that the table took away from this node must be removed before this one starts.
 	blocked bool
 
-	// Of the replica, if it runs:
+	// From the replica, if it runs:
 	running bool
 	leads   bool
-	weaned  bool // its log does not go back to before what gave the shard its keys
+	weaned  bool // its log no longer contains the operator that gave the shard its keys
 	view    shard.View
 
-	// Of one that leads:
+	// From a replica that leads:
 	unfit    bool          // it serves nothing
 	clockOff bool          // its node may not propose
-	merging  bool          // the table knows of the merge that froze the shard
-	rightful shard.Replica // that is well and should lead instead; ID 0 for none
+	merging  bool          // the merge that froze the shard is in the table
+	rightful shard.Replica // the healthy replica that should lead instead; ID 0 if none
 }
 
-// duty is what a node has to do next for its replica of a shard. Each may be repeated.
+// duty is what a node has to do next for its replica of a shard. All duties may be repeated.
 type duty int
 
 const (
 	dutyNone    duty = iota
 	dutyStart        // start the replica
-	dutyWean         // cut its log behind an operator that ended without it
-	dutyResign       // have any other replica lead
-	dutyThaw         // have the shard serve again: its merge was given up
-	dutyInit         // tell the shard its first descriptor
-	dutyUpdate       // tell it who its replicas are by now
-	dutyCompact      // tell it how far history is compacted
-	dutyYield        // have the rightful replica lead
+	dutyWean         // truncate its log past an operator that ended without it
+	dutyResign       // make any other replica the leader
+	dutyThaw         // make the shard serve again, because its merge was given up
+	dutyInit         // give the shard its first descriptor
+	dutyUpdate       // tell it its present replicas
+	dutyCompact      // tell it up to which revision history is compacted
+	dutyYield        // make the rightful replica the leader
 )
 
-// duty decides. The order matters: what makes a replica safe comes before what only its leader may
-// do; a leader that may not propose can only resign; a shard that is frozen, or has no descriptor
-// yet, accepts no other command than the one that ends that.
+// duty decides what is next. The order matters: what makes a replica safe comes before what only its leader may do; a
+// leader that may not propose can only resign; a shard that is frozen or has no descriptor yet accepts only the
+// command that ends that state.
 func (s situation) duty() duty {
 	switch has := s.view.Descriptor; {
 	case !s.running && s.blocked:
@@ -68,7 +68,7 @@ func (s situation) duty() duty {
 		return dutyThaw
 	case has == nil:
 		return dutyInit
-	case has.Generation < s.shard.Generation && has.Epoch == s.shard.Epoch: // another epoch comes with a split or merge only
+	case has.Generation < s.shard.Generation && has.Epoch == s.shard.Epoch: // only a split or merge changes the epoch
 		return dutyUpdate
 	case s.view.Compacted < s.compacted:
 		return dutyCompact

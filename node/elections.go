@@ -13,23 +13,23 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// elections have groups led by the node that should lead them, as soon as they can be led at
-// all, after their replicas have started: the first time, or because the cluster was.
+// elections make groups elect the leader they should have as soon as possible after their replicas have started,
+// whether for the first time or because the whole cluster was restarted.
 //
-// Without it whichever replica's timeout ends first stands for election. With many groups that
-// start at the same time these are elections of all of them at once, by several replicas each,
-// while others have not even started; and most are won by a node that then hands over.
+// Otherwise whichever replica's timeout ends first would campaign. When many groups start together, all of them would
+// hold elections at once, with several candidates each, while other replicas have not even started. Most would be won
+// by a node that then hands over.
 //
-// A group whose leader's process has ended elects at once, too (departed.go): of the replicas
-// that are left the one with the longest log.
+// A group whose leader's process has ended also elects at once (departed.go): of the remaining replicas, the one with
+// the longest log campaigns.
 //
 // Invariants:
 //
-//	G1  Only one replica of a group stands early, and only while a majority of its group's
-//	    voters runs, none of which knows a leader but one on a node whose process has ended, as
-//	    all of them can tell: no group is disturbed that has one.
+//	G1  Only one replica of a group campaigns early, and only while a majority of the group's
+//	    voters runs and none of them knows a leader, except one on a node whose process has
+//	    ended, as all of them confirm. So no group that has a leader is disturbed.
 //	G2  At most electionsMax groups are in an election that this node began.
-//	G3  What comes of it is left to Raft: after electionTries a replica waits like all others.
+//	G3  The result is left to Raft: after electionTries a replica waits like all others.
 type elections struct {
 	node *Node
 	wake bell
@@ -40,16 +40,16 @@ type elections struct {
 	}
 }
 
-// election is one to be held.
+// election is an election to be held.
 type election struct {
 	replica.Held
-	others map[shard.ReplicaID]string // the other voters, and where they run
-	// instead leads, as far as the group may know, on a node whose process has ended; 0: none.
+	others map[shard.ReplicaID]string // the other voters and their addresses
+	// instead leads as far as the group may know, but on a node whose process has ended; 0 if none.
 	instead shard.ReplicaID
 	ended   shard.NodeID
-	orphan  time.Time // since when
+	orphan  time.Time // since when the group has had no leader
 	tries   int
-	stood   time.Time // last
+	stood   time.Time // last campaign
 }
 
 const (
@@ -59,7 +59,8 @@ const (
 	electionPause = 25 * time.Millisecond
 	// electionTime is how long an election may take before the replica campaigns again.
 	electionTime = 100 * time.Millisecond
-	// orphanPatience is how long it is looked whether an orphan can be led. By then timeouts have ended.
+	// orphanPatience is how long it is tried to find an orphaned group a leader. By then election timeouts have
+	// ended.
 	orphanPatience = 3 * time.Second
 	// electionAsk is how long the others may take to report what they run.
 	electionAsk = 250 * time.Millisecond
@@ -101,7 +102,7 @@ func (e *elections) run(ctx context.Context) {
 	}
 }
 
-// look returns those that are still to be held, in shard order.
+// look returns the elections still to be held, in shard order.
 func (e *elections) look() []*election {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -120,7 +121,7 @@ func (e *elections) look() []*election {
 	return out
 }
 
-// hearOthers asks the other nodes, and makes replicas campaign that can win.
+// hearOthers asks the other nodes, and lets replicas that can win campaign.
 func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
 	told, now := e.ask(ctx, waiting), time.Now()
 	under := 0
@@ -150,11 +151,10 @@ func (e *elections) hearOthers(ctx context.Context, waiting []*election) {
 // answer is a node's report about a replica.
 type answer struct {
 	*routerpb.ReplicaReport
-	ended []uint64 // nodes whose process has ended, according to it
+	ended []uint64 // nodes whose process has ended, according to this node
 }
 
-// winnable reports whether a majority runs and none of those that answered knows a leader that
-// may still be there.
+// winnable reports whether a majority runs and none of those that answered knows a leader that may still be there.
 func (w *election) winnable(told map[replica.Held]answer) bool {
 	running := 1
 	for id := range w.others {
@@ -170,8 +170,8 @@ func (w *election) winnable(told map[replica.Held]answer) bool {
 	return running > (len(w.others)+1)/2
 }
 
-// longest reports whether no replica that answered has a longer log, or one of the same length and a lower ID, if
-// another one could campaign too.
+// longest reports whether no other replica that answered and could campaign has a longer log, or one of the same
+// length and a lower ID.
 func (e *elections) longest(w *election, told map[replica.Held]answer) bool {
 	if w.ended == 0 {
 		return true
@@ -204,7 +204,7 @@ func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.He
 		go func() {
 			reply, err := routerpb.NewPeerClient(e.node.peers.at(addr).Conn()).Report(ctx, &routerpb.ReportRequest{Shards: ids})
 			if err != nil {
-				reply = nil // who does not answer does not run
+				reply = nil // a node that does not answer does not run
 			}
 			replies <- reply
 		}()
@@ -219,7 +219,7 @@ func (e *elections) ask(ctx context.Context, waiting []*election) map[replica.He
 	return told
 }
 
-// othersOf are the voters of a shard except this node's, and their addresses.
+// othersOf returns the voters of a shard, except this node's, and their addresses.
 func (n *Node) othersOf(d *shard.Descriptor, m *placement.Map) map[shard.ReplicaID]string {
 	out := make(map[shard.ReplicaID]string)
 	for _, r := range d.Replicas {

@@ -19,7 +19,7 @@ func (n *Node) handOver(ctx context.Context, r *replica.Replica, to shard.Replic
 	return nil
 }
 
-// transfer is handOver to a replica that must be in the table.
+// transfer is handOver to the replica with this ID, which must be in the table.
 func (n *Node) transfer(ctx context.Context, r *replica.Replica, to shard.ReplicaID) error {
 	if d := groupOf(n.table.Map(), r.ID()); d != nil {
 		for _, member := range d.Replicas {
@@ -31,8 +31,8 @@ func (n *Node) transfer(ctx context.Context, r *replica.Replica, to shard.Replic
 	return fmt.Errorf("let replica %d of shard %s lead: node %q knows of no such replica", to, r.ID(), n.cfg.Name)
 }
 
-// rightful is the replica on the preferred node if that is another node and healthy; then it should
-// lead instead of this node's.
+// rightful returns the replica on the preferred node, if that is another, healthy node. Then it should lead instead
+// of this node's.
 func (n *Node) rightful(d *shard.Descriptor) shard.Replica {
 	to, has := d.ReplicaOn(d.PreferredNode)
 	if !has || to.Learner || to.Node == n.self.NodeID || !n.health.steady(to.Node) || n.health.unfit(to.Node, d.ID) {
@@ -41,7 +41,7 @@ func (n *Node) rightful(d *shard.Descriptor) shard.Replica {
 	return to
 }
 
-// heir is a replica of another node that answers and can lead, the preferred node's if possible.
+// heir returns a replica on another node that answers and can lead, on the preferred node if possible.
 func (n *Node) heir(d *shard.Descriptor) (heir shard.Replica, ok bool) {
 	for _, r := range d.Replicas {
 		able := r.Node != n.self.NodeID && !r.Learner && n.health.answers(r.Node) && !n.health.unfit(r.Node, d.ID)
@@ -52,8 +52,7 @@ func (n *Node) heir(d *shard.Descriptor) (heir shard.Replica, ok bool) {
 	return heir, ok
 }
 
-// groupOf is the table's descriptor of a shard, or of one that is being split off; nil if there is
-// none.
+// groupOf returns the table's descriptor of a shard, or of one that is being split off; nil if there is none.
 func groupOf(m *placement.Map, id shard.ID) *shard.Descriptor {
 	for _, o := range m.Operators() {
 		if o.Child != nil && o.Child.ID == id {
@@ -68,7 +67,7 @@ type heir struct {
 	shard.Replica
 	node  *Node
 	shard shard.ID
-	// empty says that the shard has no data yet that the heir could lack.
+	// empty: the shard has no data yet that the heir could lack.
 	empty bool
 }
 

@@ -28,14 +28,13 @@ type health struct {
 // peerHealth is what the last Hello returned of a node.
 type peerHealth struct {
 	name   string
-	since  time.Time // answering without a gap since then; zero when it did not answer
+	since  time.Time // since when it has answered without a gap; zero if it did not answer the last time
 	offset time.Duration
 	// clock is what the node's clock showed when it answered last; zero if it never did.
 	clock   time.Time
 	diskLow bool
-	unfit   []shard.ID // shards of which the node's replica serves nothing, and must not lead
-	// stranger is the cluster of whoever answers at the node's address, when it is not this one.
-	// Its answers are ignored.
+	unfit   []shard.ID // shards whose replica on that node serves nothing, and must not lead
+	// stranger is the ID of the other cluster whose node answers at this address, if any. Its answers are ignored.
 	stranger uint64
 }
 
@@ -96,8 +95,7 @@ func (h *health) ask(ctx context.Context) {
 	wg.Wait()
 }
 
-// forget removes nodes that are gone from the table: their last reports of disk and clock must not
-// count for ever.
+// forget drops nodes that are no longer in the table: their last reports of disk and clock must not count for ever.
 func (h *health) forget(targets map[shard.NodeID]Peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -119,7 +117,7 @@ func (h *health) record(of Peer, sent, received time.Time, reply *routerpb.Hello
 		p.since = time.Time{}
 	} else {
 		if p.since.IsZero() {
-			p.since = time.Now() // an interval: no business of the clock that may be wrong
+			p.since = time.Now() // an interval, which does not depend on the wall clock, which may be wrong
 		}
 		p.clock = time.UnixMicro(reply.ClockUnixMicros)
 		p.offset = clockOffset(sent, received, p.clock)
@@ -133,9 +131,9 @@ func (h *health) record(of Peer, sent, received time.Time, reply *routerpb.Hello
 	h.mu.peers[of.NodeID] = p
 }
 
-// strange is the ID of the cluster in the reply, 0 for this node's own.
+// strange returns the ID of the cluster in the reply, or 0 for this node's own.
 func (h *health) strange(reply *routerpb.HelloReply) uint64 {
-	if len(reply.Identity) == 0 { // not a member of any yet
+	if len(reply.Identity) == 0 { // not a member of any cluster yet
 		return 0
 	}
 	var founding Founding
@@ -175,7 +173,7 @@ func (h *health) answers(id shard.NodeID) bool {
 	return !h.mu.peers[id].since.IsZero()
 }
 
-// silent are the names of the nodes that do not answer.
+// silent returns the names of the nodes that do not answer.
 func (h *health) silent() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -205,7 +203,7 @@ func (h *health) unfit(id shard.NodeID, of shard.ID) bool {
 	return slices.Contains(h.mu.peers[id].unfit, of)
 }
 
-// lowDisks are the nodes that answer and said that their disk is nearly full.
+// lowDisks returns the nodes that answer and report that their disk is nearly full.
 func (h *health) lowDisks() []shard.NodeID {
 	h.mu.Lock()
 	defer h.mu.Unlock()

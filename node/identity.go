@@ -26,8 +26,8 @@ type Identity struct {
 	Incarnation []byte `json:"incarnation"`
 	// Cluster is nil until the node belongs to one.
 	Cluster *Membership `json:"cluster,omitempty"`
-	// Stored says that the store has been made. If it is missing afterwards, data was lost that
-	// this node has promised to keep (D2).
+	// Stored says that the store has been created. If it is missing later, data was lost that this node has promised
+	// to keep (D2).
 	Stored bool `json:"stored,omitempty"`
 }
 
@@ -65,8 +65,8 @@ func (f *Founding) metaMembers() []Founder {
 	return f.Founders[:min(len(f.Founders), metaMembersMax)]
 }
 
-// metaMember returns the replica with which a node founds the meta group, 0 for none, and the
-// addresses of all such replicas.
+// metaMember returns the replica with which a node founds the meta group, or 0 if it does not, and the addresses of
+// all such replicas.
 func (f *Founding) metaMember(id shard.NodeID) (own shard.ReplicaID, members map[shard.ReplicaID]string) {
 	members = make(map[shard.ReplicaID]string)
 	for i, n := range f.metaMembers() {
@@ -78,7 +78,7 @@ func (f *Founding) metaMember(id shard.NodeID) (own shard.ReplicaID, members map
 	return own, members
 }
 
-// peers are the founders, in the form in which a node remembers others.
+// peers returns the founders in the form in which a node remembers others.
 func (f *Founding) peers() []Peer {
 	var peers []Peer
 	for i, n := range f.Founders {

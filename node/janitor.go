@@ -12,7 +12,7 @@ import (
 type leftover struct {
 	replica.Held
 	data shard.Span // the keys of which it may have data
-	any  bool       // it may have some
+	any  bool       // whether it may have any data
 }
 
 // leaving returns the replicas that the table has taken away from this node; a node that was down
@@ -25,7 +25,7 @@ func (a *agent) leaving(m *placement.Map) []leftover {
 			continue
 		}
 		span, any, err := a.node.host.SpanOf(r)
-		if err != nil { // then it may be anything; removing it fails, and says so
+		if err != nil { // then it may be anything; removing it fails and reports the error
 			span, any = shard.Everything(), true
 		}
 		out = append(out, leftover{r, span, any})
@@ -52,8 +52,8 @@ func (a *agent) awaited(r replica.Held, m *placement.Map) bool {
 	return !running || lacks(left.View(), f)
 }
 
-// lacks reports whether the left shard's replica has yet to take over the right one's data. A
-// poisoned one takes over nothing any more.
+// lacks reports whether the left shard's replica has yet to take over the right one's data. A poisoned replica never
+// will.
 func lacks(left shard.View, f *shard.Frozen) bool {
 	has := left.Descriptor
 	if left.Frozen != nil { // by the next merge

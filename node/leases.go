@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// keeperPause is the pause after a look that found nothing: leases end that much late.
+	// keeperPause is the pause after a look that found nothing. Leases end late by up to this much.
 	keeperPause = 100 * time.Millisecond
 	// keeperBeat and keeperBurst bound how many leases a node revokes: 1,000 a second, as in etcd.
 	// When very many expire at once, clients' own requests still proceed.
@@ -23,7 +23,8 @@ const (
 	keeperBurst = 10
 	// keeperFlights bounds the revocations in flight.
 	keeperFlights = 64
-	// keeperPatience bounds each, so that a shard that does not answer delays the others no longer.
+	// keeperPatience bounds one revocation, so that a shard that does not answer does not delay the others for
+	// longer.
 	keeperPatience = time.Second
 )
 
@@ -50,7 +51,7 @@ func newKeeper(n *Node) *keeper {
 	return k
 }
 
-// run works until ctx ends, which also ends what is under way.
+// run works until ctx ends, which also ends revocations in flight.
 func (k *keeper) run(ctx context.Context) {
 	flights := make(chan struct{}, keeperFlights)
 	var work sync.WaitGroup
@@ -62,7 +63,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// Only as many as can be started now: any others would not be returned again soon.
+		// Only as many as can start now: any others would not be returned again soon.
 		due := k.due(min(keeperBurst, cap(flights)-len(flights)))
 		for _, d := range due {
 			flights <- struct{}{}
@@ -85,7 +86,7 @@ func (k *keeper) end(ctx context.Context, d lease.Due) {
 	case err == nil:
 		k.expired.Inc()
 	case errors.Is(err, shard.ErrLeaseRace):
-		// Another leader measures it now, or it is another lease by now.
+		// Another leader measures it now, or its ID belongs to another lease by now.
 	default:
 		k.log.Debug("ending a lease", "lease", d.ID, "error", err)
 	}

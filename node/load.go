@@ -18,8 +18,8 @@ import (
 const (
 	// loadInterval is how often this node measures itself.
 	loadInterval = time.Second
-	// loadPatience is how long the others may take to report theirs. For a late node its previous
-	// report stays.
+	// loadPatience is how long the others may take to report their load. The previous report of a late node stays in
+	// use.
 	loadPatience = time.Second
 )
 
@@ -34,8 +34,7 @@ type loads struct {
 	mu struct {
 		sync.Mutex
 		heard map[shard.NodeID]heardLoad
-		// since is when this node began to collect without long pauses, last is when it did so
-		// last.
+		// since is when this node began to collect without long gaps; last is when it last did.
 		since, last time.Time
 	}
 }
@@ -77,7 +76,7 @@ func (l *loads) synced(took time.Duration) {
 	l.fsync.Observe(took)
 }
 
-// own is this node's own report.
+// own returns this node's own report.
 func (l *loads) own(now time.Time) *routerpb.LoadReply {
 	reply := &routerpb.LoadReply{ClockDistrusted: l.node.hlc.Distrusted()}
 	reply.DiskTotal, reply.DiskFree = l.node.space.own()
@@ -107,17 +106,17 @@ func pointProto(p load.Point) *routerpb.SplitPoint {
 	return &routerpb.SplitPoint{Key: p.Key, Left: p.Left}
 }
 
-// collected is the last reports of all nodes, and since when they have been asked without a pause:
-// a node that was not asked did not fall silent.
+// collected holds the last reports of all nodes, and since when they have been asked without a gap: silence counts
+// against a node only if it was asked.
 type collected struct {
 	heard map[shard.NodeID]heardLoad
 	since time.Time
-	// waits is why the balancer's last round, or steps of it, failed.
+	// waits says why the balancer's last round, or steps of it, failed.
 	waits string
 }
 
-// collect asks the node that leads the meta group, which has been asking all others. If it does not
-// answer, this node asks them itself, and knows less about dead nodes.
+// collect asks the node that leads the meta group, which has been asking all others. If that node does not answer,
+// this node asks the others itself, and knows less about dead nodes.
 func (l *loads) collect(ctx context.Context, m *placement.Map) collected {
 	if !l.node.meta.leads() {
 		if told, err := l.askLeader(ctx); err == nil {
@@ -129,7 +128,7 @@ func (l *loads) collect(ctx context.Context, m *placement.Map) collected {
 
 // askLeader asks the leader of the meta group.
 func (l *loads) askLeader(ctx context.Context) (collected, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*loadPatience) // it has to ask others itself
+	ctx, cancel := context.WithTimeout(ctx, 2*loadPatience) // the leader has to ask others itself
 	defer cancel()
 	reply, err := askMembers(ctx, l.node.meta, func(ctx context.Context, peer routerpb.PeerClient) (*routerpb.LoadsReply, error) {
 		return peer.Loads(ctx, &routerpb.LoadsRequest{})
@@ -211,8 +210,8 @@ func (l *loads) hear(id shard.NodeID, reply *routerpb.LoadReply) {
 	l.mu.heard[id] = heardLoad{reply, time.Now()}
 }
 
-// assemble makes the planner's load from nodes' reports. Unreported values are missing in it, and
-// old ones carry their time.
+// assemble makes the planner's load from the nodes' reports. Values that were not reported are missing, and old ones
+// keep their time.
 func assemble(m *placement.Map, c collected) *placement.Load {
 	out := &placement.Load{Since: c.since, Nodes: make(map[shard.NodeID]placement.NodeLoad), Shards: make(map[shard.ID]placement.ShardLoad)}
 	said := make(map[shard.ID][]saidLoad)
@@ -248,9 +247,9 @@ type saidLoad struct {
 	at   time.Time
 }
 
-// shardLoad is the leader's report, completed by the others. There is none without a leader: a
-// replica that considers itself the leader, in the latest term. In its first second it has no
-// measurements yet, but it is the leader.
+// shardLoad returns the leader's report, supplemented by the other replicas. Without a leader there is none. The
+// leader is the replica that considers itself the leader, in the latest term. In its first second it has no
+// measurements yet, but still counts.
 func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoad, known bool) {
 	var leader saidLoad
 	for _, r := range replicas {
@@ -273,7 +272,7 @@ func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoa
 	for _, r := range replicas {
 		out.Reads += r.Reads
 		if r.Unfit != "" {
-			if d.NodeOf(shard.ReplicaID(r.Replica)) == r.node { // or its successor has taken its place
+			if d.NodeOf(shard.ReplicaID(r.Replica)) == r.node { // otherwise its successor has taken its place
 				if out.Unfit == nil {
 					out.Unfit = make(map[shard.NodeID]string)
 				}
@@ -281,7 +280,7 @@ func shardLoad(d *shard.Descriptor, replicas []saidLoad) (out placement.ShardLoa
 			}
 			continue
 		}
-		// Not asked at the same moment, a follower may even be ahead.
+		// The reports are not from the same moment, so a follower may even be ahead.
 		out.Behind[r.node] = leader.Applied - min(r.Applied, leader.Applied)
 	}
 	return out, true

@@ -71,7 +71,7 @@ func (c *cluster) MoveLeader(ctx context.Context, id uint64) error {
 	}
 }
 
-// member finds a node in the newest table; nil when it is not part of the cluster.
+// member finds a node in the newest table; nil if it is not part of the cluster.
 func (c *cluster) member(ctx context.Context, id uint64) (*placement.Map, *placement.Node, error) {
 	m, err := c.node.meta.barrier(ctx)
 	if err != nil {
@@ -84,7 +84,7 @@ func (c *cluster) member(ctx context.Context, id uint64) (*placement.Map, *place
 	return m, n, nil
 }
 
-// holders are the names of the nodes of a group.
+// holders returns the names of the nodes of a group.
 func holders(m *placement.Map, d *shard.Descriptor) []string {
 	var names []string
 	for _, r := range d.Replicas {
@@ -93,8 +93,8 @@ func holders(m *placement.Map, d *shard.Descriptor) []string {
 	return names
 }
 
-// refusedAs is the error that etcd's clients get for a placement command that was not applied. Any
-// other error is unchanged.
+// refusedAs converts a placement command's refusal into the error that etcd's clients get. Any other error is
+// unchanged.
 func refusedAs(err error) error {
 	var refused *placement.RefusedError
 	switch {

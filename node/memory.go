@@ -14,25 +14,25 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/apply"
 )
 
-// memory is what of a node's budget its parts may take, so that together they leave room for what
-// is not counted by itself: the program, connections, requests that are read, and garbage.
+// memory divides a node's budget among its parts. Together they leave room for everything that is not counted
+// separately: the program, connections, requests being read, and garbage.
 type memory struct {
-	cache   int64            // of the store: blocks of tables, and what is not in tables yet
-	backlog int64            // what replicas have applied and not stored
-	room    admission.Bounds // what was taken in and not answered
-	headers int              // keys whose latest revision is kept, over all shards, so that a put need not look it up
-	packed  int              // bytes of more of them, at about 20 bytes plus the key each
-	rows    int              // slots of latest versions that were read, of two each, of 1 KiB at most
-	trails  int              // where changes are that watches catch up with
-	raft    uint64           // each queue of Raft's: replica.RaftConfig.QueueBytes
+	cache   int64            // of the store: blocks of tables, and the memtables
+	backlog int64            // what replicas have applied but not stored yet
+	room    admission.Bounds // accepted but unanswered requests
+	headers int              // keys of which the latest revision is cached, over all shards, so that a put need not look it up
+	packed  int              // bytes for more of them in packed form, at about 20 bytes each plus the key
+	rows    int              // slots for latest versions that were read: two versions each, of at most 1 KiB
+	trails  int              // places of changes, with which watches catch up
+	raft    uint64           // each of Raft's queues: replica.RaftConfig.QueueBytes
 }
 
 const (
-	// headerBytes is what a header with its key takes, about.
+	// headerBytes is roughly the memory of a header and its key.
 	headerBytes = 200
-	// backlogBytesMax: several busy shards share it. Together they fill batches as one of them would alone, and
-	// more than three such batches make nothing cheaper. Of the least budget the half of it is still one that the store
-	// makes a table of at once (gatherBytes of shard/apply).
+	// backlogBytesMax is shared by several busy shards. Together they fill batches as a single shard would, and more
+	// than three such batches save nothing. With the smallest budget, half of the backlog is still large enough for
+	// the store to make a table of it at once (gatherBytes of shard/apply).
 	backlogBytesMax = 48 << 20
 )
 
@@ -50,7 +50,7 @@ func share(budget int64) memory {
 	}
 }
 
-// memoryParts are those that count what they take.
+// memoryParts returns the parts that count their own memory.
 func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 	store := func() float64 {
 		got := n.engine.Metrics()
@@ -68,48 +68,49 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 }
 
 const (
-	// memoryMin is the least budget: the store alone may have 128 MiB that is not in tables yet.
+	// memoryMin is the smallest budget: the store alone may have 128 MiB in memtables.
 	memoryMin = 256 << 20
-	// memoryDefaultMax bounds the default: more makes only large stores faster.
+	// memoryDefaultMax bounds the default, because more helps only large stores.
 	memoryDefaultMax = 1 << 30
 )
 
-// defaultMemory is half of what the machine has, or three quarters of what this process may take of it, which
-// leaves some to the page cache; at most memoryDefaultMax.
+// defaultMemory is half of the machine's memory, or three quarters of what this process may use, which leaves some to
+// the page cache; at most memoryDefaultMax.
 func defaultMemory(machine, allowed int64) int64 {
 	return min(max(min(machine/2, allowed/4*3), memoryMin), memoryDefaultMax)
 }
 
-// taken is what a process takes of memory at some time.
+// taken is how much memory a process uses at one moment.
 type taken struct {
-	live        int64  // of Go's heap, when it was last collected
-	mapped      int64  // by Go from the system, garbage and what is free included
-	resident    int64  // all of the process; less than mapped where the system does not tell
-	loose       int64  // of Go's heap: garbage, and what is free and not given back
-	collections uint64 // of garbage, since the process began
+	live        int64  // live data in Go's heap at the last collection
+	mapped      int64  // mapped by Go from the system, including garbage and free memory
+	resident    int64  // the whole process; less than mapped if the system does not report it
+	loose       int64  // of Go's heap: garbage, and free memory that was not given back
+	collections uint64 // garbage collections since the process began
 }
 
 // collecting says how Go collects garbage.
 type collecting struct {
 	percent int   // GOGC
 	limit   int64 // GOMEMLIMIT
-	// short: what is live leaves no room for what comes with requests (D5).
+	// short: live data leaves no room for what requests bring (D5).
 	short bool
 }
 
 const (
-	// percentMax is while the heap is small: at Go's 100 a tenth of the CPU under load went into
-	// collecting it.
+	// percentMax is used while the heap is small. With Go's default of 100, a tenth of the CPU time under load went
+	// into garbage collection.
 	percentMax = 300
-	// percentMin is Go's own: a heap that is large anyway may double, until the limit keeps it from that.
+	// percentMin is Go's default: a heap that is large anyway may double, until the limit prevents it.
 	percentMin = 100
-	// garbagePart of the budget, the twelfth part, may be garbage meanwhile. With the twenty-fourth transactions on eight
-	// shards were a tenth fewer, for a fifth less memory; with three times what is live, whatever that was, servers took twice the memory.
+	// garbagePart: one twelfth of the budget may be garbage between collections. With one twenty-fourth, transactions
+	// on eight shards were a tenth slower for a fifth less memory. With three times the live data, however large,
+	// servers took twice the memory.
 	garbagePart = 12
 )
 
-// collect decides how garbage is collected in a process that has a budget. What counts in it outside of Go's heap
-// Go cannot know.
+// collect decides how garbage is collected in a process with a budget. Go does not know about memory outside its
+// heap, so that is subtracted.
 func collect(budget int64, t taken) collecting {
 	outside := max(0, t.resident-t.mapped)
 	return collecting{
@@ -119,8 +120,8 @@ func collect(budget int64, t taken) collecting {
 	}
 }
 
-// KeepMemory keeps a process that runs nothing but these nodes within the sum of their budgets, until ctx ends. An
-// operator who has set GOGC or GOMEMLIMIT has decided that.
+// KeepMemory keeps a process that runs only these nodes within the sum of their budgets, until ctx ends. It does
+// nothing if the operator has set GOGC or GOMEMLIMIT.
 func KeepMemory(ctx context.Context, nodes ...*Node) {
 	k := newKeptMemory(setCollector, debug.FreeOSMemory, nodes...)
 	tick := time.NewTicker(memoryInterval)
@@ -139,11 +140,11 @@ func KeepMemory(ctx context.Context, nodes ...*Node) {
 type keptMemory struct {
 	budget int64 // immutable, like set, giveBack and nodes
 	set    func(collecting)
-	// giveBack collects garbage and gives the system what is free.
+	// giveBack collects garbage and returns free memory to the system.
 	giveBack func()
 	nodes    []*Node
 	now      collecting
-	// calm is how many looks in a row found that nothing was collected since the one before.
+	// calm is how many looks in a row found no collection since the previous look.
 	calm        int
 	collections uint64
 }
@@ -158,7 +159,7 @@ func newKeptMemory(set func(collecting), giveBack func(), nodes ...*Node) *keptM
 	return k
 }
 
-// look acts on what the process takes now.
+// look reacts to the present memory use.
 func (k *keptMemory) look(t taken) {
 	k.calmDown(t)
 	next := collect(k.budget, t)
@@ -182,14 +183,14 @@ func (k *keptMemory) look(t taken) {
 }
 
 const (
-	// calmLooks in a row, half a minute, without a collection: the load is gone. Go would keep its garbage for two
-	// minutes, and what is free then for as long as it takes to give it back at a hundredth of a processor.
+	// calmLooks in a row without a collection, half a minute, mean that the load is gone. Go would keep its garbage
+	// for two minutes, and then return free memory slowly, using a hundredth of a CPU.
 	calmLooks = 60
-	// loosePart of the budget, the sixty-fourth part, is worth a collection.
+	// loosePart: one sixty-fourth of the budget is worth a collection.
 	loosePart = 64
 )
 
-// calmDown gives back what a load has left. While there is one, what is free is used again at once.
+// calmDown returns memory that a past load has left. Under load, free memory is used again at once.
 func (k *keptMemory) calmDown(t taken) {
 	if k.calm++; t.collections != k.collections {
 		k.calm, k.collections = 0, t.collections
@@ -209,16 +210,16 @@ func setCollector(c collecting) {
 	}
 }
 
-// memoryInterval is shorter than a collection and the next one are apart mostly.
+// memoryInterval is mostly shorter than the time between two collections.
 const memoryInterval = time.Second / 2
 
-// differs reports whether it is worth stopping all goroutines for a moment.
+// differs reports whether the difference is worth stopping all goroutines for a moment.
 func (c collecting) differs(o collecting) bool {
 	far := func(a, b int64) bool { return math.Abs(float64(a-b)) > float64(b)/16 }
 	return far(int64(c.percent), int64(o.percent)) || far(c.limit, o.limit)
 }
 
-// takenNow looks at this process.
+// takenNow measures this process.
 func takenNow() taken {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// machineMemory is how much the machine has, and how much of it this process may take; math.MaxInt64 where
-// the system does not tell. root is the file system.
+// machineMemory returns how much memory the machine has, and how much of it this process may use; math.MaxInt64 where
+// the system does not say. root is the file system.
 func machineMemory(root fs.FS) (machine, allowed int64) {
 	machine, allowed = math.MaxInt64, math.MaxInt64
 	meminfo, _ := fs.ReadFile(root, "proc/meminfo")
@@ -34,13 +34,13 @@ func machineMemory(root fs.FS) (machine, allowed int64) {
 	return machine, allowed
 }
 
-// groupMemory is the least limit of a control group and of those that it is in. In a container its path may be one
-// that is not there; its own files are at the top then.
+// groupMemory returns the smallest limit of a control group and its ancestors. In a container, the group's path may
+// not exist; its own files are then at the top.
 func groupMemory(root fs.FS, mount, group, file string) int64 {
 	least := int64(math.MaxInt64)
 	for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
 		data, _ := fs.ReadFile(root, path.Join(mount, dir, file))
-		if limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil { // or "max", or none
+		if limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil { // otherwise it is "max", or missing
 			least = min(least, limit)
 		}
 		if dir == "/" {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -15,12 +14,12 @@ import (
 //
 //	PREPARED   all replicas of both shards are well, and on the same nodes
 //	STARTED    the right shard is frozen, and that is durable on every node
-//	COMMITTED  the table gives the left shard the keys of both; it takes them; its log is cut
-//	           behind that
+//	COMMITTED  the table gives the left shard the keys of both; it takes them; its log is
+//	           truncated past that
 //
-// From when the right shard is frozen until the left one has its keys nobody serves them. What
-// keeps that from being short gives the merge up, before it is COMMITTED: then the leader of
-// the right shard finds it frozen by an operator that is not in the table, and thaws it (agent).
+// Nobody serves the right shard's keys from when it is frozen until the left one has them. Anything that would make
+// that time long makes the controller give the merge up, as long as it is not COMMITTED. Then the leader of the right
+// shard finds it frozen by an operator that is not in the table, and thaws it (agent).
 type merger struct{ *controller }
 
 // The steps of a MERGE, as Knobs.Operator gets them.
@@ -34,8 +33,8 @@ const (
 	stepMerged       = "the merge is finished"
 )
 
-// frozenPatience is how long the right shard may be frozen until all its nodes have said so.
-// It serves nothing meanwhile.
+// frozenPatience is how long the right shard may be frozen before all its nodes have confirmed it. It serves nothing
+// meanwhile.
 const frozenPatience = 2 * time.Second
 
 // next implements runner.
@@ -50,7 +49,7 @@ func (g *merger) next(ctx context.Context, m *placement.Map, o *placement.Operat
 	}
 }
 
-// obstacle is what keeps a merge from being started.
+// obstacle returns what prevents a merge from being started.
 func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	left, right := m.Shard(o.Shard), m.Shard(o.With)
 	if err := placement.Together(left, right); err != nil {
@@ -64,16 +63,15 @@ func (g *merger) obstacle(ctx context.Context, m *placement.Map, o *placement.Op
 	return nil
 }
 
-// merge gives the keys of the right shard to the left one. From when the right one is frozen
-// nobody serves them, so what can be known is asked before, and what fails until there is no
-// way back gives the merge up.
+// merge gives the keys of the right shard to the left one. From the freeze on nobody serves them, so everything that
+// can be checked is checked before, and any failure before the point of no return gives the merge up.
 func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, right := m.Merging(o)
 	leader, err := g.awaitLeader(ctx, m, into)
-	var froze time.Time
+	var pause *paused
 	if err == nil {
 		g.braceBoth(ctx, m, into, right)
-		froze, err = g.freeze(ctx, m, o)
+		pause, err = g.freeze(ctx, m, o)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -84,12 +82,13 @@ func (g *merger) merge(ctx context.Context, m *placement.Map, o *placement.Opera
 	if err := g.advance(ctx, stepCede, o, placementpb.Phase_COMMITTED); err != nil {
 		return err
 	}
+	pause.pass(partCommitted)
 	// Nothing else can come of it now, so the table need not be read again.
 	if err := g.subsume(ctx, m, o, leader.Node); err != nil {
 		return err
 	}
-	g.node.log.Info("a shard was merged", "shard", into.ID, "with", right.ID, "key", string(right.Span.Start),
-		"pause", g.node.paused(placementpb.OperatorKind_MERGE, froze))
+	pause.pass(partSubsumed)
+	g.node.log.With("shard", into.ID, "with", right.ID, "key", string(right.Span.Start)).Info("a shard was merged", pause.end()...)
 	return nil
 }
 
@@ -103,47 +102,59 @@ func (g *merger) awaitLeader(ctx context.Context, m *placement.Map, d *shard.Des
 	return leader, err
 }
 
-// braceBoth has stored what replicas of both shards have in memory: FREEZE and SUBSUME are stored with it, and
-// that of the right shard is made durable while nobody serves its keys.
+// braceBoth has stored what replicas of both shards have in memory: FREEZE and SUBSUME are stored with it. That of the
+// right shard is made durable while nobody serves its keys, and with it all that the nodes have stored until then.
 func (g *merger) braceBoth(ctx context.Context, m *placement.Map, left, right *shard.Descriptor) {
-	var bracing sync.WaitGroup
-	bracing.Go(func() { g.brace(ctx, m, left, false) })
+	g.brace(ctx, m, left, false)
 	g.brace(ctx, m, right, true)
-	bracing.Wait()
 }
 
 // freeze makes sure that no replica of the right shard touches its keys any more, wherever it
-// is and whatever happens to its node. It returns since when.
-func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) (since time.Time, err error) {
+// is and whatever happens to its node. It returns the pause that has begun.
+func (g *merger) freeze(ctx context.Context, m *placement.Map, o *placement.Operator) (pause *paused, err error) {
 	if err := g.step(ctx, stepFreeze); err != nil {
-		return since, err
+		return nil, err
 	}
 	_, right := m.Merging(o)
 	merge := orderOf(m, o)
 	patience, cancel := context.WithTimeout(ctx, frozenPatience)
 	defer cancel()
+	secured := g.secureFrozen(patience, m, right, merge)
 	err = until(patience, func() error {
 		leader, err := leaderOf(g.reports(patience, m, right))
 		if err != nil {
 			return err
 		}
-		since = time.Now()
+		pause = g.node.pauses.begin(placementpb.OperatorKind_MERGE)
 		return g.order(patience, m, leader.Node, &routerpb.DirectRequest{
 			Shard: uint64(right.ID), Order: &routerpb.DirectRequest_Freeze{Freeze: merge},
 		})
 	})
 	if err != nil {
-		return since, err
+		return nil, err
 	}
+	pause.pass(partFrozen)
 	if err := g.step(ctx, stepSecureFrozen); err != nil {
-		return since, err
+		return nil, err
 	}
-	return since, g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
-		Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge},
-	}).all()
+	all := <-secured
+	pause.pass(partDurable)
+	return pause, all.all()
 }
 
-// subsume has the left shard take the keys, unless it has.
+// secureFrozen has all replicas of the right shard say when they are frozen, durably, each as soon as it has applied that.
+// The orders are on their way before the freeze, for which they wait there.
+func (g *merger) secureFrozen(ctx context.Context, m *placement.Map, right *shard.Descriptor, merge *routerpb.Merge) <-chan tally {
+	done := make(chan tally, 1)
+	go func() {
+		done <- g.orderAll(ctx, m, right, frozenPatience, &routerpb.DirectRequest{
+			Shard: uint64(right.ID), Order: &routerpb.DirectRequest_SecureFrozen{SecureFrozen: merge},
+		})
+	}()
+	return done
+}
+
+// subsume makes the left shard take the keys, unless it has done so.
 func (g *merger) subsume(ctx context.Context, m *placement.Map, o *placement.Operator, leader shard.NodeID) error {
 	if err := g.step(ctx, stepSubsume); err != nil {
 		return err
@@ -153,9 +164,8 @@ func (g *merger) subsume(ctx context.Context, m *placement.Map, o *placement.Ope
 	})
 }
 
-// settle ends a committed merge when the left shard has the keys and no log goes back to
-// before, but for those of a few nodes that are down. The replicas of the right shard are
-// removed then (janitor).
+// settle ends a committed merge once the left shard has the keys and its logs are truncated past the merge, except on
+// a few nodes that may be down. Then the replicas of the right shard are removed (janitor).
 func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	into, _ := m.Merging(o)
 	leader, err := leaderOf(g.reports(ctx, m, into))
@@ -175,7 +185,7 @@ func (g *merger) settle(ctx context.Context, m *placement.Map, o *placement.Oper
 	return g.finish(ctx, stepMerged, o)
 }
 
-// orderOf is what the shards of a MERGE are told of it.
+// orderOf returns what the shards of a MERGE are told about it.
 func orderOf(m *placement.Map, o *placement.Operator) *routerpb.Merge {
 	into, right := m.Merging(o)
 	return &routerpb.Merge{Descriptor_: into.Proto(), Right: right.Proto(), OperatorId: o.ID}

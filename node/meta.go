@@ -81,9 +81,9 @@ func (m *metaMachine) Close() error { return nil }
 // the group go to the node that leads it (metaleader.go).
 type meta struct {
 	node    *Node
-	own     atomic.Uint64 // the replica that runs here, 0 when none does
+	own     atomic.Uint64 // the replica that runs here, 0 if none does
 	applied atomic.Uint64
-	// handing is held by what is proposed here, and alone while the lead is handed over.
+	// handing is held shared by proposals, and exclusively while leadership is handed over.
 	handing sync.RWMutex
 }
 

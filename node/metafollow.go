@@ -15,7 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// others are the addresses of the other nodes, those of the meta group apart, as far as this
+// others returns the addresses of the other nodes, those with a replica of the meta group separately, as far as this
 // node knows.
 func (m *meta) others() (members, rest []string) {
 	for _, p := range m.node.knownPeers() {
@@ -48,7 +48,7 @@ func (m *meta) follow(ctx context.Context) {
 	}
 }
 
-// followOne receives updates from one peer until it has no more; the error says why.
+// followOne receives updates from one peer until there are no more; the error says why.
 func (m *meta) followOne(ctx context.Context, addr string) error {
 	known := m.node.table.Map()
 	stream, err := routerpb.NewPeerClient(m.node.peers.at(addr).Conn()).FollowMap(ctx, &routerpb.FollowMapRequest{Version: known.Version()})
@@ -66,7 +66,7 @@ func (m *meta) followOne(ctx context.Context, addr string) error {
 	}
 }
 
-// take publishes a peer's changes since the map that it was told of.
+// take publishes the changes that a peer has sent relative to the known map.
 func (m *meta) take(known *placement.Map, msg *routerpb.MapUpdate) (*placement.Map, error) {
 	if len(msg.Update) == 0 {
 		return known, nil
@@ -137,7 +137,7 @@ func updateSince(m *placement.Map, version uint64) (*routerpb.MapUpdate, error) 
 	return &routerpb.MapUpdate{Update: data}, nil
 }
 
-// knownPeers are the nodes in the table; before that is known, those from the node's last run, or
+// knownPeers returns the nodes in the table. Before the table is known, it returns those of the node's last run, or
 // else the founders.
 func (n *Node) knownPeers() []Peer {
 	if m := n.table.Map(); m.ClusterID() != 0 {
@@ -149,8 +149,7 @@ func (n *Node) knownPeers() []Peer {
 	return n.self.Founding.peers()
 }
 
-// peersOf lists the nodes of a table. A table that does not track the meta group belongs to a
-// cluster whose founders carry it.
+// peersOf lists the nodes of a table. If the table does not record the meta group, the founders hold it.
 func peersOf(m *placement.Map, self *Membership) []Peer {
 	group := m.Shard(shard.MetaID)
 	var peers []Peer

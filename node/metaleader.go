@@ -14,22 +14,21 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// All requests to the meta group are made on the node that leads it. There Raft reports what it
-// does not accept, and it is noticed when an accepted request may come to nothing because another
-// node leads. A request that a follower forwards to the leader is dropped silently while the leader
-// changes, and the follower would wait for its whole timeout.
+// All requests to the meta group are made on the node that leads it. There Raft reports requests that it does not
+// accept, and this node notices when it stops leading, so that an accepted request may have no effect. A request that
+// a follower forwards to the leader is dropped silently while the leader changes, and the follower would wait for its
+// whole timeout.
 
-// metaPause is between two attempts to reach the leader, and between two checks whether the node
-// that was asked still leads.
+// metaPause is the time between two attempts to reach the leader, and between two checks whether the node that was
+// asked still leads.
 const metaPause = 20 * time.Millisecond
 
-// errDeposed is the error of a request on a node that does not lead the meta group, or not any
-// more.
+// errDeposed is the error of a request on a node that does not, or no longer, lead the meta group.
 var errDeposed = fmt.Errorf("another node leads the meta group: %w", shard.ErrUnavailable)
 
-// atLeader makes the node that leads the meta group do something: this one through own, another one
-// through peer. It retries until that is done, or ctx, the time for a proposal or the node ends; so
-// it may be done more than once.
+// atLeader runs a request on the node that leads the meta group: own if that is this node, peer otherwise. It retries
+// until the request succeeds, or until ctx, the proposal timeout or the node ends; so the request may run more than
+// once.
 func atLeader[T any](ctx context.Context, m *meta, own func(context.Context) (T, error), peer func(context.Context, routerpb.PeerClient) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.node.cfg.ProposalTimeout)
 	defer cancel()
@@ -47,15 +46,13 @@ func tryLeader[T any](ctx context.Context, m *meta, own func(context.Context) (T
 	if m.leads() {
 		return own(ctx)
 	}
-	// A node that is cut off does not answer, and the next leader is not asked before this one's
-	// time is over.
+	// A node that is cut off does not answer, and the next leader is asked only when this attempt has timed out.
 	ctx, cancel := context.WithTimeout(ctx, electionTicks*m.node.cfg.TickInterval)
 	defer cancel()
 	return askMembers(ctx, m, peer)
 }
 
-// askMembers asks all other nodes of the meta group at the same time, of which the one that leads
-// answers.
+// askMembers asks all other nodes of the meta group at the same time. Only the leader answers.
 func askMembers[T any](ctx context.Context, m *meta, ask func(context.Context, routerpb.PeerClient) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -86,7 +83,7 @@ func askMembers[T any](ctx context.Context, m *meta, ask func(context.Context, r
 // proposeOwn proposes through the replica on this node, if it leads.
 func (m *meta) proposeOwn(ctx context.Context, data []byte) ([]byte, error) {
 	if !m.handing.TryRLock() {
-		return nil, errDeposed // in a moment
+		return nil, errDeposed // for a moment, while leadership is handed over
 	}
 	defer m.handing.RUnlock()
 	result, err := m.ask(ctx, func(nh *dragonboat.NodeHost, patience time.Duration) (*dragonboat.RequestState, error) {
@@ -100,7 +97,7 @@ func (m *meta) readOwn(ctx context.Context) (*placement.Map, error) {
 	_, err := m.ask(ctx, func(nh *dragonboat.NodeHost, patience time.Duration) (*dragonboat.RequestState, error) {
 		return nh.ReadIndex(uint64(shard.MetaID), patience)
 	})
-	return m.node.table.Map(), err // it has what the replica has applied
+	return m.node.table.Map(), err // it has everything that the replica has applied
 }
 
 // ask makes a request to Raft as the leader, and waits as long as this node leads.

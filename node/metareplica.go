@@ -16,8 +16,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// start starts the replica of the meta group that this node had before, or as one of its founders.
-// A replica that the table gave to the node later, and that never ran, is started by the agent.
+// start starts the replica of the meta group that this node had before, or has as one of the founders. A replica that
+// the table gave to the node later, and that never ran, is started by the agent.
 func (m *meta) start(self *Membership) error {
 	own, members := self.Founding.metaMember(self.NodeID)
 	var held []shard.ReplicaID
@@ -48,8 +48,7 @@ func (m *meta) start(self *Membership) error {
 // firstMetaMember is the meta group's first leader.
 const firstMetaMember shard.ReplicaID = 1
 
-// join starts a replica of the meta group that the table has given to this node: empty for the
-// first time, or again.
+// join starts a replica of the meta group that the table has given to this node: empty the first time, or again.
 func (m *meta) join(own shard.ReplicaID) error {
 	return m.node.host.JoinOnce(shard.MetaID, own, m.startAs(own))
 }
@@ -80,7 +79,7 @@ func (m *meta) runs() bool { return m.own.Load() != 0 }
 // leads reports whether this node leads the meta group, as far as it knows.
 func (m *meta) leads() bool { return m.reign() != 0 }
 
-// reign is the term in which it leads, 0 when it does not.
+// reign returns the term in which this node leads the meta group, or 0 if it does not lead.
 func (m *meta) reign() uint64 {
 	leader, term := m.node.host.Leader(shard.MetaID)
 	if !m.runs() || uint64(leader) != m.own.Load() {
@@ -102,12 +101,12 @@ func (m *meta) begin(own shard.ReplicaID) {
 	}
 }
 
-// metaHandOver bounds how long nothing is proposed for another replica to lead.
+// metaHandOver bounds how long proposals stop for another replica to take over.
 const metaHandOver = 200 * time.Millisecond
 
-// handOver has another replica lead, and returns when it does. What is proposed meanwhile comes again. As with
-// shards the heir stands for election itself, when the log has no more to come: Raft's own transfer is
-// refused while there is something that the heir has not applied, and ends with an election timeout then.
+// handOver makes another replica the leader, and returns when it leads. Requests made meanwhile are retried. As with
+// shards, the heir campaigns itself, once the log has nothing more to come. Raft's own transfer is refused while
+// there is something that the heir has not applied, and then takes an election timeout.
 func (m *meta) handOver(ctx context.Context, to shard.Replica) error {
 	next := &heir{Replica: to, node: m.node, shard: shard.MetaID}
 	if err := next.CatchUp(ctx); err != nil {
@@ -128,7 +127,7 @@ func (m *meta) handOver(ctx context.Context, to shard.Replica) error {
 	return next.Succeed(ctx, replica.Handover{Term: term, Last: last})
 }
 
-// yield tries to have another replica lead.
+// yield tries to make another replica the leader.
 func (m *meta) yield(ctx context.Context, to shard.Replica) {
 	if err := m.handOver(ctx, to); err != nil && ctx.Err() == nil {
 		m.node.log.Debug("the lead of the meta group stays for now", "error", err)
@@ -139,22 +138,22 @@ func (m *meta) members() replica.Members {
 	return m.node.host.Members(shard.MetaID, shard.ReplicaID(m.own.Load()))
 }
 
-// report is Report's answer about the node's replica.
+// report returns Report's answer about the node's replica of the meta group.
 func (m *meta) report() *routerpb.ReplicaReport {
 	leader, term := m.node.host.Leader(shard.MetaID)
-	last, _ := m.node.host.LogEnds(shard.MetaID) // 0: it is about to stop
+	last, _ := m.node.host.LogEnds(shard.MetaID) // 0 if it is about to stop
 	return &routerpb.ReplicaReport{
 		Shard: uint64(shard.MetaID), Replica: m.own.Load(), Applied: m.applied.Load(), Last: last, Leader: uint64(leader), Term: term,
 	}
 }
 
-// load is Load's answer about it: enough to see who leads and who is behind.
+// load returns Load's answer about it: enough to see who leads and who is behind.
 func (m *meta) load() *routerpb.ReplicaLoad {
 	r := m.report()
 	return &routerpb.ReplicaLoad{Shard: r.Shard, Replica: r.Replica, Applied: r.Applied, Leader: r.Leader, Term: r.Term, Measures: m.leads()}
 }
 
-// metaCatchUp bounds the order to catch up.
+// metaCatchUp bounds an order to catch up.
 const metaCatchUp = time.Second
 
 // obey carries out an order of the controller.
@@ -163,7 +162,7 @@ func (m *meta) obey(ctx context.Context, req *routerpb.DirectRequest) error {
 		if m.own.Load() != o.CatchUp.Replica {
 			return status.Errorf(codes.FailedPrecondition, "the meta group runs as replica %d here, not as %d", m.own.Load(), o.CatchUp.Replica)
 		}
-		// It goes to the leader through Raft, and may be lost. Then it is given again.
+		// The request goes to the leader through Raft and may be lost. Then the order is given again.
 		ctx, cancel := context.WithTimeout(ctx, metaCatchUp)
 		defer cancel()
 		_, err := m.node.host.NodeHost().SyncRead(ctx, uint64(shard.MetaID), nil)

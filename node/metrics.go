@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 )
 
-// balancerMetrics are what the node has done as leader of the meta group. Sum them over all nodes,
-// of which one leads at a time.
+// balancerMetrics count what the node has done as leader of the meta group. Sum them over all nodes; one leads at a
+// time.
 type balancerMetrics struct {
 	begun, refused, finished *prometheus.CounterVec
 	failed                   prometheus.Counter
@@ -48,13 +48,13 @@ func newBalancerMetrics(reg prometheus.Registerer) *balancerMetrics {
 
 // decided exports the results of a plan.
 func (m *balancerMetrics) decided(d *placement.Decision) {
-	m.gap.Reset() // measures may be unknown by now
+	m.gap.Reset() // some measures may have become unknown
 	for _, g := range d.Gaps {
 		m.gap.WithLabelValues(g.Measure).Set(g.Share)
 	}
 }
 
-// rests is for a node that does not balance.
+// rests clears the gauges on a node that does not balance.
 func (m *balancerMetrics) rests() {
 	m.paused.Set(0)
 	m.gap.Reset()

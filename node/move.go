@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// mover carries out MOVEs: a replica to one node, then the one on another away. The
-// descriptor in the table says how far it is:
+// mover carries out MOVEs: it adds a replica on one node, and then removes the one on another. The descriptor in the
+// table shows how far a MOVE is:
 //
 //	PREPARED  no replica on To ─> learner in the table ─> learner in the group ─> caught up
 //	STARTED   learner ─> votes in the group ─> votes in the table
@@ -57,16 +57,16 @@ func (v *mover) next(ctx context.Context, m *placement.Map, o *placement.Operato
 	}
 }
 
-// moveStage is what is to be done next of a MOVE.
+// moveStage is the next thing to do for a MOVE.
 type moveStage int
 
 const (
-	moveAdopts   moveStage = iota // the table is to get the learner
-	moveAdmits                    // the group is to get it, and it is to catch up
-	moveStarts                    // votes may change from then on
-	movePromotes                  // the learner is to vote
-	movePrefers                   // the table is to prefer another node than the one it leaves
-	moveLeaves                    // the replica there is to go
+	moveAdopts   moveStage = iota // add the learner to the table
+	moveAdmits                    // add it to the group, and wait until it has caught up
+	moveStarts                    // start the operator; from then on votes may change
+	movePromotes                  // make the learner a voter
+	movePrefers                   // make the table prefer another node than From
+	moveLeaves                    // remove the replica on From
 	moveEnds
 )
 
@@ -132,12 +132,12 @@ func (v *mover) admit(ctx context.Context, m *placement.Map, o *placement.Operat
 	}
 }
 
-// start is where there is no way back (O3).
+// start is the point of no return (O3).
 func (v *mover) start(ctx context.Context, o *placement.Operator) error {
 	return v.advance(ctx, stepStart, o, placementpb.Phase_STARTED)
 }
 
-// promote gives the learner its vote: first in the group, which is what counts.
+// promote makes the learner a voter: first in the group, which is what counts.
 func (v *mover) promote(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor) error {
 	if err := v.step(ctx, stepPromote); err != nil {
 		return err
@@ -149,12 +149,12 @@ func (v *mover) promote(ctx context.Context, m *placement.Map, o *placement.Oper
 	return v.update(ctx, stepPublish, o, d, withVoter(d, o.To))
 }
 
-// prefer keeps the leadership from being given back to the replica that leaves.
+// prefer keeps leadership from returning to the replica that leaves.
 func (v *mover) prefer(ctx context.Context, o *placement.Operator, d *shard.Descriptor) error {
 	return v.update(ctx, stepPrefer, o, d, preferring(d, o.To))
 }
 
-// leave takes the replica out of the group, then out of the table.
+// leave removes the replica from the group, and then from the table.
 func (v *mover) leave(ctx context.Context, m *placement.Map, o *placement.Operator, d *shard.Descriptor) error {
 	from, _ := d.ReplicaOn(o.From)
 	if err := v.step(ctx, stepYield); err != nil {
@@ -173,8 +173,7 @@ func (v *mover) leave(ctx context.Context, m *placement.Map, o *placement.Operat
 	return v.update(ctx, stepDrop, o, d, without(d, o.From))
 }
 
-// yield returns when another replica than the one that leaves leads, and those that stay
-// can go on without it (O4).
+// yield returns when the replica that leaves does not lead, and those that stay can continue without it (O4).
 func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor, leaving shard.ReplicaID) error {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
@@ -183,7 +182,7 @@ func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor
 		if err != nil || leader.ID != leaving {
 			return err
 		}
-		// Refused while one is under way, and ended by an election timeout.
+		// It is refused while another transfer is in progress; an election timeout ends that one.
 		_ = v.orderTransfer(ctx, m, d.ID, leader.Node, heir.ID)
 		if err := rest(ctx); err != nil {
 			return err
@@ -191,7 +190,7 @@ func (v *mover) yield(ctx context.Context, m *placement.Map, d *shard.Descriptor
 	}
 }
 
-// update replaces the shard's descriptor if it still is the one that was decided on.
+// update replaces the shard's descriptor if it is still the one on which the step was decided.
 func (v *mover) update(ctx context.Context, step string, o *placement.Operator, old, next *shard.Descriptor) error {
 	if err := v.step(ctx, step); err != nil {
 		return err
@@ -202,20 +201,20 @@ func (v *mover) update(ctx context.Context, step string, o *placement.Operator, 
 	return err
 }
 
-// memberOn is a shard's replica on the node, and where the others find it.
+// memberOn returns a shard's replica on the node, with the address at which the others find it.
 func memberOn(d *shard.Descriptor, at *placement.Node) *routerpb.Member {
 	r, _ := d.ReplicaOn(at.ID)
 	return &routerpb.Member{Replica: uint64(r.ID), PeerAddr: at.PeerAddr}
 }
 
-// withLearner is the shard with a learner more.
+// withLearner returns the descriptor with one more learner.
 func withLearner(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
 	next := *d
 	next.Replicas = append(slices.Clip(d.Replicas), shard.Replica{ID: d.NextReplicaID, Node: on, Learner: true})
 	return &next
 }
 
-// withVoter is the shard with a vote for the replica on the node.
+// withVoter returns the descriptor with a vote for the replica on the node.
 func withVoter(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
 	next := *d
 	next.Replicas = slices.Clone(d.Replicas)
@@ -225,14 +224,14 @@ func withVoter(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
 	return &next
 }
 
-// preferring is the shard with another preferred node.
+// preferring returns the descriptor with another preferred node.
 func preferring(d *shard.Descriptor, node shard.NodeID) *shard.Descriptor {
 	next := *d
 	next.PreferredNode = node
 	return &next
 }
 
-// without is the shard without the replica on the node.
+// without returns the descriptor without the replica on the node.
 func without(d *shard.Descriptor, on shard.NodeID) *shard.Descriptor {
 	next := *d
 	next.Replicas = slices.DeleteFunc(slices.Clone(d.Replicas), func(r shard.Replica) bool { return r.Node == on })

@@ -11,16 +11,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// start starts the node's replica. In a shard whose descriptor is still its first one it may be one
-// of the founders of the group; later the group was founded (O5), and a replica that had not
-// started until then joins.
+// start starts the node's replica. While a shard's descriptor is still the first one, its replicas may be the
+// founders of the group. With any later descriptor the group was founded (O5), and a replica that has not started
+// until then joins.
 func (a *agent) start(ctx context.Context, d *shard.Descriptor, m *placement.Map) {
 	own, _ := d.ReplicaOn(a.node.self.NodeID)
 	if !a.mayBegin(ctx, d, own) {
 		return
 	}
 	if err := a.startReplica(d, own, m); errors.Is(err, replica.ErrRemoved) || errors.Is(err, shard.ErrUnavailable) {
-		// The table is about to take it away, or a newer one has; or it is just stopping.
+		// The table, or a newer version of it, takes it away; or it is just stopping.
 		a.node.log.Debug("not starting a replica", "shard", d.ID, "replica", own.ID, "error", err)
 		return
 	} else if err != nil {
@@ -44,18 +44,18 @@ func (a *agent) startReplica(d *shard.Descriptor, own shard.Replica, m *placemen
 	return a.node.host.Start(d.ID, own.ID, members)
 }
 
-// leadsFirst reports whether this node is to be the first leader of the shard's group.
+// leadsFirst reports whether this node should be the first leader of the shard's group.
 func (a *agent) leadsFirst(d *shard.Descriptor) bool {
 	lead := d.PreferredNode
 	if parent, ok := a.node.host.Replica(d.Parent); ok && d.Generation == 1 && parent.LeaderNode() != 0 {
-		lead = parent.LeaderNode() // for a split both should be led by the same
+		lead = parent.LeaderNode() // for the split, one node should lead both
 	}
 	return lead == a.node.self.NodeID
 }
 
-// mayBegin reports whether a replica may start now. A replica of a shard that was split off, with
-// neither data nor a seed, could find INIT in its log at once, and would be poisoned. So it waits
-// until the parent's replica on this node has given the keys away and left the seed.
+// mayBegin reports whether a replica may start now. A replica of a shard that was split off, with neither data nor a
+// seed, could find INIT in its log at once and would be poisoned. So it waits until the parent's replica on this node
+// has given the keys away and left the seed.
 func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Replica) bool {
 	if d.Parent == 0 || own.Learner {
 		return true
@@ -63,7 +63,7 @@ func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Rep
 	if _, any, err := a.node.host.SpanOf(replica.Held{Shard: d.ID, Replica: own.ID}); any || err != nil {
 		return err == nil
 	}
-	m, err := a.node.meta.barrier(ctx) // a copy of the table that is behind would not do
+	m, err := a.node.meta.barrier(ctx) // an old copy of the table would not do
 	switch {
 	case err != nil:
 		return false
@@ -81,19 +81,18 @@ func (a *agent) mayBegin(ctx context.Context, d *shard.Descriptor, own shard.Rep
 	return !comes
 }
 
-// mayHaveBegun reports whether there may be an INIT in the log of a shard that was split off: not
-// before its split is committed.
+// mayHaveBegun reports whether the log of a shard that was split off may contain INIT. It cannot before the split is
+// committed.
 func mayHaveBegun(m *placement.Map, id shard.ID) bool {
 	return !slices.ContainsFunc(m.Operators(), func(o *placement.Operator) bool {
 		return o.Child != nil && o.Child.ID == id && o.Phase < placementpb.Phase_COMMITTED
 	})
 }
 
-// gaveAway reports whether a parent's replica has nothing of the span any more, or will never leave
-// a seed for it.
+// gaveAway reports whether a parent's replica no longer has any key of the span, or will never leave a seed for it.
 func gaveAway(parent shard.View, span shard.Span) bool {
 	has := parent.Descriptor
-	if parent.Frozen != nil { // with all it has, by a merge
+	if parent.Frozen != nil { // by a merge, with everything it has
 		has = parent.Frozen.Descriptor
 	}
 	return parent.Poisoned || has != nil && !has.Span.Overlaps(span)

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -42,9 +40,9 @@ type Node struct {
 	balance  *balancer
 	loads    *loads
 	check    *checker
-	pauses   *prometheus.HistogramVec
+	pauses   pauses
 
-	// admission are the metrics of room, which admits clients' requests, and of the router's lanes.
+	// admission holds the metrics of room, which admits clients' requests, and of the router's lanes.
 	admission *admission.Metrics
 	room      *admission.Room
 	lanes     *admission.Lanes
@@ -62,11 +60,11 @@ type Node struct {
 	router     *router.Router
 	merger     *watchmerge.Merger
 	client     net.Listener
-	started    atomic.Bool // everything above is set: peers may call all of it
-	leaving    atomic.Bool // it is to stop, and to lead nothing any more
+	started    atomic.Bool // everything above is set, and peers may call it
+	leaving    atomic.Bool // the node is about to stop, and must not lead any more
 
-	// ctx ends when the node stops. work are the loops that end with it, servers those that end
-	// with their listeners.
+	// ctx ends when the node stops. work holds the loops that end with ctx, servers those that end with their
+	// listeners.
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	work    sync.WaitGroup
@@ -110,28 +108,28 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// Name is the node's name.
+// Name returns the node's name.
 func (n *Node) Name() string { return n.cfg.Name }
 
-// ClientAddr is the node's address for clients.
+// ClientAddr returns the node's address for clients.
 func (n *Node) ClientAddr() string { return n.cfg.ClientAddr }
 
-// Map is the node's copy of the placement table.
+// Map returns the node's copy of the placement table.
 func (n *Node) Map() *placement.Map { return n.table.Map() }
 
-// ID is the node's ID in its cluster, once it is started.
+// ID returns the node's ID in its cluster. It is known once the node has started.
 func (n *Node) ID() shard.NodeID { return n.self.NodeID }
 
-// Router is the node's router.
+// Router returns the node's router.
 func (n *Node) Router() *router.Router { return n.router }
 
-// Host runs the node's replicas.
+// Host returns the host that runs the node's replicas.
 func (n *Node) Host() *replica.Host { return n.host }
 
 // Done is closed when the node stops, by Close or because it failed.
 func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
 
-// Err is why the node stopped; nil after Close.
+// Err returns why the node stopped; nil after Close.
 func (n *Node) Err() error {
 	if err := context.Cause(n.ctx); err != errClosed {
 		return err

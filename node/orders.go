@@ -32,7 +32,7 @@ func (c *controller) order(ctx context.Context, m *placement.Map, id shard.NodeI
 	return err
 }
 
-// direct is order with an answer.
+// direct is order that returns the answer.
 func (c *controller) direct(ctx context.Context, m *placement.Map, id shard.NodeID, req *routerpb.DirectRequest) (*routerpb.DirectReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
@@ -90,11 +90,11 @@ func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.De
 	return t
 }
 
-// bracePatience is how long a change of shards waits for what replicas have in memory to be stored. What is
-// not would be stored in the pause that it brings.
+// bracePatience is how long a split or merge waits for replicas to store what they have in memory. The rest would
+// have to be stored during the pause that the change causes.
 const bracePatience = 500 * time.Millisecond
 
-// brace has all nodes of a shard store what their replicas have applied.
+// brace makes all nodes of a shard store what their replicas have applied.
 func (c *controller) brace(ctx context.Context, m *placement.Map, d *shard.Descriptor, durably bool) {
 	c.orderAll(ctx, m, d, bracePatience, &routerpb.DirectRequest{
 		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Brace{Brace: &routerpb.Brace{Durably: durably}},
@@ -104,11 +104,11 @@ func (c *controller) brace(ctx context.Context, m *placement.Map, d *shard.Descr
 // tally is the outcome of an order to all replicas of a shard.
 type tally struct {
 	of   *shard.Descriptor
-	done []shard.Replica // that carried it out
+	done []shard.Replica // those that carried it out
 	errs []error         // of the others
 }
 
-// majority fails unless most carried it out.
+// majority fails unless a majority carried the order out.
 func (t tally) majority() error {
 	if len(t.done) > len(t.of.Replicas)/2 {
 		return nil
@@ -116,7 +116,7 @@ func (t tally) majority() error {
 	return t.failure()
 }
 
-// all fails unless every one did.
+// all fails unless all carried the order out.
 func (t tally) all() error {
 	if len(t.errs) == 0 {
 		return nil

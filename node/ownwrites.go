@@ -15,15 +15,15 @@ import (
 type ownWrites struct {
 	mu struct {
 		sync.Mutex
-		under   list.List // of *ownWrite, in the order of their coming
-		watched bool      // there is a timer for the first
+		under   list.List // of *ownWrite, in order of arrival
+		watched bool      // a timer runs for the first
 	}
 }
 
 // ownWrite is a router.Call.
 type ownWrite struct {
 	of    *ownWrites
-	place *list.Element // guarded by ownWrites.mu; nil: it has ended
+	place *list.Element // guarded by ownWrites.mu; nil once the write has ended
 	came  time.Time
 	ended router.Ender
 }
@@ -64,7 +64,7 @@ func (o *ownWrites) expire() {
 	}
 }
 
-// end reports whether the write had not ended yet.
+// end marks the write as ended, and reports whether it had not ended before.
 func (w *ownWrite) end() bool {
 	w.of.mu.Lock()
 	defer w.of.mu.Unlock()

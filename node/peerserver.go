@@ -96,8 +96,8 @@ func (s *peerServer) Join(ctx context.Context, req *routerpb.JoinRequest) (*rout
 	return &routerpb.JoinReply{ClusterId: s.node.self.Founding.ClusterID, NodeId: result.NodeId}, nil
 }
 
-// joinRefusal is the cluster's reason not to admit a node, nil if err is not such a reason and a
-// retry may help.
+// joinRefusal returns the cluster's reason for refusing the node, or nil if err is something else and a retry may
+// help.
 func joinRefusal(err error) error {
 	if st, ok := status.FromError(err); ok && st.Code() == codes.FailedPrecondition {
 		return errors.New(st.Message())

@@ -6,10 +6,10 @@ import (
 	"strconv"
 )
 
-// processors measures the utilisation of the CPUs that this process may use, by all processes. It
-// is for one caller at a time.
+// processors measures how busy the CPUs that this process may use are, with the work of all processes. Only one
+// caller may use it.
 type processors struct {
-	idle, all float64 // when it was last asked, in ticks of the kernel
+	idle, all float64 // at the last call, in ticks of the kernel
 }
 
 // busy returns the utilisation since the last call; 0 if the kernel does not report it, and within
@@ -25,7 +25,7 @@ func (p *processors) busy() float64 {
 	}
 	idle, all := processorTime(stat, allowedProcessors(status))
 	part := 0.0
-	if all > p.all { // or they are others by now
+	if all > p.all { // otherwise the set of CPUs has changed
 		part = 1 - (idle-p.idle)/(all-p.all)
 	}
 	p.idle, p.all = idle, all
@@ -71,7 +71,7 @@ func processorTime(stat []byte, of map[string]bool) (idle, all float64) {
 		for i, field := range fields[1:] {
 			ticks, err := strconv.ParseFloat(string(field), 64)
 			if err != nil {
-				continue // nothing of the kernel's
+				continue // not a number of the kernel
 			}
 			all += ticks
 			if i == 3 || i == 4 {

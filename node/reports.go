@@ -23,8 +23,7 @@ type report struct {
 const (
 	// reportTimeout bounds one request to a node.
 	reportTimeout = time.Second
-	// lagMax is by how many entries the replicas of a shard may differ that is to be split or
-	// merged.
+	// lagMax is by how many entries the replicas of a shard may differ when it is to be split or merged.
 	lagMax = 1000
 )
 
@@ -66,7 +65,7 @@ func leaderOf(reports []report) (shard.Replica, error) {
 	return slices.MaxFunc(led, func(a, b report) int { return cmp.Compare(a.Term, b.Term) }).member, nil
 }
 
-// well returns the leader of a shard whose replicas all answer and follow it.
+// well returns the leader of a shard whose replicas all answer and follow that leader.
 func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	leader, err := leaderOf(reports)
 	if err != nil {
@@ -84,7 +83,7 @@ func well(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	return leader, nil
 }
 
-// ailment is why a replica is not well; empty: it is.
+// ailment returns why a replica is not well, or an empty string if it is.
 func ailment(of, leader shard.Replica, reports []report) string {
 	i := slices.IndexFunc(reports, func(r report) bool { return r.member.ID == of.ID })
 	switch {
@@ -98,7 +97,7 @@ func ailment(of, leader shard.Replica, reports []report) string {
 	return ""
 }
 
-// abreast is well for a shard whose replicas are also close to each other.
+// abreast is like well, but the replicas must also be close to each other.
 func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	leader, err := well(d, reports)
 	if err != nil {
@@ -114,8 +113,8 @@ func abreast(d *shard.Descriptor, reports []report) (shard.Replica, error) {
 	return leader, nil
 }
 
-// succession returns who leads a shard of which a replica is to leave, and who is to lead then, if
-// that replica leads. It fails unless the remaining replicas could continue without it (O4).
+// succession returns the leader of a shard from which a replica is to be removed and, if that replica leads, who
+// should lead next. It fails unless the remaining replicas could continue without it (O4).
 func succession(d *shard.Descriptor, reports []report, leaving shard.ReplicaID) (leader, heir shard.Replica, err error) {
 	if leader, err = leaderOf(reports); err != nil {
 		return leader, heir, err

@@ -19,11 +19,10 @@ const (
 	retentionEveryMin, retentionEveryMax = time.Second, 10 * time.Minute
 )
 
-// retention decides when history older than the retention time is compacted, and at which revision:
-// at one that is known to have been written. So there is no compaction if nothing was written since
-// the last one. Every node records revisions from time to time, so that a new leader of the meta
-// group has them; a node that starts needs as long as the retention time until it has one that is
-// old enough.
+// retention decides when history older than the retention time is compacted, and at which revision. The revision is
+// always one that is known to have been written, so nothing is compacted if nothing was written since the last time.
+// Every node records revisions from time to time, so that a new leader of the meta group has some. A node that has
+// just started needs as long as the retention time until it has one that is old enough.
 type retention struct {
 	keep time.Duration
 	// margin is how far a revision's tick may lag behind the time it was written.
@@ -35,7 +34,7 @@ type retention struct {
 	looked  time.Time
 }
 
-// note records the largest known revision, at a time by the majority's clocks.
+// note records the largest known revision, at a time taken from the majority's clocks.
 func (r *retention) note(agreed time.Time, seen shard.Revision) {
 	every := min(max(r.keep/10, retentionEveryMin), retentionEveryMax)
 	if agreed.Sub(r.looked) < every {

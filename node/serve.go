@@ -69,9 +69,9 @@ func (n *Node) serveClients(context.Context) error {
 	return n.serveAdmin(api.HTTPHandler(nil, metrics))
 }
 
-// answerDistance is the interval at which responses to writes are sent. While CPU is scarce, and
-// batches therefore start at common ticks, those of several shards finish one after the other, and
-// each would cause a write to the socket of nearly every client, and wake it.
+// answerDistance is the interval at which responses to writes are sent. While CPU is scarce, batches start at common
+// ticks, and those of several shards finish one after the other. Without an interval, each of them would write to the
+// socket of nearly every client, and wake it.
 func (n *Node) answerDistance() time.Duration {
 	if n.host.Short() && n.lanes.Shards() > 1 {
 		return answersApart
@@ -79,7 +79,7 @@ func (n *Node) answerDistance() time.Duration {
 	return 0
 }
 
-// answersApart is less than the interval of batches then.
+// answersApart is shorter than the interval of batches at such times.
 const answersApart = 8 * time.Millisecond
 
 // serveNative adds the service of native clients.

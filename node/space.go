@@ -15,8 +15,8 @@ import (
 // store must not grow.
 type space struct {
 	node *Node
-	// full is why writes that grow the store are refused, nil when they are not. It is the last
-	// judgement's result, kept so that a put only loads a pointer.
+	// full says why writes that grow the store are refused; nil if they are not. It is the result of the last
+	// judgement, kept so that a put only loads a pointer.
 	full atomic.Pointer[string]
 
 	mu struct {
@@ -49,7 +49,7 @@ func (s *space) look() {
 	}
 }
 
-// own is the size of this node's disk and its free space; 0 while unknown.
+// own returns the size of this node's disk and its free space; 0 while unknown.
 func (s *space) own() (total, free int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,7 +85,7 @@ func (s *space) judge() {
 	s.full.Store(&why)
 }
 
-// refusal is nil, or the reason why the store must not grow.
+// refusal returns why the store must not grow, or nil.
 func (s *space) refusal() error {
 	if why := s.full.Load(); why != nil {
 		return fmt.Errorf("%s: %w", *why, shard.ErrNoSpace)

@@ -18,11 +18,11 @@ import (
 //	STARTED    all are still well
 //	COMMITTED  the parent's leader gives the keys away, its nodes have left their seeds,
 //	           the child's leader writes INIT
-//	SEEDED     the seeds are durable; the logs of both are cut behind the split; the
+//	SEEDED     the seeds are durable; the logs of both are truncated past the split; the
 //	           table gets both shards
 //
-// What happens from the parent's split to the child's INIT, while nobody serves the keys,
-// is driven by the node of the parent's leader (divide.go).
+// From the parent's split to the child's INIT nobody serves the keys. The node of the parent's leader drives that
+// part (divide.go).
 type splitter struct{ *controller }
 
 // The steps of a SPLIT, as Knobs.Operator gets them.
@@ -38,11 +38,11 @@ const (
 	stepSettle = "the split is finished"
 )
 
-// securePatience is how long it is waited for all seeds to become durable, beside requests. Then most of them are
-// enough, or it is waited again.
+// securePatience is how long to wait for all seeds to become durable, while the syncs yield to requests. After that a
+// majority is enough; without one, the wait starts again.
 const securePatience = 2 * time.Second
 
-// togetherPatience is how long the child may take to be led where the parent is.
+// togetherPatience is how long the child may take to get its leader on the node where the parent's is.
 const togetherPatience = time.Second
 
 // next implements runner.
@@ -59,8 +59,8 @@ func (s *splitter) next(ctx context.Context, m *placement.Map, o *placement.Oper
 	}
 }
 
-// obstacle is what keeps a split from going on. For a while both shards have to be led by one
-// node too, so that no message has to travel between them.
+// obstacle returns what prevents a split from continuing. For a while this includes that different nodes lead the two
+// shards: with one leader node, no message has to travel between them.
 func (s *splitter) obstacle(ctx context.Context, m *placement.Map, o *placement.Operator, soFar time.Duration) error {
 	parent := m.Shard(o.Shard)
 	leader, err := abreast(parent, s.reports(ctx, m, parent))
@@ -76,8 +76,7 @@ func (s *splitter) obstacle(ctx context.Context, m *placement.Map, o *placement.
 	return errors.Join(fmt.Errorf("shard %s is led elsewhere than shard %s", o.Child.ID, parent.ID), err)
 }
 
-// divide has the parent's leader do what there is no way back from. Whatever was done of
-// it before is passed over.
+// divide makes the parent's leader do the part that cannot be undone. Whatever was done before is skipped.
 func (s *splitter) divide(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	parent := m.Shard(o.Shard)
 	err := s.orderLeader(ctx, m, parent, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Split{
@@ -90,8 +89,8 @@ func (s *splitter) divide(ctx context.Context, m *placement.Map, o *placement.Op
 	return s.advance(ctx, stepSeeded, o, placementpb.Phase_SEEDED)
 }
 
-// settle ends the operator when the seeds are durable and no log goes back to before the split, but
-// for those of a few nodes that are down. Whoever joins one of the shards later gets its data.
+// settle ends the operator once the seeds are durable and the logs are truncated past the split, except on a few
+// nodes that may be down. A replica that joins one of the shards later is sent its data.
 func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Operator) error {
 	if err := s.step(ctx, stepSecure); err != nil {
 		return err
@@ -99,7 +98,7 @@ func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Op
 	secured := s.orderAll(ctx, m, o.Child, securePatience, &routerpb.DirectRequest{
 		Shard: uint64(o.Shard), Order: &routerpb.DirectRequest_SecureSeed{SecureSeed: o.Child.Proto()},
 	})
-	if err := secured.majority(); err != nil { // the logs are all that brings them again (P14 of package replica)
+	if err := secured.majority(); err != nil { // only the logs could restore the seeds (P14 of package replica)
 		return err
 	}
 	if err := s.step(ctx, stepWean); err != nil {

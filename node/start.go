@@ -28,8 +28,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// cachedDescriptors bounds the router's cache: more than the shards a cluster is
-// meant to have.
+// cachedDescriptors bounds the router's cache. It is more than the number of shards that a cluster is meant to have.
 const cachedDescriptors = 16 << 10
 
 // ownHeaders is how many headers every shard may cache even when busier ones have taken all of
@@ -51,7 +50,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 
 	for _, step := range []func(context.Context) error{
 		n.openDirectory,  // nobody else uses the data; the incarnation is durable (D1)
-		n.listenPeers,    // others can say hello; they learn what this node knows
+		n.listenPeers,    // others can say hello, and learn what this node knows
 		n.belong,         // identity is durable from here on (D1, D2)
 		n.openStore,      // before Raft replays into it
 		n.checkClock,     // before anything can be proposed (D3)
@@ -190,7 +189,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 		return err
 	}
 	n.onClose(func() {
-		n.peerGRPC.Stop() // nobody asks the replicas any more
+		n.peerGRPC.Stop() // nobody calls the replicas any more
 		n.host.Close()
 	})
 	return nil
@@ -303,8 +302,8 @@ func (n *Node) waitForShards(ctx context.Context) error {
 	}
 }
 
-// pastPatience bounds seePast. A node that was killed needs some tenths of a second; one that was away for long
-// may need minutes, but has not acknowledged what it lacks.
+// pastPatience bounds seePast. A node that was killed needs a few tenths of a second. One that was away for long may
+// need minutes, but it has not acknowledged what it lacks.
 const pastPatience = 5 * time.Second
 
 // seePast waits until the node knows the revisions that were acknowledged before it was killed.
@@ -317,8 +316,7 @@ func (n *Node) seePast(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// expelled fails when the node was removed from its cluster: its data is useless then, and it must
-// not answer anybody.
+// expelled fails if the node was removed from its cluster: its data is useless then, and it must not answer anybody.
 func (n *Node) expelled() error {
 	own := n.table.Map().Node(n.self.NodeID)
 	if own == nil || own.State != placement.Removed {
@@ -327,8 +325,8 @@ func (n *Node) expelled() error {
 	return fmt.Errorf("node %q (ID %s) was removed from cluster %x; to join again, start it with an empty data directory", n.self.Name, own.ID, n.self.Founding.ClusterID)
 }
 
-// waitingSaid is how often a node that cannot serve yet logs why. Founding a cluster on a busy
-// machine takes an election or two, which is nothing to warn of.
+// waitingSaid is how often a node that cannot serve yet logs why. Founding a cluster on a busy machine takes an
+// election or two, which is no reason for a warning.
 const waitingSaid = 10 * time.Second
 
 // introduceToMap keeps this node's addresses in the table up to date. It retries in the background,

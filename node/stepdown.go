@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// stepDownPatience bounds how long a node that is about to stop looks for heirs.
+	// stepDownPatience bounds how long a node that is about to stop looks for new leaders.
 	stepDownPatience = 5 * time.Second
 	// stepDownNotice is how long it takes until the others know not to return leadership.
 	stepDownNotice = healthInterval + 100*time.Millisecond
-	// stepDownPause is between attempts: an heir may be behind, or stopping itself.
+	// stepDownPause is the time between attempts: the other replica may be behind, or its node may be stopping too.
 	stepDownPause = 100 * time.Millisecond
 	// stepDownMax bounds the handovers in progress.
 	stepDownMax = 16
@@ -44,13 +44,13 @@ func (n *Node) StepDown(ctx context.Context) {
 	}
 }
 
-// legacy is the leadership of a group for which there is an heir.
+// legacy is the leadership of a group that another node could lead.
 type legacy struct {
 	shard shard.ID
 	give  func(ctx context.Context) error
 }
 
-// legacies are those of this node.
+// legacies returns those of this node.
 func (n *Node) legacies() []legacy {
 	var all []legacy
 	n.host.Each(func(r *replica.Replica) {

@@ -10,8 +10,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// table is the node's copy of the placement table: fed by its replica of the meta group, or by a
-// peer that has one.
+// table is the node's copy of the placement table. Its source is the node's replica of the meta group, or a peer that
+// has one.
 type table struct {
 	current atomic.Pointer[placement.Map]
 
@@ -31,7 +31,7 @@ func newTable() *table {
 // Map is the newest copy.
 func (t *table) Map() *placement.Map { return t.current.Load() }
 
-// publish replaces the copy, unless that is newer.
+// publish replaces the copy, unless the copy is newer.
 func (t *table) publish(m *placement.Map) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

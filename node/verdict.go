@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// judge compares what the replicas of a shard held after an entry of its log. What a majority of
-// the voters holds is right, because that is what was acknowledged.
+// judge compares what the replicas of a shard held as of an entry of its log. What a majority of the voters holds is
+// right, because that is what was acknowledged.
 func judge(d *shard.Descriptor, index uint64, reports []report) *adminapi.Checked {
 	out := &adminapi.Checked{Index: index}
 	for _, r := range d.Replicas {
@@ -72,7 +72,7 @@ func found(r shard.Replica, index uint64, told *routerpb.ReplicaReport) adminapi
 	return out
 }
 
-// mostHeld is the checksum that most voters have, and whether a majority of all voters has it.
+// mostHeld returns the checksum that most voters have, and whether a majority of all voters has it.
 func mostHeld(replicas []adminapi.CheckedReplica) (sum uint64, majority bool) {
 	voters, held := 0, make(map[uint64]int)
 	for _, r := range replicas {

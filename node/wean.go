@@ -12,18 +12,18 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
-// A log is cut behind the split or merge that gave its shard the keys it has: whoever began
-// with what is before would act on keys that are another shard's by now. The controller has
-// it done before the operator ends; a node that was away then cuts its own.
+// A log is truncated past the split or merge that gave its shard its present keys. A replica that started from
+// earlier entries would act on keys that belong to another shard by now. The controller has this done before the
+// operator ends; a node that was away at that time truncates its own log later.
 
 const (
 	// weanPatience is how long an operator waits for the logs of nodes that do not answer.
 	weanPatience = 5 * time.Second
-	// weanTimeout bounds one attempt of a node to cut its own.
+	// weanTimeout bounds one attempt of a node to truncate its own log.
 	weanTimeout = 5 * time.Second
 )
 
-// wean has the logs of most replicas of a shard cut behind what gave it its epoch.
+// wean truncates the logs of a majority of a shard's replicas past the operator that gave the shard its epoch.
 func (c *controller) wean(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
 	if err := c.arrive(ctx, m, d); err != nil {
 		return err
@@ -33,8 +33,8 @@ func (c *controller) wean(ctx context.Context, m *placement.Map, d *shard.Descri
 	}).majority()
 }
 
-// arrive waits, not for long, until all replicas that answer have applied it: one that has
-// not when the logs are cut would have to be sent all the data.
+// arrive waits for a short time until all replicas that answer have applied that operator. A replica that has not
+// when the logs are truncated would have to be sent all the data.
 func (c *controller) arrive(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
 	behind := func(r report) bool { return r.Epoch < d.Epoch && r.Unfit == "" }
 	for began := time.Now(); time.Since(began) < weanPatience; {
@@ -48,12 +48,12 @@ func (c *controller) arrive(ctx context.Context, m *placement.Map, d *shard.Desc
 	return nil
 }
 
-// wean cuts the log of a replica of this node behind an operator that ended without it.
+// wean truncates the log of a replica of this node past an operator that ended without it.
 func (a *agent) wean(ctx context.Context, r *replica.Replica) {
 	ctx, cancel := context.WithTimeout(ctx, weanTimeout)
 	defer cancel()
 	m, err := a.node.meta.barrier(ctx)
-	if err == nil && reshaping(m, r.ID()) { // this node's copy of the table was behind
+	if err == nil && reshaping(m, r.ID()) { // this node's copy of the table was old
 		return
 	}
 	if err == nil {
@@ -64,8 +64,9 @@ func (a *agent) wean(ctx context.Context, r *replica.Replica) {
 	}
 }
 
-// reshaping reports whether a split or merge of the shard is under way: then its log may be all that brings it
-// again after a crash (P14 of package replica). The table has heard of it before any replica.
+// reshaping reports whether a split or merge of the shard is in progress. If so, the shard's log may be the only
+// thing that restores its effect after a crash (P14 of package replica). The table shows a split or merge before any
+// replica applies it.
 func reshaping(m *placement.Map, id shard.ID) bool {
 	o := m.Operator(id)
 	return o != nil && o.Kind != placementpb.OperatorKind_MOVE

@@ -7,21 +7,20 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 )
 
-// answersMax bounds the answers that are remembered. A proposer repeats a command for a few
-// seconds, during which the table changes less often than this.
+// answersMax bounds the number of remembered answers. A proposer repeats a command for a few seconds, during which
+// the table changes fewer times than this.
 const answersMax = 1024
 
-// answers are the latest of those that commands with an ID got which changed the map (P10).
-// A command that changed nothing may change something the next time: nobody was told yet
-// what came of it.
+// answers are the latest answers to commands that had an ID and changed the map (P10). A command that changed nothing
+// is not remembered. If it is repeated it may change something, which is fine, because its proposer has not heard an
+// answer yet.
 type answers struct {
 	given []*placementpb.Answer // ascending by version
-	// forgotten is the version of the latest change whose answer is not among given any more.
+	// forgotten is the version of the latest change whose answer is no longer in given.
 	forgotten uint64
 }
 
-// to returns what a command is answered without being applied to the map of the version; nil
-// when it is to be applied.
+// to returns the answer to a command that must not be applied to the map at this version; nil if it must be applied.
 func (a *answers) to(c *placementpb.Command, version uint64) *placementpb.Result {
 	if c.GetCommandId() == 0 {
 		return nil
@@ -39,7 +38,7 @@ func (a *answers) to(c *placementpb.Command, version uint64) *placementpb.Result
 	return r
 }
 
-// note remembers what a command got that changed the map.
+// note remembers the answer to a command that changed the map.
 func (a *answers) note(c *placementpb.Command, r *placementpb.Result) {
 	if c.GetCommandId() == 0 {
 		return
@@ -51,7 +50,7 @@ func (a *answers) note(c *placementpb.Command, r *placementpb.Result) {
 	}
 }
 
-// proto is nil when no command had an ID yet.
+// proto returns nil if no command had an ID yet.
 func (a *answers) proto() *placementpb.Answers {
 	if len(a.given) == 0 {
 		return nil
@@ -59,7 +58,7 @@ func (a *answers) proto() *placementpb.Answers {
 	return &placementpb.Answers{Answers: a.given, Forgotten: a.forgotten}
 }
 
-// answersOf keeps what it is given.
+// answersOf keeps p's contents without copying them.
 func answersOf(p *placementpb.Answers) (answers, error) {
 	for _, g := range p.GetAnswers() {
 		if g.GetCommandId() == 0 || g.Result == nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Audit checks the invariants that one map can show, P1 to P9. It reads everything; Restore and
-// Map.Apply call it before they trust a map from outside.
+// Audit checks the invariants that a single map can show, P1 to P9. It reads everything. Restore and Map.Apply call
+// it before they trust a map from outside.
 func (m *Map) Audit() error {
 	if m.clusterID == 0 {
 		if m.version != 0 || len(m.nodes) != 0 || len(m.byStart) != 0 {
@@ -32,7 +32,7 @@ func (m *Map) Audit() error {
 	return nil
 }
 
-// auditSpans checks P1: each shard begins where the one before it ends.
+// auditSpans checks P1: each shard begins where the previous one ends.
 func (m *Map) auditSpans() error {
 	if len(m.byStart) == 0 {
 		return errors.New("P1: there are no shards")
@@ -178,7 +178,7 @@ func (m *Map) auditOperators() error {
 	return nil
 }
 
-// auditOperator checks that the map still has what the operator began with.
+// auditOperator checks that the map still contains what the operator began with.
 func (m *Map) auditOperator(o *Operator) error {
 	d := m.Shard(o.Shard)
 	if d == nil {

@@ -16,8 +16,8 @@ import (
 // timers on every node that holds it; more can be split off later.
 const initialShardsMax = 4096
 
-// initCluster makes the first map. The same cluster ID again is a retry and succeeds
-// whatever else it says: what it would make may have changed since.
+// initCluster makes the first map. A command with the same cluster ID is a retry and succeeds whatever else it says,
+// because what the first one made may have changed since.
 func (m *Map) initCluster(c *placementpb.InitCluster) (*Map, *placementpb.Result) {
 	switch {
 	case c.ClusterId == 0:
@@ -58,16 +58,14 @@ func newMap(c *placementpb.InitCluster) (*Map, error) {
 	next.putShards(firstShards(c.SplitKeys, nodes, int(c.ReplicationFactor), next.version))
 	next.nextShard = shard.FirstDataID + shard.ID(len(next.byStart))
 
-	// What the nodes and the meta group's members must be to one another is what
-	// Audit asks of every map.
+	// Audit checks how nodes and the meta group's members must relate to each other, for every map.
 	if err := next.Audit(); err != nil {
 		return nil, err
 	}
 	return next, nil
 }
 
-// firstNodes returns the nodes ascending by ID, so that their order in the command
-// decides nothing.
+// firstNodes returns the nodes ascending by ID, so that their order in the command does not matter.
 func firstNodes(ps []*placementpb.Node) ([]*Node, error) {
 	if len(ps) == 0 {
 		return nil, errors.New("there are no nodes; name at least one")
@@ -96,9 +94,9 @@ func firstMeta(d *shard.Descriptor) *shard.Descriptor {
 	}
 }
 
-// firstShards covers the keyspace by one shard more than there are split keys.
-// Shard i sits on the nodes from i on, round and round, and its leader on the first
-// of them: replicas and leaders are spread evenly and no node is special.
+// firstShards covers the keyspace with one more shard than there are split keys. Shard i is on consecutive nodes
+// beginning with node i, in rotation, and its leader on the first of them. So replicas and leaders are spread evenly
+// and no node is special.
 func firstShards(splits [][]byte, nodes []*Node, factor int, version uint64) []entry {
 	var slots slotUse
 	var left []shard.Slot
@@ -123,7 +121,7 @@ func firstShards(splits [][]byte, nodes []*Node, factor int, version uint64) []e
 	return entries
 }
 
-// nextReplicaID is the lowest ID above those of replicas and not below floor.
+// nextReplicaID returns the lowest ID that is above those of replicas and not below floor.
 func nextReplicaID(replicas []shard.Replica, floor shard.ReplicaID) shard.ReplicaID {
 	next := max(floor, 1)
 	for _, r := range replicas {

@@ -9,11 +9,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// The results of comparing replicas are settings, so that they last until somebody removes them,
-// and the value says why.
+// The results of comparing replicas are recorded as settings, so that they last until somebody removes them. A
+// setting's value gives the reason.
 const (
-	damagedPrefix  = "damaged/"  // and a node: one of its replicas held other data than the others
-	disputedPrefix = "disputed/" // and a shard: no majority of its replicas holds the same
+	damagedPrefix  = "damaged/"  // followed by a node: one of its replicas held different data from the others
+	disputedPrefix = "disputed/" // followed by a shard: no majority of its replicas holds the same data
 )
 
 // DamagedSetting returns the name of the setting that records that a node had damaged data.
@@ -28,8 +28,7 @@ func (m *Map) Damaged() []shard.NodeID { return named[shard.NodeID](m, damagedPr
 // Disputed returns the shards that refuse writes, ascending.
 func (m *Map) Disputed() []shard.ID { return named[shard.ID](m, disputedPrefix) }
 
-// named returns the IDs that settings are about. A name that somebody has made up is passed
-// over.
+// named returns the IDs that settings with this prefix are about. Names that are not IDs are skipped.
 func named[ID interface {
 	~uint64
 	cmp.Ordered

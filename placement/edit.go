@@ -8,16 +8,15 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// edit starts the next version of the map: a shallow copy whose slices are still
-// those of m. The functions below replace slices, they never write into them, so
-// that m stays what its readers saw.
+// edit starts the next version of the map: a shallow copy that shares m's slices. The functions below replace slices
+// and never write into them, so that m stays as its readers saw it.
 func (m *Map) edit() *Map {
 	next := *m
 	next.version++
 	return &next
 }
 
-// putNode adds the node, or replaces the one that has its ID, as of this version.
+// putNode adds the node, or replaces the one with its ID, as of this version.
 func (m *Map) putNode(n *Node) {
 	n.Version = m.version
 	m.putNodes([]*Node{n})
@@ -31,9 +30,9 @@ func (m *Map) putNodes(nodes []*Node) {
 	m.live = slices.DeleteFunc(slices.Clone(m.nodes), func(n *Node) bool { return n.State == Removed })
 }
 
-// putShards lays entries over the map: each replaces the shard that has its ID and
-// every shard it overlaps. So one function serves a change of replicas, a split and
-// a merge; P1 holds again when the entries cover what they displace.
+// putShards puts entries into the map: each replaces the shard with its ID and every shard that it overlaps. So this
+// one function serves changes of replicas, splits and merges. P1 holds afterwards if the entries cover what they
+// replace.
 func (m *Map) putShards(entries []entry) {
 	displaced := idSet(entries, func(e entry) shard.ID { return e.desc.ID })
 	for _, e := range entries {
@@ -62,8 +61,8 @@ func idSet[T any, ID comparable](items []T, id func(T) ID) map[ID]bool {
 	return set
 }
 
-// merge returns the sorted union of kept, without those that drop names, and added.
-// Both are sorted; neither is changed.
+// merge returns the sorted union of added and of those in kept for which drop is false. Both are sorted; neither is
+// changed.
 func merge[T any](kept, added []T, drop func(T) bool, compare func(a, b T) int) []T {
 	out := make([]T, 0, len(kept)+len(added))
 	for _, k := range kept {

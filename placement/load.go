@@ -9,8 +9,8 @@ import (
 // Load is what nodes have reported, as the planner sees it at one moment. Missing values are
 // unknown: Plan neither guesses them nor acts without them.
 type Load struct {
-	// Since is when the collection of reports began. A node that was not heard of counts as silent
-	// since then, so a new collector declares nobody dead too early.
+	// Since is when the collection of reports began. A node that was not heard of counts as silent since then, so
+	// that a new collector does not declare a node dead too early.
 	Since  time.Time
 	Nodes  map[shard.NodeID]NodeLoad
 	Shards map[shard.ID]ShardLoad
@@ -48,9 +48,8 @@ type ShardLoad struct {
 
 	// Middle divides the bytes in half, Balance the writes.
 	Middle, Balance SplitPoint
-	// SpanSince is the time since which the figures describe the shard's present span: when the
-	// span changed, or its leader began to measure. Zero: it has only just become leader, and
-	// nothing is planned by its figures.
+	// SpanSince is since when the figures describe the shard's present span: when the span changed, or its leader
+	// began to measure. Zero: the leader has only just begun to lead, and nothing is planned by its figures.
 	SpanSince time.Time
 	// Behind is how many log entries each replica has yet to apply, by node. A replica that is not
 	// listed is unknown.

@@ -10,14 +10,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Map is the placement table at one version. It is immutable: any goroutine may read it, and the
-// results of its methods must not be modified. The zero Map is that of a cluster that was not
-// initialised.
+// Map is the placement table at one version. It is immutable: any goroutine may read it, and the results of its
+// methods must not be modified. The zero Map is that of a cluster before InitCluster.
 type Map struct {
 	version   uint64
 	clusterID uint64
 
-	nodes []*Node // ascending by ID, tombstones included (P2)
+	nodes []*Node // ascending by ID, including tombstones (P2)
 	live  []*Node // nodes that are not removed
 
 	byStart []*shard.Descriptor // ascending by Span.Start (P1)
@@ -26,7 +25,7 @@ type Map struct {
 
 	compacted shard.Revision
 
-	// The lowest IDs that were never given (P2).
+	// The lowest IDs that were never assigned (P2).
 	nextNode  shard.NodeID
 	nextShard shard.ID
 
@@ -46,10 +45,10 @@ type entry struct {
 // Version rises by one with every change (P6); 0 before InitCluster.
 func (m *Map) Version() uint64 { return m.version }
 
-// ClusterID is 0 before InitCluster.
+// ClusterID is the cluster's ID; 0 before InitCluster.
 func (m *Map) ClusterID() uint64 { return m.clusterID }
 
-// Compacted is the revision below which history may be gone; 0 when none.
+// Compacted is the revision below which history may be gone; 0 if none was compacted.
 func (m *Map) Compacted() shard.Revision { return m.compacted }
 
 // Lookup returns the shard that owns key; nil only before InitCluster.
@@ -60,8 +59,8 @@ func (m *Map) Lookup(key []byte) *shard.Descriptor {
 	return m.byStart[m.indexOf(key)]
 }
 
-// Overlapping returns the shards that own some key of span, in key order. The
-// result is a part of the map, not a copy; it is empty for an empty span.
+// Overlapping returns the shards that own some key of span, in key order. The result is part of the map, not a copy.
+// It is empty for an empty span.
 func (m *Map) Overlapping(span shard.Span) []*shard.Descriptor {
 	if len(m.byStart) == 0 || span.Empty() {
 		return nil
@@ -88,8 +87,8 @@ func compareStart(d *shard.Descriptor, key []byte) int { return bytes.Compare(d.
 // Shards returns all shards of the keyspace in key order.
 func (m *Map) Shards() []*shard.Descriptor { return slices.Clip(m.byStart) }
 
-// Shard returns the shard by ID, or nil. shard.MetaID gives the meta group, whose span is
-// meaningless, when the map tracks it.
+// Shard returns the shard with this ID, or nil. For shard.MetaID it returns the meta group, whose span is
+// meaningless, if the map records it.
 func (m *Map) Shard(id shard.ID) *shard.Descriptor {
 	if id == shard.MetaID {
 		return m.meta.desc
@@ -141,8 +140,8 @@ func (m *Map) Gone(id shard.ID, replica shard.ReplicaID) bool {
 	return id != shard.MetaID && id < m.nextShard && !slices.ContainsFunc(m.operators, named)
 }
 
-// OnNode returns the groups that have a replica on the node: the meta group first,
-// when the map tracks it, then shards in key order.
+// OnNode returns the groups that have a replica on the node: first the meta group, if the map records it, then shards
+// in key order.
 func (m *Map) OnNode(id shard.NodeID) []*shard.Descriptor {
 	var held []*shard.Descriptor
 	for d := range m.groups() {
@@ -153,7 +152,7 @@ func (m *Map) OnNode(id shard.NodeID) []*shard.Descriptor {
 	return held
 }
 
-// groups yields every Raft group the map tracks: the meta group, then the shards.
+// groups yields every Raft group in the map: the meta group, then the shards.
 func (m *Map) groups() iter.Seq[*shard.Descriptor] {
 	return func(yield func(*shard.Descriptor) bool) {
 		if m.meta.desc != nil && !yield(m.meta.desc) {
@@ -170,7 +169,7 @@ func (m *Map) groups() iter.Seq[*shard.Descriptor] {
 // Settings returns all settings, ascending by name.
 func (m *Map) Settings() []Setting { return slices.Clip(m.settings) }
 
-// Setting returns the value of a setting; false when it is not set.
+// Setting returns the value of a setting; false if it is not set.
 func (m *Map) Setting(name string) (string, bool) {
 	i, found := m.settingIndex(name)
 	if !found {
@@ -188,7 +187,7 @@ func (m *Map) ReplicationFactor() int {
 	value, _ := m.Setting(SettingReplicationFactor)
 	factor, err := strconv.Atoi(value)
 	if err != nil {
-		return 0 // not initialised: SetSetting lets nothing else pass
+		return 0 // not initialised: SetSetting accepts nothing else
 	}
 	return factor
 }

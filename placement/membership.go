@@ -10,9 +10,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// addNode admits a node, or recognises it. A node is recognised by its incarnation
-// and name, and then nothing changes: what it advertises may be older than what the
-// map knows, if this is a retry that was delayed.
+// addNode admits a node, or recognises it by its incarnation and name. If it is recognised nothing changes: the
+// command may be a delayed retry, and what it says about the node may be older than what the map knows.
 func (m *Map) addNode(c *placementpb.AddNode) (*Map, *placementpb.Result) {
 	n, err := newNode(c.Node)
 	if err != nil {
@@ -60,8 +59,8 @@ func recognise(known, n *Node) *placementpb.Result {
 	}
 }
 
-// updateNode changes what the command sets. Only the node itself, known by its
-// incarnation, says where it is; anyone who may propose can drain or label it.
+// updateNode changes what the command sets. Only the node itself, identified by its incarnation, can change its
+// addresses; anyone who may propose can drain or label it.
 func (m *Map) updateNode(c *placementpb.UpdateNode) (*Map, *placementpb.Result) {
 	id := shard.NodeID(c.NodeId)
 	old := m.Node(id)
@@ -117,8 +116,8 @@ func updatedNode(old *Node, c *placementpb.UpdateNode) (*Node, error) {
 	return &n, n.check()
 }
 
-// removeNode leaves a tombstone. It never takes replicas away: that would be a
-// change of each shard's Raft group, which only the group itself can commit.
+// removeNode leaves a tombstone. It never removes replicas: that is a change of each shard's Raft group, which only
+// the group itself can commit.
 func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) {
 	id := shard.NodeID(c.NodeId)
 	old := m.Node(id)
@@ -142,7 +141,7 @@ func (m *Map) removeNode(c *placementpb.RemoveNode) (*Map, *placementpb.Result) 
 	return next, ok()
 }
 
-// Spares returns an error when a node cannot be drained because its replicas have nowhere to go.
+// Spares returns an error if a node cannot be drained because there is no room elsewhere for its replicas.
 func (m *Map) Spares(id shard.NodeID) error {
 	active := 0
 	for _, n := range m.live {
@@ -157,7 +156,7 @@ func (m *Map) Spares(id shard.NodeID) error {
 	return nil
 }
 
-// replicas is a number of them, for messages.
+// replicas writes a number of replicas, for messages.
 func replicas(n int) string {
 	if n == 1 {
 		return "1 replica"

@@ -39,8 +39,7 @@ func (s NodeState) String() string {
 	}
 }
 
-// Bounds of what one node may report about itself: the map is in the memory of every node and is
-// sent as a whole.
+// Bounds of what a node may report about itself: the map is kept in memory by every node and is sent as a whole.
 const (
 	nameBytesMax        = 255
 	addrBytesMax        = 1024
@@ -53,8 +52,7 @@ const (
 	nodeIDMax = 1 << 62
 )
 
-// Node is one process with one data directory. It is immutable, slices and Labels
-// included.
+// Node is one process with one data directory. It is immutable, including its slices and Labels.
 type Node struct {
 	ID   shard.NodeID
 	Name string
@@ -86,7 +84,7 @@ func (n *Node) Proto() *placementpb.Node {
 	return p
 }
 
-// newNode converts a node that joins; its state and version are the map's to set.
+// newNode converts a node that joins; the map sets its state and version.
 func newNode(p *placementpb.Node) (*Node, error) {
 	n, err := nodeOf(p)
 	if err != nil {
@@ -138,7 +136,7 @@ func labelsOf(ps []*placementpb.Label) (map[string]string, error) {
 	return labels, nil
 }
 
-// check looks at the node alone; a tombstone keeps only its identity.
+// check validates the node by itself; a tombstone keeps only its identity.
 func (n *Node) check() error {
 	if n.Name == "" {
 		return errors.New("the name is empty; set --name")
@@ -177,7 +175,7 @@ func checkText(what, s string, bytesMax int) error {
 	}
 }
 
-// sameAs reports whether both say the same, whatever version they are from.
+// sameAs reports whether both describe the same, whatever versions they are from.
 func (n *Node) sameAs(o *Node) bool {
 	return n.ID == o.ID && n.Name == o.Name && n.PeerAddr == o.PeerAddr && slices.Equal(n.ClientURLs, o.ClientURLs) &&
 		n.AdminAddr == o.AdminAddr && bytes.Equal(n.Incarnation, o.Incarnation) && maps.Equal(n.Labels, o.Labels) &&

@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// MoveObstacle returns why Plan would not put a replica of a shard on a node in place of the one on
-// another (0: an additional one), whoever asks for it; empty when it might.
+// MoveObstacle returns why Plan would not move a shard's replica from one node to another (from 0: would not add
+// one), whoever asks for it; empty if it might.
 func MoveObstacle(m *Map, load *Load, now time.Time, id shard.ID, from, to shard.NodeID) string {
 	p := newPlanner(m, load, m.Rules(), now)
 	i := slices.IndexFunc(p.groups, func(g planGroup) bool { return g.d.ID == id })

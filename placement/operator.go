@@ -18,7 +18,7 @@ const operatorsMax = 1024
 // shard (P9), and its progress is in the map, so that the next leader of the meta group can
 // continue it. It is immutable.
 type Operator struct {
-	// ID is the version of the map that started it, so none is used twice.
+	// ID is the version of the map that started it, so no ID is used twice.
 	ID    uint64
 	Shard shard.ID
 	Kind  placementpb.OperatorKind
@@ -31,8 +31,7 @@ type Operator struct {
 	// Key and Child are a SPLIT's: the child as it will be in the map.
 	Key   []byte
 	Child *shard.Descriptor
-	// With is a MERGE's right neighbour, which is held as well. Right is its last descriptor, once
-	// it is not in the map any more.
+	// With is a MERGE's right neighbour, which is held too. Right is its last descriptor, once it has left the map.
 	With  shard.ID
 	Right *shard.Descriptor
 }
@@ -49,8 +48,8 @@ func (m *Map) Operator(id shard.ID) *Operator {
 	return m.operators[i]
 }
 
-// beginOperator holds a shard. It reserves what the operator will need: a SPLIT gets
-// its child's ID, slot and replica IDs, so that whoever goes on makes the same child.
+// beginOperator makes an operator hold a shard. It reserves what the operator will need: a SPLIT gets its child's ID,
+// slot and replica IDs, so that any controller that continues it makes the same child.
 func (m *Map) beginOperator(c *placementpb.BeginOperator) (*Map, *placementpb.Result) {
 	asked, err := operatorOf(c.Operator)
 	if err != nil {
@@ -109,7 +108,7 @@ func operatorResult(o *Operator) *placementpb.Result {
 	return r
 }
 
-// intent is what an operator is to do, without what apply sets and what other kinds need.
+// intent is what an operator is meant to do: without what apply sets and what other kinds need.
 func (o *Operator) intent() *Operator {
 	intent := &Operator{Shard: o.Shard, Kind: o.Kind, Why: o.Why}
 	switch o.Kind {
@@ -123,7 +122,7 @@ func (o *Operator) intent() *Operator {
 	return intent
 }
 
-// step is the planner's word for the operator.
+// step returns the operator as a step of the planner.
 func (o *Operator) step() Step {
 	s := Step{Shard: o.Shard, From: o.From, To: o.To, Key: o.Key, With: o.With, Why: o.Why}
 	switch {
@@ -141,7 +140,7 @@ func (o *Operator) step() Step {
 	return s
 }
 
-// wants reports whether two operators are to do the same.
+// wants reports whether two operators are meant to do the same.
 func (o *Operator) wants(p *Operator) bool {
 	return o.Kind == p.Kind && o.Shard == p.Shard && o.From == p.From && o.To == p.To && bytes.Equal(o.Key, p.Key) && o.With == p.With
 }
@@ -166,7 +165,7 @@ func (m *Map) checkMove(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
-// leavesVoter refuses to take the last vote away: the move could never end.
+// leavesVoter refuses to remove the last voter: the move could never end.
 func leavesVoter(o *Operator, d *shard.Descriptor) error {
 	if !slices.ContainsFunc(d.Replicas, func(r shard.Replica) bool { return !r.Learner && r.Node != o.From }) {
 		return fmt.Errorf("the replica on node %s is the only one that votes; add another one first", o.From)
@@ -174,8 +173,7 @@ func leavesVoter(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
-// prepareSplit makes the child as it will be. Its replicas are where the parent's are,
-// under IDs of their own.
+// prepareSplit makes the child as it will be. Its replicas are on the parent's nodes, under IDs of their own.
 func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	switch {
 	case d.ID == shard.MetaID:
@@ -201,7 +199,7 @@ func (m *Map) prepareSplit(o *Operator, d *shard.Descriptor) error {
 	return nil
 }
 
-// Rest is what remains of the shard after a SPLIT.
+// Rest returns what remains of the shard after a SPLIT.
 func (o *Operator) Rest(d *shard.Descriptor) *shard.Descriptor {
 	rest := *d
 	rest.Span.End = o.Key
@@ -225,12 +223,10 @@ func (m *Map) Merging(o *Operator) (into, right *shard.Descriptor) {
 	return &merged, right
 }
 
-// mergedEpoch is above both: whoever compares descriptors of overlapping spans sees which is
-// newer.
+// mergedEpoch is above both epochs, so that comparing descriptors of overlapping spans shows which is newer.
 func mergedEpoch(d, right *shard.Descriptor) uint64 { return max(d.Epoch, right.Epoch) + 1 }
 
-// freeSlot returns the slot for a child right of d. Slots promised to other children
-// are taken.
+// freeSlot returns the slot for a child right of d. Slots reserved for other children count as taken.
 func (m *Map) freeSlot(d *shard.Descriptor) shard.Slot {
 	var use slotUse
 	for _, other := range m.byStart {
@@ -260,16 +256,16 @@ func (m *Map) checkMerge(o *Operator, d *shard.Descriptor) error {
 	if right := m.RightOf(d); d.ID == shard.MetaID || right == nil || right.ID != o.With {
 		return fmt.Errorf("shard %s is not its right neighbour", o.With)
 	}
-	// A shard keeps its slot for life, so two that would become neighbours must differ.
+	// A shard keeps its slot for life, so two shards that would become neighbours must have different slots.
 	if err := m.merged(o).auditSlots(); err != nil {
 		return fmt.Errorf("slots would not tell shards apart any more: %w", err)
 	}
 	return nil
 }
 
-// Together refuses a merge of shards that are not on the same nodes: each replica takes over the
-// data on its own node. Whoever starts a merge checks first, with the descriptors on which the
-// merge is decided; the map checks again before the point of no return.
+// Together refuses a merge of shards that are not on the same nodes, because each replica takes over the data on its
+// own node. Whoever starts a merge checks this first, with the descriptors on which the merge is decided. The map
+// checks it again before the point of no return.
 func Together(d, right *shard.Descriptor) error {
 	for _, pair := range [][2]*shard.Descriptor{{d, right}, {right, d}} {
 		for _, r := range pair[0].Replicas {
@@ -292,7 +288,7 @@ func (m *Map) merged(o *Operator) *Map {
 	return next
 }
 
-// held finds an operator for a command that goes on with it.
+// held finds the operator that a command continues.
 func (m *Map) held(what string, id shard.ID, operator uint64) (*Operator, *placementpb.Result) {
 	if o := m.Operator(id); o != nil && o.Shard == id && o.ID == operator {
 		return o, nil
@@ -300,8 +296,8 @@ func (m *Map) held(what string, id shard.ID, operator uint64) (*Operator, *place
 	return nil, refuse(placementpb.Code_NOT_FOUND, "%s operator %d: it does not hold shard %s, so it has ended; read the map", what, operator, id)
 }
 
-// lastPhase is the phase from which an operator is finished. A MOVE can be finished from
-// any: the descriptor says whether it is done.
+// lastPhase is the phase from which an operator can be finished. A MOVE can be finished from any phase: the
+// descriptor shows whether it is done.
 func lastPhase(kind placementpb.OperatorKind) placementpb.Phase {
 	switch kind {
 	case placementpb.OperatorKind_SPLIT:
@@ -313,8 +309,8 @@ func lastPhase(kind placementpb.OperatorKind) placementpb.Phase {
 	}
 }
 
-// committed reports whether an operator can only be brought to its end. From STARTED on a
-// MOVE changes who votes: cancelled in the middle, the table and the group could differ.
+// committed reports whether an operator can only be carried to its end. From STARTED on a MOVE changes who votes: if
+// it were cancelled in the middle, the table and the group could differ.
 func (o *Operator) committed() bool {
 	if o.Kind == placementpb.OperatorKind_MOVE {
 		return o.Phase >= placementpb.Phase_STARTED
@@ -322,9 +318,9 @@ func (o *Operator) committed() bool {
 	return o.Phase >= placementpb.Phase_COMMITTED
 }
 
-// advanceOperator takes an operator to its next phase; the phase it is in already is a
-// retry. A MERGE gives the keys away when it becomes COMMITTED: from then on the
-// neighbour must not serve, and the shard may.
+// advanceOperator takes an operator to its next phase. If it already is in that phase, the command is a retry. A
+// MERGE hands over the keys when it becomes COMMITTED: from then on the right neighbour must not serve them, and the
+// shard may.
 func (m *Map) advanceOperator(c *placementpb.AdvanceOperator) (*Map, *placementpb.Result) {
 	o, refused := m.held("advance", shard.ID(c.ShardId), c.OperatorId)
 	switch {
@@ -352,7 +348,7 @@ func (m *Map) advanceOperator(c *placementpb.AdvanceOperator) (*Map, *placementp
 	return next, operatorResult(o)
 }
 
-// finishOperator lets the shard go. A SPLIT's child is in the map from now on.
+// finishOperator releases the shard. A SPLIT's child is in the map from now on.
 func (m *Map) finishOperator(c *placementpb.FinishOperator) (*Map, *placementpb.Result) {
 	o, refused := m.held("finish", shard.ID(c.ShardId), c.OperatorId)
 	if refused != nil {
@@ -377,8 +373,8 @@ func (m *Map) finishOperator(c *placementpb.FinishOperator) (*Map, *placementpb.
 	return next, operatorResult(o)
 }
 
-// cancelOperator lets the shard go as it is. Replicas of a child that never came to be
-// are known by their shard's ID, which is in no map and will never be.
+// cancelOperator releases the shard as it is. Replicas of a child that never came into being can be recognised by
+// their shard's ID, which is in no map and never will be.
 func (m *Map) cancelOperator(c *placementpb.CancelOperator) (*Map, *placementpb.Result) {
 	o, refused := m.held("cancel", shard.ID(c.ShardId), c.OperatorId)
 	if refused != nil {
@@ -392,7 +388,7 @@ func (m *Map) cancelOperator(c *placementpb.CancelOperator) (*Map, *placementpb.
 	return next, operatorResult(o)
 }
 
-// mayUpdate refuses a change of replicas behind an operator's back.
+// mayUpdate refuses a change of replicas that bypasses the operator holding the shard.
 func (m *Map) mayUpdate(id shard.ID, operator uint64) error {
 	held := m.Operator(id)
 	switch {

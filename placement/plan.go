@@ -8,26 +8,25 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Plan decides what should change now. It is a function of its arguments alone: the
-// balancer, the tool that shows what the balancer would do, and the simulator get the
-// same answer. Ties are broken by ID.
+// Plan decides what should change now. It depends only on its arguments: the balancer, the tool that shows what the
+// balancer would do, and the simulator get the same answer. Ties are broken by ID.
 //
-// Rules it keeps, whatever the load:
+// Rules that it keeps, whatever the load:
 //
 //	L1  One step per shard at a time; what is in flight counts as done.
-//	L2  A shard never loses a voter that its majority needs, and has a majority of
-//	    voters up before anything else is asked of it.
+//	L2  A shard never loses a voter that its majority needs. Nothing else is asked of it
+//	    before a majority of its voters is up.
 //	L3  What is not known is not touched: a shard without a fresh report of its
 //	    leader, a node that is silent, a disk of unknown size.
-//	L4  A step for balance leaves the two nodes in the order they were in. So the sum of
-//	    squares of a measure falls with every step for it, and under a load that stays
-//	    the same the plans come to rest.
-//	L5  A step for bytes opens no gap in write load; one for write load opens a small
-//	    one in bytes at most.
+//	L4  A step for balance never reverses the order of its two nodes. So every such step
+//	    reduces the sum of squares of the measure, and under constant load the plans
+//	    come to rest.
+//	L5  A step for bytes opens no gap in write load; a step for write load opens at most a
+//	    small one in bytes.
 //	L6  Limits count what is in flight and what this plan adds.
 //
-// A split comes before moves for balance: halves are easier to place, and are not
-// copied. docs/decisions/0008-planning.md has the reasons.
+// A split comes before moves for balance: halves are easier to place, and splitting copies nothing.
+// docs/decisions/0008-planning.md gives the reasons.
 func Plan(m *Map, load *Load, rules Rules, now time.Time) *Decision {
 	p := newPlanner(m, load, rules, now)
 	p.repair()
@@ -43,7 +42,7 @@ func Plan(m *Map, load *Load, rules Rules, now time.Time) *Decision {
 	return p.decision()
 }
 
-// planner is the work of one Plan.
+// planner is the state of one Plan.
 type planner struct {
 	m     *Map
 	rules Rules
@@ -51,11 +50,11 @@ type planner struct {
 
 	nodes  []planNode // ascending by ID
 	groups []planGroup
-	zones  [][]int // by level of ZoneLabels, then by node: which zone
+	zones  [][]int // by level of ZoneLabels, then by node: the number of the zone
 	voters float64 // of all groups
 
 	moves, transfers, reshapes int // in flight and planned
-	merging                    int // shards that are there and about to go
+	merging                    int // shards that still exist but are about to be merged away
 
 	steps []Step
 	gaps  []Gap
@@ -63,7 +62,7 @@ type planner struct {
 	index map[leavingKey]int // into left
 }
 
-// leaving is a reason, while shards are still added to it.
+// leaving is a reason to which shards are still being added.
 type leaving struct {
 	leavingKey
 	shards []shard.ID
@@ -74,7 +73,7 @@ type leavingKey struct {
 	text string
 }
 
-// leave notes why a shard is left alone.
+// leave records why a shard is left alone.
 func (p *planner) leave(rule Rule, id shard.ID, text string) {
 	key := leavingKey{rule, text}
 	i, found := p.index[key]
@@ -85,7 +84,7 @@ func (p *planner) leave(rule Rule, id shard.ID, text string) {
 	p.left[i].shards = append(p.left[i].shards, id)
 }
 
-// note gives a reason that is about the cluster.
+// note records a reason that concerns the cluster.
 func (p *planner) note(rule Rule, format string, args ...any) {
 	p.left = append(p.left, leaving{leavingKey: leavingKey{rule, fmt.Sprintf(format, args...)}})
 }
@@ -107,8 +106,7 @@ func (p *planner) do(g *planGroup, s Step) {
 	p.steps = append(p.steps, s)
 }
 
-// unknownMax is the share of shards without a fresh report above which loads of nodes
-// mean nothing.
+// unknownMax is the share of shards without a fresh report above which the loads of nodes mean nothing.
 const unknownMax = 0.1
 
 // informed reports whether enough is known to compare loads.

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// measure is one thing of which nodes should have the same.
+// measure is a quantity of which nodes should have equal amounts.
 type measure struct {
 	name  string
 	node  func(*planNode) *float64
@@ -30,7 +30,7 @@ func storing() measure {
 	return measure{"bytes", func(n *planNode) *float64 { return &n.data }, func(g *planGroup) float64 { return g.bytes }, bytesText}
 }
 
-// field is the nodes that a measure is compared over.
+// field is the set of nodes over which a measure is compared.
 type field struct {
 	measure
 	p    *planner
@@ -52,7 +52,7 @@ func (p *planner) field(m measure, takes func(*planNode) bool) *field {
 
 func (f *field) at(n int) float64 { return *f.node(&f.p.nodes[n]) }
 
-// gap is by how much a has more than b, as a share of the mean.
+// gap is how much more a has than b, as a share of the mean.
 func (f *field) gap(a, b int) float64 {
 	if f.mean == 0 {
 		return 0
@@ -63,18 +63,16 @@ func (f *field) gap(a, b int) float64 {
 // open reports whether a has so much more than b that something should move.
 func (f *field) open(a, b int) bool { return f.gap(a, b) > f.p.rules.BalanceGap }
 
-// closes reports whether x taken from a to b leaves a with no less than b (L4).
+// closes reports whether moving x from a to b leaves a with no less than b (L4).
 func (f *field) closes(a, b int, x float64) bool { return 2*x <= f.at(a)-f.at(b) }
 
-// share is how much of a measure a replica has, as a multiple of what one has on
-// average.
+// share is a replica's amount of the measure, as a multiple of an average replica's.
 func (f *field) share(g *planGroup) float64 {
 	return f.group(g) * f.p.voters / (f.mean * float64(len(f.over)))
 }
 
-// A replica with at least busyShare is busy and one with less than quietShare quiet.
-// What is between is neither, so that a rate that is measured a little differently
-// every time does not make a busy one quiet.
+// A replica with at least busyShare is busy, and one with less than quietShare is quiet. In between it is neither, so
+// that small variations in a measured rate do not turn a busy replica into a quiet one.
 const (
 	busyShare  = 1
 	quietShare = 0.75
@@ -83,9 +81,9 @@ const (
 func (f *field) busy(g *planGroup) bool  { return f.share(g) >= busyShare }
 func (f *field) quiet(g *planGroup) bool { return f.share(g) < quietShare }
 
-// spares reports whether g taken from a to b opens no gap (L5): it is quiet, does not
-// turn the two around, or leaves both near the mean, within slack times what no step
-// would be taken for.
+// spares reports whether moving g from a to b opens no gap (L5). That is so if g is quiet, if the move does not
+// reverse the order of the two nodes, or if it leaves both near the mean: within slack times the deviation for which
+// no step would be taken.
 func (f *field) spares(a, b int, g *planGroup, slack float64) bool {
 	x, near := f.group(g), f.mean*f.p.rules.BalanceGap/2*slack
 	return f.quiet(g) || f.closes(a, b, x) || f.at(b)+x <= f.mean+near && f.at(a)-x >= f.mean-near
@@ -98,8 +96,8 @@ func (f *field) descending() []int {
 	return out
 }
 
-// even moves things from the nodes that have most until no gap is left or nothing can
-// move. move takes one thing off a node, or says why it takes none.
+// even moves things from the nodes that have the most, until no gap is left or nothing can move. move takes one thing
+// off a node, or says why it does not.
 func (f *field) even(rule Rule, move func(from int) (moved bool, obstacle string)) {
 	if len(f.over) < 2 {
 		f.p.note(rule, "%s: fewer than two nodes can take any", f.name)
@@ -126,7 +124,7 @@ func (f *field) even(rule Rule, move func(from int) (moved bool, obstacle string
 	f.explain(rule, moved, firstObstacle)
 }
 
-// explain says how even the nodes are, and what keeps them from being more so.
+// explain reports how even the nodes are, and what prevents them from being more so.
 func (f *field) explain(rule Rule, moved bool, obstacle string) {
 	order := f.descending()
 	most, least := order[0], order[len(order)-1]
@@ -142,10 +140,10 @@ func (f *field) explain(rule Rule, moved bool, obstacle string) {
 	}
 }
 
-// balanceLeaders evens out the load of leaders, then their number, by making other
-// replicas lead, which copies nothing. The number counts where the load is in few shards:
-// what the others cost together is less than a gap. A step for it evens out the load as
-// well (L4), or the two would have the same shards led here and there.
+// balanceLeaders evens out the load of leaders, and then their number, by transferring leadership, which copies
+// nothing. The number matters where most of the load is in few shards: all the others together cost less than a gap.
+// A step for the number must even out the load as well (L4); otherwise the two would transfer the same shards back
+// and forth.
 func (p *planner) balanceLeaders() {
 	takes := func(n *planNode) bool { return n.noLead == "" }
 	load, number := p.field(leading(), takes), p.field(counting(), takes)
@@ -154,7 +152,7 @@ func (p *planner) balanceLeaders() {
 	p.balanceLed(number, func(from, to int, g *planGroup) bool { return load.closes(from, to, g.cost) })
 }
 
-// balanceLed evens out f by changes of leaders that may be.
+// balanceLed evens out f by the leadership transfers that may allows.
 func (p *planner) balanceLed(f *field, may func(from, to int, g *planGroup) bool) {
 	led := make(map[int][]*planGroup)
 	f.even(RuleLeaders, func(from int) (bool, string) {
@@ -203,14 +201,12 @@ func (f *field) leaderFor(g *planGroup, from int, may func(from, to int, g *plan
 	return best, cmp.Or(why, fmt.Sprintf("no replica of what %s leads is on a node with less that could lead it", f.p.nodes[from].Name))
 }
 
-// bytesSlack lets a step for write load open a gap in bytes of up to twice what is
-// allowed. Steps for bytes close it again with quiet shards, and may open no gap in
-// write load. Steps for write load take only busy shards, steps for bytes quiet ones
-// first, or the two would take the same ones back and forth.
+// bytesSlack lets a step for write load open a gap in bytes of up to twice the allowed size. Steps for bytes close it
+// again with quiet shards, and may open no gap in write load. Steps for write load take only busy shards, and steps
+// for bytes take quiet ones first; otherwise the two would move the same shards back and forth.
 const bytesSlack = 2
 
-// balanceData evens out bytes, then the write load of all replicas, by moving
-// replicas that do not lead.
+// balanceData evens out bytes, and then the write load of all replicas, by moving replicas that do not lead.
 func (p *planner) balanceData() {
 	takes := func(n *planNode) bool { return p.refuses(n) == "" }
 	data, work := p.field(storing(), takes), p.field(working(), takes)
@@ -224,8 +220,8 @@ func (p *planner) balanceData() {
 	})
 }
 
-// balanceReplicas evens out f and opens no gap in other beyond the slack given.
-// candidates are what may leave a node, in the order to try.
+// balanceReplicas evens out f, and opens no gap in other beyond the given slack. candidates are the groups that may
+// leave a node, in the order in which to try them.
 func (p *planner) balanceReplicas(f, other *field, slack float64, candidates func(from int) []*planGroup) {
 	held := make(map[int][]*planGroup)
 	f.even(RuleData, func(from int) (bool, string) {
@@ -265,8 +261,7 @@ func (p *planner) balanceReplicas(f, other *field, slack float64, candidates fun
 	})
 }
 
-// replicaObstacle says why a replica is not moved from one node to another; empty if
-// it may be.
+// replicaObstacle returns why a replica is not moved from one node to another; empty if it may be.
 func (p *planner) replicaObstacle(f, other *field, slack float64, g *planGroup, from, to int) string {
 	switch {
 	case g.has(to):

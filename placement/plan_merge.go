@@ -7,14 +7,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// neighbours are two small shards side by side.
+// neighbours are two small adjacent shards.
 type neighbours struct {
 	left, right *planGroup
-	obstacle    string // why they stay two; empty: they are to be one
+	obstacle    string // why they stay separate; empty if they are to be merged
 }
 
-// smallNeighbours finds those that are to be one, as many as may be at a time and leave every
-// node a shard to lead, before anything is moved for balance: that then leaves them alone.
+// smallNeighbours finds neighbours to be merged: as many as are allowed at a time, while leaving every node a shard
+// to lead. It runs before anything is moved for balance, so that balancing leaves them alone.
 func (p *planner) smallNeighbours() (found []neighbours) {
 	if p.rules.MergeBelow == 0 {
 		return nil
@@ -40,8 +40,7 @@ func (p *planner) smallNeighbours() (found []neighbours) {
 	return found
 }
 
-// merge makes small neighbours one. Two that are not on the same nodes are brought together
-// first, over several plans.
+// merge merges small neighbours. Two that are not on the same nodes are first brought together, over several plans.
 func (p *planner) merge(small []neighbours) {
 	for _, n := range small {
 		if n.obstacle != "" {
@@ -58,8 +57,7 @@ func (p *planner) merge(small []neighbours) {
 	}
 }
 
-// mergeStep merges two neighbours, or moves a replica of the right one to where the left one
-// has one.
+// mergeStep merges two neighbours, or moves a replica of the right one to a node of the left one.
 func (p *planner) mergeStep(left, right *planGroup) {
 	from, to := apart(left, right)
 	if from < 0 {
@@ -80,7 +78,7 @@ func (p *planner) mergeStep(left, right *planGroup) {
 		Effect: "the two can be merged once all their replicas are on the same nodes"})
 }
 
-// small reports whether two neighbours are so far from a split that they can be one.
+// small reports whether two neighbours are so far from a split that they can be merged.
 func (p *planner) small(left, right *planGroup) bool {
 	if left.busy || right.busy || !left.fresh || !right.fresh {
 		return false
@@ -127,8 +125,8 @@ func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int)
 	return ""
 }
 
-// apart returns a node on which the right neighbour has a replica and the left one has
-// none, and one the other way round; -1 where there is none.
+// apart returns a node on which the right neighbour has a replica and the left one has none, and one for the reverse;
+// -1 where there is none.
 func apart(left, right *planGroup) (from, to int) {
 	lacks := func(a, b *planGroup) int {
 		i := slices.IndexFunc(b.voters, func(v int) bool { return !slices.Contains(a.voters, v) })
@@ -140,8 +138,8 @@ func apart(left, right *planGroup) (from, to int) {
 	return lacks(left, right), lacks(right, left)
 }
 
-// gatherObstacle says why two neighbours are not brought together on the nodes of the left
-// one. It must open no gap: what balance would take away again is not begun.
+// gatherObstacle returns why two neighbours are not brought together on the left one's nodes. The moves must open no
+// gap, because balancing would undo them.
 func (p *planner) gatherObstacle(left, right *planGroup) string {
 	from, to := apart(left, right)
 	if from < 0 && to < 0 {
@@ -172,8 +170,7 @@ func (p *planner) gatherObstacle(left, right *planGroup) string {
 	return ""
 }
 
-// opens reports whether x more on a node leaves it with so much more than another one that
-// something should move.
+// opens reports whether adding x to a node would give it so much more than another one that something should move.
 func (f *field) opens(n int, x float64) bool {
 	return slices.ContainsFunc(f.over, func(o int) bool { return o != n && f.at(n)+x-f.at(o) > f.p.rules.BalanceGap*f.mean })
 }

@@ -10,25 +10,24 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What things cost, in one unit: a small write.
+// Costs, in units of one small write.
 const (
-	// idleCost is what a replica costs that does nothing: its share of ticks and
-	// heartbeats. Measured: 1,024 idle shards took about the processor time of 5
-	// writes per second each.
+	// idleCost is the cost of an idle replica: its share of ticks and heartbeats. Measured: 1,024 idle shards took
+	// about as much CPU time as 5 writes per second each.
 	idleCost = 5
-	// writeBytesPerCost is how many bytes cost as much again as the write itself.
+	// writeBytesPerCost is how many bytes cost as much as the write itself.
 	writeBytesPerCost = 4096
-	// idleBytes is what a replica takes that holds nothing, in memory and log. It makes
-	// the number of replicas count when shards are small.
+	// idleBytes is what an empty replica takes in memory and log. Because of it the number of replicas counts when
+	// shards are small.
 	idleBytes = 1 << 20
 )
 
-// condition is what is known of a node.
+// condition is what is known about a node.
 type condition int
 
 const (
 	up     condition = iota
-	silent           // not heard of, not for long enough to give it up
+	silent           // not heard of, but not for long enough to be given up
 	dead
 )
 
@@ -37,28 +36,28 @@ type planNode struct {
 	*Node
 	load      NodeLoad
 	condition condition
-	quiet     time.Duration // since it was heard of
-	// noLead says why it should not lead; empty when it may.
+	quiet     time.Duration // time since it was heard of
+	// noLead says why it should not lead; empty if it may.
 	noLead string
 
 	lead  float64 // cost of the shards it leads
-	leads float64 // how many they are
+	leads float64 // number of shards it leads
 	work  float64 // cost of the replicas it has
 	data  float64 // bytes of the replicas it has
-	free  float64 // bytes of disk, or 0 when unknown
+	free  float64 // bytes of disk; 0 if unknown
 
 	moving int // copies that it sends or receives
 }
 
-// planGroup is a shard, or the meta group, as it will be.
+// planGroup is a shard, or the meta group, as it will be when all steps so far are done.
 type planGroup struct {
 	d        *shard.Descriptor
 	load     ShardLoad
-	fresh    bool // load was reported lately, by a leader that is a voter and measures it
-	settled  bool // load speaks of the span that the shard has now
+	fresh    bool // load was reported recently, by a leader that is a voter and measures it
+	settled  bool // load describes the shard's present span
 	voters   []int
-	learners []int // that no step in flight is about
-	leader   int   // -1 when unknown
+	learners []int // those that no step in flight concerns
+	leader   int   // -1 if unknown
 	busy     bool  // a step is in flight or planned
 	locked   string
 	cost     float64
@@ -129,7 +128,7 @@ func (p *planner) addNodes(load *Load) {
 	if 2*lost <= len(p.nodes) {
 		return
 	}
-	// When most nodes are gone it is more likely that reports do not arrive.
+	// If most nodes seem gone, it is more likely that reports do not arrive.
 	for i := range p.nodes {
 		if p.nodes[i].condition == dead {
 			p.nodes[i].condition = silent
@@ -162,7 +161,7 @@ func (p *planner) addGroup(d *shard.Descriptor, load ShardLoad) {
 	p.groups = append(p.groups, g)
 }
 
-// node returns the position of a node that is part of the cluster, -1 for others.
+// node returns the position of a node that is part of the cluster, or -1.
 func (p *planner) node(id shard.NodeID) int {
 	i, found := slices.BinarySearchFunc(p.nodes, id, func(n planNode, id shard.NodeID) int {
 		return cmp.Compare(n.ID, id)
@@ -173,14 +172,14 @@ func (p *planner) node(id shard.NodeID) int {
 	return i
 }
 
-// hold adds a replica to a node, or takes it off (sign -1).
+// hold adds a replica to a node, or removes it (sign -1).
 func (p *planner) hold(g *planGroup, n int, sign float64) {
 	p.voters += sign
 	p.nodes[n].work += sign * g.cost
 	p.nodes[n].data += sign * g.bytes
 }
 
-// lead counts the leader of a group. The meta group leads where it likes.
+// lead counts the leader of a group. The meta group is not counted: it may be led anywhere.
 func (p *planner) lead(g *planGroup, n int, sign float64) {
 	if n >= 0 && !g.meta() {
 		p.nodes[n].lead += sign * g.cost
@@ -194,7 +193,7 @@ func (p *planner) setLeader(g *planGroup, n int) {
 	g.leader = n
 }
 
-// settle counts a step as done (L1, L6). In flight it may be done in part.
+// settle counts a step as done (L1, L6). A step in flight may already be partly done.
 func (p *planner) settle(g *planGroup, s Step) {
 	from, to := p.node(s.From), p.node(s.To)
 	switch s.Kind {
@@ -227,7 +226,7 @@ func (p *planner) settle(g *planGroup, s Step) {
 	}
 }
 
-// join makes a node a voter, which may be a learner now or a voter already.
+// join makes a node a voter. It may be a learner now, or already a voter.
 func (p *planner) join(g *planGroup, n int) {
 	g.learners = slices.DeleteFunc(slices.Clone(g.learners), func(l int) bool { return l == n })
 	if slices.Contains(g.voters, n) {
@@ -240,7 +239,7 @@ func (p *planner) join(g *planGroup, n int) {
 	}
 }
 
-// part takes a voter or a learner off.
+// part removes a voter or a learner.
 func (p *planner) part(g *planGroup, n int) {
 	g.learners = slices.DeleteFunc(slices.Clone(g.learners), func(l int) bool { return l == n })
 	i := slices.Index(g.voters, n)
@@ -257,8 +256,8 @@ func (p *planner) part(g *planGroup, n int) {
 	}
 }
 
-// slowerThanOthers is how many times the median a slow disk takes. When all are slow it is the
-// load, and moving leaders would not help.
+// slowerThanOthers is how many times the median a slow disk's fsync takes. If all are slow the load is the cause, and
+// moving leaders would not help.
 const slowerThanOthers = 4
 
 // judgeNodes finds nodes that should not lead.
@@ -304,7 +303,7 @@ func (p *planner) low(n *planNode) bool {
 	return n.load.DiskTotal > 0 && n.free < p.rules.LowSpace*float64(n.load.DiskTotal)
 }
 
-// refuses says why a node takes no more replicas at all; empty when it may.
+// refuses returns why a node takes no more replicas at all; empty if it may.
 func (p *planner) refuses(n *planNode) string {
 	switch {
 	case n.noLead != "":
@@ -316,12 +315,12 @@ func (p *planner) refuses(n *planNode) string {
 	}
 }
 
-// fits reports whether a node would keep well clear of shedding replicas.
+// fits reports whether a node would stay well clear of the point at which it sheds replicas.
 func (p *planner) fits(n *planNode, bytes float64) bool {
 	return n.free-bytes >= 1.5*p.rules.LowSpace*float64(n.load.DiskTotal)
 }
 
-// nameList writes nodes as people know them.
+// nameList lists nodes by name.
 func (p *planner) nameList(nodes []int) string {
 	words := make([]string, len(nodes))
 	for i, n := range nodes {

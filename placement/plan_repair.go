@@ -6,9 +6,8 @@ import (
 	"slices"
 )
 
-// repair brings every group to as many voters as it should have, on nodes that are
-// alive and stay, in different zones. The groups nearest to losing their majority come
-// first.
+// repair brings every group to the number of voters that it should have, on nodes that are alive and will stay, in
+// different zones. Groups nearest to losing their majority come first.
 func (p *planner) repair() {
 	var ill []*planGroup
 	for i := range p.groups {
@@ -26,8 +25,8 @@ func (p *planner) repair() {
 	}
 }
 
-// metaVotersMin keeps the placement table through the loss of a node even where data
-// has one replica, as far as there are nodes for it.
+// metaVotersMin lets the placement table survive the loss of a node even if data has only one replica, as far as
+// there are nodes for it.
 const metaVotersMin = 3
 
 // wanted is how many voters a group should have.
@@ -70,7 +69,7 @@ func (p *planner) ill(g *planGroup) bool {
 	return p.crowded(g)
 }
 
-// unfit says why a group's replica on a node serves nothing; empty when it is well.
+// unfit returns why a group's replica on a node serves nothing; empty if it is healthy.
 func (p *planner) unfit(g *planGroup, n int) string { return g.load.Unfit[p.nodes[n].ID] }
 
 // crowded reports whether replicas share a zone more than the number of zones forces.
@@ -107,7 +106,7 @@ func (p *planner) treat(g *planGroup) {
 	}
 }
 
-// finishLearner ends what a step left behind that is no longer in flight.
+// finishLearner completes or removes a learner left by a step that is no longer in flight.
 func (p *planner) finishLearner(g *planGroup) {
 	l := g.learners[0]
 	n := &p.nodes[l]
@@ -139,8 +138,8 @@ func (p *planner) addReplica(g *planGroup) {
 		Effect: fmt.Sprintf("%d replicas, the new one on %s", len(g.voters)+1, p.nodes[t].Name)})
 }
 
-// removeSurplus takes the replica off that is worth least. The leader stays. One that is
-// down is worth less than any that is up, so the majority keeps its voters (L2).
+// removeSurplus removes the least valuable replica, but never the leader. A replica that is down is worth less than
+// any that is up, so the majority keeps its voters (L2).
 func (p *planner) removeSurplus(g *planGroup) {
 	if n := &p.nodes[g.leader]; n.State == Decommissioning {
 		p.leave(RuleRepair, g.d.ID, "one replica too many, the one that leads on "+n.Name+"; another has to lead first")
@@ -176,8 +175,8 @@ func (p *planner) compareWorth(g *planGroup, a, b int) int {
 	)
 }
 
-// replace ends one replica that serves nothing, or moves one off a node that is gone, or
-// that goes, or that shares a zone with another replica.
+// replace replaces one replica that serves nothing, or moves one away from a node that is gone or leaving, or that
+// shares a zone with another replica.
 func (p *planner) replace(g *planGroup) {
 	for _, v := range g.voters {
 		if why := p.unfit(g, v); why != "" {
@@ -201,9 +200,9 @@ func (p *planner) replace(g *planGroup) {
 	p.spread(g)
 }
 
-// replaceUnfit has another node take the place of a replica that serves nothing. If there
-// is none the replica goes first, as far as a majority of the others can do without it and
-// its node could take another; the next plan adds that.
+// replaceUnfit lets another node take the place of a replica that serves nothing. If there is no such node, the
+// replica is removed first, provided that the others keep a majority without it and its node could take another one,
+// which the next plan adds.
 func (p *planner) replaceUnfit(g *planGroup, out int, why string) {
 	n := &p.nodes[out]
 	why = fmt.Sprintf("the replica on %s serves nothing: %s", n.Name, why)
@@ -251,7 +250,7 @@ func (p *planner) spread(g *planGroup) {
 	bestOut, bestIn, wait := -1, -1, false
 	for _, out := range g.voters {
 		if p.nodes[out].condition != up {
-			continue // it may come back; nothing is copied for its sake yet
+			continue // it may return; nothing is copied for its sake yet
 		}
 		in, mustWait, _ := p.target(g, out)
 		wait = wait || mustWait
@@ -275,7 +274,7 @@ func (p *planner) spread(g *planGroup) {
 	}
 }
 
-// noteSilent says for whom replacement waits.
+// noteSilent says which nodes are silent, so that their replicas are not replaced yet.
 func (p *planner) noteSilent() {
 	for i := range p.nodes {
 		if n := &p.nodes[i]; n.condition == silent {

@@ -11,7 +11,7 @@ import (
 // large as the whole.
 const leftMin = 0.2
 
-// pressure is how near a shard is to being split: 1 is the threshold.
+// pressure is how close a shard is to being split: 1 is the threshold.
 type pressure struct {
 	size, load float64
 }
@@ -25,7 +25,7 @@ func (p *planner) pressure(bytes int64, writes, writeBytes float64) pressure {
 
 func (a pressure) most() float64 { return max(a.size, a.load) }
 
-// split cuts shards that are too large or too busy, the worst first.
+// split splits shards that are too large or too busy, the worst first.
 func (p *planner) split() {
 	var over []*planGroup
 	var nearest *planGroup
@@ -58,16 +58,16 @@ func (p *planner) split() {
 	}
 }
 
-// fineShare is how near the threshold a shard must be to be split for the sake of balance. Its
-// halves must stay well above what is merged, too: fineMerge times as much together.
+// fineShare is how close to the threshold a shard must be to be split for the sake of balance. Its halves must also
+// stay well above the size at which neighbours are merged: together fineMerge times that.
 const (
 	fineShare = 0.4
 	fineMerge = 1.6
 )
 
-// refine splits a shard when the node that leads most leads too much, and everything there that
-// another node could lead is so large that it would only move the gap. Too much is more than nodes do on
-// average: one that leads less than the others holds up nobody, and every shard more makes writes cost more.
+// refine splits a shard if the node with the most leader load has too much, and everything there that another node
+// could lead is so large that it would only move the gap. Too much means more than the average node: a node with less
+// holds up nobody, and every additional shard makes writes more expensive.
 func (p *planner) refine(f *field) {
 	if len(f.over) < 2 {
 		return
@@ -90,7 +90,7 @@ func (p *planner) refine(f *field) {
 	}
 }
 
-// splitOne plans the split for the reason given, or says why there is none.
+// splitOne plans the split for the given reason, or says why there is none.
 func (p *planner) splitOne(g *planGroup, press pressure, reason string) (why string) {
 	what := fmt.Sprintf("%s, %.0f writes/s and %s/s", bytesText(float64(g.load.Bytes)), g.load.Writes, bytesText(g.load.WriteBytes))
 	switch {
@@ -123,8 +123,8 @@ func (p *planner) splitOne(g *planGroup, press pressure, reason string) (why str
 	return ""
 }
 
-// unready says why a shard's replicas are in no state to be split or merged: one that
-// is down or behind would need a copy of everything afterwards.
+// unready returns why a shard's replicas are in no state for a split or merge: one that is down or behind would need
+// a copy of everything afterwards.
 func (p *planner) unready(g *planGroup) string {
 	if len(g.learners) > 0 {
 		return "it has a learner"

@@ -6,8 +6,7 @@ import (
 	"slices"
 )
 
-// makeSpace takes replicas off nodes whose disks fill up, the largest first, until
-// enough is on its way.
+// makeSpace moves replicas away from nodes whose disks fill up, the largest first, until enough is on its way.
 func (p *planner) makeSpace() {
 	for s := range p.nodes {
 		n := &p.nodes[s]
@@ -19,7 +18,7 @@ func (p *planner) makeSpace() {
 		waits, obstacle := false, ""
 		for _, g := range held {
 			if !p.low(n) || g.leader == s && len(g.voters) > 1 {
-				continue // leaders go last: their followers free as much
+				continue // leaders go last: their followers free as much space
 			}
 			t, wait, why := p.target(g, s)
 			if t < 0 || p.compareCrowding(g.voters, s, t, -1, -1) > 0 {
@@ -47,8 +46,7 @@ func (p *planner) freeText(n *planNode) string {
 	return fmt.Sprintf("%.0f %%", 100*n.free/float64(n.load.DiskTotal))
 }
 
-// heldBy returns the shards with a voter on the node that a step may take, those
-// with the most of a measure first.
+// heldBy returns the shards with a voter on the node that a step may take, those with the most of the measure first.
 func (p *planner) heldBy(n int, measure func(*planGroup) float64) []*planGroup {
 	return p.sorted(measure, func(g *planGroup) bool { return slices.Contains(g.voters, n) })
 }
@@ -71,8 +69,8 @@ func (p *planner) sorted(measure func(*planGroup) float64, which func(*planGroup
 	return out
 }
 
-// evacuate takes leaders off nodes that should not lead. The meta group's too: a slow
-// leader there makes all changes slow.
+// evacuate transfers leadership away from nodes that should not lead, including the meta group's: a slow leader there
+// slows down all changes.
 func (p *planner) evacuate() {
 	for i := range p.groups {
 		g := &p.groups[i]
@@ -81,7 +79,7 @@ func (p *planner) evacuate() {
 		}
 		n := &p.nodes[g.leader]
 		switch {
-		case g.busy: // it may be what takes the leader away
+		case g.busy: // that step may transfer leadership
 		case g.locked != "":
 			p.leave(RuleLeave, g.d.ID, fmt.Sprintf("%s should not lead (%s) but the shard is locked: %s", n.Name, n.noLead, g.locked))
 		case !g.fresh:
@@ -115,8 +113,8 @@ func (p *planner) evacuateOne(g *planGroup, n *planNode) {
 		Effect: fmt.Sprintf("%s leads it, %s of leaders there", to.Name, costText(to.lead+g.cost))})
 }
 
-// canLead reports whether a voter may be made leader: on a node that may lead, and
-// known to be caught up (L3).
+// canLead reports whether a voter may be made the leader: its node may lead, and the voter is known to have caught up
+// (L3).
 func (p *planner) canLead(g *planGroup, t int) bool {
 	if t == g.leader || p.nodes[t].noLead != "" {
 		return false
@@ -125,7 +123,7 @@ func (p *planner) canLead(g *planGroup, t int) bool {
 	return known && behind <= p.rules.LagMax
 }
 
-// costText writes a load as the number of small writes that cost as much.
+// costText writes a load as the number of small writes with the same cost.
 func costText(cost float64) string { return fmt.Sprintf("%.0f writes/s", cost) }
 
 func countText(count float64) string { return fmt.Sprintf("%.0f", count) }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// addZones numbers the zones of each level. A zone is the path to it, so racks of one
-// name in two zones are two. Nodes without the label are together in one.
+// addZones numbers the zones of each level. A zone is identified by its whole path, so racks of the same name in two
+// zones are different. Nodes without the label form one zone.
 func (p *planner) addZones() {
 	paths := make([]string, len(p.nodes))
 	for _, label := range p.rules.ZoneLabels {
@@ -27,8 +27,8 @@ func (p *planner) addZones() {
 	}
 }
 
-// crowding counts, on a level, the pairs of nodes that share a zone: with out
-// replaced by in (either may be -1). Fewer is better.
+// crowding counts, on one level, the pairs of nodes that share a zone, with out replaced by in (either may be -1).
+// Fewer is better.
 func (p *planner) crowding(level int, nodes []int, out, in int) int {
 	zone, pairs := p.zones[level], 0
 	for i, a := range nodes {
@@ -47,8 +47,7 @@ func (p *planner) crowding(level int, nodes []int, out, in int) int {
 	return pairs
 }
 
-// compareCrowding compares two ways to change the same replicas, the most important
-// level first.
+// compareCrowding compares two changes of the same replicas, by the most important level first.
 func (p *planner) compareCrowding(nodes []int, out, in, otherOut, otherIn int) int {
 	for level := range p.zones {
 		if c := cmp.Compare(p.crowding(level, nodes, out, in), p.crowding(level, nodes, otherOut, otherIn)); c != 0 {
@@ -58,13 +57,13 @@ func (p *planner) compareCrowding(nodes []int, out, in, otherOut, otherIn int) i
 	return 0
 }
 
-// target finds the node for a replica of g, in place of the one on out (-1: one more).
-// The best spreads over zones, then has the least data. If there is none, why says so;
-// wait means that a limit is the only obstacle. A node in a worse zone is not taken
-// because the better ones are at their limit: it would have to move again.
+// target finds the node for a replica of g, in place of the one on out (-1: an additional one). The best node spreads
+// the group over zones, and then has the least data. If there is none, why says so; wait means that a limit is the
+// only obstacle. If the better nodes are at their limit, a node in a worse zone is not taken instead, because the
+// replica would have to move again.
 func (p *planner) target(g *planGroup, out int) (best int, wait bool, why string) {
 	free := -1 // the best that is not at its limit
-	best = -1  // the best whether it is or not
+	best = -1  // the best, at its limit or not
 	for t := range p.nodes {
 		n := &p.nodes[t]
 		if g.has(t) || p.refuses(n) != "" || !p.fits(n, g.bytes) {
@@ -98,7 +97,7 @@ func (g *planGroup) has(n int) bool {
 	return slices.Contains(g.voters, n) || slices.Contains(g.learners, n)
 }
 
-// atLimit reports whether a copy of g to t has to wait (L6). The leader sends it.
+// atLimit reports whether copying g to t has to wait (L6). The leader sends the copy.
 func (p *planner) atLimit(g *planGroup, t int) bool {
 	return p.moves >= p.rules.MovesMax || p.nodes[t].moving >= p.rules.MovesPerNode ||
 		g.leader >= 0 && p.nodes[g.leader].moving >= p.rules.MovesPerNode
@@ -108,7 +107,7 @@ func (p *planner) limitText() string {
 	return fmt.Sprintf("waiting: at most %d copies at once and %d per node", p.rules.MovesMax, p.rules.MovesPerNode)
 }
 
-// noTarget says what is wrong with each node.
+// noTarget says why each node is not a target.
 func (p *planner) noTarget(g *planGroup) string {
 	var holding, small []int
 	var others []string

@@ -9,9 +9,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// updateShard replaces the replicas and the preferred node of a shard, or of the
-// meta group, if nobody else changed it meanwhile. It cannot change what keys a
-// shard owns: that takes an agreement of the shards involved.
+// updateShard replaces the replicas and the preferred node of a shard, or of the meta group, if nobody else has
+// changed it meanwhile. It cannot change which keys a shard owns: that takes an agreement between the shards
+// involved.
 func (m *Map) updateShard(c *placementpb.UpdateShard) (*Map, *placementpb.Result) {
 	wanted, err := descriptorOf(c.Descriptor_)
 	if err != nil {
@@ -55,7 +55,7 @@ func shardResult(d *shard.Descriptor, r *placementpb.Result) *placementpb.Result
 	return r
 }
 
-// checkSuccessor refuses what a Raft group could not do or should not be asked.
+// checkSuccessor refuses changes that a Raft group could not make or should not be asked to make.
 func (m *Map) checkSuccessor(old, wanted *shard.Descriptor) error {
 	if err := m.checkReplicas(wanted); err != nil {
 		return err

@@ -107,14 +107,14 @@ func (m *Map) Rules() Rules {
 	r := defaultRules()
 	for _, s := range m.settings {
 		if err := r.set(s.Name, s.Value); err != nil {
-			// SetSetting and Audit let no such value pass.
+			// SetSetting and Audit accept no such value.
 			panic(fmt.Sprintf("placement: setting %q of map %d: %v", s.Name, m.version, err))
 		}
 	}
 	return r
 }
 
-// set reads one setting. What is no rule is a setting of the packages above.
+// set reads one setting. Names that are not rules are settings of other packages.
 func (r *Rules) set(name, value string) error {
 	switch name {
 	case SettingReplicationFactor:

@@ -18,14 +18,14 @@ const SettingReplicationFactor = "replication-factor"
 const SettingRebalance = "rebalance"
 
 const (
-	replicationFactorMax = 7 // more voters slow every write and buy little
+	replicationFactorMax = 7 // more voters slow down every write and gain little
 	settingsMax          = 256
 	settingNameBytesMax  = 128
 	settingValueBytesMax = 4096
 )
 
-// setSetting keeps any well-formed setting: packages above add their own. Those
-// this package reads are checked here, because nobody could refuse them later.
+// setSetting accepts any well-formed setting, because packages above add their own. Settings that this package reads
+// are checked here, because nobody could refuse them later.
 func (m *Map) setSetting(c *placementpb.SetSetting) (*Map, *placementpb.Result) {
 	if err := checkSetting(c.Name, c.Value); err != nil {
 		return m, invalid("set %q: %v", c.Name, err)
@@ -74,7 +74,7 @@ func checkSetting(name, value string) error {
 	return scratch.set(name, value)
 }
 
-// CheckReplicationFactor returns what is wrong with a number of replicas.
+// CheckReplicationFactor returns what is wrong with a replication factor, if anything.
 func CheckReplicationFactor(factor int) error {
 	if factor < 1 || factor > replicationFactorMax {
 		return fmt.Errorf("the replication factor is %d; it must be 1 to %d, and 3 survives the loss of one node", factor, replicationFactorMax)

@@ -11,8 +11,8 @@ const slotCount = 256
 // slotUse counts the shards that have each slot.
 type slotUse [slotCount]int
 
-// take returns the least used slot that no neighbour has, the lowest of equals, and
-// counts it. So slots are unique while there are at most 256 shards (P3).
+// take returns the least used slot that no neighbour has, the lowest if there are several, and counts it. So slots
+// are unique while there are at most 256 shards (P3).
 func (u *slotUse) take(neighbours ...shard.Slot) shard.Slot {
 	best := -1
 	for i := range u {

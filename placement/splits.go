@@ -60,8 +60,8 @@ func uniformSplits(n string) ([][]byte, error) {
 	var keys [][]byte
 	for i := 1; i < shards; i++ {
 		key := binary.BigEndian.AppendUint16(nil, uint16(i<<16/shards))
-		// Without the zero byte the boundary also has the shorter key on its right:
-		// "\x40" belongs to what begins with 0x40.
+		// A trailing zero byte would put the shorter key on the wrong side: "\x40" belongs with the keys that begin
+		// with 0x40.
 		keys = append(keys, bytes.TrimRight(key, "\x00"))
 	}
 	return keys, nil
@@ -74,7 +74,7 @@ func UnescapeKey(word string) ([]byte, error) {
 	}
 	key := make([]byte, 0, len(word))
 	for len(word) > 0 {
-		before, plain := 0, true // what stands before the two digits
+		before, plain := 0, true // what precedes the two digits
 		switch {
 		case word[0] == '%':
 			before, plain = len("%"), false
@@ -112,7 +112,7 @@ func EscapeKey(key []byte) string {
 	return out.String()
 }
 
-// checkSplits holds for split keys wherever they come from.
+// checkSplits checks split keys from any source.
 func checkSplits(keys [][]byte) error {
 	if len(keys) >= initialShardsMax {
 		return fmt.Errorf("%d split keys make %d shards, at most %d are allowed; use fewer, shards split by themselves as they grow",
@@ -138,7 +138,7 @@ func checkSplits(keys [][]byte) error {
 	return nil
 }
 
-// sortedHint spells the keys in order when that is short enough to paste.
+// sortedHint lists the keys in order, if that is short enough to paste.
 func sortedHint(keys [][]byte) string {
 	const pasteKeysMax = 16
 	if len(keys) > pasteKeysMax {

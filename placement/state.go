@@ -20,26 +20,25 @@ type State struct {
 // NewState returns the state of a cluster that was not initialised.
 func NewState() *State { return &State{m: &Map{}} }
 
-// Map returns the current map at no cost: every change makes a new one that shares what did not
-// change.
+// Map returns the current map, at no cost: every change makes a new map that shares what did not change.
 func (s *State) Map() *Map { return s.m }
 
 // Audit checks the invariants of the current map.
 func (s *State) Audit() error { return s.m.Audit() }
 
-// Snapshot returns the whole state; equal states give equal bytes (P8).
+// Snapshot returns the whole state. Equal states give equal bytes (P8).
 func (s *State) Snapshot() []byte {
 	p := s.m.Proto()
 	p.Answers = s.answered.proto()
 	data, err := p.MarshalVT()
 	if err != nil {
-		// Marshalling into a buffer of the right size has nothing that could fail.
+		// Marshalling into a buffer of the right size cannot fail.
 		panic(fmt.Sprintf("placement: encode map at version %d: %v", s.m.version, err))
 	}
 	return data
 }
 
-// Restore replaces the state by a snapshot. On an error the state is unchanged.
+// Restore replaces the state with a snapshot. After an error the state is unchanged.
 func (s *State) Restore(snapshot []byte) error {
 	p := &placementpb.Map{}
 	if err := p.UnmarshalVT(snapshot); err != nil {
@@ -98,7 +97,7 @@ func (s *State) Apply(c *placementpb.Command) *placementpb.Result {
 	return r
 }
 
-// apply returns the map after the command, which is m itself when nothing changed (P6).
+// apply returns the map after the command, which is m itself if nothing changed (P6).
 func (m *Map) apply(c *placementpb.Command) (*Map, *placementpb.Result) {
 	if c.GetInitCluster() != nil {
 		return m.initCluster(c.GetInitCluster())
@@ -131,7 +130,7 @@ func (m *Map) apply(c *placementpb.Command) (*Map, *placementpb.Result) {
 	return m, invalid("placement command has no body this version knows; upgrade every node before using newer features")
 }
 
-// recordCompaction answers a retry like etcd does: what is compacted stays refused.
+// recordCompaction answers a retry as etcd does: a revision that was compacted already is refused.
 func (m *Map) recordCompaction(c *placementpb.RecordCompaction) (*Map, *placementpb.Result) {
 	rev := shard.Revision(c.Revision)
 	if rev <= 0 {

@@ -40,7 +40,7 @@ func (m *Map) Apply(u *placementpb.Update) (*Map, error) {
 	}
 	base := m
 	if u.Since == 0 {
-		base = &Map{} // whole: what is not listed is not there
+		base = &Map{} // the update is a whole map: what it does not list does not exist
 	}
 	next, err := base.overlaid(p)
 	if err != nil {

@@ -18,8 +18,7 @@ const mapFormat = 1
 // Proto converts the map to its wire form.
 func (m *Map) Proto() *placementpb.Map { return m.protoSince(0) }
 
-// protoSince converts the map with only those nodes, shards and settings that
-// changed after the version.
+// protoSince converts the map, with only those nodes, shards and settings that changed after the version.
 func (m *Map) protoSince(since uint64) *placementpb.Map {
 	p := &placementpb.Map{
 		Format: mapFormat, Version: m.version, ClusterId: m.clusterID, Compacted: int64(m.compacted),
@@ -63,7 +62,7 @@ func (e entry) proto() *placementpb.Shard {
 // MapOf converts a whole map from its wire form and audits it. It copies everything.
 func MapOf(p *placementpb.Map) (*Map, error) { return (&Map{}).overlaid(p) }
 
-// overlaid returns m with everything that p holds on top, audited.
+// overlaid returns m with everything in p on top, audited.
 func (m *Map) overlaid(p *placementpb.Map) (*Map, error) {
 	if p.GetFormat() != mapFormat {
 		return nil, fmt.Errorf("placement map has format %d, this version reads format %d; use the version that wrote it, or a later one", p.GetFormat(), mapFormat)

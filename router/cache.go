@@ -26,10 +26,11 @@ type Place struct {
 	Leader shard.NodeID
 }
 
-// Cache remembers where shards are. It may be stale: answers correct it. It is
-// bounded; the least recently used descriptors go. Safe for concurrent use.
+// Cache remembers where shards are. It may be stale: answers correct it. It is bounded and drops the least recently
+// used descriptors. It is safe for concurrent use.
 //
 // K1  Cached spans never overlap: a newer descriptor evicts all it overlaps.
+//
 // K2  A descriptor is replaced only by one of the same shard with a higher
 // generation, or by a different shard that a node named as owner.
 type Cache struct {
@@ -155,7 +156,7 @@ func (c *Cache) Learn(d *shard.Descriptor) {
 	c.mu.byID.Add(d.ID, place)
 }
 
-// Forget drops what is known of the shard, so that the next lookup asks the directory.
+// Forget drops what is known about the shard, so that the next lookup asks the directory.
 func (c *Cache) Forget(id shard.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// A command passes through these, of which each does one thing: write (admission), writeAdmitted
-// (retries), writeTo (registers the lease), sendCommand (one attempt at one shard), send.
+// A command passes through these functions, each of which does one thing: write (admission), writeAdmitted (retries),
+// writeTo (registers the lease), sendCommand (one attempt at one shard), send.
 
 // turn waits until admission allows a write to the shard that owns key (T8).
 func (r *Router) turn(ctx context.Context, key []byte) (admission.Turn, error) {

@@ -25,10 +25,9 @@ func (r *Router) writeTo(ctx context.Context, p Place, n int, req Request) (*Rep
 	}
 }
 
-// register registers the lease that the shard at p refused. The order is the protocol (T6): the
-// home's record names the shard's span before the shard accepts a key, so whoever revokes the lease
-// will visit the shard; and the fence, which is older than the home's answer, shows whether a
-// revocation was there already.
+// register registers the lease that the shard at p refused. The order of the steps matters (T6): the home's record
+// must name the shard's span before the shard accepts a key, so that a revocation of the lease visits the shard. The
+// fence is older than the home's answer, and shows whether such a revocation has already come.
 func (r *Router) register(ctx context.Context, p Place, n int, refused *shard.UnregisteredLeaseError) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()

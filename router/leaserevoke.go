@@ -17,7 +17,7 @@ import (
 // revoked. An error after the lease was marked is shard.ErrUnknownOutcome; the leader of its home
 // completes the revocation.
 func (r *Router) Revoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
-	if req.ID == 0 { // which is no lease's, and a shard would call malformed
+	if req.ID == 0 { // this is no lease's ID, and a shard would call it malformed
 		return nil, fmt.Errorf("revoke lease 0: %w", shard.ErrLeaseNotFound)
 	}
 	v := &revocation{router: r, lease: req.ID}
@@ -53,7 +53,7 @@ type revocation struct {
 
 	mu struct {
 		sync.Mutex
-		deleted shard.Revision // the largest at which keys were deleted, 0 for none
+		deleted shard.Revision // the largest at which keys were deleted; 0 if none were
 	}
 }
 

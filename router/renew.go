@@ -26,11 +26,11 @@ type renewer struct {
 
 	mu struct {
 		sync.Mutex
-		waiting map[renewalKey][]*renewal // no entry: nothing is under way either
+		waiting map[renewalKey][]*renewal // without an entry, nothing is in flight either
 	}
 }
 
-// renewalKey includes the node, so that nobody waits for one that turned out not to lead.
+// renewalKey includes the node, so that nobody waits for a node that turned out not to lead.
 type renewalKey struct {
 	id    shard.ID
 	epoch uint64
@@ -102,7 +102,7 @@ func (n *renewer) run(key renewalKey, p Place) {
 	}
 }
 
-// next takes those that share the next request; if there are none, the run ends.
+// next takes the keepalives that share the next request; if there are none, the run ends.
 func (n *renewer) next(key renewalKey) ([]*renewal, *routerpb.LeaseQuery) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -126,7 +126,7 @@ func (n *renewer) next(key renewalKey) ([]*renewal, *routerpb.LeaseQuery) {
 func (r *Router) KeepAlive(ctx context.Context, leases []int64) (ttls []int64, head *pb.ResponseHeader, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	head = r.seen(0) // before the renewal, as in etcd: it says nothing of what came after
+	head = r.seen(0) // before the renewal, as in etcd: it covers nothing that came after
 	ttls = make([]int64, len(leases))
 	left := make([]int, len(leases))
 	for i := range leases {

@@ -118,8 +118,8 @@ func (r *Router) writer(p Place, n int) shard.NodeID {
 	return r.rotate(p, n)
 }
 
-// reader chooses the node for the n-th attempt of a read. Any replica can serve one;
-// the local one saves a hop, and where there is none, the leader does.
+// reader chooses the node for the n-th attempt of a read. Any replica can serve one. The local one saves a hop;
+// without a local one, the leader is asked.
 func (r *Router) reader(p Place, n int) shard.NodeID {
 	if r.cfg.Self == 0 && n%2 == 0 {
 		return r.writer(p, n)
@@ -130,8 +130,8 @@ func (r *Router) reader(p Place, n int) shard.NodeID {
 	return r.rotate(p, n)
 }
 
-// rotate starts with the own node's replica and then takes the others in turn. Learners may lag far
-// behind and are left out.
+// rotate starts with this node's replica and then takes the others in turn. Learners may lag far behind and are left
+// out.
 func (r *Router) rotate(p Place, n int) shard.NodeID {
 	own, here := r.ownReplica(p)
 	if here && n == 0 && !own.Learner {

@@ -26,7 +26,7 @@ type settler struct {
 
 	mu struct {
 		sync.Mutex
-		next map[closingKey]*settling // no entry: no probe is under way either
+		next map[closingKey]*settling // without an entry, no probe is in flight either
 	}
 }
 

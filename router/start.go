@@ -34,7 +34,7 @@ func (f EndFunc) End(reply *Reply, err error) { f(reply, err) }
 
 // Call is a request in flight. It is an alias, for packages that do not import this one.
 type Call = interface {
-	// Abandon ends the request, if it has not ended, with what is known of its outcome then.
+	// Abandon ends the request, if it has not ended, with what is known about its outcome by then.
 	Abandon(cause error)
 }
 
@@ -182,7 +182,7 @@ type attempt[Q, R any] struct {
 	router   *Router
 	ctx      context.Context
 	asked    Q
-	whole    func(*Router, context.Context, Q) (R, error) // carries out what is asked in its turn, all attempts
+	whole    func(*Router, context.Context, Q) (R, error) // carries out the request when its turn comes, with all attempts
 	response func(*Reply) R
 	done     func(R, error)
 	*writing // nil where there is no command
@@ -195,7 +195,7 @@ type attempt[Q, R any] struct {
 // writing is what an attempt of a command needs in addition.
 type writing struct {
 	key     []byte        // one that tells its shard
-	foot    txn.Footprint // of a transaction: what has to be in that shard
+	foot    txn.Footprint // of a transaction: the keys that must be in that shard
 	turn    admission.Turn
 	command shardpb.Command
 }

@@ -284,7 +284,7 @@ func (r *Router) compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 		return nil, fmt.Errorf("record compaction at %d: %w", rev, err)
 	}
 	if err := r.compactAll(ctx, rev); err != nil {
-		// It is recorded: every shard will be told by its leader.
+		// The compaction is recorded: every shard's leader will tell it.
 		return nil, r.final(ctx, fmt.Errorf("compact at %d: %w: %w", rev, shard.ErrUnknownOutcome, err))
 	}
 	return &pb.CompactionResponse{Header: header(r.cfg.Revisions.Seen())}, nil
@@ -295,7 +295,7 @@ func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
 	return r.everywhere(ctx, []shard.Span{shard.Everything()}, func(p Place, n int, _ shard.Span) error {
 		_, err := r.sendCommand(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
 		if errors.Is(err, shard.ErrCompacted) {
-			return nil // it was told already, by its own leader or by us
+			return nil // its own leader, or this router, has told it already
 		}
 		return again(err)
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/benchmarks/load"
@@ -35,7 +36,7 @@ func Reshape(ctx context.Context, c Config, splits int) (Outcome, error) {
 			return err
 		}
 		out.tell(trace, done, s.Calm)
-		return nil
+		return out.tellParts(ctx, s)
 	})
 	return out, err
 }
@@ -54,6 +55,7 @@ type change struct {
 
 const (
 	reshapePauses  = "flotilla_reshape_pause_seconds"
+	reshapeParts   = "flotilla_reshape_part_seconds"
 	handoverPauses = "flotilla_shard_handover_pause_seconds"
 )
 
@@ -228,6 +230,26 @@ func (o *Outcome) tellChange(c change, effects []effect) {
 	all("the same before it", func(e effect) time.Duration { return e.calmGap }, "ms", nil)
 	all("longest request of the other shards", func(e effect) time.Duration { return e.others }, "ms", nil)
 	all("took", func(e effect) time.Duration { return e.took }, "s", nil)
+}
+
+// tellParts adds what the pauses of splits and merges consisted of, as nodes tell.
+func (o *Outcome) tellParts(ctx context.Context, s *stage) error {
+	for _, p := range [][2]string{
+		{"split", "seeds"}, {"split", "begun"},
+		{"merge", "frozen"}, {"merge", "durable"}, {"merge", "flush"}, {"merge", "committed"}, {"merge", "subsumed"},
+	} {
+		of := fmt.Sprintf("{kind=%q,part=%q}", strings.ToUpper(p[0]), p[1])
+		sum, err := s.cluster.Metric(ctx, reshapeParts+"_sum"+of)
+		if err != nil {
+			return err
+		}
+		count, err := s.cluster.Metric(ctx, reshapeParts+"_count"+of)
+		if err != nil {
+			return err
+		}
+		o.Figures = append(o.Figures, Figure{Name: fmt.Sprintf("%s: part of the pause: %s, mean", p[0], p[1]), Value: 1000 * sum / max(count, 1), Unit: "ms"})
+	}
+	return nil
 }
 
 // worstAndMedian are 0 of none.

@@ -8,25 +8,27 @@ import (
 )
 
 const (
-	// pieceTime is the least work after which a compaction rests. Pebble tells of each 128 keys that it
-	// keeps, which is less; what it drops in between it does not tell.
+	// pieceTime is the least work after which a compaction rests. Pebble reports progress after every 128 keys that
+	// it keeps, which usually takes less than this. It does not report keys that it drops.
 	pieceTime = 200 * time.Microsecond
-	// compactionRestMax bounds its rests. It is more than a flush's, whose memory others wait for.
+	// compactionRestMax bounds a compaction's rest. It is longer than a flush's, because requests wait for the memory
+	// that a flush frees.
 	compactionRestMax = 10 * time.Millisecond
 )
 
-// Compactions is the scheduler of one store's compactions. It has as many run as the store allows by its
-// backlog, and has them rest, three times as long as they worked, unless that is more than one: then more comes
-// than they bring away, and writes would stall in the end. What is written does not say enough for that:
-// a compaction that drops most of what it reads works for long before it has a piece of a table.
+// Compactions schedules the compactions of one store. It runs as many as the store allows; the store allows more the
+// further it falls behind. While only one is allowed, a compaction rests three times as long as it worked. Once more
+// are allowed, none rests: data arrives faster than resting compactions clear it, and writes would eventually stall.
+// Rests are measured by time and not by bytes written (as in FS), because a compaction that drops most of what it
+// reads works for a long time before it has filled a piece of a table.
 //
 // The zero value is ready for one store. Its invariants:
 //
-//  1. No more run than the store allowed when the last was begun.
-//  2. A store that waits for a compaction gets one as soon as it is allowed one more. It asks once: if it is
-//     refused, one runs, and at its end the store is offered one.
-//  3. After Unregister nothing of the store is called, and what runs does not rest, so that closing takes no longer
-//     than it must.
+//  1. No more compactions run than the store allowed when the last one began.
+//  2. A store that waits for a compaction gets one as soon as it is allowed one more. It asks only once: if it is
+//     refused, then another compaction is running, and when that one ends the store is offered its turn.
+//  3. After Unregister nothing of the store is called, and running compactions no longer rest, so that closing the
+//     store is not delayed.
 type Compactions struct {
 	db     pebble.DBForCompaction
 	offers sync.WaitGroup
@@ -35,8 +37,8 @@ type Compactions struct {
 		sync.Mutex
 		running  int
 		closed   bool
-		offering bool // a goroutine offers the store to run more
-		again    bool // it has to look once more: more may be allowed since it did
+		offering bool // a goroutine is offering the store to run more
+		again    bool // that goroutine must look once more: more may be allowed since it last looked
 	}
 }
 
@@ -64,7 +66,7 @@ func (c *Compactions) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 // UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler.
 func (c *Compactions) UpdateGetAllowedWithoutPermission() { c.offer() }
 
-// take counts one more as running, if that is allowed.
+// take counts one more compaction as running, if that is allowed.
 func (c *Compactions) take() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,8 +83,8 @@ func (c *Compactions) giveBack() {
 	c.mu.running--
 }
 
-// offer has the store run what it waits for. It does not block: the store calls with its lock held, and
-// needs that lock to begin one.
+// offer tells the store to run the compactions it waits for. It does not block: the store calls it with its lock
+// held, and needs that lock to start a compaction.
 func (c *Compactions) offer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,8 +110,9 @@ func (c *Compactions) goOnOffering() bool {
 	return c.mu.offering
 }
 
-// offerAll has the store run as many as it wants and is allowed. It takes only when the store waits, and asks again
-// after one that the store did not want: a TrySchedule that was refused because of it has to be made good.
+// offerAll starts as many compactions as the store wants and is allowed. It calls take only when the store is
+// waiting. If the store then does not want the compaction, it asks again: while take counted that one as running, a
+// TrySchedule may have been refused, and that one has to be made up for.
 func (c *Compactions) offerAll() {
 	for {
 		if waiting, _ := c.db.GetWaitingCompaction(); !waiting || !c.take() {
@@ -127,10 +130,10 @@ func (c *Compactions) hurry() bool {
 	return c.mu.closed || c.db.GetAllowedWithoutPermission() > 1
 }
 
-// compaction is one that runs.
+// compaction is one running compaction.
 type compaction struct {
 	all   *Compactions
-	began time.Time // to work since it last rested
+	began time.Time // when it started, or last stopped resting
 }
 
 // Started implements pebble.CompactionGrantHandle.
@@ -139,7 +142,7 @@ func (c *compaction) Started() { c.began = time.Now() }
 // MeasureCPU implements pebble.CompactionGrantHandle.
 func (c *compaction) MeasureCPU(pebble.CompactionGoroutineKind) {}
 
-// CumulativeStats implements pebble.CompactionGrantHandle. It is called by the goroutine that compacts.
+// CumulativeStats implements pebble.CompactionGrantHandle. The compacting goroutine itself calls it.
 func (c *compaction) CumulativeStats(pebble.CompactionGrantHandleStats) {
 	worked := time.Since(c.began)
 	if worked < pieceTime {

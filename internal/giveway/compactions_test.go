@@ -14,16 +14,16 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
-// database is a store as a scheduler sees it: how many compactions it wants and allows.
+// database is a store as the scheduler sees it: how many compactions it wants and how many it allows.
 type database struct {
 	allowed atomic.Int32
 
-	mu      sync.Mutex // held by the store when it asks for one, as Pebble does
+	mu      sync.Mutex // held while the store asks for a compaction, as in Pebble
 	wants   int
 	waiting bool
 	runs    []pebble.CompactionGrantHandle
 	most    int
-	refuses int // so many offers that it waited for
+	refuses int // how many offers to refuse although it was waiting
 }
 
 func (d *database) GetAllowedWithoutPermission() int { return int(d.allowed.Load()) }
@@ -56,7 +56,7 @@ func (d *database) runLocked(h pebble.CompactionGrantHandle) {
 	d.most = max(d.most, len(d.runs))
 }
 
-// want asks for so many more, once, unless the scheduler knows already that it waits.
+// want asks for n more compactions. Like Pebble, it does not ask again while the scheduler knows that it is waiting.
 func (d *database) want(c *Compactions, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -84,7 +84,7 @@ func (d *database) running() int {
 	return len(d.runs)
 }
 
-// end ends the first that runs.
+// end ends the oldest running compaction.
 func (d *database) end() {
 	d.mu.Lock()
 	h := d.runs[0]
@@ -128,7 +128,7 @@ func TestAsManyCompactionsRunAsAreAllowed(t *testing.T) {
 	})
 }
 
-// Whoever comes at the same time, no more run than are allowed, and in the end all that were wanted have run.
+// However requests coincide, no more compactions run than are allowed, and in the end all that were wanted have run.
 func TestNoWantedCompactionIsForgotten(t *testing.T) {
 	d, c := &database{}, &Compactions{}
 	d.allowed.Store(2)
@@ -154,8 +154,8 @@ func TestNoWantedCompactionIsForgotten(t *testing.T) {
 	require.Zero(t, d.running())
 }
 
-// A compaction rests three times as long as it worked, not after every few keys and never for long; not at all when more
-// are allowed, which says that the store is behind, or when it is closed.
+// A compaction rests three times as long as it worked; not after every few keys, and never for long. It does not rest
+// when more compactions are allowed, which means that the store is behind, or when the store is closed.
 func TestACompactionRestsByWhatItWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, c := &database{}, &Compactions{}
@@ -183,7 +183,7 @@ func TestACompactionRestsByWhatItWorks(t *testing.T) {
 	})
 }
 
-// Pebble asks the scheduler, tells what it has done, and writes with the category that is assumed here.
+// Pebble asks the scheduler, reports its progress, and writes with the category that FS expects.
 func TestPebbleCompactsByTheScheduler(t *testing.T) {
 	turns := 0
 	c := &Compactions{}

@@ -24,28 +24,29 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// pieceBytes is what is written between two turns: some tenths of a millisecond's work. It is also
-// written at once: Pebble hands over blocks of 4 KiB, and a system call for each was a tenth of what
-// puts of 1 KiB cost the servers.
+// pieceBytes is how much is written between two rests: a few tenths of a millisecond of work. It is also written with
+// one system call: Pebble hands over blocks of 4 KiB, and a system call for each of them took a tenth of what puts of
+// 1 KiB cost the servers.
 const pieceBytes = 64 << 10
 
 const (
-	// restTimes is how many times as long as a piece took its writer rests.
+	// restTimes: a writer rests this many times as long as the piece took.
 	restTimes = 3
-	// restMax bounds a rest: while processors are short a piece takes long because others run, and tables must not be
-	// written more slowly than they come.
+	// restMax bounds a rest. While CPUs are short, a piece takes long because others run; tables must still not be
+	// written more slowly than data arrives.
 	restMax = 2 * time.Millisecond
 )
 
-// FS has flushes give way, and whatever else writes tables and files of values by itself. Logs, for which requests
-// wait, are not held up, nor are compactions of tables: those rest by what they work (Compactions).
+// FS slows down flushes and everything else that writes tables or value files itself. Writes to logs are not delayed,
+// because requests wait for them. Nor are a compaction's writes: compactions rest by the time they work
+// (Compactions).
 type FS struct {
 	vfs.FS
 	// Hurry reports whether writers should not rest. It is asked after each piece.
 	Hurry func() bool
 }
 
-// compacting is how Pebble says that it is a compaction of tables that writes.
+// compacting is the category under which Pebble's compactions write.
 const compacting vfs.DiskWriteCategory = "pebble-compaction"
 
 // Create implements vfs.FS.
@@ -64,20 +65,21 @@ func (fs *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 // Unwrap implements vfs.FS.
 func (fs *FS) Unwrap() vfs.FS { return fs.FS }
 
-// rest returns after some time, behind all who wait for a processor: who has slept comes first in Go's queue.
+// rest sleeps for d and then goes to the end of the run queue. Without the second step it would run next: Go puts a
+// goroutine whose sleep has ended at the front.
 func rest(d time.Duration) {
 	time.Sleep(d)
 	runtime.Gosched()
 }
 
-// file is written by one goroutine, from begin to end, and read when it is closed.
+// file is written by one goroutine from beginning to end, and read only after it was closed.
 type file struct {
 	vfs.File
 	hurry  func() bool
-	rest   func(time.Duration) // nil: never
-	began  time.Time           // the piece that is being filled
-	begun  []byte              // as much of it as there is
-	failed error               // of a write: there is a hole
+	rest   func(time.Duration) // nil: never rests
+	began  time.Time           // when the current piece was begun
+	begun  []byte              // the current piece, as far as it is filled
+	failed error               // error of a write; the file then has a hole
 }
 
 // Write implements vfs.File.
@@ -102,7 +104,7 @@ func (f *file) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// due is how long the writer of a piece rests now.
+// due returns how long the writer rests after the current piece.
 func (f *file) due() time.Duration {
 	if f.hurry() {
 		return 0

@@ -15,10 +15,10 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
 
-// calm is in no hurry.
+// calm returns an FS that is never in a hurry.
 func calm(fs vfs.FS) *FS { return &FS{FS: fs, Hurry: func() bool { return false }} }
 
-// A table gives way after each piece, whatever the sizes of what is written; a log never does.
+// A table's writer rests after each piece, whatever the sizes of the single writes. A log's never does.
 func TestTablesGiveWay(t *testing.T) {
 	fs := calm(vfs.NewMem())
 	for _, name := range []string{"000004.sst", "000005.blob"} {
@@ -51,7 +51,7 @@ func TestTablesGiveWay(t *testing.T) {
 	}
 }
 
-// Who writes a table rests three times as long as the piece took, which is not counted again, and never for long.
+// A table's writer rests three times as long as the piece took, but never for long. Rests do not count as work.
 func TestARestIsAsLongAsThePiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, err := calm(vfs.NewMem()).Create("000004.sst", vfs.WriteCategoryUnspecified)
@@ -79,7 +79,7 @@ func TestARestIsAsLongAsThePiece(t *testing.T) {
 	})
 }
 
-// What was written is there for whoever looks, and durable after a sync.
+// What was written can be read, and is durable after a sync, even if it does not fill a piece.
 func TestPiecesAreWrittenBeforeTheyAreSynced(t *testing.T) {
 	for name, sync := range map[string]func(f vfs.File) error{
 		"Sync":     vfs.File.Sync,
@@ -120,7 +120,7 @@ func TestPiecesAreWrittenBeforeTheyAreSynced(t *testing.T) {
 	}
 }
 
-// A table of which a piece is missing is never taken for whole, whatever is written after it.
+// A table with a missing piece never passes for whole, whatever is written after it.
 func TestAFailedPieceIsNotPassedOver(t *testing.T) {
 	full := errors.New("the disk is full")
 	fail := true
@@ -144,7 +144,7 @@ func TestAFailedPieceIsNotPassedOver(t *testing.T) {
 	require.ErrorIs(t, f.Close(), full)
 }
 
-// counting counts the turns of the files of a store.
+// counting counts how often the files of a store rest.
 type counting struct {
 	vfs.FS
 	turns *int
@@ -158,7 +158,7 @@ func (c counting) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	return f, err
 }
 
-// Pebble names its files as is assumed here, and writes them bit by bit.
+// Pebble names its tables as FS expects, and writes them in small blocks.
 func TestAFlushGivesWay(t *testing.T) {
 	turns := 0
 	db, err := pebble.Open("", &pebble.Options{FS: counting{vfs.NewMem(), &turns}, Logger: pebble.DefaultLogger})

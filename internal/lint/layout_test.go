@@ -19,7 +19,7 @@ type layer struct {
 func leaves() []string {
 	return []string{
 		"internal/clock", "internal/etcdwire", "internal/giveway", "internal/portmux", "internal/rpcfront",
-		"internal/workers",
+		"internal/timerslack", "internal/workers",
 	}
 }
 

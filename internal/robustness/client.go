@@ -20,8 +20,8 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// backsOff has a connection that was lost tried again soon. gRPC's own backoff grows to two
-// minutes, longer than any fault here lasts.
+// backsOff makes a lost connection be tried again soon. gRPC's own backoff grows to two minutes, longer than any
+// fault here lasts.
 func backsOff() grpc.DialOption {
 	return grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: 300 * time.Millisecond},
@@ -49,7 +49,7 @@ func dialNative(endpoints []string) (*clientv3.Client, error) {
 	return cli, nil
 }
 
-// perform sends one request and translates the answer.
+// perform sends one request and converts the response.
 func perform(ctx context.Context, kv clientv3.KV, req history.Request) (history.Response, error) {
 	if req.Read != nil {
 		return performRead(ctx, kv, req.Read)
@@ -95,8 +95,8 @@ func performRead(ctx context.Context, kv clientv3.KV, r *history.Read) (history.
 	return out, nil
 }
 
-// plain returns the only action of a request that is a put or delete without more, for
-// which etcd has calls of their own.
+// plain returns the only action of a request that is a single unconditional put or delete, for which etcd has
+// separate calls.
 func plain(req history.Request) (history.Action, bool) {
 	if len(req.If) > 0 || len(req.Else) > 0 || len(req.Then) != 1 || req.Then[0].Kind == history.ActionGet {
 		return history.Action{}, false
@@ -156,9 +156,9 @@ func seenKV(kv *mvccpb.KeyValue) history.KV {
 	}
 }
 
-// certain reports whether the error says that nothing was applied and nothing will be
-// (B3). By code these are the refusals; ResourceExhausted can also come from gRPC,
-// about an answer that is too large, so there only etcd's own two count.
+// certain reports whether the error means that nothing was applied and nothing will be (B3). These errors are
+// recognised by their codes. But ResourceExhausted can also come from gRPC, about a response that is too large, so of
+// that code only etcd's own two errors count.
 func certain(err error) bool {
 	if errors.Is(err, rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrTooManyRequests) {
 		return true

@@ -31,7 +31,7 @@ func EtcdArgs(node proccluster.Spec, all []proccluster.Spec) []string {
 // transferTimeout bounds a transfer: a node that does not answer is down or paused.
 const transferTimeout = 500 * time.Millisecond
 
-// EtcdLayout is the one group of the real etcd, whose leader can be changed.
+// EtcdLayout is the single group of the real etcd, whose leader can be changed.
 type EtcdLayout struct {
 	Fixed
 	// Endpoints has one client address for each node.

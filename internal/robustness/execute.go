@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// execute carries out the plan. When the context ends early, the attacks that have
-// begun are still ended: however it returns without an error, no node stays down or
-// paused by its doing. It returns how many changes of the layout were made.
+// execute carries out the plan. If the context ends early, attacks that have begun are still ended: when it returns
+// without an error, it leaves no node down or paused. It returns how many changes of the layout were made.
 func execute(ctx context.Context, sys System, plan []Attack) (made int, err error) {
 	began := time.Now()
 	running := make(map[int]bool)
@@ -29,7 +28,7 @@ func execute(ctx context.Context, sys System, plan []Attack) (made int, err erro
 		}
 		a := plan[m.attack]
 		if !a.Fault.stops() {
-			if !m.end { // it takes its time, in which faults go on
+			if !m.end { // it takes a while, and other faults continue meanwhile
 				changes.Go(func() {
 					// Under faults it may fail, like any request; that is no finding.
 					if a.change(ctx, sys) == nil {
@@ -51,7 +50,7 @@ func execute(ctx context.Context, sys System, plan []Attack) (made int, err erro
 	return 0, nil
 }
 
-// moment is the begin or the end of an attack.
+// moment is the beginning or the end of an attack.
 type moment struct {
 	at     time.Duration
 	attack int
@@ -74,7 +73,7 @@ func (a Attack) change(ctx context.Context, sys System) error {
 	case Merge:
 		return sys.Merge(ctx, a.Key)
 	case Rejoin:
-		_ = sys.Split(ctx, a.Key) // refused where a shard begins already: then that one goes
+		_ = sys.Split(ctx, a.Key) // refused if a shard begins at this key already; then that boundary is merged
 		return sys.Merge(ctx, a.Key)
 	case Move:
 		return sys.Move(ctx, a.Key, a.Node)

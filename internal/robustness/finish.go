@@ -11,8 +11,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// finish is what is asked when load and faults have ended, so that the history says how
-// everything came out.
+// finish makes the requests after load and faults have ended, so that the history shows how everything ended.
 type finish struct {
 	rec     *history.Recorder
 	nodes   connections
@@ -26,9 +25,9 @@ const finishClient = 0
 // everything is the span of all keys.
 func everything() history.Request { return history.Range("\x00", "\x00", 0) }
 
-// awaitLeases waits until every lease is gone, for nobody renews, and asks all the time, so
-// that it is known when; then until no key is attached to one any more. What is left when
-// the context ends it returns.
+// awaitLeases waits until every lease is gone, while nobody renews any. It keeps asking, so that the history shows
+// when each ended. Then it waits until no key is attached to a lease any more. It returns what is left when the
+// context ends.
 func (f *finish) awaitLeases(ctx context.Context) []string {
 	if problems := f.awaitEnds(ctx, false); problems != nil {
 		return problems
@@ -44,7 +43,7 @@ func (f *finish) awaitLeases(ctx context.Context) []string {
 	return f.awaitEnds(ctx, true)
 }
 
-// awaitEnds asks for each lease until it is gone; final when its keys must be, too.
+// awaitEnds asks for each lease until it is gone. final: its keys must be gone too.
 func (f *finish) awaitEnds(ctx context.Context, final bool) []string {
 	left := f.granted()
 	for node := 0; ; node = (node + 1) % len(f.nodes) {
@@ -59,7 +58,7 @@ func (f *finish) awaitEnds(ctx context.Context, final bool) []string {
 	}
 }
 
-// granted are the leases that may exist.
+// granted returns the leases that may exist.
 func (f *finish) granted() []int64 {
 	var ids []int64
 	for _, op := range f.rec.History().Leases {
@@ -79,9 +78,8 @@ const (
 	progressPoll = 100 * time.Millisecond
 )
 
-// watchAll watches everything since the first revision through every node, up to what a
-// read of everything shows now. From that is known what nobody was told: what writes of
-// unknown outcome did, and what leases deleted when they ended.
+// watchAll watches everything since the first revision through every node, up to what a read of everything shows now.
+// This shows what no client was told: what writes of unknown outcome did, and what leases deleted when they ended.
 func (f *finish) watchAll(ctx context.Context) []string {
 	now, err := f.reader().get(ctx, everything())
 	if err != nil {
@@ -117,8 +115,8 @@ func (f *finish) watchUpTo(ctx context.Context, node int, want history.Watch, re
 	}
 }
 
-// waitUpTo asks for progress until all up to rev was given. The real etcd does not answer
-// while a watch is behind, so it is asked again and again.
+// waitUpTo requests progress until everything up to rev was received. The real etcd does not answer while a watch is
+// behind, so the request is repeated.
 func (s *stream) waitUpTo(ctx context.Context, rev int64) error {
 	for !s.reached(rev) {
 		s.mu.Lock()

@@ -16,8 +16,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
-// FlotillaArgs are the arguments of a flotilla node in a cluster that begins with
-// one shard for each ShardCount-th of the keyspace.
+// FlotillaArgs are the arguments of a flotilla node, in a cluster that begins with ShardCount shards of equal size.
 func FlotillaArgs(node proccluster.Spec, all []proccluster.Spec) []string {
 	var join []string
 	for _, n := range all {
@@ -32,16 +31,14 @@ func FlotillaArgs(node proccluster.Spec, all []proccluster.Spec) []string {
 }
 
 const (
-	// shardsMax is how many shards a run makes: enough to split what was split, and few
-	// enough for all of them on the processors that the processes share.
+	// shardsMax is how many shards a run may make: enough to split a shard again after a split, and few enough for
+	// the CPUs that all processes share.
 	shardsMax = 16
-	// orderTimeout bounds how long one node may take to accept an order: a split first
-	// asks all replicas.
+	// orderTimeout bounds how long a node may take to accept an order: a split first asks all replicas.
 	orderTimeout = 2 * time.Second
 )
 
-// FlotillaLayout is the Layout of flotilla's nodes. It may be asked of any of them, so of
-// one that answers.
+// FlotillaLayout is the Layout of flotilla's nodes. It asks any node that answers.
 type FlotillaLayout struct{ Nodes []proccluster.Spec }
 
 // Split implements Layout.
@@ -65,7 +62,7 @@ func (l FlotillaLayout) Merge(ctx context.Context, key string) error {
 		if err != nil {
 			return err
 		}
-		// A replica of the right shard goes where the left one has one and it has none.
+		// Move a replica of the right shard to a node where only the left one has a replica.
 		to, from := lacks(right, left), lacks(left, right)
 		together := to == "" && from == ""
 		err = l.operate(ctx, func(ctx context.Context, admin adminpb.AdminClient) (*adminpb.OperatorReply, error) {
@@ -80,7 +77,7 @@ func (l FlotillaLayout) Merge(ctx context.Context, key string) error {
 	}
 }
 
-// pair is the shard of the key and its neighbour.
+// pair returns the shard of the key and its neighbour.
 func (l FlotillaLayout) pair(ctx context.Context, key string) (left, right *adminpb.Shard, err error) {
 	shards, err := l.anyShards(ctx)
 	if err != nil {
@@ -97,7 +94,7 @@ func (l FlotillaLayout) pair(ctx context.Context, key string) (left, right *admi
 	return left, right, nil
 }
 
-// operate has an operator begun and waits until it has ended, whatever came of it.
+// operate starts an operator and waits until it has ended, whatever the result.
 func (l FlotillaLayout) operate(ctx context.Context, begin func(context.Context, adminpb.AdminClient) (*adminpb.OperatorReply, error)) error {
 	var begun *adminpb.OperatorReply
 	err := l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) (err error) {
@@ -116,7 +113,7 @@ func (l FlotillaLayout) operate(ctx context.Context, begin func(context.Context,
 	})
 }
 
-// lacks is a node that has a replica of b and none of a, empty when there is none.
+// lacks returns a node that has a replica of b and none of a; empty if there is none.
 func lacks(a, b *adminpb.Shard) string {
 	for _, r := range b.Replicas {
 		if !hasReplica(a, r.Node) {
@@ -126,14 +123,14 @@ func lacks(a, b *adminpb.Shard) string {
 	return ""
 }
 
-// indexOf is where the shard of the key is, -1 for nowhere.
+// indexOf returns the position of the key's shard, or -1.
 func indexOf(shards []*adminpb.Shard, key string) int {
 	return slices.IndexFunc(shards, func(s *adminpb.Shard) bool {
 		return string(s.Span.Start) <= key && (len(s.Span.End) == 0 || key < string(s.Span.End))
 	})
 }
 
-// Move implements Layout: the replica comes from the next node after it that has one.
+// Move implements Layout: the replica is taken from the next node that has one.
 func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
 	shards, err := l.anyShards(ctx)
 	if err != nil {
@@ -144,8 +141,7 @@ func (l FlotillaLayout) Move(ctx context.Context, key string, node int) error {
 		return fmt.Errorf("move %q: no shard owns it", key)
 	}
 	if shards[i].Operator != nil {
-		// It would be refused, or find the operator ended and the replicas not where they
-		// were thought to be.
+		// The move would be refused, or carried out after the operator has ended and changed where the replicas are.
 		return fmt.Errorf("move %q: an operator of shard %d is under way", key, shards[i].Id)
 	}
 	after := func(node int, has bool) (int, string) {
@@ -187,7 +183,7 @@ func (l FlotillaLayout) Transfer(ctx context.Context, node int) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// order asks one node after the other until one answers, be it with a refusal.
+// order asks one node after the other until one answers, even with a refusal.
 func (l FlotillaLayout) order(ctx context.Context, ask func(context.Context, adminpb.AdminClient) error) error {
 	var errs []error
 	for _, n := range l.Nodes {
@@ -209,7 +205,7 @@ func (l FlotillaLayout) order(ctx context.Context, ask func(context.Context, adm
 	return errors.Join(errs...)
 }
 
-// anyShards is the map of the first node that answers.
+// anyShards returns the map of the first node that answers.
 func (l FlotillaLayout) anyShards(ctx context.Context) ([]*adminpb.Shard, error) {
 	var errs []error
 	for _, n := range l.Nodes {
@@ -226,7 +222,7 @@ func (l FlotillaLayout) anyShards(ctx context.Context) ([]*adminpb.Shard, error)
 	return nil, errors.Join(errs...)
 }
 
-// shardsOf is the map of one node.
+// shardsOf returns the map of one node.
 func shardsOf(ctx context.Context, cli *clientv3.Client) ([]*adminpb.Shard, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// flotillaReplicas is how many a shard has when nothing is under way.
+	// flotillaReplicas is how many replicas a shard has when no operator is in progress.
 	flotillaReplicas = 3
-	// hashTimeout is longer than a node tries, so that it says why it failed.
+	// hashTimeout is longer than a node tries, so that the node can say why it failed.
 	hashTimeout = 10 * time.Second
 	settlePoll  = 100 * time.Millisecond
 )
 
-// Settle implements Layout. Operators end, all nodes have the same map, in which shards
-// cover the keyspace without overlaps, and all replicas serve and hold the same.
+// Settle implements Layout. It waits until all operators have ended and all nodes have the same map, in which shards
+// cover the keyspace without overlaps, and all replicas serve and hold the same data.
 func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
 	clients := make([]*clientv3.Client, len(l.Nodes))
 	for i, n := range l.Nodes {
@@ -32,8 +32,8 @@ func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, clients[i].Close()) }()
 	}
-	// Replicas that have missed a split are replaced by the balancer. It has to look often
-	// enough, and must not find that the disk of the machine has no room.
+	// The balancer replaces replicas that have missed a split. It has to run often enough, and must not decide that
+	// the machine's disk is too full.
 	for name, value := range map[string]string{"rebalance-interval": "1s", "low-space": "0.01"} {
 		err := l.order(ctx, func(ctx context.Context, admin adminpb.AdminClient) error {
 			_, err := admin.Set(ctx, &adminpb.SetRequest{Name: name, Value: value})
@@ -52,8 +52,8 @@ func (l FlotillaLayout) Settle(ctx context.Context) (err error) {
 	return l.sameChecksums(ctx, clients[0])
 }
 
-// sameChecksums has the cluster compare its replicas by itself, with their history and
-// leases, and asks whether it has ever found that some differed.
+// sameChecksums makes the cluster itself compare its replicas, including history and leases, and asks whether it has
+// ever found a difference.
 func (l FlotillaLayout) sameChecksums(ctx context.Context, cli *clientv3.Client) error {
 	admin := adminpb.NewAdminClient(cli.ActiveConnection())
 	err := poll(ctx, func() error {
@@ -82,7 +82,7 @@ func (l FlotillaLayout) sameChecksums(ctx context.Context, cli *clientv3.Client)
 	return err
 }
 
-// rest looks at every node's map.
+// rest checks every node's map.
 func (l FlotillaLayout) rest(ctx context.Context, clients []*clientv3.Client) error {
 	var first string
 	for i, cli := range clients {
@@ -102,7 +102,7 @@ func (l FlotillaLayout) rest(ctx context.Context, clients []*clientv3.Client) er
 	return nil
 }
 
-// auditShards says what is under way or wrong.
+// auditShards returns what is in progress or wrong.
 func auditShards(shards []*adminpb.Shard) error {
 	var end []byte
 	for i, s := range shards {
@@ -131,7 +131,7 @@ func auditShards(shards []*adminpb.Shard) error {
 	return nil
 }
 
-// describe is what all nodes have to agree on.
+// describe writes what all nodes have to agree on.
 func describe(shards []*adminpb.Shard) string {
 	var b strings.Builder
 	for _, s := range shards {
@@ -144,7 +144,7 @@ func describe(shards []*adminpb.Shard) string {
 	return b.String()
 }
 
-// sameContent compares what all replicas hold at one revision: each node sums up its own.
+// sameContent compares what all replicas hold at one revision: each node hashes its own data.
 func (l FlotillaLayout) sameContent(ctx context.Context, clients []*clientv3.Client) error {
 	var at int64
 	var first uint32
@@ -168,8 +168,8 @@ func (l FlotillaLayout) sameContent(ctx context.Context, clients []*clientv3.Cli
 	return nil
 }
 
-// poll repeats what fails until the context ends. The error is that of the last attempt
-// that came to its own end.
+// poll repeats attempt while it fails, until the context ends. The error is that of the last attempt that was not cut
+// short.
 func poll(ctx context.Context, attempt func() error) error {
 	var last error
 	for {

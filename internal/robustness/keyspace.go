@@ -6,18 +6,17 @@ import (
 	"strings"
 )
 
-// ShardCount is into how many equal parts the workload spreads its keys, by the first
-// byte; flotilla is started with one shard for each.
+// ShardCount is the number of equal parts, by first byte, over which the workload spreads its keys. flotilla is
+// started with one shard for each.
 const ShardCount = 8
 
 // Keyspace is the set of keys a workload touches.
 type Keyspace struct {
-	// Singles are touched alone, and by ranges.
+	// Singles are used one at a time, and by ranges.
 	Singles []string
-	// Groups share a prefix, so that each lies in one shard: transactions touch the
-	// keys of one group together.
+	// Groups each share a prefix and lie in one shard: transactions use the keys of one group together.
 	Groups [][]string
-	// Leased are attached to leases, all by the same clients.
+	// Leased keys are attached to leases, all by the same clients.
 	Leased []string
 }
 
@@ -42,10 +41,10 @@ func newKeyspace(singles, groups, leased int) Keyspace {
 	return ks
 }
 
-// leadByte is the first byte of the i-th of n parts, somewhat inside of it.
+// leadByte is the first byte of keys in the i-th of n parts, somewhat inside the part.
 func leadByte(i, n int) string { return string([]byte{byte(256*i/n + 64/max(n, 4))}) }
 
-// Plain returns every key that no lease is attached to.
+// Plain returns all keys to which no lease is attached.
 func (ks Keyspace) Plain() []string {
 	out := slices.Clone(ks.Singles)
 	for _, g := range ks.Groups {
@@ -57,8 +56,8 @@ func (ks Keyspace) Plain() []string {
 // All returns every key.
 func (ks Keyspace) All() []string { return append(ks.Plain(), ks.Leased...) }
 
-// Cuts are where shards may be split. Groups stay in one piece, for transactions and
-// checks that one shard answers for all of their keys.
+// Cuts returns the keys at which shards may be split. Groups are not divided, because transactions and checks need
+// all keys of a group in one shard.
 func (ks Keyspace) Cuts() []string {
 	out := slices.Concat(ks.Singles, ks.Leased)
 	for _, g := range ks.Groups {
@@ -71,8 +70,8 @@ func (ks Keyspace) Cuts() []string {
 // ShardOf names the initial shard of a key.
 func ShardOf(key string) string { return fmt.Sprint(int(key[0]) * ShardCount / 256) }
 
-// spans are what the workload's ranges ask for: everything, halves, and pieces that
-// begin and end within shards.
+// spans returns the spans that the workload's ranges ask for: everything, halves, and pieces that begin and end
+// within shards.
 func spans() [][2]string {
 	return [][2]string{
 		{"\x00", "\x00"}, {"\x00", "\x80"}, {"\x80", "\x00"}, {"\x10", "\x70"}, {"\x70", "\xc8"}, {"\x3f", "\x41"},

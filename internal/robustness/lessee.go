@@ -15,7 +15,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// lessee is one client that holds leases, one after the other.
+// lessee is a client that holds leases, one after the other.
 type lessee struct {
 	session
 	leases leaseCaller
@@ -25,7 +25,7 @@ type lessee struct {
 	serial int64
 }
 
-// run holds leases until the context ends. What is held then is left to expire.
+// run holds leases until the context ends. Leases that are held then are left to expire.
 func (l *lessee) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		l.serial++
@@ -56,7 +56,7 @@ func (l *lessee) hold(ctx context.Context, id int64, ttl time.Duration) {
 	case 0, 1:
 		l.revoke(ctx, id)
 	case 2:
-		// Whoever is late finds the lease gone, or just in time.
+		// A late renewal finds the lease gone, or comes just in time.
 		if wait(ctx, between(l.rng, ttl-ttl/4, ttl+ttl/2)) == nil {
 			l.attach(ctx, id, 1)
 			l.leases.ask(ctx, id, false)
@@ -65,7 +65,7 @@ func (l *lessee) hold(ctx context.Context, id int64, ttl time.Duration) {
 	}
 }
 
-// revoke ends a lease while others attach keys to it, and tries once more afterwards.
+// revoke ends a lease while others attach keys to it, and repeats the revocation afterwards.
 func (l *lessee) revoke(ctx context.Context, id int64) {
 	var racing sync.WaitGroup
 	for range 1 + l.rng.IntN(3) {
@@ -79,14 +79,14 @@ func (l *lessee) revoke(ctx context.Context, id int64) {
 	_, _ = l.ask(ctx, history.Get(l.key(), 0))
 }
 
-// attach puts keys with a lease, and now and then one without, which detaches it.
+// attach puts keys with a lease. Now and then it puts one without, which detaches the key.
 func (l *lessee) attach(ctx context.Context, id int64, n int) {
 	for range n {
 		req := history.Attach(l.key(), l.value(), id)
 		if l.rng.IntN(8) == 0 {
 			req = history.Put(l.key(), l.value())
 		}
-		_, _ = l.ask(ctx, req) // recorded, whatever came of it
+		_, _ = l.ask(ctx, req) // recorded, whatever the outcome
 	}
 }
 
@@ -97,7 +97,7 @@ func (l *lessee) value() string {
 	return fmt.Sprintf("c%d-%d", l.client, l.serial)
 }
 
-// leaseCaller sends requests about leases, each once, and records them.
+// leaseCaller sends each request about leases once, and records it.
 type leaseCaller struct {
 	client  int
 	conn    *grpc.ClientConn
@@ -163,7 +163,7 @@ func (c leaseCaller) ask(ctx context.Context, id int64, final bool) bool {
 	case err != nil:
 		failed(inv, err)
 	case resp.TTL <= 0 && resp.GrantedTTL == 0:
-		// One that has expired and is not revoked yet has a granted time to live.
+		// A lease that has expired but is not revoked yet has a granted time to live.
 		inv.Gone()
 		return true
 	default:

@@ -12,13 +12,13 @@ import (
 // Fault is a way to disturb a System.
 type Fault string
 
-// The faults. KillAll is every node at once, a power cut that the page cache survives.
+// The faults. KillAll kills every node at once: a power cut that the page cache survives.
 const (
 	Kill    Fault = "kill"
 	Pause   Fault = "pause"
 	KillAll Fault = "kill all"
-	// Split cuts a shard in two, Merge makes one of two, Rejoin does one after the other, Move takes a replica to
-	// another node, Transfer makes a node the leader of what it can. All of them make the maps of routers stale.
+	// Split splits a shard, Merge merges two, Rejoin does both in this order, Move moves a replica to another node,
+	// Transfer makes a node the leader of as many shards as it can be. All of them make routers' maps stale.
 	Split    Fault = "split"
 	Merge    Fault = "merge"
 	Rejoin   Fault = "rejoin"
@@ -28,14 +28,13 @@ const (
 
 // Nemesis says which faults a run has.
 type Nemesis struct {
-	// Weights of the faults; a fault without one does not happen. KillAll disregards
-	// MaxDown, that is what it is for.
+	// Weights of the faults; a fault without a weight does not happen. KillAll disregards MaxDown, which is its
+	// purpose.
 	Weights map[Fault]int
 	// MaxDown is how many nodes may be killed or paused at once (B2).
 	MaxDown int
-	// Gap is the range of calm between two faults that stop nodes, Down and Paused of their
-	// lengths. Changes is the time between two of those that change what is where; those
-	// happen also while nodes are down.
+	// Gap is the range of the time between two faults that stop nodes; Down and Paused are the ranges of their
+	// lengths. Changes is the time between two changes of the layout, which happen also while nodes are down.
 	Gap, Down, Paused, Changes Between
 }
 
@@ -59,7 +58,7 @@ func DefaultNemesis() Nemesis {
 	}
 }
 
-// Reshaping adds splits, merges, moves and transfers to what there is.
+// Reshaping adds splits, merges, moves and transfers to the faults.
 func (n Nemesis) Reshaping() Nemesis {
 	n.Weights = maps.Clone(n.Weights)
 	n.Weights[Split], n.Weights[Merge], n.Weights[Rejoin], n.Weights[Move], n.Weights[Transfer] = 3, 2, 3, 3, 1
@@ -70,8 +69,8 @@ func (n Nemesis) Reshaping() Nemesis {
 type Attack struct {
 	Fault     Fault
 	At, Lasts time.Duration
-	// Node is hit by Kill, Pause and Transfer, and is where a Move goes; the shard of Key is
-	// what is split, merged or moved.
+	// Node is the node that Kill, Pause and Transfer affect, and the target of a Move. Key names the shard to split,
+	// merge or move.
 	Node int
 	Key  string
 }

@@ -15,12 +15,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Observed is what nodes told of where shards are while a run went on.
+// Observed is what nodes reported during a run about where shards are.
 type Observed struct {
-	// Maps is how many were looked at, of all nodes together. Splits and Merges are how many
-	// shards came and went in those of the node that told most.
+	// Maps is how many maps were examined, over all nodes. Splits and Merges are how many shards appeared and
+	// disappeared in the maps of the node that reported most.
 	Maps, Splits, Merges int
-	// Problems are maps that must not be.
+	// Problems are invalid maps.
 	Problems []string
 }
 
@@ -41,7 +41,7 @@ func (l FlotillaLayout) Observe(ctx context.Context) Observed {
 	return out
 }
 
-// observe follows one node, which may be away for a while, up to the first problem.
+// observe follows one node, which may be away for a while, until the first problem.
 func observe(ctx context.Context, n proccluster.Spec) (out Observed) {
 	conn, err := grpc.NewClient("passthrough:///"+n.ClientAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), backsOff())
 	if err != nil {
@@ -57,7 +57,7 @@ func observe(ctx context.Context, n proccluster.Spec) (out Observed) {
 			if u, err = stream.Recv(); err != nil {
 				break
 			}
-			if u.Version <= known.version { // of a node that has just started
+			if u.Version <= known.version { // from a node that has just started
 				continue
 			}
 			next, wrong := known.take(u)
@@ -72,19 +72,19 @@ func observe(ctx context.Context, n proccluster.Spec) (out Observed) {
 			}
 			known = next
 		}
-		_ = wait(ctx, retryPause) // then the loop ends
+		_ = wait(ctx, retryPause) // if it fails, the loop ends
 	}
 	return out
 }
 
-// chart is where shards are at one version of a node's map.
+// chart is where shards are, according to one version of a node's map.
 type chart struct {
 	version, cluster uint64
 	shards           []*shard.Descriptor // in key order
 }
 
-// take returns the chart after an update, which must be one that follows: each key has one
-// shard, and where a span is another, a later epoch, by which everybody can tell.
+// take returns the chart after an update. The update must be consistent with the chart: each key has one shard, and
+// where a span has changed the epoch is higher, by which everybody can recognise the newer one.
 func (c *chart) take(u *routerpb.ShardsUpdate) (*chart, error) {
 	if c.version > 0 && u.ClusterId != c.cluster {
 		return nil, fmt.Errorf("it is of cluster %x, the one before it was of cluster %x", u.ClusterId, c.cluster)
@@ -93,7 +93,7 @@ func (c *chart) take(u *routerpb.ShardsUpdate) (*chart, error) {
 	for _, s := range u.Shards {
 		next.shards = append(next.shards, shard.DescriptorOf(s))
 	}
-	if !u.Whole { // what is overlapped is gone
+	if !u.Whole { // shards that were overlapped are gone
 		listed := next.shards
 		for _, old := range c.shards {
 			if !slices.ContainsFunc(listed, func(d *shard.Descriptor) bool { return d.ID == old.ID || d.Span.Overlaps(old.Span) }) {
@@ -123,7 +123,7 @@ func (c *chart) audit() error {
 	return nil
 }
 
-// follows checks the epochs of shards against those that had their keys before.
+// follows checks the epochs of shards against those of the shards that had their keys before.
 func (c *chart) follows(before *chart) error {
 	for _, d := range c.shards {
 		for _, old := range before.shards {
@@ -136,7 +136,7 @@ func (c *chart) follows(before *chart) error {
 	return nil
 }
 
-// without is how many shards the chart has that the other has not.
+// without returns how many shards of the chart the other does not have.
 func (c *chart) without(other *chart) (n int) {
 	for _, d := range c.shards {
 		if !slices.ContainsFunc(other.shards, func(o *shard.Descriptor) bool { return o.ID == d.ID }) {

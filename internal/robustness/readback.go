@@ -14,9 +14,9 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// readBack reads every key as it is now through every node, and then its whole past,
-// revision by revision: that finds lost writes, and it settles most writes whose
-// outcome was unknown. It returns what could not be read until the context ended.
+// readBack reads the present value of every key through every node, and then the key's whole past, revision by
+// revision. That finds lost writes, and it determines the outcome of most writes that were unknown. It returns what
+// could not be read before the context ended.
 func readBack(ctx context.Context, rec *history.Recorder, conns connections, nodes int, keys []string, timeout time.Duration) []string {
 	past := knownRevisions(rec.History().Ops)
 	var (
@@ -46,8 +46,8 @@ func readBack(ctx context.Context, rec *history.Recorder, conns connections, nod
 	return stuck
 }
 
-// knownRevisions lists, for each key, the revisions at which an acknowledged request
-// has changed it or somebody has seen it.
+// knownRevisions lists, for each key, the revisions at which an acknowledged request has changed it or a client has
+// seen it.
 func knownRevisions(ops []history.Op) map[string][]int64 {
 	out := make(map[string][]int64)
 	for _, op := range ops {
@@ -84,10 +84,10 @@ type reader struct {
 	session
 }
 
-// key reads one key through each node, then walks back through its past. known are
-// revisions of the key, ascending.
+// key reads one key through each node, and then goes back through its past. known are revisions of the key,
+// ascending.
 func (r *reader) key(ctx context.Context, key string, nodes int, known []int64) error {
-	// Connections 0, 2, 4, … are those to one node each.
+	// Connections 0, 2, 4, … each lead to one node.
 	for node := range nodes {
 		r.kv = r.conns[2*node]
 		if _, err := r.get(ctx, history.Get(key, 0)); err != nil {
@@ -108,9 +108,8 @@ func (r *reader) key(ctx context.Context, key string, nodes int, known []int64) 
 	return nil
 }
 
-// stepBack decides where to read next, after what was there at revision at. A version
-// above 1 has one before it, and so may have a deletion; otherwise the next known
-// revision leads on.
+// stepBack decides where to read next, given what was there at revision at. A version above 1 has a predecessor,
+// which may be a deletion; otherwise the next known revision follows.
 func stepBack(at int64, kvs []history.KV, known []int64) (next int64, rest []int64) {
 	if len(kvs) == 0 {
 		next, rest = below(at, known)
@@ -135,7 +134,7 @@ func below(at int64, known []int64) (int64, []int64) {
 	return known[i-1], known[:i]
 }
 
-// get repeats a read until it is answered or refused, or the context ends.
+// get repeats a read until it is answered or refused, or until the context ends.
 func (r *reader) get(ctx context.Context, req history.Request) (history.Response, error) {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, r.timeout)

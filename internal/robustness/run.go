@@ -15,19 +15,19 @@ import (
 // Config is one run.
 type Config struct {
 	Seed int64
-	// Duration is how long there is load; recovery and read-back come on top.
+	// Duration is how long the load lasts; recovery and read-back come on top.
 	Duration time.Duration
 	Workload Workload
 	Nemesis  Nemesis
 	// ShardOf names the shard of a key for history.Check; nil when shards may change.
 	ShardOf func(key string) string
-	// Native has every third client be Flotilla's own (client/etcd).
+	// Native makes every third client a client of Flotilla's own (client/etcd).
 	Native bool
 	// PromptProgress and LateBy are for history.Check.
 	PromptProgress bool
 	LateBy         time.Duration
-	// HandOn has leadership of all shards go from node to node while it is waited for leases
-	// to end: that must not prolong their lives.
+	// HandOn makes leadership of all shards pass from node to node while the run waits for leases to end: that must
+	// not prolong their lives.
 	HandOn bool
 	// Patience bounds recovery and read-back together, after the faults are healed.
 	// Default 30 s.
@@ -37,15 +37,14 @@ type Config struct {
 const patienceDefault = 30 * time.Second
 
 const (
-	// lateByDefault is two election timeouts, and as much for a machine that has other
-	// things to do than to end leases and to ask for them.
+	// lateByDefault is two election timeouts, and the same again for a machine that is busy with other things.
 	lateByDefault = 4 * time.Second
-	// handOnPause is between two rounds in which leadership goes to another node.
+	// handOnPause is the time between two rounds in which leadership passes to another node.
 	handOnPause = 200 * time.Millisecond
 )
 
-// DefaultConfig is the run that every change has to pass. A longer run works on more
-// keys: what the checks cost grows much faster than a key's history.
+// DefaultConfig is the run that every change has to pass. A longer run uses more keys, because the cost of the checks
+// grows much faster than the history of a key.
 func DefaultConfig(seed int64, duration time.Duration) Config {
 	load := DefaultWorkload()
 	if n := int(duration / (8 * time.Second)); n > 1 {
@@ -60,11 +59,11 @@ type Result struct {
 	History history.History
 	// Attacks are the faults that were planned.
 	Attacks []Attack
-	// Changes is how many changes of the layout were made, or begun where nobody waits for them.
+	// Changes is how many changes of the layout were made, or only begun if nobody waits for them.
 	Changes int
-	// Observed is what nodes told of their maps from the first to the last.
+	// Observed is what nodes reported about their maps during the whole run.
 	Observed Observed
-	// Problems are crashes, maps that must not be, and what could not be read at the end (B4).
+	// Problems are crashes, invalid maps, and what could not be read at the end (B4).
 	Problems []string
 	// LongestPause is the longest time in which no write was acknowledged.
 	LongestPause time.Duration
@@ -88,8 +87,8 @@ func (r Result) String() string {
 	return b.String()
 }
 
-// Run loads and attacks a system that is ready and empty, lets it recover, and judges
-// what clients were told. An error means that there is no verdict.
+// Run puts a system that is ready and empty under load and faults, lets it recover, and judges what its clients were
+// told. An error means that there is no verdict.
 func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	nodes := len(sys.Endpoints())
 	names := sys.Endpoints()
@@ -138,12 +137,10 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	return res, nil
 }
 
-// planStream separates the nemesis's chance from that of the clients, which are
-// numbered from 0.
+// planStream separates the nemesis's random numbers from those of the clients, which are numbered from 0.
 const planStream = 1 << 32
 
-// settle waits for the nodes and says that they are healed, reads everything back and
-// returns what went wrong.
+// settle waits for the nodes, calls healed, reads everything back, and returns what went wrong.
 func settle(ctx context.Context, sys System, rec *history.Recorder, conns connections, cfg Config, healed func()) []string {
 	patience := cfg.Patience
 	if patience == 0 {
@@ -157,8 +154,8 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 	} else {
 		healed()
 		f := &finish{rec: rec, nodes: conns.single(len(sys.Endpoints())), names: sys.Endpoints(), timeout: cfg.Workload.Timeout}
-		if cfg.Workload.Lessees > 0 { // at once, or it would not be known how late they end
-			// Leases that do not end must not keep the rest from being read.
+		if cfg.Workload.Lessees > 0 { // at once, or the history would not show how late they end
+			// Leases that do not end must not prevent the rest from being read.
 			some, cancel := context.WithTimeout(ctx, patience/3)
 			var handing sync.WaitGroup
 			if cfg.HandOn {
@@ -168,7 +165,7 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 			cancel()
 			handing.Wait()
 		}
-		// Shards that do not settle must not keep the rest from being read.
+		// Shards that do not settle must not prevent the rest from being read.
 		some, cancel := context.WithTimeout(ctx, patience/2)
 		if err := sys.Settle(some); err != nil {
 			problems = append(problems, fmt.Sprintf("the shards did not settle: %v", err))
@@ -179,15 +176,14 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 	return append(problems, sys.Crashes()...)
 }
 
-// handOn makes one node after the other lead what it can, until the context ends.
+// handOn makes one node after the other the leader of what it can lead, until the context ends.
 func handOn(ctx context.Context, sys System) {
 	for node := 0; wait(ctx, handOnPause) == nil; node = (node + 1) % len(sys.Endpoints()) {
-		_ = sys.Transfer(ctx, node) // may be refused, as others are under way
+		_ = sys.Transfer(ctx, node) // may be refused while another transfer is in progress
 	}
 }
 
-// conclude asks for all that the verdict needs, once leases have ended and nothing
-// changes any more.
+// conclude requests everything that the verdict needs, once leases have ended and nothing changes any more.
 func (f *finish) conclude(ctx context.Context, conns connections, load Workload) []string {
 	var problems []string
 	if load.Watchers > 0 {

@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// stream is one gRPC stream of watches. It records what the server has sent, without a
-// library that repairs or hides anything in between.
+// stream is one gRPC stream of watches. It records exactly what the server has sent, without a library that would
+// repair or hide anything.
 type stream struct {
 	cancel context.CancelFunc
 	grpc   pb.Watch_WatchClient
@@ -29,18 +29,18 @@ type stream struct {
 	asking bool
 }
 
-// following is one watch of a stream and how far it has come.
+// following is one watch of a stream, and how far it has come.
 type following struct {
 	want  history.Watch
 	rec   *history.Watching
 	begun bool
-	// next is the lowest revision that was not given yet.
+	// next is the lowest revision that was not received yet.
 	next int64
-	// canceled says that the server has ended the watch.
+	// canceled: the server has ended the watch.
 	canceled bool
 }
 
-// openStream opens a stream and asks for all watches on it.
+// openStream opens a stream and requests all watches on it.
 func openStream(ctx context.Context, conn *grpc.ClientConn, rec *history.Recorder, wants []history.Watch, stall func()) (*stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	client, err := pb.NewWatchClient(conn).Watch(ctx)
@@ -120,7 +120,7 @@ func (s *stream) take(resp *pb.WatchResponse) {
 	}
 }
 
-// streamWatchID is by what etcd addresses all watches of a stream at once.
+// streamWatchID is the ID by which etcd addresses all watches of a stream at once.
 const streamWatchID = -1
 
 func (f *following) take(seen history.WatchResponse) {
@@ -154,16 +154,16 @@ func (s *stream) ask() {
 	s.request()
 }
 
-// request needs s.mu.
+// request requires that s.mu is held.
 func (s *stream) request() {
 	for _, f := range s.watches {
 		f.rec.Ask()
 	}
-	// A stream that has broken says so to its receiver.
+	// If the stream has broken, its receiver gets the error.
 	_ = s.grpc.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
 }
 
-// reached reports whether every watch was given all up to rev.
+// reached reports whether every watch has received everything up to rev.
 func (s *stream) reached(rev int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,8 +181,8 @@ func (s *stream) close() {
 	<-s.received
 }
 
-// resumed are watches that go on where those of a closed stream have come to, and what
-// the server has not ended.
+// resumed returns watches that continue where those of a closed stream have stopped, except those that the server has
+// ended.
 func (s *stream) resumed() []history.Watch {
 	var out []history.Watch
 	for id := range int64(len(s.watches)) {
@@ -195,7 +195,7 @@ func (s *stream) resumed() []history.Watch {
 	return out
 }
 
-// linger waits, and reports whether the stream is still there and of use.
+// linger waits, and reports whether the stream is still open and useful.
 func (s *stream) linger(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

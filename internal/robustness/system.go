@@ -11,10 +11,10 @@ import (
 type System interface {
 	// Endpoints has one client address for each node.
 	Endpoints() []string
-	// Kill ends the node without warning; Start starts it again on what it left behind.
+	// Kill ends the node without warning. Start starts it again with the data that it left.
 	Kill(node int) error
 	Start(node int) error
-	// Pause freezes the node and Resume lets it go on.
+	// Pause freezes the node, and Resume lets it continue.
 	Pause(node int) error
 	Resume(node int) error
 	// WaitReady returns when all nodes serve.
@@ -24,27 +24,27 @@ type System interface {
 	Crashes() []string
 }
 
-// Layout is what is where: which shards there are, on which nodes, and who leads them.
-// What it is asked to change may be refused, be under way for a while, or come to nothing.
+// Layout is which shards there are, on which nodes, and who leads them. A requested change may be refused, may take a
+// while, or may have no effect.
 type Layout interface {
-	// Split makes a shard of its own of key and what comes after it in its shard, and waits
-	// until that has come to its end.
+	// Split splits the shard of key there: key and what follows become a shard of their own. It waits until that has
+	// ended.
 	Split(ctx context.Context, key string) error
-	// Merge makes one shard of that of key and its left neighbour, or its right one where there
-	// is no other. It brings them together first, and waits for all of it.
+	// Merge merges the shard of key with its left neighbour, or with the right one if there is no left one. It first
+	// brings them together on the same nodes, and waits for everything.
 	Merge(ctx context.Context, key string) error
-	// Move takes a replica of the shard of key to the node, or to the next one that has none.
+	// Move moves a replica of the shard of key to the node, or to the next node that has none.
 	Move(ctx context.Context, key string, node int) error
-	// Transfer makes the node the leader of what it can, without stopping anything.
+	// Transfer makes the node the leader of what it can lead, without stopping anything.
 	Transfer(ctx context.Context, node int) error
-	// Observe looks at every map that nodes tell of, until the context ends.
+	// Observe examines every map that nodes report, until the context ends.
 	Observe(ctx context.Context) Observed
-	// Settle waits until nothing is under way any more. Its error says what has not come to
-	// its end, or is not as it should be: shards that overlap, replicas that differ.
+	// Settle waits until nothing is in progress any more. Its error says what has not ended, or what is wrong: shards
+	// that overlap, replicas that differ.
 	Settle(ctx context.Context) error
 }
 
-// Fixed is a Layout that stays as it is.
+// Fixed is a Layout that never changes.
 type Fixed struct{}
 
 // Split implements Layout.
@@ -59,7 +59,7 @@ func (Fixed) Move(context.Context, string, int) error { return nil }
 // Transfer implements Layout.
 func (Fixed) Transfer(context.Context, int) error { return nil }
 
-// Observe implements Layout: there is nothing to see.
+// Observe implements Layout: there is nothing to observe.
 func (Fixed) Observe(ctx context.Context) Observed {
 	<-ctx.Done()
 	return Observed{}

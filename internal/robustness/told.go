@@ -5,14 +5,13 @@ import (
 	"sync"
 )
 
-// toldRevisions are the latest revisions that any client was told, oldest first: what
-// watches are begun around.
+// toldRevisions are the latest revisions that any client was told, oldest first. Watches begin near them.
 type toldRevisions struct {
 	mu   sync.Mutex
 	list []int64
 }
 
-// toldMax is how far back watches begin, in answers.
+// toldMax is how far back watches begin, in number of answers.
 const toldMax = 512
 
 func (t *toldRevisions) note(rev int64) {

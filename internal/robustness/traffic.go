@@ -13,9 +13,9 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// connections are the clients of a run. Half of them talk to one node each, which sees
-// what that node believes; the others go to all nodes in turn, as applications do. A native
-// client goes to all nodes by itself, whichever it begins with.
+// connections are the clients of a run. Half of them talk to one node each, and see what that node believes. The
+// others use all nodes in turn, as applications do. A native client uses all nodes by itself, whichever it begins
+// with.
 type connections []*clientv3.Client
 
 func connect(endpoints []string, n int, native bool) (connections, error) {
@@ -72,7 +72,7 @@ func drive(ctx context.Context, rec *history.Recorder, conns connections, names 
 		s := work.as(client, conns)
 		l := &lessee{
 			session: s, ttl: load.LeaseTTL, rng: chance(seed, client), keys: load.Keys.Leased,
-			// Through another connection: what a lessee does at once meets at the shards.
+			// On another connection: requests that a lessee makes at the same time meet only at the shards.
 			leases: leaseCaller{client: client, conn: conns.of(client + 1).ActiveConnection(), rec: rec, timeout: load.Timeout},
 		}
 		wg.Go(func() { l.run(ctx) })
@@ -81,15 +81,15 @@ func drive(ctx context.Context, rec *history.Recorder, conns connections, names 
 	wg.Wait()
 }
 
-// chance is one client's own.
+// chance returns one client's own random numbers.
 func chance(seed int64, client int) *rand.Rand {
 	return rand.New(rand.NewPCG(uint64(seed), uint64(client)))
 }
 
-// of is the connection that a client uses.
+// of returns the connection that a client uses.
 func (c connections) of(client int) *clientv3.Client { return c[client%len(c)] }
 
-// single are the connections to one node each.
+// single returns the connections that lead to one node each.
 func (c connections) single(nodes int) connections {
 	var out connections
 	for node := range nodes {
@@ -98,7 +98,7 @@ func (c connections) single(nodes int) connections {
 	return out
 }
 
-// session is one client at work: it asks, and records.
+// session is one client at work: it makes requests and records them.
 type session struct {
 	client  int
 	kv      clientv3.KV
@@ -107,14 +107,14 @@ type session struct {
 	timeout time.Duration
 }
 
-// as is the session of a client with a number.
+// as returns the session of the client with this number.
 func (s session) as(client int, conns connections) session {
 	s.client, s.kv = client, conns.of(client)
 	return s
 }
 
-// ask makes one request. It runs to its own timeout even when the traffic ends
-// meanwhile: an outcome given up needlessly is one more unknown.
+// ask makes one request. It waits for the request's own timeout even if the traffic ends meanwhile, because giving up
+// would add an unknown outcome without need.
 func (s *session) ask(ctx context.Context, req history.Request) (history.Response, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 	defer cancel()
@@ -133,7 +133,7 @@ type trader struct {
 	gen *generator
 }
 
-// run asks every pace, or later when the store is slower. It does not catch up.
+// run makes a request every pace, or less often if the store is slower. It does not catch up.
 func (t *trader) run(ctx context.Context, delay, pace time.Duration) {
 	for wait(ctx, delay) == nil {
 		began := time.Now()

@@ -11,12 +11,11 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/history"
 )
 
-// watcher is one client that watches: one thing after the other, in all the ways in
-// which watches are used.
+// watcher is a client that watches: one watch after the other, in all the ways in which watches are used.
 type watcher struct {
 	session
 	cli *clientv3.Client
-	// nodes has a connection to each node alone, names what they are called.
+	// nodes has one connection for each node; names are the nodes' names.
 	nodes connections
 	names []string
 	rng   *rand.Rand
@@ -45,8 +44,8 @@ func between(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return Between{least, most}.pick(rng)
 }
 
-// streams watches through a stream of its own. It closes it after a while, mostly to
-// carry on through another, at the same node or another one.
+// streams watches on a stream of its own. After a while it closes the stream, mostly to continue on another one, at
+// the same node or another one.
 func (w *watcher) streams(ctx context.Context) {
 	wants := make([]history.Watch, 1+w.rng.IntN(3))
 	for i := range wants {
@@ -72,7 +71,7 @@ func (w *watcher) streams(ctx context.Context) {
 	}
 }
 
-// at names the watches' node and client.
+// at sets the watches' node and client.
 func (w *watcher) at(node int, wants []history.Watch) []history.Watch {
 	for i := range wants {
 		wants[i].Client, wants[i].Node = w.client, w.names[node]
@@ -80,7 +79,7 @@ func (w *watcher) at(node int, wants []history.Watch) []history.Watch {
 	return wants
 }
 
-// stalls sometimes returns what makes a reader pause: events pile up at the server then.
+// stalls sometimes returns a function that makes a reader pause, so that events pile up at the server.
 func (w *watcher) stalls(ctx context.Context) func() {
 	if w.rng.IntN(3) > 0 {
 		return nil
@@ -93,8 +92,8 @@ func (w *watcher) stalls(ctx context.Context) func() {
 	}
 }
 
-// informer lists, watches from there, and lists again: what it would hold in memory
-// has to be what is there (H8).
+// informer lists, watches from there, and lists again: the state that it would hold in memory has to equal the second
+// list (H8).
 func (w *watcher) informer(ctx context.Context) {
 	node := w.rng.IntN(len(w.nodes))
 	of := w.span()
@@ -120,13 +119,13 @@ func (w *watcher) informer(ctx context.Context) {
 	s.linger(ctx, 200*time.Millisecond)
 }
 
-// library watches with etcd's own client, which finds another node when one is gone.
+// library watches with etcd's own client, which finds another node if one is gone.
 func (w *watcher) library(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, between(w.rng, 500*time.Millisecond, 6*time.Second))
 	defer cancel()
 	want := w.pick()
 	want.Client, want.Node = w.client, "any node"
-	want.From = max(1, want.From) // from now on, the library goes on at the created revision itself
+	want.From = max(1, want.From) // without a revision, the library itself continues at the created revision
 	rec := w.rec.Watch(want)
 	for resp := range w.cli.Watch(ctx, want.Of.Key, watchOptions(want)...) {
 		seen := history.WatchResponse{
@@ -165,7 +164,7 @@ func (w *watcher) pick() history.Watch {
 	}
 }
 
-// span is a key, a prefix within a shard, or a range of many shards.
+// span returns a key, a prefix within a shard, or a range over many shards.
 func (w *watcher) span() history.Read {
 	all := spans()
 	switch w.rng.IntN(4) {
@@ -182,7 +181,7 @@ func (w *watcher) span() history.Read {
 	}
 }
 
-// start is a revision around those that were told: etcd's own tests do the same.
+// start returns a revision near those that clients were told, as etcd's own tests do.
 func (w *watcher) start() int64 {
 	const around = 100
 	switch dice := w.rng.IntN(20); {

@@ -11,37 +11,37 @@ import (
 // Workload says what clients do.
 type Workload struct {
 	Clients int
-	// Rate bounds all clients together, in requests per second: a history that is to
-	// be judged within seconds must stay small.
+	// Rate bounds the requests per second of all clients together: a history that is to be judged within seconds must
+	// stay small.
 	Rate float64
-	// Timeout ends a request; a write is of unknown outcome then. Shorter than an
-	// election, so that faults leave some.
+	// Timeout ends a request, which leaves a write with an unknown outcome. It is shorter than an election, so that
+	// faults cause some of these.
 	Timeout time.Duration
 	Keys    Keyspace
 	Mix     Mix
-	// Watchers and Lessees are how many clients watch, and hold leases, besides.
+	// Watchers and Lessees are how many additional clients watch and hold leases.
 	Watchers, Lessees int
-	// LeaseTTL is what leases are granted for, in whole seconds.
+	// LeaseTTL is the TTL with which leases are granted, in whole seconds.
 	LeaseTTL Between
 }
 
 // Mix holds the weight of each kind of request.
 type Mix struct {
 	Put, Get, Delete int
-	// Swap writes one key if it is as last seen, Group writes a whole group if its first
-	// key is, GroupRead reads a group at once.
+	// Swap writes one key if it is as last seen, Group writes a whole group if its first key is, and GroupRead reads
+	// a group at once.
 	Swap, Group, GroupRead int
 	// Range reads over several shards; Past reads a key or a range at a revision that
 	// was reported before.
 	Range, Past int
 }
 
-// defaultMix touches everything.
+// defaultMix contains every kind.
 func defaultMix() Mix {
 	return Mix{Put: 30, Get: 18, Delete: 4, Swap: 12, Group: 12, GroupRead: 4, Range: 14, Past: 6}
 }
 
-// DefaultWorkload is sized for two cores and for histories that are judged in seconds.
+// DefaultWorkload is sized for two cores, and for histories that can be judged in seconds.
 func DefaultWorkload() Workload {
 	return Workload{
 		Clients: 16, Rate: 800, Timeout: 400 * time.Millisecond, Keys: newKeyspace(16, 4, 8), Mix: defaultMix(),
@@ -50,8 +50,8 @@ func DefaultWorkload() Workload {
 	}
 }
 
-// generator decides what one client asks next. It is pure: the same seed and the same
-// answers give the same requests.
+// generator decides what a client requests next. It is pure: the same seed and the same answers give the same
+// requests.
 type generator struct {
 	client int
 	rng    *rand.Rand
@@ -124,8 +124,8 @@ func (g *generator) pickGroup() []string {
 	return g.load.Keys.Groups[g.rng.IntN(len(g.load.Keys.Groups))]
 }
 
-// group writes all keys of a group, or reads them when another client was faster.
-// Sometimes it deletes the last one instead.
+// group writes all keys of a group, or reads them if another client was faster. Sometimes it deletes the last key
+// instead.
 func (g *generator) group() history.Request {
 	keys, value := g.pickGroup(), g.value()
 	req := history.Request{If: []history.Compare{{Key: keys[0], Mod: g.mods[keys[0]]}}}
@@ -154,8 +154,8 @@ func (g *generator) span(revision int64) history.Request {
 	return history.Range(s[0], s[1], revision)
 }
 
-// past reads at a revision the client was told: often the latest, for then shards that
-// were idle have not reached it yet.
+// past reads at a revision that the client was told, often the latest one, because shards that were idle have not
+// reached that yet.
 func (g *generator) past() history.Request {
 	if len(g.reported) == 0 {
 		return history.Get(g.key(), 0)

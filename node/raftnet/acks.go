@@ -10,10 +10,9 @@ import (
 // missed one asks again with its next heartbeat, and is answered by then.
 const repeatAfter = 100 * time.Millisecond
 
-// acks suppresses acknowledgements that repeat the last one on the same connection (X5). Each write
-// causes one: when it is committed, its leader tells the followers in a message that they
-// acknowledge like one with entries. That is a quarter of a write's messages, and each costs a lone
-// client CPU time.
+// acks suppresses acknowledgements that repeat the last one on the same connection (X5). Each write would cause one:
+// when it is committed, its leader tells the followers so in a message that they acknowledge as if it had entries.
+// That makes up a quarter of a write's messages, and each costs a lone client CPU time.
 type acks map[replicas]ack
 
 // replicas are the sender and the receiver of an acknowledgement.
@@ -30,9 +29,8 @@ func (a acks) isNews(m *raftpb.Message, now time.Time) bool {
 	case raftpb.ReplicateResp:
 		return a.acknowledges(m, now)
 	case raftpb.RateLimit:
-		// With each election timeout a follower reports how much it keeps in memory, if that is too
-		// much, and otherwise nothing. A leader takes silence to mean the same, within some more
-		// timeouts.
+		// With each election timeout a follower reports how much memory its log takes, if that is too much, and 0
+		// otherwise. A leader that hears nothing for some more timeouts assumes the same.
 		return m.Hint > 0
 	default:
 		return true
@@ -41,7 +39,7 @@ func (a acks) isNews(m *raftpb.Message, now time.Time) bool {
 
 func (a acks) acknowledges(m *raftpb.Message, now time.Time) bool {
 	who := replicas{m.ShardID, m.From, m.To}
-	if m.Reject { // entries were lost, so acknowledgements may have been
+	if m.Reject { // entries were lost, so acknowledgements may have been lost too
 		delete(a, who)
 		return true
 	}

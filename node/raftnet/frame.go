@@ -18,7 +18,7 @@ const (
 	kindMessages kind = 1 // raftpb.MessageBatch
 	kindChunk    kind = 2 // raftpb.Chunk
 	kindEnd      kind = 3 // no more chunks; the receiver answers with the same byte (X2)
-	kindAlive    kind = 4 // the receiver's byte that says it is there (X4)
+	kindAlive    kind = 4 // the receiver's sign of life (X4)
 )
 
 const (
@@ -63,7 +63,7 @@ func readFrame(r *bufio.Reader, buf []byte) (kind, []byte, error) {
 	return k, buf, nil
 }
 
-// growthBytes is by how much a buffer grows at a time, so that a bogus length takes no memory.
+// growthBytes is how much a buffer grows at a time, so that a false length does not allocate memory.
 const growthBytes = 1 << 20
 
 func readPayload(r *bufio.Reader, buf []byte, size int) ([]byte, error) {

@@ -11,25 +11,22 @@ import (
 )
 
 const (
-	// aliveInterval is how often a receiver says that it is there, and silenceMax how
-	// long it may say nothing (X4).
+	// aliveInterval is how often a receiver gives a sign of life, and silenceMax how long it may be silent (X4).
 	aliveInterval = time.Second
 	silenceMax    = 3 * time.Second
 	// redialMin and redialMax are the pauses between attempts to reach a peer.
 	redialMin = 20 * time.Millisecond
 	redialMax = 500 * time.Millisecond
-	// company is how long a message waits that only says that its sender is there. With each tick
-	// every group has some, one after the other, and each frame wakes a process that has
-	// nothing else to do.
+	// company is how long a message waits if it only says that its sender is alive. With each tick every group has
+	// some, one after the other, and each frame would wake a process that has nothing else to do.
 	company = 5 * time.Millisecond
-	// commitsGrain is how often it is looked for what has waited for the next entries long enough.
+	// commitsGrain is how often messages that wait for the next entries are checked for having waited long enough.
 	commitsGrain = 20 * time.Millisecond
 )
 
-// line is what dragonboat takes for a connection. It outlives connections: a batch
-// that cannot be sent is lost, as Raft expects of a network, and the next one dials
-// anew. dragonboat never hears of an error, because its answer is to send the peer
-// nothing at all, of any group, for up to a second.
+// line is what dragonboat considers a connection. It outlives network connections: a batch that cannot be sent is
+// lost, as Raft expects of a network, and the next batch dials again. dragonboat never sees an error, because its
+// reaction would be to send the peer nothing at all, for any group, for up to a second.
 //
 // dragonboat uses a line from one goroutine.
 type line struct {
@@ -37,19 +34,18 @@ type line struct {
 	ctx       context.Context
 	target    string
 
-	mu sync.Mutex // over all that follows: what waits for company is sent by a timer
+	mu sync.Mutex // guards everything below: a timer sends what waits for company
 
-	conn  *connection // nil while there is none
-	acks  acks        // that were sent on conn
-	flows flows       // likewise
-	// overdue looks for what has waited in flows; nil while nothing does.
+	conn  *connection // nil if there is none
+	acks  acks        // sent on conn
+	flows flows       // on conn
+	// overdue checks what waits in flows; nil while nothing waits.
 	overdue *time.Timer
 	ended   chan struct{} // closed when the peer has ended conn or gone silent
-	// waiting is what is to be sent on conn, in the last batch's envelope. While it is not empty
-	// leaving is under way.
+	// waiting is what is to be sent on conn, in the last batch's envelope. While it is not empty, leaving is set.
 	waiting raftpb.MessageBatch
 	leaving *time.Timer
-	// No attempt is made before redial; pause is what the next failure adds.
+	// Nothing is dialled before redial; pause is how much the next failure adds.
 	redial time.Time
 	pause  time.Duration
 }
@@ -83,7 +79,7 @@ func (l *line) SendMessageBatch(batch raftpb.MessageBatch) error {
 	return nil
 }
 
-// tell sends what has waited for the next entries in vain.
+// tell sends what has waited too long for the next entries.
 func (l *line) tell() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,7 +97,7 @@ func (l *line) tell() {
 	}
 }
 
-// isUrgent reports whether somebody waits for the message (X6).
+// isUrgent reports whether anybody waits for the message (X6).
 func isUrgent(m raftpb.Message) bool {
 	return m.Type != raftpb.Heartbeat && m.Type != raftpb.HeartbeatResp || m.Hint != 0 || m.HintHigh != 0
 }
@@ -124,7 +120,7 @@ func (l *line) send() {
 	}
 }
 
-// forget lets go what waits, and keeps its memory. mu is held.
+// forget drops what waits, and keeps its memory for reuse. mu is held.
 func (l *line) forget() {
 	clear(l.waiting.Requests)
 	l.waiting.Requests = l.waiting.Requests[:0]
@@ -154,7 +150,7 @@ func (l *line) drop() {
 	}
 }
 
-// connected dials if it has to and reports whether there is a connection. mu is held.
+// connected dials if necessary, and reports whether there is a connection. mu is held.
 func (l *line) connected() bool {
 	if l.conn != nil {
 		select {
@@ -207,8 +203,7 @@ func attend(conn net.Conn) {
 	}
 }
 
-// assure tells the sender of an accepted connection, until stop is called, that its
-// receiver is there.
+// assure gives the sender of an accepted connection signs of life until stop is called.
 func (t *transport) assure(conn net.Conn) (stop func()) {
 	done := make(chan struct{})
 	t.work.Go(func() {
@@ -224,7 +219,7 @@ func (t *transport) assure(conn net.Conn) (stop func()) {
 				return
 			}
 			if _, err := conn.Write([]byte{byte(kindAlive)}); err != nil {
-				return // the reader of this connection will see it too
+				return // the reader of this connection will see the error too
 			}
 		}
 	})

@@ -6,13 +6,12 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// introduceAfter is how soon Raft is told a replica's address again. It may have forgotten it, with
+// introduceAfter is how soon Raft is told a replica's address again. It may have forgotten the address together with
 // a replica of the same group that was removed here.
 const introduceAfter = 500 * time.Millisecond
 
-// senders are the replicas whose address, the peer's, Raft has recently been told on one
-// connection. Raft looks each of them up for every message with an address, and allocates memory
-// for it (X8).
+// senders are the replicas of the peer whose address Raft was recently told on one connection. For every message with
+// an address, Raft looks up the sender and allocates memory for it (X8).
 type senders struct {
 	told  map[sender]struct{}
 	since time.Time
@@ -20,8 +19,7 @@ type senders struct {
 
 type sender struct{ shard, replica uint64 }
 
-// know reports whether Raft has been told of all senders of these messages, and records that it is
-// told now.
+// know reports whether Raft was told about all senders of these messages, and records that it is told now.
 func (s *senders) know(messages []raftpb.Message, now time.Time) bool {
 	if s.told == nil || now.Sub(s.since) >= introduceAfter {
 		s.told, s.since = make(map[sender]struct{}, len(s.told)), now

@@ -21,8 +21,8 @@ import (
 const (
 	// writeTimeout ends a connection whose peer has stopped reading.
 	writeTimeout = 5 * time.Second
-	// dialTimeout is short because an address whose packets are lost is tried again, and
-	// the first try after the network is mended should come soon.
+	// dialTimeout is short, so that after a network fault the first successful attempt comes soon: while packets are
+	// lost, every attempt takes this long.
 	dialTimeout = time.Second
 	// bufferBytes is the read and write buffer of a connection.
 	bufferBytes = 256 << 10
@@ -38,18 +38,18 @@ type Factory struct {
 	Dial     Dialer
 	Logger   *slog.Logger
 	Traffic  Traffic
-	// Quiet is for how long entries stand for a heartbeat to the same replica (X5). 0: they do not.
+	// Quiet is for how long entries replace a heartbeat to the same replica (X5). 0: they do not.
 	Quiet time.Duration
-	// Lost is told of an address to which a connection has ended, for whatever reason; it must not block.
-	// nil: nobody is.
+	// Lost is called with the address of each connection that has ended, for whatever reason; it must not block. nil:
+	// nothing is called.
 	Lost func(addr string)
 
 	spacing atomic.Int64 // nanoseconds
 }
 
-// Space says that the batches of each shard start that far apart for now. What a leader tells its followers
-// between two of them, that the last one is committed, waits as long for the next one (X7). 0, as at
-// first: it does not.
+// Space sets the present interval between the batches of a shard. The message between two batches that tells
+// followers that the first is committed then waits that long for the second (X7). 0, the initial value: it does not
+// wait.
 func (f *Factory) Space(apart time.Duration) { f.spacing.Store(int64(apart)) }
 
 // Traffic counts bytes; nil functions count nothing.
@@ -139,7 +139,7 @@ func (t *transport) accept() {
 // before it has read what assure wrote resets it.
 func hungUp(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
-// serve takes in what one peer sends until the connection ends.
+// serve receives what one peer sends until the connection ends.
 func (t *transport) serve(conn net.Conn) error {
 	r := bufio.NewReaderSize(conn, bufferBytes)
 	preface := make([]byte, len(Preface))
@@ -214,7 +214,7 @@ func (t *transport) dial(ctx context.Context, target string) (*connection, error
 		return nil, err
 	}
 	c := &connection{conn: conn, traffic: t.Traffic}
-	// A write that nobody takes must not hold up the end of the transport.
+	// A write that the peer does not read must not delay closing the transport.
 	c.unbind = context.AfterFunc(ctx, func() { conn.Close() })
 	if err := c.write([]byte(Preface)); err != nil {
 		c.Close()

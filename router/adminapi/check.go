@@ -16,12 +16,12 @@ type Verdict string
 // The verdicts.
 const (
 	Agree      Verdict = "agree"      // all hold the same
-	Incomplete Verdict = "incomplete" // those hold the same of which it is known
+	Incomplete Verdict = "incomplete" // the replicas of which it is known hold the same
 	Damaged    Verdict = "damaged"    // a majority holds the same, and some hold something else
 	Disputed   Verdict = "disputed"   // some hold other things than others, and no majority the same
 )
 
-// Result is what was found of one replica.
+// Result is what was found about one replica.
 type Result string
 
 // The results.
@@ -40,7 +40,7 @@ type Checked struct {
 	Replicas []CheckedReplica
 }
 
-// CheckedReplica is what was found of one replica.
+// CheckedReplica is what was found about one replica.
 type CheckedReplica struct {
 	shard.Replica
 	Result          Result

@@ -16,10 +16,9 @@ import (
 // a lock objects.
 type intent struct {
 	command *placementpb.Command
-	// ready asks the shards' nodes whether they are able to; nil asks nobody.
+	// ready asks the shards' nodes whether they are able to make the change; nil if they need not be asked.
 	ready func(context.Context, Changes) error
-	// pin records whether a boundary that appears or disappears is to stay; nil where there is
-	// none.
+	// pin records that a boundary that appears or disappears must stay so; nil if there is none.
 	pin *placementpb.Command
 	// told is the reply to the request.
 	told adminpb.OperatorReply

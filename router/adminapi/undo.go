@@ -57,7 +57,7 @@ func (s *Server) Undo(ctx context.Context, req *adminpb.UndoRequest) (*adminpb.U
 		return reply, nil
 	}
 	slices.Reverse(kept)
-	// This comes last: when the request is repeated, what is already undone is found done.
+	// This comes last: if the request is repeated, steps that are already undone are recognised.
 	result, err := s.change(ctx, v, placement.Set(lastApplied, recordsText(kept)), false)
 	reply.Version = result.GetVersion()
 	return reply, err

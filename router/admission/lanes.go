@@ -26,9 +26,9 @@ const (
 	// all of them after their clients have given up: a node learns of that late, if at all.
 	fairWait = time.Second
 
-	// startUnder is a shard's initial limit: with every node allowing it to every shard, a crowd
-	// that arrives at once must not fill their queues before anything was learned. minUnder and
-	// maxUnder bound the learned limit.
+	// startUnder is a shard's initial limit. Every node allows it for every shard, so it must be low enough that a
+	// sudden crowd does not fill their queues before the limit was learned. minUnder and maxUnder bound the learned
+	// limit.
 	startUnder, minUnder, maxUnder = 64, 32, 4096
 )
 
@@ -41,7 +41,7 @@ type Lanes struct {
 
 	mu struct {
 		sync.Mutex
-		lanes   map[shard.ID]*lane // of those with writes under way
+		lanes   map[shard.ID]*lane // of shards with writes in flight
 		waiting int                // in all of them
 	}
 	shards atomic.Int64 // how many lanes there are
@@ -69,9 +69,9 @@ type lane struct {
 	serving      bool      // somebody gives those who wait their turns
 	watched      bool      // there is a timer for the first that waits
 
-	// What was learned of the shard.
+	// What was learned about the shard.
 	usual    time.Duration // that a write takes, lately
-	fastest  time.Duration // that one took
+	fastest  time.Duration // latency of the fastest of them
 	in       int           // time, since the limit was last raised
 	narrowed time.Time     // when the limit was
 }
@@ -81,7 +81,7 @@ type Waiter struct {
 	lanes    *Lanes
 	id       shard.ID
 	lane     *lane
-	place    *list.Element // guarded by Lanes.mu; nil: it does not wait any more
+	place    *list.Element // guarded by Lanes.mu; nil once it no longer waits
 	came     time.Time
 	deadline time.Time // zero: none
 	turn     func(Turn, error)
@@ -112,7 +112,7 @@ func (l *Lanes) try(id shard.ID, now time.Time) (Turn, bool) {
 		l.mu.lanes[id] = ln
 		l.shards.Add(1)
 	}
-	if ln.under >= ln.limit { // else nobody waits
+	if ln.under >= ln.limit { // otherwise nobody waits
 		return Turn{}, false
 	}
 	ln.under++
@@ -192,7 +192,7 @@ func (l *Lanes) Enter(ctx context.Context, id shard.ID) (Turn, error) {
 		return o.turn, o.err
 	case <-ctx.Done():
 		w.Abandon(context.Cause(ctx))
-		o := <-told // its turn, if it came meanwhile
+		o := <-told // its turn, if it came in the meantime
 		if o.err == nil {
 			o.turn.Leave(nil)
 			o.err = context.Cause(ctx)
@@ -243,7 +243,7 @@ func (t Turn) Leave(err error) {
 	ln.learn(t.began, now, err)
 	ln.under--
 	if ln.serving {
-		return // who does finds this place too
+		return // the goroutine that serves finds this place too
 	}
 	ln.serving = true
 	for ln.under < ln.limit && ln.waiting.Len() > 0 {

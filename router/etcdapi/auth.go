@@ -9,10 +9,10 @@ import (
 	"google.golang.org/grpc"
 )
 
-// authServer is etcd's Auth service of a store that has no users and whose authentication was never enabled. A client that
-// is configured with a user is told so and goes on without; that it must not be taken for protection is in docs/ETCD.md.
+// authServer is etcd's Auth service for a store without users, whose authentication was never enabled. A client that
+// is configured with a user is told so and continues without. docs/ETCD.md says that this is no protection.
 type authServer struct {
-	pb.UnimplementedAuthServer // is never called: registerAuth leaves out what is not here
+	pb.UnimplementedAuthServer // never called: registerAuth omits methods that are not implemented here
 	*Server
 }
 

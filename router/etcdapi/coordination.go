@@ -42,7 +42,7 @@ func (c *Coordination) Register(g grpc.ServiceRegistrar) {
 
 // Close ends the services' active requests.
 func (c *Coordination) Close() {
-	_ = c.client.Close() // says only that the client was canceled, by itself
+	_ = c.client.Close() // its error only says that the client was canceled, by itself
 }
 
 // session lasts for one request: keeping the lease alive is up to the caller. Lease 0 creates one

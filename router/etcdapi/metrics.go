@@ -154,7 +154,7 @@ func newLeaseMetrics(reg prometheus.Registerer) *leaseMetrics {
 func registerState(reg prometheus.Registerer, cluster Cluster) {
 	f := promauto.With(reg)
 	status := func() Status {
-		s, _ := cluster.Status(context.Background()) // what is not known is 0
+		s, _ := cluster.Status(context.Background()) // unknown values are 0
 		return s
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{

@@ -101,7 +101,7 @@ type watchStream struct {
 
 	progress progress      // run's
 	turn     []*watch      // run's: those it serves now
-	response watchResponse // run's: what it sends now
+	response watchResponse // run's: the response it is sending
 
 	// polling is held while a watch is polled. Once close has held it no watch is polled any more,
 	// although run may still be blocked in sending.
@@ -113,8 +113,8 @@ type watchStream struct {
 		watches map[int64]*watch
 		nextID  int64
 		answers []*answer // in the order of the requests
-		spare   *answer   // one that was sent, to be used again; nil: none
-		ready   []*watch  // which may have something to send; each is in it once
+		spare   *answer   // an answer that was sent, for reuse; nil if none
+		ready   []*watch  // watches that may have something to send; each is in it once
 	}
 }
 
@@ -398,7 +398,7 @@ func (w *watch) ready() {
 	if w.announced && !w.queued && !w.gone.Load() {
 		w.queued = true
 		ws.mu.ready = append(ws.mu.ready, w)
-		first = len(ws.mu.ready) == 1 // else run has been woken, or goes on
+		first = len(ws.mu.ready) == 1 // otherwise run was woken already, or is still running
 	}
 	ws.mu.Unlock()
 	if first {

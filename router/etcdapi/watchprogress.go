@@ -18,13 +18,12 @@ const (
 	holdPause = time.Second
 )
 
-// progress is what a stream knows of requested progress, which is told once for all its
-// watches. It goes through: asked; the latest revision of all spans is being found; target
-// is set, until every watch has been sent all up to it. Requests that come together are
-// answered together.
+// progress is the state of progress requests on a stream, which are answered once for all its watches. It passes
+// through these states: asked; the latest revision of all spans is being found; target is set, until every watch has
+// been sent everything up to it. Requests that come together are answered together.
 //
-// While target is set nothing above it is sent. Otherwise a watch could be told an event
-// and then a progress below it, and its client would resume below the event.
+// While target is set nothing above it is sent. Otherwise a watch could be sent an event and then a progress below
+// it, and its client would resume below the event.
 type progress struct {
 	// told is the largest revision after which a client of the stream may resume.
 	told shard.Revision
@@ -32,7 +31,7 @@ type progress struct {
 	asked   bool
 	finding bool
 	found   chan shard.Revision
-	target  shard.Revision // 0: none
+	target  shard.Revision // 0 if none
 	behind  []*watch       // those that may not have been sent all up to target
 	held    []*watch       // those that have more, above target
 	timer   *time.Timer    // runs while target is set, and until it is tried again
@@ -119,7 +118,7 @@ func (ws *watchStream) find() {
 		spans = append(spans, w.feed.Span())
 	}
 	if len(spans) == 0 {
-		return // as etcd: there is nobody to promise anything
+		return // as in etcd: there is no watch to promise anything
 	}
 	ws.progress.finding = true
 	ws.work.Go(func() {
@@ -146,7 +145,7 @@ func (ws *watchStream) aim(rev shard.Revision) {
 	known := ws.announced()
 	for _, w := range known {
 		if w.start > target+1 {
-			return // as etcd: it begins in the future, and is told nothing before
+			return // as in etcd: the watch begins in the future and is sent nothing before
 		}
 	}
 	if len(known) == 0 {
@@ -161,7 +160,7 @@ func (ws *watchStream) aim(rev shard.Revision) {
 	}
 }
 
-// joined adds a watch that its client has just been told of.
+// joined adds a watch whose creation its client was just told.
 func (ws *watchStream) joined(w *watch) {
 	p := &ws.progress
 	if before := w.start - 1; before <= shard.Revision(ws.cluster.Revision()) {
@@ -171,7 +170,7 @@ func (ws *watchStream) joined(w *watch) {
 	case p.target == 0 || w.gone.Load():
 	case w.start > p.target+1:
 		p.release()
-		p.asked = true // again: what was asked speaks of all
+		p.asked = true // again, because the request covers all watches
 	default:
 		p.behind = append(p.behind, w)
 		w.feed.Await(p.target)

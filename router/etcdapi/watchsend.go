@@ -160,7 +160,7 @@ func (ws *watchStream) serve(w *watch) error {
 	return ws.keepPromise(w)
 }
 
-// next returns what was left over, or else what the watch has.
+// next returns what was left over, or otherwise what the watch has.
 func (ws *watchStream) next(w *watch) (shard.Changes, error) {
 	if w.backlog != nil {
 		return *w.backlog, nil
@@ -171,7 +171,7 @@ func (ws *watchStream) next(w *watch) (shard.Changes, error) {
 // poll polls the watch, unless it is gone or the stream is being closed.
 func (ws *watchStream) poll(w *watch) (shard.Changes, error) {
 	if !ws.polling.TryLock() {
-		return shard.Changes{}, shard.ErrStopped // close waits for nobody else
+		return shard.Changes{}, shard.ErrStopped // close waits for nothing else
 	}
 	defer ws.polling.Unlock()
 	if w.gone.Load() {

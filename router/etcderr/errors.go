@@ -29,8 +29,7 @@ import (
 // etcdapi): the server may see the end of a deadline first, and the client would apply it
 // twice.
 
-// Read turns the error of a request that changes nothing into what its client
-// is told. ctx is the client's.
+// Read converts the error of a request that changes nothing into the error for its client. ctx is the client's.
 func Read(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -48,8 +47,7 @@ func Read(ctx context.Context, err error) error {
 	return unknown(err)
 }
 
-// Write turns the error of a request that may change something into what its
-// client is told.
+// Write converts the error of a request that may change something into the error for its client.
 func Write(err error) error {
 	if err == nil {
 		return nil
@@ -76,7 +74,7 @@ func translate(err error) error {
 		own        interface{ GRPCStatus() *status.Status }
 	)
 	switch {
-	// Before all else: whatever caused it, what a client must know is the outcome.
+	// Before everything else: whatever the cause, a client must first of all learn the outcome.
 	case errors.Is(err, shard.ErrUnknownOutcome):
 		return rpctypes.ErrGRPCTimeout
 

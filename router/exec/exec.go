@@ -110,7 +110,7 @@ func (e *Executor) StartRead(req *router.Request, done func(*router.Reply, error
 	}
 	r.StartBarrier(func(view shard.View, err error) {
 		if err == nil && !owns(view, req.Epoch) {
-			err = wrongShard(req.Shard, view)
+			err = wrongShard(r, view)
 		}
 		if err != nil {
 			done(nil, err)
@@ -122,7 +122,7 @@ func (e *Executor) StartRead(req *router.Request, done func(*router.Reply, error
 				return
 			}
 		}
-		r.Spawn(func() { done(e.read(r, req, view)) }) // from the store: others wait behind this
+		r.Spawn(func() { done(e.read(r, req, view)) }) // from the store: other reads wait behind this
 	})
 	return true
 }
@@ -192,12 +192,12 @@ func (e *Executor) view(ctx context.Context, r *replica.Replica, req *router.Req
 		}
 	}
 	if view.Descriptor == nil {
-		// It may be about to begin. No further barrier is needed: if anything had been written to
-		// the shard before this one, it would have begun here already.
+		// It may be about to begin, or being merged. No further barrier is needed: what was written before this
+		// one came has been applied here, and while the shard serves nothing, nothing is written.
 		view = r.Begun(ctx)
 	}
 	if !owns(view, req.Epoch) {
-		return shard.View{}, wrongShard(req.Shard, view)
+		return shard.View{}, wrongShard(r, view)
 	}
 	if view.Floor >= req.At {
 		return view, nil
@@ -211,7 +211,7 @@ func (e *Executor) view(ctx context.Context, r *replica.Replica, req *router.Req
 		return shard.View{}, err
 	}
 	if view = r.View(); !owns(view, req.Epoch) {
-		return shard.View{}, wrongShard(req.Shard, view)
+		return shard.View{}, wrongShard(r, view)
 	}
 	return view, nil
 }
@@ -220,11 +220,11 @@ func owns(v shard.View, epoch uint64) bool {
 	return v.Descriptor != nil && v.Descriptor.Epoch == epoch
 }
 
-func wrongShard(id shard.ID, v shard.View) error {
+func wrongShard(r *replica.Replica, v shard.View) error {
 	if v.Descriptor == nil {
-		return v.Absent(id)
+		return r.Refusal(v)
 	}
-	return v.WrongShard(id)
+	return v.WrongShard(r.ID())
 }
 
 func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {

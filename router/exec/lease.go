@@ -35,7 +35,7 @@ func (e *Executor) readHome(ctx context.Context, r *replica.Replica, req *router
 	}
 	view := r.View()
 	if !owns(view, req.Epoch) {
-		return nil, wrongShard(req.Shard, view)
+		return nil, wrongShard(r, view)
 	}
 	return &router.Reply{Rev: view.Rev, Floor: view.Floor, Compacted: view.Compacted, Message: status}, nil
 }

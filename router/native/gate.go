@@ -30,7 +30,7 @@ const writesMax = 8192
 type gate struct {
 	*Server
 	ctx    context.Context // the stream's
-	writes atomic.Int64    // under way
+	writes atomic.Int64    // in flight
 
 	mu struct {
 		sync.Mutex

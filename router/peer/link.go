@@ -28,7 +28,7 @@ type link struct {
 		calls calls
 		out   outbox
 		age   int   // counts glances
-		owing int   // age since when the node has owed answers and given none, and one more; 0: it owes none
+		owing int   // the age since when the node has owed answers and sent none, plus one; 0 if it owes none
 		ended error // why there is no stream any more
 	}
 	silent atomic.Bool // by the last glance
@@ -63,7 +63,7 @@ func (l *link) enqueue(c *call, r *request) error {
 	return nil
 }
 
-// forget removes a call that is not to be answered any more; false if it has been answered.
+// forget removes a call that need not be answered any more; false if it has been answered.
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,7 +90,7 @@ func (l *link) run(ctx context.Context, s service) {
 	for {
 		select {
 		case <-l.kick:
-			runtime.Gosched() // who is woken with whoever has sent may add to the frame
+			runtime.Gosched() // others woken together with this sender may add to the frame
 			if err := l.flush(stream); err != nil {
 				// The receiver knows why the stream broke.
 				l.cancel()

@@ -100,7 +100,7 @@ type outbox struct {
 type outgoing struct {
 	frame
 	parts []part
-	dead  int // bytes of requests that nobody waits for
+	dead  int // bytes of requests for which nobody waits
 }
 
 // part is one request in a frame.

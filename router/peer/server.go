@@ -34,7 +34,7 @@ type serving struct {
 	ctx   context.Context
 	exec  Executor
 	out   *replies
-	reads chan struct{} // a place for each read under way
+	reads chan struct{} // one place for each read in flight
 	// The node closes its store once its streams have ended: no read may continue then.
 	work sync.WaitGroup
 }
@@ -125,7 +125,7 @@ func (r *served) begin(data []byte) (err error) {
 	}
 	r.work.Add(1)
 	if !r.exec.StartRead(&r.request, r.endRead) {
-		go func() { r.endRead(r.exec.Read(r.ctx, &r.request)) }() // ends by itself when its caller has given up
+		go func() { r.endRead(r.exec.Read(r.ctx, &r.request)) }() // it ends by itself when its caller has given up
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func (p *part) poll(max int) error {
 	} else {
 		p.held = append(p.held, got.Events...)
 	}
-	if got.Through > p.through { // else it is a replica behind the one before it
+	if got.Through > p.through { // otherwise this replica is behind the previous one
 		p.through, p.attempt = got.Through, 0
 	}
 	return nil

@@ -18,9 +18,9 @@ type Watch struct {
 	from   shard.Revision
 	ready  func()
 
-	// behind is how many parts the next Poll waits for: before all of them have called ready, there
-	// is nothing that it could release, and nobody is woken for what other parts have. So an event
-	// of many shards costs a watch two Polls, however many shards there are.
+	// behind is how many parts the next Poll waits for. Until all of them have called ready, Poll could release
+	// nothing, so what other parts have wakes nobody. So an event of many shards costs a watch two Polls, however
+	// many shards there are.
 	behind atomic.Int32
 	prevKV bool // immutable, as those above
 
@@ -104,7 +104,7 @@ func (w *Watch) poll(max int) (given shard.Changes, more bool, err error) {
 // await waits for the parts that are behind the target. It reports whether a Poll can make progress
 // as things are: all of them have called ready meanwhile, or none is behind and some part has.
 func (w *Watch) await() bool {
-	w.behind.Store(1) // so that nobody is the last one yet
+	w.behind.Store(1) // so that no part is the last one yet
 	n := 0
 	for p := range w.parts {
 		if p.feed == nil || p.through >= w.target {
@@ -139,7 +139,7 @@ func (w *Watch) recall() {
 	}
 }
 
-// parts are all parts, in key order; none when the watch has ended.
+// parts yields all parts, in key order; none once the watch has ended.
 func (w *Watch) parts(yield func(*part) bool) {
 	if w.err != nil || !yield(&w.first) || w.merging == nil {
 		return
@@ -168,7 +168,7 @@ func (w *Watch) Await(rev shard.Revision) {
 	w.mu.Lock()
 	w.awaited = max(w.awaited, rev)
 	w.mu.Unlock()
-	w.ready() // Poll finds out who is behind
+	w.ready() // Poll finds out which parts are behind
 }
 
 // Close ends the watch. A call of ready in progress may still finish.
@@ -178,7 +178,7 @@ func (w *Watch) Close() {
 	w.end(shard.ErrStopped)
 }
 
-// end closes everything. A part that is being opened for the watch meanwhile is closed again.
+// end closes everything. A part that is just being opened for the watch is closed again.
 func (w *Watch) end(err error) {
 	if w.err != nil {
 		return

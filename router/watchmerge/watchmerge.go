@@ -104,7 +104,7 @@ func (m *Merger) advance(key feeds, c *closing) {
 			m.mu.Unlock()
 			return
 		}
-		// Whatever has been seen by now will wait for this shard in a moment, so close to that.
+		// Watches that have seen a revision by now will wait for this shard in a moment, so close up to the largest.
 		source, floor, waiting := c.source, max(c.floor, m.router.Seen()), c.waiting
 		c.waiting = nil
 		m.mu.Unlock()

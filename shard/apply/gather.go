@@ -32,6 +32,7 @@ type Backlog struct {
 		keeping map[*Machine]struct{}
 		kept    int64
 		much    int64 // of kept, that is gathered
+		holds   int   // who want nothing to be gathered now
 	}
 }
 
@@ -100,13 +101,26 @@ func (b *Backlog) giveBack(bytes int64) {
 // tend starts a gathering if enough is kept. No machine's lock is held.
 func (b *Backlog) tend() {
 	b.mu.Lock()
-	begin := b.mu.kept > min(b.mu.much, b.room/2) && b.tryTurn()
+	begin := b.mu.holds == 0 && b.mu.kept > min(b.mu.much, b.room/2) && b.tryTurn()
 	if begin {
 		b.mu.much = gatherBytes + rand.Int64N(gatherSpread)
 	}
 	b.mu.Unlock()
 	if begin {
 		b.start(b.gather)
+	}
+}
+
+// Hold has nothing gathered until release is called, which must be soon: a sync that is waited for would write that
+// out too. Where room ends meanwhile, machines store by themselves.
+func (b *Backlog) Hold() (release func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.holds++
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.mu.holds--
 	}
 }
 
@@ -138,6 +152,9 @@ func (m *Machine) StoreAside() error {
 	storeLeaving([]*leaving{l})
 	return l.sealed.Wait()
 }
+
+// HoldGathering is Hold for the node of the machine.
+func (m *Machine) HoldGathering() (release func()) { return m.options.Backlog.Hold() }
 
 // takeOut takes the kept versions out of all machines, in key order.
 func (b *Backlog) takeOut() (all []*leaving) {

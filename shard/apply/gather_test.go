@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -258,4 +259,21 @@ func TestGatheringFails(t *testing.T) {
 
 func deleteAll(t testing.TB) *shardpb.Command {
 	return command(t, shardpb.Kind_DELETE_RANGE, 0, &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte("b")})
+}
+
+// While somebody wants that, nothing is gathered, however much is kept; afterwards it is.
+func TestGatheringIsHeld(t *testing.T) {
+	b := apply.NewBacklog(1<<20, func(gather func()) { gather() })
+	f := newFleet(t, b, 2)
+	release, again := b.Hold(), f.machine.HoldGathering()
+	value := strings.Repeat("v", 8<<10)
+	for i := range 80 { // more than half of the room, at which it is gathered
+		require.NoError(t, f.put(letter(1)+fmt.Sprint(i), value).Err)
+	}
+	release()
+	f.putTo(1, "one more")
+	require.NotZero(t, f.behind(1))
+	again()
+	f.putTo(1, "and one more")
+	require.Zero(t, f.behind(1))
 }

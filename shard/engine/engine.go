@@ -19,27 +19,28 @@ type Engine struct {
 	fs    vfs.FS
 	opts  *pebble.Options
 	cache *pebble.Cache
-	watch io.Closer // of slow disk operations
+	watch io.Closer // reports slow disk operations
 
 	failures  *failures
 	unflushed unflushed
 	syncs     *rounds
-	// changes counts commits and ingests, secured is how many of them are durable; the round that runs writes that.
+	// changes counts commits and ingests. secured is how many of them are durable; only the running sync round writes
+	// it.
 	changes atomic.Uint64
 	secured uint64
 
-	tidyBytes uint64 // of tables: a piece of Tidy
+	tidyBytes uint64 // the size of one piece of Tidy, in bytes of tables
 
 	background background
 
-	// incoming is where snapshots are written before they are ingested: inside the
-	// store's directory, because files are linked and not copied.
+	// incoming is where snapshots are written before they are ingested. It is inside the store's directory because an
+	// ingest links files instead of copying them.
 	incoming string
 	// received numbers the files in incoming.
 	received atomic.Uint64
 }
 
-// Reader is what reading needs; the Engine's live state and a View both are one.
+// Reader is what reading needs. Both the Engine's live state and a View are Readers.
 type Reader interface {
 	Get(key []byte) (value []byte, closer io.Closer, err error)
 	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
@@ -51,7 +52,7 @@ const (
 	incomingDir = "incoming" // unfinished snapshots; emptied by Open
 )
 
-// Open opens the store in dir and makes one if dir is missing or empty.
+// Open opens the store in dir. It creates one if dir is missing or empty.
 func Open(dir string, o Options) (*Engine, error) {
 	o = o.withDefaults()
 	if err := checkMarker(o.FS, dir, o.ReadOnly); err != nil {
@@ -71,7 +72,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if o.ReadOnly {
 		return e, nil
 	}
-	// Only now: Pebble's lock says that no other process receives a snapshot there.
+	// Not earlier: only Pebble's lock ensures that no other process is receiving a snapshot there.
 	if err := e.clearIncoming(); err != nil {
 		return nil, fmt.Errorf("open store: %w", errors.Join(err, e.Close()))
 	}
@@ -85,8 +86,8 @@ func (e *Engine) clearIncoming() error {
 	return makeDirs(e.fs, e.incoming)
 }
 
-// Close ends the store. No iterator, View or call may be open. What was committed is
-// durable after it, unless it says that this failed.
+// Close ends the store. No iterator, View or call may be open. Everything committed is durable afterwards, unless
+// Close returns an error.
 func (e *Engine) Close() error {
 	if err := errors.Join(e.Sync(), e.db.Close(), e.release()); err != nil {
 		return fmt.Errorf("close store: %w", err)
@@ -94,21 +95,20 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// release gives up what outlives Pebble.
+// release frees what Pebble's own Close does not.
 func (e *Engine) release() error {
 	e.cache.Unref()
 	return e.watch.Close()
 }
 
-// NewBatch returns an empty batch. The caller closes it after Commit or instead.
+// NewBatch returns an empty batch. The caller closes it, after Commit or instead of it.
 func (e *Engine) NewBatch() *pebble.Batch { return e.db.NewBatch() }
 
-// NewBatchOf is NewBatch for one of about so many bytes: a large one that grows as it is filled
-// takes, for a while, several times as much.
+// NewBatchOf is NewBatch for a batch of about this many bytes. A large batch that grows while it is filled
+// temporarily takes several times its size.
 func (e *Engine) NewBatchOf(bytes int) *pebble.Batch { return e.db.NewBatchWithSize(bytes) }
 
-// Commit makes the batch visible at once and durable by the next Sync. One batch is
-// atomic in both senses.
+// Commit makes the batch visible at once, and durable with the next Sync. A batch is atomic in both respects.
 func (e *Engine) Commit(b *pebble.Batch) error {
 	e.unflushed.bytes.Add(int64(b.Len()))
 	if err := b.Commit(pebble.NoSync); err != nil {
@@ -118,16 +118,16 @@ func (e *Engine) Commit(b *pebble.Batch) error {
 	return nil
 }
 
-// Sync makes everything committed before the call durable (E2), by writing out what is in memory.
-// Callers that come while a sync runs share the next one. It fails when background work does
-// meanwhile, for want of room for example; what was committed stays, and becomes durable later.
+// Sync makes everything committed before the call durable (E2), by flushing the memtables. Callers that arrive while
+// a sync runs share the next one. Sync fails if background work fails meanwhile, for example because the disk is
+// full; the commits stay in the store and become durable later.
 func (e *Engine) Sync() error {
 	e.unflushed.wanted.Add(1)
 	defer e.unflushed.wanted.Add(-1)
 	return e.SyncAtLeisure()
 }
 
-// SyncAtLeisure is Sync for when nobody waits for it: it gives way to requests.
+// SyncAtLeisure is Sync for callers whose result no request waits for: the flush yields to requests.
 func (e *Engine) SyncAtLeisure() error {
 	if err := e.syncs.Do(); err != nil {
 		return fmt.Errorf("sync store: %w", err)
@@ -135,9 +135,9 @@ func (e *Engine) SyncAtLeisure() error {
 	return nil
 }
 
-// flush is one round of Sync.
+// flush runs one round of Sync.
 func (e *Engine) flush() error {
-	changes := e.changes.Load() // before the flush begins: what is committed meanwhile may need another
+	changes := e.changes.Load() // read before the flush begins: later commits may need another one
 	if changes == e.secured {
 		return nil
 	}
@@ -155,23 +155,22 @@ func (e *Engine) flush() error {
 	}
 }
 
-// NewReader reads the live state: each Get and each iterator sees what was committed
-// when it was made. It needs no closing.
+// NewReader reads the live state: each Get and each iterator sees everything committed before it was created. It
+// needs no closing.
 func (e *Engine) NewReader() Reader { return e.db }
 
-// View is a Reader of one moment of one span.
+// View is a Reader of one span at one moment.
 type View struct {
 	*pebble.EventuallyFileOnlySnapshot
 }
 
-// NewView pins the span's data as it is now, to be read slowly (a snapshot to send).
-// An ordinary Pebble snapshot would not do: it loses data that Replace excises, and
-// while open it burdens every flush and compaction of the node. The View must be
-// closed and must read nothing outside the span.
+// NewView pins the span's data as it is now, for slow reading (to send a snapshot). An ordinary Pebble snapshot would
+// not do: it loses data that Replace excises, and while open it burdens every flush and compaction of the node. The
+// View must be closed, and must not read outside the span.
 func (e *Engine) NewView(span shard.Span) *View {
 	lower, upper := DataSpanBounds(span)
 	return &View{e.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{{Start: lower, End: upper}})}
 }
 
-// Metrics returns Pebble's own.
+// Metrics returns Pebble's metrics.
 func (e *Engine) Metrics() *pebble.Metrics { return e.db.Metrics() }

@@ -9,28 +9,28 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// retryPause is how long a flush or compaction waits after one that has failed.
+// retryPause is how long a flush or compaction waits after another has failed.
 const retryPause = time.Second
 
-// failures is a file system for Pebble, for when the one below fails.
+// failures is the file system given to Pebble. It handles errors of the file system below.
 //
-// Background work that has failed Pebble begins again at once: on a full disk that took a processor, with Pebble's lock
-// held most of the time, and filled the node's log with thousands of lines a second. So tables are not begun
-// soon after a failure. What there is room for is not held up meanwhile, and when there is room again all goes on.
+// Pebble retries failed background work at once. On a full disk that used up a CPU, held Pebble's lock most of the
+// time, and wrote thousands of log lines a second. So after a failure the next table is begun only after a pause.
+// Files that still fit are not delayed, and once there is room again everything continues.
 //
-// When its manifest cannot be written Pebble ends the process, which is right, but does not always say why. So
-// it is said here first.
+// If Pebble cannot write its manifest, it ends the process. That is right, but it does not always say why, so the
+// error is logged here first.
 type failures struct {
 	vfs.FS
 	log   *slog.Logger
 	pause func()
 
 	mu     sync.Mutex
-	failed bool     // background work did, since a table was begun last
-	coming *failure // what next has told of, nil if nobody asked
+	failed bool     // background work has failed since the last table was begun
+	coming *failure // what next has returned; nil if nobody asked
 }
 
-// failure is background work that has failed, or will.
+// failure is a failure of background work, past or future.
 type failure struct {
 	happened chan struct{} // closed after err is set
 	err      error
@@ -40,7 +40,7 @@ func newFailures(fs vfs.FS, log *slog.Logger) *failures {
 	return &failures{FS: fs, log: log, pause: func() { time.Sleep(retryPause) }}
 }
 
-// note is told of background work that has failed.
+// note records that background work has failed.
 func (f *failures) note(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -52,7 +52,7 @@ func (f *failures) note(err error) {
 	}
 }
 
-// next is the first failure from now on.
+// next returns the first failure from now on.
 func (f *failures) next() *failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,7 +62,7 @@ func (f *failures) next() *failure {
 	return f.coming
 }
 
-// since reports whether background work failed since it was asked before.
+// since reports whether background work has failed since the previous call.
 func (f *failures) since() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,7 +71,7 @@ func (f *failures) since() bool {
 	return failed
 }
 
-// Create implements vfs.FS. When it is a table's Pebble holds no lock that others want.
+// Create implements vfs.FS. Pausing here is safe: while Pebble creates a table, it holds no lock that others want.
 func (f *failures) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob") {
 		if f.since() {
@@ -91,12 +91,12 @@ func (f *failures) Unwrap() vfs.FS { return f.FS }
 
 func (f *failures) tell(what, name string, err error) error {
 	if err != nil {
-		f.log.Error("store: writing failed", "op", what, "path", name, "err", err.Error()) // without a stack
+		f.log.Error("store: writing failed", "op", what, "path", name, "err", err.Error()) // without the stack trace
 	}
 	return err
 }
 
-// vital is a file without which the store cannot go on.
+// vital is a file that the store cannot do without.
 type vital struct {
 	vfs.File
 	name string

@@ -11,17 +11,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Key layout (docs/FORMATS.md draws it). Every key ends in a sentinel 0x00 and an
-// optional version: 8 bytes of revision, big endian, and a length byte 9. The
-// comparer orders by what is before the version, bytewise, then newest first; so
-// user keys need no escaping and a bare key sorts before all of its versions.
+// Key layout (docs/FORMATS.md draws it). Every key ends in a sentinel 0x00 and an optional version: 8 bytes of
+// revision, big endian, and a length byte 9. The comparer orders keys bytewise by what precedes the version, and then
+// newest version first. So user keys need no escaping, and a bare key sorts before all of its versions.
 //
 //	d ‖ user key ‖ 00 ‖ revision(8) ‖ 09          one version of a user's key
 //	h ‖ home key(8) ‖ 00                          a lease, at its home (shard.HomeKey)
 //	l ‖ shard(8) ‖ replica(8) ‖ kind(1) ‖ … ‖ 00  a replica's own records
 //	x ‖ lease(8) ‖ user key ‖ 00                  a key attached to a lease; no value
 //
-// Only local keys carry a shard ID: a split hands the others over without rewriting any.
+// Only local keys contain a shard ID, so a split need not rewrite any of the others.
 const (
 	dataTag     = 'd'
 	leaseTag    = 'h'
@@ -34,13 +33,12 @@ const (
 	attachedStart = 1 + 8
 )
 
-// DataKeyOverhead is how many bytes a data key has besides the user's.
+// DataKeyOverhead is how much longer a data key is than the user's key, in bytes.
 const DataKeyOverhead = 1 + 1 + versionLength
 
-// comparer and keySchema come with Pebble: the layout above is the one CockroachDB
-// has used for years (a wall time where we have a revision), and its schema stores
-// revisions in a column of their own. A comparer of ours would be slower and newer.
-// The comparer's name is recorded in every store, so it can never change.
+// comparer and keySchema come with Pebble. CockroachDB has used the layout above for years (with a wall time in place
+// of our revision), and the schema stores revisions in a column of their own. A comparer of our own would be slower
+// and less tested. The comparer's name is recorded in every store, so it can never change.
 var (
 	comparer  = &cockroachkvs.Comparer
 	keySchema = &cockroachkvs.KeySchema
@@ -63,8 +61,8 @@ func DataPrefix(key []byte) []byte {
 	return appendDataPrefix(make([]byte, 0, len(key)+2), key)
 }
 
-// DataKeyEnd returns the key that sorts just after every version of a user's key: what
-// the next key that a user could have begins with.
+// DataKeyEnd returns the key that sorts just after every version of a user's key. The next possible user key begins
+// with it.
 func DataKeyEnd(key []byte) []byte {
 	return append(DataPrefix(key), sentinel)
 }
@@ -76,13 +74,13 @@ func appendDataPrefix(dst, key []byte) []byte {
 	return append(dst, sentinel)
 }
 
-// DataSpanBounds returns the engine keys [lower, upper) between which lie exactly
-// the versions of the span's keys. Both are bare prefixes, as Excise demands.
+// DataSpanBounds returns the engine keys [lower, upper) that enclose exactly the versions of the span's keys. Both
+// are bare prefixes, as Excise requires.
 func DataSpanBounds(s shard.Span) (lower, upper []byte) {
 	return spanBounds([]byte{dataTag}, s)
 }
 
-// spanBounds returns the engine keys [lower, upper) of the span's keys under a prefix.
+// spanBounds returns the engine keys [lower, upper) that enclose the span's keys under a prefix.
 func spanBounds(prefix []byte, s shard.Span) (lower, upper []byte) {
 	bound := func(key []byte) []byte {
 		return append(append(slices.Clip(prefix), key...), sentinel)
@@ -93,8 +91,8 @@ func spanBounds(prefix []byte, s shard.Span) (lower, upper []byte) {
 	return bound(s.Start), bound(s.End)
 }
 
-// after returns a bound above every key that begins with prefix, and not above any
-// other key that is. No prefix is all 0xff: each begins with a tag.
+// after returns the smallest bound above every key that begins with prefix. A prefix is never all 0xff, because it
+// begins with a tag.
 func after(prefix []byte) []byte {
 	i := len(prefix) - 1
 	for prefix[i] == 0xff {
@@ -103,8 +101,8 @@ func after(prefix []byte) []byte {
 	return append(slices.Clone(prefix[:i]), prefix[i]+1, sentinel)
 }
 
-// DecodeDataKey splits a data key; key aliases k. ok is false for every other key,
-// a bare prefix included.
+// DecodeDataKey splits a data key. The returned key aliases k. ok is false for every other key, including a bare
+// prefix.
 func DecodeDataKey(k []byte) (key []byte, rev shard.Revision, ok bool) {
 	n := len(k) - versionLength
 	if n < 2 || k[0] != dataTag || k[len(k)-1] != versionLength || k[n-1] != sentinel {
@@ -113,15 +111,14 @@ func DecodeDataKey(k []byte) (key []byte, rev shard.Revision, ok bool) {
 	return k[1 : n-1], shard.Revision(binary.BigEndian.Uint64(k[n:])), true
 }
 
-// LocalKey returns the key of a replica's own record. What kinds there are, and of
-// which of them a replica has several, told apart by suffix, is the business of the
-// packages that write them.
+// LocalKey returns the key of a replica's own record. The packages that write such records define which kinds exist,
+// and of which kinds a replica has several, told apart by suffix.
 func LocalKey(id shard.ID, replica shard.ReplicaID, kind byte, suffix ...byte) []byte {
 	k := append(replicaPrefix(id, replica), kind)
 	return append(append(k, suffix...), sentinel)
 }
 
-// replicaPrefix is what the keys of all records of a replica begin with.
+// replicaPrefix returns what the keys of all of a replica's records begin with.
 func replicaPrefix(id shard.ID, replica shard.ReplicaID) []byte {
 	k := make([]byte, 0, localPrefix+8+1)
 	k = append(k, localTag)

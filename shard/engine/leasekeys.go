@@ -13,14 +13,13 @@ func LeaseKey(lease int64) []byte {
 	return append(k, sentinel)
 }
 
-// LeaseSpanBounds returns the engine keys [lower, upper) between which lie exactly the
-// records of the leases whose home key is in the span.
+// LeaseSpanBounds returns the engine keys [lower, upper) that enclose exactly the records of the leases whose home
+// key is in the span.
 func LeaseSpanBounds(s shard.Span) (lower, upper []byte) {
 	return spanBounds([]byte{leaseTag}, s)
 }
 
-// decodeLeaseKey returns the lease whose record has the key; ok is false for every
-// other key.
+// decodeLeaseKey returns the lease whose record has this key. ok is false for every other key.
 func decodeLeaseKey(k []byte) (lease int64, ok bool) {
 	if len(k) < 2 || k[0] != leaseTag || k[len(k)-1] != sentinel {
 		return 0, false
@@ -28,20 +27,19 @@ func decodeLeaseKey(k []byte) (lease int64, ok bool) {
 	return shard.LeaseAt(k[1 : len(k)-1])
 }
 
-// AttachedKey returns the key that says that a user's key is attached to a lease.
+// AttachedKey returns the key which records that a user's key is attached to a lease.
 func AttachedKey(lease int64, key []byte) []byte {
 	k := append(attachedPrefix(lease, len(key)+1), key...)
 	return append(k, sentinel)
 }
 
-// AttachedBounds returns the engine keys [lower, upper) between which lie exactly the
-// AttachedKeys of the lease and the span's keys.
+// AttachedBounds returns the engine keys [lower, upper) that enclose exactly the lease's AttachedKeys for keys of the
+// span.
 func AttachedBounds(lease int64, s shard.Span) (lower, upper []byte) {
 	return spanBounds(attachedPrefix(lease, 0), s)
 }
 
-// DecodeAttachedKey splits an AttachedKey; key aliases k. ok is false for every other
-// key.
+// DecodeAttachedKey splits an AttachedKey. The returned key aliases k. ok is false for every other key.
 func DecodeAttachedKey(k []byte) (lease int64, key []byte, ok bool) {
 	end := len(k) - 1
 	if end < attachedStart || k[0] != attachedTag || k[end] != sentinel {

@@ -11,17 +11,17 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// LocalRecord is one record a replica keeps about itself.
+// LocalRecord is a record that a replica keeps about itself.
 type LocalRecord struct {
 	Shard   shard.ID
 	Replica shard.ReplicaID
 	Kind    byte
-	// Suffix tells records of one kind apart; empty where there is one.
+	// Suffix tells records of the same kind apart; empty for a kind with only one.
 	Suffix []byte
 	Value  []byte
 }
 
-// Local reads a replica's only record of the kind. It returns nil when there is none.
+// Local reads a replica's only record of this kind. It returns nil if there is none.
 func (e *Engine) Local(id shard.ID, replica shard.ReplicaID, kind byte) ([]byte, error) {
 	v, closer, err := e.db.Get(LocalKey(id, replica, kind))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -35,13 +35,12 @@ func (e *Engine) Local(id shard.ID, replica shard.ReplicaID, kind byte) ([]byte,
 	return v, closer.Close()
 }
 
-// LocalsOf lists all records of a replica of the kind, by suffix.
+// LocalsOf lists a replica's records of this kind, ordered by suffix.
 func (e *Engine) LocalsOf(id shard.ID, replica shard.ReplicaID, kind byte) ([]LocalRecord, error) {
 	return e.locals(LocalKey(id, replica, kind), after(append(replicaPrefix(id, replica), kind)))
 }
 
-// Locals lists the records of every replica on the node, by shard, replica, kind and
-// suffix.
+// Locals lists the records of every replica on the node, ordered by shard, replica, kind and suffix.
 func (e *Engine) Locals() ([]LocalRecord, error) {
 	return e.locals([]byte{localTag, sentinel}, after([]byte{localTag}))
 }
@@ -70,9 +69,8 @@ func (e *Engine) locals(lower, upper []byte) (out []LocalRecord, err error) {
 	return out, nil
 }
 
-// DeleteReplica removes every local record of the replica and sets the given ones in
-// their place, durably and in one step. The data of its span stays: what becomes of it
-// depends on who owns the span now (see Replace).
+// DeleteReplica removes all local records of the replica and sets the given ones instead, durably and in one step.
+// The data of its span stays: what happens to it depends on who owns the span now (see Replace).
 func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...KV) (err error) {
 	prefix := replicaPrefix(id, replica)
 	b := e.db.NewBatch()

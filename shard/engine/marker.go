@@ -12,9 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Format is the version of everything in a store's directory: key layout, Pebble
-// options that are recorded on disk, the Pebble format. A change that an older build
-// could misread raises it.
+// Format is the version of everything in a store's directory: the key layout, the Pebble options that are recorded on
+// disk, and Pebble's format. A change that an older build could misread must raise it.
 const Format = 2
 
 const (
@@ -23,7 +22,7 @@ const (
 	markerMax    = 256 // a longer marker is not ours
 )
 
-// ErrForeignDirectory: the directory holds something that is not a store of ours.
+// ErrForeignDirectory: the directory holds something other than a store of ours.
 var ErrForeignDirectory = errors.New("not a flotilla store")
 
 // ErrNewerFormat: the store was written by a newer build.
@@ -32,8 +31,8 @@ var ErrNewerFormat = errors.New("store has a newer format")
 // ErrOlderFormat: the store was written by a build before the first release.
 var ErrOlderFormat = errors.New("store has an older format")
 
-// checkMarker makes sure that dir is a store this build understands (E5), and makes
-// an empty or missing dir one unless readOnly.
+// checkMarker checks that dir is a store that this build understands (E5). It turns an empty or missing dir into one,
+// unless readOnly.
 func checkMarker(fsys vfs.FS, dir string, readOnly bool) error {
 	f, err := fsys.Open(fsys.PathJoin(dir, markerName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,8 +63,8 @@ func checkMarker(fsys vfs.FS, dir string, readOnly bool) error {
 	return nil
 }
 
-// initialise writes the marker before anything else is in the directory, so that a
-// store without a marker cannot come about by a crash.
+// initialise writes the marker before anything else enters the directory, so that a crash cannot leave a store
+// without a marker.
 func initialise(fsys vfs.FS, dir string, readOnly bool) error {
 	names, err := fsys.List(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -91,8 +90,7 @@ func initialise(fsys vfs.FS, dir string, readOnly bool) error {
 	return syncDir(fsys, dir)
 }
 
-// makeDirs makes dir and the parents it lacks, durably: each new directory's entry is
-// synced in its parent.
+// makeDirs creates dir and any missing parents, durably: the entry of each new directory is synced in its parent.
 func makeDirs(fsys vfs.FS, dir string) error {
 	if _, err := fsys.Stat(dir); err == nil {
 		return nil

@@ -19,14 +19,12 @@ import (
 type Options struct {
 	// FS is the file system. Default: the machine's. Tests pass one that can crash.
 	FS vfs.FS
-	// CacheBytes bounds the cache of table blocks; memtables are counted against it.
-	// Default 128 MiB. It is the node's largest block of memory, shared by all shards.
+	// CacheBytes bounds the cache of table blocks, memtables included. Default: 128 MiB. It is the node's largest
+	// block of memory, shared by all shards.
 	CacheBytes int64
-	// Logger gets the store's warnings: stalls, slow disks, background errors.
-	// Default: nothing is logged.
+	// Logger receives the store's warnings: stalls, slow disks, background errors. Default: nothing is logged.
 	Logger *slog.Logger
-	// ReadOnly opens an existing store without changing a byte of it; for offline
-	// inspection. Everything that writes fails.
+	// ReadOnly opens an existing store without changing a byte of it, for offline inspection. Every write fails.
 	ReadOnly bool
 
 	// tune changes Pebble's options last; tests use it to flush often.
@@ -46,35 +44,35 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// pebbleFormat is the on-disk format we ask Pebble for. Raising it is one-way for a
-// store: a raise is a new Format of ours too (marker.go).
+// pebbleFormat is the on-disk format we ask Pebble for. A store cannot go back from a higher one, so raising it also
+// requires a new Format of ours (marker.go).
 const pebbleFormat = pebble.FormatValueSeparation
 
 const (
-	memTableBytes = 32 << 20 // Pebble grows to it from 256 KiB; larger means rarer flushes and longer restarts
-	memTablesMax  = 4        // writes stall beyond; with the size above, 128 MiB of unflushed data
+	memTableBytes = 32 << 20 // memtables grow to this from 256 KiB; larger means rarer flushes and longer restarts
+	memTablesMax  = 4        // writes stall beyond this; with the size above, 128 MiB of unflushed data
 )
 
-// Pebble counts the values that are kept apart to the sizes of tables and levels.
+// Sizes of tables and levels. Pebble includes the values that are stored in separate files.
 const (
-	// tableBytes is what a flush mostly has, so that it writes one table and one file of values. At
-	// 2 MiB, which is Pebble's default, making files cost more than what was in them.
+	// tableBytes is about what a flush writes, so that a flush makes one table and one file of values. With Pebble's
+	// default of 2 MiB, creating the files cost more than writing their contents.
 	tableBytes = 16 << 20
-	// baseLevelBytes is about twice what a compaction of L0 brings there: it is rewritten with that.
+	// baseLevelBytes is about twice what a compaction of L0 adds to the base level, which is rewritten each time.
 	baseLevelBytes = 256 << 20
 )
 
-// Values of some length are written once, by the flush, to files of their own, and compactions
-// move only keys: rewriting values was a quarter of what a put cost a server.
+// Values above a minimum length are written only once, by the flush, into files of their own. Compactions then move
+// only keys. Rewriting values made up a quarter of a put's cost to a server.
 const (
-	// apartBytesMin is from where on a value is kept apart. A shorter one takes hardly more
-	// than what points to it.
+	// apartBytesMin is the smallest value that is stored separately. A shorter one takes hardly more space than a
+	// pointer to it.
 	apartBytesMin = 128
-	// apartDepthMax bounds of how many such files the values of neighbouring keys are, which
-	// is what a range has to read; beyond, a compaction brings them together. It counts the
-	// sublevels of L0 that come together, so that at 32 values were rewritten at each fourth compaction.
+	// apartDepthMax bounds over how many such files the values of neighbouring keys may be spread, which is how many
+	// a range has to read. Beyond it, a compaction brings the values together. Every sublevel of L0 in the compaction
+	// counts, so with 32 every fourth compaction rewrote the values.
 	apartDepthMax = 128
-	// apartAgeMin and apartGarbageMax: an older file is rewritten when more of it is garbage.
+	// apartAgeMin and apartGarbageMax: a file older than this is rewritten once more than this part of it is garbage.
 	apartAgeMin     = time.Minute
 	apartGarbageMax = 0.4
 )
@@ -88,25 +86,24 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 		KeySchema:                   keySchema.Name,
 		KeySchemas:                  sstable.MakeKeySchemas(keySchema),
 		FormatMajorVersion:          pebbleFormat,
-		DisableWAL:                  true, // the Raft log is one
+		DisableWAL:                  true, // the Raft log serves as the WAL
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Eight sublevels: Pebble counts them double. Each compaction of L0 rewrites much of the
-		// next level, so that one after every flush cost more than the flush. Removals may
-		// stay in L0 then, until Tidy.
+		// Eight sublevels, because Pebble counts each twice. Every compaction of L0 rewrites much of the next level,
+		// so one after every flush cost more than the flush itself. In return, removals may stay in L0 until Tidy.
 		L0CompactionThreshold: 16,
 		// High, because a stall of L0 stalls every shard of the node at once.
 		L0StopWritesThreshold: 64,
 		LBaseMaxBytes:         baseLevelBytes,
-		// Two at most: the store shares the machine with the Raft log.
+		// Two at most, because the Raft log needs the machine too.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
-		// Removing a large old span must not make the disk busy for seconds.
+		// Removing a large old span must not keep the disk busy for seconds.
 		TargetByteDeletionRate:  128 << 20,
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 	}
-	p.TargetFileSizes[0], p.TargetFileSizes[1] = tableBytes, tableBytes // twice as much for each level below
+	p.TargetFileSizes[0], p.TargetFileSizes[1] = tableBytes, tableBytes // doubles with each lower level
 	p.Experimental.CompactionScheduler = &giveway.Compactions{}
-	// Garbage by itself is no reason to hurry: what writes do is.
+	// Garbage alone is no reason to hurry. A backlog of writes is.
 	p.Experimental.CompactionGarbageFractionForMaxConcurrency = func() float64 { return 0 }
 	p.Experimental.ShortAttributeExtractor = shortAttribute
 	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
@@ -117,8 +114,8 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 	}
 	for i := range p.Levels {
 		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
-		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; over prefixes, so over user keys
-		// A table has one block of index: another to find that takes a sixth of what looking a key up costs.
+		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; built over prefixes, and so over user keys
+		// A table has a single index block: finding a second one would take a sixth of the cost of looking up a key.
 		p.Levels[i].IndexBlockSize = 256 << 10
 	}
 	p.EventListener = events(o.Logger, failures, unflushed)
@@ -134,11 +131,11 @@ func events(log *slog.Logger, failures *failures, unflushed *unflushed) *pebble.
 	return &pebble.EventListener{
 		FlushEnd: unflushed.flushed,
 		BackgroundError: func(err error) {
-			if errors.Is(err, pebble.ErrCancelledCompaction) { // by a Replace, whose Sync must not fail for it
+			if errors.Is(err, pebble.ErrCancelledCompaction) { // cancelled by a Replace, whose Sync must not fail because of it
 				return
 			}
 			failures.note(err)
-			log.Error("store: background work failed, and is tried again", "err", err.Error()) // without a stack
+			log.Error("store: background work failed, and is tried again", "err", err.Error()) // without the stack trace
 		},
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			log.Error("store: a file is corrupt; restore this replica from its peers", "path", i.Path, "err", i.Details)
@@ -151,18 +148,18 @@ func events(log *slog.Logger, failures *failures, unflushed *unflushed) *pebble.
 	}
 }
 
-// diskSlow is how long one operation may take before the operator hears of it.
+// diskSlow is how long an operation may take before it is reported to the operator.
 const diskSlow = 5 * time.Second
 
-// watchDisk reports slow operations of the file system until closed. (Pebble can do
-// the same, but forgets to end it when a store cannot be opened.)
+// watchDisk reports slow operations of the file system until it is closed. (Pebble can do the same, but does not stop
+// if the store cannot be opened.)
 func watchDisk(fs vfs.FS, log *slog.Logger) (vfs.FS, io.Closer) {
 	return vfs.WithDiskHealthChecks(fs, diskSlow, nil, func(i vfs.DiskSlowInfo) {
 		log.Warn("store: the disk is slow", "path", i.Path, "op", i.OpType.String(), "took", i.Duration)
 	})
 }
 
-// logger gives Pebble an slog.Logger. Its chatter (one line per table) is debugging.
+// logger adapts an slog.Logger to Pebble. Pebble's routine messages (one line per table) become debug messages.
 type logger struct{ log *slog.Logger }
 
 func (l logger) Infof(format string, args ...any) {
@@ -172,7 +169,7 @@ func (l logger) Errorf(format string, args ...any) {
 	l.log.Error("store: " + fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return: Pebble calls it when going on would lose data.
+// Fatalf must not return: Pebble calls it when continuing would lose data.
 func (l logger) Fatalf(format string, args ...any) {
 	msg := "store: " + fmt.Sprintf(format, args...)
 	l.log.Error(msg)

@@ -7,12 +7,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// revisionProperty names the block property that holds the interval of revisions
-// in a block. It is recorded in every table, so it can never change.
+// revisionProperty names the block property that holds a block's interval of revisions. It is recorded in every
+// table, so it can never change.
 const revisionProperty = "flotilla.revision"
 
-// revisionMapper gives data keys the interval of their one revision and ignores all
-// others. It must depend on the key alone: a value may be stored elsewhere.
+// revisionMapper maps a data key to the interval of its one revision, and ignores all other keys. It must depend on
+// the key alone, because the value may be stored elsewhere.
 type revisionMapper struct{}
 
 func (revisionMapper) MapPointKey(k pebble.InternalKey, _ []byte) (sstable.BlockInterval, error) {
@@ -31,20 +31,19 @@ func newRevisionCollector() pebble.BlockPropertyCollector {
 	return sstable.NewBlockIntervalCollector(revisionProperty, revisionMapper{}, nil)
 }
 
-// RevisionFilter returns iterator filters that skip tables and blocks without any
-// revision in (after, upTo]. What they let through must be filtered again.
+// RevisionFilter returns iterator filters that skip tables and blocks without any revision in (after, upTo]. They
+// work block by block, so the caller must still check each revision.
 //
-// A removed version (Pebble's own tombstone) maps to the revision it removes, so
-// for revisions inside the interval the filter shows both or hides both.
+// A removal of a version (Pebble's own tombstone) maps to the revision that it removes, so for revisions inside the
+// interval the filter either shows both or hides both.
 func RevisionFilter(after, upTo shard.Revision) []pebble.BlockPropertyFilter {
-	// One spare slot: Pebble appends to the slice.
+	// One spare slot, because Pebble appends to the slice.
 	fs := make([]pebble.BlockPropertyFilter, 0, 2)
 	return append(fs, sstable.NewBlockIntervalFilter(revisionProperty, uint64(after)+1, uint64(upTo)+1, nil))
 }
 
-// flagsByte is where a data value keeps its flags, of which the lowest three bits
-// can be read without the value: Pebble may store old values apart from their keys,
-// and keeps these bits with the key.
+// flagsByte is the position of the flags in a data value. The lowest three bits can be read without the value: Pebble
+// may store old values apart from their keys, but keeps these bits with the key.
 const flagsByte = 1
 
 func shortAttribute(key []byte, _ int, value []byte) (pebble.ShortAttribute, error) {
@@ -54,8 +53,8 @@ func shortAttribute(key []byte, _ int, value []byte) (pebble.ShortAttribute, err
 	return pebble.ShortAttribute(value[flagsByte] & 7), nil
 }
 
-// Flags returns the lowest three flag bits of the data value at the iterator,
-// reading the value only when it lies beside its key.
+// Flags returns the lowest three flag bits of the data value at the iterator. It reads the value only if it is stored
+// beside its key.
 func Flags(it *pebble.Iterator) (byte, error) {
 	lazy := it.LazyValue()
 	if a, ok := lazy.TryGetShortAttribute(); ok {

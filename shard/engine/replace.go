@@ -14,25 +14,25 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// KV is a record by its full key: a local one (LocalKey), of which a nil Value removes
-// it, or a lease of the span (LeaseKey).
+// KV is a record under its full key: a local record (LocalKey), which a nil Value removes, or a lease of the span
+// (LeaseKey).
 type KV struct{ Key, Value []byte }
 
-// tableBytesMax bounds one table of a Replace. A table is the unit of compaction:
-// larger ones would be rewritten whole for small overlaps.
+// tableBytesMax bounds one table of a Replace. A compaction rewrites whole tables, so a larger one would be rewritten
+// for a small overlap.
 const tableBytesMax = 64 << 20
 
-// Replace swaps all data of the span, its leases and attached keys included, for what
-// build writes, together with the records, atomically and durably (E3). build may write
-// nothing: then the span is cleared. When build fails, nothing has changed.
+// Replace exchanges all data of the span, including its leases and attached keys, for what build writes, together
+// with the records, atomically and durably (E3). If build writes nothing, the span is cleared. If build fails,
+// nothing has changed.
 //
-// The order is the protocol. An ingest is not in one order with batches; alone it could be
-// durable before commits that precede it, or later than ones that follow (E1). So everything
-// committed is synced (1), then the span and the records change in one step (2), and that step
-// is synced (3) before anybody may commit on top of it.
+// The order of the steps matters. An ingest is not ordered with respect to batches: it could become durable before
+// commits that precede it, or after commits that follow it (E1). So Replace first syncs everything committed (1),
+// then changes the span and the records in one step (2), and syncs that step (3) before anybody may commit on top of
+// it.
 //
-// Syncing first is also why nobody waits: an ingest that finds keys of the span in memory may
-// wait for their flush, and all commits of all shards wait behind it.
+// Syncing first also keeps other shards from waiting: an ingest that finds keys of the span in memory may have to
+// wait for their flush, and meanwhile the commits of all shards would wait for the ingest.
 func (e *Engine) Replace(span shard.Span, build func(w *SSTWriter) error, records ...KV) error {
 	w := &SSTWriter{e: e, span: span}
 	if err := e.replace(w, build, records); err != nil {
@@ -70,7 +70,7 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records [
 	if err != nil {
 		return fmt.Errorf("ingest %d tables: %w", len(w.paths), err)
 	}
-	w.paths = nil // ingested: the store has removed our names for them
+	w.paths = nil // ingested: the store has removed these names
 	e.changes.Add(1)
 	return e.Sync() // 3
 }
@@ -80,7 +80,7 @@ type SSTWriter struct {
 	e    *Engine
 	span shard.Span
 
-	paths []string        // of all tables, the open one included
+	paths []string        // of all tables, including the open one
 	table *sstable.Writer // nil between tables
 	last  []byte          // user key of the last Put
 	buf   []byte
@@ -88,13 +88,13 @@ type SSTWriter struct {
 	attached [][]byte // AttachedKeys to be set
 }
 
-// Put adds one version of a key. Keys must come in order, versions of one key newest
-// first, as iterators give them; value is as stored.
+// Put adds one version of a key. Keys must come in order, and the versions of a key newest first, as iterators return
+// them. value is in its stored form.
 func (w *SSTWriter) Put(key []byte, rev shard.Revision, value []byte) error {
 	if !w.span.Contains(key) {
 		return fmt.Errorf("key %q lies outside of the span: %w", key, shard.ErrCorrupt)
 	}
-	// Versions of one key stay in one table, so that its bloom filter speaks for them.
+	// All versions of a key stay in one table, so that one bloom filter covers them.
 	if w.table != nil && !bytes.Equal(key, w.last) && w.table.Raw().EstimatedSize() >= tableBytesMax {
 		if err := w.finishTable(); err != nil {
 			return err
@@ -137,11 +137,11 @@ func (w *SSTWriter) finishTable() error {
 	return nil
 }
 
-// discard removes the files of a Replace that failed. Open would too.
+// discard removes the files of a failed Replace. Otherwise the next Open would.
 func (w *SSTWriter) discard() error {
 	var errs []error
 	if w.table != nil {
-		_ = w.table.Close() // its file goes next
+		_ = w.table.Close() // its file is removed next
 		w.table = nil
 	}
 	for _, p := range w.paths {

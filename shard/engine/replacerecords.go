@@ -11,17 +11,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What a Replace changes besides versions lies outside of the range that it excises. It
-// goes into tables of their own, so that a later Replace of the span need not cut them:
-// range tombstones for what was there (they do not touch keys of their own table), then
-// what is there now.
+// Everything that a Replace changes besides versions lies outside the range that it excises. It goes into separate
+// tables, so that a later Replace of the span need not cut them. Such a table holds range tombstones for the old
+// records, which do not affect keys in the same table, and then the new records.
 
-// Attach says that a key of the span is attached to a lease.
+// Attach records that a key of the span is attached to a lease.
 func (w *SSTWriter) Attach(lease int64, key []byte) {
 	w.attached = append(w.attached, AttachedKey(lease, key))
 }
 
-// writeRecords writes the records that replace the span's leases, and the local ones.
+// writeRecords writes the records that replace the span's leases, and the local records.
 func (w *SSTWriter) writeRecords(records []KV) error {
 	lower, upper := LeaseSpanBounds(w.span)
 	var leases, local []KV
@@ -50,8 +49,8 @@ func (w *SSTWriter) writeRecords(records []KV) error {
 	return nil
 }
 
-// writeAttached replaces the attached keys of the span. They are ordered by lease, so
-// every lease that has some there is looked up.
+// writeAttached replaces the attached keys of the span. They are ordered by lease, so every lease with attached keys
+// in the span has to be looked up.
 func (w *SSTWriter) writeAttached() error {
 	old, err := w.e.attachedRanges(w.span)
 	if err != nil {
@@ -70,8 +69,7 @@ func (w *SSTWriter) writeAttached() error {
 	return nil
 }
 
-// attachedRanges returns, in order, ranges that enclose every AttachedKey of the span
-// and no other.
+// attachedRanges returns, in order, ranges that enclose every AttachedKey of the span and no other key.
 func (e *Engine) attachedRanges(span shard.Span) (out []pebble.KeyRange, err error) {
 	all, end := attachedTagBounds()
 	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: all, UpperBound: end})
@@ -94,7 +92,7 @@ func (e *Engine) attachedRanges(span shard.Span) (out []pebble.KeyRange, err err
 	return out, it.Error()
 }
 
-// writeTable writes one table of range tombstones, which come in order, and records.
+// writeTable writes a table of range tombstones, which come in order, and records.
 func (w *SSTWriter) writeTable(gone []pebble.KeyRange, kvs []KV) error {
 	kvs = slices.Clone(kvs)
 	slices.SortFunc(kvs, func(a, b KV) int { return bytes.Compare(a.Key, b.Key) })

@@ -2,16 +2,15 @@ package engine
 
 import "sync"
 
-// rounds coalesces calls of one slow operation: however many callers wait while one
-// round runs, they share the next (E2). It spawns nothing; the first caller of a
-// round runs it.
+// rounds combines calls of one slow operation: all callers that wait while a round runs share the next one (E2). It
+// starts no goroutine; the first caller of a round runs it.
 type rounds struct {
 	run func() error
 
-	turn chan struct{} // holds one token while run runs
+	turn chan struct{} // holds a token while run runs
 
 	mu   sync.Mutex
-	next *round // the round newcomers join; nil when none gathers
+	next *round // the round that new callers join; nil if none is being gathered
 }
 
 type round struct {
@@ -38,9 +37,9 @@ func (r *rounds) Do() error {
 		<-mine.done
 		return mine.err
 	}
-	r.turn <- struct{}{} // others join while we wait for the running round
+	r.turn <- struct{}{} // others can join while this one waits for the running round
 	r.mu.Lock()
-	r.next = nil // before the run begins: who comes now needs a later one
+	r.next = nil // before the run begins: later callers need a later run
 	r.mu.Unlock()
 	mine.err = r.run()
 	<-r.turn

@@ -9,25 +9,25 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What is removed leaves the disk when a compaction brings the removal down to what it removes. Pebble
-// compacts as levels fill up, so in a store into which nothing is written any more removals stay where they
-// are, and the fewer compactions a write costs, the more of them. Then they are brought down from here.
+// Removed data leaves the disk once a compaction moves its tombstone down to the data itself. Pebble compacts as
+// levels fill up, so in a store that is no longer written to, tombstones stay where they are; the more so the fewer
+// compactions its writes caused. Tidy then moves them down.
 
 const (
-	// tidyPart of what is stored has to be removed for it to be worth bringing removals down: that
-	// rewrites the keys of all that is stored, and may be, at worst, for each of eight removals of an eighth.
+	// tidyPart: Tidy does something only if at least an eighth of the stored data is removed. Moving tombstones down
+	// rewrites the keys of all stored data, so in the worst case an eighth removed costs a full rewrite.
 	tidyPart = 8
-	// tidyBytes of tables are a piece. What is above comes along, so it is about as much as any
-	// compaction of L0 rewrites.
+	// tidyBytes is the size of one piece, in bytes of tables of the last level. The levels above are compacted along
+	// with it, so a piece rewrites about as much as any compaction of L0.
 	tidyBytes = 64 << 20
-	// historyBytes is what one removal of many versions at once is taken to remove. It does not tell.
+	// historyBytes is the assumed size of what one range tombstone removes. The tombstone itself does not say.
 	historyBytes = 4 << 20
 )
 
-// Tidy writes out what is in memory and then, if at least an eighth of what is stored is removed but on
-// disk, compacts all keys that have removals, piece by piece. Before each goOn is asked, which may take its
-// time; if it says no, Tidy is not done. What is left to do the tables tell, so it can be called again at any
-// time, also after a restart. Everything else may happen in the store meanwhile.
+// Tidy flushes the memtables. Then, if at least an eighth of the stored data is removed but still on disk, it
+// compacts all keys that have tombstones, piece by piece. It calls goOn before each piece, which may take its time;
+// if goOn returns false, Tidy stops and is not done. What remains can be seen from the tables, so Tidy can be called
+// again at any time, also after a restart. The store can be used normally meanwhile.
 func (e *Engine) Tidy(ctx context.Context, goOn func() bool) (done bool, err error) {
 	if err := e.Sync(); err != nil {
 		return false, fmt.Errorf("tidy store: %w", err)
@@ -50,13 +50,13 @@ func (e *Engine) Tidy(ctx context.Context, goOn func() bool) (done bool, err err
 	return true, nil
 }
 
-// storedBytes is what tables and the values that they refer to take on disk.
+// storedBytes is how much space the tables, and the values they refer to, take on disk.
 func (e *Engine) storedBytes() uint64 {
 	total := e.db.Metrics().Total()
 	return uint64(total.AggregateSize())
 }
 
-// removedBytes is how much the removals speak of that have something below them.
+// removedBytes is how much data the tombstones remove, counting only tombstones above the last level.
 func removedBytes(levels [][]pebble.SSTableInfo) (removed uint64) {
 	for _, tables := range levels[:len(levels)-1] {
 		for _, t := range tables {
@@ -66,8 +66,8 @@ func removedBytes(levels [][]pebble.SSTableInfo) (removed uint64) {
 	return removed
 }
 
-// pieces divides those data keys that may have removals. Each piece is a range with so many bytes of the
-// last level's tables, at most, or one of them.
+// pieces divides the data keys that may have tombstones into ranges. Each holds at most this many bytes of the last
+// level's tables, or a single larger table.
 func pieces(levels [][]pebble.SSTableInfo, bytes uint64) (out []pebble.KeyRange) {
 	last := len(levels) - 1
 	lower, upper := DataSpanBounds(shard.Everything())
@@ -89,7 +89,7 @@ func pieces(levels [][]pebble.SSTableInfo, bytes uint64) (out []pebble.KeyRange)
 	return out
 }
 
-// haveRemovals reports whether a table with removals overlaps with the range.
+// haveRemovals reports whether a table with tombstones overlaps the range.
 func haveRemovals(levels [][]pebble.SSTableInfo, r pebble.KeyRange) bool {
 	for _, tables := range levels {
 		for _, t := range tables {

@@ -6,22 +6,23 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// hurryBytes are more than a memtable, and than one gathered batch (package apply): a second one has come while the
-// first was written.
+// hurryBytes is more than a memtable plus one gathered batch (package apply): beyond it, a second batch has arrived
+// while the first was being written.
 const hurryBytes = memTableBytes + 8<<20
 
-// unflushed is what was committed and is in memory only.
+// unflushed tracks what was committed but is only in memory.
 type unflushed struct {
-	// bytes is about how much that is. It is told before a commit, so it is never less than what is left of
-	// whole batches; what Pebble's memtables need for themselves may take from that.
+	// bytes is roughly how much that is. It is raised before a commit, so it never understates whole batches,
+	// although what Pebble's memtables need for themselves may be subtracted from it.
 	bytes  atomic.Int64
-	wanted atomic.Int64 // how many wait until it is durable
+	wanted atomic.Int64 // how many callers wait for durability
 }
 
-// urgent reports whether somebody waits for flushes, or will: it becomes more than those that take their time bring away.
+// urgent reports whether flushes should hurry: somebody waits for them, or data arrives faster than unhurried flushes
+// write it.
 func (u *unflushed) urgent() bool { return u.wanted.Load() > 0 || u.bytes.Load() > hurryBytes }
 
-// flushed is told of each flush that has ended.
+// flushed is called after each flush.
 func (u *unflushed) flushed(info pebble.FlushInfo) {
 	if info.Err != nil || info.Ingest {
 		return

@@ -12,8 +12,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// SpanSize estimates the bytes the span takes on disk. What is only in memory counts
-// nothing.
+// SpanSize estimates how many bytes the span takes on disk. What is only in memory does not count.
 func (e *Engine) SpanSize(span shard.Span) (uint64, error) {
 	if span.Empty() {
 		return 0, nil
@@ -26,8 +25,8 @@ func (e *Engine) SpanSize(span shard.Span) (uint64, error) {
 	return n, nil
 }
 
-// SpanVersions estimates how many versions of keys of the span are on disk, history and
-// removals that were not compacted away yet included.
+// SpanVersions estimates how many versions of the span's keys are on disk, including history and removed versions
+// that were not compacted away yet.
 func (e *Engine) SpanVersions(span shard.Span) (int64, error) {
 	if span.Empty() {
 		return 0, nil
@@ -49,16 +48,15 @@ func (e *Engine) SpanVersions(span shard.Span) (int64, error) {
 }
 
 const (
-	// middleLooks bounds the search for a middle. Every look halves the keys, as numbers,
-	// between two that exist.
+	// middleLooks bounds the search for a middle. Each look halves the distance between two existing keys, read as
+	// numbers.
 	middleLooks = 32
-	// middleTolerance is the part of the whole by which a middle may be off.
+	// middleTolerance: a middle may be off by at most one part in this many of the whole.
 	middleTolerance = 16
 )
 
-// SpanMiddle returns the first key of the span's right half by bytes, and the share that
-// is left of it. The key is nil when there is none: little is on disk, or one key has it
-// all.
+// SpanMiddle returns the first key of the right half of the span, measured in bytes, and the share that lies left of
+// it. The key is nil if there is none: too little is on disk, or a single key takes all of it.
 func (e *Engine) SpanMiddle(span shard.Span) (key []byte, left float64, err error) {
 	total, err := e.SpanSize(span)
 	if err != nil || total == 0 {
@@ -71,7 +69,7 @@ func (e *Engine) SpanMiddle(span shard.Span) (key []byte, left float64, err erro
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	low, high := keyAt(it, it.First()), keyAt(it, it.Last())
-	best := total + 1 // how far the key is off
+	best := total + 1 // how far the best key so far is off
 	for look := 0; look < middleLooks && best > total/middleTolerance; look++ {
 		middle := between(low, high)
 		if middle == nil {
@@ -86,7 +84,7 @@ func (e *Engine) SpanMiddle(span shard.Span) (key []byte, left float64, err erro
 		if off := max(2*before, total) - min(2*before, total); off < best {
 			best, key, left = off, after, float64(before)/float64(total)
 		}
-		// Keys that exist are the bounds, so that looks are not spent on where none are.
+		// Existing keys become the new bounds, so that no look is wasted on a gap.
 		if 2*before > total {
 			high = keyAt(it, it.SeekLT(DataPrefix(middle)))
 		} else {
@@ -96,7 +94,7 @@ func (e *Engine) SpanMiddle(span shard.Span) (key []byte, left float64, err erro
 	return key, left, it.Error()
 }
 
-// keyAt is the user's key at the iterator, nil when it is not valid.
+// keyAt returns the user's key at the iterator, or nil if the iterator is not valid.
 func keyAt(it *pebble.Iterator, valid bool) []byte {
 	if !valid {
 		return nil
@@ -105,15 +103,14 @@ func keyAt(it *pebble.Iterator, valid bool) []byte {
 	return bytes.Clone(key)
 }
 
-// between returns a key about half way from one key to another; nil when the two differ
-// in too little for that.
+// between returns a key about halfway between two keys, or nil if they are too close.
 func between(low, high []byte) []byte {
 	common := 0
 	for common < min(len(low), len(high)) && low[common] == high[common] {
 		common++
 	}
 	a, b := numberAt(low, common), numberAt(high, common)
-	if b == a+1 { // they differ by little, but there may be room beyond those bytes
+	if b == a+1 { // these bytes are adjacent, but there may be room after them
 		common += 8
 		a, b = numberAt(low, common), math.MaxUint64
 	}
@@ -126,7 +123,7 @@ func between(low, high []byte) []byte {
 	return bytes.TrimRight(middle, "\x00")
 }
 
-// numberAt reads eight bytes of a key as a number; those that it does not have are zero.
+// numberAt reads eight bytes of a key as a number. Missing bytes count as zero.
 func numberAt(key []byte, at int) uint64 {
 	var next [8]byte
 	copy(next[:], key[min(at, len(key)):])

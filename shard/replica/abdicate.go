@@ -10,14 +10,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// abdicate ends this leader's reign, and writes what leases still have for the next one
-// (L9). It is for a leader that hands over, or gives leases another home. Until resume is
-// called no other reign begins here, which would take for itself what was left:
-// requests about leases wait, and after that begin it, or go to whoever leads then. Writes
-// go on.
+// abdicate ends this leader's reign and writes down the remaining time of its leases for the next one (L9). A leader
+// calls it before it hands over, or before its leases get a new home. Until resume is called, no other reign begins
+// here, which would itself take over what was left: requests about leases wait, and then begin a new reign or go to
+// the new leader. Writes continue.
 //
-// That a will certainly was not written is no reason to stay: then the next reign gives
-// leases their whole time.
+// If the remaining times certainly were not written, the handover goes on all the same: the next reign then gives
+// leases their whole TTL.
 func (r *Replica) abdicate(ctx context.Context) (resume func(), err error) {
 	d := r.View().Descriptor
 	if d == nil || r.machine.Leases().Len() == 0 || r.host.cfg.Knobs.ForgetWills {
@@ -38,8 +37,8 @@ func (r *Replica) abdicate(ctx context.Context) (resume func(), err error) {
 	return resume, nil
 }
 
-// stopMeasuring returns who measured leases in this leader's reign, nil for nobody, and
-// holds up the next. A reign that is about to begin, with what was left to it, begins first.
+// stopMeasuring returns the lessor that measured leases in this leader's reign, nil if there is none, and holds up
+// the next reign. If a reign is just beginning from what was left to it, stopMeasuring lets it begin first.
 func (r *Replica) stopMeasuring(ctx context.Context) (l *lease.Lessor, resume func(), err error) {
 	held := &reignStart{done: make(chan struct{})}
 	for {

@@ -13,31 +13,30 @@ import (
 )
 
 const (
-	// readIndexTimeout bounds one ReadIndex, by this node's clock. One that is lost on the way
-	// to the leader is only noticed by this, so it is short; readers retry within theirs.
+	// readIndexTimeout bounds one ReadIndex, by this node's clock. It is the only way to notice a request that was
+	// lost on the way to the leader, so it is short. Readers retry within their own timeout.
 	readIndexTimeout = 500 * time.Millisecond
-	// electedPatience is how long a new leader has for an answer before it is asked again: it says
-	// nothing to what comes before the first entry of its term is committed.
+	// electedPatience is how long a new leader has to answer before it is asked again: it does not answer requests
+	// that came before the first entry of its term is committed.
 	electedPatience = 25 * time.Millisecond
-	// roundPatience is how long the shards of a round wait for the slowest of them.
-	// Then it goes on alone: a shard without a leader must not hold up the others.
+	// roundPatience is how long the shards of a round wait for the slowest of them. Then that one continues alone: a
+	// shard without a leader must not hold up the others.
 	roundPatience = 3 * time.Millisecond
-	// roundSpacing is the least time between the starts of two rounds when the last one
-	// served many reads: then a little more company makes each read cheaper, and their
-	// wait for a processor is longer than this. A lone read never waits.
+	// roundSpacing is the least time between the starts of two rounds if the last one served many reads. Then sharing
+	// with a few more makes each read cheaper, and reads wait longer than this for a CPU anyway. A lone read never
+	// waits.
 	roundSpacing = time.Millisecond
-	// roundCrowd is how many reads per shard make a round a busy one.
+	// roundCrowd is how many reads per shard make a round count as busy.
 	roundCrowd = 2
 )
 
-// errBarrierLost is a ReadIndex without an answer: it should be retried.
+// errBarrierLost is a ReadIndex that got no answer and should be retried.
 var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavailable)
 
-// barriers gives reads their linearization point (P3). The shards of a node go in
-// rounds together: all that have reads waiting ask Raft at the same moment, so that
-// their messages travel in the same frames and wake the same workers once. A round
-// serves every read that came before it started; what comes meanwhile takes the next, which waits for
-// more only while the machine has no processor left (tempo).
+// barriers gives reads their linearization point (P3). All shards of a node that have reads waiting ask Raft
+// together, in rounds, so that their messages share frames and wake each worker only once. A round serves every read
+// that arrived before it started; later reads take the next round. A round waits for more reads only while the
+// machine is short of CPU (tempo).
 type barriers struct {
 	nh      *dragonboat.NodeHost
 	slack   time.Duration // ticksSlack
@@ -47,44 +46,43 @@ type barriers struct {
 
 	mu struct {
 		sync.Mutex
-		ready   []*barrier // have reads waiting and no request under way
+		ready   []*barrier // have reads waiting and no request in flight
 		running bool
 	}
 }
 
-// newBarrier returns a shard's part.
+// newBarrier returns one shard's part of the barriers.
 func newBarrier(g *barriers, id shard.ID) barrier {
 	return barrier{group: g, shardID: id, elected: make(chan struct{}, 1)}
 }
 
-// barrier is one shard's part.
+// barrier is one shard's part of the barriers.
 type barrier struct {
 	group   *barriers
 	shardID shard.ID
-	elected chan struct{} // receives, coalesced, when the group has a leader, another or again
+	elected chan struct{} // receives, coalesced, when the group has a leader: a new one, or the same again
 
 	// Guarded by group.mu.
-	next *request // what reads wait for that came since the last round; nil: none did
-	busy bool     // in group.mu.ready, or a request is under way
+	next *request // the request for reads that arrived since the last round; nil if there are none
+	busy bool     // in group.mu.ready, or a request is in flight
 }
 
-// request is one shard's ReadIndex, for all reads that came before it began.
+// request is one shard's ReadIndex, for all reads that arrived before it began.
 type request struct {
 	barrier *barrier
 	reads   int // guarded by barriers.mu until the round begins
 
-	state  *dragonboat.RequestState // of the first time that it was asked; nil when its answer may still come
+	state  *dragonboat.RequestState // of the first attempt; nil when its answer may still come
 	answer chan dragonboat.RequestResult
 
 	done chan struct{}
-	err  error // what the reads are told; set before done is closed
-	// told are called then. Guarded by barriers.mu until the round begins.
+	err  error // the result for the reads; set before done is closed
+	// told are called with the result. Guarded by barriers.mu until the round begins.
 	told []func(error)
 }
 
-// wait returns nil once the replica has applied everything that was committed in
-// the group when wait was called. It takes one round, so it ends by itself, with an
-// error of class shard.ErrUnavailable when no leader answered.
+// wait returns nil once the replica has applied everything that was committed in the group when wait was called. It
+// takes one round, so it always ends, with an error of class shard.ErrUnavailable if no leader answered.
 func (b *barrier) wait(ctx context.Context) error {
 	q := b.group.join(b, nil)
 	select {
@@ -95,8 +93,8 @@ func (b *barrier) wait(ctx context.Context) error {
 	}
 }
 
-// join adds a read to the next request of the shard. told, if there is any, is called with
-// what wait would have returned, after all who came before; it must not block.
+// join adds a read to the shard's next request. If told is not nil, it is called with what wait would have returned,
+// after those of earlier reads; it must not block.
 func (g *barriers) join(b *barrier, told func(error)) *request {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -153,12 +151,12 @@ func (g *barriers) run() {
 	}
 }
 
-// await finishes a request that is late for its round. What the last leader was asked may be
-// lost with it, and so the next one is asked too. Any of the answers will do.
+// await finishes a request that is late for its round. A request to the old leader may be lost with that leader, so
+// each new leader is asked too. Any of the answers will do.
 func (g *barriers) await(q *request) {
 	overdue := time.NewTimer(readIndexTimeout)
 	defer overdue.Stop()
-	more := make(chan dragonboat.RequestResult, 1) // what they who were asked later said first
+	more := make(chan dragonboat.RequestResult, 1) // the first answer to any of the later attempts
 	done := make(chan struct{})
 	defer close(done)
 	var again <-chan time.Time
@@ -195,10 +193,10 @@ func (g *barriers) await(q *request) {
 	}
 }
 
-// next takes the shards of the next round when it may start (P13), in the memory of the last; none ends the
-// running.
+// next collects the shards of the next round, once it may start (P13). It reuses the memory of the last round. If it
+// returns none, run ends.
 func (g *barriers) next(round []*request) []*request {
-	// A round is of many shards, so it takes the next moment, however many reads the last one had.
+	// Rounds serve many shards, so they start at the next tick, however many reads the last one had.
 	time.Sleep(g.tempo.wait(time.Now(), time.Unix(0, 0)))
 	clear(round)
 	round = round[:0]
@@ -222,19 +220,19 @@ func (b *barrier) leaderKnown() {
 	}
 }
 
-// ask begins a ReadIndex.
+// ask starts a ReadIndex.
 func (b *barrier) ask() (*dragonboat.RequestState, error) {
 	select {
-	case <-b.elected: // whoever that is, is asked now
+	case <-b.elected: // whoever was elected is asked now
 	default:
 	}
 	return b.group.nh.ReadIndex(uint64(b.shardID), readIndexTimeout+b.group.slack)
 }
 
-// begin asks for the first time.
+// begin makes the first attempt.
 func (q *request) begin() {
 	state, err := q.barrier.ask()
-	if err != nil { // of the local replica, at once
+	if err != nil { // from the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
 		q.answer = make(chan dragonboat.RequestResult)
 		close(q.answer)
@@ -243,8 +241,7 @@ func (q *request) begin() {
 	q.state, q.answer = state, state.ResultC()
 }
 
-// finish tells the reads of a request how it ended, and lets the shard take part in
-// the next round if others have come.
+// finish gives a request's result to its reads. If others have arrived, the shard takes part in the next round.
 func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	switch {
 	case q.err != nil:
@@ -252,8 +249,8 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	case result.Terminated():
 		q.err = shard.ErrStopped
 	case result.Dropped():
-		// There is no leader to ask. This comes at once, so another round would spin; the
-		// router waits a little and may have another replica to ask.
+		// There is no leader to ask. This answer comes at once, so another round would spin. The router waits a
+		// little, and may have another replica to ask.
 		q.err = fmt.Errorf("no leader: %w", shard.ErrUnavailable)
 	default:
 		q.err = errBarrierLost
@@ -267,7 +264,7 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	g.metrics.barrierReads.Observe(float64(q.reads))
 	close(q.done)
 	if len(q.told) > 0 {
-		g.workers.Do(q) // all on one goroutine, which costs less than waking one for each
+		g.workers.Do(q) // one goroutine for all of them; waking one for each would cost more
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -276,7 +273,7 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	}
 }
 
-// Run reports the outcome to asynchronous reads. It implements workers.Job.
+// Run gives the result to asynchronous reads. It implements workers.Job.
 func (q *request) Run() {
 	for _, told := range q.told {
 		told(q.err)

@@ -10,10 +10,10 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// doorway is a transport that keeps the way by which what it receives reaches Raft.
+// doorway is a transport that remembers how to deliver messages to this node's Raft.
 type doorway struct {
 	config.TransportFactory
-	deliver raftio.MessageHandler // set when dragonboat makes the transport
+	deliver raftio.MessageHandler // set when dragonboat creates the transport
 }
 
 // Create implements config.TransportFactory.
@@ -22,11 +22,11 @@ func (d *doorway) Create(c config.NodeHostConfig, messages raftio.MessageHandler
 	return d.TransportFactory.Create(c, messages, chunks)
 }
 
-// Candidacy is a replica of this node that is to campaign.
+// Candidacy names a replica of this node that should campaign.
 type Candidacy struct {
 	Held
-	// Instead is the replica that leads as far as this node knows, and that the caller knows
-	// not to lead any more; 0: none.
+	// Instead is the replica that leads as far as this node knows, but which the caller knows to lead no longer; 0 if
+	// none.
 	Instead shard.ReplicaID
 }
 
@@ -44,10 +44,10 @@ func (h *Host) Campaign(candidacies []Candidacy) {
 	h.stand(able)
 }
 
-// stand has replicas of this node stand for election now, leader or not.
+// stand makes replicas of this node campaign now, whether or not there is a leader.
 //
-// dragonboat has no call for it. What it has is the message by which a leader that hands
-// over has its heir begin an election at once, and that is what is delivered here.
+// dragonboat has no call for this. But it has the message by which a leader that hands over makes its successor start
+// an election at once, so that message is delivered here.
 func (h *Host) stand(replicas []Held) {
 	if len(replicas) == 0 {
 		return
@@ -59,11 +59,10 @@ func (h *Host) stand(replicas []Held) {
 	h.doorway.deliver(h.batchOf(told...))
 }
 
-// wind sets the clock by which the requests of a replica time out, which has just started.
-// dragonboat's ticks carry how many there were since the process began, and before the first one a
-// replica takes it for zero: what was asked for until then would be as old as the process,
-// and a write under way at the first tick of unknown outcome. The number may be too large, as some
-// ticks are skipped on a busy machine, and the next tick sets it right.
+// wind sets the clock by which the requests of a replica that has just started time out. dragonboat's ticks carry the
+// number of ticks since the process began, but until the first one arrives a replica assumes zero. Requests made
+// before then would look as old as the process, and a write in flight at the first tick would get an unknown outcome.
+// The number set here may be too large, because a busy machine skips some ticks; the next tick corrects it.
 func (h *Host) wind(r Held) {
 	ticks := uint64(time.Since(h.opened) / h.cfg.Raft.TickInterval)
 	h.doorway.deliver(h.batchOf(raftpb.Message{
@@ -71,7 +70,7 @@ func (h *Host) wind(r Held) {
 	}))
 }
 
-// batchOf is what the node's replicas receive together.
+// batchOf returns messages as one batch for the node's replicas.
 func (h *Host) batchOf(messages ...raftpb.Message) raftpb.MessageBatch {
 	return raftpb.MessageBatch{DeploymentId: h.cfg.Raft.ClusterID, BinVer: raftio.TransportBinVersion, Requests: messages}
 }

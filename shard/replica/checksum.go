@@ -29,9 +29,9 @@ type Checksum struct {
 }
 
 const (
-	// sumStepBytes is what a step takes: about a millisecond's work.
+	// sumStepBytes is the size of one step: about a millisecond of work.
 	sumStepBytes = 512 << 10
-	// sumRestShare is how many times as long as the step it rests, within the bounds.
+	// sumRestShare: after each step it rests this many times as long as the step took, within the bounds.
 	sumRestShare           = 9
 	sumRestMin, sumRestMax = time.Millisecond, 50 * time.Millisecond
 )
@@ -69,11 +69,11 @@ func (r *Replica) SumUp(ctx context.Context) (uint64, error) {
 	}
 }
 
-// sumUp begins a sum of what has been applied, and forgets one that is under way. It is for
-// the apply worker, and waits for nothing (P4).
+// sumUp starts a sum of what has been applied, and abandons one in progress. It is called on the apply worker and
+// waits for nothing (P4).
 func (r *Replica) sumUp(index uint64) {
 	view := r.View()
-	if view.Descriptor == nil { // the rest of the entry has taken it
+	if view.Descriptor == nil { // the rest of the entry has taken it away
 		return
 	}
 	c := &Checksum{Index: index}
@@ -81,18 +81,17 @@ func (r *Replica) sumUp(index uint64) {
 	r.host.summing.begin(&sum{replica: r, begun: c, image: r.image(view)})
 }
 
-// sum is one that is under way, or about to be.
+// sum is a checksum that is being computed, or waits to be.
 type sum struct {
 	replica *Replica
 	begun   *Checksum
 	image   *image
 }
 
-// outdated reports whether the replica has begun another one since.
+// outdated reports whether the replica has since begun another sum.
 func (s *sum) outdated() bool { return s.replica.checksum.Load() != s.begun }
 
-// summing sums up the node's replicas, one after the other (P10). It runs only when one is
-// asked to.
+// summing computes the checksums of the node's replicas, one after the other (P10). It does nothing until asked.
 type summing struct {
 	log     *slog.Logger
 	metrics *Metrics
@@ -115,7 +114,7 @@ func newSumming(log *slog.Logger, metrics *Metrics) *summing {
 
 func (g *summing) start() { g.work.Go(g.run) }
 
-// close ends it. Nobody begins a sum any more.
+// close stops it. No sum may begin any more.
 func (g *summing) close() {
 	g.cancel()
 	g.work.Wait()
@@ -124,7 +123,7 @@ func (g *summing) close() {
 	}
 }
 
-// begin adds a sum. One of the same replica that waits is given up with what it pins.
+// begin adds a sum. A waiting sum of the same replica is dropped, and what it pins is released.
 func (g *summing) begin(s *sum) {
 	g.mu.Lock()
 	g.mu.waiting = slices.DeleteFunc(g.mu.waiting, func(o *sum) bool {
@@ -142,7 +141,7 @@ func (g *summing) begin(s *sum) {
 	}
 }
 
-// next returns the sum that has waited longest, nil if there is none.
+// next returns the sum that has waited longest, or nil if there is none.
 func (g *summing) next() *sum {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -167,7 +166,7 @@ func (g *summing) run() {
 		done, err := g.sum(s)
 		s.image.data.Close()
 		switch {
-		case err == nil && done == nil: // another one has begun, or the node stops
+		case err == nil && done == nil: // another sum has begun, or the node is stopping
 		case err == nil:
 			s.replica.checksum.CompareAndSwap(s.begun, done)
 		case errors.Is(err, shard.ErrCorrupt), errors.Is(err, pebble.ErrCorruption):
@@ -178,7 +177,7 @@ func (g *summing) run() {
 	}
 }
 
-// sum does it, in steps. It returns nil if it was not brought to its end.
+// sum computes a checksum, in steps. It returns nil if it was abandoned.
 func (g *summing) sum(s *sum) (done *Checksum, err error) {
 	if s.outdated() {
 		return nil, nil

@@ -13,24 +13,23 @@ import (
 )
 
 const (
-	// busyPause is how long it leaves a replica alone whose data is being replaced.
+	// busyPause is how long the collector leaves a replica alone whose data is being replaced.
 	busyPause = 50 * time.Millisecond
-	// singles is how many versions of a key it drops one by one before the rest goes at once.
-	// A range tombstone costs every reader of a memtable what a handful of single ones cost,
-	// so it has to stand for many; with so many beside it, no memtable holds more than about
-	// a thousand. It is less than a step, or it would never be reached.
+	// singles is how many versions of a key are dropped one by one before one range tombstone drops the rest. To
+	// every reader of a memtable, a range tombstone costs as much as a handful of single ones, so it has to stand for
+	// many. With this number, no memtable holds more than about a thousand of them. It must be less than a step, or
+	// it would never be reached.
 	singles = 256
-	// failurePause is how long it rests when the store failed. It may never mend, and
-	// each attempt is a line in the log.
+	// failurePause is how long the collector rests when the store failed. The failure may be permanent, and each
+	// attempt writes a line to the log.
 	failurePause = 30 * time.Second
-	// flushBytes is how much must be gone for it to be worth a flush of the memtable and a look, and
-	// what a history is taken to have been. As long as the removals are only there the disk
-	// gets nothing back.
+	// flushBytes is how much must have been dropped to justify flushing the memtable and calling Tidy. It is also the
+	// assumed size of a dropped history. While removals are only in the memtable, they free no disk space.
 	flushBytes = 4 << 20
 )
 
-// collector removes the garbage of a node's replicas in the background (P6). It runs only
-// after a compaction; an idle node does nothing.
+// collector removes the garbage of a node's replicas in the background (P6). It runs only after a compaction of
+// history; on an idle node it does nothing.
 type collector struct {
 	host   *Host
 	wake   chan struct{}
@@ -44,13 +43,13 @@ type collector struct {
 
 	mu struct {
 		sync.Mutex
-		progress chan struct{} // closed and replaced when a replica may have been done with
+		progress chan struct{} // closed and replaced when a replica may have been finished
 	}
 }
 
 func newCollector(h *Host) *collector {
 	c := &collector{host: h, wake: make(chan struct{}, 1), share: newShare(newWaits().since, h.updates.Load)}
-	c.unflushed = flushBytes // the last process may not have come to it
+	c.unflushed = flushBytes // so that the store is tidied once; the last process may not have done so
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.progress = make(chan struct{})
 	return c
@@ -58,13 +57,13 @@ func newCollector(h *Host) *collector {
 
 func (c *collector) start() { c.work.Go(c.run) }
 
-// close ends collecting and returns when it has ended.
+// close stops the collector, and returns when it has stopped.
 func (c *collector) close() {
 	c.cancel()
 	c.work.Wait()
 }
 
-// poke has it look for garbage. It never blocks.
+// poke makes the collector look for garbage. It never blocks.
 func (c *collector) poke() {
 	select {
 	case c.wake <- struct{}{}:
@@ -92,7 +91,7 @@ func (c *collector) run() {
 	}
 }
 
-// waiting returns the replicas that have garbage, those furthest behind first.
+// waiting returns the replicas that have garbage, the furthest behind first.
 func (c *collector) waiting() []*Replica {
 	var list []*Replica
 	var compacted shard.Revision
@@ -113,7 +112,7 @@ func (c *collector) waiting() []*Replica {
 	return list
 }
 
-// lagOf is the history, in seconds, that the first of the list still holds too much.
+// lagOf returns how much history, in seconds, the first of the list holds in excess.
 func lagOf(list []*Replica) float64 {
 	switch {
 	case len(list) == 0:
@@ -125,8 +124,8 @@ func lagOf(list []*Replica) float64 {
 	}
 }
 
-// clean does steps until the replica has no garbage of the compaction it began with, or
-// has to be left alone for now.
+// clean does steps until the replica has no garbage left of the compaction with which it began, or has to be left
+// alone for now.
 func (c *collector) clean(r *Replica) {
 	m := c.host.cfg.Metrics
 	began := time.Now()
@@ -146,7 +145,7 @@ func (c *collector) clean(r *Replica) {
 		m.histories.Add(float64(step.Histories))
 		c.unflushed += step.Bytes + int64(step.Histories)*flushBytes
 		switch {
-		case !step.Ran: // a snapshot is coming in
+		case !step.Ran: // a snapshot is being received
 			c.rest(busyPause)
 			return
 		case step.Done:
@@ -161,7 +160,7 @@ func (c *collector) clean(r *Replica) {
 	}
 }
 
-// leave leaves the processors to others between two pieces of work, and learns from that.
+// leave gives the CPUs to others between two pieces of work, and learns from that pause.
 func (c *collector) leave(pause time.Duration) {
 	paused := time.Now()
 	c.rest(pause)
@@ -177,8 +176,8 @@ func (c *collector) rest(d time.Duration) {
 	}
 }
 
-// tidy has the disk learn of what is gone. It takes as much of a processor as the walks do, and reports whether
-// it has ended: while there is something to remove it does not go on.
+// tidy frees the disk space of what was dropped. It takes as much CPU time as the walks do. It reports whether it is
+// done: it stops as soon as there is garbage to remove.
 func (c *collector) tidy() bool {
 	if c.unflushed < flushBytes {
 		return true
@@ -198,7 +197,7 @@ func (c *collector) tidy() bool {
 	return done
 }
 
-// announce lets those who wait look again.
+// announce makes waiting callers look again.
 func (c *collector) announce() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,11 +211,10 @@ func (c *collector) progress() <-chan struct{} {
 	return c.mu.progress
 }
 
-// Collected is the revision up to which the replica has removed what compactions let go.
+// Collected returns the revision up to which the replica has removed what compactions of history released.
 func (r *Replica) Collected() shard.Revision { return r.machine.Collected() }
 
-// WaitCollected waits until every replica of this node has removed what a compaction at
-// the revision lets go.
+// WaitCollected waits until every replica of this node has removed what a compaction at this revision released.
 func (h *Host) WaitCollected(ctx context.Context, rev shard.Revision) error {
 	for {
 		progress := h.collector.progress() // before the look

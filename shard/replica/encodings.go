@@ -7,12 +7,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// encodings are buffers in which batches are encoded that are about to be proposed: dragonboat copies what it is
-// given, so a buffer for each batch was an eighth of a leader's garbage. All proposers of a node share them: one that is
-// idle holds none.
+// encodings are buffers for encoding batches that are about to be proposed. dragonboat copies what it is given, so
+// allocating a buffer for each batch made up an eighth of a leader's garbage. All proposers of a node share them, so
+// an idle proposer holds none.
 type encodings struct{ pool sync.Pool }
 
-// encode returns a batch's bytes, in a buffer that is released by whoever needs it no more.
+// encode returns a batch's bytes in a buffer. The caller releases it when it needs it no more.
 func (e *encodings) encode(b *shardpb.Batch) (*[]byte, error) {
 	buf, ok := e.pool.Get().(*[]byte)
 	if !ok {

@@ -11,36 +11,35 @@ import (
 const (
 	// handOverPatience bounds how long a handover may take.
 	handOverPatience = 2 * time.Second
-	// heirPatience bounds how long writes wait for the heir, who had caught up just before,
-	// to lead.
+	// heirPatience bounds how long writes wait for the heir to lead. It had caught up just before.
 	heirPatience = 200 * time.Millisecond
-	// succeedPause is between two looks of an heir at how far it has come.
+	// succeedPause is the time between two looks of an heir at how far it has come.
 	succeedPause = time.Millisecond
 )
 
-// Heir is the replica that is to lead next, wherever it runs. Replica is one.
+// Heir is the replica that is to lead next, on any node. Replica is one.
 type Heir interface {
-	// CatchUp returns when it has applied everything that was committed before the call.
+	// CatchUp returns when the heir has applied everything that was committed before the call.
 	CatchUp(ctx context.Context) error
-	// Succeed makes it lead, and returns when it does.
+	// Succeed makes the heir the leader, and returns when it is.
 	Succeed(ctx context.Context, h Handover) error
 }
 
-// Handover is sent by a leader that proposes nothing until another leads.
+// Handover is sent by a leader that proposes nothing until another replica leads.
 type Handover struct {
-	Term    uint64 // in which it leads
-	Applied uint64 // the last entry that it has applied
-	Last    uint64 // the last one of its log
+	Term    uint64 // the term in which the sender leads
+	Applied uint64 // the last entry that the sender has applied
+	Last    uint64 // the last entry of its log
 }
 
-// HandOver makes another replica lead, and returns when one does. Only when the heir has
-// caught up does the leader stop proposing (P8); what comes from then on waits here,
-// certainly not proposed, and then goes to the new leader. Before that the leader ends its
-// reign, or leases would get their whole time again with each new leader (L9).
+// HandOver makes another replica the leader, and returns when there is a new leader. The leader stops proposing only
+// once the heir has caught up (P8). Commands that arrive after that wait here, certainly not proposed, and then go to
+// the new leader. Before it stops, the leader ends its reign; otherwise every new leader would give leases their
+// whole TTL again (L9).
 //
-// The heir itself stands for election as soon as it can win: Raft's own transfer is refused
-// by an heir that knows of a committed entry which it has not applied, as there always is one under
-// load, and then refuses proposals until an election timeout has passed.
+// The heir itself campaigns as soon as it can win. Raft's own transfer does not work under load: an heir that knows
+// of a committed entry which it has not applied, as there always is one, refuses it, and the leader then refuses
+// proposals until an election timeout has passed.
 func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	fail := func(err error) error { return fmt.Errorf("hand shard %d over: %w", r.id, err) }
 	ctx, cancel := context.WithTimeout(ctx, handOverPatience)
@@ -72,7 +71,7 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 		soon, done := context.WithTimeout(ctx, heirPatience)
 		defer done()
 		applied := r.View().Applied
-		// What is applied is in the log, but Raft may tell its reader of it a moment later.
+		// What is applied is in the log, but Raft may tell its log reader so a moment later.
 		succeeded <- heir.Succeed(soon, Handover{Term: r.Term(), Applied: applied, Last: max(last, applied)})
 	}()
 	for {
@@ -86,14 +85,14 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 			if err != nil {
 				return fail(err)
 			}
-			succeeded = nil // and this replica hears of it soon
+			succeeded = nil // this replica will soon hear of the new leader
 		case <-ctx.Done():
 			return fail(ctx.Err())
 		}
 	}
 }
 
-// Succeed implements Heir. Raft may refuse as long as not everything committed is applied.
+// Succeed implements Heir. Raft may refuse while something committed has not been applied.
 func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
 		return fmt.Errorf("lead shard %d: %w", r.id, err)
@@ -101,9 +100,9 @@ func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	return r.host.Succeed(ctx, Held{r.id, r.replicaID}, h)
 }
 
-// Succeed has a replica of this node lead instead of one that hands over, and returns when it does. It stands for
-// election once its log has all that the leader's has, again while Raft refuses because not all of it that is
-// committed is applied, and only in that leader's term (P11).
+// Succeed makes a replica of this node take over from a leader that hands over, and returns when it leads. The
+// replica campaigns only once its log has everything that the leader's has, and only in that leader's term (P11). It
+// campaigns again while Raft refuses because some committed entries are not applied yet.
 func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
 	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", heir.Shard, err) }
 	for {
@@ -126,7 +125,7 @@ func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
 	}
 }
 
-// LogEnds is the last index of the log of this node's replica.
+// LogEnds returns the last index in the log of this node's replica.
 func (h *Host) LogEnds(id shard.ID) (uint64, error) {
 	log, err := h.nh.GetLogReader(uint64(id))
 	if err != nil {

@@ -53,10 +53,10 @@ type HostConfig struct {
 type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
-	opened   time.Time // before nh was
+	opened   time.Time // before nh was opened
 	doorway  *doorway
 	barriers *barriers
-	workers  workers.Pool // of reads, and what nobody waits for
+	workers  workers.Pool // run reads, and work that no request waits for
 
 	collector *collector
 	summing   *summing
@@ -74,13 +74,13 @@ type Host struct {
 		sync.Mutex
 		replicas map[Held]struct{}
 	}
-	records sync.Mutex // held over a change of a replica's record
-	// ended are replicas that stopped while the host went on, shard.ID -> shard.ReplicaID:
-	// their group has dismissed them, or they are being removed.
+	records sync.Mutex // held while a replica's record is changed
+	// ended holds replicas that stopped while the host continued, shard.ID -> shard.ReplicaID: their group has
+	// removed them, or this node is removing them.
 	ended sync.Map
 
-	// sequence numbers the batches of all replicas: a replica that is stopped and started
-	// again, or comes back under a new ID, meets its own batches in the log (P1).
+	// sequence numbers the batches of all replicas together, because a replica that is stopped and started again, or
+	// comes back under a new ID, meets its own batches in the log (P1).
 	sequence atomic.Uint64
 	// encodings are buffers for the batches of all replicas.
 	encodings encodings
@@ -129,10 +129,10 @@ func (h *Host) Close() {
 	h.collector.close()
 	h.nh.Close()
 	h.workers.Close()
-	h.summing.close() // after the replicas, which begin sums
+	h.summing.close() // after the replicas, because they begin sums
 }
 
-// now reads the clock of leases.
+// now reads the clock that measures leases.
 func (h *Host) now() time.Time { return h.cfg.Clock.Now() }
 
 // Short reports whether CPU is scarce, so that batches of all shards start at common ticks.
@@ -215,13 +215,13 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 	}
 	var r *Replica
 	options := h.cfg.Apply
-	options.Checksum = func(index uint64) { r.sumUp(index) } // not before it is started
+	options.Checksum = func(index uint64) { r.sumUp(index) } // not called before the replica is started
 	options.Gone = h.gone
 	machine, err := apply.Open(h.cfg.Engine, id, replicaID, options)
 	if err != nil {
 		return fmt.Errorf("open shard %d: %w", id, err)
 	}
-	// The log may have nothing left to replay that would say it.
+	// The log may have nothing left to replay that would show these revisions.
 	h.cfg.Source.Observe(machine.View().Rev)
 	r = newReplica(h, id, replicaID, machine)
 	record, err := h.record(id, replicaID)
@@ -233,7 +233,7 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 	}
 	r.reportUnfit()
 	start := func(initial map[uint64]string, join, learner bool) error {
-		// The replica must be found before the log replays into it.
+		// The replica must be in the map before the log replays into it.
 		h.replicas.Store(id, r)
 		h.collector.poke() // a walk may have been interrupted
 		err := h.nh.StartOnDiskReplica(initial, join, func(uint64, uint64) statemachine.IOnDiskStateMachine {
@@ -248,7 +248,7 @@ func (h *Host) start(id shard.ID, replicaID shard.ReplicaID, b birth) error {
 	return h.startOnce(id, replicaID, b, start)
 }
 
-// notYet marks a start that failed only because the last run has not ended yet.
+// notYet marks a start that failed only because the replica's previous run has not ended yet.
 func notYet(err error) error {
 	if errors.Is(err, dragonboat.ErrShardAlreadyExist) {
 		return fmt.Errorf("%w: %w", shard.ErrUnavailable, err)

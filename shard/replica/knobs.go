@@ -30,8 +30,7 @@ type Knobs struct {
 	ForgetSpanTail bool
 }
 
-// sabotage answers, without the log, what the knobs say, and returns what is left to
-// propose.
+// sabotage does what the knobs say: it answers commands without the log. It returns what is left to propose.
 func (p *proposer) sabotage(batch []pending) []pending {
 	keep := batch[:0:0]
 	for i, w := range batch {

@@ -16,29 +16,27 @@ import (
 // a write to the log. The caller may retry.
 const reignPatience = time.Second
 
-// reigning is a leader's part of the leases at home here: how long they live. It begins
-// anew with each term, so that leases do not suffer from a time without a leader.
+// reigning is a leader's view of the leases at home here: how long they live. It starts afresh with each term, so
+// that leases do not suffer from a time without a leader.
 //
-// What it says is true for a request that took a read barrier meanwhile and then found
-// that the reign is still the last one, and the lessor the one that measures it. Had
-// another one begun before the request was taken in, the barrier would have brought the
-// entry that says so. If it begins later, a lease ends no earlier than what we promise (L3):
+// An answer about a lease is valid if, after the request was accepted, a read barrier was taken, and then the reign
+// was still the last one and the lessor still the one that measures it. If another reign had begun before the request
+// was accepted, the barrier would have brought the entry that says so. If another reign begins later, a lease ends no
+// earlier than was promised (L3), for one of two reasons:
 //
-//   - It gives the lease its whole time, from after the request was taken in. Or:
-//   - The last reign has left a will. Whatever was promised in that reign was promised by
-//     one lessor: its number was given to one proposal, and who made that has it in memory.
-//     Of this lessor the will is the last act (L10). A renewal that it had taken in is in
-//     the will, acknowledged or not. One that came later it did not take in, and whoever
-//     comes back from the barrier finds it gone. What the will says is left is counted from
-//     when the next reign begins, so all that lies between only adds.
+//   - The later reign gives the lease its whole TTL, counted from after the request was accepted.
+//   - The earlier reign has left a will. Everything promised in that reign was promised by a single lessor: the
+//     reign's number was given to one proposal, and only its proposer has the lessor in memory. The will is that
+//     lessor's last act (L10). A renewal accepted before it is in the will, acknowledged or not. A later renewal was
+//     not accepted, and whoever returns from the barrier finds the lessor gone. The time left in the will is counted
+//     from the beginning of the next reign, so any time in between only extends it.
 //
-// A will that is committed behind the beginning of another reign is void: in that one
-// leases may have been renewed.
+// A will that is committed after another reign has begun is void, because leases may have been renewed in that reign.
 type reigning struct {
 	sync.Mutex
-	lessor *lease.Lessor // nil unless this replica began the last reign known here
-	term   uint64        // in which it did
-	start  *reignStart   // under way, or held up by abdicate; nil: none
+	lessor *lease.Lessor // nil unless this replica began the last reign that is known here
+	term   uint64        // the term in which it did
+	start  *reignStart   // in progress, or held up by abdicate; nil if none
 }
 
 // reignStart is an attempt to begin a reign.
@@ -47,7 +45,7 @@ type reignStart struct {
 	err  error
 }
 
-// LeaseStatus is what a home knows of a lease.
+// LeaseStatus is what a lease's home knows about it.
 type LeaseStatus struct {
 	ID int64
 	// TTL is the remaining time; it is negative when there is no such lease.
@@ -74,14 +72,14 @@ func (r *Replica) KeepAlive(ctx context.Context, ids []int64) (ttls []int64, err
 		}
 	}
 	r.reigning.Unlock()
-	// The order is the protocol: renewed, then shown that it counted. See reigning.
+	// The order matters: renew first, then establish that the renewal counts. See reigning.
 	living, err := r.statusAfterBarrier(ctx, reign, ids)
 	if err != nil {
 		return nil, fmt.Errorf("renew %d leases: %w", len(ids), err)
 	}
 	r.host.cfg.Metrics.leaseRenewals.Add(float64(len(living)))
 	ttls = make([]int64, len(ids))
-	for i, id := range ids { // living has those that live in the same order
+	for i, id := range ids { // living has the living leases in the same order
 		if len(living) > 0 && living[0].ID == id {
 			ttls[i], living = living[0].Granted, living[1:]
 		}
@@ -105,8 +103,8 @@ func (r *Replica) LeaseStatus(ctx context.Context, id int64) (LeaseStatus, error
 	return living[0], nil
 }
 
-// statusAfterBarrier tells of those of the leases that live, in the order of ids. All of
-// them must be at home here.
+// statusAfterBarrier returns the status of those of the leases that live, in the order of ids. All of them must be at
+// home here.
 func (r *Replica) statusAfterBarrier(ctx context.Context, reign uint64, ids []int64) ([]LeaseStatus, error) {
 	return r.livingAfterBarrier(ctx, reign, func(view shard.View, l *lease.Lessor) ([]int64, error) {
 		for _, id := range ids {
@@ -134,16 +132,16 @@ func (r *Replica) Leases(ctx context.Context) ([]LeaseStatus, error) {
 	return list, nil
 }
 
-// livingAfterBarrier tells of the leases that ids names, leaving out those that do not
-// live, once it is certain that the reign counts.
+// livingAfterBarrier returns the status of the leases that ids names, omitting those that do not live, once it is
+// certain that the reign counts.
 func (r *Replica) livingAfterBarrier(ctx context.Context, reign uint64, ids func(shard.View, *lease.Lessor) ([]int64, error)) ([]LeaseStatus, error) {
 	if _, err := r.Barrier(ctx); err != nil {
 		return nil, err
 	}
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
-	// Not the barrier's: what has left with its keys since is not to be called gone. The
-	// lessor hears of it after the view.
+	// This is not the barrier's view: a lease that has since left with its keys must not be reported as gone. The
+	// lessor is updated after the view.
 	view := r.View()
 	if view.Descriptor == nil {
 		return nil, view.Absent(r.id)
@@ -161,7 +159,7 @@ func (r *Replica) livingAfterBarrier(ctx context.Context, reign uint64, ids func
 	now := r.host.now()
 	for _, id := range wanted {
 		left, ok := l.Remaining(id, now)
-		// The table may be ahead of the lessor, which hears of an Update after it.
+		// The table may be ahead of the lessor, which learns of an Update after it.
 		if rec := table.Record(id); ok && rec != nil && !rec.Revoking {
 			out = append(out, LeaseStatus{ID: id, TTL: left, Granted: rec.TTL, Spans: rec.Spans})
 		}
@@ -217,7 +215,7 @@ func (r *Replica) reign(ctx context.Context) (uint64, error) {
 	return reign, nil
 }
 
-// notReigning is certain: nothing was renewed.
+// notReigning returns a certain failure: nothing was renewed.
 func (r *Replica) notReigning() error {
 	if !r.Leads() {
 		return &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}
@@ -241,7 +239,7 @@ func (r *Replica) reignOrStart() (uint64, *reignStart) {
 	}
 	r.reigning.Unlock()
 	if first {
-		// Not on the worker that tells the result (P4): there may be very many leases.
+		// Not on the worker that delivers the result (P4), because there may be very many leases.
 		r.proposeReign(func(res shard.Result) { go r.beginReign(start, term, res) })
 	}
 	return 0, start
@@ -256,9 +254,9 @@ func (r *Replica) proposeReign(done func(shard.Result)) {
 	r.Propose(&shardpb.Command{Kind: shardpb.Kind_LEASE_REIGN, Epoch: view.Descriptor.Epoch}, done)
 }
 
-// beginReign ends an attempt. Leases are measured from when REIGN was applied or later, for
-// what the last reign has left them, or else for their whole TTL and an election timeout:
-// those who renew have to find the new leader first.
+// beginReign completes an attempt. Leases are measured from when REIGN was applied, or later. They get the time that
+// the last reign left them, or else their whole TTL plus an election timeout, because clients have to find the new
+// leader first.
 func (r *Replica) beginReign(start *reignStart, term uint64, res shard.Result) {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()
@@ -276,8 +274,8 @@ func (r *Replica) beginReign(start *reignStart, term uint64, res shard.Result) {
 	close(start.done)
 }
 
-// certain turns the unknown outcome of REIGN into one that the request which waited for
-// it may be repeated after: the request itself has changed nothing.
+// certain turns an unknown outcome of REIGN into an error after which the request that waited for it may be repeated:
+// the request itself has changed nothing.
 func certain(err error) error {
 	if errors.Is(err, shard.ErrUnknownOutcome) {
 		return fmt.Errorf("begin to measure leases: %w", shard.ErrUnavailable)
@@ -285,8 +283,7 @@ func certain(err error) error {
 	return err
 }
 
-// noteLeases tells the lessor what an Update has changed, before anybody hears of its
-// results.
+// noteLeases tells the lessor what an Update has changed, before anybody learns of its results.
 func (r *Replica) noteLeases() {
 	changes := r.machine.LeaseChanges()
 	r.reigning.Lock()
@@ -295,7 +292,7 @@ func (r *Replica) noteLeases() {
 	if l == nil {
 		return
 	}
-	if l.Reign() != r.machine.Leases().Reign() { // another one's has begun
+	if l.Reign() != r.machine.Leases().Reign() { // another leader's reign has begun
 		r.reigning.lessor = nil
 		return
 	}
@@ -305,7 +302,7 @@ func (r *Replica) noteLeases() {
 	}
 }
 
-// endReign is for when the leases were replaced as a whole.
+// endReign is called when all leases were replaced at once.
 func (r *Replica) endReign() {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()

@@ -15,8 +15,8 @@ const recordKind byte = 2
 // ErrRemoved: the replica was removed from this node and never returns (P5).
 var ErrRemoved = errors.New("replica was removed")
 
-// birth is how a replica starts the first time in its life: with the other first members
-// of its group, or with nothing in a group that exists.
+// birth says how a replica starts for the first time: with the other initial members of its group, or empty in a
+// group that exists.
 type birth struct {
 	members map[shard.ReplicaID]string
 	join    bool
@@ -40,7 +40,7 @@ func (h *Host) Held() []Held {
 	return out
 }
 
-// loadHeld reads from the engine what the node has.
+// loadHeld reads from the engine which replicas the node holds.
 func (h *Host) loadHeld() error {
 	h.held.replicas = make(map[Held]struct{})
 	locals, err := h.cfg.Engine.Locals()
@@ -92,7 +92,7 @@ func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 	if err := h.write(id, replicaID, change); err != nil {
 		return err
 	}
-	if err := h.cfg.Engine.Sync(); err != nil { // shared with the others that start now
+	if err := h.cfg.Engine.Sync(); err != nil { // shared with the other replicas that start now
 		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
 	}
 	h.held.Lock()
@@ -101,7 +101,7 @@ func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 	return nil
 }
 
-// write is amend, but for the disk.
+// write is amend without the sync.
 func (h *Host) write(id shard.ID, replicaID shard.ReplicaID, change func(*shardpb.ReplicaRecord) error) error {
 	h.records.Lock()
 	defer h.records.Unlock()
@@ -123,7 +123,7 @@ func (h *Host) write(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 	return nil
 }
 
-// enter amends the phase.
+// enter changes the phase.
 func (h *Host) enter(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase) error {
 	return h.amend(id, replicaID, func(record *shardpb.ReplicaRecord) error {
 		record.Phase = phase
@@ -170,16 +170,14 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, launch
 		if record.Phase == shardpb.ReplicaRecord_STARTED {
 			return nil
 		}
-		// A crash had come between the two; without this, a log lost later would not be
-		// noticed.
+		// A crash came between the two records. Without the second one, a later loss of the log would go unnoticed.
 		return h.started(id, replicaID)
 	}
 	if len(b.members) == 0 && !b.join { // dragonboat would end the process
 		return fmt.Errorf("start shard %d replica %d anew: the group's first members are not known", id, replicaID)
 	}
-	// A crash between STARTING and STARTED leaves it open whether the replica ever
-	// ran; it is then started anew, which is wrong only if its log was also lost within
-	// these milliseconds.
+	// After a crash between STARTING and STARTED, it is unknown whether the replica ever ran. It is then started
+	// afresh, which is wrong only if its log was also lost within these milliseconds.
 	err = h.amend(id, replicaID, func(record *shardpb.ReplicaRecord) error {
 		record.Phase, record.Learner = shardpb.ReplicaRecord_STARTING, b.learner
 		return nil
@@ -197,8 +195,8 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, launch
 	return h.started(id, replicaID)
 }
 
-// started records that the replica has a log, which is durable before the record is: a crash
-// must not leave the record of a log that is not there.
+// started records that the replica has a log. The log is made durable first: a crash must not leave a record of a log
+// that does not exist.
 func (h *Host) started(id shard.ID, replicaID shard.ReplicaID) error {
 	if err := h.cfg.Raft.Log.Sync(); err != nil {
 		return fmt.Errorf("start shard %d replica %d: %w", id, replicaID, err)

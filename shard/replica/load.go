@@ -47,14 +47,13 @@ type Load struct {
 }
 
 const (
-	// sizeEvery is how old an estimate of a replica's size may become, as long as the node
-	// has not more replicas than sizesMax allows for.
+	// sizeEvery is how old an estimate of a replica's size may become, unless the node has more replicas than
+	// sizesMax allows for.
 	sizeEvery = 20 * time.Second
-	// sizesMax bounds the estimates of one Measure: each is some lookups in the store.
+	// sizesMax bounds the number of estimates in one Measure. Each takes some lookups in the store.
 	sizesMax = 16
-	// contentChange is the share by which a shard must have grown or shrunk for its versions
-	// to be counted and its middle to be looked for again. That takes a millisecond or two
-	// when it is large, which its size alone does not.
+	// contentChange is the share by which a shard must have grown or shrunk before its versions are counted and its
+	// middle is searched again. That takes a millisecond or two for a large shard, unlike the size alone.
 	contentChange = 0.1
 )
 
@@ -91,7 +90,7 @@ func (h *Host) Loads() []Load {
 	return out
 }
 
-// meter counts what a replica does. Counting is all that a request waits for.
+// meter counts what a replica does. A request waits only for the counting.
 type meter struct {
 	reads atomic.Int64
 
@@ -103,11 +102,11 @@ type meter struct {
 	}
 }
 
-// reading is what was made of the counts.
+// reading is what was computed from the counts.
 type reading struct {
 	reads load.Rate
 
-	// since begins a reign over a span; zero while another leads.
+	// since is when this replica began to lead with its present span; zero while another leads.
 	since                      time.Time
 	epoch                      uint64
 	writes, writeBytes         load.Rate
@@ -118,15 +117,15 @@ type reading struct {
 	content content
 }
 
-// content is what was found in a replica when it was looked at closely.
+// content is what the last close look at a replica found.
 type content struct {
 	bytes, versions int64
 	middle          load.Point
 }
 
-// fits reports whether what was found is still about right.
+// fits reports whether the findings are still about right.
 func (c content) fits(d *shard.Descriptor, bytes int64) bool {
-	inside := c.middle.Key == nil || d.Span.Contains(c.middle.Key) // it was not split
+	inside := c.middle.Key == nil || d.Span.Contains(c.middle.Key) // otherwise it was split
 	change := max(bytes, c.bytes) - min(bytes, c.bytes)
 	return inside && float64(change) <= contentChange*float64(c.bytes)
 }
@@ -152,8 +151,8 @@ func (m *meter) wrote(batch []pending) {
 	}
 }
 
-// writtenKey is a key that the command could change, nil when there is none. Of a
-// transaction it is the first that is found: its keys are mostly close together.
+// writtenKey returns a key that the command could change, or nil. For a transaction it is the first one found,
+// because a transaction's keys are mostly close together.
 func writtenKey(cmd *shardpb.Command) []byte {
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
@@ -197,8 +196,7 @@ func (m *meter) sized() time.Time {
 	return m.mu.sized
 }
 
-// measure takes a reading. Figures of writes begin anew when the replica comes to lead,
-// or the span is another.
+// measure takes a reading. The write figures start afresh when the replica begins to lead or its span changes.
 func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	epoch := uint64(0)
 	if d := r.View().Descriptor; d != nil {
@@ -228,8 +226,7 @@ func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	}
 }
 
-// size estimates what the replica has on disk. The meter is not
-// held up by it.
+// size estimates what the replica has on disk. It does not hold up the meter.
 func (r *Replica) size(now time.Time) error {
 	d := r.View().Descriptor
 	if d == nil { // it was frozen just now
@@ -238,7 +235,7 @@ func (r *Replica) size(now time.Time) error {
 	m := &r.meter
 	m.mu.Lock()
 	found := m.mu.content
-	m.mu.sized = now // also when it fails: the others have their turn
+	m.mu.sized = now // also if it fails, so that the others get their turn
 	m.mu.Unlock()
 	size, err := r.host.cfg.Engine.SpanSize(d.Span)
 	bytes := int64(size)

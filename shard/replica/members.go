@@ -10,7 +10,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Members are those of a group, as a replica of it on this node can change them.
+// Members changes the membership of a group through this node's replica of it.
 type Members struct {
 	nh  *dragonboat.NodeHost
 	id  shard.ID
@@ -64,9 +64,8 @@ func (g Members) Dismiss(ctx context.Context, id shard.ReplicaID) error {
 	})
 }
 
-// change makes one change of the group's members, in the order of what was decided on:
-// if another came between the look and the change, it is refused and looked at again.
-// ctx must have a deadline.
+// change makes one change to the group's members. It names the membership that it was decided on: if another change
+// came in between, it is refused, and the membership is looked at again. ctx must have a deadline.
 func (g Members) change(ctx context.Context, what string, id shard.ReplicaID, done func(*dragonboat.Membership) (bool, error), request func(ctx context.Context, order uint64) error) error {
 	fail := func(err error) error { return fmt.Errorf("%s: shard %d replica %d: %w", what, g.id, id, err) }
 	var refused *uint64
@@ -90,7 +89,7 @@ func (g Members) change(ctx context.Context, what string, id shard.ReplicaID, do
 			return nil
 		}
 		if !errors.Is(err, dragonboat.ErrRejected) {
-			return fail(err) // whether it was done is seen by the next call
+			return fail(err) // the next call sees whether it was done
 		}
 		refused = &m.ConfigChangeID
 	}

@@ -8,9 +8,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Freeze ends the shard's service for its left neighbour, into, to take its keys. It is for
-// the group's leader, and does nothing when it was done already. After an error it may have
-// been done.
+// Freeze stops the shard's service so that its left neighbour, into, can take over its keys. Call it on the group's
+// leader. It does nothing if that was done already. After an error the shard may be frozen all the same.
 func (r *Replica) Freeze(ctx context.Context, into, own *shard.Descriptor, operator uint64) error {
 	if r.View().FrozenBy(operator) {
 		return nil
@@ -23,12 +22,19 @@ func (r *Replica) Freeze(ctx context.Context, into, own *shard.Descriptor, opera
 	return nil
 }
 
-// SecureFrozen returns when this replica is frozen by the operator, and durably so: from
-// then on it touches its keys no more, whatever happens to the node, unless the merge is
-// given up.
-func (r *Replica) SecureFrozen(ctx context.Context, operator uint64) error {
+// AwaitFrozen returns when this replica is frozen by the operator.
+func (r *Replica) AwaitFrozen(ctx context.Context, operator uint64) error {
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.FrozenBy(operator) }); err != nil {
 		return fmt.Errorf("wait for shard %s to be frozen: %w", r.id, err)
+	}
+	return nil
+}
+
+// SecureFrozen is AwaitFrozen, and returns when that is durable: from then on the replica touches
+// its keys no more, whatever happens to the node, unless the merge is given up.
+func (r *Replica) SecureFrozen(ctx context.Context, operator uint64) error {
+	if err := r.AwaitFrozen(ctx, operator); err != nil {
+		return err
 	}
 	if err := r.host.cfg.Engine.Sync(); err != nil {
 		return fmt.Errorf("secure that shard %s is frozen: %w", r.id, err)
@@ -36,9 +42,8 @@ func (r *Replica) SecureFrozen(ctx context.Context, operator uint64) error {
 	return nil
 }
 
-// Subsume takes the keys of the right neighbour, of which every replica is frozen by the
-// operator. It is for the group's leader, and does nothing when it was done already. After
-// an error it may have been done.
+// Subsume takes over the keys of the right neighbour, all of whose replicas are frozen by the operator. Call it on
+// the group's leader. It does nothing if that was done already. After an error it may have happened all the same.
 func (r *Replica) Subsume(ctx context.Context, merged, right *shard.Descriptor, operator uint64) error {
 	view := r.View()
 	if view.Descriptor == nil {

@@ -50,20 +50,18 @@ const (
 	// One worker steps all groups, so that their appends share one write of the log and
 	// one fsync, which is what bounds writes on small machines.
 	execWorkers = 1
-	// heartbeatTicks are between a leader's heartbeats. What an idle group costs is a look at
-	// each replica for a tick, and two messages there and back for a heartbeat: fewest when
-	// both come together.
+	// heartbeatTicks is the number of ticks between a leader's heartbeats. An idle group costs a look at each replica
+	// per tick, and a message to and from each follower per heartbeat. Both are fewest when they coincide.
 	heartbeatTicks = 1
-	// ticksSlack is how many ticks dragonboat is given beyond the time that a request may take.
-	// The one that is under way counts as a whole one for it, so that a request of one tick could
-	// end with the next microsecond. Whoever asks measures the time by itself.
+	// ticksSlack is how many ticks dragonboat gets beyond a request's timeout. dragonboat counts the current tick as
+	// a whole one, so a request of one tick could end a microsecond later. The caller measures the time itself.
 	ticksSlack = 2
 )
 
-// openNodeHost starts the node's Raft machinery. The listener hears of every
-// leader change and must not block (P4).
+// openNodeHost starts the node's Raft machinery. The listener is called with every leader change and must not block
+// (P4).
 func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
-	unused := config.GetTinyMemLogDBConfig() // it sizes dragonboat's own log store, and is checked all the same
+	unused := config.GetTinyMemLogDBConfig() // it configures dragonboat's own log store, which is not used but is checked all the same
 	unused.Shards = execWorkers
 	nhc := config.NodeHostConfig{
 		DeploymentID:        c.ClusterID,
@@ -91,10 +89,10 @@ func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 	return nh, nil
 }
 
-// GroupConfig returns the Raft configuration of one group's replica. learner is set for ever for a
-// replica that joined as one, even if it votes by now: its log has to replay from the time when it
-// did not. All members have the same election timeout: a leader checks for its majority at that
-// interval too, and with a shorter one it would step down whenever the machine is busy for so long.
+// GroupConfig returns the Raft configuration of one group's replica. learner stays true for a replica that joined as
+// a learner, even after it got a vote, because its log has to replay from the time when it had none. All members have
+// the same election timeout: a leader also checks for its majority at that interval, and with a shorter one it would
+// step down whenever the machine is busy for that long.
 func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.Config {
 	return config.Config{
 		ReplicaID:           replicaID,

@@ -10,14 +10,14 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
 )
 
-// pace spreads what is written through it over time, all its writers together: whoever
-// sends whole shards leaves the disk and the network to the requests.
+// pace limits the rate of what is written through it, over all writers together, so that sending whole shards leaves
+// the disk and the network to requests.
 type pace struct {
-	rate int64              // bytes a second; 0 is no bound
-	sent prometheus.Counter // what was written, in bytes
+	rate int64              // bytes a second; 0 is no limit
+	sent prometheus.Counter // counts the bytes written
 
 	mu   sync.Mutex
-	free time.Time // when everything taken so far will have had its time
+	free time.Time // when the time reserved so far is over
 }
 
 // take reserves the time of n bytes and returns how long to wait until it begins.

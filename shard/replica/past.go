@@ -8,13 +8,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// pastPause is between two attempts to ask groups whose leader is not known, or changes.
+// pastPause is the time between two attempts to ask groups whose leader is unknown or changing.
 const pastPause = 20 * time.Millisecond
 
-// SeePast returns when the node's replicas have applied everything that was acknowledged before the call, except those that are
-// unfit or have not received their shard. After a kill the last applied writes are only in the log. Before they are replayed
-// the node does not know revisions that its clients may have seen, and if its clock was set back meanwhile, their
-// writes to other shards would get lower revisions.
+// SeePast returns when the node's replicas have applied everything that was acknowledged before the call. It leaves
+// out replicas that are unfit or have not received their shard. After a kill, the last applied writes are only in the
+// log. Until they are replayed, the node does not know revisions that its clients may have seen. If its clock was
+// also set back meanwhile, those clients' writes to other shards would get lower revisions.
 func (h *Host) SeePast(ctx context.Context) error {
 	var behind []*Replica
 	h.Each(func(r *Replica) { behind = append(behind, r) })
@@ -31,13 +31,13 @@ func (h *Host) SeePast(ctx context.Context) error {
 	}
 }
 
-// unseen asks all replicas at once, and returns those that did not get an answer.
+// unseen asks all replicas at once, and returns those that got no answer.
 func unseen(ctx context.Context, replicas []*Replica) (behind []*Replica) {
 	type answer struct {
 		from *Replica
 		err  error
 	}
-	answers := make(chan answer, len(replicas)) // whoever comes late does not wait
+	answers := make(chan answer, len(replicas)) // so that late answers do not block
 	asked := 0
 	for _, r := range replicas {
 		if pastless(r) {
@@ -62,5 +62,8 @@ func unseen(ctx context.Context, replicas []*Replica) (behind []*Replica) {
 	return behind
 }
 
-// pastless reports whether a replica has nothing to see.
+// pastless reports whether a replica has nothing to catch up with.
 func pastless(r *Replica) bool { return r.Unfit() != "" || unborn(r.View()) }
+
+// unborn reports whether the shard is still to begin.
+func unborn(v shard.View) bool { return v.Descriptor == nil && !v.Poisoned && v.Frozen == nil }

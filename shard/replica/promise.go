@@ -10,13 +10,13 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// promise is somebody's wish that no revision up to floor is minted any more.
+// promise is a request that no revision up to floor be assigned any more.
 type promise struct {
 	epoch uint64
 	floor shard.Revision
 	asked time.Time
-	// done is told what was applied here when the promise was given: a replica that has
-	// applied as much may go by it. It must not block.
+	// done receives what was applied here when the promise was given: a replica that has applied as much may rely on
+	// the promise. It must not block.
 	done func(shard.View, error)
 }
 
@@ -40,16 +40,16 @@ func (r *Replica) Heed(ctx context.Context, floor shard.Revision, index uint64) 
 	return nil
 }
 
-// promises are what a proposer has promised without the log, so that watches of many
-// shards need not wait for one entry in each of them for every event.
+// promises are what a proposer has promised without a log entry, so that watches of many shards need not wait for an
+// entry in each of them for every event.
 //
-// It may promise up to the end of a reservation of its own (shard.R5) of which the replica
-// has applied the entry. All other proposers are bound by the log; this one binds itself
-// (P12): it stamps above what it has promised, and promises nothing that a batch under way
-// could still mint. A batch that was given up on may be applied at any time, so then the
-// proposer forgets its reservation: what it writes next ends that, like anybody's batch.
+// The proposer may promise up to the end of its own reservation (shard.R5), once the replica has applied the
+// reservation's entry. The log binds all other proposers; this one binds itself (P12): it stamps above what it has
+// promised, and promises nothing that a batch in flight could still be assigned. A batch that was given up on may be
+// applied at any time. After one, the proposer forgets its reservation, and its next write ends that reservation, as
+// anybody's batch would.
 type promises struct {
-	id          shard.ID // immutable, like all up to mu
+	id          shard.ID // immutable, like everything up to mu
 	node        shard.NodeID
 	incarnation uint64
 	source      RevisionSource
@@ -62,18 +62,17 @@ type promises struct {
 		sync.Mutex
 		// given is the highest revision promised.
 		given shard.Revision
-		// reservation is the batch that made the one that may be promised of; 0: none. made is
-		// the last batch that asked for one and may not have been applied.
+		// reservation is the batch that made the reservation in use; 0 if none. made is the last batch that asked for
+		// a reservation and may not have been applied.
 		reservation, made uint64
 		asking            bool // a reservation is being proposed
-		// minting is the stamp of the batch under way that can mint; 0: there is none.
+		// minting is the stamp of the batch in flight that can assign revisions; 0 if there is none.
 		minting shard.Tick
 		waiting []promise
 	}
 }
 
-// launch stamps a batch that is about to be proposed, and returns the number of the
-// reservation to say in it.
+// launch stamps a batch that is about to be proposed, and returns the reservation number to put into it.
 func (p *promises) launch(sequence uint64, batch []pending) (stamp shard.Tick, reservation uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +93,7 @@ func (p *promises) launch(sequence uint64, batch []pending) (stamp shard.Tick, r
 	return stamp, reservation, nil
 }
 
-// landed ends what launch began. lost says that the batch may still be applied.
+// landed ends what launch began. lost means that the batch may still be applied.
 func (p *promises) landed(lost bool) {
 	p.mu.Lock()
 	p.mu.minting = 0
@@ -105,7 +104,7 @@ func (p *promises) landed(lost bool) {
 	p.keep()
 }
 
-// holds reports whether the view's reservation is this proposer's. mu is held.
+// holds reports whether the view's reservation belongs to this proposer. mu is held.
 func (p *promises) holds(v shard.View) bool {
 	s := v.Reserved
 	if s == nil || s.Node != p.node || s.Incarnation != p.incarnation {
@@ -158,8 +157,8 @@ func (p *promises) keep() {
 	}
 }
 
-// give promises floor if that can be done now: the view has a reservation of this proposer
-// that reaches it, and no batch is under way that could mint it. mu is held.
+// give promises floor if that is possible now: the view has a reservation of this proposer that reaches floor, and no
+// batch in flight could still be assigned a revision up to it. mu is held.
 func (p *promises) give(v shard.View, floor shard.Revision) bool {
 	if !p.holds(v) || v.Reserved.Until < floor {
 		return false
@@ -171,9 +170,9 @@ func (p *promises) give(v shard.View, floor shard.Revision) bool {
 	return true
 }
 
-// reserve makes the command that reserves what is needed for the promises that wait, and
-// closes the shard for them; nil if none is, or one is under way. One that is still good is
-// replaced in time, while promises are given, so that nobody has to wait for it. mu is held.
+// reserve makes the command that reserves what the waiting promises need and closes the shard for them. It returns
+// nil if nothing is needed or such a command is in flight. While promises are in use, a reservation is renewed before
+// it runs out, so that nobody has to wait for a new one. mu is held.
 func (p *promises) reserve(v shard.View, busy bool) *shardpb.Command {
 	until := shard.Revision(0)
 	if p.holds(v) {
@@ -196,7 +195,7 @@ func (p *promises) reserve(v shard.View, busy bool) *shardpb.Command {
 	}
 }
 
-// reserved learns what came of reserve.
+// reserved handles the result of reserve's command.
 func (p *promises) reserved(result shard.Result) {
 	p.mu.Lock()
 	p.mu.asking = false

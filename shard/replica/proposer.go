@@ -15,16 +15,15 @@ import (
 )
 
 const (
-	// batchCommandsMax bounds what one log entry makes apply do at a time.
+	// batchCommandsMax bounds how many commands apply handles at a time.
 	batchCommandsMax = 512
-	// batchBytesMax bounds a log entry; a single larger command still goes alone.
+	// batchBytesMax bounds a log entry. A single larger command is still proposed, alone.
 	batchBytesMax = 1 << 20
-	// lostPatience is how long a proposal waits for its outcome after its proposer has
-	// ceased to lead. What was or will be committed is mostly applied by then; what was
-	// lost with the leadership would hold up all that comes after it (P7).
+	// lostPatience is how long a proposal waits for its outcome after its proposer has stopped leading. Entries that
+	// were or will be committed are mostly applied by then; an entry that was lost with the leadership would hold up
+	// all that follow (P7).
 	lostPatience = 500 * time.Millisecond
-	// queueCommandsMax and queueBytesMax bound what may wait: about half a second of a
-	// busy shard.
+	// queueCommandsMax and queueBytesMax bound what may wait: about half a second of a busy shard.
 	queueCommandsMax = 16 << 10
 	queueBytesMax    = 64 << 20
 )
@@ -32,7 +31,7 @@ const (
 // RevisionSource stamps commands. hlc.Hybrid is one.
 type RevisionSource interface {
 	Stamp() (shard.Tick, error)
-	// Now is the clock's reading, regardless of what was seen.
+	// Now is the clock's reading, regardless of revisions that were seen.
 	Now() shard.Tick
 	Observe(shard.Revision)
 }
@@ -43,11 +42,11 @@ type pending struct {
 	done func(shard.Result)
 }
 
-// proposer turns commands into log entries. Everything that waits goes into the
-// next entry while the last is in flight, so that entries grow with load and a lone
-// command never lingers; only when the machine has no processor left does it wait for others (tempo).
+// proposer turns commands into log entries. While an entry is in flight, everything that arrives is collected for the
+// next one. So entries grow with load, and a lone command does not wait for others. Only when the machine is short of
+// CPU does a batch wait for more commands (tempo).
 type proposer struct {
-	nh      *dragonboat.NodeHost // immutable, like all up to mu
+	nh      *dragonboat.NodeHost // immutable, like everything up to mu
 	shardID shard.ID
 	nodeID  shard.NodeID
 	incarn  uint64
@@ -57,34 +56,34 @@ type proposer struct {
 	metrics *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
-	// encodings is the Host's, too.
+	// encodings is the Host's too.
 	encodings *encodings
 	knobs     Knobs
 	view      func() shard.View
-	// refused is nil while this replica leads, and otherwise says who does.
+	// refused returns nil while this replica leads, and otherwise an error that names the leader.
 	refused func() error
 	// leaders receives, coalesced, when the group's leader has changed.
 	leaders chan struct{}
 	meter   *meter
-	// turn holds one element while a batch is under way, or leadership (P8).
+	// turn holds one element while a batch, or a handover of leadership, is in progress (P8).
 	turn chan struct{}
-	// overdue is of whoever has turn.
+	// overdue belongs to whoever has the turn.
 	overdue *time.Timer
-	// promises bind what is stamped here.
+	// promises bind the stamps given here.
 	promises promises
 	tempo    *tempo
-	began    time.Time // the last batch; of whoever drains
-	// full receives when as much waits as goes into a batch, or something that is pressing.
+	began    time.Time // when the last batch began; belongs to whoever drains
+	// full receives when a full batch is waiting, or something that presses.
 	full chan struct{}
 
 	mu struct {
 		sync.Mutex
 		queue   []pending
 		queued  int  // bytes of the bodies in queue
-		pressed int  // commands in queue that press
-		running bool // a goroutine drains queue
-		// flights are proposed batches without an outcome. The result (from Update) and
-		// the failure (from the request) race: whoever removes the flight reports (P2).
+		pressed int  // commands in queue that press (presses)
+		running bool // a goroutine is draining queue
+		// flights are proposed batches without an outcome. The result (from Update) and the failure (from the
+		// request) race: whichever removes the flight reports the outcome (P2).
 		flights map[uint64][]pending
 	}
 }
@@ -147,7 +146,7 @@ func (p *proposer) pause() {
 		select {
 		case <-timer.C:
 			return
-		case <-p.full: // or was, before the last batch
+		case <-p.full: // full now, or already before the last batch
 		}
 	}
 }
@@ -158,7 +157,7 @@ func (p *proposer) isFull() bool {
 	return len(p.mu.queue) >= batchCommandsMax || p.mu.pressed > 0
 }
 
-// presses reports whether keys or leases are without service until a command of the kind is carried out.
+// presses reports whether keys or leases are unavailable until a command of this kind is carried out.
 func presses(k shardpb.Kind) bool {
 	switch k {
 	case shardpb.Kind_INIT, shardpb.Kind_FREEZE, shardpb.Kind_THAW, shardpb.Kind_SUBSUME, shardpb.Kind_LEASE_BEQUEATH:
@@ -168,8 +167,7 @@ func presses(k shardpb.Kind) bool {
 	}
 }
 
-// next takes what goes into one log entry; more is false when nothing waits, and then
-// whoever comes next has to drain again.
+// next takes what goes into one log entry. more is false if nothing waits; then the next submit has to start a drain.
 func (p *proposer) next() (batch []pending, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,7 +195,7 @@ func (p *proposer) next() (batch []pending, more bool) {
 	return batch, true
 }
 
-// launch gives the batch its number; from now on its results find it.
+// launch gives the batch its number. From now on its results can be matched to it.
 func (p *proposer) launch(batch []pending) uint64 {
 	sequence := p.sequence.Add(1)
 	p.mu.Lock()
@@ -222,10 +220,10 @@ func (p *proposer) leaderChanged() {
 	}
 }
 
-// round proposes one batch and returns when its outcome is known or given up on.
+// round proposes one batch, and returns when its outcome is known or it is given up on.
 func (p *proposer) round(sequence uint64, batch []pending) {
-	// What came while this replica led must not be proposed by a follower: Raft would send
-	// it on, and not say when it is lost.
+	// Commands that arrived while this replica led must not be proposed by a follower: Raft would forward them, and
+	// not say if they are lost.
 	if err := p.refused(); err != nil {
 		p.fail(sequence, err)
 		return
@@ -260,14 +258,14 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 	if why != nil {
 		lost = true
 		p.fail(sequence, fmt.Errorf("shard %d %w: %w", p.shardID, why, shard.ErrUnknownOutcome))
-		return // rs is not released: its result may still come
+		return // rs is not released, because its result may still come
 	}
 	switch {
 	case result.Completed():
 		p.metrics.proposals.Observe(time.Since(started).Seconds())
 		p.metrics.batchCommands.Observe(float64(len(batch)))
-		// Update has delivered the results; what is still here was applied as part of a
-		// snapshot that overtook it, so its results are lost (P2).
+		// Update has delivered the results. A batch that is still in flight was applied as part of a snapshot that
+		// overtook it, so its results are lost (P2).
 		if p.inFlight(sequence) {
 			p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 		}
@@ -285,7 +283,7 @@ var (
 	errOverdue    = errors.New("did not apply it in time")
 )
 
-// await returns the proposal's result, or why it is given up on.
+// await returns the proposal's result, or why the proposal was given up on.
 func (p *proposer) await(rs *dragonboat.RequestState) (dragonboat.RequestResult, error) {
 	p.overdue.Reset(p.timeout)
 	defer p.overdue.Stop()
@@ -306,7 +304,7 @@ func (p *proposer) await(rs *dragonboat.RequestState) (dragonboat.RequestResult,
 	}
 }
 
-// refusal classifies an error of NodeHost.Propose; all of them are certain.
+// refusal classifies an error of NodeHost.Propose. All of them are certain.
 func refusal(err error) error {
 	if err == dragonboat.ErrSystemBusy {
 		return shard.ErrOverloaded
@@ -314,14 +312,14 @@ func refusal(err error) error {
 	return shard.ErrUnavailable
 }
 
-// deliver hands over the results of a batch that Update applied.
+// deliver hands over the results of a batch that Update has applied.
 func (p *proposer) deliver(sequence uint64, results []shard.Result) {
 	for i, w := range p.take(sequence) {
 		w.done(results[i])
 	}
 }
 
-// fail gives every command of the batch that has no outcome yet this one.
+// fail gives this outcome to every command of the batch that has none yet.
 func (p *proposer) fail(sequence uint64, err error) {
 	for _, w := range p.take(sequence) {
 		w.done(shard.Result{Err: err})

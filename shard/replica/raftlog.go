@@ -13,9 +13,8 @@ import (
 // whole process and panics when it is given a second one.
 var raftLogOnce sync.Once
 
-// adoptRaftLog sends dragonboat's log to log. Only the first Host of a process is
-// heard: with several in one process, all of their Raft lines go to its log. They
-// name the replica they speak of.
+// adoptRaftLog sends dragonboat's log to log. Only the first Host of a process has an effect: if there are several,
+// all their Raft lines go to the first one's log. Each line names its replica.
 func adoptRaftLog(log *slog.Logger) {
 	raftLogOnce.Do(func() {
 		logger.SetLoggerFactory(func(pkg string) logger.ILogger {
@@ -24,14 +23,14 @@ func adoptRaftLog(log *slog.Logger) {
 	})
 }
 
-// raftLogger gives dragonboat an slog.Logger, lower than it asks for. What it informs and
-// warns of is debugging here, and its debugging is left out: it warns of every vote of every
-// group, of which there are thousands when a node is lost, and of what a cluster lives with.
+// raftLogger adapts an slog.Logger to dragonboat, at lower levels. dragonboat's information and warnings become debug
+// messages, and its debug messages are dropped: it warns of every vote of every group, which makes thousands of lines
+// when a node is lost, and of other things that a cluster copes with.
 type raftLogger struct{ log *slog.Logger }
 
 var _ logger.ILogger = (*raftLogger)(nil)
 
-// SetLevel implements logger.ILogger; log decides.
+// SetLevel implements logger.ILogger. It does nothing: log decides.
 func (l *raftLogger) SetLevel(logger.LogLevel) {}
 
 // Debugf implements logger.ILogger.

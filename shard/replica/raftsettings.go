@@ -9,21 +9,21 @@ import (
 	_ "unsafe" // for go:linkname
 )
 
-// dragonboat reads these sizes from a file in the current directory when the program starts. A
-// server must not depend on where it is started, so they are set here instead. Their defaults are
-// for a few groups with many proposals each; with them a replica used more than a MiB, and every
-// replica was visited five times a second for nothing.
+// dragonboat reads these sizes from a file in the current directory when the program starts. A server must not depend
+// on where it is started, so they are set here instead. dragonboat's defaults are for a few groups with many
+// proposals each. With them a replica used more than 1 MiB, and every replica was visited five times a second for
+// nothing.
 var (
-	// Messages that a replica may have waiting. What comes then is lost, as on a network.
+	// Messages that may wait at a replica. Further ones are lost, as on a network.
 	//go:linkname receiveQueueLen github.com/lni/dragonboat/v4.receiveQueueLen
 	receiveQueueLen uint64
 	// Proposals that may wait for the step worker. A proposer has one in flight.
 	//go:linkname incomingProposalsMaxLen github.com/lni/dragonboat/v4.incomingProposalsMaxLen
 	incomingProposalsMaxLen uint64
-	// ReadIndex requests that may wait for it. A barrier has one in flight.
+	// ReadIndex requests that may wait for the step worker. A barrier has one in flight.
 	//go:linkname incomingReadIndexMaxLen github.com/lni/dragonboat/v4.incomingReadIndexMaxLen
 	incomingReadIndexMaxLen uint64
-	// Entries for which memory is taken at once, and how few may be left before it is again.
+	// Entries for which memory is allocated at a time, and how few may be left before more is allocated.
 	//go:linkname entrySliceSize github.com/lni/dragonboat/v4/internal/raft.entrySliceSize
 	entrySliceSize uint64
 	//go:linkname minEntrySliceSize github.com/lni/dragonboat/v4/internal/raft.minEntrySliceSize
@@ -38,23 +38,24 @@ var (
 	// Messages that may wait for such a connection; more are lost.
 	//go:linkname sendQueueLen github.com/lni/dragonboat/v4/internal/transport.sendQueueLen
 	sendQueueLen uint64
-	// How often workers look at all replicas, whether or not there is something to do. They are told
-	// of all that there is, and the step worker looks at each with every tick anyway.
+	// How often workers look at all replicas, whether or not there is something to do. They are notified of all work,
+	// and the step worker looks at each replica with every tick anyway.
 	//go:linkname nodeReloadInterval github.com/lni/dragonboat/v4.nodeReloadInterval
 	nodeReloadInterval time.Duration
-	// Milliseconds between two times that a state machine is synced without need. Its shard stands still meanwhile, and when it
-	// cannot be synced the process ends. The first time is at random, and at once if it would be in the past, counted modulo 2^64:
-	// only with the largest interval there is none.
+	// Milliseconds between periodic syncs of a state machine, which Flotilla does not need. During a sync the shard
+	// stands still, and if it fails the process ends. The time of the first one is random, but it happens at once if
+	// that time, counted modulo 2^64, lies in the past. Only the largest interval prevents it.
 	//go:linkname syncTaskInterval github.com/lni/dragonboat/v4.syncTaskInterval
 	syncTaskInterval uint64
-	// What a state machine that cannot be synced says. After any error that is not dragonboat's own the process ends, and
-	// after those that are meant for state machines it removes a directory that there is not yet, and ends for that.
+	// The error of a state machine that cannot be synced. After an error that is not dragonboat's own, the process
+	// ends. After the errors that are meant for state machines, dragonboat removes a directory that does not exist
+	// yet, and ends because of that.
 	//go:linkname errSnapshotOutOfDate github.com/lni/dragonboat/v4/internal/raft.ErrSnapshotOutOfDate
 	errSnapshotOutOfDate error
 )
 
-// settle sets them. It fails if one of these variables is not dragonboat's setting any more, which the
-// linker does not notice.
+// settle sets them. It fails if one of these variables is no longer dragonboat's setting, which the linker does not
+// notice.
 var settle = sync.OnceValue(func() error {
 	for _, setting := range []struct {
 		name string

@@ -16,15 +16,14 @@ import (
 // unloadTimeout bounds how long a removal waits for the replica's workers to finish.
 const unloadTimeout = 10 * time.Second
 
-// Remove takes a replica off the node for ever: it is stopped, and its Raft log, its
-// records and the data of its span are removed, but for keys in keep, which others on
-// the node own. Only a replica that is no member of its group any more may be removed.
+// Remove takes a replica off the node for ever. The replica is stopped; its Raft log, its records and the data of its
+// span are removed, except for the keys in keep, which other replicas on the node own. Only a replica that is no
+// longer a member of its group may be removed.
 //
-// The order is the protocol: that it never starts again is durable (1) before its log
-// goes (3), and which data is its own is known until the data is gone (4). So a crash
-// anywhere leaves a replica that is held, does not start, and can be removed again. Nothing
-// is removed before the replica has closed (2): closing it stores what it kept in memory, which
-// nobody would remove later, and until then it answers reads.
+// The order of the steps matters. It must be durable that the replica never starts again (1) before its log is
+// removed (3), and its span must stay known until its data is removed (4). So a crash at any point leaves a replica
+// that is held, does not start, and can be removed again. Nothing is removed before the replica has closed (2):
+// closing stores what it kept in memory, which nobody would remove later, and until then it answers reads.
 func (h *Host) Remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID, keep []shard.Span) error {
 	if err := h.remove(ctx, id, replicaID, keep); err != nil {
 		return fmt.Errorf("remove shard %d replica %d from the node: %w", id, replicaID, err)
@@ -79,8 +78,8 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	return h.cfg.Engine.DeleteReplica(id, replicaID, gone)
 }
 
-// awaitEnd waits until a stopped replica has closed. SyncRemoveData does not always do so: dragonboat forgets a
-// replica once its workers have released it, and has it closed by another worker later.
+// awaitEnd waits until a stopped replica has closed. SyncRemoveData does not always wait for that: dragonboat forgets
+// a replica once its workers have released it, and another worker closes it later.
 func (h *Host) awaitEnd(ctx context.Context, stopped Held) error {
 	r, ok := h.Replica(stopped.Shard)
 	if !ok || r.replicaID != stopped.Replica {
@@ -94,7 +93,7 @@ func (h *Host) awaitEnd(ctx context.Context, stopped Held) error {
 	}
 }
 
-// gone reports whether a replica was removed from the node, or is being.
+// gone reports whether a replica was removed from the node, or is being removed.
 func (h *Host) gone(id shard.ID, replicaID shard.ReplicaID) (bool, error) {
 	record, err := h.record(id, replicaID)
 	if err != nil {
@@ -103,8 +102,7 @@ func (h *Host) gone(id shard.ID, replicaID shard.ReplicaID) (bool, error) {
 	return record.Phase >= shardpb.ReplicaRecord_REMOVING, nil
 }
 
-// FrozenOf returns the frozen state that a replica left for its left neighbour; nil when it was not
-// frozen.
+// FrozenOf returns the frozen state that a replica left for its left neighbour, or nil if it was not frozen.
 func (h *Host) FrozenOf(r Held) (*shard.Frozen, error) {
 	raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, apply.StateKind)
 	if raw == nil || err != nil {
@@ -114,7 +112,7 @@ func (h *Host) FrozenOf(r Held) (*shard.Frozen, error) {
 	return view.Frozen, err
 }
 
-// SpanOf returns the span of the data that a replica may have; false when it has none.
+// SpanOf returns the span of the data that a replica may have. The second result is false if it has none.
 func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 	for _, kind := range []byte{apply.StateKind, apply.SeedKind} {
 		raw, err := h.cfg.Engine.Local(r.Shard, r.Replica, kind)
@@ -138,7 +136,7 @@ func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 	return shard.Span{}, false, nil
 }
 
-// without returns what is left of a span when the keys of others are taken out.
+// without returns what is left of a span after taking out the spans of others.
 func without(span shard.Span, others []shard.Span) []shard.Span {
 	left := []shard.Span{span}
 	for _, o := range others {

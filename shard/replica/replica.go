@@ -32,20 +32,20 @@ type Replica struct {
 	meter     meter
 	ended     chan struct{} // closed by the state machine's Close
 
-	// weaned is the last View.Since that the log was seen to begin after, for Weaned.
+	// weaned is the View.Since of the last split or merge that the log was seen to begin after, for Weaned.
 	weaned  atomic.Uint64
-	weaning atomic.Int32 // calls of Wean
-	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
+	weaning atomic.Int32 // running calls of Wean
+	// quarantined says why the replica is unfit; nil if it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool
-	// checksum is the last one begun, nil before the first.
+	// checksum is the last one begun; nil before the first.
 	checksum atomic.Pointer[Checksum]
 
 	views struct {
 		sync.Mutex
 		waiters []viewWaiter
 	}
-	beginners atomic.Int64 // proposeOnceBegun
+	beginners atomic.Int64 // running calls of proposeOnceBegun
 }
 
 type viewWaiter struct {
@@ -105,7 +105,7 @@ func (r *Replica) Term() uint64 {
 
 // Propose writes cmd through the log and calls done exactly once, from any goroutine, with its
 // outcome (P2). done must not block. Only a leader accepts commands; any other replica answers
-// NotLeaderError at once. Commands for a shard that is about to begin wait for that.
+// NotLeaderError at once. Commands for a shard that is about to begin, or is being merged, wait for that.
 func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 	err := r.notLeading()
 	if err == nil {
@@ -114,19 +114,19 @@ func (r *Replica) Propose(cmd *shardpb.Command, done func(shard.Result)) {
 	switch {
 	case err == nil:
 		r.proposer.submit(cmd, done)
-	case !awakens(cmd.Kind) && unborn(r.View()):
+	case !awakens(cmd.Kind) && r.Unfit() == "" && r.pauses(r.View()):
 		r.proposeOnceBegun(cmd, err, done)
 	default:
 		done(shard.Result{Err: err})
 	}
 }
 
-// awakens reports whether commands of the kind are for shards that serve nothing.
+// awakens reports whether commands of this kind are for shards that serve nothing.
 func awakens(k shardpb.Kind) bool {
 	return k == shardpb.Kind_INIT || k == shardpb.Kind_FREEZE || k == shardpb.Kind_THAW
 }
 
-// notLeading is nil while this replica leads, as far as it knows.
+// notLeading returns nil while this replica leads, as far as it knows.
 func (r *Replica) notLeading() error {
 	if r.Leads() {
 		return nil
@@ -134,8 +134,8 @@ func (r *Replica) notLeading() error {
 	return &shard.NotLeaderError{Shard: r.id, Leader: r.LeaderNode()}
 }
 
-// Barrier waits until the replica has applied every write that was acknowledged
-// before the call, and returns its view then.
+// Barrier waits until the replica has applied every write that was acknowledged before the call, and returns its view
+// at that moment.
 func (r *Replica) Barrier(ctx context.Context) (shard.View, error) {
 	if r.host.cfg.Knobs.SkipReadBarrier {
 		return r.View(), nil
@@ -165,8 +165,8 @@ func (r *Replica) StartBarrier(done func(shard.View, error)) {
 // Spawn runs f on another goroutine.
 func (r *Replica) Spawn(f func()) { r.host.workers.Do(workers.Func(f)) }
 
-// WaitFloor waits until this replica has applied a floor of at least the given
-// revision: from then on everything at or below it is final here.
+// WaitFloor waits until this replica has applied a floor of at least the given revision. From then on everything at
+// or below that revision is final here.
 func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Floor >= floor }); err != nil {
 		return fmt.Errorf("wait for shard %d to close revision %d: %w", r.id, floor, err)
@@ -178,7 +178,7 @@ func (r *Replica) WaitFloor(ctx context.Context, floor shard.Revision) error {
 // is scarce, a leader delays the commit index to followers, unless a read asks for it.
 const commitPatience = 20 * time.Millisecond
 
-// waitView waits until the replica has applied what is wanted.
+// waitView waits until wanted reports true for the replica's view.
 func (r *Replica) waitView(ctx context.Context, wanted func(shard.View) bool) error {
 	if wanted(r.View()) {
 		return nil
@@ -187,7 +187,7 @@ func (r *Replica) waitView(ctx context.Context, wanted func(shard.View) bool) er
 	r.views.Lock()
 	r.views.waiters = append(r.views.waiters, w)
 	r.views.Unlock()
-	r.wakeWaiters() // it may have come between the look and the append
+	r.wakeWaiters() // it may have been reached between the check and the append
 	late := time.NewTimer(commitPatience)
 	defer late.Stop()
 	for {
@@ -221,8 +221,7 @@ func (r *Replica) wakeWaiters() {
 	})
 }
 
-// Range reads at a revision that the caller knows to be applied here; 0 is the
-// latest applied.
+// Range reads at a revision that the caller knows to be applied here; 0 means the latest applied.
 func (r *Replica) Range(req *pb.RangeRequest, at shard.Revision) (*pb.RangeResponse, error) {
 	r.meter.reads.Add(1)
 	return r.machine.Range(req, at)
@@ -243,7 +242,7 @@ func (r *Replica) Fetch(span shard.Span, at shard.Revision, o listing.FetchOptio
 	return r.machine.FetchSpan(span, at, o)
 }
 
-// Hash hashes, in one step of about bytesMax bytes, the span's keys at a revision.
+// Hash hashes the span's keys at a revision, in one step of about bytesMax bytes.
 func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.Hashed, error) {
 	return r.machine.HashSpan(span, at, bytesMax)
 }

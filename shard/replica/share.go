@@ -7,54 +7,52 @@ import (
 )
 
 const (
-	// stepTime is how much work a step is meant to be. Whoever else needs the processor
-	// waits no longer for it, and writes of the whole node wait for each other at the end
-	// of a commit, so a put can be held up by as much.
+	// stepTime is how much work one step should be. Others who need the CPU wait at most this long for the collector.
+	// So may a put: writes of the whole node wait for each other at the end of a commit.
 	stepTime = 500 * time.Microsecond
-	// shareMin of a processor is left to the garbage while there is anything else to do:
-	// versions go several times faster in it than a busy node makes them, and ten million go
-	// in three minutes. It is little because the store's flushes and compactions of what is
-	// removed take twice as much again. shareMax is taken when nobody else wants it.
+	// shareMin of a CPU is left to garbage collection while there is anything else to do. Even so it removes versions
+	// several times faster than a busy node creates them, ten million in three minutes. It is no more because the
+	// store's flushes and compactions of what is removed take twice as much again. shareMax is taken when nobody else
+	// wants it.
 	shareMin, shareMax = 0.025, 0.5
-	// pressed is how long one of ten goroutines that could run waits for a processor when
-	// the node has enough to do, and overslept how late a timer is when others on the
-	// machine have: more than an idle machine needs to wake up.
-	pressed, overslept = 100 * time.Microsecond, 2 * time.Millisecond
-	// hurried is by how many times a step takes longer than its work when it had to wait in
-	// it: for the disk, the commits of others, or a processor.
+	// pressed and overslept are signs that CPUs are short. pressed is how long one in ten runnable goroutines waits
+	// for a CPU when this node is busy. overslept is how late a timer fires when others on the machine are; an idle
+	// machine needs less to wake up, even with the threads' timer slack.
+	pressed, overslept = 100 * time.Microsecond, 4 * time.Millisecond
+	// hurried: a step that takes this many times longer than its work had to wait, for the disk, for the commits of
+	// others or for a CPU.
 	hurried = 8
-	// Versions that a step looks at: as many as its time turns out to be enough for.
+	// Bounds of the number of versions that a step looks at. In between, it is as many as fit into stepTime.
 	stepVersionsMin, stepVersionsMax = 300, 4000
-	// costFirst is what a version is taken to cost at first; it settles in a few steps.
+	// costFirst is the assumed cost of a version until it has been measured; that takes a few steps.
 	costFirst = time.Microsecond
 )
 
-// share is how much of a processor the collector takes: it backs off fast when there is
-// other work or a sign that others wait, and comes back slowly.
+// share decides how much of a CPU the collector takes. It backs off fast when there is other work or a sign that
+// others wait, and grows again slowly.
 type share struct {
-	part float64 // of one processor
+	part float64 // of one CPU
 	cost float64 // nanoseconds of work for a version
-	// waited tells how long goroutines had to wait for a processor since it was last asked.
+	// waited returns how long goroutines had to wait for a CPU since the last call.
 	waited func() time.Duration
-	// writes counts the writes that were applied, of all shards.
+	// writes counts the applied writes of all shards.
 	writes  func() uint64
-	written uint64 // when it was last asked
+	written uint64 // its result at the last call
 }
 
 func newShare(waited func() time.Duration, writes func() uint64) *share {
 	return &share{part: shareMin, cost: float64(costFirst), waited: waited, writes: writes}
 }
 
-// versions is how many the next step is to look at.
+// versions returns how many versions the next step should look at.
 func (s *share) versions() int {
 	return min(max(int(float64(stepTime)/s.cost), stepVersionsMin), stepVersionsMax)
 }
 
-// rest learns from a step and returns how long to leave the processor to others.
+// rest learns from a step and returns how long to leave the CPU to others.
 func (s *share) rest(versions int, took time.Duration) time.Duration {
-	if versions > stepVersionsMin/2 { // fewer: mostly what every step costs
-		// The least that a version took is what it costs; whatever is more was waiting, unless
-		// it is so time and again.
+	if versions > stepVersionsMin/2 { // with fewer, mostly the fixed cost of a step is measured
+		// A version costs the least that one has taken. Anything above that was waiting, unless it keeps recurring.
 		seen := float64(took) / float64(versions)
 		s.cost = min(seen, s.cost+(min(seen, 2*s.cost)-s.cost)/32)
 	}
@@ -65,13 +63,12 @@ func (s *share) rest(versions int, took time.Duration) time.Duration {
 	return s.after(time.Duration(max(work, float64(stepTime)/4)))
 }
 
-// after is how long to leave the processor to others after some work.
+// after returns how long to leave the CPU to others after this much work.
 func (s *share) after(work time.Duration) time.Duration {
 	return time.Duration(float64(work) * (1/s.part - 1))
 }
 
-// rested learns from the rest: by how much it was too long, what others waited, and whether
-// there was anything to write.
+// rested learns from a rest: how much too long it was, how long others waited, and whether anything was written.
 func (s *share) rested(late time.Duration) {
 	waited, before := s.waited(), s.written
 	s.written = s.writes()
@@ -84,10 +81,10 @@ func (s *share) rested(late time.Duration) {
 
 func (s *share) backOff() { s.part = max(s.part/2, shareMin) }
 
-// waits tells how long goroutines of this process had to wait for a processor.
+// waits measures how long goroutines of this process have to wait for a CPU.
 type waits struct {
 	sample []metrics.Sample
-	before []uint64 // counts when it was last asked
+	before []uint64 // counts at the last call
 }
 
 func newWaits() *waits {
@@ -96,7 +93,7 @@ func newWaits() *waits {
 	return w
 }
 
-// since returns the wait that one of ten has exceeded since it was last asked.
+// since returns the wait that one in ten goroutines has exceeded since the last call.
 func (w *waits) since() time.Duration {
 	metrics.Read(w.sample)
 	h := w.sample[0].Value.Float64Histogram()

@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Split gives keys away: rest is what the shard keeps. It is for the group's leader, and
-// does nothing when it was done already. After an error it may have been done.
+// Split gives the child's keys away; rest is what the shard keeps. Call it on the group's leader. It does nothing if
+// that was done already. After an error the split may have happened all the same.
 func (r *Replica) Split(ctx context.Context, rest, child *shard.Descriptor) error {
 	gave := func() bool { c := r.View().Child; return c != nil && c.ID == child.ID }
 	if gave() {
@@ -51,8 +51,8 @@ func (r *Replica) do(ctx context.Context, cmd *shardpb.Command) error {
 	}
 }
 
-// reshape is do for a command that gives leases another home. There they would get their
-// whole time again (L9).
+// reshape is do for a command that gives leases a new home. Without abdicate they would start there with their whole
+// TTL (L9).
 func (r *Replica) reshape(ctx context.Context, cmd *shardpb.Command) error {
 	resume, err := r.abdicate(ctx)
 	if err != nil {
@@ -62,12 +62,23 @@ func (r *Replica) reshape(ctx context.Context, cmd *shardpb.Command) error {
 	return r.do(ctx, cmd)
 }
 
+const (
+	// braceRounds bounds how often Brace syncs the store, until it takes less than braceEnough: what was committed
+	// meanwhile is left for the sync that requests wait for.
+	braceRounds = 3
+	braceEnough = 15 * time.Millisecond
+	// braceHold is for how long a node gathers nothing after Brace: more than from there to the sync, if all goes well.
+	braceHold = 200 * time.Millisecond
+)
+
 // Brace stores what this replica has applied, and what it applies meanwhile mostly. What changes which
-// keys a shard has is stored with all that came before it, and requests wait for that.
+// keys a shard has is stored with all that came before it, and requests wait for that. If they will wait for a sync too,
+// durably leaves little for that.
 func (r *Replica) Brace(durably bool) error {
 	err := r.machine.StoreAside()
 	if err == nil && durably {
-		err = r.host.cfg.Engine.Sync()
+		time.AfterFunc(braceHold, r.machine.HoldGathering())
+		err = r.braceStore()
 	}
 	if err != nil {
 		return fmt.Errorf("store what shard %s has: %w", r.id, err)
@@ -75,9 +86,23 @@ func (r *Replica) Brace(durably bool) error {
 	return nil
 }
 
-// LeaveSeed returns when this replica has applied the split that the child comes from, and has
-// left what the node's replica of the child begins with. That is as durable as the split: a
-// node that loses one of them in a crash loses both, and the log brings them again (P14).
+// braceStore has little left in the store that is not durable.
+func (r *Replica) braceStore() error {
+	for range braceRounds {
+		began := time.Now()
+		if err := r.host.cfg.Engine.Sync(); err != nil {
+			return err
+		}
+		if time.Since(began) < braceEnough {
+			break
+		}
+	}
+	return nil
+}
+
+// LeaveSeed returns when this replica has applied the split that creates the child, and has stored the seed with
+// which this node's replica of the child begins. The seed is as durable as the split: a node that loses one of them
+// in a crash loses both, and the log restores them (P14).
 func (r *Replica) LeaveSeed(ctx context.Context, child *shard.Descriptor) error {
 	fail := func(err error) error { return fmt.Errorf("seed of shard %s: %w", child.ID, err) }
 	own, here := child.ReplicaOn(r.host.cfg.Node)
@@ -97,9 +122,8 @@ func (r *Replica) LeaveSeed(ctx context.Context, child *shard.Descriptor) error 
 	return nil
 }
 
-// SecureSeed is LeaveSeed, and returns when what was left is durable: from then on the child's
-// replica can begin, whatever happens to the node and to the logs of other replicas. It gives
-// way to requests.
+// SecureSeed is LeaveSeed, but returns only when the seed is durable. From then on the child's replica can begin,
+// whatever happens to the node and to the logs of other replicas. The sync yields to requests.
 func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error {
 	if err := r.LeaveSeed(ctx, child); err != nil {
 		return err
@@ -110,16 +134,16 @@ func (r *Replica) SecureSeed(ctx context.Context, child *shard.Descriptor) error
 	return nil
 }
 
-// proclaim has the other replicas told at once of what is committed, for which nobody waits: while
-// processors are short, that waits for the next batch.
+// proclaim makes the leader tell the other replicas the commit index at once. While CPUs are short, it would
+// otherwise do so only with the next batch, because no request waits for it.
 func (r *Replica) proclaim() {
 	_, _ = r.barrier.ask()
 }
 
-// weanPause is between two looks at whether the log was cut.
+// weanPause is the time between two looks at whether the log was cut.
 const weanPause = 5 * time.Millisecond
 
-// snapshotTimeout bounds a snapshot that a replica makes of itself, which is but a record.
+// snapshotTimeout bounds a replica's own snapshot, which is only a record.
 const snapshotTimeout = 5 * time.Second
 
 // Weaned reports whether the log begins after the last split.
@@ -136,16 +160,15 @@ func (r *Replica) Weaned() bool {
 	return true
 }
 
-// mayCut reports whether the log may be cut behind what has been applied. Behind a split or merge it
-// is not cut before Wean was called (P14).
+// mayCut reports whether the log may be truncated up to what has been applied. It may not be truncated past a split
+// or merge before Wean was called (P14).
 func (r *Replica) mayCut() bool { return r.weaning.Load() > 0 || r.Weaned() }
 
-// Wean cuts the log behind what a split has changed here, and returns when it is cut. A
-// replica that joins then gets the shard's data. A log from the beginning would have it
-// write keys that have been given away, which another replica of its node may have, or
-// begin with a seed that it has not got. What came after is kept: replicas that are a
-// little behind go on from it. Whoever calls it knows that what the split or merge gave is
-// durable on most nodes (P14).
+// Wean truncates the log past the last split or merge, and returns when that is done. A replica that joins later then
+// receives the shard's data. With a log from the beginning it would write keys that have since been given away, which
+// another replica on its node may hold, or it would need a seed that it does not have. Later entries are kept, so
+// that replicas that are a little behind can continue from the log. The caller knows that what the split or merge
+// handed over is durable on a majority of the nodes (P14).
 func (r *Replica) Wean(ctx context.Context) error {
 	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
 	r.weaning.Add(1)
@@ -159,7 +182,7 @@ func (r *Replica) Wean(ctx context.Context) error {
 			return nil
 		}
 		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
-		if view.Applied > view.Since { // otherwise no overhead says the same
+		if view.Applied > view.Since { // otherwise no overhead means the same
 			cut.CompactionIndex = view.Since
 		}
 		made, err := r.snapshot(ctx, cut)
@@ -177,7 +200,7 @@ func (r *Replica) Wean(ctx context.Context) error {
 	}
 }
 
-// snapshot makes one. Where nothing was applied since the last one there is none to be made.
+// snapshot makes a snapshot. If nothing was applied since the last one, there is none to make, and made is false.
 func (r *Replica) snapshot(ctx context.Context, o dragonboat.SnapshotOption) (made bool, err error) {
 	q, err := r.host.nh.RequestSnapshot(uint64(r.id), o, snapshotTimeout+r.host.barriers.slack)
 	if err != nil {
@@ -194,9 +217,9 @@ func (r *Replica) snapshot(ctx context.Context, o dragonboat.SnapshotOption) (ma
 	}
 }
 
-// stir has the log go on by an entry in which there is nothing. A shard in which nobody writes would keep for ever what the
-// last snapshot has left of its log, on followers too: dragonboat brings it from there to the leader. It is
-// no batch that anybody waits for (P1), but one of this process, which may have revisions reserved.
+// stir appends an empty entry to the log. A shard that nobody writes to would otherwise keep the rest of its log
+// after the last snapshot for ever, on followers too: dragonboat forwards the entry from there to the leader. It is
+// an empty batch that nobody waits for (P1), marked as coming from this process, which may have revisions reserved.
 func (r *Replica) stir(ctx context.Context) error {
 	data, err := (&shardpb.Batch{Format: 1, NodeId: uint64(r.host.cfg.Node), Incarnation: r.host.cfg.Incarnation}).MarshalVT()
 	if err != nil {
@@ -207,14 +230,14 @@ func (r *Replica) stir(ctx context.Context) error {
 		return fmt.Errorf("ask for an entry: %w: %w", refusal(err), err)
 	}
 	select {
-	case <-q.ResultC(): // whatever it was: the log is looked at again
+	case <-q.ResultC(): // whatever the result: the log is looked at again
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for an entry: %w", context.Cause(ctx))
 	}
 }
 
-// logBegins is the first index that the replica's log holds.
+// logBegins returns the first index in the replica's log.
 func (r *Replica) logBegins() (uint64, error) {
 	log, err := r.host.nh.GetLogReader(uint64(r.id))
 	if err != nil {

@@ -16,27 +16,26 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// stateMachine is what dragonboat drives. Any error from it stops the process, so
-// only a failing store may cause one.
+// stateMachine is what dragonboat drives. Any error from it ends the process, so only a failing store may cause one.
 type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
-	written uint64        // what was applied when it was last made durable, or begun to be
-	durable uint64        // what was applied when it was last made durable
-	begun   bool          // the Sync that goes with how the replica begins has come, if one comes
+	written uint64        // the applied index when it was last made durable, or a sync for it was started
+	durable uint64        // the applied index when it was last made durable
+	begun   bool          // the Sync that dragonboat issues when the replica starts has come, if there is one
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 
-// Open implements IOnDiskStateMachine: the log replays from the returned index. The contents of a
-// reopened engine are durable (E7 of package engine), and are a prefix of what was applied.
+// Open implements IOnDiskStateMachine: the log replays from the returned index. The contents of a reopened engine are
+// durable (E7 of package engine), and are a prefix of what was applied.
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	s.secured()
 	s.begun = false
 	return s.durable, nil
 }
 
-// secured notes that all that was applied is durable.
+// secured notes that everything applied is durable.
 func (s *stateMachine) secured() {
 	s.durable = s.replica.View().Applied
 	s.written = s.durable
@@ -62,7 +61,7 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		r.reportUnfit()
 	}
 	r.host.cfg.Source.Observe(r.View().Rev)
-	r.noteLeases() // before deliver: who was granted a lease may renew it at once
+	r.noteLeases() // before deliver: whoever was granted a lease may renew it at once
 	for i := range s.entries {
 		if e := &s.entries[i]; e.Want {
 			r.proposer.deliver(e.Sequence, e.Results)
@@ -70,16 +69,19 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		s.entries[i] = apply.Entry{} // keep nothing alive
 	}
 	r.wakeWaiters()
+	if r.View().Since != before.Since {
+		r.Spawn(r.host.reshaped) // P4
+	}
 	s.writeAhead()
 	return entries, nil
 }
 
-// aheadPart: the memtable is flushed in advance of a truncation of the log when one part in so many of
-// the entries before it is left.
+// aheadPart: the memtable is flushed when one in this many of the entries before the next truncation of the log
+// remains.
 const aheadPart = 16
 
-// writeAhead flushes the memtable shortly before the log is truncated. Sync would do so too, but it blocks the shard
-// meanwhile.
+// writeAhead flushes the memtable shortly before the log is truncated. Sync would do it too, but the shard would have
+// to wait for it.
 func (s *stateMachine) writeAhead() {
 	r, applied := s.replica, s.replica.View().Applied
 	between := r.host.cfg.Raft.LogEntries
@@ -92,7 +94,7 @@ func (s *stateMachine) writeAhead() {
 		if err == nil {
 			err = r.host.cfg.Engine.SyncAtLeisure()
 		}
-		if err != nil { // Sync finds the same, if it lasts
+		if err != nil { // if the failure lasts, Sync will meet it too
 			r.host.cfg.Logger.Warn("cannot write out what was applied", "shard", r.id, "error", err)
 		}
 	}))
@@ -108,15 +110,15 @@ func (s *stateMachine) Lookup(any) (any, error) {
 	return nil, fmt.Errorf("shard %d is not read through Raft", s.replica.id)
 }
 
-// Sync implements IOnDiskStateMachine: afterwards the log may drop what was applied. Without disk
-// space, or while what the log holds is still needed (P14), it may not, and the log is truncated another time.
-// dragonboat also calls it when a replica starts: then it must neither wait for what other replicas
-// have applied, nor fail for want of space for that.
+// Sync implements IOnDiskStateMachine: afterwards the log may be truncated up to what was applied. If the disk is
+// full, or what the log holds is still needed (P14), Sync fails, and the log is truncated another time. dragonboat
+// also calls Sync when a replica starts. Then it must not wait for what other replicas have applied, and must not
+// fail for lack of the space that this would take.
 func (s *stateMachine) Sync() error {
 	if s.replica.host.cfg.Knobs.SyncWithoutFsync {
 		return nil
 	}
-	// First, though it is asked of what is durable here: P14 is about the other nodes, too.
+	// This comes before the check of what is durable here, because P14 is about the other nodes too.
 	if !s.begins() && !s.replica.mayCut() {
 		return fmt.Errorf("cut the log of shard %d behind a split or merge that is under way: %w", s.replica.id, errSnapshotOutOfDate)
 	}
@@ -133,26 +135,26 @@ func (s *stateMachine) Sync() error {
 	return nil
 }
 
-// begins reports whether a Sync goes with the snapshot that the replica begins with, or was sent. Nothing is cut by that one,
-// and it must not fail.
+// begins reports whether this Sync belongs to the snapshot with which the replica starts, or which it was sent.
+// Nothing is truncated by that one, and it must not fail.
 func (s *stateMachine) begins() bool {
 	if s.begun {
 		return false
 	}
 	s.begun = true
 	log, err := s.replica.host.nh.GetLogReader(uint64(s.replica.id))
-	return err != nil || log.Snapshot().Index > 0 // it is not known yet while it begins
+	return err != nil || log.Snapshot().Index > 0 // while it starts, the log is not known yet
 }
 
-// image is a moment of the shard, to be read at leisure.
+// image is the shard's state at one moment, for slow reading.
 type image struct {
 	view   shard.View
 	leases *lease.Frozen
 	data   *engine.View
 }
 
-// image pins what has been applied, and stored. It is for the apply worker: no Update runs meanwhile,
-// so the view, the leases and the pinned data speak of the same moment.
+// image pins what has been applied and stored. It is called on the apply worker, so no Update runs meanwhile, and the
+// view, the leases and the pinned data belong to the same moment.
 func (r *Replica) image(view shard.View) *image {
 	return &image{view: view, leases: r.machine.Leases().Freeze(), data: r.host.cfg.Engine.NewView(view.Descriptor.Span)}
 }
@@ -160,7 +162,7 @@ func (r *Replica) image(view shard.View) *image {
 // PrepareSnapshot implements IOnDiskStateMachine.
 func (s *stateMachine) PrepareSnapshot() (any, error) {
 	view := s.replica.View()
-	if view.Descriptor == nil || s.replica.Unfit() != "" { // nobody may get what is damaged
+	if view.Descriptor == nil || s.replica.Unfit() != "" { // nobody may receive damaged data
 		return nil, fmt.Errorf("snapshot shard %d, which this replica has not or must not show: %w", s.replica.id, statemachine.ErrSnapshotAborted)
 	}
 	if err := s.replica.machine.Store(); err != nil {
@@ -169,8 +171,8 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	return s.replica.image(view), nil
 }
 
-// SaveSnapshot implements IOnDiskStateMachine. Updates continue meanwhile. What is saved is always
-// sent: the replica's own snapshots are metadata.
+// SaveSnapshot implements IOnDiskStateMachine. Updates continue meanwhile. It is called only to send a snapshot to
+// another replica: the replica's own snapshots are metadata.
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
@@ -188,8 +190,8 @@ func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struc
 	return nil
 }
 
-// stoppedForRaft marks the end of a snapshot that dragonboat asked to stop with its own
-// error: any other one ends the process.
+// stoppedForRaft marks a snapshot that dragonboat asked to stop with dragonboat's own error. Any other error ends the
+// process.
 func stoppedForRaft(err error) error {
 	if errors.Is(err, mvcc.ErrSnapshotStopped) {
 		return fmt.Errorf("%w: %w", statemachine.ErrSnapshotStopped, err)
@@ -197,8 +199,7 @@ func stoppedForRaft(err error) error {
 	return err
 }
 
-// RecoverFromSnapshot implements IOnDiskStateMachine: the shard's data and state are
-// replaced in one atomic step.
+// RecoverFromSnapshot implements IOnDiskStateMachine: it replaces the shard's data and state in one atomic step.
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
 	s.begun = false
@@ -221,9 +222,9 @@ func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) 
 func (s *stateMachine) Close() error {
 	s.replica.machine.Close()
 	s.replica.host.ended.Store(s.replica.id, s.replica.replicaID)
-	s.replica.host.leaders.Delete(s.replica.id) // whoever comes next under another ID hears anew
+	s.replica.host.leaders.Delete(s.replica.id) // a later replica of the shard, under another ID, is told the leader again
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
 	close(s.replica.ended)
-	s.replica.host.collector.poke() // whoever waits for this replica need not any more
+	s.replica.host.collector.poke() // nobody has to wait for this replica any more
 	return nil
 }

@@ -7,45 +7,45 @@ import (
 )
 
 const (
-	// tempoWindow is how long the load is looked at before batches start at other distances:
-	// long enough to have several in it at the longest.
+	// tempoWindow is how long the load is observed before the spacing of batches changes: long enough for several
+	// batches at the longest spacing.
 	tempoWindow = 500 * time.Millisecond
-	// spacingMin and spacingMax are the distances between the moments at which batches start.
-	// More than the longest leaves processors free: a write on a machine that has none to spare
-	// takes some 40 ms, and when all wait for the same moment nobody has anything to do.
+	// spacingMin and spacingMax bound the time between common ticks, the moments at which batches start. A longer
+	// spacing leaves CPUs idle: on a machine without spare CPU a write takes some 40 ms, and if all wait for the same
+	// tick, nobody has anything to do.
 	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
-	// spacingLong is the longest distance between two batches of a shard as long as they have less than
-	// smallBatch commands: then nearly all that a write costs is its batch, and it takes longer than
-	// this among a thousand others.
+	// spacingLong bounds the time between two batches of a shard while they have fewer than smallBatch commands. Then
+	// nearly all of a write's cost is its batch, and among a thousand other shards it takes longer than this anyway.
 	spacingLong = 160 * time.Millisecond
 	smallBatch  = 16
-	// roundMin and roundMax are the distances between the moments at which rounds of reads start. A
-	// read takes half as long as a write there.
+	// roundMin and roundMax bound the time between the ticks at which rounds of reads start. On such a machine a read
+	// takes half as long as a write.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
-	// Processors are short when more than processorsShort of their time is in use, and not any
-	// more below processorsFree. The least distance helps against that. When more than processorsGone is in use even
-	// so, they are what all wait for, and longer distances make everybody's wait shorter; otherwise they make it longer.
+	// CPUs become short when more than processorsShort of their time is in use, and stop being short below
+	// processorsFree. Then the smallest spacing is used. If even so more than processorsGone is in use, CPUs are what
+	// everyone waits for, and a longer spacing shortens everybody's wait. Otherwise it would lengthen it.
 	processorsShort, processorsFree = 0.9, 0.8
 	processorsGone                  = 0.93
-	// worthwhile is how many commands a second a node proposes at least when its batches are
-	// worth saving.
+	// worthwhile is how many commands a second a node must propose for saving batches to be worth it.
 	worthwhile = 500
-	// A distance at which a node proposes less than slower times what it did without, for slowWindows
-	// in a row, is given up, and none is tried for giveUpMin windows, then for longer each time. In one alone it may be
-	// that clients stood still. What it did without is forgotten in rateMemory windows: others may come and go.
+	// A spacing is given up if, for slowWindows in a row, the node proposes less than slower times what it proposed
+	// without one. Then none is tried for giveUpMin windows, and for longer each time. A single slow window may only
+	// mean that clients paused. The rate without a spacing is forgotten after rateMemory windows, as clients come and
+	// go.
 	slower               = 0.75
 	slowWindows          = 2
 	giveUpMin, giveUpMax = 4, 64
 	rateMemory           = 32
-	// A long distance that left processors free is not tried again for enough windows: then
-	// nearly all clients wait for the next moment.
+	// A long spacing that left CPUs idle is not tried again for enough windows: it meant that nearly all clients were
+	// waiting for the next tick.
 	enough = 16
 )
 
-// distances are the bounds of those of a tempo.
+// distances are the bounds of a tempo's spacing.
 type distances struct{ least, most, long time.Duration }
 
-// band is how busy processors are while a distance stays as it is: it is too long below, and too short above.
+// band returns the range of CPU usage within which the spacing stays as it is. Below it the spacing is too long,
+// above it too short.
 func (d distances) band(spacing time.Duration) (low, high float64) {
 	switch {
 	case spacing == 0:
@@ -61,36 +61,35 @@ func batchDistances() distances { return distances{spacingMin, spacingMax, spaci
 
 func roundDistances() distances { return distances{roundMin, roundMax, roundMax} }
 
-// tempo decides when batches, or rounds of reads, start: at once, as long as there are processors for it. When
-// they are short, a batch costs more of them than it saves time, because what waits for a
-// processor elsewhere would have been company. Then all shards of a node start theirs at
-// common moments, so that they are fewer, larger, and share writes and wake-ups. The moments
-// are those of the wall clock, so nodes share them too, if their clocks agree; nothing
-// rests on it, and no shard waits for another one.
+// tempo decides when batches, or rounds of reads, start. While there is CPU to spare, they start at once. When there
+// is none, starting early saves no time, because a command waits for a CPU elsewhere anyway, and it costs more,
+// because the command could have shared a later batch. Then all shards of a node start their batches at common ticks,
+// so that batches are fewer and larger and share disk writes and wake-ups. The ticks follow the wall clock, so nodes
+// whose clocks agree share them too. Correctness does not depend on that, and no shard waits for another one.
 //
-// With few clients, waiting has no company to gain: they only ask less. So it watches how
-// much is asked, and gives a distance up at which that is less.
+// With few clients waiting gains nothing, because no other commands arrive meanwhile; the clients only send less. So
+// tempo watches how much is requested, and gives up a spacing that lowers it.
 type tempo struct {
-	// busy returns which part of the machine's processor time was in use since it was last asked.
+	// busy returns the share of the machine's CPU time in use since the last call.
 	busy  func() float64
-	moved func(spacing time.Duration) // is told of another one; may be nil
+	moved func(spacing time.Duration) // is called with a new spacing; may be nil
 	may   distances
 	began time.Time
 
-	commands atomic.Uint64 // in batches that were taken
-	batches  atomic.Uint64 // that were taken
-	spacing  atomic.Int64  // nanoseconds between batches of a shard; 0: they start at once
+	commands atomic.Uint64 // in batches taken so far
+	batches  atomic.Uint64 // taken so far
+	spacing  atomic.Int64  // nanoseconds between batches of a shard; 0: batches start at once
 	due      atomic.Int64  // nanoseconds after began: when to look at the load again
 
 	mu struct {
 		sync.Mutex
 		judged   time.Time
-		commands uint64  // when judged
-		batches  uint64  // when judged
-		free     float64 // commands a second, when batches started at once
-		slow     int     // windows in a row in which it was less by far
-		missed   float64 // free, when a distance was last given up, until it is known whether it was to blame
-		pause    int     // windows until a distance may be tried
+		commands uint64  // when last judged
+		batches  uint64  // when last judged
+		free     float64 // commands a second while batches started at once
+		slow     int     // windows in a row in which the rate was much lower than free
+		missed   float64 // free at the time a spacing was last given up, until it is known whether the spacing was to blame
+		pause    int     // windows until a spacing may be tried
 		giveUp   int     // the next pause
 	}
 }
@@ -101,8 +100,7 @@ func newTempo(busy func() float64, may distances) *tempo {
 	return t
 }
 
-// wait returns how long a batch that could start now should wait, of a shard whose last one
-// started at the given time.
+// wait returns how long a batch that could start now should wait. last is when the shard's previous batch started.
 func (t *tempo) wait(now, last time.Time) time.Duration {
 	if at := int64(now.Sub(t.began)); at >= t.due.Load() && t.mu.TryLock() {
 		t.judge(now)
@@ -113,9 +111,9 @@ func (t *tempo) wait(now, last time.Time) time.Duration {
 	if spacing == 0 {
 		return 0
 	}
-	// When batches are small, the moments of all shards are two: what they share then is most of what they cost.
+	// Small batches: all shards share only two ticks per spacing, since most of a batch's cost can then be shared.
 	moments := max(min(spacing, t.may.most), spacing/2)
-	after := max(now.UnixNano(), last.Add(spacing-moments).UnixNano()) // the last one has started somewhat behind its moment
+	after := max(now.UnixNano(), last.Add(spacing-moments).UnixNano()) // the last batch started slightly after its tick
 	return time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
 }
 
@@ -125,7 +123,7 @@ func (t *tempo) took(n int) {
 	t.batches.Add(1)
 }
 
-// judge sets the distance by what happened since it was last called. mu is held.
+// judge sets the spacing by what happened since the last call. mu is held.
 func (t *tempo) judge(now time.Time) {
 	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
 	window := max(now.Sub(t.mu.judged), tempoWindow)

@@ -55,7 +55,7 @@ func (r *Replica) Quarantine(why string) error {
 	return nil
 }
 
-// reportUnfit tells people of a replica that has to be replaced.
+// reportUnfit logs that the replica has to be replaced.
 func (r *Replica) reportUnfit() {
 	if why := r.Unfit(); why != "" {
 		r.host.cfg.Logger.Error("a replica serves nothing and has to be replaced", "shard", r.id, "replica", r.replicaID, "why", why)
@@ -72,20 +72,20 @@ func (r *Replica) Disputed() bool { return r.disputed.Load() }
 // Damaged reports whether the replica's data differs, or may differ, from the others'.
 func (r *Replica) Damaged() bool { return r.quarantined.Load() != nil || r.Disputed() }
 
-// refusing is why a command is not taken, nil if it is.
+// refusing returns why a command is refused, or nil.
 func (r *Replica) refusing(kind shardpb.Kind) error {
 	switch view := r.View(); {
 	case r.Unfit() != "":
 		return &shard.NoReplicaError{Shard: r.id}
 	case view.Descriptor == nil && !awakens(kind):
-		return view.Absent(r.id)
+		return r.Refusal(view)
 	case r.Disputed() && changes(kind):
 		return fmt.Errorf("the replicas of shard %s hold different things: %w", r.id, shard.ErrCorrupt)
 	}
 	return nil
 }
 
-// changes reports whether commands of the kind may change keys or leases.
+// changes reports whether commands of this kind may change keys or leases.
 func changes(kind shardpb.Kind) bool {
 	switch kind {
 	case shardpb.Kind_CLOSE, shardpb.Kind_COMPACT, shardpb.Kind_INIT, shardpb.Kind_UPDATE, shardpb.Kind_CHECKSUM, shardpb.Kind_THAW:

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/flotilla-kv/flotilla/internal/timerslack"
 	"github.com/flotilla-kv/flotilla/node"
 )
 
@@ -36,12 +37,16 @@ bytes, or have a unit: 512MiB, 2GiB.`,
     --join 127.0.0.1:2380,127.0.0.1:22380,127.0.0.1:32380 --bootstrap-expect 3 --initial-splits uniform:8`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			slack := timerslack.Widen()
 			if err := applySettings(c, configFile); err != nil {
 				return err
 			}
 			log, err := newLogger(c.ErrOrStderr(), logLevel)
 			if err != nil {
 				return err
+			}
+			if slack != nil {
+				log.Info("Go's monitor thread takes more of the processors than it has to", "error", slack)
 			}
 			cfg.Logger = log
 			cfg.Registerer = processRegistry()
