@@ -55,9 +55,13 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	counts, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	c := &Client{
 		cfg: cfg, closed: make(chan struct{}), directory: newDirectory(), revisions: hlc.NewHybrid(clock.System{}),
-		metrics: newMetrics(cfg.Registerer), tracer: newTracer(cfg.TracerProvider),
+		metrics: counts, tracer: newTracer(cfg.TracerProvider),
 	}
 	c.waiters.New = c.newWaiter
 	for _, s := range cfg.Endpoints {

@@ -28,7 +28,8 @@ type Config struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Logger logs changes of connectivity. Default: nothing is logged.
 	Logger *slog.Logger
-	// Registerer registers the metrics. Default: nothing is counted.
+	// Registerer registers the metrics. Default: nothing is counted. Clients of one process cannot share it, and it
+	// keeps the metrics of a client that is closed.
 	Registerer prometheus.Registerer
 	// TracerProvider creates a span for every operation. Default: none.
 	TracerProvider trace.TracerProvider

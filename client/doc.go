@@ -21,4 +21,19 @@
 //	    fail individually.
 //	X4  The queue of requests to be sent is bounded; beyond it operations fail with shard.ErrOverloaded.
 //	X5  After Close nothing of the client runs.
+//
+// One client per process is enough: concurrent operations of its goroutines share messages. An
+// operation without a deadline gives up after about seven seconds of retrying (router.RequestTimeout).
+//
+// # Errors
+//
+// An operation that ends with an *UnknownOutcomeError may have been applied, or may still be. With
+// any other error nothing was applied. The others are, for errors.Is and errors.As:
+//
+//   - the caller's context's, and [ErrClosed] after Close
+//   - [shard.ErrUnavailable] (no node to ask, or the node asked is stopping), [shard.ErrOverloaded] and
+//     [shard.ErrNoSpace]: the same operation may succeed later
+//   - [shard.ErrCompacted], [shard.ErrFutureRevision], [shard.ErrLeaseNotFound]
+//   - [*txn.CrossShardError]: the keys of a transaction lie in several shards, which it names
+//   - etcd's own refusals, of its package rpctypes: an empty key, a request that is too large
 package client

@@ -10,11 +10,6 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Errors of operations, besides *UnknownOutcomeError, are those of package shard
-// (shard.ErrUnavailable, shard.ErrCompacted, …), etcd's own refusals (package rpctypes: an empty
-// key, a request that is too large), *txn.CrossShardError, and the caller's context's. In all of
-// these cases nothing was applied. A node that is stopping counts as unavailable.
-
 // ErrClosed ends operations that Close finds unfinished and not sent, and all later ones. An
 // operation that was sent without an answer ends with an *UnknownOutcomeError.
 var ErrClosed = errors.New("the client is closed")

@@ -132,8 +132,11 @@ func testTransactions(t *testing.T, cl *client.Client) {
 	var cross *txn.CrossShardError
 	require.ErrorAs(t, err, &cross)
 	require.Len(t, cross.Places, 2)
-	_, err = cl.Txn(ctx, nil, []client.Op{client.Get(key, client.AtTime(time.Now()))}, nil)
+	read := []client.Op{client.Get(key, client.AtTime(time.Now()))}
+	_, err = cl.Txn(ctx, nil, read, nil)
 	require.ErrorContains(t, err, "operation 0")
+	_, err = cl.Do(ctx, read[0])
+	require.NoError(t, err, "by itself it is as good as before")
 }
 
 // Each compare looks at what its name says, and a key that does not exist has 0 of everything,

@@ -16,7 +16,7 @@ import (
 )
 
 // Grant creates a lease that expires ttl after it was last renewed, and returns its ID. The cluster
-// may let it live longer, never shorter.
+// may let it live longer, never shorter; ttl is rounded up to whole seconds.
 func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
 	seconds := int64((ttl + time.Second - 1) / time.Second)
 	var id int64
@@ -122,7 +122,7 @@ type Session struct {
 	done   chan struct{}
 }
 
-// NewSession begins a session. ctx bounds only its start.
+// NewSession begins a session of a lease as Grant makes it. ctx bounds only its start.
 func (c *Client) NewSession(ctx context.Context, ttl time.Duration) (*Session, error) {
 	began := time.Now()
 	lease, err := c.Grant(ctx, ttl)

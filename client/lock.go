@@ -16,7 +16,8 @@ type Lock struct {
 }
 
 // Lock waits until the session holds the key, which must be written only by Lock. It fails with
-// ErrSessionOver when the session ends first.
+// ErrSessionOver when the session ends first. The lock is the session's: a second Lock of the key
+// returns at once. Goroutines that exclude each other need a session each.
 func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,9 +20,9 @@ type metrics struct {
 	lookups    prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
-		return nil
+		return nil, nil
 	}
 	m := &metrics{
 		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -42,11 +43,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Help:    "Time from the start of an operation to its outcome, attempts and pauses between them included.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 17),
 	}, []string{"op"})
-	reg.MustRegister(m.operations, m.attempts, m.lookups, seconds)
+	for _, c := range []prometheus.Collector{m.operations, m.attempts, m.lookups, seconds} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register the client's metrics: %w; give each client of a process a Registerer of its own, by prometheus.WrapRegistererWith", err)
+		}
+	}
 	for _, k := range kinds() {
 		m.seconds[k] = seconds.WithLabelValues(k.String())
 	}
-	return m
+	return m, nil
 }
 
 // ended counts an operation.

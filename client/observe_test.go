@@ -62,6 +62,20 @@ func TestMetricsAndSpans(t *testing.T) {
 	require.Equal(t, map[string]int{"flotilla.put": 2, "flotilla.get": 1, "flotilla.delete": 1}, traced.seen)
 }
 
+// A second client on the same registerer is refused, and nothing panics.
+func TestRegistererIsOneClients(t *testing.T) {
+	cfg := client.Config{Endpoints: []string{"127.0.0.1:1"}, Registerer: prometheus.NewRegistry()}
+	one, err := client.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(one.Close)
+	_, err = client.New(cfg)
+	require.ErrorContains(t, err, "WrapRegistererWith")
+	cfg.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{"client": "two"}, prometheus.NewRegistry())
+	two, err := client.New(cfg)
+	require.NoError(t, err)
+	two.Close()
+}
+
 func labels(m *dto.Metric) (out string) {
 	for _, l := range m.Label {
 		out += " " + l.GetName() + "=" + l.GetValue()

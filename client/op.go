@@ -120,11 +120,12 @@ func (o *Op) branch(ops []Op) []*pb.RequestOp {
 		case transact:
 			out[i].Request = &pb.RequestOp_RequestTxn{RequestTxn: in.txn}
 		}
-		if in.err == nil && !in.at.IsZero() {
-			in.err = errors.New("a read at a time stands alone: a transaction reads at its own revision")
+		err := in.err // of an Op that the caller may use again by itself
+		if err == nil && !in.at.IsZero() {
+			err = errors.New("a read at a time stands alone: a transaction reads at its own revision")
 		}
-		if in.err != nil && o.err == nil {
-			o.err = fmt.Errorf("operation %d of the transaction: %w", i, in.err)
+		if err != nil && o.err == nil {
+			o.err = fmt.Errorf("operation %d of the transaction: %w", i, err)
 		}
 	}
 	return out

@@ -64,6 +64,9 @@ func testWatch(t *testing.T, cl *client.Client) {
 	for _, err := range cl.Watch(t.Context(), "k", client.WithLimit(1)) {
 		require.ErrorContains(t, err, "WithLimit means nothing to a watch")
 	}
+	for _, err := range cl.WatchShards(t.Context(), nil, "k") {
+		require.ErrorContains(t, err, "where is nil")
+	}
 }
 
 // A watch by shard is resumed where it was, by what was stored of it.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -62,6 +63,10 @@ type PartChanges struct {
 // Store positions between two steps.
 func (c *Client) WatchShards(ctx context.Context, where *Position, key string, options ...Option) iter.Seq2[PartChanges, error] {
 	return func(yield func(PartChanges, error) bool) {
+		if where == nil {
+			yield(PartChanges{}, errors.New("watch shards: where is nil; an empty Position begins now"))
+			return
+		}
 		op := watchOp(key, options)
 		if err := c.begin(ctx, where, &op); err != nil {
 			yield(PartChanges{}, err)

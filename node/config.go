@@ -71,10 +71,6 @@ type Config struct {
 	MemoryBytes int64
 	// CacheBytes is the store's block cache, including memtables. Default: a quarter of MemoryBytes.
 	CacheBytes int64
-	// CachedHeaders is how many keys' latest revisions are kept in memory, over all shards, so that a put need not
-	// look them up. Default: a fortieth of MemoryBytes, at 200 bytes each. Revisions of more keys are kept in packed
-	// form in three times as much memory, at about 20 bytes each plus the key.
-	CachedHeaders int
 	// TickInterval is the unit of Raft's timers. Default 400 ms, at most 500 ms: a dead leader is
 	// replaced after 1 to 2 s. The longer it is, the less idle shards cost.
 	TickInterval time.Duration
@@ -153,9 +149,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CacheBytes == 0 {
 		c.CacheBytes = share(c.MemoryBytes).cache
-	}
-	if c.CachedHeaders == 0 {
-		c.CachedHeaders = share(c.MemoryBytes).headers
 	}
 	if c.TickInterval == 0 {
 		c.TickInterval = 400 * time.Millisecond

@@ -20,8 +20,8 @@ type memory struct {
 	cache   int64            // of the store: blocks of tables, and the memtables
 	backlog int64            // what replicas have applied but not stored yet
 	room    admission.Bounds // accepted but unanswered requests
-	headers int              // number of latest revisions of keys in the header cache
-	packed  int              // bytes for more of them in packed form
+	headers int              // keys of which the latest revision is cached, over all shards, so that a put need not look it up
+	packed  int              // bytes for more of them in packed form, at about 20 bytes each plus the key
 	rows    int              // slots for latest versions that were read: two versions each, of at most 1 KiB
 	trails  int              // places of changes, with which watches catch up
 	raft    uint64           // each of Raft's queues: replica.RaftConfig.QueueBytes
@@ -59,8 +59,8 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 	return []memoryPart{
 		{"store", n.cfg.CacheBytes, store},
 		{"backlog", m.backlog, func() float64 { return float64(o.Backlog.Bytes()) }},
-		{"headers", int64(n.cfg.CachedHeaders)*headerBytes + int64(m.packed), func() float64 {
-			return headerBytes*float64(n.cfg.CachedHeaders-o.Headers.Left()) + float64(o.Headers.PackedBytes())
+		{"headers", int64(m.headers)*headerBytes + int64(m.packed), func() float64 {
+			return headerBytes*float64(m.headers-o.Headers.Left()) + float64(o.Headers.PackedBytes())
 		}},
 		{"requests", m.room.Bytes, func() float64 { return float64(n.room.Bytes()) }},
 		{"trails", int64(m.trails), func() float64 { return float64(o.Trails.Bytes()) }},

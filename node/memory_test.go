@@ -30,8 +30,8 @@ func TestSharesOfMemory(t *testing.T) {
 	}
 	c := Config{MemoryBytes: 1 << 30}.withDefaults()
 	require.Equal(t, int64(256<<20), c.CacheBytes)
-	c = Config{MemoryBytes: 1 << 30, CacheBytes: 5, CachedHeaders: 6}.withDefaults()
-	require.Equal(t, []int64{5, 6}, []int64{c.CacheBytes, int64(c.CachedHeaders)}, "what was chosen stays")
+	c = Config{MemoryBytes: 1 << 30, CacheBytes: 5}.withDefaults()
+	require.Equal(t, int64(5), c.CacheBytes, "what was chosen stays")
 	require.Error(t, Config{Name: "n", DataDir: "d", ClientAddr: "127.0.0.1:1", PeerAddr: "127.0.0.1:2", MemoryBytes: memoryMin - 1}.Validate())
 }
 

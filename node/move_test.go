@@ -1,17 +1,10 @@
 package node_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,82 +16,6 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
 )
-
-// moveCluster is four nodes, of which the last one has no replica at first.
-func moveCluster(t *testing.T, edit func(name string, cfg *node.Config)) *testcluster.Cluster {
-	t.Helper()
-	c := testcluster.Start(t, testcluster.Options{Edit: edit})
-	c.Add().Start(t)
-	return c
-}
-
-// theShard is the cluster's only shard, as the node's table has it.
-func theShard(n *testcluster.Node) *shard.Descriptor { return n.Inside().Map().Lookup(nil) }
-
-func id(n *testcluster.Node) shard.NodeID { return n.Inside().ID() }
-
-// nodeOf is the place of the node with the ID.
-func nodeOf(t *testing.T, c *testcluster.Cluster, id shard.NodeID) *testcluster.Node {
-	t.Helper()
-	for _, n := range c.Nodes() {
-		if in := n.Inside(); in != nil && in.Map().Node(id).Name == n.Name {
-			return n
-		}
-	}
-	t.Fatalf("node %s does not run", id)
-	return nil
-}
-
-// beginMove has a move begun, which takes until the meta group has a leader.
-func beginMove(t *testing.T, through *testcluster.Node, id shard.ID, from, to shard.NodeID) {
-	t.Helper()
-	testcluster.Eventually(t, "a move to begin", func(ctx context.Context) error {
-		_, err := through.Inside().Move(ctx, id, from, to, "a test")
-		if err != nil && moved(through, id, from, to) == nil { // an earlier attempt, of unknown outcome
-			return nil
-		}
-		return err
-	})
-}
-
-// moved is nil when the move has ended, as the node's table says.
-func moved(at *testcluster.Node, id shard.ID, from, to shard.NodeID) error {
-	m := at.Inside().Map()
-	d := m.Shard(id)
-	_, stays := d.ReplicaOn(from)
-	r, has := d.ReplicaOn(to)
-	if m.Operator(id) != nil || stays || to != 0 && (!has || r.Learner) {
-		return fmt.Errorf("shard %d is on %v, operators %v", id, d.Replicas, m.Operators())
-	}
-	return nil
-}
-
-// requireMoved waits until the move has ended.
-func requireMoved(t *testing.T, at *testcluster.Node, id shard.ID, from, to shard.NodeID) {
-	t.Helper()
-	testcluster.Eventually(t, "the move to end", func(context.Context) error { return moved(at, id, from, to) })
-}
-
-// requireHolds waits until the node has exactly the replicas that the table gives it.
-func requireHolds(t *testing.T, n *testcluster.Node, id shard.ID, want ...shard.ReplicaID) {
-	t.Helper()
-	testcluster.Eventually(t, n.Name+" to hold its replicas", func(context.Context) error {
-		var got []shard.ReplicaID
-		for _, r := range n.Inside().Host().Held() {
-			if r.Shard == id {
-				got = append(got, r.Replica)
-			}
-		}
-		_, runs := n.Inside().Host().Replica(id)
-		if id == shard.MetaID { // it is no such replica
-			runs = len(want) > 0
-		}
-		if runs != (len(want) > 0) || !slices.Equal(got, want) {
-			return fmt.Errorf("it holds %v of shard %d, and one runs: %v", got, id, runs)
-		}
-		return nil
-	})
-}
 
 // A replica moves while clients write, watch and keep leases alive; then the one that
 // leads. No request fails, nothing is lost.
@@ -147,126 +64,6 @@ func TestMoveUnderLoad(t *testing.T) {
 	got, err := client.Get(t.Context(), "leased")
 	require.NoError(t, err)
 	require.Empty(t, got.Kvs)
-}
-
-// load is writers, one through each node, that count up in a key of their own, and
-// somebody who watches them.
-type load struct {
-	cancel  context.CancelFunc
-	writers sync.WaitGroup
-	keys    []string
-	last    []int // acknowledged, by writer
-	errs    []error
-	watch   clientv3.WatchChan
-}
-
-func startLoad(t *testing.T, c *testcluster.Cluster) *load {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{cancel: cancel, last: make([]int, len(c.Nodes())), errs: make([]error, len(c.Nodes()))}
-	created := c.Client(t).Watch(t.Context(), "load/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
-	require.True(t, (<-created).Created)
-	l.watch = created
-	for i, n := range c.Nodes() {
-		key := fmt.Sprintf("load/%d", i)
-		l.keys = append(l.keys, key)
-		client := c.Client(t, n)
-		l.writers.Go(func() {
-			for ctx.Err() == nil {
-				// Not ctx: whether the last put was acknowledged would be left open.
-				if _, err := client.Put(t.Context(), key, fmt.Sprint(l.last[i]+1)); err != nil {
-					l.errs[i] = err
-					return
-				}
-				l.last[i]++
-			}
-		})
-	}
-	return l
-}
-
-// stop ends the writers. None of their puts may have failed.
-func (l *load) stop(t *testing.T) {
-	t.Helper()
-	l.cancel()
-	l.writers.Wait()
-	require.NoError(t, errors.Join(l.errs...))
-	// Every put was seen, once, in order.
-	seen := make(map[string]int)
-	patience := time.After(20 * time.Second)
-	for i, key := range l.keys {
-		require.Positive(t, l.last[i])
-		for seen[key] < l.last[i] {
-			select {
-			case resp := <-l.watch:
-				require.NoError(t, resp.Err())
-				for _, e := range resp.Events {
-					require.Equal(t, fmt.Sprint(seen[string(e.Kv.Key)]+1), string(e.Kv.Value), "of %s", e.Kv.Key)
-					seen[string(e.Kv.Key)]++
-				}
-			case <-patience:
-				t.Fatalf("the watch saw %v of %v", seen, l.last)
-			}
-		}
-	}
-}
-
-// requireAll finds what was written last.
-func (l *load) requireAll(t *testing.T, client *clientv3.Client) {
-	t.Helper()
-	for i, key := range l.keys {
-		requireValue(t, client, key, fmt.Sprint(l.last[i]))
-	}
-}
-
-// interruption stops the controller before a step of an operator.
-type interruption struct {
-	mu      sync.Mutex
-	step    string
-	reached chan string // the node's name
-	resume  chan struct{}
-}
-
-func newInterruption() *interruption { return &interruption{reached: make(chan string, 1)} }
-
-// before arms it for one time.
-func (i *interruption) before(step string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.step, i.resume = step, make(chan struct{})
-}
-
-// at is node.Knobs.Operator.
-func (i *interruption) at(ctx context.Context, name, step string) error {
-	i.mu.Lock()
-	hit := step == i.step
-	if hit {
-		i.step = ""
-	}
-	resume := i.resume
-	i.mu.Unlock()
-	if !hit {
-		return nil
-	}
-	i.reached <- name
-	select {
-	case <-resume:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// await returns the node whose controller has stopped there.
-func (i *interruption) await(t *testing.T, c *testcluster.Cluster) *testcluster.Node {
-	t.Helper()
-	select {
-	case name := <-i.reached:
-		return c.Nodes()[slices.IndexFunc(c.Nodes(), func(n *testcluster.Node) bool { return n.Name == name })]
-	case <-time.After(20 * time.Second):
-		t.Fatal("the step was never reached")
-		return nil
-	}
 }
 
 // Whoever stops, before whichever step: the move comes to its end, no acknowledged write is
@@ -423,34 +220,6 @@ func TestALeaderYieldsBeforeItLeaves(t *testing.T) {
 	requireMoved(t, first, d.ID, id(leader), id(fourth))
 }
 
-// requireSameMembers waits until the group has the members that the table says: a node may
-// hear of the table's last change a little later than of the group's.
-func requireSameMembers(t *testing.T, c *testcluster.Cluster, id shard.ID) {
-	t.Helper()
-	testcluster.Eventually(t, "the group's members to be the table's", func(ctx context.Context) error {
-		m := c.Node(1).Inside().Map()
-		voters, learners := map[uint64]string{}, map[uint64]string{}
-		for _, r := range m.Shard(id).Replicas {
-			if r.Learner {
-				learners[uint64(r.ID)] = m.Node(r.Node).PeerAddr
-			} else {
-				voters[uint64(r.ID)] = m.Node(r.Node).PeerAddr
-			}
-		}
-		holder := nodeOf(t, c, m.Shard(id).Replicas[0].Node).Inside().Host().NodeHost()
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		got, err := holder.SyncGetShardMembership(ctx, uint64(id))
-		if err != nil {
-			return err
-		}
-		if !maps.Equal(voters, got.Nodes) || !maps.Equal(learners, got.NonVotings) {
-			return fmt.Errorf("table: %v and learners %v; group: %v and %v", voters, learners, got.Nodes, got.NonVotings)
-		}
-		return nil
-	})
-}
-
 // O1: a controller that was held up before a step goes on while another has finished the
 // move, and has begun the next one. It changes nothing any more.
 func TestTwoControllers(t *testing.T) {
@@ -518,68 +287,6 @@ func TestMoveFromANodeThatIsDown(t *testing.T) {
 	requireMoved(t, first, d.ID, 0, to)
 	requireHolds(t, fourth, d.ID, d.NextReplicaID+1)
 	requireValue(t, c.Client(t, fourth), "k", "later")
-}
-
-// requireSending waits until some node has begun to send a snapshot.
-func requireSending(t *testing.T, c *testcluster.Cluster) {
-	t.Helper()
-	testcluster.Eventually(t, "a snapshot to be sent", func(context.Context) error {
-		for _, n := range c.Nodes() {
-			for _, line := range strings.Split(metricsOf(t, n), "\n") {
-				sent, is := strings.CutPrefix(line, "flotilla_shard_snapshot_sent_bytes_total ")
-				if is && sent != "0" {
-					return nil
-				}
-			}
-		}
-		return errors.New("none is")
-	})
-}
-
-func metricsOf(t *testing.T, n *testcluster.Node) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.ClientAddr()+"/metrics", nil)
-	require.NoError(t, err)
-	resp, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return string(body)
-}
-
-// A snapshot on its way ends with its sender or its receiver, at once, and is sent again.
-func TestMoveGoesOnAfterASnapshotWasCutOff(t *testing.T) {
-	t.Parallel()
-	stop := newInterruption()
-	crawl := func(_ string, cfg *node.Config) {
-		// The log alone does not do, and all of it would take minutes.
-		cfg.RaftLogEntries, cfg.SnapshotRate, cfg.Knobs.Operator = 100, 10<<10, stop.at
-	}
-	c := moveCluster(t, crawl)
-	first, fourth := c.Node(1), c.Node(4)
-	value := strings.Repeat("v", 8<<10)
-	for i := range 150 {
-		put(t, c.Client(t, first), fmt.Sprintf("k/%03d", i), value)
-	}
-	d := theShard(first)
-	from := id(leaderOf(t, c, first, ""))
-	stop.before(node.MoveSteps()[2]) // the group has the learner
-	beginMove(t, first, d.ID, from, id(fourth))
-	stop.await(t, c)
-	close(stop.resume)
-	requireSending(t, c)
-	fourth.Restart(t)
-	for _, n := range c.Nodes() {
-		n.Edit(func(cfg *node.Config) { cfg.SnapshotRate = 0 })
-	}
-	c.StopAll()
-	c.StartAll(t)
-	requireMoved(t, first, d.ID, from, c.Node(4).Inside().ID())
-	requireSameMembers(t, c, d.ID)
-	got, err := c.Client(t, fourth).Get(t.Context(), "k/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-	require.NoError(t, err)
-	require.EqualValues(t, 150, got.Count)
 }
 
 // All nodes restart after replicas have moved: each finds the table of before in its log

@@ -32,7 +32,7 @@ import (
 const cachedDescriptors = 16 << 10
 
 // ownHeaders is how many headers every shard may cache even when busier ones have taken all of
-// Config.CachedHeaders.
+// the node's share.
 const ownHeaders = 256
 
 // Start starts the node and returns when it serves clients, or fails. ctx bounds only the start.
@@ -175,7 +175,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{
-		Headers: mvcc.NewHeaderBudget(n.cfg.CachedHeaders, ownHeaders, parts.packed), Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
+		Headers: mvcc.NewHeaderBudget(parts.headers, ownHeaders, parts.packed), Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
 		Backlog: apply.NewBacklog(parts.backlog, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
 	}
 	exportMemory(n.cfg.Registerer, n.cfg.MemoryBytes, n.memoryParts(parts, machines))

@@ -18,7 +18,8 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 )
 
-// New returns an etcd client whose KV is a native client's. Close closes both.
+// New returns an etcd client whose KV is a native client's. Close closes both. A program that needs more
+// of clientv3.Config makes both clients, and gives the one the other's KV.
 func New(cfg client.Config) (*clientv3.Client, error) {
 	native, err := client.New(cfg)
 	if err != nil {

@@ -20,8 +20,8 @@ func rootWanted() []string {
 	return []string{"README.md", "CHANGELOG.md", "LICENSE", "go.mod", "go.sum", ".ci", "docs"}
 }
 
-// localEntries are made by tools, never committed, and named by .gitignore.
-func localEntries() []string { return []string{".git", ".cache", "bin"} }
+// localEntries are made by tools and by the commands of README.md, never committed, and named by .gitignore.
+func localEntries() []string { return []string{".git", ".cache", "bin", "flotilla", "data"} }
 
 func TestRoot(t *testing.T) {
 	entries, err := os.ReadDir(repository(t))

@@ -7,7 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,7 +100,10 @@ func newStation(t *testing.T, h *hub, addr string, takeChunk bool) *station {
 // newStationOf makes it by a factory that says all but how to reach others.
 func newStationOf(t *testing.T, h *hub, addr string, takeChunk bool, f *Factory) *station {
 	s := &station{batches: make(chan raftpb.MessageBatch, 100), chunks: make(chan raftpb.Chunk, 100)}
-	f.Listener, f.Dial, f.Logger = h.listen(addr), h.dial, slog.New(slog.DiscardHandler)
+	f.Listener, f.Dial = h.listen(addr), h.dial
+	if f.Logger == nil {
+		f.Logger = slog.New(slog.DiscardHandler)
+	}
 	s.ITransport = f.Create(config.NodeHostConfig{},
 		func(b raftpb.MessageBatch) { s.batches <- b },
 		func(c raftpb.Chunk) bool {
@@ -290,6 +296,42 @@ func TestGarbageEndsTheConnection(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A sender that closes a connection warns nobody, also where its machine resets the connection because there
+// was something to read.
+func TestASenderThatHangsUp(t *testing.T) {
+	for name, end := range map[string]error{"closed": io.EOF, "reset": os.NewSyscallError("read", syscall.ECONNRESET)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub()
+				var log strings.Builder
+				b := newStationOf(t, h, "b", true, &Factory{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				here, there := net.Pipe()
+				h.addrs["b"].conns <- endingConn{there, &net.OpError{Op: "read", Net: "tcp", Err: end}}
+				_, err := here.Write([]byte(Preface))
+				require.NoError(t, err)
+				require.NoError(t, here.Close())
+				synctest.Wait()
+				require.Empty(t, log.String())
+				require.NoError(t, b.Close())
+			})
+		})
+	}
+}
+
+// endingConn ends with an error of its own.
+type endingConn struct {
+	net.Conn
+	end error
+}
+
+func (c endingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		err = c.end
+	}
+	return n, err
 }
 
 // X6: what nobody waits for is sent together, soon, and with the first message that somebody waits for.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lni/dragonboat/v4/config"
@@ -126,13 +127,17 @@ func (t *transport) accept() {
 			delete(t.mu.conns, conn)
 			closed := t.mu.closed
 			t.mu.Unlock()
-			if err != nil && !closed && !errors.Is(err, io.EOF) {
+			if err != nil && !closed && !hungUp(err) {
 				t.Logger.Warn("raft connection ended", "peer", conn.RemoteAddr(), "error", err)
 			}
 		})
 		t.mu.Unlock()
 	}
 }
+
+// hungUp reports whether a connection ended because its sender has closed it. A sender that closes it
+// before it has read what assure wrote resets it.
+func hungUp(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // serve receives what one peer sends until the connection ends.
 func (t *transport) serve(conn net.Conn) error {

@@ -69,10 +69,13 @@ func (s *Server) Shards(ctx context.Context, req *adminpb.ShardsRequest) (*admin
 			reply.Shards = append(reply.Shards, v.shard(d))
 		}
 	}
-	if req.Id != 0 && len(reply.Shards) == 0 {
-		return nil, refuse(codes.NotFound, "shard %d is not in the placement table, or owns no key of the span asked for", req.Id)
+	switch {
+	case req.Id == 0 || len(reply.Shards) > 0:
+		return reply, nil
+	case req.Span == nil:
+		return nil, refuse(codes.NotFound, "shard %d is not in the placement table", req.Id)
 	}
-	return reply, nil
+	return nil, refuse(codes.NotFound, "shard %d is not in the placement table, or owns no key of the span asked for", req.Id)
 }
 
 // Operators implements adminpb.AdminServer.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/txn"
 )
 
 // Config has etcd's limits. The zero value of a field means its default.
@@ -17,20 +18,6 @@ type Config struct {
 	// MaxRequestBytes is the largest write, as it would be marshalled for the log.
 	// Default 1.5 MiB. Larger: longer log entries, which delay everybody behind them.
 	MaxRequestBytes int
-	// MaxTxnOps is how many compares, and how many operations per branch, a transaction may have
-	// together with those nested in it. Default 128.
-	MaxTxnOps int
-	// MaxConcurrentStreams is how many RPCs may be open on one connection. Default
-	// no limit: a client multiplexes thousands of watches.
-	MaxConcurrentStreams uint32
-	// KeepaliveMinTime is how often a client may ping; a client that pings more often
-	// is disconnected. Default 5 s.
-	KeepaliveMinTime time.Duration
-	// KeepaliveInterval is how long a connection may be silent before the server pings. Default 2
-	// h.
-	KeepaliveInterval time.Duration
-	// KeepaliveTimeout is how long the response to that ping may take. Default 20 s.
-	KeepaliveTimeout time.Duration
 	// WatchProgressInterval is how often a watch with progress notifications, and without events,
 	// gets one. Default 10 min, at least 100 ms.
 	WatchProgressInterval time.Duration
@@ -61,8 +48,15 @@ type Config struct {
 }
 
 const (
-	defaultMaxRequestBytes = 1536 * 1024
-	defaultMaxTxnOps       = 128
+	// streamsMax is how many RPCs may be open on one connection: a client multiplexes thousands of
+	// watches.
+	streamsMax = math.MaxUint32
+	// pingMinTime is how often a client may ping; a client that pings more often is disconnected.
+	pingMinTime = 5 * time.Second
+	// pingInterval is how long a connection may be silent before the server pings.
+	pingInterval = 2 * time.Hour
+	// pongTimeout is how long the response to that ping may take.
+	pongTimeout = 20 * time.Second
 	// messageOverheadBytes is by how much a gRPC message may exceed a request. A message between
 	// both limits is refused with etcd's own error, not with gRPC's.
 	messageOverheadBytes = 512 * 1024
@@ -73,22 +67,7 @@ func (c Config) withDefaults() Config {
 		c.Codec = encoding.GetCodecV2(proto.Name)
 	}
 	if c.MaxRequestBytes == 0 {
-		c.MaxRequestBytes = defaultMaxRequestBytes
-	}
-	if c.MaxTxnOps == 0 {
-		c.MaxTxnOps = defaultMaxTxnOps
-	}
-	if c.MaxConcurrentStreams == 0 {
-		c.MaxConcurrentStreams = math.MaxUint32
-	}
-	if c.KeepaliveMinTime == 0 {
-		c.KeepaliveMinTime = 5 * time.Second
-	}
-	if c.KeepaliveInterval == 0 {
-		c.KeepaliveInterval = 2 * time.Hour
-	}
-	if c.KeepaliveTimeout == 0 {
-		c.KeepaliveTimeout = 20 * time.Second
+		c.MaxRequestBytes = txn.DefaultMaxRequestBytes
 	}
 	if c.WatchProgressInterval == 0 {
 		c.WatchProgressInterval = 10 * time.Minute

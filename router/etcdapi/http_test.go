@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/txn"
 )
 
 func TestVersion(t *testing.T) {
@@ -161,13 +162,13 @@ func TestGateway(t *testing.T) {
 		require.Equal(t, tc.message, got["message"], tc.path)
 	}
 
-	code, got = post("/v3/kv/put", fmt.Sprintf(`{"key":"Zm9v","value":%q}`, base64.StdEncoding.EncodeToString(make([]byte, defaultMaxRequestBytes))))
+	code, got = post("/v3/kv/put", fmt.Sprintf(`{"key":"Zm9v","value":%q}`, base64.StdEncoding.EncodeToString(make([]byte, txn.DefaultMaxRequestBytes))))
 	require.Equal(t, http.StatusBadRequest, code)
 	require.Equal(t, "etcdserver: request is too large", got["message"])
-	code, got = post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 2*defaultMaxRequestBytes)+`"}`)
+	code, got = post("/v3/kv/put", `{"key":"`+strings.Repeat("A", 2*txn.DefaultMaxRequestBytes)+`"}`)
 	require.Equal(t, http.StatusTooManyRequests, code, "gRPC refuses what is inside")
 	require.InDelta(t, 8, got["code"], 0)
-	code, got = post("/v3/lock/lock", `{"name":"`+strings.Repeat("A", 3*defaultMaxRequestBytes)+`"}`)
+	code, got = post("/v3/lock/lock", `{"name":"`+strings.Repeat("A", 3*txn.DefaultMaxRequestBytes)+`"}`)
 	require.Equal(t, http.StatusTooManyRequests, code, "a body without end is not read to the end")
 	require.InDelta(t, 8, got["code"], 0)
 	require.Equal(t, "flotilla: the body of a request is larger than 4194304 bytes", got["message"])

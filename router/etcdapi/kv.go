@@ -112,7 +112,7 @@ func (s *kvServer) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse
 
 // checkTxn validates a transaction whose encoded size is given.
 func (s *kvServer) checkTxn(req *pb.TxnRequest, size int) error {
-	if err := txn.CheckTxn(req, s.cfg.MaxTxnOps); err != nil || txn.IsReadOnly(req) {
+	if err := txn.CheckTxn(req, txn.DefaultMaxOps); err != nil || txn.IsReadOnly(req) {
 		// A read-only transaction is never logged, so only the limit of messages applies to it.
 		return err
 	}

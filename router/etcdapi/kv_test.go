@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-kv/flotilla/txn"
 )
 
 func TestKVThroughClientv3(t *testing.T) {
@@ -156,10 +158,10 @@ func TestRequestSize(t *testing.T) {
 	logged := func(req *pb.PutRequest) int {
 		return proto.Size(&pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: 1 << 63}, Put: req})
 	}
-	req := &pb.PutRequest{Key: []byte("k"), Value: make([]byte, defaultMaxRequestBytes)}
-	req.Value = req.Value[:2*defaultMaxRequestBytes-logged(req)]
-	require.Equal(t, defaultMaxRequestBytes, logged(req))
-	require.Equal(t, logged(req), loggedBytes(proto.Size(req)))
+	req := &pb.PutRequest{Key: []byte("k"), Value: make([]byte, txn.DefaultMaxRequestBytes)}
+	req.Value = req.Value[:2*txn.DefaultMaxRequestBytes-logged(req)]
+	require.Equal(t, txn.DefaultMaxRequestBytes, logged(req))
+	require.Equal(t, logged(req), txn.LoggedBytes(proto.Size(req)))
 
 	raw := pb.NewKVClient(f.client.ActiveConnection())
 	_, err := raw.Put(ctx, req)
@@ -168,7 +170,7 @@ func TestRequestSize(t *testing.T) {
 	_, err = raw.Put(ctx, req)
 	require.Equal(t, rpctypes.ErrRequestTooLarge, rpctypes.Error(err))
 
-	large := strings.Repeat("x", defaultMaxRequestBytes)
+	large := strings.Repeat("x", txn.DefaultMaxRequestBytes)
 	_, err = f.client.Put(ctx, "k", large)
 	require.Equal(t, rpctypes.ErrRequestTooLarge, err)
 	_, err = f.client.Delete(ctx, large)
@@ -179,7 +181,7 @@ func TestRequestSize(t *testing.T) {
 	require.NoError(t, err, "what only reads is not logged")
 
 	// Beyond the limit of messages gRPC refuses, as with etcd.
-	_, err = raw.Put(ctx, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, defaultMaxRequestBytes+messageOverheadBytes)})
+	_, err = raw.Put(ctx, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, txn.DefaultMaxRequestBytes+messageOverheadBytes)})
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
 }
 

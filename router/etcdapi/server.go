@@ -67,12 +67,12 @@ func (s *Server) ServerOptions() []grpc.ServerOption {
 		grpc.ForceServerCodecV2(codec{s.cfg.Codec}),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes + messageOverheadBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
-		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
+		grpc.MaxConcurrentStreams(streamsMax),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-			MinTime: s.cfg.KeepaliveMinTime, PermitWithoutStream: false,
+			MinTime: pingMinTime, PermitWithoutStream: false,
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: s.cfg.KeepaliveInterval, Timeout: s.cfg.KeepaliveTimeout,
+			Time: pingInterval, Timeout: pongTimeout,
 		}),
 	}
 }
@@ -82,7 +82,7 @@ func (s *Server) Front() rpcfront.Config {
 	return rpcfront.Config{
 		Codec: codec{s.cfg.Codec}, Appender: appenderOf, Interceptor: s.interceptUnary, Starters: s.starters(), StreamInterceptor: s.interceptStream,
 		MaxRecvBytes: s.cfg.MaxRequestBytes + messageOverheadBytes,
-		MaxStreams:   s.cfg.MaxConcurrentStreams, PingMinTime: s.cfg.KeepaliveMinTime, PongDelay: pongDelay,
+		MaxStreams:   streamsMax, PingMinTime: pingMinTime, PongDelay: pongDelay,
 	}
 }
 

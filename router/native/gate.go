@@ -11,7 +11,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
@@ -204,7 +203,7 @@ func (g *gate) admitWrite(req *router.Request) error {
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
 		req.Grows = true
-		if isPlainPut(cmd.Body) && loggedBytes(cmd.Body) <= g.cfg.MaxRequestBytes {
+		if isPlainPut(cmd.Body) && txn.LoggedBytes(len(cmd.Body)) <= txn.DefaultMaxRequestBytes {
 			return nil
 		}
 		put := &pb.PutRequest{}
@@ -214,7 +213,7 @@ func (g *gate) admitWrite(req *router.Request) error {
 		return g.admitBody(cmd.Body, del, func() error { return txn.CheckDeleteRange(del) })
 	case shardpb.Kind_TXN:
 		t := &pb.TxnRequest{}
-		err := g.admitBody(cmd.Body, t, func() error { return txn.CheckTxn(t, g.cfg.MaxTxnOps) })
+		err := g.admitBody(cmd.Body, t, func() error { return txn.CheckTxn(t, txn.DefaultMaxOps) })
 		req.Grows = err == nil && txn.Grows(t)
 		return err
 	case shardpb.Kind_CLOSE:
@@ -245,7 +244,7 @@ func isPlainPut(body []byte) bool {
 }
 
 func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error {
-	if loggedBytes(data) > g.cfg.MaxRequestBytes {
+	if txn.LoggedBytes(len(data)) > txn.DefaultMaxRequestBytes {
 		return rpctypes.ErrGRPCRequestTooLarge
 	}
 	if err := proto.Unmarshal(data, m); err != nil {
@@ -253,9 +252,6 @@ func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error
 	}
 	return check()
 }
-
-// loggedBytes is the size of a write as etcd would log it, computed as in package etcdapi.
-func loggedBytes(body []byte) int { return 15 + protowire.SizeBytes(len(body)) }
 
 // admitRead checks a read.
 func (g *gate) admitRead(req *router.Request) error {
@@ -267,7 +263,7 @@ func (g *gate) admitRead(req *router.Request) error {
 		if !txn.IsReadOnly(t) {
 			return refusal("a transaction that writes was sent as a read")
 		}
-		return txn.CheckTxn(t, g.cfg.MaxTxnOps)
+		return txn.CheckTxn(t, txn.DefaultMaxOps)
 	case routerpb.Op_OP_PROBE, routerpb.Op_OP_FETCH, routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL,
 		routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
 		return nil

@@ -14,7 +14,6 @@ import (
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
-	"github.com/flotilla-kv/flotilla/txn"
 )
 
 // Router is the node's router; router.Router is one.
@@ -38,8 +37,6 @@ type Config struct {
 	// MaxClockOffset is how far ahead of this node's clock a revision claimed by a client may be
 	// (V2).
 	MaxClockOffset time.Duration
-	// MaxRequestBytes and MaxTxnOps are as in etcdapi.Config. Default: etcd's.
-	MaxRequestBytes, MaxTxnOps int
 }
 
 // Server serves the Native service. Register it with a gRPC server that has peer.Codec.
@@ -52,12 +49,6 @@ type Server struct {
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	if cfg.MaxRequestBytes == 0 {
-		cfg.MaxRequestBytes = 1536 * 1024
-	}
-	if cfg.MaxTxnOps == 0 {
-		cfg.MaxTxnOps = txn.DefaultMaxOps
-	}
 	return &Server{cfg: cfg, bound: bound{cfg.Revisions, cfg.Clock, cfg.MaxClockOffset}}
 }
 

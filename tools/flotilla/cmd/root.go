@@ -84,6 +84,7 @@ command that they run.`,
 			leaveOut(c)
 		}
 	}
+	completeArguments(root, client)
 	complete(root, "output", formatSimple, formatTable, formatJSON, formatYAML)
 	return root
 }
@@ -101,10 +102,4 @@ func leaveOut(c *cobra.Command) {
 		c.InheritedFlags().VisitAll(func(f *pflag.Flag) { f.Hidden = true })
 		c.Root().HelpFunc()(c, args)
 	})
-}
-
-// complete registers a flag's values for shell completion.
-func complete(c *cobra.Command, flag string, values ...string) {
-	// It fails only for a flag that does not exist.
-	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
