@@ -4,11 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
@@ -154,6 +161,44 @@ func caughtUp(n, other *testcluster.Node) error {
 		}
 	}
 	return nil
+}
+
+// Who reads where no quorum can be reached is told what etcd tells, by either face, and may try again.
+func TestReadsThatTimeOut(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{})
+	put(t, c.Client(t), "k", "v")
+	lonely := c.Node(1)
+	c.Network().Isolate(lonely.Name, c.Node(2).Name, c.Node(3).Name)
+	var work sync.WaitGroup
+	defer work.Wait()
+	kv := pb.NewKVClient(c.Client(t, lonely).ActiveConnection())
+	for name, read := range map[string]func() error{
+		"get": func() error { _, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k")}); return err },
+		"range": func() error {
+			_, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("m")})
+			return err
+		},
+		"txn": func() error {
+			_, err := kv.Txn(t.Context(), &pb.TxnRequest{Compare: []*pb.Compare{{Key: []byte("k")}}, Success: []*pb.RequestOp{
+				{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte("k")}}},
+			}})
+			return err
+		},
+	} {
+		work.Go(func() {
+			err := read()
+			assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", name, err)
+			if name != "txn" { // which etcd's clients take for a write
+				assert.Equal(t, rpctypes.ErrorDesc(rpctypes.ErrGRPCTimeout), rpctypes.ErrorDesc(err), name)
+			}
+		})
+	}
+	work.Go(func() {
+		code, text := post(t, lonely, "/v3/kv/range", map[string]any{"key": []byte("k")})
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.JSONEq(t, `{"code":14, "message":"etcdserver: request timed out"}`, text)
+	})
 }
 
 // A node that is alone in the world waits for others, says what for, and stops at once
