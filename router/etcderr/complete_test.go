@@ -65,6 +65,7 @@ func internal() map[string]string {
 		"router/etcdapi.errMissingLeader": "code Unknown is etcd's for it",
 		"router/etcdapi.errObserveEnded":  "code Unknown is etcd's for it",
 		"router/peer.errNoAnswer":         "is wrapped with an outcome (call.outcome)",
+		"router/peer.errSilent":           "is wrapped with an outcome (call.outcome)",
 		"router/peer.remoteError":         "wraps an error of package shard",
 
 		"shard/apply.ErrMalformed":         "of a write, whose outcome then counts as unknown",
