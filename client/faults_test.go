@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
@@ -336,6 +338,31 @@ func TestCancelledInFlight(t *testing.T) {
 		require.GreaterOrEqual(t, got.KV().ModRevision, first.Revision)
 		return nil
 	})
+}
+
+// A read that finds no quorum ends, after its time, with an error that callers know, and with etcd's
+// where the client stands in for etcd's.
+func TestReadsThatTimeOut(t *testing.T) {
+	c := testcluster.Start(t, testcluster.Options{})
+	cl := connect(t, c)
+	_, err := cl.Put(t.Context(), "k", []byte("v"))
+	require.NoError(t, err)
+	for _, n := range c.Nodes() {
+		for _, o := range c.Nodes() {
+			if n != o {
+				c.Network().Cut(n.Name, o.Name)
+			}
+		}
+	}
+	told := make(chan error, 1)
+	go func() {
+		_, err := cl.KVClient().Range(t.Context(), &pb.RangeRequest{Key: []byte("k")})
+		told <- err
+	}()
+	_, err = cl.Get(t.Context(), "k")
+	require.ErrorIs(t, err, shard.ErrUnavailable)
+	require.NotErrorIs(t, err, shard.ErrUnknownOutcome, "nothing was to be applied")
+	require.Equal(t, rpctypes.ErrGRPCTimeout, <-told)
 }
 
 // A batch over fifty shards of which some have lost their quorum: theirs fail, one by one, and

@@ -278,25 +278,34 @@ func TestElectionService(t *testing.T) {
 
 // postJSON returns the answer of a node's JSON gateway.
 func postJSON(t *testing.T, n *testcluster.Node, path string, request map[string]any) string {
+	code, text := post(t, n, path, request)
+	if code != http.StatusOK {
+		t.Errorf("%s: %d %s", path, code, text)
+	}
+	return text
+}
+
+// post returns the status and the answer of a node's JSON gateway.
+func post(t *testing.T, n *testcluster.Node, path string, request map[string]any) (code int, text string) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		t.Errorf("encode a request: %v", err)
-		return ""
+		return 0, ""
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.ClientAddr()+path, bytes.NewReader(body))
 	if err != nil {
 		t.Errorf("make a request: %v", err)
-		return ""
+		return 0, ""
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Errorf("post: %v", err)
-		return ""
+		return 0, ""
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("%s: %s %s %v", path, resp.Status, text, err)
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Errorf("%s: %s %v", path, resp.Status, err)
 	}
-	return string(text)
+	return resp.StatusCode, string(answer)
 }

@@ -4,11 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
@@ -141,6 +149,65 @@ func TestRequestsPassASilentNode(t *testing.T) {
 	}
 }
 
+// Reads that were sent to a node before it was cut off do not wait for it: they are asked of others once
+// it has been silent for a while. A write that was sent to it is not, and its outcome stays unknown.
+func TestReadsLeaveASilentNode(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Nodes: 4, Splits: "uniform:4"})
+	outside := c.Node(4)
+	client := c.Client(t, outside)
+	var key string
+	var first shard.NodeID
+	for i := range 4 {
+		put(t, client, spread(2*i, "k"), "v") // its router knows the leaders now
+		d := outside.Inside().Map().Lookup([]byte(spread(2*i, "k")))
+		if _, here := outside.Inside().Host().Replica(d.ID); !here {
+			key, first = spread(2*i, "k"), d.Replicas[0].Node // of equals it is asked first
+		}
+	}
+	require.NotEmpty(t, key, "a node has no replica of one of four shards")
+	i := slices.IndexFunc(c.Nodes(), func(n *testcluster.Node) bool { return n.Inside().ID() == first })
+	lonely := c.Nodes()[i]
+	testcluster.Until(t, "the first replica to lead", func() bool { return leaderOf(t, c, lonely, key) == lonely })
+	put(t, client, key, "before")
+
+	rest := others(c, lonely)
+	c.Network().Isolate(lonely.Name, rest[0].Name, rest[1].Name, rest[2].Name)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	written := make(chan error, 1)
+	go func() {
+		_, err := pb.NewKVClient(client.ActiveConnection()).Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte("after")})
+		written <- err
+	}()
+	var reads sync.WaitGroup
+	for name, options := range map[string][]clientv3.OpOption{
+		"linearizable": nil,
+		"serializable": {clientv3.WithSerializable()},
+		"of all":       {clientv3.WithFromKey()},
+	} {
+		reads.Go(func() {
+			// Without the client's own attempts.
+			op := clientv3.OpGet(key, options...)
+			_, err := pb.NewKVClient(client.ActiveConnection()).Range(t.Context(), &pb.RangeRequest{
+				Key: op.KeyBytes(), RangeEnd: op.RangeBytes(), Serializable: op.IsSerializable(),
+			})
+			assert.NoError(t, err, name)
+		})
+	}
+	reads.Wait()
+	select {
+	case err := <-written:
+		t.Fatalf("the write has ended before the reads, which waited for the node then: %v", err)
+	default:
+	}
+	require.Equal(t, rpctypes.ErrorDesc(rpctypes.ErrGRPCTimeout), rpctypes.ErrorDesc(<-written), "its outcome is unknown")
+	c.Network().Heal()
+	got, err := client.Get(t.Context(), key)
+	require.NoError(t, err)
+	require.LessOrEqual(t, got.Kvs[0].Version, int64(3), "it was applied at most once")
+}
+
 // caughtUp compares what two nodes have applied.
 func caughtUp(n, other *testcluster.Node) error {
 	for _, d := range other.Inside().Map().Shards() {
@@ -154,6 +221,44 @@ func caughtUp(n, other *testcluster.Node) error {
 		}
 	}
 	return nil
+}
+
+// Who reads where no quorum can be reached is told what etcd tells, by either face, and may try again.
+func TestReadsThatTimeOut(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{})
+	put(t, c.Client(t), "k", "v")
+	lonely := c.Node(1)
+	c.Network().Isolate(lonely.Name, c.Node(2).Name, c.Node(3).Name)
+	var work sync.WaitGroup
+	defer work.Wait()
+	kv := pb.NewKVClient(c.Client(t, lonely).ActiveConnection())
+	for name, read := range map[string]func() error{
+		"get": func() error { _, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k")}); return err },
+		"range": func() error {
+			_, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), RangeEnd: []byte("m")})
+			return err
+		},
+		"txn": func() error {
+			_, err := kv.Txn(t.Context(), &pb.TxnRequest{Compare: []*pb.Compare{{Key: []byte("k")}}, Success: []*pb.RequestOp{
+				{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte("k")}}},
+			}})
+			return err
+		},
+	} {
+		work.Go(func() {
+			err := read()
+			assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", name, err)
+			if name != "txn" { // which etcd's clients take for a write
+				assert.Equal(t, rpctypes.ErrorDesc(rpctypes.ErrGRPCTimeout), rpctypes.ErrorDesc(err), name)
+			}
+		})
+	}
+	work.Go(func() {
+		code, text := post(t, lonely, "/v3/kv/range", map[string]any{"key": []byte("k")})
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.JSONEq(t, `{"code":14, "message":"etcdserver: request timed out"}`, text)
+	})
 }
 
 // A node that is alone in the world waits for others, says what for, and stops at once

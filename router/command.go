@@ -24,7 +24,11 @@ func (r *Router) turn(ctx context.Context, key []byte) (admission.Turn, error) {
 	if !ok {
 		return admission.Turn{}, nil // a node that knows no shards has sent them nothing
 	}
-	return r.cfg.Lanes.Enter(ctx, p.ID)
+	turn, err := r.cfg.Lanes.Enter(ctx, p.ID)
+	if err != nil {
+		err = timedOut(err) // nothing was sent
+	}
+	return turn, err
 }
 
 // write sends a command to the shard that owns key once admission allows it, retrying as far as is

@@ -21,7 +21,10 @@ const hashAttempts = 5
 // division into shards makes no difference. RequestTimeout bounds each step; the whole takes time
 // in proportion to the number of keys, and spends at most half of it working.
 func (r *Router) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-	at := shard.Revision(max(req.Revision, 0))
+	if req.Revision < 0 {
+		return r.hashBefore(ctx, req.Revision)
+	}
+	at := shard.Revision(req.Revision)
 	for attempt := 1; ; attempt++ {
 		resp, err := r.hashAt(ctx, at)
 		if at != 0 || attempt == hashAttempts || !errors.Is(err, shard.ErrCompacted) {
@@ -43,14 +46,28 @@ func (r *Router) hashAt(ctx context.Context, at shard.Revision) (*pb.HashKVRespo
 	if err != nil {
 		return nil, err
 	}
+	return hashed(c.header, sum, int64(c.at), compacted), nil
+}
+
+// hashBefore hashes the keyspace at a negative revision, as etcd does: nothing was there, whatever
+// was compacted since.
+func (r *Router) hashBefore(ctx context.Context, at int64) (*pb.HashKVResponse, error) {
+	c, err := r.hashCut(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	return hashed(c.header, 0, at, r.cfg.Compactions.Compacted()), nil
+}
+
+func hashed(latest shard.Revision, sum uint64, at int64, compacted shard.Revision) *pb.HashKVResponse {
 	resp := &pb.HashKVResponse{
-		Header: header(c.header), Hash: uint32(sum ^ sum>>32), HashRevision: int64(c.at),
+		Header: header(latest), Hash: uint32(sum ^ sum>>32), HashRevision: at,
 		CompactRevision: int64(compacted),
 	}
 	if compacted == 0 {
 		resp.CompactRevision = -1 // as etcd says "never"
 	}
-	return resp, nil
+	return resp
 }
 
 func (r *Router) hashCut(ctx context.Context, at shard.Revision) (c cut, err error) {

@@ -31,6 +31,16 @@ func TestHashKV(t *testing.T) {
 		hash := func(at shard.Revision) (*pb.HashKVResponse, error) {
 			return r.HashKV(t.Context(), &pb.HashKVRequest{Revision: int64(at)})
 		}
+		before := func(compacted int64) {
+			t.Helper()
+			nothing, err := hash(-7)
+			require.NoError(t, err)
+			require.Equal(t, hashOf(w, 0), nothing.Hash, "as etcd has it: nothing was there")
+			require.Equal(t, int64(-7), nothing.HashRevision)
+			require.Equal(t, compacted, nothing.CompactRevision)
+			require.Equal(t, int64(latest), nothing.Header.Revision)
+		}
+		before(-1)
 		resp, err := hash(0)
 		require.NoError(t, err)
 		require.Equal(t, int64(latest), resp.HashRevision)
@@ -63,6 +73,7 @@ func TestHashKV(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, resp.Hash, again.Hash)
 		require.Equal(t, int64(second), again.CompactRevision)
+		before(int64(second))
 		_, err = hash(latest + 1)
 		require.ErrorIs(t, err, shard.ErrFutureRevision)
 	})

@@ -55,6 +55,17 @@ func (r *Request) forLeader() bool {
 	return false
 }
 
+// Repeatable reports whether a write is one of the idempotent commands, which their senders repeat
+// after any failure (T1).
+func (r *Request) Repeatable() bool {
+	switch r.Command.GetKind() {
+	case shardpb.Kind_CLOSE, shardpb.Kind_COMPACT, shardpb.Kind_LEASE_ATTACH, shardpb.Kind_LEASE_REGISTER,
+		shardpb.Kind_LEASE_REVOKE, shardpb.Kind_LEASE_DETACH, shardpb.Kind_LEASE_FORGET:
+		return true
+	}
+	return false
+}
+
 // Reply is a shard's answer.
 type Reply struct {
 	// The shard's view at the time of the answer; only Rev for OP_WRITE.

@@ -42,6 +42,21 @@ func TestOutcomesOfErrors(t *testing.T) {
 	}
 }
 
+// What ends with RequestTimeout is known to those who know package shard, and a write that may have
+// been applied stays one.
+func TestTimedOut(t *testing.T) {
+	bare := timedOut(fmt.Errorf("read barrier of shard 2: %w", ErrRequestTimeout))
+	require.ErrorIs(t, bare, shard.ErrUnavailable)
+	require.ErrorIs(t, bare, ErrRequestTimeout)
+	retried := timedOut(&shard.NotLeaderError{Shard: 2})
+	var notLeader *shard.NotLeaderError
+	require.ErrorAs(t, retried, &notLeader)
+	require.ErrorIs(t, retried, ErrRequestTimeout)
+	unknown := fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, ErrRequestTimeout)
+	require.Equal(t, unknown, timedOut(unknown))
+	require.Equal(t, shard.ErrCompacted, timedOut(shard.ErrCompacted))
+}
+
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoff

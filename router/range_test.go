@@ -270,6 +270,7 @@ func TestDeadlines(t *testing.T) {
 			start := time.Now()
 			err = f()
 			require.ErrorIs(t, err, shard.ErrUnavailable)
+			require.ErrorIs(t, err, ErrRequestTimeout)
 			require.NotErrorIs(t, err, context.DeadlineExceeded)
 			require.Equal(t, RequestTimeout, time.Since(start).Round(time.Millisecond))
 		}

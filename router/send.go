@@ -13,7 +13,9 @@ import (
 // RequestTimeout bounds a request that has no nearer deadline, as etcd's does.
 const RequestTimeout = 7 * time.Second
 
-// ErrRequestTimeout distinguishes the end of RequestTimeout from the caller's own deadline.
+// ErrRequestTimeout distinguishes the end of RequestTimeout from the caller's own deadline. By
+// itself it says nothing of the outcome; what ends a request because of it also wraps an error of
+// package shard (timedOut).
 var ErrRequestTimeout = errors.New("request timed out")
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -44,14 +46,31 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 func (r *Router) final(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case cause == nil, errors.Is(cause, ErrRequestTimeout):
+	case cause == nil:
 		return err
+	case errors.Is(cause, ErrRequestTimeout):
+		return timedOut(err)
 	case errors.Is(err, cause) && errors.Is(err, shard.ErrUnknownOutcome):
 		return err
 	case !errors.Is(err, shard.ErrUnknownOutcome):
 		return fmt.Errorf("%w: %v", cause, err)
 	}
 	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// timedOut is the error of a request that RequestTimeout has ended. Writes that may have been
+// applied have been marked before (settle), so nothing else was applied. Callers know the errors of
+// package shard, and would not know a bare ErrRequestTimeout.
+func timedOut(err error) error {
+	switch late := errors.Is(err, ErrRequestTimeout); {
+	case errors.Is(err, shard.ErrUnknownOutcome):
+		return err
+	case late && !certain(err):
+		return fmt.Errorf("%w: %w", shard.ErrUnavailable, err)
+	case !late && certain(err): // there was no time for another attempt
+		return fmt.Errorf("%w: %w", err, ErrRequestTimeout)
+	}
+	return err
 }
 
 // send sends the request to the node, updates the cache by the answer, and returns it.

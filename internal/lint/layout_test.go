@@ -62,7 +62,7 @@ func layers() []layer {
 			"Wire messages import wire messages only."},
 		{[]string{"router/etcdapi"}, []string{"router/etcdapi/v3lockpb", "router/etcdapi/v3electionpb", "router/admission", "router/etcderr", "txn", "shard"},
 			"The etcd face is given a KV, Watches, Leases and a Cluster; it decides nothing about keys,\nshards or nodes."},
-		{[]string{"router/etcderr"}, []string{"shard"},
+		{[]string{"router/etcderr"}, []string{"router", "shard"},
 			"Errors are turned into etcd's for nodes and clients alike."},
 		{[]string{"router/native"}, []string{"router", "router/admission", "router/peer", "router/routerpb", "placement/...", "txn", "shard", "shard/shardpb", "shard/hlc"},
 			"What native clients may do is decided before it reaches a replica: those who carry it out\nare given to it."},

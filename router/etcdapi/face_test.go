@@ -338,7 +338,16 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 	require.NoError(t, err)
 	httpServer := NewHTTPServer(f.server.Guard(f.server.HTTPHandler(gateway, promhttp.HandlerFor(f.registry, promhttp.HandlerOpts{}))), slog.New(slog.DiscardHandler))
 
-	var serving sync.WaitGroup
+	// A connection whose request was not read to its end stays for half a second after its answer.
+	var serving, conns sync.WaitGroup
+	httpServer.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			conns.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			conns.Done()
+		}
+	}
 	serving.Go(func() { require.NoError(t, mux.Serve()) })
 	serving.Go(func() { require.NoError(t, grpcServer.Run()) })
 	serving.Go(func() { _ = httpServer.Serve(mux.Listener(1)) })
@@ -358,6 +367,7 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 			require.NoError(t, err)
 		}
 		serving.Wait()
+		conns.Wait()
 	})
 	return f
 }

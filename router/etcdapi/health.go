@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -59,9 +61,27 @@ func (s *Server) readCheck(serializable bool) func(context.Context) error {
 		if err == nil {
 			return nil
 		}
-		s.cfg.Logger.Warn("health check cannot read", "serializable", serializable, "error", err)
+		if !gone(ctx) {
+			s.cfg.Logger.Warn("health check cannot read", "serializable", serializable, "error", err)
+		}
 		return errors.New(rpctypes.ErrorDesc(readError(ctx, err)))
 	}
+}
+
+// gone reports whether whoever asked has hung up: what failed then says nothing of this node.
+func gone(ctx context.Context) bool { return ctx.Err() != nil }
+
+// probePatience is what a probe may expect: one that left before it had its own reasons.
+const probePatience = 500 * time.Millisecond
+
+// reportGone logs that whoever sent a probe has hung up before the answer. If it had waited, that
+// may be all that shows why this node counts as unhealthy.
+func (s *Server) reportGone(ctx context.Context, probe string, began time.Time) {
+	level, waited := slog.LevelDebug, time.Since(began)
+	if waited >= probePatience {
+		level = slog.LevelWarn
+	}
+	s.cfg.Logger.Log(context.WithoutCancel(ctx), level, "probe was given up before its answer", "probe", probe, "waited", waited)
 }
 
 // serveHealth answers GET /health. Query: exclude=NOSPACE ignores an alarm, serializable=true
@@ -70,7 +90,7 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	if !allowGet(w, r) {
 		return
 	}
-	query := r.URL.Query()
+	query, began := r.URL.Query(), time.Now()
 	reason := s.unhealthy(r.Context(), query["exclude"], query.Get("serializable") == "true")
 	body, err := json.Marshal(struct {
 		Health string `json:"health"`
@@ -82,7 +102,11 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	if reason != "" {
 		s.checks.failures.Inc()
-		s.cfg.Logger.Warn("unhealthy", "reason", reason)
+		if gone(r.Context()) {
+			s.reportGone(r.Context(), "health", began)
+		} else {
+			s.cfg.Logger.Warn("unhealthy", "reason", reason)
+		}
 		http.Error(w, string(body), http.StatusServiceUnavailable)
 		return
 	}
@@ -135,7 +159,7 @@ func (s *Server) serveChecks(w http.ResponseWriter, r *http.Request, probe strin
 		return
 	}
 	var report strings.Builder
-	failed := false
+	failed, began := false, time.Now()
 	for _, c := range checks {
 		err := c.run(r.Context())
 		s.checks.record(probe, c.name, err)
@@ -148,7 +172,11 @@ func (s *Server) serveChecks(w http.ResponseWriter, r *http.Request, probe strin
 	}
 	if failed {
 		// Failures are reported even without verbose.
-		s.cfg.Logger.Warn("probe failed", "probe", probe, "report", report.String())
+		if gone(r.Context()) {
+			s.reportGone(r.Context(), probe, began)
+		} else {
+			s.cfg.Logger.Warn("probe failed", "probe", probe, "report", report.String())
+		}
 		http.Error(w, report.String(), http.StatusServiceUnavailable)
 		return
 	}

@@ -2,17 +2,21 @@ package etcdapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -242,4 +246,35 @@ func TestLoopbackClosesAtOnce(t *testing.T) {
 	loopback, err := StartLoopback(nil, func(grpc.ServiceRegistrar) {})
 	require.NoError(t, err)
 	require.NoError(t, loopback.Close())
+}
+
+// hungKV reads for as long as somebody waits.
+type hungKV struct{ *fakeKV }
+
+func (hungKV) Range(ctx context.Context, _ *pb.RangeRequest) (*pb.RangeResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// Who hangs up at once has told nothing of the node. Who had waited has: one line says so.
+func TestProbesThatAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		watches := newFakeWatches()
+		s := New(Config{Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(&log, nil))},
+			hungKV{newFakeKV()}, watches, newFakeLeases(), &fakeCluster{watches: watches})
+		probe := func(path string, patience time.Duration) {
+			ctx, leave := context.WithTimeout(t.Context(), patience)
+			defer leave()
+			s.HTTPHandler(nil, nil).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+		}
+		for _, path := range []string{"/readyz", "/livez", "/readyz/linearizable_read", "/health"} {
+			probe(path, time.Millisecond)
+			require.Empty(t, log.String(), path)
+			probe(path, time.Second)
+			require.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+			require.Contains(t, log.String(), "waited=1s")
+			log.Reset()
+		}
+	})
 }

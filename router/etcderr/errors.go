@@ -1,5 +1,5 @@
 // Package etcderr translates the outcome of a request into etcd's errors. It is the one place where
-// the errors of package shard become gRPC codes and etcd's texts, for nodes that
+// the errors of packages shard and router become gRPC codes and etcd's texts, for nodes that
 // answer etcd's clients and for the native client where it stands in for one of them.
 package etcderr
 
@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -34,7 +35,12 @@ func Read(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if known := translate(err); known != nil {
+	known := translate(err)
+	if errors.Is(err, router.ErrRequestTimeout) && (known == nil || status.Code(known) == codes.Unavailable) {
+		// As etcd says it, whatever the last attempt failed for.
+		return rpctypes.ErrGRPCTimeout
+	}
+	if known != nil {
 		return known
 	}
 	if isContextError(err) {
@@ -54,7 +60,7 @@ func Write(err error) error {
 	}
 	known := translate(err)
 	switch {
-	case known == nil && isContextError(err), known != nil && retriedAsWrite(known):
+	case known == nil && (isContextError(err) || errors.Is(err, router.ErrRequestTimeout)), known != nil && retriedAsWrite(known):
 		return rpctypes.ErrGRPCTimeout
 	case known == nil:
 		return unknown(err)
@@ -70,6 +76,7 @@ func translate(err error) error {
 		notLeader  *shard.NotLeaderError
 		noReplica  *shard.NoReplicaError
 		notClosed  *shard.NotClosedError
+		noLease    *shard.UnregisteredLeaseError
 		client     rpctypes.EtcdError
 		own        interface{ GRPCStatus() *status.Status }
 	)
@@ -103,7 +110,7 @@ func translate(err error) error {
 		return rpctypes.ErrGRPCStopped
 
 	// The router retries these until its time is over; then this is what remains.
-	case errors.As(err, &notLeader), errors.As(err, &wrongShard):
+	case errors.As(err, &notLeader), errors.As(err, &wrongShard), errors.As(err, &noLease), errors.Is(err, shard.ErrLeaseRace):
 		return rpctypes.ErrGRPCLeaderChanged
 	case errors.As(err, &noReplica), errors.Is(err, shard.ErrUnavailable):
 		return rpctypes.ErrGRPCNoLeader

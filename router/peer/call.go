@@ -81,6 +81,13 @@ func (c *call) outcome(why error) error {
 	return fmt.Errorf("%w: %w", shard.ErrUnavailable, why)
 }
 
+// movable reports whether the call's request may be sent to another node although this one may yet
+// carry it out: it changes nothing, or it was not sent, or it can be repeated after any failure. Its
+// link.mu is held.
+func (c *call) movable() bool {
+	return c.asked.Op != routerpb.Op_OP_WRITE || !c.sent || c.asked.Repeatable()
+}
+
 // placeBits is the number of bits of an ID that hold the call's place in the table: a million at a
 // time.
 const placeBits = 20

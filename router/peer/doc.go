@@ -23,4 +23,7 @@
 //	    for its end. Its progress is reported without being requested.
 //	N5  Once a request has been handed over, the memory it was built from is not read again;
 //	    a reply shares no memory with the frame in which it arrived.
+//	N6  A node that owes answers and has given none for some seconds, not even to a ping, is
+//	    silent. What changes nothing, may be repeated or was not sent does not wait for it: it
+//	    ends, and may be sent to another node. Other writes wait.
 package peer

@@ -164,8 +164,10 @@ type stuck struct{ arrived chan struct{} }
 
 func (s *stuck) Write(*router.Request, router.Ender) { s.arrived <- struct{}{} }
 
-func (s *stuck) Read(ctx context.Context, _ *router.Request) (*router.Reply, error) {
-	s.arrived <- struct{}{}
+func (s *stuck) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	if req.Shard != 0 { // no ping
+		s.arrived <- struct{}{}
+	}
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -268,12 +270,13 @@ func TestPatienceEnds(t *testing.T) {
 
 // A node that owes answers and gives none is silent, also when nobody waits as long, until it gives one.
 func TestSilence(t *testing.T) {
-	arrived := make(chan struct{})
-	var reads atomic.Int64
+	arrived, awake := make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	p := newPair(t, &fakeExecutor{read: func(ctx context.Context, req *router.Request) (*router.Reply, error) {
-		if reads.Add(1) == 1 {
-			close(arrived)
-			<-ctx.Done()
+		once.Do(func() { close(arrived) })
+		select {
+		case <-awake:
+		case <-ctx.Done():
 		}
 		return &router.Reply{}, nil
 	}})
@@ -288,9 +291,89 @@ func TestSilence(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-got, context.Canceled)
 	require.Eventually(t, p.client.Silent, time.Minute, time.Millisecond)
-	_, err := p.client.Send(t.Context(), probe(1))
-	require.NoError(t, err)
+	close(awake)
 	require.Eventually(t, func() bool { return !p.client.Silent() }, time.Minute, time.Millisecond)
+}
+
+// N6: a node whose answers take long, but which answers pings, is waited for.
+func TestSlowIsNotSilent(t *testing.T) {
+	arrived, ready := make(chan struct{}), make(chan struct{})
+	p := newPair(t, &fakeExecutor{read: func(ctx context.Context, req *router.Request) (*router.Reply, error) {
+		if req.Shard == 0 {
+			return nil, &shard.NoReplicaError{}
+		}
+		close(arrived)
+		<-ready
+		return &router.Reply{Rev: 7}, nil
+	}})
+	got := make(chan *router.Reply, 1)
+	go func() {
+		reply, err := p.client.Send(t.Context(), probe(1))
+		if err != nil {
+			t.Error(err)
+		}
+		got <- reply
+	}()
+	<-arrived
+	l := p.client.mu.link
+	for range 2 * silence {
+		l.look()
+		require.Eventually(t, func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.mu.pings == 0
+		}, time.Minute, time.Millisecond)
+		require.False(t, p.client.Silent())
+	}
+	close(ready)
+	require.Equal(t, shard.Revision(7), (<-got).Rev)
+}
+
+// N6: whoever may ask another node does not wait for a silent one; a write that was sent does.
+func TestASilentNodeIsLeft(t *testing.T) {
+	l := newLink(peerBounds(), newFrameBuffers(), &seen{}, func() {})
+	begin := func(req *router.Request) chan answer {
+		outcome := make(chan answer, 1)
+		c := &call{asked: req, link: l, answers: outcome}
+		r := request{asked: req}
+		require.NoError(t, r.prepare())
+		require.NoError(t, l.enqueue(c, &r))
+		return outcome
+	}
+	command := func(kind shardpb.Kind) *router.Request {
+		return &router.Request{Shard: 2, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: kind}}
+	}
+	read, put, grant, closing := begin(probe(2)), begin(write(2)), begin(command(shardpb.Kind_LEASE_GRANT)), begin(command(shardpb.Kind_CLOSE))
+	require.Len(t, l.mu.out.next().parts, 4)
+	waiting := begin(write(2))
+	for range silence {
+		l.look()
+		require.False(t, l.silent.Load())
+	}
+	require.Empty(t, read, "not yet")
+	late := begin(probe(2))
+	l.look()
+	require.True(t, l.silent.Load())
+
+	certain := func(outcome chan answer) {
+		t.Helper()
+		err := (<-outcome).err
+		require.ErrorIs(t, err, shard.ErrUnavailable)
+		require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
+	}
+	certain(read)
+	certain(waiting)
+	require.ErrorIs(t, (<-closing).err, shard.ErrUnknownOutcome, "its sender repeats it all the same")
+	require.Empty(t, late, "it may be what the node awakes by")
+	l.look()
+	certain(late)
+	for l.mu.age <= patience {
+		require.Empty(t, put, "it may have been applied")
+		require.Empty(t, grant, "it may have been applied")
+		l.look()
+	}
+	require.ErrorIs(t, (<-put).err, shard.ErrUnknownOutcome)
+	require.ErrorIs(t, (<-grant).err, shard.ErrUnknownOutcome)
 }
 
 func TestQueueIsBounded(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -29,6 +30,7 @@ type link struct {
 		out   outbox
 		age   int   // counts glances
 		owing int   // the age since when the node has owed answers and sent none, plus one; 0 if it owes none
+		pings int   // under way
 		ended error // why there is no stream any more
 	}
 	silent atomic.Bool // by the last glance
@@ -67,6 +69,11 @@ func (l *link) enqueue(c *call, r *request) error {
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.remove(c)
+}
+
+// remove is forget for who holds mu.
+func (l *link) remove(c *call) bool {
 	if l.mu.calls.take(c.id) == nil {
 		return false
 	}
@@ -77,6 +84,9 @@ func (l *link) forget(c *call) bool {
 }
 
 func (l *link) run(ctx context.Context, s service) {
+	var looking sync.WaitGroup
+	looking.Go(l.lookout)
+	defer looking.Wait()
 	defer l.cancel()
 	stream, err := s.Exchange(ctx, grpc.ForceCodecV2(Codec()))
 	if err != nil {
@@ -85,8 +95,6 @@ func (l *link) run(ctx context.Context, s service) {
 	}
 	received := make(chan error, 1)
 	go func() { received <- l.receive(stream) }()
-	look := time.NewTicker(glance)
-	defer look.Stop()
 	for {
 		select {
 		case <-l.kick:
@@ -97,8 +105,6 @@ func (l *link) run(ctx context.Context, s service) {
 				l.end(<-received)
 				return
 			}
-		case <-look.C:
-			l.expire()
 		case err := <-received:
 			l.end(err)
 			return
@@ -129,23 +135,85 @@ const (
 	patience = int((router.RequestTimeout + time.Second) / glance)
 	// silence is for how long a node that owes answers may give none before it counts as silent.
 	silence = int(2 * time.Second / glance)
+	// doubt is for how long it may before it is pinged: what it owes may simply take long.
+	doubt = silence / 2
 )
 
-var errNoAnswer = errors.New("the node did not answer in time")
+var (
+	errNoAnswer = errors.New("the node did not answer in time")
+	errSilent   = errors.New("the node gives no answers")
+)
 
-func (l *link) expire() {
-	var late []*call
-	l.mu.Lock()
-	l.mu.age++
-	for c := range l.mu.calls.all() {
-		if l.mu.age-c.born > patience {
-			late = append(late, c)
+// lookout looks until the stream has ended. It is on its own: sending may block, above all to a node
+// that is silent.
+func (l *link) lookout() {
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			l.look()
+		case <-l.done:
+			return
 		}
 	}
-	l.silent.Store(l.mu.owing > 0 && l.mu.age-l.mu.owing >= silence)
+}
+
+// look ends the calls that have waited too long, and those that need not wait for a silent node (N6).
+func (l *link) look() {
+	l.mu.Lock()
+	l.mu.age++
+	quiet := 0
+	if l.mu.owing > 0 {
+		quiet = l.mu.age - l.mu.owing
+	}
+	silent := quiet >= silence
+	l.silent.Store(silent)
+	var late, elsewhere []*call
+	for c := range l.mu.calls.all() {
+		switch waited := l.mu.age - c.born; {
+		case waited > patience:
+			late = append(late, c)
+		case silent && waited > 1 && c.movable():
+			elsewhere = append(elsewhere, c)
+		}
+	}
+	// At once: what is not sent is never sent then.
+	for _, c := range late {
+		l.remove(c)
+	}
+	for _, c := range elsewhere {
+		l.remove(c)
+	}
+	ping := quiet >= doubt && l.mu.pings == 0
 	l.mu.Unlock()
 	for _, c := range late {
-		c.Abandon(errNoAnswer)
+		c.fail(c.outcome(errNoAnswer))
+	}
+	for _, c := range elsewhere {
+		c.fail(c.outcome(errSilent))
+	}
+	if ping {
+		l.ping()
+	}
+}
+
+// ping asks the node for something that any node answers at once: for a shard that does not exist.
+func (l *link) ping() {
+	c := &call{link: l, asked: &router.Request{Op: routerpb.Op_OP_PROBE, Serializable: true}, end: router.EndFunc(func(*router.Reply, error) {
+		l.mu.Lock()
+		l.mu.pings--
+		l.mu.Unlock()
+	})}
+	r := request{asked: c.asked}
+	if r.prepare() != nil {
+		return
+	}
+	l.mu.Lock()
+	l.mu.pings++
+	l.mu.Unlock()
+	if err := l.enqueue(c, &r); err != nil {
+		c.fail(err)
 	}
 }
 
