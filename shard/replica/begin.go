@@ -21,6 +21,9 @@ const (
 // unborn reports whether the shard is still to begin.
 func unborn(v shard.View) bool { return v.Descriptor == nil && !v.Poisoned && v.Frozen == nil }
 
+// Unborn reports whether the shard is still to begin on this replica.
+func (r *Replica) Unborn() bool { return unborn(r.View()) }
+
 // Begun returns the view of the replica once the shard has begun, or is not about to.
 func (r *Replica) Begun(ctx context.Context) shard.View {
 	ctx, cancel := context.WithTimeout(ctx, beginPatience)
