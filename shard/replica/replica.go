@@ -34,7 +34,7 @@ type Replica struct {
 
 	// weaned is the last View.Since that the log was seen to begin after, for Weaned.
 	weaned  atomic.Uint64
-	weaning atomic.Int32 // calls of Wean
+	weaning atomic.Uint64 // the last one that Wean was called for
 	// quarantined says why the replica is unfit, nil when it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool

@@ -137,19 +137,21 @@ func (r *Replica) Weaned() bool {
 }
 
 // mayCut reports whether the log may be cut behind what has been applied. Behind a split or merge it
-// is not cut before Wean was called (P14).
-func (r *Replica) mayCut() bool { return r.weaning.Load() > 0 || r.Weaned() }
+// is not cut before Wean was called for it (P14).
+func (r *Replica) mayCut() bool { return r.weaning.Load() >= r.View().Since || r.Weaned() }
 
 // Wean cuts the log behind what a split has changed here, and returns when it is cut. A
 // replica that joins then gets the shard's data. A log from the beginning would have it
 // write keys that have been given away, which another replica of its node may have, or
 // begin with a seed that it has not got. What came after is kept: replicas that are a
 // little behind go on from it. Whoever calls it knows that what the split or merge gave is
-// durable on most nodes (P14).
+// durable on most nodes (P14); of one that comes while it works nobody knows that.
 func (r *Replica) Wean(ctx context.Context) error {
 	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
-	r.weaning.Add(1)
-	defer r.weaning.Add(-1)
+	since := r.View().Since
+	for known := r.weaning.Load(); known < since && !r.weaning.CompareAndSwap(known, since); {
+		known = r.weaning.Load()
+	}
 	for {
 		view := r.View()
 		if view.Descriptor == nil {
@@ -158,9 +160,12 @@ func (r *Replica) Wean(ctx context.Context) error {
 		if r.Weaned() {
 			return nil
 		}
+		if view.Since != since {
+			return fail(fmt.Errorf("another split or merge came: %w", shard.ErrUnavailable))
+		}
 		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
-		if view.Applied > view.Since { // otherwise no overhead says the same
-			cut.CompactionIndex = view.Since
+		if view.Applied > since { // otherwise no overhead says the same
+			cut.CompactionIndex = since
 		}
 		made, err := r.snapshot(ctx, cut)
 		if err == nil && !made {

@@ -20,9 +20,8 @@ func TestWeanWhereNothingHappens(t *testing.T) {
 	p.put("k", "v")
 	p.split()
 	keep := dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 100}
-	p.replica.weaning.Add(1) // as a Wean that ended before it had cut
+	p.replica.weaning.Store(p.replica.View().Since) // as a Wean that ended before it had cut
 	made, err := p.replica.snapshot(t.Context(), keep)
-	p.replica.weaning.Add(-1)
 	require.NoError(t, err)
 	require.True(t, made)
 	require.False(t, p.replica.Weaned())
