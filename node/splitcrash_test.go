@@ -6,9 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
@@ -207,6 +211,54 @@ func TestSplitOutlivesAPowerFailure(t *testing.T) {
 	requireValue(t, client, "z", "after")
 	requireSame(t, c)
 	requireWeaned(t, c)
+}
+
+// A child serves before the table has it. What was written to it then is past, too, for nodes that are killed and whose
+// clocks are set back: what they write to another shard comes after it.
+func TestKilledNodesHaveSeenASplit(t *testing.T) {
+	t.Parallel()
+	c, g := startGated(t)
+	client := c.Client(t)
+	put(t, client, "a", "before")
+	g.before("the parent gives the keys away")
+	beginSplit(t, c.Node(1), "m")
+	g.await(t, c)
+	durable := t.TempDir()
+	for _, n := range c.Nodes() {
+		require.NoError(t, os.CopyFS(filepath.Join(durable, n.Name), os.DirFS(storeOf(n))))
+	}
+	resume := g.resume
+	g.before("the seeds are made durable")
+	close(resume)
+	g.await(t, c)
+	last := put(t, client, "z", "after")
+
+	c.StopAll()
+	for _, n := range c.Nodes() {
+		require.NoError(t, os.RemoveAll(storeOf(n)))
+		require.NoError(t, os.CopyFS(storeOf(n), os.DirFS(filepath.Join(durable, n.Name))))
+		n.Clock.Set(-24 * time.Hour)
+	}
+	var early sync.WaitGroup
+	for _, n := range c.Nodes() {
+		early.Go(func() { // as soon as the node serves
+			for rev := int64(0); rev == 0 && t.Context().Err() == nil; {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				client, err := clientv3.New(clientv3.Config{Endpoints: []string{n.ClientAddr()}})
+				if err == nil {
+					resp, err := client.Put(ctx, "a", "after")
+					client.Close()
+					if err == nil {
+						rev = resp.Header.Revision
+						assert.Greater(t, rev, last, n.Name)
+					}
+				}
+				cancel()
+			}
+		})
+	}
+	c.StartAll(t)
+	early.Wait()
 }
 
 func storeOf(n *testcluster.Node) string { return filepath.Join(n.Config().DataDir, "store") }

@@ -310,10 +310,43 @@ const pastPatience = 5 * time.Second
 func (n *Node) seePast(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, pastPatience)
 	defer cancel()
-	if err := n.host.SeePast(bounded); err != nil && ctx.Err() == nil {
+	known := n.table.Map()
+	err := n.host.SeePast(bounded)
+	if err == nil {
+		err = n.seeLatecomers(bounded, known)
+	}
+	if err != nil && ctx.Err() == nil {
 		n.log.Warn("serving clients before all replicas of this node have caught up", "error", err)
 	}
 	return context.Cause(ctx)
+}
+
+// seeLatecomers is seePast for shards that this node's copy of the table did not list. A child serves before the table has it,
+// and its replica starts only when its parent's has come to the split again.
+func (n *Node) seeLatecomers(ctx context.Context, known *placement.Map) error {
+	m, err := n.meta.barrier(ctx)
+	if err != nil {
+		return err
+	}
+	children := m.Beginning(n.self.NodeID)
+	if len(children) == 0 && m.Version() == known.Version() {
+		return nil
+	}
+	err = until(ctx, func() error {
+		if what := n.missing(); what != "" {
+			return fmt.Errorf("wait for %s", what)
+		}
+		for _, d := range children {
+			if r, runs := n.host.Replica(d.ID); !runs || r.Unborn() {
+				return fmt.Errorf("wait for shard %s, which is split off, to begin", d.ID)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return n.host.SeePast(ctx)
 }
 
 // expelled fails if the node was removed from its cluster: its data is useless then, and it must not answer anybody.

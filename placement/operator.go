@@ -48,6 +48,21 @@ func (m *Map) Operator(id shard.ID) *Operator {
 	return m.operators[i]
 }
 
+// Beginning returns the shards with a replica on the node that may serve, though the map does not have them yet: their
+// splits are committed.
+func (m *Map) Beginning(id shard.NodeID) []*shard.Descriptor {
+	var children []*shard.Descriptor
+	for _, o := range m.operators {
+		if o.Child == nil || !o.committed() {
+			continue
+		}
+		if _, has := o.Child.ReplicaOn(id); has {
+			children = append(children, o.Child)
+		}
+	}
+	return children
+}
+
 // beginOperator makes an operator hold a shard. It reserves what the operator will need: a SPLIT gets its child's ID,
 // slot and replica IDs, so that any controller that continues it makes the same child.
 func (m *Map) beginOperator(c *placementpb.BeginOperator) (*Map, *placementpb.Result) {

@@ -24,6 +24,12 @@ func (r *Replica) pauses(v shard.View) bool {
 	return v.Descriptor == nil && !v.Poisoned && r.heir(v.Frozen) == nil
 }
 
+// Unborn reports whether the shard has yet to begin on this replica.
+func (r *Replica) Unborn() bool {
+	v := r.View()
+	return v.Descriptor == nil && !v.Poisoned && v.Frozen == nil
+}
+
 // heir is the shard that has taken the keys of this one, frozen, on this node; nil: none has. A merge of which that is
 // known is committed, so routers may be told of it.
 func (r *Replica) heir(f *shard.Frozen) *shard.Descriptor {

@@ -34,7 +34,7 @@ type Replica struct {
 
 	// weaned is the View.Since of the last split or merge that the log was seen to begin after, for Weaned.
 	weaned  atomic.Uint64
-	weaning atomic.Int32 // running calls of Wean
+	weaning atomic.Uint64 // the last View.Since that Wean was called for
 	// quarantined says why the replica is unfit; nil if it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool

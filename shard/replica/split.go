@@ -161,18 +161,21 @@ func (r *Replica) Weaned() bool {
 }
 
 // mayCut reports whether the log may be truncated up to what has been applied. It may not be truncated past a split
-// or merge before Wean was called (P14).
-func (r *Replica) mayCut() bool { return r.weaning.Load() > 0 || r.Weaned() }
+// or merge before Wean was called for it (P14).
+func (r *Replica) mayCut() bool { return r.weaning.Load() >= r.View().Since || r.Weaned() }
 
 // Wean truncates the log past the last split or merge, and returns when that is done. A replica that joins later then
 // receives the shard's data. With a log from the beginning it would write keys that have since been given away, which
 // another replica on its node may hold, or it would need a seed that it does not have. Later entries are kept, so
 // that replicas that are a little behind can continue from the log. The caller knows that what the split or merge
-// handed over is durable on a majority of the nodes (P14).
+// handed over is durable on a majority of the nodes (P14); of a later one that comes meanwhile
+// nobody knows that.
 func (r *Replica) Wean(ctx context.Context) error {
 	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
-	r.weaning.Add(1)
-	defer r.weaning.Add(-1)
+	since := r.View().Since
+	for known := r.weaning.Load(); known < since && !r.weaning.CompareAndSwap(known, since); {
+		known = r.weaning.Load()
+	}
 	for {
 		view := r.View()
 		if view.Descriptor == nil {
@@ -181,9 +184,12 @@ func (r *Replica) Wean(ctx context.Context) error {
 		if r.Weaned() {
 			return nil
 		}
+		if view.Since != since {
+			return fail(fmt.Errorf("another split or merge came: %w", shard.ErrUnavailable))
+		}
 		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
-		if view.Applied > view.Since { // otherwise no overhead means the same
-			cut.CompactionIndex = view.Since
+		if view.Applied > since { // otherwise no overhead means the same
+			cut.CompactionIndex = since
 		}
 		made, err := r.snapshot(ctx, cut)
 		if err == nil && !made {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/lni/dragonboat/v4"
-
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -20,9 +20,8 @@ func TestWeanWhereNothingHappens(t *testing.T) {
 	p.put("k", "v")
 	p.split()
 	keep := dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 100}
-	p.replica.weaning.Add(1) // as a Wean that ended before it had cut
+	p.replica.weaning.Store(p.replica.View().Since) // as a Wean that ended before it had cut
 	made, err := p.replica.snapshot(t.Context(), keep)
-	p.replica.weaning.Add(-1)
 	require.NoError(t, err)
 	require.True(t, made)
 	require.False(t, p.replica.Weaned())
@@ -34,11 +33,39 @@ func TestWeanWhereNothingHappens(t *testing.T) {
 }
 
 // split gives the keys from "m" on away.
-func (p *process) split() {
+func (p *process) split() { p.splitAt("m") }
+
+func (p *process) splitAt(key string) {
 	whole := p.replica.View().Descriptor
-	rest, child := *whole, shard.Descriptor{ID: testShard + 1, Parent: testShard, Epoch: 2, Slot: 10, Generation: 1, Span: shard.Span{Start: []byte("m")}}
-	rest.Epoch, rest.Generation, rest.Span.End = 2, whole.Generation+1, []byte("m")
+	rest := *whole
+	rest.Epoch, rest.Generation, rest.Span.End = whole.Epoch+1, whole.Generation+1, []byte(key)
+	child := shard.Descriptor{
+		ID: testShard + shard.ID(whole.Epoch), Parent: testShard, Epoch: rest.Epoch, Slot: 9 + shard.Slot(whole.Epoch), Generation: 1,
+		Span: shard.Span{Start: []byte(key), End: whole.Span.End},
+	}
 	require.NoError(p.t, p.replica.Split(p.t.Context(), &rest, &child))
+}
+
+// Who has the log cut behind a split knows nothing of the next one, which may come before there is room to cut
+// it: behind that one the log is kept (P14).
+func TestWeanIsForOneSplit(t *testing.T) {
+	c := &crowded{t: t, dir: t.TempDir()}
+	p := c.open(1)
+	defer func() { p.close() }()
+	p.startNew()
+	p.split()
+	c.full.Store(true)
+	applied := p.replica.View().Applied
+	weaned := make(chan error, 1)
+	go func() { weaned <- p.replica.Wean(t.Context()) }()
+	require.Eventually(t, func() bool { return p.replica.View().Applied > applied }, patience, time.Millisecond, "it tries")
+	p.splitAt("f")
+	c.full.Store(false)
+	require.ErrorIs(t, <-weaned, shard.ErrUnavailable)
+	require.False(t, p.replica.Weaned())
+
+	require.NoError(t, p.replica.Wean(t.Context()))
+	require.True(t, p.replica.Weaned())
 }
 
 // The log that brings a split is kept, however much comes after it, until what that gave is said to be durable
