@@ -209,6 +209,21 @@ func putBoth(a, b string) *pb.TxnRequest {
 	return req
 }
 
+// STM reads in serializable transactions at the revision of its first read, which the next
+// replica may not have come to.
+func TestSerializableTxnAtARevisionOfAReplicaThatIsBehind(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world, r *Router) {
+		rev := put(t, r, "a", "1")
+		w.script = func(_ shard.NodeID, req *Request) (*Reply, error, bool) {
+			return nil, shard.ErrFutureRevision, req.Op == routerpb.Op_OP_TXN && req.Serializable
+		}
+		resp, err := r.Txn(t.Context(), &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{
+			RequestRange: &pb.RangeRequest{Key: []byte("a"), Revision: int64(rev), Serializable: true}}}}})
+		require.NoError(t, err)
+		require.Len(t, resp.Responses[0].GetResponseRange().Kvs, 1)
+	})
+}
+
 func TestTxnCrossShard(t *testing.T) {
 	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
 		_, err := r.Txn(t.Context(), putBoth("a", "b"))

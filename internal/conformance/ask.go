@@ -1,11 +1,13 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -54,9 +56,34 @@ func (a *asker) ask(ctx context.Context, req proto.Message, stream bool) (proto.
 		return a.lease.LeaseGrant(ctx, req)
 	case *pb.LeaseRevokeRequest:
 		return a.lease.LeaseRevoke(ctx, req)
+	case *pb.LeaseTimeToLiveRequest:
+		resp, err := a.lease.LeaseTimeToLive(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		// The time that is left passes, and etcd's keys are in no order.
+		resp.TTL = min(resp.TTL, 1)
+		slices.SortFunc(resp.Keys, bytes.Compare)
+		return resp, nil
+	case *pb.LeaseKeepAliveRequest:
+		return a.keepAlive(ctx, req)
 	default:
 		return nil, fmt.Errorf("no script may send a %T", req)
 	}
+}
+
+// keepAlive renews a lease once.
+func (a *asker) keepAlive(ctx context.Context, req *pb.LeaseKeepAliveRequest) (proto.Message, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := a.lease.LeaseKeepAlive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.Send(req); err != nil {
+		return nil, err
+	}
+	return stream.Recv()
 }
 
 // rangeStream returns the chunks merged into one response. Where a server cuts the

@@ -13,6 +13,10 @@
 //	                               |
 //	                               +-- revisions become symbols @0 < @1 < ...
 //
+// Differ needs no recordings: it makes scripts up from a seed and puts them to an etcd and
+// to another server at the same time (random.go says what is not drawn because it is known to
+// differ).
+//
 // Invariants:
 //
 //	C1  Everything in a response counts: every field, code and message. Only the

@@ -249,17 +249,23 @@ func TestEverything(t *testing.T) {
 // The keys that get most of the writes are neighbours, and after a minute others: one shard
 // has nearly all the load, is split several times, and its parts go to nodes that it was not
 // on. In less than that minute all of it is led evenly again, though what leaders report are
-// averages that lag behind.
+// averages that lag behind. How evenly is a matter of luck: the planner takes one step at a time, none of
+// which may turn two nodes around (L4 of package placement). If no replica of what the busiest node leads is on
+// the idlest, and those on the others are too large to be led there, it comes to rest with that node up to 45 %
+// above the mean: one seed in twenty does so above 30 %.
 func TestAHotRangeWanders(t *testing.T) {
 	c := start(t, Config{Nodes: 5, Shards: 5, Bytes: 5 << 20, Writes: 3000, Skew: 0.99, Noise: 0.05, Averaged: true, Tick: time.Second,
 		Settings: map[string]string{"split-writes": "500", "settle": "3s"}})
+	const even = 1.45
 	for place := range 4 {
 		c.Heat(math.Mod(0.1+0.38*float64(place), 1))
 		c.ResetStats()
 		require.NoError(t, c.Run(60))
 		over := c.Stats().Over
 		require.Greater(t, over[0].Leaders, 2.5)
-		require.LessOrEqual(t, slices.IndexFunc(over, func(r Ratios) bool { return r.Leaders <= 1.3 }), 45)
-		require.LessOrEqual(t, c.Stats().Last().Leaders, 1.35)
+		first := slices.IndexFunc(over, func(r Ratios) bool { return r.Leaders <= even })
+		require.GreaterOrEqual(t, first, 0)
+		require.LessOrEqual(t, first, 45)
+		require.LessOrEqual(t, c.Stats().Last().Leaders, even)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/flotilla-kv/flotilla/node"
@@ -79,7 +78,9 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 			Name: name, DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
 			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
-			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime, Registerer: prometheus.NewRegistry(),
+			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime,
+			// Each node tells of the whole process: etcdctl check datascale asks one node for its memory.
+			Registerer: processRegistry(),
 		})
 	}
 	return configs

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -129,14 +130,26 @@ func demoPort(t *testing.T) int {
 }
 
 func TestDemo(t *testing.T) {
-	temp := t.TempDir()
-	p := start(t, []string{"TMPDIR=" + temp}, "demo", "--port", fmt.Sprint(demoPort(t)))
+	temp, port := t.TempDir(), demoPort(t)
+	p := start(t, []string{"TMPDIR=" + temp}, "demo", "--port", fmt.Sprint(port))
 	p.waitFor(t, "ready to serve client requests")
+	requireProcessMetrics(t, fmt.Sprintf("127.0.0.1:%d", port+20_000))
 	p.requireEnd(t, syscall.SIGINT)
 	requireCalm(t, p.stderr.String())
 	left, err := os.ReadDir(temp)
 	require.NoError(t, err)
 	require.Empty(t, left, "the data goes with the demo")
+}
+
+// requireProcessMetrics requires what etcdctl check datascale reads from the node it is given.
+func requireProcessMetrics(t *testing.T, addr string) {
+	t.Helper()
+	resp, err := http.Get("http://" + addr + "/metrics")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "\nprocess_resident_memory_bytes ")
 }
 
 // requireCalm requires a log that warns of nothing, but for a start that takes long
