@@ -115,7 +115,7 @@ func (f *fixture) stream() []byte {
 	var stream bytes.Buffer
 	f.store()
 	data := f.engine.NewView(view.Descriptor.Span)
-	require.NoError(f.t, mvcc.WriteSnapshot(&stream, data, view.Descriptor.Span, state, nil))
+	require.NoError(f.t, mvcc.WriteSnapshot(&stream, data, func(read func()) { read() }, view.Descriptor.Span, state, nil))
 	require.NoError(f.t, data.Close())
 	return stream.Bytes()
 }

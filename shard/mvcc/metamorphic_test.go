@@ -337,7 +337,7 @@ func (p *player) moveAndBack() {
 	}
 	var stream bytes.Buffer
 	view := p.e.NewView(s)
-	require.NoError(p.t, WriteSnapshot(&stream, view, s, []byte("state"), nil))
+	require.NoError(p.t, WriteSnapshot(&stream, view, func(read func()) { read() }, s, []byte("state"), nil))
 	require.NoError(p.t, view.Close())
 	require.NoError(p.t, Restore(p.e, &stream, nil, func(state []byte) (shard.Span, []engine.KV, error) {
 		require.Equal(p.t, "state", string(state))

@@ -48,16 +48,16 @@ func stopped(stop <-chan struct{}) bool {
 }
 
 // WriteSnapshot writes every version of the span, and the caller's state. r should be a View: its
-// contents must not change meanwhile.
-func WriteSnapshot(w io.Writer, r engine.Reader, span shard.Span, state []byte, stop <-chan struct{}) error {
+// contents must not change meanwhile. It reads within the calls of read, a frame in each, and writes outside of them.
+func WriteSnapshot(w io.Writer, r engine.Reader, read func(func()), span shard.Span, state []byte, stop <-chan struct{}) error {
 	f := &frameWriter{w: w}
-	if err := writeSnapshot(f, r, span, state, stop); err != nil {
+	if err := writeSnapshot(f, r, read, span, state, stop); err != nil {
 		return fmt.Errorf("write snapshot of %s: %w", span, err)
 	}
 	return nil
 }
 
-func writeSnapshot(f *frameWriter, r engine.Reader, span shard.Span, state []byte, stop <-chan struct{}) (err error) {
+func writeSnapshot(f *frameWriter, r engine.Reader, read func(func()), span shard.Span, state []byte, stop <-chan struct{}) (err error) {
 	if span.Empty() {
 		return errors.New("the span is empty")
 	}
@@ -75,43 +75,56 @@ func writeSnapshot(f *frameWriter, r engine.Reader, span shard.Span, state []byt
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 
-	var versions uint64
-	var payload, last []byte
-	for valid := it.First(); valid; valid = it.Next() {
-		key, rev, err := dataKeyAt(it)
+	p := snapshotReader{it: it}
+	for more := true; more; {
+		read(func() { more, err = p.next() })
 		if err != nil {
 			return err
 		}
-		rec, err := it.ValueAndErr()
-		if err != nil {
-			return err
+		if stopped(stop) {
+			return ErrSnapshotStopped
 		}
-		payload = appendVersion(payload, last, key, rev, rec)
-		last = append(last[:0], key...)
-		versions++
-		if len(payload) >= frameBytes {
-			if stopped(stop) {
-				return ErrSnapshotStopped
-			}
-			if err := f.write(frameData, payload); err != nil {
+		if len(p.payload) > 0 {
+			if err := f.write(frameData, p.payload); err != nil {
 				return err
 			}
-			payload, last = payload[:0], last[:0]
 		}
 	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	if stopped(stop) {
-		return ErrSnapshotStopped
-	}
-	if len(payload) > 0 {
-		if err := f.write(frameData, payload); err != nil {
-			return err
-		}
-	}
-	tail := binary.LittleEndian.AppendUint64(nil, versions)
+	tail := binary.LittleEndian.AppendUint64(nil, p.versions)
 	return f.write(frameTail, binary.LittleEndian.AppendUint32(tail, f.sums))
+}
+
+// snapshotReader reads versions for data frames.
+type snapshotReader struct {
+	it       *pebble.Iterator
+	began    bool
+	versions uint64 // so far
+	payload  []byte // of the frame
+	last     []byte // key in it
+}
+
+// next reads a frame, and reports whether there may be more.
+func (p *snapshotReader) next() (more bool, err error) {
+	p.payload, p.last = p.payload[:0], p.last[:0]
+	for len(p.payload) < frameBytes {
+		valid := p.began && p.it.Next() || !p.began && p.it.First()
+		p.began = true
+		if !valid {
+			return false, p.it.Error()
+		}
+		key, rev, err := dataKeyAt(p.it)
+		if err != nil {
+			return false, err
+		}
+		rec, err := p.it.ValueAndErr()
+		if err != nil {
+			return false, err
+		}
+		p.payload = appendVersion(p.payload, p.last, key, rev, rec)
+		p.last = append(p.last[:0], key...)
+		p.versions++
+	}
+	return true, nil
 }
 
 // appendVersion appends shared ‖ rest ‖ revision ‖ record: how many bytes the key has

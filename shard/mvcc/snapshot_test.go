@@ -27,7 +27,7 @@ func smallStream(t *testing.T) []byte {
 	defer func() { require.NoError(t, e.Close()) }()
 	write(t, e, 300, "put a 1", "put app 2", "put app 3", "put b 4", "del b", "put z outside")
 	var out bytes.Buffer
-	require.NoError(t, WriteSnapshot(&out, e.NewReader(), snapshotSpan, []byte("state"), nil))
+	require.NoError(t, WriteSnapshot(&out, e.NewReader(), func(read func()) { read() }, snapshotSpan, []byte("state"), nil))
 	return out.Bytes()
 }
 
@@ -144,7 +144,7 @@ func TestSnapshotStops(t *testing.T) {
 	require.ErrorIs(t, err, ErrSnapshotStopped)
 	e := openEngine(t, vfs.NewMem())
 	defer func() { require.NoError(t, e.Close()) }()
-	require.ErrorIs(t, WriteSnapshot(&bytes.Buffer{}, e.NewReader(), snapshotSpan, nil, stop), ErrSnapshotStopped)
+	require.ErrorIs(t, WriteSnapshot(&bytes.Buffer{}, e.NewReader(), func(read func()) { read() }, snapshotSpan, nil, stop), ErrSnapshotStopped)
 }
 
 // A snapshot of many frames arrives whole, or changes nothing.
@@ -158,7 +158,7 @@ func TestRestore(t *testing.T) {
 	view := from.NewView(snapshotSpan)
 	write(t, from, rev, "put a later")
 	var stream bytes.Buffer
-	require.NoError(t, WriteSnapshot(&stream, view, snapshotSpan, []byte("state"), nil))
+	require.NoError(t, WriteSnapshot(&stream, view, func(read func()) { read() }, snapshotSpan, []byte("state"), nil))
 	require.NoError(t, view.Close())
 	require.Greater(t, len(frames(stream.Bytes())), 5)
 

@@ -184,7 +184,7 @@ func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struc
 	if s.replica.host.cfg.Knobs.ForgetSpanTail {
 		data = forgetful{data}
 	}
-	if err := mvcc.WriteSnapshot(s.replica.host.pace.writer(w, stop), data, img.view.Descriptor.Span, state, stop); err != nil {
+	if err := mvcc.WriteSnapshot(s.replica.host.pace.writer(w, stop), data, s.replica.host.cfg.Engine.Background, img.view.Descriptor.Span, state, stop); err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, stoppedForRaft(err))
 	}
 	return nil
