@@ -22,7 +22,7 @@ const (
 	// takes half as long as a write.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
 	// CPUs become short when more than processorsShort of their time is in use, and stop being short below
-	// processorsFree. Then the smallest spacing is used. If even so more than processorsGone is in use, CPUs are what
+	// processorsFree. While they are short, the smallest spacing helps. If even so more than processorsGone is in use, CPUs are what
 	// everyone waits for, and a longer spacing shortens everybody's wait. Otherwise it would lengthen it.
 	processorsShort, processorsFree = 0.9, 0.8
 	processorsGone                  = 0.93
