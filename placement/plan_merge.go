@@ -26,7 +26,13 @@ func (p *planner) smallNeighbours() (found []neighbours) {
 	remaining, reshapes := len(shards)-p.merging, p.reshapes
 	for i := 1; i < len(shards); i++ {
 		left, right := &shards[i-1], &shards[i]
-		if !p.small(left, right) {
+		if left.moving != right.moving && p.small(left, right) && p.mergeRefused(left, right, remaining) == "" {
+			// The move may be what brings the two together. If the other one were moved meanwhile, for balance, that could
+			// go on for ever.
+			left.busy, right.busy = true, true
+			continue
+		}
+		if left.busy || right.busy || !p.small(left, right) {
 			continue
 		}
 		obstacle := p.mergeObstacle(left, right, remaining, reshapes)
@@ -80,7 +86,7 @@ func (p *planner) mergeStep(left, right *planGroup) {
 
 // small reports whether two neighbours are so far from a split that they can be merged.
 func (p *planner) small(left, right *planGroup) bool {
-	if left.busy || right.busy || !left.fresh || !right.fresh {
+	if !left.fresh || !right.fresh {
 		return false
 	}
 	a, b := left.load, right.load
@@ -89,7 +95,8 @@ func (p *planner) small(left, right *planGroup) bool {
 	return max(now.most(), peak.most()) < p.rules.MergeBelow
 }
 
-func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int) string {
+// mergeRefused returns why two small neighbours stay separate, whatever state their replicas are in.
+func (p *planner) mergeRefused(left, right *planGroup, remaining int) string {
 	active := 0
 	for i := range p.nodes {
 		if p.nodes[i].State == Active {
@@ -112,6 +119,16 @@ func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int)
 		case p.now.Sub(g.load.SpanSince) < p.rules.MergeWait:
 			return fmt.Sprintf("small, but it or its neighbour was split or merged less than %s ago", p.rules.MergeWait)
 		}
+	}
+	return ""
+}
+
+// mergeObstacle returns why two small neighbours are not merged now.
+func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int) string {
+	if why := p.mergeRefused(left, right, remaining); why != "" {
+		return why
+	}
+	for _, g := range []*planGroup{left, right} {
 		if why := p.unready(g); why != "" {
 			return "small, but " + why
 		}

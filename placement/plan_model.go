@@ -59,6 +59,7 @@ type planGroup struct {
 	learners []int // those that no step in flight concerns
 	leader   int   // -1 if unknown
 	busy     bool  // a step is in flight or planned
+	moving   bool  // that in flight is a move of a replica
 	locked   string
 	cost     float64
 	bytes    float64
@@ -94,7 +95,7 @@ func newPlanner(m *Map, load *Load, rules Rules, now time.Time) *planner {
 		p.addGroup(d, load.Shards[d.ID])
 		g := &p.groups[len(p.groups)-1]
 		if s, found := inFlight[d.ID]; found {
-			g.busy = true
+			g.busy, g.moving = true, s.Kind == MoveReplica
 			p.settle(g, s)
 		}
 	}
