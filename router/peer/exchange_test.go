@@ -496,7 +496,10 @@ func (s *fakeStream) SendMsg(m any) error {
 func TestSlowReaderOfReplies(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	const frames = 200
+	const (
+		most   = repliesBytesMax>>20 + 2
+		frames = 2 * most
+	)
 	s := &fakeStream{ctx: ctx, frames: make(chan *routerpb.Frame, frames), open: make(chan struct{})}
 	for i := range frames {
 		s.frames <- &routerpb.Frame{Requests: []*routerpb.Request{{Id: uint64(i), Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{}}}}
@@ -508,7 +511,6 @@ func TestSlowReaderOfReplies(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(s, exec, &seen{}) }()
 
-	const most = repliesBytesMax>>20 + 2
 	require.Eventually(t, func() bool { return s.taken.Load() >= most-4 }, 10*time.Second, time.Millisecond)
 	require.Never(t, func() bool { return s.taken.Load() > most }, 50*time.Millisecond, time.Millisecond)
 	close(s.open)
