@@ -177,6 +177,24 @@ func TestSplitLosesAMember(t *testing.T) {
 	}
 }
 
+// splitBeforeDurable splits at "m" until the child serves and no seed is durable. It returns a copy of all stores as
+// they were before the split, which is what a power failure leaves of them.
+func splitBeforeDurable(t *testing.T, c *testcluster.Cluster, g *interruption) (durable string) {
+	t.Helper()
+	g.before("the parent gives the keys away")
+	beginSplit(t, c.Node(1), "m")
+	g.await(t, c)
+	durable = t.TempDir()
+	for _, n := range c.Nodes() {
+		require.NoError(t, os.CopyFS(filepath.Join(durable, n.Name), os.DirFS(storeOf(n))))
+	}
+	resume := g.resume
+	g.before("the seeds are made durable")
+	close(resume)
+	g.await(t, c)
+	return durable
+}
+
 // The child begins before any seed is durable. A power failure then takes the split, the seed and all that
 // came after it from the stores of all nodes, and the logs bring it again.
 func TestSplitOutlivesAPowerFailure(t *testing.T) {
@@ -186,17 +204,7 @@ func TestSplitOutlivesAPowerFailure(t *testing.T) {
 	client := c.Client(t)
 	put(t, client, "a", "before")
 	put(t, client, "z", "before")
-	g.before("the parent gives the keys away")
-	beginSplit(t, c.Node(1), "m")
-	g.await(t, c)
-	durable := t.TempDir()
-	for _, n := range c.Nodes() {
-		require.NoError(t, os.CopyFS(filepath.Join(durable, n.Name), os.DirFS(storeOf(n))))
-	}
-	resume := g.resume
-	g.before("the seeds are made durable")
-	close(resume)
-	g.await(t, c)
+	durable := splitBeforeDurable(t, c, g)
 	put(t, client, "a", "after")
 	put(t, client, "z", "after")
 
@@ -220,17 +228,7 @@ func TestKilledNodesHaveSeenASplit(t *testing.T) {
 	c, g := startGated(t)
 	client := c.Client(t)
 	put(t, client, "a", "before")
-	g.before("the parent gives the keys away")
-	beginSplit(t, c.Node(1), "m")
-	g.await(t, c)
-	durable := t.TempDir()
-	for _, n := range c.Nodes() {
-		require.NoError(t, os.CopyFS(filepath.Join(durable, n.Name), os.DirFS(storeOf(n))))
-	}
-	resume := g.resume
-	g.before("the seeds are made durable")
-	close(resume)
-	g.await(t, c)
+	durable := splitBeforeDurable(t, c, g)
 	last := put(t, client, "z", "after")
 
 	c.StopAll()

@@ -25,10 +25,7 @@ func (r *Replica) pauses(v shard.View) bool {
 }
 
 // Unborn reports whether the shard has yet to begin on this replica.
-func (r *Replica) Unborn() bool {
-	v := r.View()
-	return v.Descriptor == nil && !v.Poisoned && v.Frozen == nil
-}
+func (r *Replica) Unborn() bool { return unborn(r.View()) }
 
 // heir is the shard that has taken the keys of this one, frozen, on this node; nil: none has. A merge of which that is
 // known is committed, so routers may be told of it.
