@@ -38,11 +38,11 @@ var errBarrierLost = fmt.Errorf("no answer from a leader: %w", shard.ErrUnavaila
 // that arrived before it started; later reads take the next round. A round waits for more reads only while the
 // machine is short of CPU (tempo).
 type barriers struct {
-	nh      *dragonboat.NodeHost
-	slack   time.Duration // ticksSlack
-	metrics *Metrics
-	workers *workers.Pool
-	tempo   *tempo
+	entrance *entrance
+	slack    time.Duration // ticksSlack
+	metrics  *Metrics
+	workers  *workers.Pool
+	tempo    *tempo
 
 	mu struct {
 		sync.Mutex
@@ -226,7 +226,7 @@ func (b *barrier) ask() (*dragonboat.RequestState, error) {
 	case <-b.elected: // whoever was elected is asked now
 	default:
 	}
-	return b.group.nh.ReadIndex(uint64(b.shardID), readIndexTimeout+b.group.slack)
+	return b.group.entrance.readIndex(uint64(b.shardID), readIndexTimeout+b.group.slack)
 }
 
 // begin makes the first attempt.

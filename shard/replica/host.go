@@ -53,6 +53,7 @@ type HostConfig struct {
 type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
+	entrance entrance
 	opened   time.Time // before nh was opened
 	doorway  *doorway
 	barriers *barriers
@@ -115,9 +116,9 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.nh = nh
+	h.nh, h.entrance.nh = nh, nh
 	h.barriers = &barriers{
-		nh: nh, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy(), roundDistances()),
+		entrance: &h.entrance, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy(), roundDistances()),
 	}
 	h.collector.start()
 	h.summing.start()
@@ -127,6 +128,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 // Close stops all replicas. The engine stays open.
 func (h *Host) Close() {
 	h.collector.close()
+	h.entrance.close() // before dragonboat closes: proposers and read barriers go on until they are told
 	h.nh.Close()
 	h.workers.Close()
 	h.summing.close() // after the replicas, because they begin sums

@@ -2,9 +2,11 @@ package replica
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 )
@@ -110,4 +112,44 @@ func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.
 		MaxInMemLogSize:    c.QueueBytes,
 		WaitReady:          true,
 	}
+}
+
+// entrance is how requests of goroutines that may outlive the host get into dragonboat. dragonboat looks only once, when
+// a request begins, whether it has been closed; closing takes away what the rest of the request uses, which ends the
+// process. So Close shuts the entrance first, and that waits for the requests inside. Each is over in microseconds: none
+// waits for its result here.
+type entrance struct {
+	nh interface {
+		Propose(*client.Session, []byte, time.Duration) (*dragonboat.RequestState, error)
+		ReadIndex(shardID uint64, timeout time.Duration) (*dragonboat.RequestState, error)
+	}
+	mu   sync.RWMutex
+	shut bool
+}
+
+// propose is NodeHost.Propose, and fails with dragonboat.ErrClosed once the entrance is shut.
+func (e *entrance) propose(s *client.Session, data []byte, timeout time.Duration) (*dragonboat.RequestState, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.shut {
+		return nil, dragonboat.ErrClosed
+	}
+	return e.nh.Propose(s, data, timeout)
+}
+
+// readIndex is NodeHost.ReadIndex, and fails with dragonboat.ErrClosed once the entrance is shut.
+func (e *entrance) readIndex(shardID uint64, timeout time.Duration) (*dragonboat.RequestState, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.shut {
+		return nil, dragonboat.ErrClosed
+	}
+	return e.nh.ReadIndex(shardID, timeout)
+}
+
+// close returns when no request is inside, and none enters any more.
+func (e *entrance) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.shut = true
 }

@@ -46,14 +46,14 @@ type pending struct {
 // next one. So entries grow with load, and a lone command does not wait for others. Only when the machine is short of
 // CPU does a batch wait for more commands (tempo).
 type proposer struct {
-	nh      *dragonboat.NodeHost // immutable, like everything up to mu
-	shardID shard.ID
-	nodeID  shard.NodeID
-	incarn  uint64
-	session *client.Session
-	timeout time.Duration
-	slack   time.Duration // ticksSlack
-	metrics *Metrics
+	entrance *entrance // immutable, like everything up to mu
+	shardID  shard.ID
+	nodeID   shard.NodeID
+	incarn   uint64
+	session  *client.Session
+	timeout  time.Duration
+	slack    time.Duration // ticksSlack
+	metrics  *Metrics
 	// sequence is the Host's, shared by all its proposers (P1).
 	sequence *atomic.Uint64
 	// encodings is the Host's too.
@@ -247,7 +247,7 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		return
 	}
 	started := time.Now()
-	rs, err := p.nh.Propose(p.session, *data, p.timeout+p.slack)
+	rs, err := p.entrance.propose(p.session, *data, p.timeout+p.slack)
 	p.encodings.release(data) // the log entry has a copy
 	if err != nil {
 		// Refused before it reached the log.

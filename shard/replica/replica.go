@@ -56,7 +56,7 @@ type viewWaiter struct {
 func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.Machine) *Replica {
 	r := &Replica{Members: h.Members(id, replicaID), id: id, replicaID: replicaID, host: h, machine: machine, ended: make(chan struct{})}
 	r.proposer = proposer{
-		nh: h.nh, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
+		entrance: &h.entrance, shardID: id, nodeID: h.cfg.Node, incarn: h.cfg.Incarnation,
 		session: h.nh.GetNoOPSession(uint64(id)), timeout: h.cfg.ProposalTimeout, slack: h.barriers.slack, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, encodings: &h.encodings, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
