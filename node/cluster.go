@@ -60,7 +60,7 @@ func (c *cluster) Members(ctx context.Context, linearizable bool) ([]*pb.Member,
 			continue
 		}
 		members = append(members, &pb.Member{
-			ID: uint64(n.ID), Name: n.Name, PeerURLs: []string{"http://" + n.PeerAddr}, ClientURLs: n.ClientURLs,
+			ID: uint64(n.ID), Name: n.Name, PeerURLs: []string{c.node.peerTLS.scheme() + n.PeerAddr}, ClientURLs: n.ClientURLs,
 		})
 	}
 	return members, nil

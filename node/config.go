@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/flotilla-kv/flotilla/internal/certfiles"
 	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router"
@@ -36,7 +37,7 @@ type Config struct {
 	// ClientAddr is the address for etcd clients (host:port): gRPC and HTTP on one port.
 	ClientAddr string
 	// AdvertiseClientURLs is what MemberList tells clients to connect to. Default:
-	// http://ClientAddr.
+	// http://ClientAddr, or https with ClientTLS.
 	AdvertiseClientURLs []string
 	// PeerAddr is the address for other nodes (host:port). It is recorded in the cluster and never
 	// changes.
@@ -88,6 +89,15 @@ type Config struct {
 	// CorruptCheckTime is how often the replicas of each shard are compared, in addition to after
 	// changes of its replicas or keys. 0 is only on request.
 	CorruptCheckTime time.Duration
+	// ClientTLS are the certificate that clients are shown, on AdminAddr too, and the authorities of the certificates
+	// that they must have. Default: no TLS. Without authorities, clients need no certificate. The files may be replaced
+	// while the node runs.
+	ClientTLS certfiles.Files
+	// ClientCertAuth says that clients must have certificates. ClientTLS.CA alone says it too.
+	ClientCertAuth bool
+	// PeerTLS are the certificate that nodes show each other, and the authorities that it is from. Default: no TLS. All
+	// nodes of a cluster have it or none. It must be good for servers and for clients.
+	PeerTLS certfiles.Files
 	// Insecure allows addresses other than loopback without TLS.
 	Insecure bool
 
@@ -128,7 +138,11 @@ type Knobs struct {
 
 func (c Config) withDefaults() Config {
 	if len(c.AdvertiseClientURLs) == 0 && c.ClientAddr != "" {
-		c.AdvertiseClientURLs = []string{"http://" + c.ClientAddr}
+		scheme := "http://"
+		if c.ClientTLS.Cert != "" {
+			scheme = "https://"
+		}
+		c.AdvertiseClientURLs = []string{scheme + c.ClientAddr}
 	}
 	if len(c.Join) == 0 {
 		c.Join = []string{c.PeerAddr}
@@ -211,6 +225,9 @@ func (c Config) Validate() error {
 	if len(missing) > 0 {
 		return fmt.Errorf("the node also needs, for example: %s", strings.Join(missing, " "))
 	}
+	if err := c.validateTLS(); err != nil {
+		return err
+	}
 	if err := c.validateAddrs(); err != nil {
 		return err
 	}
@@ -265,8 +282,14 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateAddrs() error {
-	for _, a := range []struct{ flag, addr string }{
-		{"--client-addr", c.ClientAddr}, {"--peer-addr", c.PeerAddr}, {"--admin-addr", c.AdminAddr},
+	for _, a := range []struct {
+		flag, addr string
+		tls        certfiles.Files
+		how        string
+	}{
+		{"--client-addr", c.ClientAddr, c.ClientTLS, "--cert-file and --key-file"},
+		{"--peer-addr", c.PeerAddr, c.PeerTLS, "--peer-cert-file, --peer-key-file and --peer-trusted-ca-file"},
+		{"--admin-addr", c.AdminAddr, c.ClientTLS, "--cert-file and --key-file"},
 	} {
 		if a.addr == "" {
 			continue
@@ -275,8 +298,8 @@ func (c Config) validateAddrs() error {
 		if err != nil {
 			return fmt.Errorf("%s %q: want host:port: %w", a.flag, a.addr, err)
 		}
-		if ip := net.ParseIP(host); !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give --insecure to accept that", a.flag, a.addr)
+		if ip := net.ParseIP(host); !c.Insecure && a.tls.Cert == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give %s, or --insecure to accept that", a.flag, a.addr, a.how)
 		}
 	}
 	if everywhere(c.PeerAddr) {

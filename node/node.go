@@ -48,8 +48,9 @@ type Node struct {
 	lanes     *admission.Lanes
 
 	// Set by Start, in this order.
-	lock     io.Closer
-	identity *Identity
+	clientTLS, peerTLS *secured
+	lock               io.Closer
+	identity           *Identity
 	// remembered are the nodes of the cluster in this node's last run.
 	remembered []Peer
 	peerMux    *portmux.Mux
@@ -90,7 +91,7 @@ func New(cfg Config) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.hlc = hlc.NewHybrid(cfg.Clock)
 	n.table = newTable()
-	n.peers = newPeers(cfg.Dial, n.hlc, n.introduce())
+	n.peers = newPeers(n.dialPeer, n.hlc, n.introduce())
 	n.meta = &meta{node: n}
 	n.health = newHealth(n)
 	n.space = &space{node: n}

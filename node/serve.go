@@ -47,7 +47,7 @@ func (n *Node) serveClients(context.Context) error {
 	}
 	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
 	web := etcdapi.NewHTTPServer(api.Guard(api.HTTPHandler(gateway, metrics)), n.log)
-	mux, err := portmux.New(n.client, portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
+	mux, err := portmux.New(n.clientTLS.listen(n.client), portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)
 	}
@@ -110,7 +110,7 @@ func (n *Node) serveAdmin(handler http.Handler) error {
 	mux.Handle("/", handler)
 	handleProfiles(mux)
 	server := etcdapi.NewHTTPServer(mux, n.log)
-	n.servers.Go(func() { n.served("admin HTTP", server.Serve(l)) })
+	n.servers.Go(func() { n.served("admin HTTP", server.Serve(n.clientTLS.listen(l))) })
 	n.onClose(func() { server.Close() })
 	return nil
 }

@@ -49,6 +49,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.onClose(n.peers.close)
 
 	for _, step := range []func(context.Context) error{
+		n.readCertificates,
 		n.openDirectory,  // nobody else uses the data; the incarnation is durable (D1)
 		n.listenPeers,    // others can say hello, and learn what this node knows
 		n.belong,         // identity is durable from here on (D1, D2)
@@ -99,7 +100,7 @@ func (n *Node) listenPeers(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.peerMux, err = portmux.New(l, portmux.Config{}, portmux.HTTP2(), portmux.Protocol{Name: "raft", Prefixes: []string{raftnet.Preface}})
+	n.peerMux, err = portmux.New(n.peerTLS.listen(l), portmux.Config{}, portmux.HTTP2(), portmux.Protocol{Name: "raft", Prefixes: []string{raftnet.Preface}})
 	if err != nil {
 		l.Close()
 		return fmt.Errorf("divide the peer port: %w", err)
@@ -171,7 +172,7 @@ func (n *Node) checkClock(ctx context.Context) error {
 
 func (n *Node) openRaft(context.Context) (err error) {
 	raft, parts := n.raftConfig(), share(n.cfg.MemoryBytes)
-	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.cfg.Dial, Logger: n.log, Quiet: raft.TickInterval / 2, Lost: n.departed.connectionLost}
+	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.dialPeer, Logger: n.log, Quiet: raft.TickInterval / 2, Lost: n.departed.connectionLost}
 	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{

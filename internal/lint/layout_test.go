@@ -18,7 +18,7 @@ type layer struct {
 // leaves depend on nothing of ours and may be used by all.
 func leaves() []string {
 	return []string{
-		"internal/clock", "internal/etcdwire", "internal/giveway", "internal/portmux", "internal/rpcfront",
+		"internal/certfiles", "internal/clock", "internal/etcdwire", "internal/giveway", "internal/portmux", "internal/rpcfront",
 		"internal/timerslack", "internal/workers",
 	}
 }
