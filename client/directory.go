@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,6 +139,13 @@ func (d *directory) fail(err error) {
 	d.mu.problem = err
 }
 
+// problem returns why there is no map yet; nil if no attempt has failed.
+func (d *directory) problem() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.problem
+}
+
 func (d *directory) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -172,7 +180,7 @@ func (d *directory) endpoints() []endpoint {
 func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, error) {
 	for {
 		d.mu.Lock()
-		known, problem, closed, changed := d.places.Load(), d.mu.problem, d.mu.closed, d.mu.changed
+		known, closed, changed := d.places.Load(), d.mu.closed, d.mu.changed
 		d.mu.Unlock()
 		switch {
 		case closed:
@@ -183,10 +191,7 @@ func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, 
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if problem == nil {
-				problem = context.Cause(ctx)
-			}
-			return nil, fmt.Errorf("no endpoint has told where keys are: %w: %w", shard.ErrUnavailable, problem)
+			return nil, fmt.Errorf("no endpoint has told where keys are: %w: %w", shard.ErrUnavailable, cmp.Or(d.problem(), context.Cause(ctx)))
 		}
 	}
 }

@@ -60,15 +60,16 @@ func (w *world) issue(a *Authority, name string, ends time.Time, hosts ...string
 func (w *world) serve(cfg *tls.Config) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(w.t, err)
-	w.listener = Listen(l, cfg, func(_ net.Addr, err error) {
+	l = Listen(l, cfg, func(_ net.Addr, err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.rejected = append(w.rejected, err)
 	})
+	w.listener = l // the last one, for call
 	var served sync.WaitGroup
 	served.Go(func() {
 		for {
-			c, err := w.listener.Accept()
+			c, err := l.Accept()
 			if err != nil {
 				return
 			}
@@ -80,7 +81,7 @@ func (w *world) serve(cfg *tls.Config) {
 			})
 		}
 	})
-	w.t.Cleanup(func() { w.listener.Close(); served.Wait() })
+	w.t.Cleanup(func() { l.Close(); served.Wait() })
 }
 
 // call connects and returns what the server says.
