@@ -49,6 +49,11 @@ func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		"--snapshot-rate -1":                        func(c *Config) { c.SnapshotRate = -1 },
 		"--watch-progress-interval -1s":             func(c *Config) { c.WatchProgressInterval = -1e9 },
 		"--history-retention -1s":                   func(c *Config) { c.HistoryRetention = -1e9 },
+		"--cert-file and --key-file are given toge": func(c *Config) { c.ClientTLS.Cert = "n1.crt" },
+		"--trusted-ca-file verifies clients'":       func(c *Config) { c.ClientTLS.CA = "ca.crt" },
+		"--client-cert-auth needs":                  func(c *Config) { c.ClientCertAuth = true },
+		"--peer-cert-file, --peer-key-file and":     func(c *Config) { c.PeerTLS.Cert, c.PeerTLS.Key = "n1.crt", "n1.key" },
+		"give --peer-cert-file":                     func(c *Config) { c.PeerAddr = "10.0.0.1:2380" },
 		"--corrupt-check-time -1s":                  func(c *Config) { c.CorruptCheckTime = -1e9 },
 	} {
 		c := whole()

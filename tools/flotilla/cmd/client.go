@@ -2,10 +2,13 @@ package cmd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -15,6 +18,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/flotilla-kv/flotilla/internal/certfiles"
 )
 
 // clientFlags are shared by all client commands. They are flags of the root, so that they may also
@@ -24,6 +29,8 @@ type clientFlags struct {
 	dialTimeout, commandTimeout time.Duration
 	output, writeOut            string
 	hex                         bool
+	tls                         certfiles.Files
+	skipVerify                  bool
 }
 
 func (f *clientFlags) register(flags *pflag.FlagSet) {
@@ -32,6 +39,10 @@ func (f *clientFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.commandTimeout, "command-timeout", 5*time.Second, "how long to wait for an answer")
 	flags.StringVarP(&f.output, "output", "o", "", "simple, table, json or yaml (default: what reads best)")
 	flags.StringVarP(&f.writeOut, "write-out", "w", "", "etcdctl's name for --output")
+	flags.StringVar(&f.tls.CA, "cacert", "", "PEM file with the authorities of the nodes' certificates (default, for https endpoints: the system's)")
+	flags.StringVar(&f.tls.Cert, "cert", "", "PEM file with the client's certificate, for nodes that ask for one")
+	flags.StringVar(&f.tls.Key, "key", "", "PEM file with the private key of --cert")
+	flags.BoolVar(&f.skipVerify, "insecure-skip-tls-verify", false, "do not verify the nodes' certificates: whoever is on the way can read and change everything")
 	flags.BoolVar(&f.hex, "hex", false, "print keys and values as hexadecimal digits")
 }
 
@@ -95,8 +106,12 @@ func (f *clientFlags) with(ctx context.Context, p printer, do func(*session) err
 // dial connects, and waits until a node has accepted the connection, so that a command which fails
 // here certainly did nothing.
 func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
+	secure, err := f.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: f.endpoints, DialTimeout: f.dialTimeout,
+		Endpoints: f.endpoints, DialTimeout: f.dialTimeout, TLS: secure,
 		Logger: zap.NewNop(), // it would log every retry; what fails for good is reported once
 	})
 	if err != nil {
@@ -108,41 +123,81 @@ func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		conn.Connect() // a connection that has nothing to do goes idle by itself
 		if !conn.WaitForStateChange(dialing, state) {
-			return nil, errors.Join(f.unreachable(ctx), ignoreCanceled(client.Close()))
+			return nil, errors.Join(f.unreachable(ctx, secure), ignoreCanceled(client.Close()))
 		}
 	}
 	return client, nil
 }
 
 // unreachable reports for each endpoint why there is no connection to it.
-func (f *clientFlags) unreachable(ctx context.Context) error {
+func (f *clientFlags) unreachable(ctx context.Context, secure *tls.Config) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	var causes []string
 	for _, e := range f.endpoints {
-		causes = append(causes, e+" "+connectFailure(e))
+		causes = append(causes, e+" "+connectFailure(e, secure))
 	}
 	return &failure{exitUnavailable, fmt.Errorf("no endpoint answered within %s: %s; is the cluster running? flotilla demo starts one",
 		f.dialTimeout, strings.Join(causes, ", "))}
 }
 
+// tlsConfig is what the flags say; nil, unless an endpoint begins with https or a flag asks for TLS.
+func (f *clientFlags) tlsConfig() (*tls.Config, error) {
+	if (f.tls.Cert == "") != (f.tls.Key == "") {
+		return nil, errors.New("--cert and --key are given together: a certificate and its private key")
+	}
+	https := slices.ContainsFunc(f.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
+	if !https && f.tls == (certfiles.Files{}) && !f.skipVerify {
+		return nil, nil
+	}
+	source, err := certfiles.Open(f.tls, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, fmt.Errorf("--cacert, --cert, --key: %w", err)
+	}
+	cfg := source.Client("")
+	cfg.InsecureSkipVerify = f.skipVerify
+	return cfg, nil
+}
+
 // connectFailure connects once more, without gRPC, which hides its reasons.
-func connectFailure(endpoint string) string {
+func connectFailure(endpoint string, secure *tls.Config) string {
 	const patience = 500 * time.Millisecond
 	address := strings.TrimPrefix(strings.TrimPrefix(endpoint, "http://"), "https://")
 	conn, err := net.DialTimeout("tcp", address, patience)
 	var timeout net.Error
 	switch {
 	case err == nil:
-		_ = conn.Close() // nothing was sent
-		return "accepts connections but does not speak gRPC"
+		defer conn.Close()
+		if secure == nil || strings.HasPrefix(endpoint, "http://") {
+			return "accepts connections but does not speak gRPC without TLS"
+		}
+		return handshakeFailure(conn, address, secure, patience)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refuses connections"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "does not react"
 	}
 	return fmt.Sprintf("cannot be reached (%v)", err)
+}
+
+// handshakeFailure does the TLS handshake once more. A server tells what it thinks of the client's certificate only
+// afterwards, so something is read too.
+func handshakeFailure(conn net.Conn, address string, secure *tls.Config, patience time.Duration) string {
+	cfg := secure.Clone()
+	cfg.ServerName, _, _ = net.SplitHostPort(address) // it was connected to
+	cfg.NextProtos = []string{"h2"}
+	_ = conn.SetDeadline(time.Now().Add(patience)) // fails only on a closed connection, as the handshake then does
+	secured := tls.Client(conn, cfg)
+	err := secured.Handshake()
+	if err == nil {
+		_, err = secured.Read(make([]byte, 1))
+	}
+	var timeout net.Error
+	if err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+		return "speaks TLS but not gRPC"
+	}
+	return fmt.Sprintf("refuses TLS, or is not trusted (%v)", err)
 }
 
 // ignoreCanceled drops the error that a closed client returns.

@@ -62,7 +62,7 @@ command that they run.`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"server", "Nodes:", []*cobra.Command{newStart(adjust), newDemo()}},
+		{"server", "Nodes:", []*cobra.Command{newStart(adjust), newDemo(), newCert()}},
 		{"client", "Clients:", []*cobra.Command{
 			newGet(client), newPut(client), newDel(client), newTxn(client), newWatch(client), newCompaction(client),
 			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
