@@ -31,8 +31,8 @@ import (
 // cachedDescriptors bounds the router's cache. It is more than the number of shards that a cluster is meant to have.
 const cachedDescriptors = 16 << 10
 
-// ownHeaders is how many headers every shard may cache even when busier ones have taken all of
-// the node's share.
+// ownHeaders is how many headers a shard may always cache, even when busier shards have used up the
+// node's budget for headers.
 const ownHeaders = 256
 
 // Start starts the node and returns when it serves clients, or fails. ctx bounds only the start.
@@ -59,10 +59,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.startMeta,      // the table becomes known
 		n.startRouter,    // commands of the agent and of clients can be routed
 		n.startAgent,     // shards start
-		n.startKeeper,    // leases that expired while no node led end now
+		n.startKeeper,    // leases that expired while nobody led their shards are revoked
 		n.listenClients,  // a taken port shows before the wait below
-		n.waitForShards,  // D4
-		n.seePast,        // D4
+		n.waitForShards,  // every replica knows its descriptor (D4)
+		n.seePast,        // every replica has caught up with what was acknowledged before (D4)
 		n.serveClients,   // ready
 		n.introduceToMap, // addresses that may have changed
 	} {
@@ -322,8 +322,8 @@ func (n *Node) seePast(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// seeLatecomers is seePast for shards that this node's copy of the table did not list. A child serves before the table has it,
-// and its replica starts only when its parent's has come to the split again.
+// seeLatecomers does what seePast does, for shards that known does not list. There may be such shards: the child of a split
+// serves before it is in the table, and its replica starts only when the parent's replica has reached the split again.
 func (n *Node) seeLatecomers(ctx context.Context, known *placement.Map) error {
 	m, err := n.meta.barrier(ctx)
 	if err != nil {
@@ -350,7 +350,8 @@ func (n *Node) seeLatecomers(ctx context.Context, known *placement.Map) error {
 	return n.host.SeePast(ctx)
 }
 
-// expelled fails if the node was removed from its cluster: its data is useless then, and it must not answer anybody.
+// expelled returns an error if the node was removed from its cluster. Its data is useless then, and it must not answer
+// anybody.
 func (n *Node) expelled() error {
 	own := n.table.Map().Node(n.self.NodeID)
 	if own == nil || own.State != placement.Removed {
@@ -359,8 +360,8 @@ func (n *Node) expelled() error {
 	return fmt.Errorf("node %q (ID %s) was removed from cluster %x; to join again, start it with an empty data directory", n.self.Name, own.ID, n.self.Founding.ClusterID)
 }
 
-// waitingSaid is how often a node that cannot serve yet logs why. Founding a cluster on a busy machine takes an
-// election or two, which is no reason for a warning.
+// waitingSaid is how often a node that cannot serve yet logs why. It is long because founding a cluster on a busy
+// machine takes an election or two, which is no reason for a warning.
 const waitingSaid = 10 * time.Second
 
 // introduceToMap keeps this node's addresses in the table up to date. It retries in the background,

@@ -11,7 +11,7 @@ import (
 // Plan decides what should change now. It depends only on its arguments: the balancer, the tool that shows what the
 // balancer would do, and the simulator get the same answer. Ties are broken by ID.
 //
-// Rules that it keeps, whatever the load:
+// It keeps these rules, whatever the load:
 //
 //	L1  One step per shard at a time; what is in flight counts as done.
 //	L2  A shard never loses a voter that its majority needs. Nothing else is asked of it
@@ -25,7 +25,7 @@ import (
 //	    small one in bytes.
 //	L6  Limits count what is in flight and what this plan adds.
 //
-// A split comes before moves for balance: halves are easier to place, and splitting copies nothing.
+// Splits come before moves for balance, because halves are easier to place and a split copies nothing.
 // docs/decisions/0008-planning.md gives the reasons.
 func Plan(m *Map, load *Load, rules Rules, now time.Time) *Decision {
 	p := newPlanner(m, load, rules, now)
@@ -54,7 +54,7 @@ type planner struct {
 	voters float64 // of all groups
 
 	moves, transfers, reshapes int // in flight and planned
-	merging                    int // shards that still exist but are about to be merged away
+	merging                    int // shards that still exist but will be merged into a neighbour
 
 	steps []Step
 	gaps  []Gap
@@ -62,7 +62,7 @@ type planner struct {
 	index map[leavingKey]int // into left
 }
 
-// leaving is a reason to which shards are still being added.
+// leaving is a reason to leave shards alone. Shards are added to it while the plan is made.
 type leaving struct {
 	leavingKey
 	shards []shard.ID
@@ -98,7 +98,7 @@ func (p *planner) decision() *Decision {
 	return d
 }
 
-// do plans a step for a group and counts its outcome.
+// do plans a step for a group. The rest of the plan counts the step as done.
 func (p *planner) do(g *planGroup, s Step) {
 	s.Shard = g.d.ID
 	g.busy = true

@@ -27,8 +27,8 @@ func (p *planner) smallNeighbours() (found []neighbours) {
 	for i := 1; i < len(shards); i++ {
 		left, right := &shards[i-1], &shards[i]
 		if left.moving != right.moving && p.small(left, right) && p.mergeRefused(left, right, remaining) == "" {
-			// The move may be what brings the two together. If the other one were moved meanwhile, for balance, that could
-			// go on for ever.
+			// The move may be the one that brings the two together. If the other shard were moved for balance meanwhile,
+			// the two might never be on the same nodes.
 			left.busy, right.busy = true, true
 			continue
 		}
@@ -46,7 +46,8 @@ func (p *planner) smallNeighbours() (found []neighbours) {
 	return found
 }
 
-// merge merges small neighbours. Two that are not on the same nodes are first brought together, over several plans.
+// merge merges small neighbours. If two are not on the same nodes, several plans first bring them together, one move
+// at a time.
 func (p *planner) merge(small []neighbours) {
 	for _, n := range small {
 		if n.obstacle != "" {
@@ -142,8 +143,8 @@ func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int)
 	return ""
 }
 
-// apart returns a node on which the right neighbour has a replica and the left one has none, and one for the reverse;
-// -1 where there is none.
+// apart returns a node that has a replica of the right neighbour only, and a node that has a replica of the left
+// neighbour only; -1 if there is no such node.
 func apart(left, right *planGroup) (from, to int) {
 	lacks := func(a, b *planGroup) int {
 		i := slices.IndexFunc(b.voters, func(v int) bool { return !slices.Contains(a.voters, v) })
@@ -155,8 +156,8 @@ func apart(left, right *planGroup) (from, to int) {
 	return lacks(left, right), lacks(right, left)
 }
 
-// gatherObstacle returns why two neighbours are not brought together on the left one's nodes. The moves must open no
-// gap, because balancing would undo them.
+// gatherObstacle returns why two neighbours are not brought together on the left one's nodes; empty if they can be.
+// The moves must open no gap between nodes, because balancing would then undo them.
 func (p *planner) gatherObstacle(left, right *planGroup) string {
 	from, to := apart(left, right)
 	if from < 0 && to < 0 {

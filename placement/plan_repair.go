@@ -25,8 +25,8 @@ func (p *planner) repair() {
 	}
 }
 
-// metaVotersMin lets the placement table survive the loss of a node even if data has only one replica, as far as
-// there are nodes for it.
+// metaVotersMin is the number of voters that the meta group has at least, if there are enough nodes. So the placement
+// table survives the loss of a node even if the data has only one replica.
 const metaVotersMin = 3
 
 // wanted is how many voters a group should have.
@@ -72,7 +72,7 @@ func (p *planner) ill(g *planGroup) bool {
 // unfit returns why a group's replica on a node serves nothing; empty if it is healthy.
 func (p *planner) unfit(g *planGroup, n int) string { return g.load.Unfit[p.nodes[n].ID] }
 
-// crowded reports whether replicas share a zone more than the number of zones forces.
+// crowded reports whether replicas share zones more often than the number of zones makes necessary.
 func (p *planner) crowded(g *planGroup) bool {
 	for level, zone := range p.zones {
 		zones := slices.Max(zone) + 1

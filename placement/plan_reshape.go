@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// leftMin is the least share that both halves of a split must have: below it the larger half is as
-// large as the whole.
+// leftMin is the smallest share that either half of a split may have. With a smaller one the other half
+// would be nearly as large as the whole, and the split would not help.
 const leftMin = 0.2
 
 // pressure is how close a shard is to being split: 1 is the threshold.
@@ -58,8 +58,8 @@ func (p *planner) split() {
 	}
 }
 
-// fineShare is how close to the threshold a shard must be to be split for the sake of balance. Its halves must also
-// stay well above the size at which neighbours are merged: together fineMerge times that.
+// fineShare is how close to the threshold a shard must be to be split for the sake of balance. The shard must also
+// be above fineMerge times the threshold of merges, so that its halves are not merged again.
 const (
 	fineShare = 0.4
 	fineMerge = 1.6
@@ -90,7 +90,7 @@ func (p *planner) refine(f *field) {
 	}
 }
 
-// splitOne plans the split for the given reason, or says why there is none.
+// splitOne plans the split for the given reason, or returns why it does not.
 func (p *planner) splitOne(g *planGroup, press pressure, reason string) (why string) {
 	what := fmt.Sprintf("%s, %.0f writes/s and %s/s", bytesText(float64(g.load.Bytes)), g.load.Writes, bytesText(g.load.WriteBytes))
 	switch {
@@ -123,8 +123,8 @@ func (p *planner) splitOne(g *planGroup, press pressure, reason string) (why str
 	return ""
 }
 
-// unready returns why a shard's replicas are in no state for a split or merge: one that is down or behind would need
-// a copy of everything afterwards.
+// unready returns why a shard's replicas are not ready for a split or merge; empty if they are. A replica that is down
+// or far behind would need a copy of all data afterwards.
 func (p *planner) unready(g *planGroup) string {
 	if len(g.learners) > 0 {
 		return "it has a learner"

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// makeSpace moves replicas away from nodes whose disks fill up, the largest first, until enough is on its way.
+// makeSpace moves replicas away from nodes whose disks fill up, the largest first, until the moves free enough space.
 func (p *planner) makeSpace() {
 	for s := range p.nodes {
 		n := &p.nodes[s]
@@ -46,12 +46,13 @@ func (p *planner) freeText(n *planNode) string {
 	return fmt.Sprintf("%.0f %%", 100*n.free/float64(n.load.DiskTotal))
 }
 
-// heldBy returns the shards with a voter on the node that a step may take, those with the most of the measure first.
+// heldBy returns the shards that have a voter on the node and that a step may change, those with the most of the
+// measure first.
 func (p *planner) heldBy(n int, measure func(*planGroup) float64) []*planGroup {
 	return p.sorted(measure, func(g *planGroup) bool { return slices.Contains(g.voters, n) })
 }
 
-// ledBy returns the shards that the node leads and a step may take.
+// ledBy returns the shards that the node leads and that a step may change, those with the most load first.
 func (p *planner) ledBy(n int) []*planGroup {
 	return p.sorted(func(g *planGroup) float64 { return g.cost }, func(g *planGroup) bool { return g.leader == n })
 }
@@ -79,7 +80,7 @@ func (p *planner) evacuate() {
 		}
 		n := &p.nodes[g.leader]
 		switch {
-		case g.busy: // that step may transfer leadership
+		case g.busy: // its step may transfer leadership
 		case g.locked != "":
 			p.leave(RuleLeave, g.d.ID, fmt.Sprintf("%s should not lead (%s) but the shard is locked: %s", n.Name, n.noLead, g.locked))
 		case !g.fresh:

@@ -12,18 +12,18 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// Random is a run of random requests.
+// Random describes a run of random requests.
 type Random struct {
 	Seed uint64
-	// Scripts is how many there are, each beginning with an empty store, Steps how many requests
-	// each has.
+	// Scripts is the number of scripts. Each begins with an empty store. Steps is the number of
+	// requests in each.
 	Scripts, Steps int
-	// Groups are prefixes of keys. Those of several lie in several shards.
+	// Groups are prefixes of keys. If there are several, each lies in another shard.
 	Groups []string
 }
 
-// Differ puts the same random requests to an etcd and to another server and fails where they
-// do not answer the same. Both must be worth nothing.
+// Differ sends the same random requests to an etcd and to another server, and fails where their
+// answers differ. It deletes the data of both.
 func Differ(t *testing.T, etcd, other string, o Random) {
 	var sides [2]*asker
 	for i, endpoint := range []string{etcd, other} {
@@ -48,7 +48,7 @@ func Differ(t *testing.T, etcd, other string, o Random) {
 	}
 }
 
-// differ is one script that is made up while it is told to both.
+// differ is one script. Its requests are drawn one after the other and sent to both servers.
 type differ struct {
 	dice
 	sides [2]*run
@@ -58,11 +58,11 @@ type differ struct {
 	newest int64
 	// floor is the revision before which etcd may have lost previous values.
 	floor Ref
-	// loose leaves out of the comparison what speaks of one shard only.
+	// loose leaves out of the comparison what concerns only one of several shards.
 	loose bool
 }
 
-// tailMax is how many of the last steps a failure tells.
+// tailMax is how many of the last steps a failure prints.
 const tailMax = 40
 
 func (d *differ) tail() (text []string) {
@@ -84,7 +84,7 @@ func (d *differ) run(ctx context.Context, askers [2]*asker, steps int) error {
 		return err
 	}
 	d.newest = d.sides[0].revisions[base]
-	// What was never compacted differs.
+	// A store that was never compacted answers differently, so begin with a compaction.
 	for i, step := range []Step{{Request: put("first", "")}, {Request: &pb.CompactionRequest{Revision: Ref(0).Rev()}}} {
 		if err := d.ask(ctx, step); err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
@@ -154,9 +154,9 @@ func (d *differ) ask(ctx context.Context, s Step) error {
 	return nil
 }
 
-// comparable leaves out of an answer what may differ: the revision of its headers where it is the
-// largest one that a node has seen, or that of a shard that was not written. An operation in a
-// transaction tells the latter until it has written something itself.
+// comparable removes from an answer the revisions that may differ. These are the revisions of headers
+// that report the largest revision a node has seen, or the revision of a shard that was not written. An
+// operation in a transaction reports the latter until the transaction has written something.
 func (d *differ) comparable(i int, shape string, revs []int64) []int64 {
 	free := d.loose && d.sides[0].revisions[Ref(i)] <= d.newest
 	switch d.steps[i].Request.(type) {
@@ -174,7 +174,7 @@ func (d *differ) comparable(i int, shape string, revs []int64) []int64 {
 	return kept
 }
 
-// watched compares what watches from the past are sent.
+// watched compares what watches that start in the past receive.
 func (d *differ) watched(ctx context.Context) error {
 	later := d.writes[slices.IndexFunc(d.writes, func(r Ref) bool { return r >= d.floor })+1:]
 	if len(later) == 0 {
@@ -201,12 +201,12 @@ func (d *differ) watched(ctx context.Context) error {
 	return nil
 }
 
-// progressRetry is how often progress is asked for again: etcd does not answer while a watch
-// is behind.
+// progressRetry is the time between two requests for progress. They are repeated because etcd does
+// not answer while a watch is behind.
 const progressRetry = 50 * time.Millisecond
 
-// history is what a watch from the past is sent until it has come to the present. How events are
-// put together into responses is not part of it.
+// history returns what a watch that starts in the past receives until it has reached the present.
+// How events are grouped into responses does not show in it.
 func history(ctx context.Context, a *asker, create *pb.WatchCreateRequest) (shape string, revisions []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()

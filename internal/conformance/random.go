@@ -8,21 +8,21 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// dice draws requests that no script would think of, but that etcd and Flotilla must
-// answer alike: what is known to differ is not drawn (docs/ETCD.md says what).
+// dice draws random requests that etcd and Flotilla must answer alike. Requests whose answers
+// are known to differ are not drawn; docs/ETCD.md lists them.
 type dice struct {
 	rng *rand.Rand
-	// group is what the keys of one request begin with. Several groups lie in several shards,
-	// where only a range may reach over more than one.
+	// group is the prefix of the keys of the current request. Each group lies in another shard, and
+	// only a range may cover more than one of them.
 	groups []string
 	group  string
 	// writes are the steps that wrote something, oldest first.
 	writes []Ref
-	// leases holds the IDs that were granted or may be.
+	// leases holds the IDs that requests may grant and use.
 	leases []int64
 }
 
-// one is true once in n times.
+// one is true with a probability of 1 in n.
 func (d *dice) one(n int) bool { return d.rng.IntN(n) == 0 }
 
 func pick[T any](d *dice, from ...T) T { return from[d.rng.IntN(len(from))] }
@@ -31,7 +31,7 @@ func (d *dice) key() []byte {
 	return []byte(d.group + pick(d, "a", "a\x00", "a/b", "aa", "b", "b", "c", "d", "\xff", "\xff\xff"))
 }
 
-// span is a key and an end: none, behind it, before it, or that of the whole group.
+// span is a key and an end: no end, an end after or before the key, or all keys of the group.
 func (d *dice) span() (key, end []byte) {
 	switch d.rng.IntN(6) {
 	case 0, 1:
@@ -43,7 +43,7 @@ func (d *dice) span() (key, end []byte) {
 	}
 }
 
-// wide is a span that may reach over all groups.
+// wide is a span that may cover several groups.
 func (d *dice) wide() (key, end []byte) {
 	switch d.rng.IntN(6) {
 	case 0:
@@ -60,7 +60,7 @@ func (d *dice) wide() (key, end []byte) {
 	}
 }
 
-// past is a revision of a write, oldest or newest ones more often.
+// past is the revision of an earlier write. The newest one is drawn more often than the others.
 func (d *dice) past() int64 {
 	switch d.rng.IntN(4) {
 	case 0:
@@ -124,7 +124,7 @@ func (d *dice) ranging() *pb.RangeRequest {
 	r.Key, r.RangeEnd = d.wide()
 	d.options(r)
 	if len(d.groups) > 1 && !bytes.HasPrefix(r.RangeEnd, []byte(d.group)) {
-		// etcd's sort leaves equal ones of more than twelve in any order.
+		// etcd's sort is not stable for more than twelve keys: equal ones may come in any order.
 		r.SortTarget = pb.RangeRequest_KEY
 	}
 	return r
@@ -164,14 +164,14 @@ func (d *dice) options(r *pb.RangeRequest) {
 	if d.one(10) {
 		r.MaxCreateRevision = pick(d, d.past(), -1, never)
 	}
-	// What a follower that lags answers is not comparable.
+	// A follower that lags gives an older answer, which cannot be compared.
 	if d.one(20) && len(d.groups) == 1 {
 		r.Serializable = true
 	}
 }
 
-// stream is a range that is asked as RangeStream. A sort target without an order is left out: etcd
-// answers that wrongly.
+// stream is a range that is sent as RangeStream. A sort target without an order is not drawn, because
+// etcd answers that wrongly.
 func (d *dice) stream() Step {
 	r := d.ranging()
 	if r.SortOrder == pb.RangeRequest_NONE {
@@ -201,7 +201,7 @@ func (d *dice) compare() *pb.Compare {
 	}
 	target := c.Target
 	if d.one(20) {
-		// The value of another target.
+		// A value that belongs to another target.
 		target = pick(d, pb.Compare_VERSION, pb.Compare_VALUE, pb.Compare_LEASE)
 	}
 	switch target {
@@ -240,8 +240,8 @@ func (d *dice) txn(depth int) *pb.TxnRequest {
 	return r
 }
 
-// ops are up to four operations. At most one of them is a transaction: a put in one and a
-// delete of its key in another is where Flotilla is stricter than etcd.
+// ops are up to four operations. At most one of them is a transaction, because Flotilla is stricter than
+// etcd where one nested transaction puts a key and another deletes it.
 func (d *dice) ops(depth int) (ops []*pb.RequestOp) {
 	nested := false
 	for range d.rng.IntN(5) {
@@ -265,7 +265,7 @@ func (d *dice) ops(depth int) (ops []*pb.RequestOp) {
 	return ops
 }
 
-// watch is a request for a watch from a revision.
+// watch is a request for a watch that starts at a revision.
 func (d *dice) watch(from int64) *pb.WatchCreateRequest {
 	d.group = pick(d, d.groups...)
 	r := &pb.WatchCreateRequest{StartRevision: from, PrevKv: d.one(2), Fragment: d.one(3), ProgressNotify: d.one(3)}

@@ -1,6 +1,6 @@
-// Package etcderr translates the outcome of a request into etcd's errors. It is the one place where
-// the errors of packages shard and router become gRPC codes and etcd's texts, for nodes that
-// answer etcd's clients and for the native client where it stands in for one of them.
+// Package etcderr translates errors into those of etcd. It is the only place where the errors of packages shard and
+// router become gRPC codes and etcd's texts. Nodes use it to answer etcd's clients, and the native client uses it
+// where it stands in for one of them.
 package etcderr
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// What clientv3 3.7 does with an error, which is what the mapping below is made for:
+// The mapping below is made for what clientv3 3.7 does with an error:
 //
 //	read (Range, MemberList, …)   tried again on code Unavailable, any text
-//	LeaseGrant, LeaseRevoke       as reads: a second lease harms nobody, and what was
-//	                              revoked is not found
+//	LeaseGrant, LeaseRevoke       as reads: a second lease harms nobody, and a lease that
+//	                              was revoked is not found again
 //	write (Put, Txn, …)           tried again on Unavailable with one of the texts
 //	                              "there is no address available" and
 //	                              "there is no connection available"
@@ -27,17 +27,17 @@ import (
 //	                              the caller's own context is alive
 //
 // The last line is why a write is never answered with these two codes (E2 of package
-// etcdapi): the server may see the end of a deadline first, and the client would apply it
-// twice.
+// etcdapi): a server may see the end of a deadline before the client does. The client
+// would then send the write again, and it could be applied twice.
 
-// Read converts the error of a request that changes nothing into the error for its client. ctx is the client's.
+// Read converts the error of a request that changes nothing into the error for its client. ctx is the request's.
 func Read(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	known := translate(err)
 	if errors.Is(err, router.ErrRequestTimeout) && (known == nil || status.Code(known) == codes.Unavailable) {
-		// As etcd says it, whatever the last attempt failed for.
+		// etcd reports a timeout, whatever the last attempt failed for.
 		return rpctypes.ErrGRPCTimeout
 	}
 	if known != nil {
@@ -47,7 +47,7 @@ func Read(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return status.FromContextError(ctx.Err()).Err()
 		}
-		// A deadline of the server's own: trying again may help.
+		// The client's own time is not over, so it was a deadline of the server: trying again may help.
 		return rpctypes.ErrGRPCTimeout
 	}
 	return unknown(err)
@@ -69,7 +69,7 @@ func Write(err error) error {
 	}
 }
 
-// translate returns etcd's error for err, or nil when the vocabulary does not have it.
+// translate returns etcd's error for err, or nil if err is none of the errors that are known here.
 func translate(err error) error {
 	var (
 		wrongShard *shard.WrongShardError
@@ -81,7 +81,7 @@ func translate(err error) error {
 		own        interface{ GRPCStatus() *status.Status }
 	)
 	switch {
-	// Before everything else: whatever the cause, a client must first of all learn the outcome.
+	// This comes first: whatever the cause was, the client must learn that the outcome is unknown.
 	case errors.Is(err, shard.ErrUnknownOutcome):
 		return rpctypes.ErrGRPCTimeout
 
@@ -109,7 +109,7 @@ func translate(err error) error {
 	case errors.Is(err, shard.ErrStopped):
 		return rpctypes.ErrGRPCStopped
 
-	// The router retries these until its time is over; then this is what remains.
+	// The router retries after these. They get here only once its time is over.
 	case errors.As(err, &notLeader), errors.As(err, &wrongShard), errors.As(err, &noLease), errors.Is(err, shard.ErrLeaseRace):
 		return rpctypes.ErrGRPCLeaderChanged
 	case errors.As(err, &noReplica), errors.Is(err, shard.ErrUnavailable):
@@ -117,8 +117,8 @@ func translate(err error) error {
 	case errors.As(err, &notClosed):
 		return rpctypes.ErrGRPCTimeoutWaitAppliedIndex
 
-	// Errors that know their code, package txn's for example. They are unwrapped:
-	// what was added around them would spoil the exact text (E3 of package etcdapi).
+	// Errors that carry their code, such as those of package txn. They are unwrapped, because
+	// text that was added around them would change etcd's exact text (E3 of package etcdapi).
 	case errors.As(err, &client):
 		return status.Error(client.Code(), client.Error())
 	case errors.As(err, &own):
@@ -147,5 +147,5 @@ func retriedAsWrite(err error) bool {
 	}
 }
 
-// unknown is the answer for an error outside the vocabulary. Clients never retry it.
+// unknown returns the answer for an error that is not known here. Clients never retry after it.
 func unknown(err error) error { return status.Error(codes.Unknown, err.Error()) }

@@ -17,16 +17,16 @@ type call struct {
 	// else end.
 	answers chan<- answer
 	end     router.Ender
-	reply   router.Reply // what end is told
+	reply   router.Reply // passed to end
 
 	link *link // nil until it is enqueued
 
 	// Guarded by link.mu.
 	id    uint64
 	born  int       // link.mu.age then
-	waits *outgoing // the frame that its request waits in, nil when it does not
-	at    int       // its place there
-	bytes int       // it takes there
+	waits *outgoing // the frame in which its request waits, nil when it does not wait
+	at    int       // the request's place in that frame
+	bytes int       // the request's size in that frame
 	sent  bool      // handed to gRPC, or about to be
 }
 
@@ -37,7 +37,7 @@ type answer struct {
 	err   error
 }
 
-// fail reports that there is no answer. Either it or succeed is called once, without link.mu.
+// fail reports that there is no answer. Either fail or succeed is called, once, and without holding link.mu.
 func (c *call) fail(err error) {
 	if c.answers != nil {
 		c.answers <- answer{err: err}
@@ -46,7 +46,7 @@ func (c *call) fail(err error) {
 	c.end.End(nil, err)
 }
 
-// succeed reports the answer, and keeps nothing of it.
+// succeed reports the answer. It keeps none of the answer's memory.
 func (c *call) succeed(a *answered) {
 	if err := a.err(); err != nil {
 		c.fail(err)
@@ -68,12 +68,12 @@ func (c *call) succeed(a *answered) {
 // Abandon implements router.Call.
 func (c *call) Abandon(cause error) {
 	if c.link == nil || !c.link.forget(c) {
-		return // it has ended
+		return // the call has ended already
 	}
 	c.fail(c.outcome(fmt.Errorf("no reply from the node: %w", cause)))
 }
 
-// outcome classifies a call that ended without a reply (N1). It has been removed from the table.
+// outcome classifies a call that ended without a reply (N1). The call has been removed from the table before.
 func (c *call) outcome(why error) error {
 	if c.sent && c.asked.Op == routerpb.Op_OP_WRITE {
 		return fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, why)
@@ -81,23 +81,23 @@ func (c *call) outcome(why error) error {
 	return fmt.Errorf("%w: %w", shard.ErrUnavailable, why)
 }
 
-// movable reports whether the call's request may be sent to another node although this one may yet
-// carry it out: it changes nothing, or it was not sent, or it can be repeated after any failure. Its
-// link.mu is held.
+// movable reports whether the call's request may be sent to another node, although this node may still
+// carry it out. It may if it changes nothing, was not sent, or can be repeated after any failure. The
+// caller holds link.mu.
 func (c *call) movable() bool {
 	return c.asked.Op != routerpb.Op_OP_WRITE || !c.sent || c.asked.Repeatable()
 }
 
-// placeBits is the number of bits of an ID that hold the call's place in the table: a million at a
-// time.
+// placeBits is the number of bits of an ID that hold the call's place in the table. It allows a million
+// calls in flight.
 const placeBits = 20
 
 // calls are the calls in flight. A call's ID consists of its place in a table and that place's
-// generation, so that a late reply to an abandoned call is not taken for the reply to another. A
-// map of IDs cost a client as much as encoding what it sends.
+// generation, so that a late reply to an abandoned call is not taken for the reply to another call.
+// This is a table because a map of IDs cost a client as much CPU as encoding what it sends.
 type calls struct {
 	places []place
-	free   []uint32 // which of them are empty
+	free   []uint32 // the empty places
 }
 
 type place struct {
@@ -108,7 +108,7 @@ type place struct {
 // none reports whether there are no calls.
 func (t *calls) none() bool { return len(t.free) == len(t.places) }
 
-// add gives the call an ID; false when there are too many.
+// add gives the call an ID. It returns false when there are too many calls.
 func (t *calls) add(c *call) bool {
 	if len(t.free) == 0 {
 		if len(t.places) == 1<<placeBits {
@@ -142,7 +142,7 @@ func (t *calls) take(id uint64) *call {
 	return c
 }
 
-// all iterates over every call, none of which may be taken meanwhile.
+// all iterates over every call. No call may be taken during the iteration.
 func (t *calls) all() iter.Seq[*call] {
 	return func(yield func(*call) bool) {
 		for _, p := range t.places {

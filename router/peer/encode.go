@@ -30,11 +30,11 @@ const idBytesMax = 11
 type request struct {
 	asked   *router.Request
 	memory  [4*11 + 7*2]byte
-	numbers int    // bytes of memory: the fields that are numbers, but for the ID
-	key     []byte // of a read that has nothing else
+	numbers int    // how much of memory is used: the encoded numbers, without the ID
+	key     []byte // the key of a read that has nothing else
 	body    []byte // any other message, encoded
-	command int    // size of the command
-	bytes   int    // size of all but the ID
+	command int    // size of the encoded command
+	bytes   int    // size of the encoded request without the ID
 }
 
 // prepare encodes everything that does not depend on the ID, and computes the request's size.
@@ -112,11 +112,11 @@ func appendGenerated(b []byte, m generated, n int) []byte {
 // reply is a router.Reply, or a failure, being encoded into a frame.
 type reply struct {
 	memory  [5 * 11]byte
-	numbers int               // bytes of memory: the fields that are numbers
+	numbers int               // how much of memory is used: the encoded numbers
 	read    *pb.RangeResponse // a message without a header
-	body    []byte            // any other, encoded
-	refused *routerpb.Reply   // in place of all that
-	bytes   int               // size of the whole
+	body    []byte            // any other message, encoded
+	refused *routerpb.Reply   // a failure, sent instead of the fields above
+	bytes   int               // size of the encoded reply
 }
 
 // prepare computes the reply's size.

@@ -28,12 +28,12 @@ type link struct {
 		sync.Mutex
 		calls calls
 		out   outbox
-		age   int   // counts glances
-		owing int   // the age since when the node has owed answers and sent none, plus one; 0 if it owes none
-		pings int   // under way
+		age   int   // counts calls of look
+		owing int   // one more than the age from which on the node has owed answers and sent none; 0 if it owes none
+		pings int   // pings in flight
 		ended error // why there is no stream any more
 	}
-	silent atomic.Bool // by the last glance
+	silent atomic.Bool // what the last call of look found
 }
 
 func newLink(b bounds, buffers *frameBuffers, revisions Revisions, cancel context.CancelFunc) *link {
@@ -53,7 +53,7 @@ func (l *link) enqueue(c *call, r *request) error {
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
 	}
 	c.born = l.mu.age
-	if l.mu.owing == 0 { // callers that leave before it has answered do not count
+	if l.mu.owing == 0 { // it owes an answer from now on, even if the caller gives up before that
 		l.mu.owing = l.mu.age + 1
 	}
 	l.mu.out.add(c, r)
@@ -65,14 +65,14 @@ func (l *link) enqueue(c *call, r *request) error {
 	return nil
 }
 
-// forget removes a call that need not be answered any more; false if it has been answered.
+// forget removes a call whose caller has given up. It returns false if the call has been answered.
 func (l *link) forget(c *call) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.remove(c)
 }
 
-// remove is forget for who holds mu.
+// remove is forget for a caller that holds mu.
 func (l *link) remove(c *call) bool {
 	if l.mu.calls.take(c.id) == nil {
 		return false
@@ -122,7 +122,7 @@ func (l *link) end(err error) {
 	left := l.mu.calls
 	l.mu.calls, l.mu.out.frames = calls{}, nil
 	l.mu.Unlock()
-	close(l.done) // who begins anew because of an outcome gets a new stream
+	close(l.done) // before the outcomes are reported: whoever tries again because of one gets a new stream
 	for c := range left.all() {
 		c.fail(c.outcome(fmt.Errorf("stream to the node ended: %w", err)))
 	}
@@ -135,7 +135,8 @@ const (
 	patience = int((router.RequestTimeout + time.Second) / glance)
 	// silence is for how long a node that owes answers may give none before it counts as silent.
 	silence = int(2 * time.Second / glance)
-	// doubt is for how long it may before it is pinged: what it owes may simply take long.
+	// doubt is for how long such a node may give no answer before it is pinged. A ping shows whether the node is
+	// silent or only needs long for what it owes.
 	doubt = silence / 2
 )
 
@@ -144,8 +145,8 @@ var (
 	errSilent   = errors.New("the node gives no answers")
 )
 
-// lookout looks until the stream has ended. It is on its own: sending may block, above all to a node
-// that is silent.
+// lookout calls look regularly until the stream has ended. It has a goroutine of its own because sending
+// may block, above all to a node that is silent.
 func (l *link) lookout() {
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
@@ -178,7 +179,7 @@ func (l *link) look() {
 			elsewhere = append(elsewhere, c)
 		}
 	}
-	// At once: what is not sent is never sent then.
+	// All are removed under one lock, so a request that was not sent until now is never sent.
 	for _, c := range late {
 		l.remove(c)
 	}
@@ -198,7 +199,7 @@ func (l *link) look() {
 	}
 }
 
-// ping asks the node for something that any node answers at once: for a shard that does not exist.
+// ping sends the node a request for a shard that does not exist, which any node answers at once.
 func (l *link) ping() {
 	c := &call{link: l, asked: &router.Request{Op: routerpb.Op_OP_PROBE, Serializable: true}, end: router.EndFunc(func(*router.Reply, error) {
 		l.mu.Lock()

@@ -13,8 +13,8 @@ import (
 // frame is an encoded routerpb.Frame to be sent on a stream. It implements rpcfront.Appender, and
 // the codec sends it as it is.
 type frame struct {
-	buf      *[]byte // of buffers; nil once gRPC has it
-	messages int     // in it
+	buf      *[]byte // from buffers; nil once gRPC owns it
+	messages int     // how many it holds
 	buffers  *frameBuffers
 }
 
@@ -36,7 +36,7 @@ func (f *frame) give() mem.BufferSlice {
 	return mem.BufferSlice{b}
 }
 
-// free returns the frame's bytes, unless gRPC does.
+// free returns the frame's bytes to buffers, unless gRPC owns them and will.
 func (f *frame) free() {
 	if f.buf != nil {
 		f.buffers.Put(f.buf)
@@ -44,7 +44,8 @@ func (f *frame) free() {
 	}
 }
 
-// grow makes room for n bytes. append would add a quarter at a time.
+// grow makes room for n bytes. It does not leave this to append, which adds only a quarter at a time and
+// so copies a large frame several times.
 func (f *frame) grow(n int) {
 	if have := len(*f.buf); cap(*f.buf)-have < n {
 		*f.buf = slices.Grow(*f.buf, max(n, have))
@@ -91,7 +92,7 @@ func (b *frameBuffers) Put(buf *[]byte) {
 type outbox struct {
 	bounds  bounds
 	buffers *frameBuffers
-	frames  []*outgoing // in order; the last one takes more, and no other is without calls
+	frames  []*outgoing // in order. Requests are added to the last one; every other one has calls
 	calls   int
 	bytes   int // of their requests
 }
@@ -100,19 +101,19 @@ type outbox struct {
 type outgoing struct {
 	frame
 	parts []part
-	dead  int // bytes of requests for which nobody waits
+	dead  int // bytes of requests whose callers have given up
 }
 
 // part is one request in a frame.
 type part struct {
 	call *call // nil when it was abandoned
-	end  int   // of its bytes in the frame
+	end  int   // where its bytes in the frame end
 }
 
 // full reports whether the queue has no room for another request.
 func (o *outbox) full() bool { return o.calls >= queueRequestsMax || o.bytes > queueBytesMax }
 
-// add appends a request, which has its ID, to the last frame.
+// add appends a request to the last frame. Its call has its ID already.
 func (o *outbox) add(c *call, r *request) {
 	var f *outgoing
 	if n := len(o.frames); n > 0 {
@@ -132,7 +133,8 @@ func (o *outbox) add(c *call, r *request) {
 	o.bytes += c.bytes
 }
 
-// drop removes the request of a waiting call. Its bytes are removed once as many are dead as alive.
+// drop removes the request of a waiting call. The bytes of dropped requests are removed once they are
+// half of the frame.
 func (o *outbox) drop(c *call) {
 	f := c.waits
 	f.parts[c.at].call = nil

@@ -34,7 +34,7 @@ type serving struct {
 	ctx   context.Context
 	exec  Executor
 	out   *replies
-	reads chan struct{} // one place for each read in flight
+	reads chan struct{} // holds one element for each read in flight, readsMax at most
 	// The node closes its store once its streams have ended: no read may continue then.
 	work sync.WaitGroup
 }
@@ -96,7 +96,7 @@ func (s *serving) carryOut(frame []byte, revisions Revisions) error {
 	return err
 }
 
-// servedBlock is the number of a frame's requests that share an allocation.
+// servedBlock is the number of requests of a frame that share an allocation.
 const servedBlock = 64
 
 // served is a request being carried out.
@@ -104,7 +104,7 @@ type served struct {
 	*serving
 	id      uint64
 	request router.Request
-	command shardpb.Command // the request's, of most writes
+	command shardpb.Command // the request's command, if it is a write that has one
 }
 
 // begin starts the request, for a read possibly after waiting for one of readsMax places. An error
@@ -125,7 +125,7 @@ func (r *served) begin(data []byte) (err error) {
 	}
 	r.work.Add(1)
 	if !r.exec.StartRead(&r.request, r.endRead) {
-		go func() { r.endRead(r.exec.Read(r.ctx, &r.request)) }() // it ends by itself when its caller has given up
+		go func() { r.endRead(r.exec.Read(r.ctx, &r.request)) }() // it ends soon after the shard has answered or failed
 	}
 	return nil
 }
@@ -155,8 +155,8 @@ type replies struct {
 	room    chan struct{} // something was sent
 	mu      struct {
 		sync.Mutex
-		frames []*frame // in order; the last one takes more
-		bytes  int      // of them, and of the one that is being sent
+		frames []*frame // in order. Replies are added to the last one
+		bytes  int      // of all frames, and of the one that is being sent
 	}
 }
 
@@ -187,7 +187,7 @@ func (r *replies) add(p *reply) {
 	}
 }
 
-// wait returns when there is room for more replies.
+// wait waits until there is room for more replies.
 func (r *replies) wait(ctx context.Context) error {
 	for {
 		r.mu.Lock()
@@ -216,7 +216,7 @@ func (r *replies) take() *frame {
 	return f
 }
 
-// sent returns the room of sent replies.
+// sent frees the room that sent replies took.
 func (r *replies) sent(bytes int) {
 	r.mu.Lock()
 	r.mu.bytes -= bytes
@@ -234,7 +234,7 @@ func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions 
 			return
 		case <-r.kick:
 		}
-		runtime.Gosched() // a batch that was applied has many answers
+		runtime.Gosched() // a batch that was applied has many replies; let them join this frame
 		for f := r.take(); f != nil; f = r.take() {
 			bytes := len(*f.buf)
 			f.close(revisions.Seen())

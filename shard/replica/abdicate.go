@@ -11,11 +11,11 @@ import (
 )
 
 // abdicate ends this leader's reign and writes down the remaining time of its leases for the next one (L9). A leader
-// calls it before it hands over, or before its leases get a new home. Until resume is called, no other reign begins
-// here, which would itself take over what was left: requests about leases wait, and then begin a new reign or go to
-// the new leader. Writes continue.
+// calls it before it hands over, or before its leases get a new home. Until resume is called no other reign begins
+// here, because it would itself take over the times that were written down. Requests about leases wait until then, and
+// begin a new reign or go to the new leader. Writes continue.
 //
-// If the remaining times certainly were not written, the handover goes on all the same: the next reign then gives
+// If it is certain that the times were not written, the handover goes on all the same: the next reign then gives
 // leases their whole TTL.
 func (r *Replica) abdicate(ctx context.Context) (resume func(), err error) {
 	d := r.View().Descriptor
@@ -37,8 +37,8 @@ func (r *Replica) abdicate(ctx context.Context) (resume func(), err error) {
 	return resume, nil
 }
 
-// stopMeasuring returns the lessor that measured leases in this leader's reign, nil if there is none, and holds up
-// the next reign. If a reign is just beginning from what was left to it, stopMeasuring lets it begin first.
+// stopMeasuring returns the lessor that measured leases in this leader's reign, or nil if there is none, and lets no
+// other reign begin until resume is called. If a reign is just beginning, stopMeasuring waits until it has begun.
 func (r *Replica) stopMeasuring(ctx context.Context) (l *lease.Lessor, resume func(), err error) {
 	held := &reignStart{done: make(chan struct{})}
 	for {
@@ -59,6 +59,7 @@ func (r *Replica) stopMeasuring(ctx context.Context) (l *lease.Lessor, resume fu
 	}
 }
 
+// letReign allows the next reign to begin, and wakes the requests that wait for it.
 func (r *Replica) letReign(held *reignStart) {
 	r.reigning.Lock()
 	defer r.reigning.Unlock()

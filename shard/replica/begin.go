@@ -9,17 +9,18 @@ import (
 )
 
 const (
-	// beginPatience is how long a request waits at a shard that serves nothing for a moment. It begins, or its
-	// keys are taken, within milliseconds, unless a node fails just then.
+	// beginPatience is how long a request waits at a shard that pauses. A pause ends within milliseconds, unless a
+	// node fails just then.
 	beginPatience = time.Second
-	// beginnersMax bounds the writes that wait for this, each on a goroutine. It is about what a busy shard receives
-	// in 100 ms. Writes beyond it are refused, and are retried.
+	// beginnersMax bounds the writes that wait for the end of a pause, each on a goroutine of its own. It is about what
+	// a busy shard receives in 100 ms. Writes beyond it are refused, and the router retries them.
 	beginnersMax = 4096
 )
 
-// pauses reports whether the shard serves nothing but may at any moment, or another one its keys: it was split off
-// and has not begun (whoever asks comes from the shard that was split, or from a table that lists both), or it is
-// being merged.
+// pauses reports whether the shard serves nothing at the moment, but its keys will soon be served again, here or by
+// another shard. There are two reasons: the shard was split off and has not begun, or it is frozen for a merge.
+//
+// Requests reach a shard that has not begun because the parent, or a table that lists both shards, sent them here.
 func (r *Replica) pauses(v shard.View) bool {
 	return v.Descriptor == nil && !v.Poisoned && r.heir(v.Frozen) == nil
 }
@@ -27,8 +28,8 @@ func (r *Replica) pauses(v shard.View) bool {
 // Unborn reports whether the shard has yet to begin on this replica.
 func (r *Replica) Unborn() bool { return unborn(r.View()) }
 
-// heir is the shard that has taken the keys of this one, frozen, on this node; nil: none has. A merge of which that is
-// known is committed, so routers may be told of it.
+// heir returns the shard that has taken over the keys of this frozen shard on this node, or nil if none has yet. Once
+// a shard has taken the keys, the merge is committed, so routers may be told about that shard.
 func (r *Replica) heir(f *shard.Frozen) *shard.Descriptor {
 	if f == nil {
 		return nil
@@ -43,16 +44,16 @@ func (r *Replica) heir(f *shard.Frozen) *shard.Descriptor {
 	return nil
 }
 
-// Begun returns the view of the replica once the shard serves, or is not about to.
+// Begun waits until the shard no longer pauses, for beginPatience at most, and returns the replica's view then.
 func (r *Replica) Begun(ctx context.Context) shard.View {
 	ctx, cancel := context.WithTimeout(ctx, beginPatience)
 	defer cancel()
-	// Why it ended is in the view.
+	// The error is not needed: the view shows why the wait ended.
 	_ = r.waitView(ctx, func(v shard.View) bool { return !r.pauses(v) })
 	return r.View()
 }
 
-// Refusal is what a request is told that came to a replica without a descriptor.
+// Refusal returns the error for a request that came to a replica without a descriptor.
 func (r *Replica) Refusal(v shard.View) error {
 	if heir := r.heir(v.Frozen); heir != nil {
 		return &shard.WrongShardError{Shard: r.id, Descriptors: []*shard.Descriptor{heir}}
@@ -60,8 +61,8 @@ func (r *Replica) Refusal(v shard.View) error {
 	return v.Absent(r.id)
 }
 
-// proposeOnceBegun is Propose for a shard that pauses. If that does not end in time, why is
-// what done is told.
+// proposeOnceBegun proposes a command once the shard no longer pauses. If the pause does not end in time, done gets
+// the error why.
 func (r *Replica) proposeOnceBegun(cmd *shardpb.Command, why error, done func(shard.Result)) {
 	if r.beginners.Add(1) > beginnersMax {
 		r.beginners.Add(-1)
@@ -82,5 +83,6 @@ func (r *Replica) proposeOnceBegun(cmd *shardpb.Command, why error, done func(sh
 	}()
 }
 
-// reshaped has requests look again that wait at other shards of the node: this one has other keys.
+// reshaped wakes the requests that wait at any shard of the node, because this shard now owns other keys: a pause may
+// be over.
 func (h *Host) reshaped() { h.Each((*Replica).wakeWaiters) }

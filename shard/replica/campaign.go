@@ -25,8 +25,8 @@ func (d *doorway) Create(c config.NodeHostConfig, messages raftio.MessageHandler
 // Candidacy names a replica of this node that should campaign.
 type Candidacy struct {
 	Held
-	// Instead is the replica that leads as far as this node knows, but which the caller knows to lead no longer; 0 if
-	// none.
+	// Instead is a replica that this node still takes for the leader, although the caller knows that it leads no
+	// longer; 0 if there is none.
 	Instead shard.ReplicaID
 }
 

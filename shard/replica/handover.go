@@ -11,9 +11,10 @@ import (
 const (
 	// handOverPatience bounds how long a handover may take.
 	handOverPatience = 2 * time.Second
-	// heirPatience bounds how long writes wait for the heir to lead. It had caught up just before.
+	// heirPatience bounds how long writes wait for the heir to lead. That is short, because the heir had caught up just
+	// before.
 	heirPatience = 200 * time.Millisecond
-	// succeedPause is the time between two looks of an heir at how far it has come.
+	// succeedPause is how long an heir waits before it checks again whether it has caught up.
 	succeedPause = time.Millisecond
 )
 
@@ -37,9 +38,9 @@ type Handover struct {
 // the new leader. Before it stops, the leader ends its reign; otherwise every new leader would give leases their
 // whole TTL again (L9).
 //
-// The heir itself campaigns as soon as it can win. Raft's own transfer does not work under load: an heir that knows
-// of a committed entry which it has not applied, as there always is one, refuses it, and the leader then refuses
-// proposals until an election timeout has passed.
+// The heir itself campaigns as soon as it can win. Raft's own transfer does not work under load. An heir refuses it
+// while it knows of a committed entry that it has not applied, and under load there always is one. The leader would
+// then refuse proposals until an election timeout has passed.
 func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	fail := func(err error) error { return fmt.Errorf("hand shard %d over: %w", r.id, err) }
 	ctx, cancel := context.WithTimeout(ctx, handOverPatience)
@@ -71,7 +72,7 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 		soon, done := context.WithTimeout(ctx, heirPatience)
 		defer done()
 		applied := r.View().Applied
-		// What is applied is in the log, but Raft may tell its log reader so a moment later.
+		// What is applied is in the log, but Raft updates its log reader a moment later, so last may still be smaller.
 		succeeded <- heir.Succeed(soon, Handover{Term: r.Term(), Applied: applied, Last: max(last, applied)})
 	}()
 	for {
@@ -92,7 +93,8 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}
 }
 
-// Succeed implements Heir. Raft may refuse while something committed has not been applied.
+// Succeed implements Heir. It first waits until this replica has applied what the leader had applied, because Raft
+// may refuse to campaign while a committed entry is not applied.
 func (r *Replica) Succeed(ctx context.Context, h Handover) error {
 	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
 		return fmt.Errorf("lead shard %d: %w", r.id, err)

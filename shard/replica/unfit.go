@@ -33,7 +33,7 @@ func (h *Host) Serving(id shard.ID) (*Replica, bool) {
 }
 
 // Quarantine permanently ends everything that the replica serves, because its data differs from the
-// others'. It is durable, so that a restart does not undo it, before it takes effect.
+// others'. The quarantine is made durable before it takes effect, so that a restart does not undo it.
 func (r *Replica) Quarantine(why string) error {
 	if r.Unfit() != "" {
 		return nil
@@ -62,8 +62,8 @@ func (r *Replica) reportUnfit() {
 	}
 }
 
-// Dispute makes a leader refuse writes to keys and leases, or accept them again: the replicas hold
-// different data, and no majority agrees.
+// Dispute makes a leader refuse writes to keys and leases, or accept them again. They are refused while
+// the replicas hold different data and no majority agrees.
 func (r *Replica) Dispute(disputed bool) { r.disputed.Store(disputed) }
 
 // Disputed reports whether writes are refused.
@@ -72,7 +72,7 @@ func (r *Replica) Disputed() bool { return r.disputed.Load() }
 // Damaged reports whether the replica's data differs, or may differ, from the others'.
 func (r *Replica) Damaged() bool { return r.quarantined.Load() != nil || r.Disputed() }
 
-// refusing returns why a command is refused, or nil.
+// refusing returns why a command of this kind is refused, or nil if it is not.
 func (r *Replica) refusing(kind shardpb.Kind) error {
 	switch view := r.View(); {
 	case r.Unfit() != "":
