@@ -123,7 +123,7 @@ func (d *dice) ranging() *pb.RangeRequest {
 	r := &pb.RangeRequest{}
 	r.Key, r.RangeEnd = d.wide()
 	d.options(r)
-	if len(d.groups) > 1 && !bytes.HasPrefix(r.RangeEnd, []byte(d.group)) {
+	if group := []byte(d.group); len(d.groups) > 1 && !(bytes.HasPrefix(r.Key, group) && bytes.HasPrefix(r.RangeEnd, group)) {
 		// etcd's sort leaves equal ones of more than twelve in any order.
 		r.SortTarget = pb.RangeRequest_KEY
 	}
