@@ -83,7 +83,9 @@ func (s *secured) server() *tls.Config {
 	if s.port == "peer" {
 		return s.source.Peer()
 	}
-	return s.source.Server("h2", "http/1.1")
+	// gRPC's clients offer only h2. Whoever also knows HTTP/1.1, as curl and browsers do, is to speak that, because on
+	// HTTP/2 this port serves only gRPC.
+	return s.source.Server("http/1.1", "h2")
 }
 
 func (s *secured) rejected(remote net.Addr, err error) {

@@ -67,7 +67,7 @@ func TestTLS(t *testing.T) {
 	c.Node(3).Start(t)
 	requireValue(t, secureClient(t, cfg, c.Node(3)), "apple", "again")
 
-	web := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}} // like curl and browsers
 	defer web.CloseIdleConnections()
 	resp, err := web.Get("https://" + c.Node(1).Inside().ClientAddr() + "/health")
 	require.NoError(t, err)

@@ -123,8 +123,8 @@ func (d *dice) ranging() *pb.RangeRequest {
 	r := &pb.RangeRequest{}
 	r.Key, r.RangeEnd = d.wide()
 	d.options(r)
-	if len(d.groups) > 1 && !bytes.HasPrefix(r.RangeEnd, []byte(d.group)) {
-		// etcd's sort is not stable for more than twelve keys: equal ones may come in any order.
+	if group := []byte(d.group); len(d.groups) > 1 && !(bytes.HasPrefix(r.Key, group) && bytes.HasPrefix(r.RangeEnd, group)) {
+		// etcd's sort leaves equal ones of more than twelve in any order.
 		r.SortTarget = pb.RangeRequest_KEY
 	}
 	return r

@@ -141,8 +141,11 @@ func (ws *watchStream) serve(w *watch) error {
 	rest := got.Events[len(events):]
 	switch {
 	case len(rest) == 0 || w.gone.Load():
-		w.backlog = nil
 		w.sent = max(w.sent, got.Through)
+		if w.backlog != nil {
+			w.backlog = nil
+			w.ready() // the feed may have called meanwhile, which brought the backlog's turn and no poll
+		}
 	default:
 		w.backlog = &shard.Changes{Events: rest, Through: got.Through}
 		w.sent = max(w.sent, shard.Revision(rest[0].Kv.ModRevision-1))

@@ -55,6 +55,23 @@ func TestWatchResponsesAreBounded(t *testing.T) {
 	require.Less(t, responses, 10)
 }
 
+// What a watch has beyond one poll comes too when that poll's events took several responses: the feed says so only once.
+func TestWatchGoesOnBehindABacklog(t *testing.T) {
+	f := newFace(t)
+	const events = 2*pollEvents + 1
+	for range events {
+		f.watches.put(strings.Repeat("v", responseBytes/32), "a")
+	}
+	w := f.wire(t, t.Context())
+	w.create(&pb.WatchCreateRequest{Key: []byte("a"), StartRevision: 1})
+	w.next()
+	for sent := 0; sent < events; {
+		resp, err := w.stream.Recv()
+		require.NoError(t, err)
+		sent += len(resp.Events)
+	}
+}
+
 // Watches take turns: one with much to tell does not keep another waiting.
 func TestWatchesTakeTurns(t *testing.T) {
 	f := newFace(t)
