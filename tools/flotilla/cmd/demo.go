@@ -75,7 +75,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 	for i, p := range ports {
 		name := fmt.Sprintf("n%d", i+1)
 		configs = append(configs, node.Config{
-			Name: name, DataDir: filepath.Join(dataDir, name),
+			Name: name, Version: softwareVersion(), DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
 			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
 			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime,

@@ -48,7 +48,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 			if slack != nil {
 				log.Info("Go's monitor thread takes more of the processors than it has to", "error", slack)
 			}
-			cfg.Logger = log
+			cfg.Logger, cfg.Version = log, softwareVersion()
 			cfg.Registerer = processRegistry()
 			adjust(&cfg)
 			return runNode(c.Context(), cfg, c.OutOrStdout())
