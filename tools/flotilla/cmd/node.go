@@ -25,7 +25,7 @@ func newNodeList(client *clientFlags) *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the nodes with their load, disk, clock, version and when they were heard of",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, tableOrLines(), func(s *session) error {
 				reply, err := s.nodes()
