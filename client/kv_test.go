@@ -221,6 +221,8 @@ func testRefusals(t *testing.T, cl *client.Client) {
 	require.ErrorContains(t, err, "WithLimit means nothing to a put")
 	_, err = cl.Do(ctx, client.Op{})
 	require.Error(t, err)
+	_, err = cl.Get(ctx, key, client.AtRevision(-1))
+	require.ErrorContains(t, err, "AtRevision(-1): revisions are positive")
 	_, err = cl.Get(ctx, key, client.AtRevision(1<<52))
 	require.ErrorIs(t, err, shard.ErrFutureRevision)
 

@@ -29,6 +29,11 @@ func (o *Op) misfit(option string) {
 	o.err = fmt.Errorf("%s means nothing to a %s", option, o.kind)
 }
 
+// noRevision refuses what would otherwise mean the present.
+func (o *Op) noRevision(option string, rev int64) {
+	o.err = fmt.Errorf("%s(%d): revisions are positive, and 0 means the present", option, rev)
+}
+
 // upTo sets the end of the operation's span.
 func (o *Op) upTo(option string, end []byte) {
 	switch o.kind {
@@ -112,14 +117,18 @@ func WithPrevious() Option {
 	}
 }
 
-// FromRevision makes a watch begin at a revision, in the past or the future.
+// FromRevision makes a watch begin at a revision, in the past or the future. Revisions are positive; 0
+// means from now on.
 func FromRevision(rev int64) Option {
 	return func(o *Op) {
-		if o.kind != watch {
+		switch {
+		case o.kind != watch:
 			o.misfit("FromRevision")
-			return
+		case rev < 0:
+			o.noRevision("FromRevision", rev)
+		default:
+			o.get.Revision = rev
 		}
-		o.get.Revision = rev
 	}
 }
 
@@ -137,9 +146,16 @@ func reading(name string, set func(*Op)) Option {
 // WithLimit makes a get return at most n keys. 0 is no limit.
 func WithLimit(n int64) Option { return reading("WithLimit", func(o *Op) { o.get.Limit = n }) }
 
-// AtRevision makes a get read the store as it was at a revision.
+// AtRevision makes a get read the store as it was at a revision. Revisions are positive; 0 means the
+// latest state.
 func AtRevision(rev int64) Option {
-	return reading("AtRevision", func(o *Op) { o.get.Revision = rev })
+	return reading("AtRevision", func(o *Op) {
+		if rev < 0 {
+			o.noRevision("AtRevision", rev)
+			return
+		}
+		o.get.Revision = rev
+	})
 }
 
 // AtTime makes a get read the store as it was at a time, by the clocks of the nodes that wrote. If

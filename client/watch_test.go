@@ -64,6 +64,12 @@ func testWatch(t *testing.T, cl *client.Client) {
 	for _, err := range cl.Watch(t.Context(), "k", client.WithLimit(1)) {
 		require.ErrorContains(t, err, "WithLimit means nothing to a watch")
 	}
+	for _, err := range cl.Watch(t.Context(), "k", client.FromRevision(-1)) {
+		require.ErrorContains(t, err, "FromRevision(-1): revisions are positive")
+	}
+	for _, err := range cl.WatchShards(t.Context(), &client.Position{}, "k", client.FromRevision(-1)) {
+		require.ErrorContains(t, err, "FromRevision(-1): revisions are positive")
+	}
 	for _, err := range cl.WatchShards(t.Context(), nil, "k") {
 		require.ErrorContains(t, err, "where is nil")
 	}

@@ -32,6 +32,8 @@ import (
 type Config struct {
 	// Name is the node's name, unique in the cluster. It never changes.
 	Name string
+	// Version is the version of the software, which the node tells the cluster.
+	Version string
 	// DataDir holds everything the node must not lose. It belongs to one node.
 	DataDir string
 	// ClientAddr is the address for etcd clients (host:port): gRPC and HTTP on one port.

@@ -364,15 +364,12 @@ func (n *Node) expelled() error {
 // machine takes an election or two, which is no reason for a warning.
 const waitingSaid = 10 * time.Second
 
-// introduceToMap keeps this node's addresses in the table up to date. It retries in the background,
+// introduceToMap keeps this node's addresses and version in the table up to date. It retries in the background,
 // because the node can serve without it.
 func (n *Node) introduceToMap(context.Context) error {
 	n.work.Go(func() {
 		for n.ctx.Err() == nil {
-			_, err := n.meta.propose(n.ctx, &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
-				NodeId: uint64(n.self.NodeID), Incarnation: n.identity.Incarnation,
-				Advertised: &placementpb.Advertised{PeerAddr: n.cfg.PeerAddr, ClientUrls: n.cfg.AdvertiseClientURLs, AdminAddr: n.cfg.AdminAddr},
-			}}})
+			err := n.advertise(n.ctx)
 			if err == nil {
 				return
 			}
@@ -381,4 +378,23 @@ func (n *Node) introduceToMap(context.Context) error {
 		}
 	})
 	return nil
+}
+
+// advertise writes to the meta group only if something has changed: a restart costs it a read.
+func (n *Node) advertise(ctx context.Context) error {
+	// This node's own copy of the table may be older than its last start.
+	m, err := n.meta.barrier(ctx)
+	if err != nil {
+		return err
+	}
+	advertised := &placementpb.Advertised{
+		PeerAddr: n.cfg.PeerAddr, ClientUrls: n.cfg.AdvertiseClientURLs, AdminAddr: n.cfg.AdminAddr, ServerVersion: n.cfg.Version,
+	}
+	if own := m.Node(n.self.NodeID); own != nil && own.Advertises(advertised) {
+		return nil
+	}
+	_, err = n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
+		NodeId: uint64(n.self.NodeID), Incarnation: n.identity.Incarnation, Advertised: advertised,
+	}}})
+	return err
 }

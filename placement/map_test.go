@@ -113,6 +113,20 @@ func TestApplyRefuses(t *testing.T) {
 	require.Nil(t, empty)
 }
 
+func TestAdvertises(t *testing.T) {
+	n := &Node{PeerAddr: "a:1", ClientURLs: []string{"http://a:2"}, AdminAddr: "a:3", ServerVersion: "v1"}
+	said := func(change func(a *placementpb.Advertised)) bool {
+		a := &placementpb.Advertised{PeerAddr: "a:1", ClientUrls: []string{"http://a:2"}, AdminAddr: "a:3", ServerVersion: "v1"}
+		change(a)
+		return n.Advertises(a)
+	}
+	require.True(t, said(func(*placementpb.Advertised) {}))
+	require.False(t, said(func(a *placementpb.Advertised) { a.PeerAddr = "b:1" }))
+	require.False(t, said(func(a *placementpb.Advertised) { a.ClientUrls = nil }))
+	require.False(t, said(func(a *placementpb.Advertised) { a.AdminAddr = "" }))
+	require.False(t, said(func(a *placementpb.Advertised) { a.ServerVersion = "v2" }))
+}
+
 func TestEmptyMap(t *testing.T) {
 	m := NewState().Map()
 	require.NoError(t, m.Audit())

@@ -65,7 +65,7 @@ type Node struct {
 	Incarnation []byte
 	Labels      map[string]string
 	State       NodeState
-	// ServerVersion is the version of the software the node ran when it last started.
+	// ServerVersion is the version of the software the node ran when it last started; empty if unknown.
 	ServerVersion string
 	// Version is the version of the map that last changed this node.
 	Version uint64
@@ -173,6 +173,11 @@ func checkText(what, s string, bytesMax int) error {
 	default:
 		return nil
 	}
+}
+
+// Advertises reports whether the node is known with exactly this.
+func (n *Node) Advertises(a *placementpb.Advertised) bool {
+	return n.PeerAddr == a.PeerAddr && slices.Equal(n.ClientURLs, a.ClientUrls) && n.AdminAddr == a.AdminAddr && n.ServerVersion == a.ServerVersion
 }
 
 // sameAs reports whether both describe the same, whatever versions they are from.

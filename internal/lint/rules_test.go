@@ -98,6 +98,15 @@ func requireFindings(t *testing.T, want []string, got []finding) {
 	}
 }
 
+func TestUnplacedPackagesAreNoticed(t *testing.T) {
+	packages := treeOf(t, map[string]string{
+		"shard/mvcc/a.go": "package mvcc", "shard/shardpb/a.go": "package shardpb", "internal/ports/a.go": "package ports", "internal/port/a.go": "package port",
+	})
+	found := checkPlaced(packages, "| versions | `shard/mvcc/rows.go` |\n| ports | `internal/ports` |")
+	require.Len(t, found, 1)
+	require.Contains(t, found[0].String(), "docs/ARCHITECTURE.md does not name it (internal/port)")
+}
+
 func TestTextRulesNotice(t *testing.T) {
 	requireFindings(t, []string{"a " + laterMarks()[0] + " is left for later (a.go:2)"}, checkLater("a.go", []byte("fine\n// "+laterMarks()[0]+" later")))
 

@@ -40,7 +40,7 @@ func apply(t *testing.T, bodies ...*placementpb.Command) *placement.Map {
 func founded() *placementpb.Command {
 	init := &placementpb.InitCluster{ClusterId: 9, ReplicationFactor: 3, SplitKeys: [][]byte{[]byte("g"), []byte("p")}}
 	for i, name := range []string{"n1", "n2", "n3"} {
-		init.Nodes = append(init.Nodes, &placementpb.Node{NodeId: uint64(i + 1), Name: name, PeerAddr: name + ":1", Incarnation: []byte(name)})
+		init.Nodes = append(init.Nodes, &placementpb.Node{NodeId: uint64(i + 1), Name: name, PeerAddr: name + ":1", Incarnation: []byte(name), ServerVersion: "v1.0." + name[1:]})
 	}
 	return &placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: init}}
 }
@@ -80,6 +80,7 @@ func TestNodesAreTold(t *testing.T) {
 	n1, n2, n3 := reply.Nodes[0], reply.Nodes[1], reply.Nodes[2]
 	require.Equal(t, []any{"n1", "active", "n1:1", int64(2000), uint32(3), uint32(2), 75.0, int64(1000), int64(600), int64(3000), ""},
 		[]any{n1.Name, n1.State, n1.PeerAddr, n1.HeardMillis, n1.Replicas, n1.Leaders, n1.Writes, n1.DiskTotal, n1.DiskFree, n1.FsyncMicros, n1.ClockDistrusted})
+	require.Equal(t, "v1.0.2", n2.ServerVersion)
 	require.Equal(t, "it is slow", n2.ClockDistrusted)
 	require.Zero(t, n2.Leaders)
 	require.Equal(t, []any{"n3", int64(-1), uint32(3), int64(0)}, []any{n3.Name, n3.HeardMillis, n3.Replicas, n3.DiskTotal}, "V2")

@@ -10,7 +10,7 @@ func (v *View) node(n *placement.Node) *adminpb.Node {
 	load := v.Load.Nodes[n.ID]
 	out := &adminpb.Node{
 		Id: uint64(n.ID), Name: n.Name, State: n.State.String(), PeerAddr: n.PeerAddr, ClientUrls: n.ClientURLs,
-		AdminAddr: n.AdminAddr, Labels: n.Labels, HeardMillis: v.age(load.Heard), Replicas: uint32(len(v.Map.OnNode(n.ID))),
+		AdminAddr: n.AdminAddr, ServerVersion: n.ServerVersion, Labels: n.Labels, HeardMillis: v.age(load.Heard), Replicas: uint32(len(v.Map.OnNode(n.ID))),
 		DiskTotal: load.DiskTotal, DiskFree: load.DiskFree, FsyncMicros: load.Fsync.Microseconds(), ClockDistrusted: v.Distrusted[n.ID],
 	}
 	for _, d := range v.Map.Shards() {

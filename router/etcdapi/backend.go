@@ -127,8 +127,6 @@ type Status struct {
 	RaftAppliedIndex uint64
 	// DBBytes is the size of the node's store on disk, DBInUseBytes that of its live data.
 	DBBytes, DBInUseBytes int64
-	// QuotaBytes is the limit of the store, 0 when it has none.
-	QuotaBytes int64
 	// Errors are further problems; a missing leader and alarms are added to them.
 	Errors []string
 }

@@ -31,7 +31,6 @@ func (s *maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*p
 		RaftAppliedIndex: st.RaftAppliedIndex,
 		DbSize:           st.DBBytes,
 		DbSizeInUse:      st.DBInUseBytes,
-		DbSizeQuota:      st.QuotaBytes,
 		DowngradeInfo:    &pb.DowngradeInfo{},
 		Errors:           st.Errors,
 	}

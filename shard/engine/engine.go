@@ -55,7 +55,7 @@ const (
 // Open opens the store in dir. It creates one if dir is missing or empty.
 func Open(dir string, o Options) (*Engine, error) {
 	o = o.withDefaults()
-	if err := checkMarker(o.FS, dir, o.ReadOnly); err != nil {
+	if err := checkMarker(o.FS, dir); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	e := &Engine{incoming: o.FS.PathJoin(dir, incomingDir), cache: pebble.NewCache(o.CacheBytes), tidyBytes: tidyBytes}
@@ -69,9 +69,6 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	e.db = db
 	e.syncs = newRounds(e.flush)
-	if o.ReadOnly {
-		return e, nil
-	}
 	// Not earlier: only Pebble's lock ensures that no other process is receiving a snapshot there.
 	if err := e.clearIncoming(); err != nil {
 		return nil, fmt.Errorf("open store: %w", errors.Join(err, e.Close()))

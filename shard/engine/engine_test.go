@@ -72,22 +72,6 @@ func TestReopenKeepsSyncedData(t *testing.T) {
 	require.Equal(t, []string{"a@9=new", "a@5=old", "b@7=b"}, dump(t, e.NewReader(), shard.Everything()))
 }
 
-func TestReadOnly(t *testing.T) {
-	fs := vfs.NewMem()
-	_, err := Open(storeDir, Options{FS: fs, ReadOnly: true})
-	require.ErrorIs(t, err, ErrForeignDirectory)
-
-	e, err := Open(storeDir, Options{FS: fs})
-	require.NoError(t, err)
-	put(t, e, "a", 5, "1")
-	require.NoError(t, e.Close())
-	e, err = Open(storeDir, Options{FS: fs, ReadOnly: true})
-	require.NoError(t, err)
-	require.Equal(t, []string{"a@5=1"}, dump(t, e.NewReader(), shard.Everything()))
-	require.Error(t, e.Replace(shard.Everything(), nil))
-	require.NoError(t, e.Close())
-}
-
 func TestSpanSize(t *testing.T) {
 	e := openMem(t, vfs.NewMem())
 	for i := range 2000 {

@@ -31,12 +31,11 @@ var ErrNewerFormat = errors.New("store has a newer format")
 // ErrOlderFormat: the store was written by a build before the first release.
 var ErrOlderFormat = errors.New("store has an older format")
 
-// checkMarker checks that dir is a store that this build understands (E5). It turns an empty or missing dir into one,
-// unless readOnly.
-func checkMarker(fsys vfs.FS, dir string, readOnly bool) error {
+// checkMarker checks that dir is a store that this build understands (E5). It turns an empty or missing dir into one.
+func checkMarker(fsys vfs.FS, dir string) error {
 	f, err := fsys.Open(fsys.PathJoin(dir, markerName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return initialise(fsys, dir, readOnly)
+		return initialise(fsys, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("open store marker: %w", err)
@@ -65,7 +64,7 @@ func checkMarker(fsys vfs.FS, dir string, readOnly bool) error {
 
 // initialise writes the marker before anything else enters the directory, so that a crash cannot leave a store
 // without a marker.
-func initialise(fsys vfs.FS, dir string, readOnly bool) error {
+func initialise(fsys vfs.FS, dir string) error {
 	names, err := fsys.List(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list store directory: %w", err)
@@ -74,9 +73,6 @@ func initialise(fsys vfs.FS, dir string, readOnly bool) error {
 	names = slices.DeleteFunc(names, func(n string) bool { return n == temp || n == "lost+found" })
 	if len(names) > 0 {
 		return fmt.Errorf("%s: holds %q and no %s: %w; use an empty directory", dir, names[0], markerName, ErrForeignDirectory)
-	}
-	if readOnly {
-		return fmt.Errorf("%s: holds no store: %w; check the path", dir, ErrForeignDirectory)
 	}
 	if err := makeDirs(fsys, dir); err != nil {
 		return err

@@ -24,8 +24,6 @@ type Options struct {
 	CacheBytes int64
 	// Logger receives the store's warnings: stalls, slow disks, background errors. Default: nothing is logged.
 	Logger *slog.Logger
-	// ReadOnly opens an existing store without changing a byte of it, for offline inspection. Every write fails.
-	ReadOnly bool
 
 	// tune changes Pebble's options last; tests use it to flush often.
 	tune func(*pebble.Options)
@@ -80,7 +78,6 @@ const (
 func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          &giveway.FS{FS: failures, Hurry: unflushed.urgent},
-		ReadOnly:                    o.ReadOnly,
 		Logger:                      logger{o.Logger},
 		Comparer:                    comparer,
 		KeySchema:                   keySchema.Name,

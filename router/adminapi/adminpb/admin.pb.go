@@ -121,6 +121,7 @@ type Node struct {
 	FsyncMicros     int64     `protobuf:"varint,14,opt,name=fsync_micros,json=fsyncMicros,proto3" json:"fsync_micros,omitempty"`            // 99th percentile of recent syncs; 0: unknown
 	ClockDistrusted string    `protobuf:"bytes,15,opt,name=clock_distrusted,json=clockDistrusted,proto3" json:"clock_distrusted,omitempty"` // why the node does not propose; empty: it does
 	Emptying        *Emptying `protobuf:"bytes,16,opt,name=emptying,proto3" json:"emptying,omitempty"`                                      // unset: the node is active
+	ServerVersion   string    `protobuf:"bytes,17,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`       // of the software that it runs, or ran last; empty: unknown
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -265,6 +266,13 @@ func (x *Node) GetEmptying() *Emptying {
 		return x.Emptying
 	}
 	return nil
+}
+
+func (x *Node) GetServerVersion() string {
+	if x != nil {
+		return x.ServerVersion
+	}
+	return ""
 }
 
 // Emptying is what a node still has that it is to lose: leaders, and replicas too when it
@@ -2502,7 +2510,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fNodesRequest\";\n" +
 	"\n" +
 	"NodesReply\x12-\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\xc9\x04\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\xf0\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2523,7 +2531,8 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\tdisk_free\x18\r \x01(\x03R\bdiskFree\x12!\n" +
 	"\ffsync_micros\x18\x0e \x01(\x03R\vfsyncMicros\x12)\n" +
 	"\x10clock_distrusted\x18\x0f \x01(\tR\x0fclockDistrusted\x127\n" +
-	"\bemptying\x18\x10 \x01(\v2\x1b.flotilla.admin.v1.EmptyingR\bemptying\x1a9\n" +
+	"\bemptying\x18\x10 \x01(\v2\x1b.flotilla.admin.v1.EmptyingR\bemptying\x12%\n" +
+	"\x0eserver_version\x18\x11 \x01(\tR\rserverVersion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +

@@ -14,7 +14,7 @@ func newCompaction(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compaction REVISION",
 		Short: "Give up the history before a revision",
-		Args:  cobra.ExactArgs(1),
+		Args:  wantArgs(1, 1, "REVISION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			rev, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {

@@ -34,7 +34,7 @@ func newDemo() *cobra.Command {
 		Short: "Run a three-node cluster on this machine",
 		Long: `Run a three-node cluster in one process on loopback, ready for flotilla get,
 etcdctl and curl. Its data goes with it when it ends, unless --data-dir is given.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if port < 1 || port > demoPortMax {
 				return fmt.Errorf("--port %d: want 1 to %d; the other nodes' ports are up to %d higher", port, demoPortMax, demoPortSpread)
@@ -75,7 +75,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 	for i, p := range ports {
 		name := fmt.Sprintf("n%d", i+1)
 		configs = append(configs, node.Config{
-			Name: name, DataDir: filepath.Join(dataDir, name),
+			Name: name, Version: softwareVersion(), DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
 			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
 			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime,

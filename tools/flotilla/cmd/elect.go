@@ -18,7 +18,7 @@ func newElect(client *clientFlags) *cobra.Command {
 stay it until interrupted. With --listen, print every leader's proposal.`,
 		Example: `  flotilla elect primary $(hostname)
   flotilla elect --listen primary`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: wantArgs(1, 2, "NAME PROPOSAL, or --listen NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if listen == (len(args) == 2) {
 				return errors.New("want NAME PROPOSAL, or --listen NAME")

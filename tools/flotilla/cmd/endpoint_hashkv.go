@@ -14,7 +14,7 @@ func newEndpointHashKV(e *endpoints) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "hashkv",
 		Short: "Print a hash of each node's history",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, tableOrLines())
 			if err != nil {

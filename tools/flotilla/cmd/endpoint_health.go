@@ -17,7 +17,7 @@ func newEndpointHealth(e *endpoints) *cobra.Command {
 	return &cobra.Command{
 		Use:   "health",
 		Short: "Make a linearizable read through each node",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, linesOrTable())
 			if err != nil {

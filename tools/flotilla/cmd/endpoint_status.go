@@ -15,7 +15,7 @@ func newEndpointStatus(e *endpoints) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Print each node's version, size and leader",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, tableOrLines())
 			if err != nil {

@@ -10,6 +10,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
 )
 
 // failure is an error with an exit code for scripts.
@@ -44,6 +46,9 @@ func explain(err error, timeout time.Duration, writes bool) error {
 	case codes.DeadlineExceeded:
 		text = fmt.Sprintf("no answer within %s (--command-timeout)", timeout)
 	case codes.Unimplemented:
+		if strings.Contains(text, "unknown service "+adminpb.Admin_ServiceDesc.ServiceName) {
+			return fmt.Errorf("this command is for Flotilla, and what answered is something else, an etcd for example: %s", text)
+		}
 		return fmt.Errorf("this cluster does not offer it: %s", text)
 	case codes.Unavailable, codes.Canceled:
 	default:

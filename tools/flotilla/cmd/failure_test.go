@@ -37,6 +37,9 @@ func TestExitCodesTellWhetherAnythingWasChanged(t *testing.T) {
 	})
 	failing := serve(t, func(grpc.ServerStream) error { return status.Error(codes.Unavailable, "etcdserver:\nnot now") })
 	bare := serve(t, func(grpc.ServerStream) error { return status.Error(codes.Unimplemented, "unknown method") })
+	etcd := serve(t, func(grpc.ServerStream) error {
+		return status.Error(codes.Unimplemented, "unknown service flotilla.admin.v1.Admin")
+	})
 	for _, c := range []struct {
 		name, endpoint, command string
 		code                    int
@@ -48,6 +51,7 @@ func TestExitCodesTellWhetherAnythingWasChanged(t *testing.T) {
 		{"a lease without answer", silent, "lease grant 10", 3, []string{"may have been made or not"}},
 		{"a lock without answer", silent, "lock a true", 3, []string{"may have been made or not"}},
 		{"a put that failed somewhere", failing, "put a 1", 3, []string{"etcdserver: not now; the change may have been made or not"}},
+		{"Flotilla's commands against an etcd", etcd, "node ls", 1, []string{"this command is for Flotilla", "an etcd"}},
 		{"what is not served", bare, "lease list", 1, []string{"this cluster does not offer it"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

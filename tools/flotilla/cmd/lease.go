@@ -30,7 +30,7 @@ func newLeaseGrant(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "grant TTL",
 		Short: "Make a lease of so many seconds",
-		Args:  cobra.ExactArgs(1),
+		Args:  wantArgs(1, 1, "TTL, in seconds"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ttl, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
@@ -57,7 +57,7 @@ func newLeaseRevoke(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke LEASE",
 		Short: "End a lease and delete its keys",
-		Args:  cobra.ExactArgs(1),
+		Args:  wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseLease(args[0])
 			if err != nil {
@@ -79,7 +79,7 @@ func newLeaseTimeToLive(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "timetolive LEASE",
 		Short: "Tell how long a lease has left",
-		Args:  cobra.ExactArgs(1),
+		Args:  wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseLease(args[0])
 			if err != nil {
@@ -123,7 +123,7 @@ func newLeaseList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List all leases",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, linesOrTable(), func(s *session) error {
 				resp, err := read(s, func(ctx context.Context) (*clientv3.LeaseLeasesResponse, error) { return s.Leases(ctx) })
@@ -156,7 +156,7 @@ func newLeaseKeepAlive(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keep-alive LEASE",
 		Short: "Renew a lease until interrupted",
-		Args:  cobra.ExactArgs(1),
+		Args:  wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseLease(args[0])
 			if err != nil {

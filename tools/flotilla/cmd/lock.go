@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -23,7 +24,7 @@ finds the lock in ETCD_LOCK_KEY and ETCD_LOCK_REV; if the lock is lost it is
 interrupted. Its exit code becomes this one's.`,
 		Example: `  flotilla lock deploy ./deploy.sh
   flotilla lock deploy -- make -j4 release`,
-		Args: cobra.MinimumNArgs(1),
+		Args: wantArgs(1, math.MaxInt, "NAME, or NAME COMMAND ARG..."),
 		RunE: func(c *cobra.Command, args []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				return s.lease(ttl, func(held context.Context, lease *concurrency.Session) error {

@@ -21,7 +21,7 @@ func newMemberList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the nodes",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, tableOrLines(), func(s *session) error {
 				resp, err := s.members()

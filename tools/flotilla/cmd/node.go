@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -23,8 +24,8 @@ func newNodeList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
-		Short:   "List the nodes with their load, disk, clock and when they were heard of",
-		Args:    cobra.NoArgs,
+		Short:   "List the nodes with their load, disk, clock, version and when they were heard of",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, tableOrLines(), func(s *session) error {
 				reply, err := s.nodes()
@@ -55,7 +56,7 @@ func (s *session) nodes() (*adminpb.NodesReply, error) {
 }
 
 func nodeTable(reply *adminpb.NodesReply) table.Writer {
-	t := newTable("name", "id", "state", "leads", "replicas", "writes/s", "disk free", "fsync", "clock", "heard", "client addrs")
+	t := newTable("name", "id", "state", "leads", "replicas", "writes/s", "disk free", "fsync", "clock", "heard", "version", "client addrs")
 	for _, n := range reply.Nodes {
 		t.AppendRow(newRow(nodeFields(n)))
 	}
@@ -64,14 +65,16 @@ func nodeTable(reply *adminpb.NodesReply) table.Writer {
 
 func nodeFields(n *adminpb.Node) []string {
 	fields := []string{n.Name, fmt.Sprintf("%x", n.Id), n.State, fmt.Sprint(n.Leaders), fmt.Sprint(n.Replicas)}
+	last := []string{cmp.Or(n.ServerVersion, unknown), strings.Join(n.ClientUrls, ",")}
 	if n.HeardMillis < 0 {
-		return append(fields, unknown, unknown, unknown, unknown, "never", strings.Join(n.ClientUrls, ","))
+		return append(append(fields, unknown, unknown, unknown, unknown, "never"), last...)
 	}
 	clock := "ok"
 	if n.ClockDistrusted != "" {
 		clock = n.ClockDistrusted
 	}
-	return append(fields, rateText(n.Writes), diskText(n), microsText(n.FsyncMicros), clock, ageText(n.HeardMillis), strings.Join(n.ClientUrls, ","))
+	fields = append(fields, rateText(n.Writes), diskText(n), microsText(n.FsyncMicros), clock, ageText(n.HeardMillis))
+	return append(fields, last...)
 }
 
 func diskText(n *adminpb.Node) string {

@@ -26,7 +26,7 @@ func newOperatorList(client *clientFlags) *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List what is under way, and why",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, tableOrLines(), func(s *session) error {
 				reply, err := s.operators()

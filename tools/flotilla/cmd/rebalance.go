@@ -33,7 +33,7 @@ made anew each time, so after a step the rest may look different.
 
 Exit codes: 0 the plan is printed, whether there is something to do or not (.steps of
 the JSON tells), 1 failed, 2 no node answered.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, linesOrTable(), func(s *session) error {
 				reply, err := s.plan()
@@ -73,7 +73,7 @@ shows.
 
 Exit codes: 0 done, and the steps that have begun are printed, 1 failed, 2 no node
 answered, 3 no answer came and some may have begun.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := write(s, func(ctx context.Context) (*adminpb.RebalanceReply, error) {
@@ -165,7 +165,7 @@ changes nothing. The balancer has to be paused, or it would begin the same again
 Exit codes: 0 done, and the steps that have begun and those that stay are printed, or
 there was nothing to undo, 1 refused, 2 no node answered, 3 no answer came and some
 may have begun.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := write(s, func(ctx context.Context) (*adminpb.UndoReply, error) {
@@ -201,7 +201,7 @@ func newRebalanceSwitch(client *clientFlags, name, short, value string) *cobra.C
 		Use:   name,
 		Short: short,
 		Long:  short + "." + doneCodes,
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				return s.done(unless(dryRun, fmt.Sprintf("the balancer is %s", value)), func(ctx context.Context) (*adminpb.DoneReply, error) {
@@ -218,7 +218,7 @@ func newRebalanceStatus(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Tell whether the balancer is on and what it waits for, and the settings that are not the default",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := read(s, func(ctx context.Context) (*adminpb.SettingsReply, error) {

@@ -24,7 +24,7 @@ func parse(t *testing.T, args ...string) (node.Config, string) {
 		got = *cfg
 		cfg.Name = "" // refused before anything is touched
 	})
-	got.Logger, got.Registerer = nil, nil
+	got.Logger, got.Registerer, got.Version = nil, nil, ""
 	return got, out.String()
 }
 

@@ -41,7 +41,7 @@ func newShardList(client *clientFlags) *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the shards",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			req, err := choice.request(c)
 			if err != nil {

@@ -35,7 +35,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
   # one of three founders; start the others with the same --join and --bootstrap-expect
   flotilla start --name n1 --data-dir ./n1 --client-addr 127.0.0.1:2379 --peer-addr 127.0.0.1:2380 \
     --join 127.0.0.1:2380,127.0.0.1:22380,127.0.0.1:32380 --bootstrap-expect 3 --initial-splits uniform:8`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			slack := timerslack.Widen()
 			if err := applySettings(c, configFile); err != nil {
@@ -48,7 +48,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 			if slack != nil {
 				log.Info("Go's monitor thread takes more of the processors than it has to", "error", slack)
 			}
-			cfg.Logger = log
+			cfg.Logger, cfg.Version = log, softwareVersion()
 			cfg.Registerer = processRegistry()
 			adjust(&cfg)
 			return runNode(c.Context(), cfg, c.OutOrStdout())

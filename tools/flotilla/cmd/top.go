@@ -15,7 +15,7 @@ func newTop(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show the nodes and the shards that are written most, again and again",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if interval < 100*time.Millisecond {
 				return fmt.Errorf("--interval %s: want 100ms or more", interval)

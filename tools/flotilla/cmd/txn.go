@@ -35,7 +35,7 @@ options of that command.`,
   get lock
 
   EOF`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			prompts := io.Discard
 			if interactive {

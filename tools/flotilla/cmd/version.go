@@ -12,14 +12,19 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, and the etcd release whose API it speaks",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "flotilla %s (etcd API %s)\n", version, etcdversion.Version)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "flotilla %s (etcd API %s)\n", softwareVersion(), etcdversion.Version)
 			return err
 		},
 	}
+}
+
+// softwareVersion is the version of this build of Flotilla.
+func softwareVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
 }
