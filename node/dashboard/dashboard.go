@@ -127,7 +127,8 @@ func (d *Dashboard) state(ctx context.Context) ([]byte, error) {
 	if d.found != nil && time.Since(d.at) < freshFor {
 		return d.found, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	// A browser that leaves does not spoil the view of those who wait for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookPatience)
 	defer cancel()
 	view, err := d.cfg.Cluster.Look(ctx)
 	if err != nil {

@@ -10,8 +10,8 @@
 // Invariants:
 //
 //	B1  Nothing is changed by way of the dashboard: it has only a Look, and answers only GET and HEAD.
-//	B2  Keys, names and reasons reach the browser as printable text, and the page shows them as text. The content security
-//	    policy allows the page's own script and nothing else, so that text that became HTML would still be harmless.
+//	B2  Keys reach the browser as printable text, and the page shows all that it is told as text. The content security policy
+//	    allows the page's own script and nothing else, so that text that became HTML would still be harmless.
 //	B3  Pages of other origins cannot read any of it, whatever --cors says.
 //	B4  However many browsers look, the nodes are asked at most once a second, and each answer is derived from one view.
 package dashboard

@@ -17,7 +17,7 @@ const (
 	// silentAfter is how old a report may be. Nodes are asked for each view, so that an older one is that of a node
 	// which does not answer.
 	silentAfter = 5 * time.Second
-	// keyBytesMax is how much of a key is shown. Keys may be as large as requests.
+	// keyBytesMax is how much of a key is shown; where shards begin may be 1 KiB.
 	keyBytesMax = 120
 	// namedMax is how many shards a problem names.
 	namedMax = 5
