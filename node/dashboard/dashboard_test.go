@@ -164,7 +164,7 @@ func TestSilence(t *testing.T) {
 	require.Empty(t, s.Shards[0].Leader)
 	require.Zero(t, s.Shards[0].Writes)
 	require.Equal(t, []string{
-		"2 shards (2, 3) cannot be written or read: most replicas do not answer, or are unfit",
+		"2 shards (2, 3) without a majority of replicas that answer and are fit: requests wait",
 		"the meta group has no known leader: nothing is placed anew",
 		"alarm NOSPACE of n2", "n1 does not answer", "n3 has not been heard of",
 	}, s.Problems)

@@ -288,7 +288,7 @@ func (s *State) problems() (out []string) {
 			out = append(out, named(ids)+" "+what)
 		}
 	}
-	about(stuck, "cannot be written or read: most replicas do not answer, or are unfit")
+	about(stuck, "without a majority of replicas that answer and are fit: requests wait")
 	about(headless, "without a known leader: requests wait")
 	if s.Meta != nil && s.Meta.Leader == "" {
 		out = append(out, "the meta group has no known leader: nothing is placed anew")
