@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
+	"github.com/flotilla-kv/flotilla/node/dashboard"
 	"github.com/flotilla-kv/flotilla/router/adminapi"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/exec"
@@ -22,7 +23,8 @@ import (
 func (n *Node) serveClients(context.Context) error {
 	cfg := n.cfg.etcdapi(n.room)
 	cfg.AnswerDistance = n.answerDistance
-	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, &cluster{node: n})
+	members := &cluster{node: n}
+	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, members)
 	// Lock and Election are clients of the other services, and the JSON gateway is a client of all,
 	// without a socket in between.
 	own, err := n.startLoopback(api, api.Register)
@@ -46,7 +48,10 @@ func (n *Node) serveClients(context.Context) error {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
-	web := etcdapi.NewHTTPServer(api.Guard(api.HTTPHandler(gateway, metrics)), n.log)
+	pages := http.NewServeMux()
+	pages.Handle("/", api.HTTPHandler(gateway, metrics))
+	dashboard.New(dashboard.Config{Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Logger: n.log}).Register(pages)
+	web := etcdapi.NewHTTPServer(api.Guard(pages), n.log)
 	mux, err := portmux.New(n.clientTLS.listen(n.client), portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)

@@ -145,5 +145,6 @@ func printDemo(c *cobra.Command, nodes []*node.Node) {
 	fmt.Fprintf(out, "  flotilla put greeting hello    # or etcdctl\n")
 	fmt.Fprintf(out, "  flotilla get greeting\n")
 	fmt.Fprintf(out, "  curl http://%s/v3/kv/range -d '{\"key\":\"Z3JlZXRpbmc=\"}'\n\n", endpoints[0])
+	fmt.Fprintf(out, "  dashboard: http://%s/\n\n", endpoints[0])
 	fmt.Fprintln(out, "ready to serve client requests; stop with Ctrl-C")
 }

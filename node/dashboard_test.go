@@ -1,0 +1,96 @@
+package node_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/node"
+	"github.com/flotilla-kv/flotilla/node/dashboard"
+	"github.com/flotilla-kv/flotilla/router/adminapi/adminpb"
+)
+
+// fromBrowser gets a path of a node's client port.
+func fromBrowser(ctx context.Context, n *testcluster.Node, host, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.ClientAddr()+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Host, req.Close = host, true
+	req.Header.Set("Origin", "http://elsewhere.example")
+	return http.DefaultClient.Do(req)
+}
+
+func dashboardState(ctx context.Context, n *testcluster.Node) (*dashboard.State, error) {
+	r, err := fromBrowser(ctx, n, "flotilla.example", "/dashboard/state")
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return nil, errors.New(r.Status)
+	}
+	s := &dashboard.State{}
+	return s, json.NewDecoder(r.Body).Decode(s)
+}
+
+// Every node shows the same cluster on its client port, to those who name it as they may, and goes on while others do not
+// answer.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Splits: "g", Edit: func(_ string, cfg *node.Config) {
+		cfg.HostWhitelist = []string{"flotilla.example"}
+	}})
+	const html = "<script>alert(1)</script>\xff"
+	_, err := admin(t, c, c.Node(1)).Split(t.Context(), &adminpb.SplitRequest{Key: []byte(html)})
+	require.NoError(t, err)
+	for _, n := range c.Nodes() {
+		r, err := fromBrowser(t.Context(), n, "flotilla.example", "/")
+		require.NoError(t, err)
+		require.NoError(t, r.Body.Close())
+		require.Equal(t, http.StatusOK, r.StatusCode)
+		require.Contains(t, r.Header.Get("Content-Security-Policy"), "default-src 'none'")
+		require.Empty(t, r.Header.Get("Access-Control-Allow-Origin"), "--cors is for the API")
+		for _, path := range []string{"/", "/dashboard/state"} {
+			r, err = fromBrowser(t.Context(), n, "rebound.example", path)
+			require.NoError(t, err)
+			require.NoError(t, r.Body.Close())
+			require.Equal(t, http.StatusMisdirectedRequest, r.StatusCode)
+		}
+		testcluster.Eventually(t, "the dashboard of "+n.Name+" to show three shards", func(ctx context.Context) error {
+			s, err := dashboardState(ctx, n)
+			if err != nil {
+				return err
+			}
+			if s.Node != n.Name || len(s.Nodes) != 3 || len(s.Shards) != 3 || s.Shards[1].Start != `"<script>alert(1)</script>\xff"` || len(s.Balancer.Operators) != 0 {
+				return fmt.Errorf("it shows %+v", s)
+			}
+			for _, d := range s.Shards {
+				if d.Leader == "" || len(d.Replicas) != 3 {
+					return fmt.Errorf("shard %d is %+v", d.ID, d)
+				}
+			}
+			return nil
+		})
+	}
+
+	c.Node(2).Stop()
+	c.Node(3).Stop()
+	testcluster.Eventually(t, "the last node to tell that it is alone", func(ctx context.Context) error {
+		s, err := dashboardState(ctx, c.Node(1))
+		if err != nil {
+			return err
+		}
+		if len(s.Problems) == 0 || !strings.HasPrefix(s.Problems[0], "3 shards (2, ") || s.Nodes[0].Silent || !s.Nodes[1].Silent || !s.Nodes[2].Silent {
+			return fmt.Errorf("it tells %q of %+v", s.Problems, s.Nodes)
+		}
+		return nil
+	})
+}
