@@ -161,7 +161,7 @@ func (a *agent) do(ctx context.Context, next duty, s situation, r *replica.Repli
 	case dutyStart:
 		a.start(ctx, s.shard, m)
 	case dutyWean:
-		a.wean(ctx, r)
+		a.wean(ctx, r, s.view.Descriptor.Epoch)
 	case dutyResign:
 		a.resign(ctx, r, s.shard)
 	case dutyThaw:

@@ -101,7 +101,7 @@ func (s *peerServer) obey(ctx context.Context, r *replica.Replica, req *routerpb
 	case *routerpb.DirectRequest_SecureSeed:
 		return r.SecureSeed(ctx, shard.DescriptorOf(o.SecureSeed))
 	case *routerpb.DirectRequest_Wean:
-		return r.Wean(ctx)
+		return r.Wean(ctx, o.Wean.Epoch)
 	case *routerpb.DirectRequest_SecureFrozen:
 		return s.node.secureFrozen(ctx, r, o.SecureFrozen.OperatorId)
 	}

@@ -23,13 +23,14 @@ const (
 	weanTimeout = 5 * time.Second
 )
 
-// wean truncates the logs of a majority of a shard's replicas past the operator that gave the shard its epoch.
+// wean truncates the logs of a majority of a shard's replicas past the operator that gave the shard its epoch. A
+// replica that has not applied it does not count.
 func (c *controller) wean(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
 	if err := c.arrive(ctx, m, d); err != nil {
 		return err
 	}
 	return c.orderAll(ctx, m, d, weanPatience, &routerpb.DirectRequest{
-		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{}},
+		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{Epoch: d.Epoch}},
 	}).majority()
 }
 
@@ -48,8 +49,9 @@ func (c *controller) arrive(ctx context.Context, m *placement.Map, d *shard.Desc
 	return nil
 }
 
-// wean truncates the log of a replica of this node past an operator that ended without it.
-func (a *agent) wean(ctx context.Context, r *replica.Replica) {
+// wean truncates the log of a replica of this node past an operator that ended without it: the one that gave it this
+// epoch. If another one begins after the look at the table, the replica refuses.
+func (a *agent) wean(ctx context.Context, r *replica.Replica, epoch uint64) {
 	ctx, cancel := context.WithTimeout(ctx, weanTimeout)
 	defer cancel()
 	m, err := a.node.meta.barrier(ctx)
@@ -57,7 +59,7 @@ func (a *agent) wean(ctx context.Context, r *replica.Replica) {
 		return
 	}
 	if err == nil {
-		err = r.Wean(ctx)
+		err = r.Wean(ctx, epoch)
 	}
 	if err != nil {
 		a.node.log.Debug("cutting a log", "shard", r.ID(), "error", err)

@@ -2025,7 +2025,7 @@ type DirectRequest_Initialise struct {
 }
 
 type DirectRequest_Wean struct {
-	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the last split or merge
+	Wean *Wean `protobuf:"bytes,10,opt,name=wean,proto3,oneof"` // returns when this node's log of the shard begins after the split or merge that gave it the epoch
 }
 
 type DirectRequest_Freeze struct {
@@ -2393,6 +2393,7 @@ func (x *Split) GetChild() *shardpb.Descriptor {
 
 type Wean struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2425,6 +2426,13 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
 	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Wean) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 // Merge is what a MERGE of the placement table comes to.
@@ -2723,8 +2731,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
 	"descriptor\x123\n" +
-	"\x05child\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"\x06\n" +
-	"\x04Wean\"\x9c\x01\n" +
+	"\x05child\x18\x02 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05child\"\x1c\n" +
+	"\x04Wean\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x9c\x01\n" +
 	"\x05Merge\x12=\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +

@@ -45,5 +45,7 @@
 //	    is full or contains what keys or leases are unavailable without; it never waits for another shard. The same holds for ReadIndex rounds.
 //	P14 A log that contains a split or merge is not truncated past it before the data that it hands over
 //	    is durable on a majority of the nodes. So a replica that lost that data in a crash finds it in
-//	    its own log, and is not sent a snapshot from after it.
+//	    its own log, and is not sent a snapshot from after it. Whoever says that it is durable names the epoch (Wean):
+//	    a replica that is not there yet has not truncated anything and does not count, and one that is past it
+//	    keeps its log.
 package replica

@@ -275,8 +275,8 @@ func (l *life) divide(s *splitting) bool {
 		func() error { return child.Initialise(l.ctx, s.child) },
 		l.pause, // the child is written to, and its seed is not durable
 		func() error { return parent.SecureSeed(l.ctx, s.child) },
-		func() error { return parent.Wean(l.ctx) },
-		func() error { return child.Wean(l.ctx) },
+		func() error { return parent.Wean(l.ctx, s.rest.Epoch) },
+		func() error { return child.Wean(l.ctx, s.child.Epoch) },
 	) {
 		return false
 	}
@@ -300,7 +300,7 @@ func (l *life) unite(m *merging) bool {
 		func() error { return right.Freeze(l.ctx, m.merged, m.right, m.operator) },
 		func() error { return right.SecureFrozen(l.ctx, m.operator) },
 		func() error { return left.Subsume(l.ctx, m.merged, m.right, m.operator) },
-		func() error { return left.Wean(l.ctx) },
+		func() error { return left.Wean(l.ctx, m.merged.Epoch) },
 	) {
 		return false
 	}

@@ -164,32 +164,35 @@ func (r *Replica) Weaned() bool {
 // or merge before Wean was called for it (P14).
 func (r *Replica) mayCut() bool { return r.weaning.Load() >= r.View().Since || r.Weaned() }
 
-// Wean truncates the log past the last split or merge, and returns when that is done. A replica that joins later then
-// receives the shard's data. With a log from the beginning it would write keys that have since been given away, which
-// another replica on its node may hold, or it would need a seed that it does not have. Later entries are kept, so
-// that replicas that are a little behind can continue from the log. The caller knows that what the split or merge
-// handed over is durable on a majority of the nodes (P14); of a later one that comes meanwhile
-// nobody knows that.
-func (r *Replica) Wean(ctx context.Context) error {
+// Wean truncates the log past the split or merge that gave the shard the epoch, and returns when that is done. A replica
+// that joins later then receives the shard's data. With a log from the beginning it would write keys that have since been
+// given away, which another replica on its node may hold, or it would need a seed that it does not have. Later entries
+// are kept, so that replicas that are a little behind can continue from the log. The caller knows that what that split
+// or merge handed over is durable on a majority of the nodes (P14). So a replica that has not applied it waits for it:
+// the log that it will get is not truncated yet. One that has applied a later one refuses: of that one nobody
+// knows it.
+func (r *Replica) Wean(ctx context.Context, epoch uint64) error {
 	fail := func(err error) error { return fmt.Errorf("cut the log of shard %s: %w", r.id, err) }
-	since := r.View().Since
-	for known := r.weaning.Load(); known < since && !r.weaning.CompareAndSwap(known, since); {
-		known = r.weaning.Load()
+	if err := r.waitView(ctx, func(v shard.View) bool { return !unborn(v) && (v.Descriptor == nil || v.Descriptor.Epoch >= epoch) }); err != nil {
+		return fail(fmt.Errorf("wait for epoch %d: %w", epoch, err))
 	}
+	allowed := false
 	for {
 		view := r.View()
-		if view.Descriptor == nil {
+		switch {
+		case view.Descriptor == nil:
 			return fail(view.Absent(r.id))
-		}
-		if r.Weaned() {
+		case view.Descriptor.Epoch != epoch:
+			return fail(fmt.Errorf("another split or merge came after epoch %d: %w", epoch, shard.ErrUnavailable))
+		case r.Weaned():
 			return nil
-		}
-		if view.Since != since {
-			return fail(fmt.Errorf("another split or merge came: %w", shard.ErrUnavailable))
+		case !allowed:
+			r.allowCut(view.Since)
+			allowed = true
 		}
 		cut := dragonboat.SnapshotOption{OverrideCompactionOverhead: true}
-		if view.Applied > since { // otherwise no overhead means the same
-			cut.CompactionIndex = since
+		if view.Applied > view.Since { // otherwise no overhead means the same
+			cut.CompactionIndex = view.Since
 		}
 		made, err := r.snapshot(ctx, cut)
 		if err == nil && !made {
@@ -203,6 +206,13 @@ func (r *Replica) Wean(ctx context.Context) error {
 		case <-ctx.Done():
 			return fail(context.Cause(ctx))
 		}
+	}
+}
+
+// allowCut lets the log be truncated up to what has been applied, until the next split or merge.
+func (r *Replica) allowCut(since uint64) {
+	for known := r.weaning.Load(); known < since && !r.weaning.CompareAndSwap(known, since); {
+		known = r.weaning.Load()
 	}
 }
 

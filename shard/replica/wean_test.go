@@ -28,8 +28,39 @@ func TestWeanWhereNothingHappens(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	require.NoError(t, p.replica.Wean(ctx))
+	require.NoError(t, p.replica.Wean(ctx, 2))
 	require.True(t, p.replica.Weaned())
+}
+
+// A replica that has not applied a split yet has not truncated its log behind it, so it must not be counted among those
+// that have.
+func TestWeanWaitsForItsSplit(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer p.close()
+	p.startNew()
+	p.put("k", "v")
+	soon, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, p.replica.Wean(soon, 2), context.DeadlineExceeded)
+
+	weaned := make(chan error, 1)
+	go func() { weaned <- p.replica.Wean(t.Context(), 2) }()
+	p.split()
+	require.NoError(t, <-weaned)
+	require.True(t, p.replica.Weaned())
+}
+
+// An order that was on its way when its operator ended says nothing of the next split: behind that one the log is
+// kept (P14).
+func TestALateWean(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer p.close()
+	p.startNew()
+	p.split()
+	require.NoError(t, p.replica.Wean(t.Context(), 2))
+	p.splitAt("f")
+	require.ErrorIs(t, p.replica.Wean(t.Context(), 2), shard.ErrUnavailable)
+	require.False(t, p.replica.mayCut())
 }
 
 // split gives the keys from "m" on away.
@@ -57,14 +88,14 @@ func TestWeanIsForOneSplit(t *testing.T) {
 	c.full.Store(true)
 	applied := p.replica.View().Applied
 	weaned := make(chan error, 1)
-	go func() { weaned <- p.replica.Wean(t.Context()) }()
+	go func() { weaned <- p.replica.Wean(t.Context(), 2) }()
 	require.Eventually(t, func() bool { return p.replica.View().Applied > applied }, patience, time.Millisecond, "it tries")
 	p.splitAt("f")
 	c.full.Store(false)
 	require.ErrorIs(t, <-weaned, shard.ErrUnavailable)
 	require.False(t, p.replica.Weaned())
 
-	require.NoError(t, p.replica.Wean(t.Context()))
+	require.NoError(t, p.replica.Wean(t.Context(), 3))
 	require.True(t, p.replica.Weaned())
 }
 
@@ -104,7 +135,7 @@ func TestTheLogIsKeptBehindASplit(t *testing.T) {
 	write()
 	require.LessOrEqual(t, begins(), since)
 
-	require.NoError(t, p.replica.Wean(t.Context()))
+	require.NoError(t, p.replica.Wean(t.Context(), 2))
 	require.Equal(t, since+1, begins())
 	require.True(t, p.replica.Weaned())
 	write()
