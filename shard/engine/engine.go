@@ -106,7 +106,7 @@ func (e *Engine) NewBatch() *pebble.Batch { return e.db.NewBatch() }
 
 // NewBatchOf is NewBatch for a batch of about this many bytes. A large batch that grows while it is filled
 // temporarily takes several times its size. What is about to be filled gets its pages in one call, not in a fault for
-// each: faults were a tenth of what puts of 1 KiB cost.
+// each.
 func (e *Engine) NewBatchOf(bytes int) *pebble.Batch {
 	b := e.db.NewBatchWithSize(bytes)
 	if bytes >= populateBytesMin {
