@@ -102,8 +102,18 @@ func (e *Engine) release() error {
 func (e *Engine) NewBatch() *pebble.Batch { return e.db.NewBatch() }
 
 // NewBatchOf is NewBatch for a batch of about this many bytes. A large batch that grows while it is filled
-// temporarily takes several times its size.
-func (e *Engine) NewBatchOf(bytes int) *pebble.Batch { return e.db.NewBatchWithSize(bytes) }
+// temporarily takes several times its size. What is about to be filled gets its pages in one call, not in a fault for
+// each.
+func (e *Engine) NewBatchOf(bytes int) *pebble.Batch {
+	b := e.db.NewBatchWithSize(bytes)
+	if bytes >= populateBytesMin {
+		populate(b.Repr()[:bytes])
+	}
+	return b
+}
+
+// populateBytesMin is the smallest batch that is likely to get memory that is new to the process.
+const populateBytesMin = 1 << 20
 
 // Commit makes the batch visible at once, and durable with the next Sync. A batch is atomic in both respects.
 func (e *Engine) Commit(b *pebble.Batch) error {
