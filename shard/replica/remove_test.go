@@ -66,6 +66,26 @@ func (p *process) remove(keep ...shard.Span) {
 	require.Empty(p.t, p.host.Held())
 }
 
+// Of a removed replica one small record stays, for ever (docs/FORMATS.md).
+func TestARemovedReplicaLeavesLittle(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer p.close()
+	p.startNew()
+	p.put("k", "v")
+	p.remove()
+	const joiner = testReplica + 1
+	require.NoError(t, p.host.Join(testShard, joiner, true))
+	require.NoError(t, p.host.Remove(t.Context(), testShard, joiner, nil))
+	locals, err := p.engine.Locals()
+	require.NoError(t, err)
+	var sizes []int
+	for _, l := range locals {
+		require.Equal(t, recordKind, l.Kind)
+		sizes = append(sizes, len(engine.LocalKey(l.Shard, l.Replica, l.Kind))+len(l.Value))
+	}
+	require.Equal(t, []int{19 + 4, 19 + 6}, sizes)
+}
+
 // What is removed is gone with its data, but for keys that others own; it does not come
 // back, and another replica of the shard may come.
 func TestRemove(t *testing.T) {
