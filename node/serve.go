@@ -51,7 +51,7 @@ func (n *Node) serveClients(context.Context) error {
 	pages := http.NewServeMux()
 	pages.Handle("/", api.HTTPHandler(gateway, metrics))
 	dashboard.New(dashboard.Config{Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Logger: n.log}).Register(pages)
-	web := etcdapi.NewHTTPServer(api.Guard(pages), n.log)
+	web := n.newWebServer(api.Guard(pages))
 	mux, err := portmux.New(n.clientTLS.listen(n.client), portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
 		return fmt.Errorf("divide the client port: %w", err)
@@ -114,7 +114,7 @@ func (n *Node) serveAdmin(handler http.Handler) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
 	handleProfiles(mux)
-	server := etcdapi.NewHTTPServer(mux, n.log)
+	server := n.newWebServer(mux)
 	n.servers.Go(func() { n.served("admin HTTP", server.Serve(n.clientTLS.listen(l))) })
 	n.onClose(func() { server.Close() })
 	return nil

@@ -127,8 +127,8 @@ func (d *Dashboard) state(ctx context.Context) ([]byte, error) {
 	if d.found != nil && time.Since(d.at) < freshFor {
 		return d.found, nil
 	}
-	// A browser that leaves does not spoil the view of those who wait for it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookPatience)
+	// If this browser leaves, the next one that waits looks for itself.
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	view, err := d.cfg.Cluster.Look(ctx)
 	if err != nil {
