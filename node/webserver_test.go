@@ -15,12 +15,11 @@ import (
 func TestAWebServerWaitsForItsHandlers(t *testing.T) {
 	n := &Node{log: slog.New(slog.DiscardHandler)}
 	n.ctx, n.cancel = context.WithCancelCause(t.Context())
-	entered, returned := make(chan struct{}), false
+	entered, leave := make(chan struct{}), make(chan struct{})
 	server := n.newWebServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(entered)
 		<-r.Context().Done()
-		time.Sleep(20 * time.Millisecond) // long enough for a Close that does not wait
-		returned = true
+		<-leave
 	}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -33,8 +32,15 @@ func TestAWebServerWaitsForItsHandlers(t *testing.T) {
 	require.NoError(t, err)
 	<-entered
 	n.cancel(errClosed)
-	server.Close()
-	require.True(t, returned)
+	closed := make(chan struct{})
+	go func() { server.Close(); close(closed) }()
+	select {
+	case <-closed:
+		t.Fatal("it has closed, and a handler runs")
+	case <-time.After(20 * time.Millisecond): // long enough for a Close that does not wait
+	}
+	close(leave)
+	<-closed
 	require.ErrorIs(t, <-served, http.ErrServerClosed)
 	require.False(t, server.enter(), "a request that comes late gets no further")
 }
