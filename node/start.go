@@ -49,22 +49,22 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.onClose(n.peers.close)
 
 	for _, step := range []func(context.Context) error{
-		n.readCertificates,
-		n.openDirectory,  // nobody else uses the data; the incarnation is durable (D1)
-		n.listenPeers,    // others can say hello, and learn what this node knows
-		n.belong,         // identity is durable from here on (D1, D2)
-		n.openStore,      // before Raft replays into it
-		n.checkClock,     // before anything can be proposed (D3)
-		n.openRaft,       // messages flow; no replica runs yet
-		n.startMeta,      // the table becomes known
-		n.startRouter,    // commands of the agent and of clients can be routed
-		n.startAgent,     // shards start
-		n.startKeeper,    // leases that expired while nobody led their shards are revoked
-		n.listenClients,  // a taken port shows before the wait below
-		n.waitForShards,  // every replica knows its descriptor (D4)
-		n.seePast,        // every replica has caught up with what was acknowledged before (D4)
-		n.serveClients,   // ready
-		n.introduceToMap, // addresses that may have changed
+		n.readCertificates, // before anything listens
+		n.openDirectory,    // nobody else uses the data; the incarnation is durable (D1)
+		n.listenPeers,      // others can say hello, and learn what this node knows
+		n.belong,           // identity is durable from here on (D1, D2)
+		n.openStore,        // before Raft replays into it
+		n.checkClock,       // before anything can be proposed (D3)
+		n.openRaft,         // messages flow; no replica runs yet
+		n.startMeta,        // the table becomes known
+		n.startRouter,      // commands of the agent and of clients can be routed
+		n.startAgent,       // shards start
+		n.startKeeper,      // leases that expired while nobody led their shards are revoked
+		n.listenClients,    // a taken port shows before the wait below
+		n.waitForShards,    // every replica knows its descriptor (D4)
+		n.seePast,          // every replica has caught up with what was acknowledged before (D4)
+		n.serveClients,     // ready
+		n.introduceToMap,   // addresses that may have changed
 	} {
 		if err := step(starting); err != nil {
 			return err

@@ -18,8 +18,8 @@ import (
 
 // secured is a port's TLS; nil for a port without.
 type secured struct {
-	port   string
 	source *certfiles.Source
+	server *tls.Config // of the port's connections
 	log    *slog.Logger
 	failed prometheus.Counter
 
@@ -39,17 +39,21 @@ func (n *Node) readCertificates(context.Context) (err error) {
 		if n.clientTLS, err = n.secure("client", n.cfg.ClientTLS, (*certfiles.Source).CheckServer); err != nil {
 			return fmt.Errorf("--cert-file, --key-file, --trusted-ca-file: %w", err)
 		}
+		// gRPC's clients offer only h2. Whoever also knows HTTP/1.1, as curl and browsers do, is to speak that, because on
+		// HTTP/2 this port serves only gRPC.
+		n.clientTLS.server = n.clientTLS.source.Server("http/1.1", "h2")
 	}
 	if n.cfg.PeerTLS.Cert != "" {
 		if n.peerTLS, err = n.secure("peer", n.cfg.PeerTLS, (*certfiles.Source).CheckServer, (*certfiles.Source).CheckClient); err != nil {
 			return fmt.Errorf("--peer-cert-file, --peer-key-file, --peer-trusted-ca-file: %w", err)
 		}
+		n.peerTLS.server = n.peerTLS.source.Peer()
 	}
 	return nil
 }
 
 func (n *Node) secure(port string, files certfiles.Files, checks ...func(*certfiles.Source) error) (*secured, error) {
-	s := &secured{port: port, log: n.log.With("port", port)}
+	s := &secured{log: n.log.With("port", port)}
 	var err error
 	if s.source, err = certfiles.Open(files, s.log); err != nil {
 		return nil, err
@@ -76,16 +80,7 @@ func (s *secured) listen(l net.Listener) net.Listener {
 	if s == nil {
 		return l
 	}
-	return certfiles.Listen(l, s.server(), s.rejected)
-}
-
-func (s *secured) server() *tls.Config {
-	if s.port == "peer" {
-		return s.source.Peer()
-	}
-	// gRPC's clients offer only h2. Whoever also knows HTTP/1.1, as curl and browsers do, is to speak that, because on
-	// HTTP/2 this port serves only gRPC.
-	return s.source.Server("http/1.1", "h2")
+	return certfiles.Listen(l, s.server, s.rejected)
 }
 
 func (s *secured) rejected(remote net.Addr, err error) {

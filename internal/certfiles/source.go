@@ -109,7 +109,8 @@ func (s *Source) server(edit func(*tls.Config)) *tls.Config {
 	}
 }
 
-// Client returns the configuration of a client that connects to a host now.
+// Client returns the configuration of a client that connects to a host now. Without one, whoever uses the configuration
+// adds it, as gRPC does.
 func (s *Source) Client(host string) *tls.Config {
 	c := s.now()
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.cas, ServerName: host}

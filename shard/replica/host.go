@@ -125,7 +125,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	return h, nil
 }
 
-// Close stops all replicas. The engine stays open.
+// Close stops all replicas. The engine stays open. Nobody calls the host any more (P15).
 func (h *Host) Close() {
 	h.collector.close()
 	h.entrance.close() // before dragonboat closes: proposers and read barriers go on until they are told

@@ -24,7 +24,7 @@ func (s slowEntry) ReadIndex(uint64, time.Duration) (*dragonboat.RequestState, e
 	return nil, nil
 }
 
-// dragonboat takes away, while it closes, what a request in progress uses. So the entrance is closed only when nobody
+// P15: dragonboat takes away, while it closes, what a request in progress uses. So the entrance is closed only when nobody
 // is inside, and nobody enters afterwards.
 func TestNobodyIsInsideAClosedEntrance(t *testing.T) {
 	for name, ask := range map[string]func(e *entrance) error{
