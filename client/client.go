@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,9 +32,6 @@ type Client struct {
 	metrics   *metrics
 	tracer    *tracer
 	waiters   sync.Pool // of *waiter
-
-	// followed is the node that supplies the map: one that is certainly up.
-	followed atomic.Pointer[peer.Client]
 
 	cancel context.CancelFunc
 	closed chan struct{}
@@ -146,7 +142,7 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 		return false, err
 	}
 	if header, err := stream.Header(); err == nil && header != nil { // otherwise Recv returns the error
-		c.followed.Store(node) // even if there is no update yet
+		c.nodes.followed.Store(node) // even if there is no update yet
 	}
 	for {
 		u, err := stream.Recv()
@@ -165,10 +161,13 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 }
 
 // anyNode returns a connection to a node that was up when last heard of, for requests that any node
-// can serve.
-func (c *Client) anyNode(ctx context.Context) (*grpc.ClientConn, error) {
+// can serve: not to the one that was asked before, if there is another.
+func (c *Client) anyNode(ctx context.Context, before *peer.Client) (*peer.Client, error) {
 	if _, err := c.directory.Lookup(ctx, nil); err != nil {
 		return nil, err
 	}
-	return c.followed.Load().Conn(), nil
+	if node := c.nodes.ready(before); node != nil {
+		return node, nil
+	}
+	return c.nodes.followed.Load(), nil
 }

@@ -22,6 +22,9 @@
 //	X4  The queue of requests to be sent is bounded; beyond it operations fail with shard.ErrOverloaded.
 //	X5  After Close nothing of the client runs.
 //
+// While a node cannot be reached, or brings nothing, what is for it is sent to another node, which relays it once.
+// So a client needs a way to one node, which may be a load balancer's address; it is faster with a way to each.
+//
 // One client per process is enough: concurrent operations of its goroutines share messages. An
 // operation without a deadline gives up after about seven seconds of retrying (router.RequestTimeout).
 //

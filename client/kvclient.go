@@ -111,11 +111,11 @@ func (k kvClient) Txn(ctx context.Context, req *pb.TxnRequest, _ ...grpc.CallOpt
 
 // Compact goes to one node, which informs the whole cluster.
 func (k kvClient) Compact(ctx context.Context, req *pb.CompactionRequest, opts ...grpc.CallOption) (*pb.CompactionResponse, error) {
-	conn, err := k.client.anyNode(ctx)
+	node, err := k.client.anyNode(ctx, nil)
 	if err != nil {
 		return nil, k.told(ctx, err, etcderr.Write(err))
 	}
-	return pb.NewKVClient(conn).Compact(ctx, req, opts...)
+	return pb.NewKVClient(node.Conn()).Compact(ctx, req, opts...)
 }
 
 func (k kvClient) RangeStream(ctx context.Context, req *pb.RangeRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[pb.RangeStreamResponse], error) {

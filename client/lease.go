@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -20,7 +21,7 @@ import (
 func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
 	seconds := int64((ttl + time.Second - 1) / time.Second)
 	var id int64
-	_, err := c.askForLease(ctx, "grant", func(node pb.LeaseClient) error {
+	_, err := c.askForLease(ctx, "grant", func(ctx context.Context, node pb.LeaseClient) error {
 		resp, err := node.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: seconds})
 		id = resp.GetID()
 		return err
@@ -33,7 +34,7 @@ func (c *Client) Grant(ctx context.Context, ttl time.Duration) (int64, error) {
 
 // Revoke ends a lease and deletes the keys attached to it.
 func (c *Client) Revoke(ctx context.Context, lease int64) error {
-	asked, err := c.askForLease(ctx, "revoke", func(node pb.LeaseClient) error {
+	asked, err := c.askForLease(ctx, "revoke", func(ctx context.Context, node pb.LeaseClient) error {
 		_, err := node.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease})
 		return err
 	})
@@ -46,24 +47,33 @@ func (c *Client) Revoke(ctx context.Context, lease int64) error {
 	return nil
 }
 
-// askForLease asks the node that supplies the map. If that node cannot be reached it asks again, each time the node
-// that supplies the map by then. Repeating is harmless: a lease whose grant was lost expires by itself, and a revoked
-// lease is not revoked twice. asked is the number of attempts.
-func (c *Client) askForLease(ctx context.Context, what string, ask func(pb.LeaseClient) error) (asked int, err error) {
+// leaseWait is how long a node may take to grant or revoke a lease before another is asked: its shard may be
+// electing a leader.
+const leaseWait = 3 * time.Second
+
+// askForLease asks the node that supplies the map. If that node cannot be reached or does not answer in time, it
+// asks again, each time another node if it can. Repeating is harmless: a lease whose grant was lost expires by
+// itself, and a revoked lease is not revoked twice. asked is the number of attempts.
+func (c *Client) askForLease(ctx context.Context, what string, ask func(context.Context, pb.LeaseClient) error) (asked int, err error) {
 	began := time.Now()
+	var node *peer.Client
 	for pause := c.cfg.Backoff.Min; ; pause = min(2*pause, c.cfg.Backoff.Max) {
-		conn, closed := c.anyNode(ctx)
+		next, closed := c.anyNode(ctx, node)
 		if closed != nil && asked == 0 {
 			return 0, closed // nothing was sent
 		}
 		if closed == nil {
 			asked++
-			err = ask(pb.NewLeaseClient(conn))
+			node = next
+			attempt, cancel := context.WithTimeout(ctx, leaseWait)
+			err = ask(attempt, pb.NewLeaseClient(node.Conn()))
+			cancel()
 		}
 		if err == nil {
 			return asked, nil
 		}
-		again := closed == nil && status.Code(err) == codes.Unavailable && time.Since(began) < router.RequestTimeout
+		lost := status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil
+		again := closed == nil && lost && time.Since(began) < router.RequestTimeout
 		if !again || !c.rest(ctx, pause) {
 			return asked, leaseError(what, err)
 		}

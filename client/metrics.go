@@ -18,6 +18,7 @@ type metrics struct {
 	seconds    [transact + 1]prometheus.Observer
 	attempts   *prometheus.CounterVec
 	lookups    prometheus.Counter
+	relayed    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -37,13 +38,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "flotilla_client_cache_misses_total",
 			Help: "Lookups of a key's shard that the cache could not answer. Rises at the start and after moves; if it rises all the time, nodes disagree on where a shard is.",
 		}),
+		relayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_client_relayed_total",
+			Help: "Requests that were sent through another node, because the connection to the node they are for is broken or brings nothing. If it rises all the time, nodes advertise addresses that cannot be reached from here (--advertise-client-urls).",
+		}),
 	}
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "flotilla_client_operation_seconds",
 		Help:    "Time from the start of an operation to its outcome, attempts and pauses between them included.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 17),
 	}, []string{"op"})
-	for _, c := range []prometheus.Collector{m.operations, m.attempts, m.lookups, seconds} {
+	for _, c := range []prometheus.Collector{m.operations, m.attempts, m.lookups, m.relayed, seconds} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the client's metrics: %w; give each client of a process a Registerer of its own, by prometheus.WrapRegistererWith", err)
 		}
@@ -98,6 +103,13 @@ func (m *metrics) attempted(err error) {
 		reason = "unavailable"
 	}
 	m.attempts.WithLabelValues(reason).Inc()
+}
+
+// relays counts a request that is sent through another node.
+func (m *metrics) relays() {
+	if m != nil {
+		m.relayed.Inc()
+	}
 }
 
 // counted wraps a directory and counts its lookups: those that the cache could not answer.

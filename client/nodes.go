@@ -37,6 +37,10 @@ type nodes struct {
 		closed  bool
 	}
 	routes atomic.Pointer[routes]
+	// followed is the node that supplies the map: one that was up when last heard of.
+	followed atomic.Pointer[peer.Client]
+	// returns are the goroutines that wait for nodes to be within reach again.
+	returns sync.WaitGroup
 }
 
 // routes are connections to nodes by one version of the map: almost every operation finds its
@@ -118,6 +122,36 @@ func (n *nodes) node(id shard.NodeID) (*peer.Client, error) {
 	return c, nil
 }
 
+// way returns the connection by which requests reach a node: its own or, while that is broken or silent,
+// that of another node, which relays them (native.V7). Relay is then the node, to be set in the request.
+func (n *nodes) way(id shard.NodeID) (c *peer.Client, relay shard.NodeID, err error) {
+	c, err = n.node(id)
+	if err == nil && !c.Silent() && !c.Lost() {
+		return c, 0, nil
+	}
+	if through := n.ready(c); through != nil {
+		n.metrics.relays()
+		return through, id, nil
+	}
+	return c, 0, err
+}
+
+// ready returns a connection by which some node other than that of not answers; nil if there is none. It prefers the node
+// that supplies the map.
+func (n *nodes) ready(not *peer.Client) *peer.Client {
+	if c := n.followed.Load(); c != nil && c != not && c.Ready() {
+		return c
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.mu.clients {
+		if c != not && c.Ready() {
+			return c
+		}
+	}
+	return nil
+}
+
 // silent reports whether the node owes answers and has sent none for a while.
 func (n *nodes) silent(id shard.NodeID) bool {
 	held := n.routes.Load()
@@ -126,21 +160,23 @@ func (n *nodes) silent(id shard.NodeID) bool {
 
 // Send implements router.Sender.
 func (n *nodes) Send(ctx context.Context, id shard.NodeID, req *router.Request) (*router.Reply, error) {
-	c, err := n.node(id)
+	c, relay, err := n.way(id)
 	if err != nil {
 		return nil, n.Told(id, err)
 	}
+	req.Relay = relay
 	reply, err := c.Send(ctx, req)
 	return reply, n.Told(id, err)
 }
 
 // Start implements router.Starter.
 func (n *nodes) Start(id shard.NodeID, req *router.Request, end router.Ender) router.Call {
-	c, err := n.node(id)
+	c, relay, err := n.way(id)
 	if err != nil {
 		end.End(nil, err)
 		return ended{}
 	}
+	req.Relay = relay
 	return c.Start(req, end)
 }
 
@@ -157,15 +193,53 @@ func (ended) Abandon(error) {}
 
 // Subscribe implements router.Subscriber.
 func (n *nodes) Subscribe(ctx context.Context, id shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error) {
-	c, err := n.node(id)
+	c, relay, err := n.way(id)
 	if err != nil {
 		return nil, named(id, err)
 	}
+	sub.Relay = relay
 	feed, err := c.Subscribe(ctx, sub, ready)
 	if err != nil {
 		return nil, named(id, err) // not feed: a nil *feed would make a Feed that is not nil
 	}
+	if relay != 0 {
+		return n.detour(id, feed), nil
+	}
 	return feed, nil
+}
+
+// detour returns a feed that was opened through another node. It ends when its own node is within reach again, so
+// that it is opened there.
+func (n *nodes) detour(id shard.NodeID, feed router.Feed) router.Feed {
+	direct, err := n.node(id)
+	if err != nil || direct.Silent() { // nobody says when it is heard again
+		return feed
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.closed {
+		cancel()
+		return feed
+	}
+	n.returns.Go(func() {
+		if direct.AwaitReady(ctx) {
+			feed.Close() // as if its node had ended it
+		}
+	})
+	return detour{feed, cancel}
+}
+
+// detour is a feed through another node.
+type detour struct {
+	router.Feed
+	stay context.CancelFunc // ends the wait for its own node
+}
+
+// Close implements router.Feed.
+func (d detour) Close() {
+	d.stay()
+	d.Feed.Close()
 }
 
 func named(id shard.NodeID, err error) error {
@@ -185,4 +259,5 @@ func (n *nodes) close() {
 	for _, c := range clients {
 		_ = c.Close() // fails only for a connection that is already closed
 	}
+	n.returns.Wait()
 }

@@ -91,7 +91,7 @@ const answersApart = 8 * time.Millisecond
 func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 	replicas := exec.New(n.host, n.space.refusal)
 	native.New(native.Config{
-		Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
+		Self: n.self.NodeID, Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
 		Room: n.room,
 	}).Register(g)

@@ -28,4 +28,6 @@
 //	    of every span in it was detached.
 //	T8  A node sends a shard no more puts, deletes, transactions and grants than package
 //	    admission admits. Closes and lease revocations bypass admission: other requests wait for them.
+//	T9  What a client asks a node to relay is sent to one other node, once, and is carried out there
+//	    or refused: no request is relayed twice.
 package router

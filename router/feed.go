@@ -16,6 +16,8 @@ type Subscription struct {
 	From shard.Revision
 	// PrevKV adds to each change what it replaced.
 	PrevKV bool
+	// Relay is as in Request.
+	Relay shard.NodeID
 }
 
 // Feed is an open subscription. It is pulled: events that its holder does not take are held in

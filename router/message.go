@@ -44,6 +44,9 @@ type Request struct {
 	GiveUp <-chan struct{}
 	// NoCount lets OP_FETCH stop at the Limit-th key (listing.FetchOptions).
 	NoCount bool
+	// Relay, in a request that a client sends to another node, is the node that is to carry it out; 0
+	// is the one that receives it.
+	Relay shard.NodeID
 }
 
 // forLeader reports whether only the leader of the shard answers the request.

@@ -5,7 +5,8 @@
 // trusted: a request is refused unless a user of etcd's API could have made it.
 //
 //	stream ─> peer.Serve ─> gate ─┬─> the node's replicas (exec.Executor)
-//	                              └─> the node's router: writes that attach a lease
+//	                              └─> the node's router: writes that attach a lease, and
+//	                                  requests for nodes that the client cannot reach
 //
 // It refuses everything that changes members, placement, spans or lease records: those
 // requests are exchanged between nodes only.
@@ -27,4 +28,6 @@
 //	V6  A stream's handler returns after the last call that the node's router makes for it:
 //	    the node closes the router once its streams have ended. A write whose outcome arrives
 //	    later has left the node by then, whatever the outcome is.
+//	V7  A request for another node passes the same checks here, and goes to it as one of this node's: it is
+//	    carried out there or refused, and never passed on again. The node's router sends it once (router.T9).
 package native

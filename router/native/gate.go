@@ -76,6 +76,10 @@ func (g *gate) Write(req *router.Request, end router.Ender) {
 		end.End(nil, err)
 		return
 	}
+	if g.isElsewhere(req.Relay) {
+		g.cfg.Router.RelayWrite(g.ctx, req.Relay, req, w)
+		return
+	}
 	g.cfg.Executor.Write(req, w)
 }
 
@@ -163,12 +167,15 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 	if err := g.admitRead(req); err != nil {
 		return nil, err
 	}
+	if g.isElsewhere(req.Relay) {
+		return g.cfg.Router.Relay(ctx, req.Relay, req)
+	}
 	return g.cfg.Executor.Read(ctx, req)
 }
 
 // StartRead implements peer.Executor.
 func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) bool {
-	if req.Op != routerpb.Op_OP_RANGE {
+	if req.Op != routerpb.Op_OP_RANGE || g.isElsewhere(req.Relay) {
 		return false
 	}
 	place, err := g.cfg.Room.Take(admission.Read, 0)

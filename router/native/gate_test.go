@@ -76,6 +76,32 @@ func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
 // routed stands for the node's router.
 type routed struct {
 	wait chan struct{} // puts wait for it to be closed; nil: for nothing
+
+	elsewhere replicas // of the nodes that requests are relayed to
+
+	mu sync.Mutex
+	to []shard.NodeID // which ones
+}
+
+func (r *routed) relay(node shard.NodeID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = append(r.to, node)
+}
+
+func (r *routed) Relay(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error) {
+	r.relay(node)
+	return r.elsewhere.Read(ctx, req)
+}
+
+func (r *routed) RelayWrite(_ context.Context, node shard.NodeID, req *router.Request, end router.Ender) {
+	r.relay(node)
+	r.elsewhere.Write(req, end)
+}
+
+func (r *routed) RelayFeed(_ context.Context, node shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error) {
+	r.relay(node)
+	return r.elsewhere.Subscribe(sub, ready)
 }
 
 func (r *routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, error) {
@@ -88,6 +114,9 @@ func (r *routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, er
 func (*routed) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
 	return nil, shard.ErrLeaseNotFound
 }
+
+// self is the node that is tested.
+const self = 4
 
 // still is a clock that stands.
 type still struct{ now time.Time }
@@ -132,7 +161,7 @@ func serve(t *testing.T) *harness {
 	h.seen = hlc.NewHybrid(h.clock)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
 	native.New(native.Config{
-		Room: h.room, Executor: h.replicas, Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
+		Self: self, Room: h.room, Executor: h.replicas, Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
 		Table: h.newest,
 	}).Register(server)
 	listener := bufconn.Listen(1 << 20)
@@ -234,13 +263,19 @@ func TestHostileFrames(t *testing.T) {
 	future := write(shardpb.Kind_CLOSE, nil)
 	future.Command.Revision = 1 << 60
 	add(future)
-	replies, err := h.exchange(t, frame)
-	require.NoError(t, err)
-	for i, r := range replies {
-		require.NotEqual(t, routerpb.Code_OK, r.Code, "request %d: %v", i, frame.Requests[i])
-		require.NotEqual(t, routerpb.Code_UNKNOWN_OUTCOME, r.Code, "a refusal is certain: %v", frame.Requests[i])
+	for _, relay := range []uint64{0, self, self + 1} { // nobody's, here or elsewhere
+		for _, r := range frame.Requests {
+			r.Relay = relay
+		}
+		replies, err := h.exchange(t, frame)
+		require.NoError(t, err)
+		for i, r := range replies {
+			require.NotEqual(t, routerpb.Code_OK, r.Code, "request %d: %v", i, frame.Requests[i])
+			require.NotEqual(t, routerpb.Code_UNKNOWN_OUTCOME, r.Code, "a refusal is certain: %v", frame.Requests[i])
+		}
 	}
 	require.Empty(t, h.replicas.all())
+	require.Empty(t, h.routed.elsewhere.all())
 }
 
 // deep is a transaction in a transaction, and so on.

@@ -11,19 +11,27 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/clock"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
+	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Router is the node's router; router.Router is one.
 type Router interface {
 	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
 	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
+
+	Relay(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error)
+	RelayWrite(ctx context.Context, node shard.NodeID, req *router.Request, end router.Ender)
+	RelayFeed(ctx context.Context, node shard.NodeID, sub router.Subscription, ready func()) (router.Feed, error)
 }
 
 // Config configures a Server.
 type Config struct {
+	// Self is the node.
+	Self      shard.NodeID
 	Executor  peer.Executor
 	Publisher peer.Publisher
 	Router    Router
@@ -67,7 +75,25 @@ func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStr
 	if req.From <= 0 {
 		return refusal("changes from revision %d on", req.From)
 	}
-	return peer.ServeSubscribe(req, stream, s.cfg.Publisher, s.bound)
+	from := s.cfg.Publisher
+	if s.isElsewhere(shard.NodeID(req.Relay)) {
+		from = elsewhere{stream.Context(), s.cfg.Router}
+	}
+	return peer.ServeSubscribe(req, stream, from, s.bound)
+}
+
+// isElsewhere reports whether a request with this Relay is to be carried out by another node.
+func (s *Server) isElsewhere(relay shard.NodeID) bool { return relay != 0 && relay != s.cfg.Self }
+
+// elsewhere opens feeds at the nodes that they name.
+type elsewhere struct {
+	ctx    context.Context
+	router Router
+}
+
+// Subscribe implements peer.Publisher.
+func (e elsewhere) Subscribe(sub router.Subscription, ready func()) (router.Feed, error) {
+	return e.router.RelayFeed(e.ctx, sub.Relay, sub, ready)
 }
 
 // FollowShards implements routerpb.NativeServer.

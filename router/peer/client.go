@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -33,6 +35,7 @@ type Client struct {
 	bounds    bounds
 	buffers   *frameBuffers
 	revisions Revisions
+	state     state
 
 	mu struct {
 		sync.Mutex
@@ -40,6 +43,12 @@ type Client struct {
 		closed bool
 	}
 	links sync.WaitGroup // the streams that have not ended
+}
+
+// state is what a node has last shown of itself.
+type state struct {
+	silent atomic.Bool // it owes answers on an open stream, and has given none for a while
+	broke  atomic.Bool // the last stream broke, or could not be opened
 }
 
 // NewClient returns a Client of the peer at conn. Closing the client closes conn.
@@ -101,11 +110,45 @@ func (c *Client) Start(req *router.Request, end router.Ender) router.Call {
 }
 
 // Silent reports whether the node owes answers and has given none for a while.
-func (c *Client) Silent() bool {
-	c.mu.Lock()
-	l := c.mu.link
-	c.mu.Unlock()
-	return l != nil && l.silent.Load()
+func (c *Client) Silent() bool { return c.state.silent.Load() }
+
+// Lost reports whether a stream to the node broke, or could not be opened, and there has been no connection
+// since. It makes sure that one is attempted.
+func (c *Client) Lost() bool {
+	if !c.state.broke.Load() {
+		return false
+	}
+	switch c.conn.GetState() {
+	case connectivity.Ready:
+		c.state.broke.Store(false)
+		return false
+	case connectivity.Idle:
+		c.conn.Connect()
+	}
+	return true
+}
+
+// Ready reports whether there is a connection to the node, and it is not silent.
+func (c *Client) Ready() bool { return c.conn.GetState() == connectivity.Ready && !c.Silent() }
+
+// AwaitReady returns true when there is a connection to the node, and false when ctx has ended before, or the
+// client was closed.
+func (c *Client) AwaitReady(ctx context.Context) bool {
+	for {
+		switch now := c.conn.GetState(); {
+		case now == connectivity.Ready:
+			return true
+		case now == connectivity.Shutdown:
+			return false
+		case now == connectivity.Idle:
+			c.conn.Connect()
+			fallthrough
+		default:
+			if !c.conn.WaitForStateChange(ctx, now) {
+				return false
+			}
+		}
+	}
 }
 
 // begin puts the request into the stream's queue. The call gets its outcome once, perhaps before
@@ -146,7 +189,8 @@ func (c *Client) open() (*link, error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := newLink(c.bounds, c.buffers, c.revisions, cancel)
+	c.state.broke.Store(false)
+	l := newLink(c.bounds, c.buffers, c.revisions, &c.state, cancel)
 	c.mu.link = l
 	c.links.Go(func() { l.run(ctx, c.service) })
 	return l, nil

@@ -85,6 +85,8 @@ func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id u
 			req.NoCount = protowire.DecodeBool(m.Number)
 		case m.ID == 14:
 			req.Promise = protowire.DecodeBool(m.Number)
+		case m.ID == 15:
+			req.Relay = shard.NodeID(m.Number)
 		}
 	}
 	if !m.Whole() {

@@ -29,7 +29,7 @@ const idBytesMax = 11
 // request is a router.Request being encoded into a frame.
 type request struct {
 	asked   *router.Request
-	memory  [4*11 + 7*2]byte
+	memory  [5*11 + 7*2]byte
 	numbers int    // how much of memory is used: the encoded numbers, without the ID
 	key     []byte // the key of a read that has nothing else
 	body    []byte // any other message, encoded
@@ -49,7 +49,8 @@ func (r *request) prepare() error {
 	n = etcdwire.AppendBool(n, 11, q.Closed)
 	n = etcdwire.AppendBool(n, 12, q.Grows)
 	n = etcdwire.AppendBool(n, 13, q.NoCount)
-	r.numbers = len(etcdwire.AppendBool(n, 14, q.Promise))
+	n = etcdwire.AppendBool(n, 14, q.Promise)
+	r.numbers = len(etcdwire.AppendUint(n, 15, uint64(q.Relay)))
 	r.bytes = r.numbers
 	switch get, ok := q.Message.(*pb.RangeRequest); {
 	case q.Put != nil:

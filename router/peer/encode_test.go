@@ -103,6 +103,8 @@ func TestRequestsRoundTrip(t *testing.T) {
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_FETCH, Message: get, Serializable: true, Limit: 5, NoCount: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_TXN, Message: &pb.TxnRequest{}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_PROBE},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_PROBE, Relay: 1<<63 + 1},
+		{Shard: 1<<63 + 2, Epoch: 1<<63 + 3, Op: routerpb.Op_OP_FETCH, Message: get, At: -1, Limit: -1, Serializable: true, Closed: true, Grows: true, NoCount: true, Promise: true, Relay: 1<<63 + 1},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_HASH, Message: get, At: 7, Serializable: true, Closed: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_LEASE_DETACH, Body: []byte("b")}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_KEEPALIVE, Message: &routerpb.LeaseQuery{Leases: []int64{-4, 5}}},
@@ -124,7 +126,7 @@ func TestRequestsRoundTrip(t *testing.T) {
 			whole := generated.Requests[0]
 			want := &routerpb.Request{
 				Id: id, Shard: uint64(req.Shard), Epoch: req.Epoch, Op: req.Op, Command: req.Command, Serializable: req.Serializable, At: int64(req.At),
-				Closed: req.Closed, Limit: req.Limit, Grows: req.Grows, NoCount: req.NoCount, Promise: req.Promise,
+				Closed: req.Closed, Limit: req.Limit, Grows: req.Grows, NoCount: req.NoCount, Promise: req.Promise, Relay: uint64(req.Relay),
 			}
 			if req.Message != nil {
 				want.Body, err = proto.Marshal(req.Message)
@@ -178,7 +180,8 @@ func TestUnknownFields(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, shard.Revision(77), highest)
 
-	inside := etcdwire.AppendBytes(etcdwire.AppendUint(only(t, encodeRequest(t, 5, probe(2))), 15, 7), 14, []byte("new"))
+	inside := protowire.AppendVarint(protowire.AppendTag(only(t, encodeRequest(t, 5, probe(2))), 99, protowire.VarintType), 7)
+	inside = etcdwire.AppendBytes(inside, 14, []byte("new"))
 	var got router.Request
 	id, err := decodeRequest(inside, &got, &shardpb.Command{})
 	require.NoError(t, err)

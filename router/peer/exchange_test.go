@@ -331,7 +331,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 
 // N6: whoever may ask another node does not wait for a silent one; a write that was sent does.
 func TestASilentNodeIsLeft(t *testing.T) {
-	l := newLink(peerBounds(), newFrameBuffers(), &seen{}, func() {})
+	l := newLink(peerBounds(), newFrameBuffers(), &seen{}, &state{}, func() {})
 	begin := func(req *router.Request) chan answer {
 		outcome := make(chan answer, 1)
 		c := &call{asked: req, link: l, answers: outcome}
@@ -348,12 +348,12 @@ func TestASilentNodeIsLeft(t *testing.T) {
 	waiting := begin(write(2))
 	for range silence {
 		l.look()
-		require.False(t, l.silent.Load())
+		require.False(t, l.state.silent.Load())
 	}
 	require.Empty(t, read, "not yet")
 	late := begin(probe(2))
 	l.look()
-	require.True(t, l.silent.Load())
+	require.True(t, l.state.silent.Load())
 
 	certain := func(outcome chan answer) {
 		t.Helper()
@@ -389,7 +389,7 @@ func TestQueueIsBounded(t *testing.T) {
 		require.ErrorIs(t, err, shard.ErrUnavailable, "it was not sent")
 		require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
 	}
-	l := newLink(peerBounds(), newFrameBuffers(), &seen{}, func() {})
+	l := newLink(peerBounds(), newFrameBuffers(), &seen{}, &state{}, func() {})
 	var seventh *call
 	var outcome chan answer
 	for i := range queueRequestsMax {
@@ -406,7 +406,7 @@ func TestQueueIsBounded(t *testing.T) {
 	_, _, err = enqueue(l, 0)
 	require.NoError(t, err, "who leaves makes room")
 
-	l = newLink(peerBounds(), newFrameBuffers(), &seen{}, func() {})
+	l = newLink(peerBounds(), newFrameBuffers(), &seen{}, &state{}, func() {})
 	large, outcome, err := enqueue(l, queueBytesMax+1)
 	require.NoError(t, err)
 	_, _, err = enqueue(l, 0)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,11 +32,11 @@ type link struct {
 		pings int   // pings in flight
 		ended error // why there is no stream any more
 	}
-	silent atomic.Bool // what the last call of look found
+	state *state // its client's. Changed with mu held, while the stream has not ended
 }
 
-func newLink(b bounds, buffers *frameBuffers, revisions Revisions, cancel context.CancelFunc) *link {
-	l := &link{revisions: revisions, cancel: cancel, kick: make(chan struct{}, 1), done: make(chan struct{})}
+func newLink(b bounds, buffers *frameBuffers, revisions Revisions, s *state, cancel context.CancelFunc) *link {
+	l := &link{revisions: revisions, state: s, cancel: cancel, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	l.mu.out = outbox{bounds: b, buffers: buffers}
 	return l
 }
@@ -119,6 +118,8 @@ func (l *link) end(err error) {
 	}
 	l.mu.Lock()
 	l.mu.ended = err
+	l.state.silent.Store(false)
+	l.state.broke.Store(true)
 	left := l.mu.calls
 	l.mu.calls, l.mu.out.frames = calls{}, nil
 	l.mu.Unlock()
@@ -169,7 +170,9 @@ func (l *link) look() {
 		quiet = l.mu.age - l.mu.owing
 	}
 	silent := quiet >= silence
-	l.silent.Store(silent)
+	if l.mu.ended == nil {
+		l.state.silent.Store(silent)
+	}
 	var late, elsewhere []*call
 	for c := range l.mu.calls.all() {
 		switch waited := l.mu.age - c.born; {

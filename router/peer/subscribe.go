@@ -100,12 +100,14 @@ func waitFor(ctx context.Context, kick <-chan struct{}, pause time.Duration) err
 func encodeSubscription(sub router.Subscription) *routerpb.SubscribeRequest {
 	return &routerpb.SubscribeRequest{
 		Shard: uint64(sub.Shard), Epoch: sub.Epoch, Start: sub.Span.Start, End: sub.Span.End, From: int64(sub.From), PrevKv: sub.PrevKV,
+		Relay: uint64(sub.Relay),
 	}
 }
 
 func decodeSubscription(req *routerpb.SubscribeRequest) router.Subscription {
 	return router.Subscription{
 		Shard: shard.ID(req.Shard), Epoch: req.Epoch, Span: shard.Span{Start: req.Start, End: req.End}, From: shard.Revision(req.From), PrevKV: req.PrevKv,
+		Relay: shard.NodeID(req.Relay),
 	}
 }
 
@@ -158,6 +160,7 @@ func (c *Client) Subscribe(ctx context.Context, sub router.Subscription, ready f
 	}
 	if err != nil {
 		cancel()
+		c.state.broke.Store(true)
 		return nil, err
 	}
 	f.add(first, nil)

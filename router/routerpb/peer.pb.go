@@ -278,6 +278,9 @@ type Request struct {
 	Closed        bool                   `protobuf:"varint,11,opt,name=closed,proto3" json:"closed,omitempty"`                  // the caller closed the shard to `at`: wait until that is applied
 	NoCount       bool                   `protobuf:"varint,13,opt,name=no_count,json=noCount,proto3" json:"no_count,omitempty"` // OP_FETCH: end with the limit-th key
 	Promise       bool                   `protobuf:"varint,14,opt,name=promise,proto3" json:"promise,omitempty"`                // OP_WRITE of a CLOSE: the leader's word is enough
+	// relay, in a request of a client, is the node that is to carry it out, which the client cannot
+	// reach. Nodes pass on what clients send, and never what nodes send.
+	Relay         uint64 `protobuf:"varint,15,opt,name=relay,proto3" json:"relay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -408,6 +411,13 @@ func (x *Request) GetPromise() bool {
 		return x.Promise
 	}
 	return false
+}
+
+func (x *Request) GetRelay() uint64 {
+	if x != nil {
+		return x.Relay
+	}
+	return 0
 }
 
 type Reply struct {
@@ -1115,6 +1125,7 @@ type SubscribeRequest struct {
 	End           []byte                 `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"` // empty: to the end of the keyspace
 	From          int64                  `protobuf:"varint,5,opt,name=from,proto3" json:"from,omitempty"`
 	PrevKv        bool                   `protobuf:"varint,6,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	Relay         uint64                 `protobuf:"varint,7,opt,name=relay,proto3" json:"relay,omitempty"` // as Request's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1189,6 +1200,13 @@ func (x *SubscribeRequest) GetPrevKv() bool {
 		return x.PrevKv
 	}
 	return false
+}
+
+func (x *SubscribeRequest) GetRelay() uint64 {
+	if x != nil {
+		return x.Relay
+	}
+	return 0
 }
 
 // ChangesFrame is shard.Changes on the wire, or why there are no more.
@@ -2556,7 +2574,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
-	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\x8b\x03\n" +
+	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\xa1\x03\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x14\n" +
@@ -2572,7 +2590,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05grows\x18\f \x01(\bR\x05grows\x12\x16\n" +
 	"\x06closed\x18\v \x01(\bR\x06closed\x12\x19\n" +
 	"\bno_count\x18\r \x01(\bR\anoCount\x12\x18\n" +
-	"\apromise\x18\x0e \x01(\bR\apromise\"\x8c\x03\n" +
+	"\apromise\x18\x0e \x01(\bR\apromise\x12\x14\n" +
+	"\x05relay\x18\x0f \x01(\x04R\x05relay\"\x8c\x03\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x18.flotilla.router.v1.CodeR\x04code\x12\x18\n" +
@@ -2629,14 +2648,15 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x10FollowMapRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"#\n" +
 	"\tMapUpdate\x12\x16\n" +
-	"\x06update\x18\x01 \x01(\fR\x06update\"\x93\x01\n" +
+	"\x06update\x18\x01 \x01(\fR\x06update\"\xa9\x01\n" +
 	"\x10SubscribeRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x04 \x01(\fR\x03end\x12\x12\n" +
 	"\x04from\x18\x05 \x01(\x03R\x04from\x12\x17\n" +
-	"\aprev_kv\x18\x06 \x01(\bR\x06prevKv\"\x9c\x01\n" +
+	"\aprev_kv\x18\x06 \x01(\bR\x06prevKv\x12\x14\n" +
+	"\x05relay\x18\a \x01(\x04R\x05relay\"\x9c\x01\n" +
 	"\fChangesFrame\x12\x16\n" +
 	"\x06events\x18\x01 \x03(\fR\x06events\x12\x18\n" +
 	"\athrough\x18\x02 \x01(\x03R\athrough\x12/\n" +

@@ -113,6 +113,11 @@ func (m *Request) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Relay != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Relay))
+		i--
+		dAtA[i] = 0x78
+	}
 	if m.Promise {
 		i--
 		if m.Promise {
@@ -884,6 +889,11 @@ func (m *SubscribeRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Relay != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Relay))
+		i--
+		dAtA[i] = 0x38
 	}
 	if m.PrevKv {
 		i--
@@ -2519,6 +2529,9 @@ func (m *Request) SizeVT() (n int) {
 	if m.Promise {
 		n += 2
 	}
+	if m.Relay != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Relay))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2813,6 +2826,9 @@ func (m *SubscribeRequest) SizeVT() (n int) {
 	}
 	if m.PrevKv {
 		n += 2
+	}
+	if m.Relay != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Relay))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3963,6 +3979,25 @@ func (m *Request) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Promise = bool(v != 0)
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Relay", wireType)
+			}
+			m.Relay = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Relay |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5828,6 +5863,25 @@ func (m *SubscribeRequest) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.PrevKv = bool(v != 0)
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Relay", wireType)
+			}
+			m.Relay = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Relay |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
