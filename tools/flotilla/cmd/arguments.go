@@ -1,15 +1,13 @@
 package cmd
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 )
 
 // noArgs is cobra.NoArgs in other words: that one calls the argument an unknown command.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("argument %q: want none", args[0])
+		return misused("argument %q: want none", args[0])
 	}
 	return nil
 }
@@ -18,7 +16,7 @@ func noArgs(_ *cobra.Command, args []string) error {
 func wantArgs(least, most int, want string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return fmt.Errorf("%s: want %s", counted(len(args), "argument"), want)
+			return misused("%s: want %s", counted(len(args), "argument"), want)
 		}
 		return nil
 	}

@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,9 +34,10 @@ overwritten. Keep DIR/ca.key away from the nodes: whoever has it can be a node.`
 func newCertCA() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
-		Use:   "ca",
-		Short: "Make an authority: DIR/ca.crt and DIR/ca.key, valid for ten years",
-		Args:  cobra.NoArgs,
+		Use:     "ca",
+		Example: `  flotilla cert ca --dir certs`,
+		Short:   "Make an authority: DIR/ca.crt and DIR/ca.key, valid for ten years",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return fmt.Errorf("--dir: %w", err)
@@ -59,14 +59,15 @@ func newCertNode() *cobra.Command {
 	var hosts []string
 	var valid time.Duration
 	c := &cobra.Command{
-		Use:   "node NAME",
-		Short: "Make a node's certificate: DIR/NAME.crt and DIR/NAME.key",
+		Use:     "node NAME",
+		Example: `  flotilla cert node n1 --host 10.0.0.1,n1.example.com`,
+		Short:   "Make a node's certificate: DIR/NAME.crt and DIR/NAME.key",
 		Long: `Make a node's certificate: DIR/NAME.crt and DIR/NAME.key, for --cert-file and
 --key-file and for --peer-cert-file and --peer-key-file of flotilla start.`,
-		Args: cobra.ExactArgs(1),
+		Args: wantArgs(1, 1, "a NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(hosts) == 0 {
-				return errors.New("--host: want the names and addresses by which clients and nodes reach the node, separated by commas")
+				return misused("--host: want the names and addresses by which clients and nodes reach the node, separated by commas")
 			}
 			return issue(dir, args[0], hosts, valid)
 		},
@@ -81,10 +82,11 @@ func newCertClient() *cobra.Command {
 	var dir string
 	var valid time.Duration
 	c := &cobra.Command{
-		Use:   "client NAME",
-		Short: "Make a client's certificate: DIR/NAME.crt and DIR/NAME.key",
-		Args:  cobra.ExactArgs(1),
-		RunE:  func(_ *cobra.Command, args []string) error { return issue(dir, args[0], nil, valid) },
+		Use:     "client NAME",
+		Example: `  flotilla cert client ann`,
+		Short:   "Make a client's certificate: DIR/NAME.crt and DIR/NAME.key",
+		Args:    wantArgs(1, 1, "a NAME"),
+		RunE:    func(_ *cobra.Command, args []string) error { return issue(dir, args[0], nil, valid) },
 	}
 	certDir(c, &dir)
 	c.Flags().DurationVar(&valid, "valid", 2*365*day, "how long the certificate is valid")
@@ -98,10 +100,10 @@ func certDir(c *cobra.Command, dir *string) {
 // issue makes a certificate that is valid from now on.
 func issue(dir, name string, hosts []string, valid time.Duration) error {
 	if valid <= 0 {
-		return fmt.Errorf("--valid %s: want a time above 0", valid)
+		return misused("--valid %s: want a time above 0", valid)
 	}
 	if name == "ca" || name != filepath.Base(name) {
-		return fmt.Errorf("%q is no name for a certificate's files", name)
+		return misused("%q is no name for a certificate's files", name)
 	}
 	authority, err := certfiles.ReadAuthority(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"))
 	if err != nil {

@@ -145,7 +145,7 @@ func (f *clientFlags) unreachable(ctx context.Context, secure *tls.Config) error
 // tlsConfig is what the flags say; nil, unless an endpoint begins with https or a flag asks for TLS.
 func (f *clientFlags) tlsConfig() (*tls.Config, error) {
 	if (f.tls.Cert == "") != (f.tls.Key == "") {
-		return nil, errors.New("--cert and --key are given together: a certificate and its private key")
+		return nil, misused("--cert and --key are given together: a certificate and its private key")
 	}
 	https := slices.ContainsFunc(f.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
 	if !https && f.tls == (certfiles.Files{}) && !f.skipVerify {

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -12,13 +11,14 @@ import (
 func newCompaction(client *clientFlags) *cobra.Command {
 	var physical bool
 	c := &cobra.Command{
-		Use:   "compaction REVISION",
-		Short: "Give up the history before a revision",
-		Args:  wantArgs(1, 1, "REVISION"),
+		Use:     "compaction REVISION",
+		Example: `  flotilla compaction 1234567890`,
+		Short:   "Give up the history before a revision",
+		Args:    wantArgs(1, 1, "REVISION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			rev, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
-				return fmt.Errorf("revision %q: want a number, as flotilla get KEY -o json shows it", args[0])
+				return misused("revision %q: want a number, as flotilla get KEY -o json shows it", args[0])
 			}
 			var opts []clientv3.CompactOption
 			if physical {

@@ -30,14 +30,15 @@ func newDemo() *cobra.Command {
 	var dataDir, splits, logLevel string
 	var port int
 	c := &cobra.Command{
-		Use:   "demo",
-		Short: "Run a three-node cluster on this machine",
+		Use:     "demo",
+		Example: `  flotilla demo`,
+		Short:   "Run a three-node cluster on this machine",
 		Long: `Run a three-node cluster in one process on loopback, ready for flotilla get,
 etcdctl and curl. Its data goes with it when it ends, unless --data-dir is given.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if port < 1 || port > demoPortMax {
-				return fmt.Errorf("--port %d: want 1 to %d; the other nodes' ports are up to %d higher", port, demoPortMax, demoPortSpread)
+				return misused("--port %d: want 1 to %d; the other nodes' ports are up to %d higher", port, demoPortMax, demoPortSpread)
 			}
 			log, err := newLogger(c.ErrOrStderr(), logLevel)
 			if err != nil {

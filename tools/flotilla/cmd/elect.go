@@ -21,7 +21,7 @@ stay it until interrupted. With --listen, print every leader's proposal.`,
 		Args: wantArgs(1, 2, "NAME PROPOSAL, or --listen NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if listen == (len(args) == 2) {
-				return errors.New("want NAME PROPOSAL, or --listen NAME")
+				return misused("want NAME PROPOSAL, or --listen NAME")
 			}
 			return client.connected(c, lines(), func(s *session) error {
 				return s.lease(lockTTL, func(held context.Context, lease *concurrency.Session) error {

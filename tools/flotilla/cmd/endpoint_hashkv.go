@@ -12,9 +12,10 @@ import (
 func newEndpointHashKV(e *endpoints) *cobra.Command {
 	var rev int64
 	c := &cobra.Command{
-		Use:   "hashkv",
-		Short: "Print a hash of each node's history",
-		Args:  noArgs,
+		Use:     "hashkv",
+		Example: `  flotilla endpoint hashkv --cluster`,
+		Short:   "Print a hash of each node's history",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, tableOrLines())
 			if err != nil {

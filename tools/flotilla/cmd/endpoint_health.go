@@ -15,9 +15,10 @@ import (
 
 func newEndpointHealth(e *endpoints) *cobra.Command {
 	return &cobra.Command{
-		Use:   "health",
-		Short: "Make a linearizable read through each node",
-		Args:  noArgs,
+		Use:     "health",
+		Example: `  flotilla endpoint health --cluster`,
+		Short:   "Make a linearizable read through each node",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, linesOrTable())
 			if err != nil {

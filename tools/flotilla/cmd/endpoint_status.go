@@ -13,9 +13,10 @@ import (
 
 func newEndpointStatus(e *endpoints) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "Print each node's version, size and leader",
-		Args:  noArgs,
+		Use:     "status",
+		Example: `  flotilla endpoint status --cluster`,
+		Short:   "Print each node's version, size and leader",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, tableOrLines())
 			if err != nil {

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -74,7 +73,7 @@ func (g *getFlags) op(args []string) (clientv3.Op, error) {
 		return clientv3.Op{}, err
 	}
 	if g.keysOnly && g.countOnly {
-		return clientv3.Op{}, errors.New("--keys-only and --count-only exclude each other")
+		return clientv3.Op{}, misused("--keys-only and --count-only exclude each other")
 	}
 	sort, err := g.sort()
 	if err != nil {
@@ -88,7 +87,7 @@ func (g *getFlags) op(args []string) (clientv3.Op, error) {
 		opts = append(opts, clientv3.WithSerializable())
 	case "l":
 	default:
-		return clientv3.Op{}, fmt.Errorf("--consistency %q: want l or s", g.consistency)
+		return clientv3.Op{}, misused("--consistency %q: want l or s", g.consistency)
 	}
 	if g.keysOnly {
 		opts = append(opts, clientv3.WithKeysOnly())
@@ -103,7 +102,7 @@ func (g *getFlags) sort() (clientv3.OpOption, error) {
 	orders := map[string]clientv3.SortOrder{"": clientv3.SortNone, "ASCEND": clientv3.SortAscend, "DESCEND": clientv3.SortDescend}
 	order, ok := orders[strings.ToUpper(g.order)]
 	if !ok {
-		return nil, fmt.Errorf("--order %q: want ASCEND or DESCEND", g.order)
+		return nil, misused("--order %q: want ASCEND or DESCEND", g.order)
 	}
 	targets := map[string]clientv3.SortTarget{
 		"": clientv3.SortByKey, "KEY": clientv3.SortByKey, "CREATE": clientv3.SortByCreateRevision,
@@ -111,7 +110,7 @@ func (g *getFlags) sort() (clientv3.OpOption, error) {
 	}
 	target, ok := targets[strings.ToUpper(g.sortBy)]
 	if !ok {
-		return nil, fmt.Errorf("--sort-by %q: want CREATE, KEY, MODIFY, VALUE or VERSION", g.sortBy)
+		return nil, misused("--sort-by %q: want CREATE, KEY, MODIFY, VALUE or VERSION", g.sortBy)
 	}
 	return clientv3.WithSort(target, order), nil
 }

@@ -21,20 +21,21 @@ func newLease(client *clientFlags) *cobra.Command {
 func parseLease(text string) (clientv3.LeaseID, error) {
 	id, err := strconv.ParseInt(text, 16, 64)
 	if err != nil {
-		return 0, fmt.Errorf("lease %q: want its ID in hexadecimal, as flotilla lease list prints it", text)
+		return 0, misused("lease %q: want its ID in hexadecimal, as flotilla lease list prints it", text)
 	}
 	return clientv3.LeaseID(id), nil
 }
 
 func newLeaseGrant(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "grant TTL",
-		Short: "Make a lease of so many seconds",
-		Args:  wantArgs(1, 1, "TTL, in seconds"),
+		Use:     "grant TTL",
+		Example: `  flotilla lease grant 60`,
+		Short:   "Make a lease of so many seconds",
+		Args:    wantArgs(1, 1, "TTL, in seconds"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ttl, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
-				return fmt.Errorf("TTL %q: want a number of seconds", args[0])
+				return misused("TTL %q: want a number of seconds", args[0])
 			}
 			return client.connected(c, lines(), func(s *session) error {
 				resp, err := s.grant(ttl)
@@ -55,9 +56,10 @@ func (s *session) grant(ttl int64) (*clientv3.LeaseGrantResponse, error) {
 
 func newLeaseRevoke(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "revoke LEASE",
-		Short: "End a lease and delete its keys",
-		Args:  wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
+		Use:     "revoke LEASE",
+		Example: `  flotilla lease revoke 694d81417acd4754`,
+		Short:   "End a lease and delete its keys",
+		Args:    wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseLease(args[0])
 			if err != nil {
@@ -77,9 +79,10 @@ func newLeaseRevoke(client *clientFlags) *cobra.Command {
 func newLeaseTimeToLive(client *clientFlags) *cobra.Command {
 	var keys bool
 	c := &cobra.Command{
-		Use:   "timetolive LEASE",
-		Short: "Tell how long a lease has left",
-		Args:  wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
+		Use:     "timetolive LEASE",
+		Example: `  flotilla lease timetolive 694d81417acd4754`,
+		Short:   "Tell how long a lease has left",
+		Args:    wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseLease(args[0])
 			if err != nil {
@@ -121,9 +124,10 @@ func (p printer) timeToLive(resp *clientv3.LeaseTimeToLiveResponse, keys bool) s
 
 func newLeaseList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List all leases",
-		Args:  noArgs,
+		Use:     "list",
+		Example: `  flotilla lease list`,
+		Short:   "List all leases",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, linesOrTable(), func(s *session) error {
 				resp, err := read(s, func(ctx context.Context) (*clientv3.LeaseLeasesResponse, error) { return s.Leases(ctx) })
@@ -154,9 +158,10 @@ func newLeaseList(client *clientFlags) *cobra.Command {
 func newLeaseKeepAlive(client *clientFlags) *cobra.Command {
 	var once bool
 	c := &cobra.Command{
-		Use:   "keep-alive LEASE",
-		Short: "Renew a lease until interrupted",
-		Args:  wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
+		Use:     "keep-alive LEASE",
+		Example: `  flotilla lease keep-alive 694d81417acd4754`,
+		Short:   "Renew a lease until interrupted",
+		Args:    wantArgs(1, 1, "the ID of a LEASE, as flotilla lease list prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseLease(args[0])
 			if err != nil {

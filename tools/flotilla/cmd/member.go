@@ -19,9 +19,10 @@ func newMember(client *clientFlags) *cobra.Command {
 
 func newMemberList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the nodes",
-		Args:  noArgs,
+		Use:     "list",
+		Example: `  flotilla member list`,
+		Short:   "List the nodes",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, tableOrLines(), func(s *session) error {
 				resp, err := s.members()

@@ -33,14 +33,15 @@ func newNodeStates(client *clientFlags) []*cobra.Command {
 func (n nodeState) command(client *clientFlags) *cobra.Command {
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   n.use + " NODE",
-		Short: n.short,
+		Use:     n.use + " NODE",
+		Example: "  flotilla node " + n.use + " n4",
+		Short:   n.short,
 		Long: n.long + `
 The balancer does it: it must be on. With --wait the command also waits until another
 node leads the meta group, and when nothing changes for some seconds it says why.` + changeCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("%d arguments: want the name of a node", len(args))
+				return misused("%d arguments: want the name of a node", len(args))
 			}
 			req := &adminpb.SetNodeStateRequest{Node: args[0], State: n.state.String(), DryRun: flags.dryRun}
 			return client.connected(c, lines(), func(s *session) error {

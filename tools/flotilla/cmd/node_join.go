@@ -14,8 +14,9 @@ import (
 func newNodeJoin(client *clientFlags) *cobra.Command {
 	var wait bool
 	c := &cobra.Command{
-		Use:   "join [NAME]",
-		Short: "Say how a node joins the cluster, and with --wait, wait until it has",
+		Use:     "join [NAME]",
+		Example: `  flotilla node join n4`,
+		Short:   "Say how a node joins the cluster, and with --wait, wait until it has",
 		Long: `Say how a node joins the cluster: by being started. The command that is printed has the
 peer addresses of the nodes there are; fill in what stands in capitals. With --wait
 the command returns when the node of that name is part of the cluster and was heard
@@ -24,7 +25,7 @@ of; the balancer then gives it its share by itself.
 Exit codes: 0 done, 1 there is such a node already, 2 no node answered.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 || wait && len(args) == 0 {
-				return fmt.Errorf("%d arguments: want the name of the node that joins", len(args))
+				return misused("%d arguments: want the name of the node that joins", len(args))
 			}
 			name := "NAME"
 			if len(args) > 0 {
@@ -73,14 +74,15 @@ func (s *session) join(name string, wait bool) error {
 func newNodeRemove(client *clientFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   "remove NODE",
-		Short: "Take a node that was decommissioned and holds nothing out of the cluster for good",
+		Use:     "remove NODE",
+		Example: `  flotilla node remove n4`,
+		Short:   "Take a node that was decommissioned and holds nothing out of the cluster for good",
 		Long: `Take a node that was decommissioned and holds nothing any more out of the cluster for
 good. If it still runs, it stops. Its name and its addresses are free for another node,
 its data directory is not: only an empty one can join.` + doneCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("%d arguments: want the name of a node", len(args))
+				return misused("%d arguments: want the name of a node", len(args))
 			}
 			return client.connected(c, lines(), func(s *session) error {
 				return s.done(unless(dryRun, args[0]+" is removed"), func(ctx context.Context) (*adminpb.DoneReply, error) {

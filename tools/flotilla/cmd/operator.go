@@ -24,6 +24,7 @@ func newOperator(client *clientFlags) *cobra.Command {
 func newOperatorList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "ls",
+		Example: `  flotilla operator ls`,
 		Aliases: []string{"list"},
 		Short:   "List what is under way, and why",
 		Args:    noArgs,
@@ -60,16 +61,17 @@ func (p printer) operatorFields(o *adminpb.Operator) []string {
 func newOperatorCancel(client *clientFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   "cancel ID",
-		Short: "End one that has not come so far that it can only go on",
-		Long:  "End an operator that has not come so far that it can only go on." + doneCodes,
+		Use:     "cancel ID",
+		Example: `  flotilla operator cancel 17`,
+		Short:   "End one that has not come so far that it can only go on",
+		Long:    "End an operator that has not come so far that it can only go on." + doneCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("%d arguments: want the ID of an operator", len(args))
+				return misused("%d arguments: want the ID of an operator", len(args))
 			}
 			id, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil {
-				return fmt.Errorf("operator %q: want its ID, as flotilla operator ls prints it", args[0])
+				return misused("operator %q: want its ID, as flotilla operator ls prints it", args[0])
 			}
 			return client.connected(c, lines(), func(s *session) error {
 				return s.done(unless(dryRun, fmt.Sprintf("operator %d is cancelled", id)), func(ctx context.Context) (*adminpb.DoneReply, error) {

@@ -45,7 +45,7 @@ func (f *clientFlags) newPrinter(c *cobra.Command, formats []string) (printer, e
 			continue
 		}
 		if !slices.Contains(formats, asked) {
-			return p, fmt.Errorf("--output %q: want one of %s", asked, strings.Join(formats, ", "))
+			return p, misused("--output %q: want one of %s", asked, strings.Join(formats, ", "))
 		}
 		p.format = asked
 	}

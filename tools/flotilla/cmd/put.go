@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -67,13 +66,13 @@ func (p *putFlags) op(args []string, stdin io.Reader) (clientv3.Op, error) {
 	case err != nil:
 		return clientv3.Op{}, err
 	case id != clientv3.NoLease && p.ignoreLease:
-		return clientv3.Op{}, errors.New("--lease and --ignore-lease exclude each other")
+		return clientv3.Op{}, misused("--lease and --ignore-lease exclude each other")
 	case id != clientv3.NoLease:
 		opts = append(opts, clientv3.WithLease(id))
 	}
 	if p.ignoreValue {
 		if len(args) != 1 {
-			return clientv3.Op{}, fmt.Errorf("%d arguments: want KEY, since --ignore-value keeps the value", len(args))
+			return clientv3.Op{}, misused("%d arguments: want KEY, since --ignore-value keeps the value", len(args))
 		}
 		return clientv3.OpPut(args[0], "", append(opts, clientv3.WithIgnoreValue())...), nil
 	}
@@ -87,7 +86,7 @@ func (p *putFlags) op(args []string, stdin io.Reader) (clientv3.Op, error) {
 		}
 		return clientv3.OpPut(args[0], string(value), opts...), nil
 	}
-	return clientv3.Op{}, fmt.Errorf("%d arguments: want KEY VALUE", len(args))
+	return clientv3.Op{}, misused("%d arguments: want KEY VALUE", len(args))
 }
 
 // putAnswer is the answer to a put.

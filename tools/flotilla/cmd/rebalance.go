@@ -24,8 +24,9 @@ func newRebalance(client *clientFlags) *cobra.Command {
 
 func newRebalancePlan(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "plan",
-		Short: "Print what would be changed now and why, and why nothing else; nothing is changed",
+		Use:     "plan",
+		Example: `  flotilla rebalance plan`,
+		Short:   "Print what would be changed now and why, and why nothing else; nothing is changed",
 		Long: `Print what would be changed now and why, and why nothing else; nothing is changed.
 
 The plan is made by the node that answers, of the load that all nodes tell it. It is
@@ -62,8 +63,9 @@ the JSON tells), 1 failed, 2 no node answered.`,
 func newRebalanceApply(client *clientFlags) *cobra.Command {
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   "apply",
-		Short: "Plan and begin the steps of the plan, once, also while the balancer is paused",
+		Use:     "apply",
+		Example: `  flotilla rebalance apply --wait`,
+		Short:   "Plan and begin the steps of the plan, once, also while the balancer is paused",
 		Long: `Plan and begin the steps of the plan, once, also while the balancer is paused.
 
 The node that answers plans, with what the leader of the meta group knows of load and
@@ -151,8 +153,9 @@ func (p printer) printBegun(steps []*adminpb.Step, dryRun bool) {
 func newRebalanceUndo(client *clientFlags) *cobra.Command {
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   "undo",
-		Short: "Begin the opposite of what flotilla rebalance apply began last",
+		Use:     "undo",
+		Example: `  flotilla rebalance undo --wait`,
+		Short:   "Begin the opposite of what flotilla rebalance apply began last",
 		Long: `Begin the opposite of what flotilla rebalance apply began last: replicas and leaders go
 back to where they were, the halves of a shard that was split become one again, and a
 shard that was merged is cut where it was, on the nodes that it is on. What others have
@@ -198,10 +201,11 @@ func (p printer) printUndone(reply *adminpb.UndoReply, dryRun bool) {
 func newRebalanceSwitch(client *clientFlags, name, short, value string) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   name,
-		Short: short,
-		Long:  short + "." + doneCodes,
-		Args:  noArgs,
+		Use:     name,
+		Example: "  flotilla rebalance " + name,
+		Short:   short,
+		Long:    short + "." + doneCodes,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				return s.done(unless(dryRun, fmt.Sprintf("the balancer is %s", value)), func(ctx context.Context) (*adminpb.DoneReply, error) {
@@ -216,9 +220,10 @@ func newRebalanceSwitch(client *clientFlags, name, short, value string) *cobra.C
 
 func newRebalanceStatus(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "Tell whether the balancer is on and what it waits for, and the settings that are not the default",
-		Args:  noArgs,
+		Use:     "status",
+		Example: `  flotilla rebalance status`,
+		Short:   "Tell whether the balancer is on and what it waits for, and the settings that are not the default",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, lines(), func(s *session) error {
 				reply, err := read(s, func(ctx context.Context) (*adminpb.SettingsReply, error) {

@@ -84,6 +84,7 @@ command that they run.`,
 			leaveOut(c)
 		}
 	}
+	teach(root)
 	completeArguments(root, client)
 	complete(root, "output", formatSimple, formatTable, formatJSON, formatYAML)
 	return root

@@ -39,6 +39,7 @@ func newShardList(client *clientFlags) *cobra.Command {
 	var choice shardChoice
 	c := &cobra.Command{
 		Use:     "ls",
+		Example: `  flotilla shard ls`,
 		Aliases: []string{"list"},
 		Short:   "List the shards",
 		Args:    noArgs,
@@ -74,7 +75,7 @@ func newShardList(client *clientFlags) *cobra.Command {
 
 func (s *shardChoice) request(c *cobra.Command) (*adminpb.ShardsRequest, error) {
 	if !slices.Contains([]string{sortStart, sortSize, sortWrites}, s.sort) {
-		return nil, fmt.Errorf("--sort %q: want start, size or writes", s.sort)
+		return nil, misused("--sort %q: want start, size or writes", s.sort)
 	}
 	byKey, byPrefix := c.Flags().Changed("key"), c.Flags().Changed("prefix")
 	switch {
@@ -107,8 +108,9 @@ func (s *shardChoice) order(shards []*adminpb.Shard) {
 
 func newShardShow(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show ID",
-		Short: "Tell all about one shard",
+		Use:     "show ID",
+		Example: `  flotilla shard show 3`,
+		Short:   "Tell all about one shard",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := shardArgument(args)
 			if err != nil {
@@ -128,11 +130,11 @@ func newShardShow(client *clientFlags) *cobra.Command {
 // shardArgument parses the ID of a shard, the only argument.
 func shardArgument(args []string) (uint64, error) {
 	if len(args) != 1 {
-		return 0, fmt.Errorf("%d arguments: want the ID of a shard", len(args))
+		return 0, misused("%d arguments: want the ID of a shard", len(args))
 	}
 	id, err := strconv.ParseUint(args[0], 10, 64)
 	if err != nil || id == 0 {
-		return 0, fmt.Errorf("shard %q: want its ID, as flotilla shard ls prints it", args[0])
+		return 0, misused("shard %q: want its ID, as flotilla shard ls prints it", args[0])
 	}
 	return id, nil
 }

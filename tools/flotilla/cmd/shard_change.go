@@ -32,15 +32,16 @@ type changeFlags struct{ dryRun, wait bool }
 func (f *changeFlags) register(c *cobra.Command) {
 	registerDryRun(c, &f.dryRun)
 	c.Flags().BoolVar(&f.wait, "wait", false, "return when it is done; tells on stderr how far it is")
-	c.MarkFlagsMutuallyExclusive("dry-run", "wait")
+	exclude(c, "dry-run", "wait")
 }
 
 func newShardSplit(client *clientFlags) *cobra.Command {
 	var at string
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   "split [ID]",
-		Short: "Cut a shard in two: a key and those after it become a shard of their own",
+		Use:     "split [ID]",
+		Example: `  flotilla shard split --at config/m`,
+		Short:   "Cut a shard in two: a key and those after it become a shard of their own",
 		Long: `Cut a shard in two: a key and those after it become a shard of their own, on the same
 nodes. Without --at the shard is cut where its writes divide, or else its bytes; without
 ID the shard is the one that owns the key.` + changeCodes,
@@ -83,8 +84,9 @@ func newShardMerge(client *clientFlags) *cobra.Command {
 	req := &adminpb.MergeRequest{}
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   "merge ID",
-		Short: "Give the keys of a shard's right neighbour to it",
+		Use:     "merge ID",
+		Example: `  flotilla shard merge 3`,
+		Short:   "Give the keys of a shard's right neighbour to it",
 		Long: `Give the keys of a shard's right neighbour to it: the two become one. Both have to be on
 the same nodes.` + changeCodes,
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -113,13 +115,17 @@ func newShardMove(client *clientFlags) *cobra.Command {
 	req := &adminpb.MoveRequest{}
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   "move ID [--from NODE] [--to NODE]",
-		Short: "Move a replica of a shard from a node to another",
+		Use:     "move ID [--from NODE] [--to NODE]",
+		Example: `  flotilla shard move 3 --from n1 --to n4`,
+		Short:   "Move a replica of a shard from a node to another",
 		Long: `Move a replica of a shard from a node to another. Without --from it has a replica more;
 without --to, one less. Shard 1 is the meta group.` + changeCodes,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if req.Shard, err = shardArgument(args); err != nil {
 				return err
+			}
+			if req.From == "" && req.To == "" {
+				return misused("--from, --to: want the name of the node that loses its replica, of the one that gets one, or both")
 			}
 			req.DryRun = flags.dryRun
 			return client.connected(c, lines(), func(s *session) error {
@@ -163,12 +169,16 @@ func newShardTransfer(client *clientFlags) *cobra.Command {
 	req := &adminpb.TransferRequest{}
 	var flags changeFlags
 	c := &cobra.Command{
-		Use:   "transfer ID --to NODE",
-		Short: "Have a node lead a shard, now and whenever it can",
-		Long:  "Have a node that has a replica lead the shard, now and whenever it can." + changeCodes,
+		Use:     "transfer ID --to NODE",
+		Example: `  flotilla shard transfer 3 --to n2`,
+		Short:   "Have a node lead a shard, now and whenever it can",
+		Long:    "Have a node that has a replica lead the shard, now and whenever it can." + changeCodes,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if req.Shard, err = shardArgument(args); err != nil {
 				return err
+			}
+			if req.To == "" {
+				return misused("--to: want the name of the node that should lead, as flotilla node ls prints it")
 			}
 			req.DryRun = flags.dryRun
 			return client.connected(c, lines(), func(s *session) error {
@@ -188,8 +198,6 @@ func newShardTransfer(client *clientFlags) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&req.To, "to", "", "the node that should lead")
-	// It fails only for a flag that does not exist.
-	_ = c.MarkFlagRequired("to")
 	flags.register(c)
 	return c
 }
@@ -198,14 +206,15 @@ func newShardLock(client *clientFlags) *cobra.Command {
 	var reason string
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   "lock ID",
-		Short: "Have a shard left where it is, by the balancer and by commands",
+		Use:     "lock ID",
+		Example: `  flotilla shard lock 3 --reason "under observation"`,
+		Short:   "Have a shard left where it is, by the balancer and by commands",
 		Long: `Have a shard left where it is: the balancer passes it over, and commands that would split,
 merge or move it or change who leads it are refused with the reason. What is under way
 goes on, and a node that stops leading makes another one lead.` + doneCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
-				return fmt.Errorf("--reason is empty; the plan tells it to those who ask why nothing happens")
+				return misused("--reason is empty; the plan tells it to those who ask why nothing happens")
 			}
 			return client.lock(c, args, reason, "locked: "+reason, dryRun)
 		},
@@ -218,10 +227,11 @@ goes on, and a node that stops leading makes another one lead.` + doneCodes,
 func newShardUnlock(client *clientFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   "unlock ID",
-		Short: "Give a shard back to the balancer and to commands",
-		Long:  "Give a shard back to the balancer and to commands." + doneCodes,
-		RunE:  func(c *cobra.Command, args []string) error { return client.lock(c, args, "", "unlocked", dryRun) },
+		Use:     "unlock ID",
+		Example: `  flotilla shard unlock 3`,
+		Short:   "Give a shard back to the balancer and to commands",
+		Long:    "Give a shard back to the balancer and to commands." + doneCodes,
+		RunE:    func(c *cobra.Command, args []string) error { return client.lock(c, args, "", "unlocked", dryRun) },
 	}
 	registerDryRun(c, &dryRun)
 	return c

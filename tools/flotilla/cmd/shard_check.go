@@ -19,8 +19,9 @@ const checkTimeout = 10 * time.Minute
 func newShardCheck(client *clientFlags) *cobra.Command {
 	patience := checkTimeout
 	c := &cobra.Command{
-		Use:   "check [ID]",
-		Short: "Compare what the replicas of a shard hold, or of all",
+		Use:     "check [ID]",
+		Example: `  flotilla shard check 3`,
+		Short:   "Compare what the replicas of a shard hold, or of all",
 		Long: `Compare what the replicas of a shard hold, or of all shards, one after the other. Nodes
 read all of their data for it, with at most a tenth of a processor. A replica that differs
 from the majority is quarantined: it serves nothing any more, and is replaced.

@@ -1,9 +1,6 @@
 package cmd
 
 import (
-	"errors"
-	"fmt"
-
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -14,11 +11,11 @@ type spanFlags struct{ prefix, fromKey bool }
 func (f spanFlags) span(args []string) (string, []clientv3.OpOption, error) {
 	switch {
 	case len(args) < 1 || len(args) > 2:
-		return "", nil, fmt.Errorf("%d arguments: want KEY or KEY RANGE_END", len(args))
+		return "", nil, misused("%d arguments: want KEY or KEY RANGE_END", len(args))
 	case f.prefix && f.fromKey:
-		return "", nil, errors.New("--prefix and --from-key exclude each other")
+		return "", nil, misused("--prefix and --from-key exclude each other")
 	case len(args) == 2 && (f.prefix || f.fromKey):
-		return "", nil, errors.New("a RANGE_END excludes --prefix and --from-key")
+		return "", nil, misused("a RANGE_END excludes --prefix and --from-key")
 	case len(args) == 2:
 		return args[0], []clientv3.OpOption{clientv3.WithRange(args[1])}, nil
 	case f.fromKey || f.prefix && args[0] == "":

@@ -13,12 +13,13 @@ func newTop(client *clientFlags) *cobra.Command {
 	var interval time.Duration
 	var shards, rounds int
 	c := &cobra.Command{
-		Use:   "top",
-		Short: "Show the nodes and the shards that are written most, again and again",
-		Args:  noArgs,
+		Use:     "top",
+		Example: `  flotilla top --interval 2s`,
+		Short:   "Show the nodes and the shards that are written most, again and again",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if interval < 100*time.Millisecond {
-				return fmt.Errorf("--interval %s: want 100ms or more", interval)
+				return misused("--interval %s: want 100ms or more", interval)
 			}
 			return client.connected(c, []string{formatTable}, func(s *session) error {
 				for round := 1; ; round++ {

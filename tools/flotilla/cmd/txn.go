@@ -27,7 +27,8 @@ must lie in one shard.
 A comparison is TARGET("KEY") OPERATOR "VALUE", where TARGET is create, mod, ver,
 val or lease and OPERATOR is =, !=, < or >. A request is get, put or del with the
 options of that command.`,
-		Example: `  flotilla txn <<EOF
+		Example: `  printf 'mod("lock") = "0"\n\nput lock mine\n\n\n' | flotilla txn
+  flotilla txn <<EOF
   mod("lock") = "0"
 
   put lock mine

@@ -10,9 +10,10 @@ import (
 
 func newVersion() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version, and the etcd release whose API it speaks",
-		Args:  noArgs,
+		Use:     "version",
+		Example: `  flotilla version`,
+		Short:   "Print the version, and the etcd release whose API it speaks",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "flotilla %s (etcd API %s)\n", softwareVersion(), etcdversion.Version)
 			return err

@@ -3,7 +3,6 @@ package cmd
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -30,7 +29,7 @@ With -i, read lines of "watch [FLAGS] KEY [RANGE_END] [-- COMMAND...]" or
 		RunE: func(c *cobra.Command, args []string) error {
 			if interactive {
 				if len(args) > 0 {
-					return errors.New("-i reads what to watch from standard input: want no arguments")
+					return misused("-i reads what to watch from standard input: want no arguments")
 				}
 				return client.connected(c, lines(), func(s *session) error {
 					return (&watcher{session: s}).interact(c.InOrStdin())
