@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/client"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 func Example() {
@@ -107,6 +109,49 @@ func ExampleClient_Watch() {
 	}
 }
 
+// A watch that continues, after a restart of the program, right behind the last change that it handled.
+func ExampleFromRevision() {
+	c, ctx := connected()
+	defer c.Close()
+	var next int64 // 0: from now on
+	if stored, err := os.ReadFile("next"); err == nil {
+		if next, err = strconv.ParseInt(string(stored), 10, 64); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for changes, err := range c.Watch(ctx, "fruit/", client.WithPrefix(), client.FromRevision(next)) {
+		if errors.Is(err, shard.ErrCompacted) {
+			log.Fatal("changes since then are gone: read everything, and watch from there")
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, e := range changes.Events {
+			fmt.Printf("%s %s\n", e.Type, e.Kv.Key)
+		}
+		if err := os.WriteFile("next", strconv.AppendInt(nil, changes.Through+1, 10), 0o600); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// Two reads of one snapshot: the second sees nothing that was written after the first.
+func ExampleAtRevision() {
+	c, ctx := connected()
+	defer c.Close()
+	index, err := c.Get(ctx, "index/", client.WithPrefix())
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, kv := range index.KVs {
+		row, err := c.Get(ctx, string(kv.Value), client.AtRevision(index.Revision))
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s: %s\n", kv.Key, row.KV().GetValue())
+	}
+}
+
 // Each shard by itself, from where the process was when it stored its position last.
 func ExampleClient_WatchShards() {
 	c, ctx := connected()
@@ -150,6 +195,24 @@ func ExampleSession_Lock() {
 		log.Fatal(err)
 	}
 	fmt.Println("still ours:", r.Succeeded)
+}
+
+// A fencing token goes with what a holder asks of others. They refuse a lower one than they have seen, so that a holder
+// which was paused for longer than its session lived does no harm.
+func ExampleLock_Token() {
+	c, ctx := connected()
+	defer c.Close()
+	session, err := c.NewSession(ctx, 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close(ctx)
+	lock, err := session.Lock(ctx, "printer")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Unlock(ctx)
+	fmt.Println("print page 7 with token", lock.Token())
 }
 
 func connected() (*client.Client, context.Context) {
