@@ -49,6 +49,9 @@ func explain(err error, timeout time.Duration, writes bool) error {
 		if strings.Contains(text, "unknown service "+adminpb.Admin_ServiceDesc.ServiceName) {
 			return fmt.Errorf("this command is for Flotilla, and what answered is something else, an etcd for example: %s", text)
 		}
+		if strings.Contains(text, "unknown service etcdserverpb.") {
+			return fmt.Errorf("what answered is no client port, a node's port for its peers perhaps; --endpoints wants the addresses after --client-addr: %s", text)
+		}
 		return fmt.Errorf("this cluster does not offer it: %s", text)
 	case codes.Unavailable, codes.Canceled:
 	default:

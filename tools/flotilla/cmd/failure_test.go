@@ -40,6 +40,9 @@ func TestExitCodesTellWhetherAnythingWasChanged(t *testing.T) {
 	etcd := serve(t, func(grpc.ServerStream) error {
 		return status.Error(codes.Unimplemented, "unknown service flotilla.admin.v1.Admin")
 	})
+	peers := serve(t, func(grpc.ServerStream) error {
+		return status.Error(codes.Unimplemented, "unknown service etcdserverpb.KV")
+	})
 	for _, c := range []struct {
 		name, endpoint, command string
 		code                    int
@@ -52,6 +55,7 @@ func TestExitCodesTellWhetherAnythingWasChanged(t *testing.T) {
 		{"a lock without answer", silent, "lock a true", 3, []string{"may have been made or not"}},
 		{"a put that failed somewhere", failing, "put a 1", 3, []string{"etcdserver: not now; the change may have been made or not"}},
 		{"Flotilla's commands against an etcd", etcd, "node ls", 1, []string{"this command is for Flotilla", "an etcd"}},
+		{"a peer port", peers, "get a", 1, []string{"no client port", "--client-addr"}},
 		{"what is not served", bare, "lease list", 1, []string{"this cluster does not offer it"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
