@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -47,7 +48,8 @@ func (s *authServer) now(ctx context.Context) (*placement.Auth, error) {
 // the caller may is decided once more in the table (placement.P11).
 func (s *authServer) change(ctx context.Context, c *placementpb.ChangeAuth) (*pb.ResponseHeader, error) {
 	if s.cfg.Users == nil {
-		return nil, unimplemented("Auth." + c.Action.String())
+		method, _ := grpc.Method(ctx)
+		return nil, unimplemented(rpcName(method))
 	}
 	var err error
 	if c.ByUser, err = s.cfg.Auth.Of(ctx).Name(); err != nil {

@@ -237,7 +237,7 @@ func TestNobodyIsAuthenticated(t *testing.T) {
 	_, err = client.AuthDisable(ctx)
 	require.NoError(t, err)
 	_, err = client.AuthEnable(ctx)
-	require.ErrorContains(t, err, "flotilla: Auth.ENABLE is not implemented")
+	require.ErrorContains(t, err, "flotilla: Auth.AuthEnable is not implemented")
 	_, err = client.Authenticate(ctx, "root", "secret")
 	require.Equal(t, rpctypes.ErrAuthNotEnabled, err)
 }
