@@ -82,6 +82,8 @@ type Config struct {
 	// SnapshotRate bounds the bytes per second of snapshots that the node sends to replicas that
 	// are new or were away for long. Default 64 MiB.
 	SnapshotRate int64
+	// BcryptCost is bcrypt's cost for new passwords. Default 10.
+	BcryptCost int
 	// WatchProgressInterval is how often a watch with progress notifications, and without events,
 	// gets one. Default 10 min.
 	WatchProgressInterval time.Duration

@@ -29,6 +29,9 @@ type Identity struct {
 	// Stored says that the store has been created. If it is missing later, data was lost that this node has promised
 	// to keep (D2).
 	Stored bool `json:"stored,omitempty"`
+	// Guarded says that authentication may be enabled. The node then serves nobody until it has heard from the meta
+	// group's leader.
+	Guarded bool `json:"guarded,omitempty"`
 }
 
 // Membership is a node's place in its cluster.

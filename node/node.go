@@ -32,6 +32,7 @@ type Node struct {
 	peers    *peers
 	meta     *meta
 	health   *health
+	access   *access
 	space    *space
 	agent    *agent
 	elect    *elections
@@ -94,6 +95,7 @@ func New(cfg Config) (*Node, error) {
 	n.peers = newPeers(n.dialPeer, n.hlc, n.introduce())
 	n.meta = &meta{node: n}
 	n.health = newHealth(n)
+	n.access = newAccess(n)
 	n.space = &space{node: n}
 	n.agent = newAgent(n)
 	n.elect = newElections(n)

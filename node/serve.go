@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 	"github.com/flotilla-kv/flotilla/node/dashboard"
 	"github.com/flotilla-kv/flotilla/router/adminapi"
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/native"
@@ -22,6 +23,7 @@ import (
 // one address.
 func (n *Node) serveClients(context.Context) error {
 	cfg := n.cfg.etcdapi(n.room)
+	cfg.Auth, cfg.Users, cfg.Passwords = n.access.guard, n.access, auth.NewPasswords(n.cfg.BcryptCost)
 	cfg.AnswerDistance = n.answerDistance
 	members := &cluster{node: n}
 	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, members)
@@ -31,7 +33,7 @@ func (n *Node) serveClients(context.Context) error {
 	if err != nil {
 		return err
 	}
-	coordination := etcdapi.NewCoordination(own.Conn())
+	coordination := etcdapi.NewCoordination(own.Conn(), n.access.guard)
 	n.onClose(coordination.Close)
 	admin := adminapi.New(n.loads, n)
 	register := func(g grpc.ServiceRegistrar) {
@@ -50,7 +52,10 @@ func (n *Node) serveClients(context.Context) error {
 	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
 	pages := http.NewServeMux()
 	pages.Handle("/", api.HTTPHandler(gateway, metrics))
-	dashboard.New(dashboard.Config{Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Logger: n.log}).Register(pages)
+	browsers := http.NewServeMux()
+	dashboard.New(dashboard.Config{Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Logger: n.log}).Register(browsers)
+	pages.Handle("/{$}", n.access.keepOut(browsers))
+	pages.Handle("/dashboard/", n.access.keepOut(browsers))
 	web := n.newWebServer(api.Guard(pages))
 	mux, err := portmux.New(n.clientTLS.listen(n.client), portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
@@ -93,7 +98,7 @@ func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 	native.New(native.Config{
 		Self: n.self.NodeID, Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
-		Room: n.room,
+		Room: n.room, Closed: n.access.closed,
 	}).Register(g)
 }
 

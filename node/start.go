@@ -136,6 +136,8 @@ func (n *Node) belong(ctx context.Context) error {
 		return err
 	}
 	n.self = n.identity.Cluster
+	_, founder := n.self.Founding.founder(n.self.Name, n.self.PeerAddr)
+	n.access.open(founder)
 	n.cluster.Store(n.self.Founding.ClusterID)
 	return n.setFounding(n.self.Founding)
 }
@@ -251,6 +253,7 @@ func (n *Node) feed(cache *router.Cache) {
 func (n *Node) startAgent(context.Context) error {
 	n.started.Store(true) // peers need this node to become ready themselves
 	n.work.Go(func() { n.agent.run(n.ctx) })
+	n.work.Go(func() { n.access.run(n.ctx) })
 	n.work.Go(func() { n.elect.run(n.ctx) })
 	n.work.Go(func() { n.departed.run(n.ctx) })
 	n.work.Go(func() { n.control.run(n.ctx) })

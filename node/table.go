@@ -14,6 +14,7 @@ import (
 // has one.
 type table struct {
 	current atomic.Pointer[placement.Map]
+	learn   func(*placement.Auth) // called with every copy before others see it; set before the first
 
 	mu struct {
 		sync.Mutex
@@ -37,6 +38,9 @@ func (t *table) publish(m *placement.Map) {
 	defer t.mu.Unlock()
 	if m.Version() <= t.current.Load().Version() {
 		return
+	}
+	if t.learn != nil {
+		t.learn(m.Auth())
 	}
 	t.current.Store(m)
 	close(t.mu.changed)

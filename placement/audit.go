@@ -9,7 +9,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Audit checks the invariants that a single map can show, P1 to P9. It reads everything. Restore and Map.Apply call
+// Audit checks the invariants that a single map can show, P1 to P9 and P11. It reads everything. Restore and Map.Apply call
 // it before they trust a map from outside.
 func (m *Map) Audit() error {
 	if m.clusterID == 0 {
@@ -24,7 +24,7 @@ func (m *Map) Audit() error {
 	if m.compacted < 0 {
 		return fmt.Errorf("P7: the compacted revision is %d", m.compacted)
 	}
-	for _, check := range []func() error{m.auditSpans, m.auditShards, m.auditSlots, m.auditNodes, m.auditSettings, m.auditOperators} {
+	for _, check := range []func() error{m.auditSpans, m.auditShards, m.auditSlots, m.auditNodes, m.auditSettings, m.auditOperators, m.auditAuth} {
 		if err := check(); err != nil {
 			return err
 		}

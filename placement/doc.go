@@ -1,5 +1,5 @@
 // Package placement holds the cluster's placement table: nodes, shards and their replicas,
-// the compaction revision and cluster-wide settings.
+// the compaction revision, cluster-wide settings, and who may do what.
 //
 //	log of the meta group --Apply--> State --Map--> immutable Map --> routers, nodes
 //	                                   |               |
@@ -33,6 +33,8 @@
 //	    replicas. Nothing that an operator has reserved (IDs, a slot) is given to another.
 //	P10 A command with an ID changes the map once, however often the log contains it. A
 //	    repetition gets the answer of the first time, or TOO_LATE once that is long ago.
+//	P11 Authentication is enabled only after the map was armed, with a root user, and by
+//	    changes that root users asked for from then on. A user has only roles that exist.
 //
 // What if a controller acts on an old map? Changes of a shard compare its
 // generation; the loser gets CONFLICT and reads again (testdata/update_shard.txt).

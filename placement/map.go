@@ -34,6 +34,8 @@ type Map struct {
 
 	operators        []*Operator // ascending by shard
 	operatorsVersion uint64
+
+	auth *Auth // nil: as it was before the first change of it
 }
 
 // entry is a shard and the version of the map that last changed it.

@@ -12,6 +12,8 @@ import (
 type RefusedError struct {
 	Code    placementpb.Code
 	Message string
+	// Auth is etcd's reason, if there is one.
+	Auth placementpb.AuthRefusal
 }
 
 func (e *RefusedError) Error() string { return e.Message }
@@ -33,7 +35,7 @@ func ResultError(r *placementpb.Result) error {
 	case placementpb.Code_TOO_LATE:
 		return fmt.Errorf("%s: %w", r.GetMessage(), shard.ErrUnknownOutcome)
 	}
-	return &RefusedError{Code: r.GetCode(), Message: r.GetMessage()}
+	return &RefusedError{Code: r.GetCode(), Message: r.GetMessage(), Auth: r.GetAuth()}
 }
 
 func ok() *placementpb.Result { return &placementpb.Result{Code: placementpb.Code_OK} }

@@ -126,6 +126,8 @@ func (m *Map) apply(c *placementpb.Command) (*Map, *placementpb.Result) {
 		return m.finishOperator(c.GetFinishOperator())
 	case c.GetCancelOperator() != nil:
 		return m.cancelOperator(c.GetCancelOperator())
+	case c.GetChangeAuth() != nil:
+		return m.changeAuth(c.GetChangeAuth())
 	}
 	return m, invalid("placement command has no body this version knows; upgrade every node before using newer features")
 }

@@ -52,6 +52,9 @@ func (m *Map) protoSince(since uint64) *placementpb.Map {
 			p.Operators.Operators = append(p.Operators.Operators, o.Proto())
 		}
 	}
+	if m.auth != nil && m.auth.Version > since {
+		p.Auth = m.auth.proto()
+	}
 	return p
 }
 
@@ -114,6 +117,9 @@ func (m *Map) overlaid(p *placementpb.Map) (*Map, error) {
 			}
 			next.operators = append(next.operators, o)
 		}
+	}
+	if p.Auth != nil {
+		next.auth = authOf(p.Auth)
 	}
 	if err := next.Audit(); err != nil {
 		return nil, fmt.Errorf("audit placement map at version %d: %w", next.version, err)

@@ -187,6 +187,219 @@ func (Phase) EnumDescriptor() ([]byte, []int) {
 	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{2}
 }
 
+// Access is what a permission allows. Numbers are etcd's.
+type Access int32
+
+const (
+	Access_READ      Access = 0
+	Access_WRITE     Access = 1
+	Access_READWRITE Access = 2
+)
+
+// Enum value maps for Access.
+var (
+	Access_name = map[int32]string{
+		0: "READ",
+		1: "WRITE",
+		2: "READWRITE",
+	}
+	Access_value = map[string]int32{
+		"READ":      0,
+		"WRITE":     1,
+		"READWRITE": 2,
+	}
+)
+
+func (x Access) Enum() *Access {
+	p := new(Access)
+	*p = x
+	return p
+}
+
+func (x Access) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Access) Descriptor() protoreflect.EnumDescriptor {
+	return file_placement_placementpb_placement_proto_enumTypes[3].Descriptor()
+}
+
+func (Access) Type() protoreflect.EnumType {
+	return &file_placement_placementpb_placement_proto_enumTypes[3]
+}
+
+func (x Access) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Access.Descriptor instead.
+func (Access) EnumDescriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{3}
+}
+
+// AuthAction is what ChangeAuth does.
+type AuthAction int32
+
+const (
+	AuthAction_AUTH_ACTION_UNKNOWN AuthAction = 0
+	AuthAction_ARM                 AuthAction = 1
+	AuthAction_ENABLE              AuthAction = 2 // token_key
+	AuthAction_DISABLE             AuthAction = 3
+	AuthAction_USER_ADD            AuthAction = 4  // user, password_hash, no_password
+	AuthAction_USER_DELETE         AuthAction = 5  // user
+	AuthAction_USER_PASSWORD       AuthAction = 6  // user, password_hash
+	AuthAction_USER_GRANT_ROLE     AuthAction = 7  // user, role
+	AuthAction_USER_REVOKE_ROLE    AuthAction = 8  // user, role
+	AuthAction_ROLE_ADD            AuthAction = 9  // role
+	AuthAction_ROLE_DELETE         AuthAction = 10 // role
+	AuthAction_ROLE_GRANT          AuthAction = 11 // role, permission
+	AuthAction_ROLE_REVOKE         AuthAction = 12 // role, permission without access
+)
+
+// Enum value maps for AuthAction.
+var (
+	AuthAction_name = map[int32]string{
+		0:  "AUTH_ACTION_UNKNOWN",
+		1:  "ARM",
+		2:  "ENABLE",
+		3:  "DISABLE",
+		4:  "USER_ADD",
+		5:  "USER_DELETE",
+		6:  "USER_PASSWORD",
+		7:  "USER_GRANT_ROLE",
+		8:  "USER_REVOKE_ROLE",
+		9:  "ROLE_ADD",
+		10: "ROLE_DELETE",
+		11: "ROLE_GRANT",
+		12: "ROLE_REVOKE",
+	}
+	AuthAction_value = map[string]int32{
+		"AUTH_ACTION_UNKNOWN": 0,
+		"ARM":                 1,
+		"ENABLE":              2,
+		"DISABLE":             3,
+		"USER_ADD":            4,
+		"USER_DELETE":         5,
+		"USER_PASSWORD":       6,
+		"USER_GRANT_ROLE":     7,
+		"USER_REVOKE_ROLE":    8,
+		"ROLE_ADD":            9,
+		"ROLE_DELETE":         10,
+		"ROLE_GRANT":          11,
+		"ROLE_REVOKE":         12,
+	}
+)
+
+func (x AuthAction) Enum() *AuthAction {
+	p := new(AuthAction)
+	*p = x
+	return p
+}
+
+func (x AuthAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuthAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_placement_placementpb_placement_proto_enumTypes[4].Descriptor()
+}
+
+func (AuthAction) Type() protoreflect.EnumType {
+	return &file_placement_placementpb_placement_proto_enumTypes[4]
+}
+
+func (x AuthAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuthAction.Descriptor instead.
+func (AuthAction) EnumDescriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{4}
+}
+
+// AuthRefusal says why ChangeAuth was refused, in etcd's terms.
+type AuthRefusal int32
+
+const (
+	AuthRefusal_AUTH_REFUSAL_NONE      AuthRefusal = 0
+	AuthRefusal_ROOT_USER_MISSING      AuthRefusal = 1
+	AuthRefusal_ROOT_ROLE_MISSING      AuthRefusal = 2
+	AuthRefusal_USER_EXISTS            AuthRefusal = 3
+	AuthRefusal_USER_EMPTY             AuthRefusal = 4
+	AuthRefusal_USER_MISSING           AuthRefusal = 5
+	AuthRefusal_ROLE_EXISTS            AuthRefusal = 6
+	AuthRefusal_ROLE_MISSING           AuthRefusal = 7
+	AuthRefusal_ROLE_EMPTY             AuthRefusal = 8
+	AuthRefusal_PERMISSION_MISSING     AuthRefusal = 9 // none was given
+	AuthRefusal_ROLE_NOT_GRANTED       AuthRefusal = 10
+	AuthRefusal_PERMISSION_NOT_GRANTED AuthRefusal = 11
+	AuthRefusal_INVALID_MANAGEMENT     AuthRefusal = 12
+	AuthRefusal_PERMISSION_DENIED      AuthRefusal = 13 // to by_user
+)
+
+// Enum value maps for AuthRefusal.
+var (
+	AuthRefusal_name = map[int32]string{
+		0:  "AUTH_REFUSAL_NONE",
+		1:  "ROOT_USER_MISSING",
+		2:  "ROOT_ROLE_MISSING",
+		3:  "USER_EXISTS",
+		4:  "USER_EMPTY",
+		5:  "USER_MISSING",
+		6:  "ROLE_EXISTS",
+		7:  "ROLE_MISSING",
+		8:  "ROLE_EMPTY",
+		9:  "PERMISSION_MISSING",
+		10: "ROLE_NOT_GRANTED",
+		11: "PERMISSION_NOT_GRANTED",
+		12: "INVALID_MANAGEMENT",
+		13: "PERMISSION_DENIED",
+	}
+	AuthRefusal_value = map[string]int32{
+		"AUTH_REFUSAL_NONE":      0,
+		"ROOT_USER_MISSING":      1,
+		"ROOT_ROLE_MISSING":      2,
+		"USER_EXISTS":            3,
+		"USER_EMPTY":             4,
+		"USER_MISSING":           5,
+		"ROLE_EXISTS":            6,
+		"ROLE_MISSING":           7,
+		"ROLE_EMPTY":             8,
+		"PERMISSION_MISSING":     9,
+		"ROLE_NOT_GRANTED":       10,
+		"PERMISSION_NOT_GRANTED": 11,
+		"INVALID_MANAGEMENT":     12,
+		"PERMISSION_DENIED":      13,
+	}
+)
+
+func (x AuthRefusal) Enum() *AuthRefusal {
+	p := new(AuthRefusal)
+	*p = x
+	return p
+}
+
+func (x AuthRefusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuthRefusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_placement_placementpb_placement_proto_enumTypes[5].Descriptor()
+}
+
+func (AuthRefusal) Type() protoreflect.EnumType {
+	return &file_placement_placementpb_placement_proto_enumTypes[5]
+}
+
+func (x AuthRefusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuthRefusal.Descriptor instead.
+func (AuthRefusal) EnumDescriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{5}
+}
+
 // Code says how a command ended. Only OK may have changed the map.
 type Code int32
 
@@ -239,11 +452,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_placement_placementpb_placement_proto_enumTypes[3].Descriptor()
+	return file_placement_placementpb_placement_proto_enumTypes[6].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_placement_placementpb_placement_proto_enumTypes[3]
+	return &file_placement_placementpb_placement_proto_enumTypes[6]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -252,7 +465,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{3}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{6}
 }
 
 type Label struct {
@@ -878,6 +1091,7 @@ type Map struct {
 	Settings      *Settings              `protobuf:"bytes,10,opt,name=settings,proto3" json:"settings,omitempty"`
 	Operators     *Operators             `protobuf:"bytes,11,opt,name=operators,proto3" json:"operators,omitempty"`
 	Answers       *Answers               `protobuf:"bytes,12,opt,name=answers,proto3" json:"answers,omitempty"` // in snapshots only; unset before the first command with an ID
+	Auth          *Auth                  `protobuf:"bytes,13,opt,name=auth,proto3" json:"auth,omitempty"`       // unset until the first change of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,11 +1210,300 @@ func (x *Map) GetAnswers() *Answers {
 	return nil
 }
 
+func (x *Map) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+// Permission allows access to a key, or with a range_end to a range as in etcd's API.
+type Permission struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	RangeEnd      []byte                 `protobuf:"bytes,2,opt,name=range_end,json=rangeEnd,proto3" json:"range_end,omitempty"`
+	Access        Access                 `protobuf:"varint,3,opt,name=access,proto3,enum=flotilla.placement.v1.Access" json:"access,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Permission) Reset() {
+	*x = Permission{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Permission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Permission) ProtoMessage() {}
+
+func (x *Permission) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Permission.ProtoReflect.Descriptor instead.
+func (*Permission) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Permission) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Permission) GetRangeEnd() []byte {
+	if x != nil {
+		return x.RangeEnd
+	}
+	return nil
+}
+
+func (x *Permission) GetAccess() Access {
+	if x != nil {
+		return x.Access
+	}
+	return Access_READ
+}
+
+type Role struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Permissions   []*Permission          `protobuf:"bytes,2,rep,name=permissions,proto3" json:"permissions,omitempty"` // ascending by key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Role) Reset() {
+	*x = Role{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Role) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Role) ProtoMessage() {}
+
+func (x *Role) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Role.ProtoReflect.Descriptor instead.
+func (*Role) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Role) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Role) GetPermissions() []*Permission {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+type User struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	PasswordHash  []byte                 `protobuf:"bytes,2,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"` // bcrypt; empty: no password is right
+	NoPassword    bool                   `protobuf:"varint,3,opt,name=no_password,json=noPassword,proto3" json:"no_password,omitempty"`
+	Roles         []string               `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`            // ascending
+	Credential    uint64                 `protobuf:"varint,5,opt,name=credential,proto3" json:"credential,omitempty"` // Auth.revision as of which the user exists with this password: older tokens are void
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetPasswordHash() []byte {
+	if x != nil {
+		return x.PasswordHash
+	}
+	return nil
+}
+
+func (x *User) GetNoPassword() bool {
+	if x != nil {
+		return x.NoPassword
+	}
+	return false
+}
+
+func (x *User) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *User) GetCredential() uint64 {
+	if x != nil {
+		return x.Credential
+	}
+	return 0
+}
+
+// Auth says who may do what.
+type Auth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`   // Map.version of the last change
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // as etcd counts changes: from 1
+	Enabled       bool                   `protobuf:"varint,3,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Armed         bool                   `protobuf:"varint,4,opt,name=armed,proto3" json:"armed,omitempty"`                      // nodes serve nobody by a copy of the table that may be old; true before enabled is
+	TokenKey      []byte                 `protobuf:"bytes,5,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"` // signs tokens while enabled
+	Users         []*User                `protobuf:"bytes,6,rep,name=users,proto3" json:"users,omitempty"`                       // ascending by name
+	Roles         []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`                       // ascending by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth) Reset() {
+	*x = Auth{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth) ProtoMessage() {}
+
+func (x *Auth) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth.ProtoReflect.Descriptor instead.
+func (*Auth) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Auth) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Auth) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Auth) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Auth) GetArmed() bool {
+	if x != nil {
+		return x.Armed
+	}
+	return false
+}
+
+func (x *Auth) GetTokenKey() []byte {
+	if x != nil {
+		return x.TokenKey
+	}
+	return nil
+}
+
+func (x *Auth) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *Auth) GetRoles() []*Role {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 // Update brings a copy of the map up to map.version.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// since 0: map is whole. Otherwise map.nodes and map.shards hold only what
-	// changed after since, map.meta, map.settings and map.operators are unset when they
+	// changed after since, map.meta, map.settings, map.operators and map.auth are unset when they
 	// did not change, and a shard that is not listed is gone if a listed one overlaps it.
 	Since         uint64 `protobuf:"varint,1,opt,name=since,proto3" json:"since,omitempty"`
 	Map           *Map   `protobuf:"bytes,2,opt,name=map,proto3" json:"map,omitempty"`
@@ -1010,7 +1513,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1525,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[10]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1538,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Update) GetSince() uint64 {
@@ -1069,6 +1572,7 @@ type Command struct {
 	//	*Command_AdvanceOperator
 	//	*Command_FinishOperator
 	//	*Command_CancelOperator
+	//	*Command_ChangeAuth
 	Body isCommand_Body `protobuf_oneof:"body"`
 	// command_id is drawn by the proposer, who may propose the same entry again as long as
 	// its outcome is not known: it is applied once. 0: it is applied each time.
@@ -1080,7 +1584,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1596,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[11]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1609,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Command) GetFormat() uint32 {
@@ -1221,6 +1725,15 @@ func (x *Command) GetCancelOperator() *CancelOperator {
 	return nil
 }
 
+func (x *Command) GetChangeAuth() *ChangeAuth {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ChangeAuth); ok {
+			return x.ChangeAuth
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetCommandId() uint64 {
 	if x != nil {
 		return x.CommandId
@@ -1283,6 +1796,10 @@ type Command_CancelOperator struct {
 	CancelOperator *CancelOperator `protobuf:"bytes,12,opt,name=cancel_operator,json=cancelOperator,proto3,oneof"`
 }
 
+type Command_ChangeAuth struct {
+	ChangeAuth *ChangeAuth `protobuf:"bytes,15,opt,name=change_auth,json=changeAuth,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_AddNode) isCommand_Body() {}
@@ -1305,6 +1822,8 @@ func (*Command_FinishOperator) isCommand_Body() {}
 
 func (*Command_CancelOperator) isCommand_Body() {}
 
+func (*Command_ChangeAuth) isCommand_Body() {}
+
 // InitCluster makes the cluster: its first nodes, and shards that cover the keyspace.
 type InitCluster struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -1320,7 +1839,7 @@ type InitCluster struct {
 
 func (x *InitCluster) Reset() {
 	*x = InitCluster{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1851,7 @@ func (x *InitCluster) String() string {
 func (*InitCluster) ProtoMessage() {}
 
 func (x *InitCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[12]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1864,7 @@ func (x *InitCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitCluster.ProtoReflect.Descriptor instead.
 func (*InitCluster) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InitCluster) GetClusterId() uint64 {
@@ -1393,7 +1912,7 @@ type AddNode struct {
 
 func (x *AddNode) Reset() {
 	*x = AddNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1924,7 @@ func (x *AddNode) String() string {
 func (*AddNode) ProtoMessage() {}
 
 func (x *AddNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[13]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1937,7 @@ func (x *AddNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddNode.ProtoReflect.Descriptor instead.
 func (*AddNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AddNode) GetNode() *Node {
@@ -1441,7 +1960,7 @@ type Advertised struct {
 
 func (x *Advertised) Reset() {
 	*x = Advertised{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1972,7 @@ func (x *Advertised) String() string {
 func (*Advertised) ProtoMessage() {}
 
 func (x *Advertised) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[14]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1985,7 @@ func (x *Advertised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Advertised.ProtoReflect.Descriptor instead.
 func (*Advertised) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Advertised) GetPeerAddr() string {
@@ -1506,7 +2025,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +2037,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[15]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +2050,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Labels) GetLabels() []*Label {
@@ -1555,7 +2074,7 @@ type UpdateNode struct {
 
 func (x *UpdateNode) Reset() {
 	*x = UpdateNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +2086,7 @@ func (x *UpdateNode) String() string {
 func (*UpdateNode) ProtoMessage() {}
 
 func (x *UpdateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[16]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +2099,7 @@ func (x *UpdateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNode.ProtoReflect.Descriptor instead.
 func (*UpdateNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{16}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateNode) GetNodeId() uint64 {
@@ -1628,7 +2147,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +2159,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[17]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +2172,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{17}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveNode) GetNodeId() uint64 {
@@ -1673,7 +2192,7 @@ type RecordCompaction struct {
 
 func (x *RecordCompaction) Reset() {
 	*x = RecordCompaction{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +2204,7 @@ func (x *RecordCompaction) String() string {
 func (*RecordCompaction) ProtoMessage() {}
 
 func (x *RecordCompaction) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[18]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +2217,7 @@ func (x *RecordCompaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordCompaction.ProtoReflect.Descriptor instead.
 func (*RecordCompaction) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{18}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordCompaction) GetRevision() int64 {
@@ -1719,7 +2238,7 @@ type SetSetting struct {
 
 func (x *SetSetting) Reset() {
 	*x = SetSetting{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +2250,7 @@ func (x *SetSetting) String() string {
 func (*SetSetting) ProtoMessage() {}
 
 func (x *SetSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[19]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +2263,7 @@ func (x *SetSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSetting.ProtoReflect.Descriptor instead.
 func (*SetSetting) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{19}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetSetting) GetName() string {
@@ -1775,7 +2294,7 @@ type UpdateShard struct {
 
 func (x *UpdateShard) Reset() {
 	*x = UpdateShard{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2306,7 @@ func (x *UpdateShard) String() string {
 func (*UpdateShard) ProtoMessage() {}
 
 func (x *UpdateShard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[20]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2319,7 @@ func (x *UpdateShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateShard.ProtoReflect.Descriptor instead.
 func (*UpdateShard) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{20}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateShard) GetExpectedGeneration() uint64 {
@@ -1837,7 +2356,7 @@ type BeginOperator struct {
 
 func (x *BeginOperator) Reset() {
 	*x = BeginOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2368,7 @@ func (x *BeginOperator) String() string {
 func (*BeginOperator) ProtoMessage() {}
 
 func (x *BeginOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[21]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2381,7 @@ func (x *BeginOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperator.ProtoReflect.Descriptor instead.
 func (*BeginOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{21}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BeginOperator) GetExpectedGeneration() uint64 {
@@ -1898,7 +2417,7 @@ type AdvanceOperator struct {
 
 func (x *AdvanceOperator) Reset() {
 	*x = AdvanceOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2429,7 @@ func (x *AdvanceOperator) String() string {
 func (*AdvanceOperator) ProtoMessage() {}
 
 func (x *AdvanceOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[22]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2442,7 @@ func (x *AdvanceOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceOperator.ProtoReflect.Descriptor instead.
 func (*AdvanceOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{22}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AdvanceOperator) GetShardId() uint64 {
@@ -1959,7 +2478,7 @@ type FinishOperator struct {
 
 func (x *FinishOperator) Reset() {
 	*x = FinishOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2490,7 @@ func (x *FinishOperator) String() string {
 func (*FinishOperator) ProtoMessage() {}
 
 func (x *FinishOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[23]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2503,7 @@ func (x *FinishOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishOperator.ProtoReflect.Descriptor instead.
 func (*FinishOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{23}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FinishOperator) GetShardId() uint64 {
@@ -2012,7 +2531,7 @@ type CancelOperator struct {
 
 func (x *CancelOperator) Reset() {
 	*x = CancelOperator{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[24]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2543,7 @@ func (x *CancelOperator) String() string {
 func (*CancelOperator) ProtoMessage() {}
 
 func (x *CancelOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[24]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2556,7 @@ func (x *CancelOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperator.ProtoReflect.Descriptor instead.
 func (*CancelOperator) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{24}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelOperator) GetShardId() uint64 {
@@ -2054,23 +2573,126 @@ func (x *CancelOperator) GetOperatorId() uint64 {
 	return 0
 }
 
+// ChangeAuth changes who may do what.
+type ChangeAuth struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Action       AuthAction             `protobuf:"varint,1,opt,name=action,proto3,enum=flotilla.placement.v1.AuthAction" json:"action,omitempty"`
+	User         string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Role         string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	PasswordHash []byte                 `protobuf:"bytes,4,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
+	NoPassword   bool                   `protobuf:"varint,5,opt,name=no_password,json=noPassword,proto3" json:"no_password,omitempty"`
+	Permission   *Permission            `protobuf:"bytes,6,opt,name=permission,proto3" json:"permission,omitempty"`
+	TokenKey     []byte                 `protobuf:"bytes,7,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"`
+	// by_user wants the change. Once authentication is enabled, only a user with the role root may.
+	ByUser        string `protobuf:"bytes,8,opt,name=by_user,json=byUser,proto3" json:"by_user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeAuth) Reset() {
+	*x = ChangeAuth{}
+	mi := &file_placement_placementpb_placement_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeAuth) ProtoMessage() {}
+
+func (x *ChangeAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_placementpb_placement_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeAuth.ProtoReflect.Descriptor instead.
+func (*ChangeAuth) Descriptor() ([]byte, []int) {
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ChangeAuth) GetAction() AuthAction {
+	if x != nil {
+		return x.Action
+	}
+	return AuthAction_AUTH_ACTION_UNKNOWN
+}
+
+func (x *ChangeAuth) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ChangeAuth) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ChangeAuth) GetPasswordHash() []byte {
+	if x != nil {
+		return x.PasswordHash
+	}
+	return nil
+}
+
+func (x *ChangeAuth) GetNoPassword() bool {
+	if x != nil {
+		return x.NoPassword
+	}
+	return false
+}
+
+func (x *ChangeAuth) GetPermission() *Permission {
+	if x != nil {
+		return x.Permission
+	}
+	return nil
+}
+
+func (x *ChangeAuth) GetTokenKey() []byte {
+	if x != nil {
+		return x.TokenKey
+	}
+	return nil
+}
+
+func (x *ChangeAuth) GetByUser() string {
+	if x != nil {
+		return x.ByUser
+	}
+	return ""
+}
+
 // Result is what applying one command gave.
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=flotilla.placement.v1.Code" json:"code,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`                          // for people, names the fix; empty when OK
-	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`                         // Map.version after the command
-	NodeId        uint64                 `protobuf:"varint,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`             // AddNode: the node's ID
-	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                   // UpdateShard: the shard's generation now, also on CONFLICT
-	Compacted     int64                  `protobuf:"varint,6,opt,name=compacted,proto3" json:"compacted,omitempty"`                     // RecordCompaction: the compacted revision now
-	OperatorId    uint64                 `protobuf:"varint,7,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"` // BeginOperator: the operator that holds the shard
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`                                   // for people, names the fix; empty when OK
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`                                  // Map.version after the command
+	NodeId        uint64                 `protobuf:"varint,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`                      // AddNode: the node's ID
+	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                            // UpdateShard: the shard's generation now, also on CONFLICT
+	Compacted     int64                  `protobuf:"varint,6,opt,name=compacted,proto3" json:"compacted,omitempty"`                              // RecordCompaction: the compacted revision now
+	OperatorId    uint64                 `protobuf:"varint,7,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`          // BeginOperator: the operator that holds the shard
+	Auth          AuthRefusal            `protobuf:"varint,8,opt,name=auth,proto3,enum=flotilla.placement.v1.AuthRefusal" json:"auth,omitempty"` // ChangeAuth: why not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_placement_placementpb_placement_proto_msgTypes[25]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2704,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_placementpb_placement_proto_msgTypes[25]
+	mi := &file_placement_placementpb_placement_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2717,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{25}
+	return file_placement_placementpb_placement_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Result) GetCode() Code {
@@ -2145,6 +2767,13 @@ func (x *Result) GetOperatorId() uint64 {
 		return x.OperatorId
 	}
 	return 0
+}
+
+func (x *Result) GetAuth() AuthRefusal {
+	if x != nil {
+		return x.Auth
+	}
+	return AuthRefusal_AUTH_REFUSAL_NONE
 }
 
 var File_placement_placementpb_placement_proto protoreflect.FileDescriptor
@@ -2205,7 +2834,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x06result\x18\x02 \x01(\v2\x1d.flotilla.placement.v1.ResultR\x06result\"`\n" +
 	"\aAnswers\x127\n" +
 	"\aanswers\x18\x01 \x03(\v2\x1d.flotilla.placement.v1.AnswerR\aanswers\x12\x1c\n" +
-	"\tforgotten\x18\x02 \x01(\x04R\tforgotten\"\x8c\x04\n" +
+	"\tforgotten\x18\x02 \x01(\x04R\tforgotten\"\xbd\x04\n" +
 	"\x03Map\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1d\n" +
@@ -2221,10 +2850,36 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\bsettings\x18\n" +
 	" \x01(\v2\x1f.flotilla.placement.v1.SettingsR\bsettings\x12>\n" +
 	"\toperators\x18\v \x01(\v2 .flotilla.placement.v1.OperatorsR\toperators\x128\n" +
-	"\aanswers\x18\f \x01(\v2\x1e.flotilla.placement.v1.AnswersR\aanswers\"L\n" +
+	"\aanswers\x18\f \x01(\v2\x1e.flotilla.placement.v1.AnswersR\aanswers\x12/\n" +
+	"\x04auth\x18\r \x01(\v2\x1b.flotilla.placement.v1.AuthR\x04auth\"r\n" +
+	"\n" +
+	"Permission\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
+	"\trange_end\x18\x02 \x01(\fR\brangeEnd\x125\n" +
+	"\x06access\x18\x03 \x01(\x0e2\x1d.flotilla.placement.v1.AccessR\x06access\"_\n" +
+	"\x04Role\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12C\n" +
+	"\vpermissions\x18\x02 \x03(\v2!.flotilla.placement.v1.PermissionR\vpermissions\"\x96\x01\n" +
+	"\x04User\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rpassword_hash\x18\x02 \x01(\fR\fpasswordHash\x12\x1f\n" +
+	"\vno_password\x18\x03 \x01(\bR\n" +
+	"noPassword\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x05 \x01(\x04R\n" +
+	"credential\"\xef\x01\n" +
+	"\x04Auth\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\aenabled\x18\x03 \x01(\bR\aenabled\x12\x14\n" +
+	"\x05armed\x18\x04 \x01(\bR\x05armed\x12\x1b\n" +
+	"\ttoken_key\x18\x05 \x01(\fR\btokenKey\x121\n" +
+	"\x05users\x18\x06 \x03(\v2\x1b.flotilla.placement.v1.UserR\x05users\x121\n" +
+	"\x05roles\x18\a \x03(\v2\x1b.flotilla.placement.v1.RoleR\x05roles\"L\n" +
 	"\x06Update\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x04R\x05since\x12,\n" +
-	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\x9f\a\n" +
+	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\xe5\a\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12G\n" +
 	"\finit_cluster\x18\x02 \x01(\v2\".flotilla.placement.v1.InitClusterH\x00R\vinitCluster\x12;\n" +
@@ -2241,7 +2896,9 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x10advance_operator\x18\n" +
 	" \x01(\v2&.flotilla.placement.v1.AdvanceOperatorH\x00R\x0fadvanceOperator\x12P\n" +
 	"\x0ffinish_operator\x18\v \x01(\v2%.flotilla.placement.v1.FinishOperatorH\x00R\x0efinishOperator\x12P\n" +
-	"\x0fcancel_operator\x18\f \x01(\v2%.flotilla.placement.v1.CancelOperatorH\x00R\x0ecancelOperator\x12\x1d\n" +
+	"\x0fcancel_operator\x18\f \x01(\v2%.flotilla.placement.v1.CancelOperatorH\x00R\x0ecancelOperator\x12D\n" +
+	"\vchange_auth\x18\x0f \x01(\v2!.flotilla.placement.v1.ChangeAuthH\x00R\n" +
+	"changeAuth\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\r \x01(\x04R\tcommandId\x12\x14\n" +
 	"\x05since\x18\x0e \x01(\x04R\x05sinceB\x06\n" +
@@ -2307,7 +2964,20 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x0eCancelOperator\x12\x19\n" +
 	"\bshard_id\x18\x01 \x01(\x04R\ashardId\x12\x1f\n" +
 	"\voperator_id\x18\x02 \x01(\x04R\n" +
-	"operatorId\"\xe5\x01\n" +
+	"operatorId\"\xae\x02\n" +
+	"\n" +
+	"ChangeAuth\x129\n" +
+	"\x06action\x18\x01 \x01(\x0e2!.flotilla.placement.v1.AuthActionR\x06action\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12#\n" +
+	"\rpassword_hash\x18\x04 \x01(\fR\fpasswordHash\x12\x1f\n" +
+	"\vno_password\x18\x05 \x01(\bR\n" +
+	"noPassword\x12A\n" +
+	"\n" +
+	"permission\x18\x06 \x01(\v2!.flotilla.placement.v1.PermissionR\n" +
+	"permission\x12\x1b\n" +
+	"\ttoken_key\x18\a \x01(\fR\btokenKey\x12\x17\n" +
+	"\aby_user\x18\b \x01(\tR\x06byUser\"\x9d\x02\n" +
 	"\x06Result\x12/\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1b.flotilla.placement.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -2318,7 +2988,8 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"generation\x12\x1c\n" +
 	"\tcompacted\x18\x06 \x01(\x03R\tcompacted\x12\x1f\n" +
 	"\voperator_id\x18\a \x01(\x04R\n" +
-	"operatorId*Z\n" +
+	"operatorId\x126\n" +
+	"\x04auth\x18\b \x01(\x0e2\".flotilla.placement.v1.AuthRefusalR\x04auth*Z\n" +
 	"\tNodeState\x12\x11\n" +
 	"\rSTATE_UNKNOWN\x10\x00\x12\n" +
 	"\n" +
@@ -2337,7 +3008,47 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\aSTARTED\x10\x02\x12\r\n" +
 	"\tCOMMITTED\x10\x03\x12\n" +
 	"\n" +
-	"\x06SEEDED\x10\x04*\x9d\x01\n" +
+	"\x06SEEDED\x10\x04*,\n" +
+	"\x06Access\x12\b\n" +
+	"\x04READ\x10\x00\x12\t\n" +
+	"\x05WRITE\x10\x01\x12\r\n" +
+	"\tREADWRITE\x10\x02*\xe4\x01\n" +
+	"\n" +
+	"AuthAction\x12\x17\n" +
+	"\x13AUTH_ACTION_UNKNOWN\x10\x00\x12\a\n" +
+	"\x03ARM\x10\x01\x12\n" +
+	"\n" +
+	"\x06ENABLE\x10\x02\x12\v\n" +
+	"\aDISABLE\x10\x03\x12\f\n" +
+	"\bUSER_ADD\x10\x04\x12\x0f\n" +
+	"\vUSER_DELETE\x10\x05\x12\x11\n" +
+	"\rUSER_PASSWORD\x10\x06\x12\x13\n" +
+	"\x0fUSER_GRANT_ROLE\x10\a\x12\x14\n" +
+	"\x10USER_REVOKE_ROLE\x10\b\x12\f\n" +
+	"\bROLE_ADD\x10\t\x12\x0f\n" +
+	"\vROLE_DELETE\x10\n" +
+	"\x12\x0e\n" +
+	"\n" +
+	"ROLE_GRANT\x10\v\x12\x0f\n" +
+	"\vROLE_REVOKE\x10\f*\xb1\x02\n" +
+	"\vAuthRefusal\x12\x15\n" +
+	"\x11AUTH_REFUSAL_NONE\x10\x00\x12\x15\n" +
+	"\x11ROOT_USER_MISSING\x10\x01\x12\x15\n" +
+	"\x11ROOT_ROLE_MISSING\x10\x02\x12\x0f\n" +
+	"\vUSER_EXISTS\x10\x03\x12\x0e\n" +
+	"\n" +
+	"USER_EMPTY\x10\x04\x12\x10\n" +
+	"\fUSER_MISSING\x10\x05\x12\x0f\n" +
+	"\vROLE_EXISTS\x10\x06\x12\x10\n" +
+	"\fROLE_MISSING\x10\a\x12\x0e\n" +
+	"\n" +
+	"ROLE_EMPTY\x10\b\x12\x16\n" +
+	"\x12PERMISSION_MISSING\x10\t\x12\x14\n" +
+	"\x10ROLE_NOT_GRANTED\x10\n" +
+	"\x12\x1a\n" +
+	"\x16PERMISSION_NOT_GRANTED\x10\v\x12\x16\n" +
+	"\x12INVALID_MANAGEMENT\x10\f\x12\x15\n" +
+	"\x11PERMISSION_DENIED\x10\r*\x9d\x01\n" +
 	"\x04Code\x12\x10\n" +
 	"\fCODE_UNKNOWN\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\x14\n" +
@@ -2361,87 +3072,104 @@ func file_placement_placementpb_placement_proto_rawDescGZIP() []byte {
 	return file_placement_placementpb_placement_proto_rawDescData
 }
 
-var file_placement_placementpb_placement_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_placement_placementpb_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_placement_placementpb_placement_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_placement_placementpb_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_placement_placementpb_placement_proto_goTypes = []any{
 	(NodeState)(0),             // 0: flotilla.placement.v1.NodeState
 	(OperatorKind)(0),          // 1: flotilla.placement.v1.OperatorKind
 	(Phase)(0),                 // 2: flotilla.placement.v1.Phase
-	(Code)(0),                  // 3: flotilla.placement.v1.Code
-	(*Label)(nil),              // 4: flotilla.placement.v1.Label
-	(*Node)(nil),               // 5: flotilla.placement.v1.Node
-	(*Shard)(nil),              // 6: flotilla.placement.v1.Shard
-	(*Setting)(nil),            // 7: flotilla.placement.v1.Setting
-	(*Settings)(nil),           // 8: flotilla.placement.v1.Settings
-	(*Operator)(nil),           // 9: flotilla.placement.v1.Operator
-	(*Operators)(nil),          // 10: flotilla.placement.v1.Operators
-	(*Answer)(nil),             // 11: flotilla.placement.v1.Answer
-	(*Answers)(nil),            // 12: flotilla.placement.v1.Answers
-	(*Map)(nil),                // 13: flotilla.placement.v1.Map
-	(*Update)(nil),             // 14: flotilla.placement.v1.Update
-	(*Command)(nil),            // 15: flotilla.placement.v1.Command
-	(*InitCluster)(nil),        // 16: flotilla.placement.v1.InitCluster
-	(*AddNode)(nil),            // 17: flotilla.placement.v1.AddNode
-	(*Advertised)(nil),         // 18: flotilla.placement.v1.Advertised
-	(*Labels)(nil),             // 19: flotilla.placement.v1.Labels
-	(*UpdateNode)(nil),         // 20: flotilla.placement.v1.UpdateNode
-	(*RemoveNode)(nil),         // 21: flotilla.placement.v1.RemoveNode
-	(*RecordCompaction)(nil),   // 22: flotilla.placement.v1.RecordCompaction
-	(*SetSetting)(nil),         // 23: flotilla.placement.v1.SetSetting
-	(*UpdateShard)(nil),        // 24: flotilla.placement.v1.UpdateShard
-	(*BeginOperator)(nil),      // 25: flotilla.placement.v1.BeginOperator
-	(*AdvanceOperator)(nil),    // 26: flotilla.placement.v1.AdvanceOperator
-	(*FinishOperator)(nil),     // 27: flotilla.placement.v1.FinishOperator
-	(*CancelOperator)(nil),     // 28: flotilla.placement.v1.CancelOperator
-	(*Result)(nil),             // 29: flotilla.placement.v1.Result
-	(*shardpb.Descriptor)(nil), // 30: flotilla.shard.v1.Descriptor
+	(Access)(0),                // 3: flotilla.placement.v1.Access
+	(AuthAction)(0),            // 4: flotilla.placement.v1.AuthAction
+	(AuthRefusal)(0),           // 5: flotilla.placement.v1.AuthRefusal
+	(Code)(0),                  // 6: flotilla.placement.v1.Code
+	(*Label)(nil),              // 7: flotilla.placement.v1.Label
+	(*Node)(nil),               // 8: flotilla.placement.v1.Node
+	(*Shard)(nil),              // 9: flotilla.placement.v1.Shard
+	(*Setting)(nil),            // 10: flotilla.placement.v1.Setting
+	(*Settings)(nil),           // 11: flotilla.placement.v1.Settings
+	(*Operator)(nil),           // 12: flotilla.placement.v1.Operator
+	(*Operators)(nil),          // 13: flotilla.placement.v1.Operators
+	(*Answer)(nil),             // 14: flotilla.placement.v1.Answer
+	(*Answers)(nil),            // 15: flotilla.placement.v1.Answers
+	(*Map)(nil),                // 16: flotilla.placement.v1.Map
+	(*Permission)(nil),         // 17: flotilla.placement.v1.Permission
+	(*Role)(nil),               // 18: flotilla.placement.v1.Role
+	(*User)(nil),               // 19: flotilla.placement.v1.User
+	(*Auth)(nil),               // 20: flotilla.placement.v1.Auth
+	(*Update)(nil),             // 21: flotilla.placement.v1.Update
+	(*Command)(nil),            // 22: flotilla.placement.v1.Command
+	(*InitCluster)(nil),        // 23: flotilla.placement.v1.InitCluster
+	(*AddNode)(nil),            // 24: flotilla.placement.v1.AddNode
+	(*Advertised)(nil),         // 25: flotilla.placement.v1.Advertised
+	(*Labels)(nil),             // 26: flotilla.placement.v1.Labels
+	(*UpdateNode)(nil),         // 27: flotilla.placement.v1.UpdateNode
+	(*RemoveNode)(nil),         // 28: flotilla.placement.v1.RemoveNode
+	(*RecordCompaction)(nil),   // 29: flotilla.placement.v1.RecordCompaction
+	(*SetSetting)(nil),         // 30: flotilla.placement.v1.SetSetting
+	(*UpdateShard)(nil),        // 31: flotilla.placement.v1.UpdateShard
+	(*BeginOperator)(nil),      // 32: flotilla.placement.v1.BeginOperator
+	(*AdvanceOperator)(nil),    // 33: flotilla.placement.v1.AdvanceOperator
+	(*FinishOperator)(nil),     // 34: flotilla.placement.v1.FinishOperator
+	(*CancelOperator)(nil),     // 35: flotilla.placement.v1.CancelOperator
+	(*ChangeAuth)(nil),         // 36: flotilla.placement.v1.ChangeAuth
+	(*Result)(nil),             // 37: flotilla.placement.v1.Result
+	(*shardpb.Descriptor)(nil), // 38: flotilla.shard.v1.Descriptor
 }
 var file_placement_placementpb_placement_proto_depIdxs = []int32{
-	4,  // 0: flotilla.placement.v1.Node.labels:type_name -> flotilla.placement.v1.Label
+	7,  // 0: flotilla.placement.v1.Node.labels:type_name -> flotilla.placement.v1.Label
 	0,  // 1: flotilla.placement.v1.Node.state:type_name -> flotilla.placement.v1.NodeState
-	30, // 2: flotilla.placement.v1.Shard.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	7,  // 3: flotilla.placement.v1.Settings.settings:type_name -> flotilla.placement.v1.Setting
+	38, // 2: flotilla.placement.v1.Shard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	10, // 3: flotilla.placement.v1.Settings.settings:type_name -> flotilla.placement.v1.Setting
 	1,  // 4: flotilla.placement.v1.Operator.kind:type_name -> flotilla.placement.v1.OperatorKind
 	2,  // 5: flotilla.placement.v1.Operator.phase:type_name -> flotilla.placement.v1.Phase
-	30, // 6: flotilla.placement.v1.Operator.child:type_name -> flotilla.shard.v1.Descriptor
-	30, // 7: flotilla.placement.v1.Operator.right:type_name -> flotilla.shard.v1.Descriptor
-	9,  // 8: flotilla.placement.v1.Operators.operators:type_name -> flotilla.placement.v1.Operator
-	29, // 9: flotilla.placement.v1.Answer.result:type_name -> flotilla.placement.v1.Result
-	11, // 10: flotilla.placement.v1.Answers.answers:type_name -> flotilla.placement.v1.Answer
-	5,  // 11: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
-	6,  // 12: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
-	6,  // 13: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
-	8,  // 14: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
-	10, // 15: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
-	12, // 16: flotilla.placement.v1.Map.answers:type_name -> flotilla.placement.v1.Answers
-	13, // 17: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
-	16, // 18: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
-	17, // 19: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
-	20, // 20: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
-	21, // 21: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
-	22, // 22: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
-	23, // 23: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
-	24, // 24: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
-	25, // 25: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
-	26, // 26: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
-	27, // 27: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
-	28, // 28: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
-	5,  // 29: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
-	30, // 30: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
-	5,  // 31: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
-	4,  // 32: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
-	18, // 33: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
-	19, // 34: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
-	0,  // 35: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
-	30, // 36: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	9,  // 37: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
-	2,  // 38: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
-	3,  // 39: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	38, // 6: flotilla.placement.v1.Operator.child:type_name -> flotilla.shard.v1.Descriptor
+	38, // 7: flotilla.placement.v1.Operator.right:type_name -> flotilla.shard.v1.Descriptor
+	12, // 8: flotilla.placement.v1.Operators.operators:type_name -> flotilla.placement.v1.Operator
+	37, // 9: flotilla.placement.v1.Answer.result:type_name -> flotilla.placement.v1.Result
+	14, // 10: flotilla.placement.v1.Answers.answers:type_name -> flotilla.placement.v1.Answer
+	8,  // 11: flotilla.placement.v1.Map.nodes:type_name -> flotilla.placement.v1.Node
+	9,  // 12: flotilla.placement.v1.Map.shards:type_name -> flotilla.placement.v1.Shard
+	9,  // 13: flotilla.placement.v1.Map.meta:type_name -> flotilla.placement.v1.Shard
+	11, // 14: flotilla.placement.v1.Map.settings:type_name -> flotilla.placement.v1.Settings
+	13, // 15: flotilla.placement.v1.Map.operators:type_name -> flotilla.placement.v1.Operators
+	15, // 16: flotilla.placement.v1.Map.answers:type_name -> flotilla.placement.v1.Answers
+	20, // 17: flotilla.placement.v1.Map.auth:type_name -> flotilla.placement.v1.Auth
+	3,  // 18: flotilla.placement.v1.Permission.access:type_name -> flotilla.placement.v1.Access
+	17, // 19: flotilla.placement.v1.Role.permissions:type_name -> flotilla.placement.v1.Permission
+	19, // 20: flotilla.placement.v1.Auth.users:type_name -> flotilla.placement.v1.User
+	18, // 21: flotilla.placement.v1.Auth.roles:type_name -> flotilla.placement.v1.Role
+	16, // 22: flotilla.placement.v1.Update.map:type_name -> flotilla.placement.v1.Map
+	23, // 23: flotilla.placement.v1.Command.init_cluster:type_name -> flotilla.placement.v1.InitCluster
+	24, // 24: flotilla.placement.v1.Command.add_node:type_name -> flotilla.placement.v1.AddNode
+	27, // 25: flotilla.placement.v1.Command.update_node:type_name -> flotilla.placement.v1.UpdateNode
+	28, // 26: flotilla.placement.v1.Command.remove_node:type_name -> flotilla.placement.v1.RemoveNode
+	29, // 27: flotilla.placement.v1.Command.record_compaction:type_name -> flotilla.placement.v1.RecordCompaction
+	30, // 28: flotilla.placement.v1.Command.set_setting:type_name -> flotilla.placement.v1.SetSetting
+	31, // 29: flotilla.placement.v1.Command.update_shard:type_name -> flotilla.placement.v1.UpdateShard
+	32, // 30: flotilla.placement.v1.Command.begin_operator:type_name -> flotilla.placement.v1.BeginOperator
+	33, // 31: flotilla.placement.v1.Command.advance_operator:type_name -> flotilla.placement.v1.AdvanceOperator
+	34, // 32: flotilla.placement.v1.Command.finish_operator:type_name -> flotilla.placement.v1.FinishOperator
+	35, // 33: flotilla.placement.v1.Command.cancel_operator:type_name -> flotilla.placement.v1.CancelOperator
+	36, // 34: flotilla.placement.v1.Command.change_auth:type_name -> flotilla.placement.v1.ChangeAuth
+	8,  // 35: flotilla.placement.v1.InitCluster.nodes:type_name -> flotilla.placement.v1.Node
+	38, // 36: flotilla.placement.v1.InitCluster.meta:type_name -> flotilla.shard.v1.Descriptor
+	8,  // 37: flotilla.placement.v1.AddNode.node:type_name -> flotilla.placement.v1.Node
+	7,  // 38: flotilla.placement.v1.Labels.labels:type_name -> flotilla.placement.v1.Label
+	25, // 39: flotilla.placement.v1.UpdateNode.advertised:type_name -> flotilla.placement.v1.Advertised
+	26, // 40: flotilla.placement.v1.UpdateNode.labels:type_name -> flotilla.placement.v1.Labels
+	0,  // 41: flotilla.placement.v1.UpdateNode.state:type_name -> flotilla.placement.v1.NodeState
+	38, // 42: flotilla.placement.v1.UpdateShard.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	12, // 43: flotilla.placement.v1.BeginOperator.operator:type_name -> flotilla.placement.v1.Operator
+	2,  // 44: flotilla.placement.v1.AdvanceOperator.phase:type_name -> flotilla.placement.v1.Phase
+	4,  // 45: flotilla.placement.v1.ChangeAuth.action:type_name -> flotilla.placement.v1.AuthAction
+	17, // 46: flotilla.placement.v1.ChangeAuth.permission:type_name -> flotilla.placement.v1.Permission
+	6,  // 47: flotilla.placement.v1.Result.code:type_name -> flotilla.placement.v1.Code
+	5,  // 48: flotilla.placement.v1.Result.auth:type_name -> flotilla.placement.v1.AuthRefusal
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_placement_placementpb_placement_proto_init() }
@@ -2449,7 +3177,7 @@ func file_placement_placementpb_placement_proto_init() {
 	if File_placement_placementpb_placement_proto != nil {
 		return
 	}
-	file_placement_placementpb_placement_proto_msgTypes[11].OneofWrappers = []any{
+	file_placement_placementpb_placement_proto_msgTypes[15].OneofWrappers = []any{
 		(*Command_InitCluster)(nil),
 		(*Command_AddNode)(nil),
 		(*Command_UpdateNode)(nil),
@@ -2461,14 +3189,15 @@ func file_placement_placementpb_placement_proto_init() {
 		(*Command_AdvanceOperator)(nil),
 		(*Command_FinishOperator)(nil),
 		(*Command_CancelOperator)(nil),
+		(*Command_ChangeAuth)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_placementpb_placement_proto_rawDesc), len(file_placement_placementpb_placement_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   26,
+			NumEnums:      7,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/txn"
 )
 
@@ -40,6 +41,13 @@ type Config struct {
 	// AnswerDistance is the interval of the ticks at which responses to puts and transactions are
 	// sent; 0: they are sent at once, which is the default.
 	AnswerDistance func() time.Duration
+
+	// Auth judges who may make a request. Default: everybody.
+	Auth *auth.Guard
+	// Users reads and changes users and roles. Default: there are none, and there can be none.
+	Users Users
+	// Passwords hashes and compares passwords. Required with Users.
+	Passwords *auth.Passwords
 
 	// Registerer registers the metrics. Default: none are exported.
 	Registerer prometheus.Registerer

@@ -7,10 +7,13 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/router/etcdapi/v3electionpb"
 	"github.com/flotilla-kv/flotilla/router/etcdapi/v3lockpb"
 )
@@ -20,18 +23,20 @@ import (
 // more. Their errors are passed on unchanged, and so have code Unknown, as in etcd.
 type Coordination struct {
 	client *clientv3.Client
+	guard  *auth.Guard
 }
 
 // firstKeepAlive is how long a session waits for the first response to its keepalive.
 const firstKeepAlive = 5 * time.Second
 
 // NewCoordination returns the services as clients of the API at conn, for example a Loopback's.
-func NewCoordination(conn grpc.ClientConnInterface) *Coordination {
+// Requests are made on behalf of those whom guard knows the callers to be.
+func NewCoordination(conn grpc.ClientConnInterface, guard *auth.Guard) *Coordination {
 	c := clientv3.NewCtxClient(context.Background())
 	c.KV = clientv3.NewKVFromKVClient(pb.NewKVClient(conn), c)
 	c.Lease = clientv3.NewLeaseFromLeaseClient(pb.NewLeaseClient(conn), c, firstKeepAlive)
 	c.Watcher = clientv3.NewWatchFromWatchClient(pb.NewWatchClient(conn), c)
-	return &Coordination{client: c}
+	return &Coordination{client: c, guard: guard}
 }
 
 // Register adds the services to a gRPC server.
@@ -43,6 +48,18 @@ func (c *Coordination) Register(g grpc.ServiceRegistrar) {
 // Close ends the services' active requests.
 func (c *Coordination) Close() {
 	_ = c.client.Close() // its error only says that the client was canceled, by itself
+}
+
+// as returns a context for requests on behalf of the caller of ctx.
+func (c *Coordination) as(ctx context.Context) (context.Context, error) {
+	if c.guard.Open() {
+		return ctx, nil
+	}
+	token, err := c.guard.Of(ctx).Delegate()
+	if err != nil || token == "" {
+		return ctx, err
+	}
+	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token), nil
 }
 
 // session lasts for one request: keeping the lease alive is up to the caller. Lease 0 creates one
@@ -67,6 +84,10 @@ type lockServer struct {
 }
 
 func (s *lockServer) Lock(ctx context.Context, req *v3lockpb.LockRequest) (*v3lockpb.LockResponse, error) {
+	ctx, err := s.as(ctx)
+	if err != nil {
+		return nil, err
+	}
 	session, err := s.session(ctx, req.Lease)
 	if err != nil {
 		return nil, err
@@ -79,6 +100,10 @@ func (s *lockServer) Lock(ctx context.Context, req *v3lockpb.LockRequest) (*v3lo
 }
 
 func (s *lockServer) Unlock(ctx context.Context, req *v3lockpb.UnlockRequest) (*v3lockpb.UnlockResponse, error) {
+	ctx, err := s.as(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := s.client.Delete(ctx, string(req.Key))
 	if err != nil {
 		return nil, err
@@ -102,6 +127,10 @@ var (
 const nobody = -1
 
 func (s *electionServer) Campaign(ctx context.Context, req *v3electionpb.CampaignRequest) (*v3electionpb.CampaignResponse, error) {
+	ctx, err := s.as(ctx)
+	if err != nil {
+		return nil, err
+	}
 	session, err := s.session(ctx, req.Lease)
 	if err != nil {
 		return nil, err
@@ -129,6 +158,10 @@ func (s *electionServer) resume(ctx context.Context, leader *v3electionpb.Leader
 }
 
 func (s *electionServer) Proclaim(ctx context.Context, req *v3electionpb.ProclaimRequest) (*v3electionpb.ProclaimResponse, error) {
+	ctx, err := s.as(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e, err := s.resume(ctx, req.Leader)
 	if err != nil {
 		return nil, err
@@ -140,6 +173,10 @@ func (s *electionServer) Proclaim(ctx context.Context, req *v3electionpb.Proclai
 }
 
 func (s *electionServer) Resign(ctx context.Context, req *v3electionpb.ResignRequest) (*v3electionpb.ResignResponse, error) {
+	ctx, err := s.as(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e, err := s.resume(ctx, req.Leader)
 	if err != nil {
 		return nil, err
@@ -151,6 +188,10 @@ func (s *electionServer) Resign(ctx context.Context, req *v3electionpb.ResignReq
 }
 
 func (s *electionServer) Leader(ctx context.Context, req *v3electionpb.LeaderRequest) (*v3electionpb.LeaderResponse, error) {
+	ctx, err := s.as(ctx)
+	if err != nil {
+		return nil, err
+	}
 	session, err := s.session(ctx, nobody)
 	if err != nil {
 		return nil, err
@@ -163,7 +204,10 @@ func (s *electionServer) Leader(ctx context.Context, req *v3electionpb.LeaderReq
 }
 
 func (s *electionServer) Observe(req *v3electionpb.LeaderRequest, stream v3electionpb.Election_ObserveServer) error {
-	ctx := stream.Context()
+	ctx, err := s.as(stream.Context())
+	if err != nil {
+		return err
+	}
 	session, err := s.session(ctx, nobody)
 	if err != nil {
 		return err

@@ -23,4 +23,6 @@
 //	E6  A request that reads or writes keys is admitted by the node (package admission)
 //	    before any of it is examined. Lease renewals and revocations, watches and
 //	    administrative requests are exempt.
+//	E7  While authentication is enabled, nothing happens for a caller who may not ask for it. An RPC
+//	    without a rule of its own (authorize.go) is for root users.
 package etcdapi

@@ -326,7 +326,7 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 	grpcServer := rpcfront.New(mux.Listener(0), f.server.Front(), f.server.ServerOptions()...)
 	own, err := StartLoopback(f.server.ServerOptions(), f.server.Register)
 	require.NoError(t, err)
-	coordination := NewCoordination(own.Conn())
+	coordination := NewCoordination(own.Conn(), nil)
 	register := func(g grpc.ServiceRegistrar) {
 		f.server.Register(g)
 		coordination.Register(g)

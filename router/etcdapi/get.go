@@ -15,7 +15,7 @@ import (
 // admitted like any other (interceptUnary).
 func (s *Server) startGet(call rpcfront.Call, request []byte) (rpcfront.Started, bool) {
 	key, ok := etcdwire.GetKey(request)
-	if !ok || s.admitting(call.Header) != nil {
+	if !ok || !s.cfg.Auth.Open() || s.admitting(call.Header) != nil {
 		return nil, false
 	}
 	key = bytes.Clone(key) // the request's bytes are the connection's

@@ -22,6 +22,9 @@ func (s *Server) interceptUnary(ctx context.Context, req any, info *grpc.UnarySe
 	counters.started.Inc()
 	resp, err := any(nil), s.admit(ctx)
 	if err == nil {
+		err = s.authorize(ctx, info.FullMethod, req)
+	}
+	if err == nil {
 		resp, err = s.within(ctx, req, handler)
 	}
 	counters.handled(status.Code(err)).Inc()
@@ -33,6 +36,9 @@ func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	counters := s.rpcs.of(info.FullMethod)
 	counters.started.Inc()
 	err := s.admit(stream.Context())
+	if err == nil {
+		err = s.authorizeStream(stream.Context(), info.FullMethod)
+	}
 	if err == nil {
 		err = handler(srv, stream)
 	}

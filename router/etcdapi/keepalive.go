@@ -8,6 +8,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/flotilla-kv/flotilla/router/auth"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 // lease ends the stream.
 func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
-	k := &keepAlives{server: s, ctx: ctx, out: senderOf(stream), patience: time.NewTimer(renewalPatience)}
+	k := &keepAlives{server: s, caller: s.cfg.Auth.Of(ctx), ctx: ctx, out: senderOf(stream), patience: time.NewTimer(renewalPatience)}
 	defer k.work.Wait()
 	defer cancel()
 	defer k.patience.Stop()
@@ -63,6 +65,7 @@ func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error
 // keepAlives is the state of a stream.
 type keepAlives struct {
 	server *leaseServer
+	caller *auth.Caller
 	ctx    context.Context
 	out    sender
 	work   sync.WaitGroup // of renewals
@@ -107,9 +110,26 @@ func (k *keepAlives) begin() {
 	k.late = false
 	k.patience.Reset(renewalPatience)
 	k.work.Go(func() {
+		if err := k.permit(leases); err != nil {
+			done <- renewals{leases: leases, err: err}
+			return
+		}
 		ttls, head, err := k.server.leases.KeepAlive(k.ctx, leases)
 		done <- renewals{leases, ttls, head, err}
 	})
+}
+
+// permit checks that the caller may write all keys of the leases, as whoever keeps a lease alive keeps its keys.
+func (k *keepAlives) permit(leases []int64) error {
+	if k.server.cfg.Auth.Open() {
+		return nil
+	}
+	for _, lease := range leases {
+		if err := k.server.permitLease(k.ctx, k.caller, lease, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // first receives the outcome of the oldest renewals in flight.

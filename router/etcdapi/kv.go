@@ -34,6 +34,9 @@ func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamSer
 	if err := checkRangeStream(req); err != nil {
 		return err
 	}
+	if err := s.cfg.Auth.Of(stream.Context()).Read(req.Key, req.RangeEnd); err != nil {
+		return err
+	}
 	place, err := s.cfg.Room.Take(admission.Read, 0)
 	if err != nil {
 		return readError(stream.Context(), err)

@@ -54,7 +54,7 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterLeaseServer(g, &leaseServer{Server: s})
 	pb.RegisterClusterServer(g, &clusterServer{Server: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{Server: s})
-	s.registerAuth(g)
+	pb.RegisterAuthServer(g, &authServer{Server: s})
 	healthpb.RegisterHealthServer(g, s.health)
 }
 

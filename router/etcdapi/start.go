@@ -43,6 +43,9 @@ func starter[Req, Resp any](
 ) rpcfront.Starter {
 	counters := s.rpcs.of(path)
 	return func(call rpcfront.Call, request []byte) (rpcfront.Started, bool) {
+		if !s.cfg.Auth.Open() {
+			return nil, false // checking permission may block
+		}
 		encoded, req := bytes.Clone(request), new(Req)
 		if read(encoded, req) != nil {
 			return nil, false

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -107,6 +108,8 @@ type watchStream struct {
 	// although run may still be blocked in sending.
 	polling sync.Mutex
 
+	caller *auth.Caller
+
 	mu struct {
 		sync.Mutex
 		closed  bool
@@ -156,7 +159,7 @@ type watch struct {
 }
 
 func newWatchStream(ctx context.Context, s *Server, stream pb.Watch_WatchServer) *watchStream {
-	ws := &watchStream{Server: s, ctx: ctx, grpc: stream, out: senderOf(stream), kick: make(chan struct{}, 1), room: make(chan struct{}, answersMax)}
+	ws := &watchStream{Server: s, ctx: ctx, grpc: stream, caller: s.cfg.Auth.Of(ctx), out: senderOf(stream), kick: make(chan struct{}, 1), room: make(chan struct{}, answersMax)}
 	ws.progress.found = make(chan shard.Revision, 1)
 	ws.mu.watches = make(map[int64]*watch)
 	s.watching.streams.Inc()
@@ -237,7 +240,13 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 	}
 	*a = answer{created: w, span: shard.RequestSpan(req.Key, req.RangeEnd), prevKV: req.PrevKv}
 	ws.mu.answers = append(ws.mu.answers, a)
-	reason := ws.admitWatch(a)
+	reason := ""
+	if w.start >= 0 {
+		reason = ws.forbidden(req)
+	}
+	if reason == "" {
+		reason = ws.admitWatch(a)
+	}
 	known := w.start > 0
 	if reason != "" {
 		a.created, a.done = nil, true
@@ -253,6 +262,19 @@ func (ws *watchStream) create(req *pb.WatchCreateRequest) *answer {
 		ws.beginLatest(a)
 	}
 	return a
+}
+
+// forbidden returns the reason, as etcd gives it, why the caller may not have a watch. As in etcd, one that was begun
+// goes on when the permission ends.
+func (ws *watchStream) forbidden(req *pb.WatchCreateRequest) string {
+	if ws.cfg.Auth.Open() {
+		return ""
+	}
+	err := ws.caller.Read(req.Key, req.RangeEnd)
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // admitWatch gives a new watch its ID and a place on the stream. It returns the reason not

@@ -200,6 +200,9 @@ func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) b
 
 // admitWrite checks a write and drops the fields that a client may not set.
 func (g *gate) admitWrite(req *router.Request) error {
+	if err := g.cfg.Closed(); err != nil {
+		return err
+	}
 	cmd, revision := req.Command, shard.Revision(req.Command.Revision)
 	if cmd.Descriptor_ != nil || cmd.Child != nil || cmd.Right != nil || len(cmd.ProtoReflect().GetUnknown()) > 0 {
 		cmd = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
@@ -262,6 +265,9 @@ func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error
 
 // admitRead checks a read.
 func (g *gate) admitRead(req *router.Request) error {
+	if err := g.cfg.Closed(); err != nil {
+		return err
+	}
 	switch req.Op {
 	case routerpb.Op_OP_RANGE:
 		return txn.CheckRange(req.Message.(*pb.RangeRequest))

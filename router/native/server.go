@@ -39,6 +39,9 @@ type Config struct {
 	// no longer the newest.
 	Table     func() (*placement.Map, <-chan struct{})
 	Revisions peer.Revisions
+	// Closed returns why nobody is served now: native clients cannot say who they are, so that they are refused while
+	// that matters. Default: nothing does.
+	Closed func() error
 	// Room admits requests. Default: unlimited.
 	Room  *admission.Room
 	Clock clock.Clock
@@ -57,6 +60,9 @@ type Server struct {
 
 // New returns a Server.
 func New(cfg Config) *Server {
+	if cfg.Closed == nil {
+		cfg.Closed = func() error { return nil }
+	}
 	return &Server{cfg: cfg, bound: bound{cfg.Revisions, cfg.Clock, cfg.MaxClockOffset}}
 }
 
@@ -65,6 +71,9 @@ func (s *Server) Register(g grpc.ServiceRegistrar) { routerpb.RegisterNativeServ
 
 // Exchange implements routerpb.NativeServer.
 func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
+	if err := s.cfg.Closed(); err != nil {
+		return err
+	}
 	g := s.newGate(stream.Context())
 	defer g.close()
 	return peer.Serve(stream, g, s.bound)
@@ -72,6 +81,9 @@ func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, router
 
 // Subscribe implements routerpb.NativeServer.
 func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame]) error {
+	if err := s.cfg.Closed(); err != nil {
+		return err
+	}
 	if req.From <= 0 {
 		return refusal("changes from revision %d on", req.From)
 	}
@@ -98,12 +110,18 @@ func (e elsewhere) Subscribe(sub router.Subscription, ready func()) (router.Feed
 
 // FollowShards implements routerpb.NativeServer.
 func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.ServerStreamingServer[routerpb.ShardsUpdate]) error {
+	if err := s.cfg.Closed(); err != nil {
+		return err
+	}
 	// A client that knows all there is to know learns by this that the node is there.
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
 	since := req.Version
 	for {
+		if err := s.cfg.Closed(); err != nil {
+			return err
+		}
 		m, changed := s.cfg.Table()
 		if m.ClusterID() != req.ClusterId {
 			since = 0

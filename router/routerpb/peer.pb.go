@@ -1475,6 +1475,94 @@ func (x *LeaseStatus) GetTtls() []int64 {
 	return nil
 }
 
+type AwaitMapRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitMapRequest) Reset() {
+	*x = AwaitMapRequest{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitMapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitMapRequest) ProtoMessage() {}
+
+func (x *AwaitMapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitMapRequest.ProtoReflect.Descriptor instead.
+func (*AwaitMapRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AwaitMapRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type AwaitMapReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitMapReply) Reset() {
+	*x = AwaitMapReply{}
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitMapReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitMapReply) ProtoMessage() {}
+
+func (x *AwaitMapReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitMapReply.ProtoReflect.Descriptor instead.
+func (*AwaitMapReply) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AwaitMapReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type ReportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shards        []uint64               `protobuf:"varint,1,rep,packed,name=shards,proto3" json:"shards,omitempty"`
@@ -1484,7 +1572,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1584,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[17]
+	mi := &file_router_routerpb_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1597,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{17}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportRequest) GetShards() []uint64 {
@@ -1529,7 +1617,7 @@ type ReportReply struct {
 
 func (x *ReportReply) Reset() {
 	*x = ReportReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1629,7 @@ func (x *ReportReply) String() string {
 func (*ReportReply) ProtoMessage() {}
 
 func (x *ReportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[18]
+	mi := &file_router_routerpb_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1642,7 @@ func (x *ReportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportReply.ProtoReflect.Descriptor instead.
 func (*ReportReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{18}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportReply) GetReplicas() []*ReplicaReport {
@@ -1590,7 +1678,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1690,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[19]
+	mi := &file_router_routerpb_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1703,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{19}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplicaReport) GetShard() uint64 {
@@ -1710,7 +1798,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1810,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[20]
+	mi := &file_router_routerpb_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1823,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{20}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Checksum) GetIndex() uint64 {
@@ -1811,7 +1899,7 @@ type DirectRequest struct {
 
 func (x *DirectRequest) Reset() {
 	*x = DirectRequest{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +1911,7 @@ func (x *DirectRequest) String() string {
 func (*DirectRequest) ProtoMessage() {}
 
 func (x *DirectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[21]
+	mi := &file_router_routerpb_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +1924,7 @@ func (x *DirectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectRequest.ProtoReflect.Descriptor instead.
 func (*DirectRequest) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{21}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DirectRequest) GetShard() uint64 {
@@ -2121,7 +2209,7 @@ type DirectReply struct {
 
 func (x *DirectReply) Reset() {
 	*x = DirectReply{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2221,7 @@ func (x *DirectReply) String() string {
 func (*DirectReply) ProtoMessage() {}
 
 func (x *DirectReply) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[22]
+	mi := &file_router_routerpb_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2234,7 @@ func (x *DirectReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectReply.ProtoReflect.Descriptor instead.
 func (*DirectReply) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{22}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DirectReply) GetIndex() uint64 {
@@ -2169,7 +2257,7 @@ type Handover struct {
 
 func (x *Handover) Reset() {
 	*x = Handover{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2269,7 @@ func (x *Handover) String() string {
 func (*Handover) ProtoMessage() {}
 
 func (x *Handover) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[23]
+	mi := &file_router_routerpb_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2282,7 @@ func (x *Handover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handover.ProtoReflect.Descriptor instead.
 func (*Handover) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{23}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Handover) GetReplica() uint64 {
@@ -2234,7 +2322,7 @@ type Brace struct {
 
 func (x *Brace) Reset() {
 	*x = Brace{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2334,7 @@ func (x *Brace) String() string {
 func (*Brace) ProtoMessage() {}
 
 func (x *Brace) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[24]
+	mi := &file_router_routerpb_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2347,7 @@ func (x *Brace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Brace.ProtoReflect.Descriptor instead.
 func (*Brace) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{24}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Brace) GetDurably() bool {
@@ -2277,7 +2365,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2377,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[25]
+	mi := &file_router_routerpb_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2390,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{25}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
 }
 
 type Quarantine struct {
@@ -2315,7 +2403,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2415,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[26]
+	mi := &file_router_routerpb_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2428,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{26}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Quarantine) GetReplica() uint64 {
@@ -2367,7 +2455,7 @@ type Split struct {
 
 func (x *Split) Reset() {
 	*x = Split{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2467,7 @@ func (x *Split) String() string {
 func (*Split) ProtoMessage() {}
 
 func (x *Split) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[27]
+	mi := &file_router_routerpb_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2480,7 @@ func (x *Split) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Split.ProtoReflect.Descriptor instead.
 func (*Split) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{27}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Split) GetDescriptor_() *shardpb.Descriptor {
@@ -2418,7 +2506,7 @@ type Wean struct {
 
 func (x *Wean) Reset() {
 	*x = Wean{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[28]
+	mi := &file_router_routerpb_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2518,7 @@ func (x *Wean) String() string {
 func (*Wean) ProtoMessage() {}
 
 func (x *Wean) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[28]
+	mi := &file_router_routerpb_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2531,7 @@ func (x *Wean) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wean.ProtoReflect.Descriptor instead.
 func (*Wean) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{28}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Wean) GetEpoch() uint64 {
@@ -2465,7 +2553,7 @@ type Merge struct {
 
 func (x *Merge) Reset() {
 	*x = Merge{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[29]
+	mi := &file_router_routerpb_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2565,7 @@ func (x *Merge) String() string {
 func (*Merge) ProtoMessage() {}
 
 func (x *Merge) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[29]
+	mi := &file_router_routerpb_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2578,7 @@ func (x *Merge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Merge.ProtoReflect.Descriptor instead.
 func (*Merge) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{29}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Merge) GetDescriptor_() *shardpb.Descriptor {
@@ -2524,7 +2612,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_routerpb_peer_proto_msgTypes[30]
+	mi := &file_router_routerpb_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2624,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_routerpb_peer_proto_msgTypes[30]
+	mi := &file_router_routerpb_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2637,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{30}
+	return file_router_routerpb_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Member) GetReplica() uint64 {
@@ -2677,7 +2765,11 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05spans\x18\x04 \x03(\v2\x17.flotilla.shard.v1.SpanR\x05spans\x12\x12\n" +
 	"\x04keys\x18\x05 \x03(\fR\x04keys\x127\n" +
 	"\x06leases\x18\x06 \x03(\v2\x1f.flotilla.router.v1.LeaseStatusR\x06leases\x12\x12\n" +
-	"\x04ttls\x18\a \x03(\x03R\x04ttls\"'\n" +
+	"\x04ttls\x18\a \x03(\x03R\x04ttls\"+\n" +
+	"\x0fAwaitMapRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\")\n" +
+	"\rAwaitMapReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"'\n" +
 	"\rReportRequest\x12\x16\n" +
 	"\x06shards\x18\x01 \x03(\x04R\x06shards\"b\n" +
 	"\vReportReply\x12=\n" +
@@ -2807,7 +2899,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\xe6\x06\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\xba\a\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
@@ -2817,7 +2909,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12N\n" +
 	"\bReadMeta\x12#.flotilla.router.v1.ReadMetaRequest\x1a\x1d.flotilla.router.v1.MapUpdate\x12R\n" +
-	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12L\n" +
+	"\tFollowMap\x12$.flotilla.router.v1.FollowMapRequest\x1a\x1d.flotilla.router.v1.MapUpdate0\x01\x12R\n" +
+	"\bAwaitMap\x12#.flotilla.router.v1.AwaitMapRequest\x1a!.flotilla.router.v1.AwaitMapReply\x12L\n" +
 	"\x06Report\x12!.flotilla.router.v1.ReportRequest\x1a\x1f.flotilla.router.v1.ReportReply\x12L\n" +
 	"\x06Direct\x12!.flotilla.router.v1.DirectRequest\x1a\x1f.flotilla.router.v1.DirectReplyB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
 
@@ -2834,7 +2927,7 @@ func file_router_routerpb_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_router_routerpb_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_router_routerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_router_routerpb_peer_proto_goTypes = []any{
 	(Op)(0),                    // 0: flotilla.router.v1.Op
 	(Code)(0),                  // 1: flotilla.router.v1.Code
@@ -2855,85 +2948,89 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*HashPart)(nil),           // 16: flotilla.router.v1.HashPart
 	(*LeaseQuery)(nil),         // 17: flotilla.router.v1.LeaseQuery
 	(*LeaseStatus)(nil),        // 18: flotilla.router.v1.LeaseStatus
-	(*ReportRequest)(nil),      // 19: flotilla.router.v1.ReportRequest
-	(*ReportReply)(nil),        // 20: flotilla.router.v1.ReportReply
-	(*ReplicaReport)(nil),      // 21: flotilla.router.v1.ReplicaReport
-	(*Checksum)(nil),           // 22: flotilla.router.v1.Checksum
-	(*DirectRequest)(nil),      // 23: flotilla.router.v1.DirectRequest
-	(*DirectReply)(nil),        // 24: flotilla.router.v1.DirectReply
-	(*Handover)(nil),           // 25: flotilla.router.v1.Handover
-	(*Brace)(nil),              // 26: flotilla.router.v1.Brace
-	(*Check)(nil),              // 27: flotilla.router.v1.Check
-	(*Quarantine)(nil),         // 28: flotilla.router.v1.Quarantine
-	(*Split)(nil),              // 29: flotilla.router.v1.Split
-	(*Wean)(nil),               // 30: flotilla.router.v1.Wean
-	(*Merge)(nil),              // 31: flotilla.router.v1.Merge
-	(*Member)(nil),             // 32: flotilla.router.v1.Member
-	(*shardpb.Command)(nil),    // 33: flotilla.shard.v1.Command
-	(*shardpb.Descriptor)(nil), // 34: flotilla.shard.v1.Descriptor
-	(*shardpb.Span)(nil),       // 35: flotilla.shard.v1.Span
-	(*LoadRequest)(nil),        // 36: flotilla.router.v1.LoadRequest
-	(*LoadsRequest)(nil),       // 37: flotilla.router.v1.LoadsRequest
-	(*LoadReply)(nil),          // 38: flotilla.router.v1.LoadReply
-	(*LoadsReply)(nil),         // 39: flotilla.router.v1.LoadsReply
+	(*AwaitMapRequest)(nil),    // 19: flotilla.router.v1.AwaitMapRequest
+	(*AwaitMapReply)(nil),      // 20: flotilla.router.v1.AwaitMapReply
+	(*ReportRequest)(nil),      // 21: flotilla.router.v1.ReportRequest
+	(*ReportReply)(nil),        // 22: flotilla.router.v1.ReportReply
+	(*ReplicaReport)(nil),      // 23: flotilla.router.v1.ReplicaReport
+	(*Checksum)(nil),           // 24: flotilla.router.v1.Checksum
+	(*DirectRequest)(nil),      // 25: flotilla.router.v1.DirectRequest
+	(*DirectReply)(nil),        // 26: flotilla.router.v1.DirectReply
+	(*Handover)(nil),           // 27: flotilla.router.v1.Handover
+	(*Brace)(nil),              // 28: flotilla.router.v1.Brace
+	(*Check)(nil),              // 29: flotilla.router.v1.Check
+	(*Quarantine)(nil),         // 30: flotilla.router.v1.Quarantine
+	(*Split)(nil),              // 31: flotilla.router.v1.Split
+	(*Wean)(nil),               // 32: flotilla.router.v1.Wean
+	(*Merge)(nil),              // 33: flotilla.router.v1.Merge
+	(*Member)(nil),             // 34: flotilla.router.v1.Member
+	(*shardpb.Command)(nil),    // 35: flotilla.shard.v1.Command
+	(*shardpb.Descriptor)(nil), // 36: flotilla.shard.v1.Descriptor
+	(*shardpb.Span)(nil),       // 37: flotilla.shard.v1.Span
+	(*LoadRequest)(nil),        // 38: flotilla.router.v1.LoadRequest
+	(*LoadsRequest)(nil),       // 39: flotilla.router.v1.LoadsRequest
+	(*LoadReply)(nil),          // 40: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 41: flotilla.router.v1.LoadsReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
 	4,  // 1: flotilla.router.v1.Frame.replies:type_name -> flotilla.router.v1.Reply
 	0,  // 2: flotilla.router.v1.Request.op:type_name -> flotilla.router.v1.Op
-	33, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
+	35, // 3: flotilla.router.v1.Request.command:type_name -> flotilla.shard.v1.Command
 	1,  // 4: flotilla.router.v1.Reply.code:type_name -> flotilla.router.v1.Code
-	34, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
+	36, // 5: flotilla.router.v1.Reply.descriptors:type_name -> flotilla.shard.v1.Descriptor
 	4,  // 6: flotilla.router.v1.ChangesFrame.error:type_name -> flotilla.router.v1.Reply
-	35, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
+	37, // 7: flotilla.router.v1.LeaseStatus.spans:type_name -> flotilla.shard.v1.Span
 	18, // 8: flotilla.router.v1.LeaseStatus.leases:type_name -> flotilla.router.v1.LeaseStatus
-	21, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
-	22, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
-	32, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
-	32, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
-	32, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
-	32, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
-	32, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
-	29, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
-	34, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
-	34, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
-	30, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
-	31, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
-	31, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
-	31, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
-	25, // 23: flotilla.router.v1.DirectRequest.succeed:type_name -> flotilla.router.v1.Handover
-	26, // 24: flotilla.router.v1.DirectRequest.brace:type_name -> flotilla.router.v1.Brace
-	34, // 25: flotilla.router.v1.DirectRequest.leave_seed:type_name -> flotilla.shard.v1.Descriptor
-	27, // 26: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
-	28, // 27: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
-	34, // 28: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	34, // 29: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
-	34, // 30: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
-	34, // 31: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
+	23, // 9: flotilla.router.v1.ReportReply.replicas:type_name -> flotilla.router.v1.ReplicaReport
+	24, // 10: flotilla.router.v1.ReplicaReport.checksum:type_name -> flotilla.router.v1.Checksum
+	34, // 11: flotilla.router.v1.DirectRequest.add_learner:type_name -> flotilla.router.v1.Member
+	34, // 12: flotilla.router.v1.DirectRequest.catch_up:type_name -> flotilla.router.v1.Member
+	34, // 13: flotilla.router.v1.DirectRequest.promote:type_name -> flotilla.router.v1.Member
+	34, // 14: flotilla.router.v1.DirectRequest.transfer:type_name -> flotilla.router.v1.Member
+	34, // 15: flotilla.router.v1.DirectRequest.remove:type_name -> flotilla.router.v1.Member
+	31, // 16: flotilla.router.v1.DirectRequest.split:type_name -> flotilla.router.v1.Split
+	36, // 17: flotilla.router.v1.DirectRequest.secure_seed:type_name -> flotilla.shard.v1.Descriptor
+	36, // 18: flotilla.router.v1.DirectRequest.initialise:type_name -> flotilla.shard.v1.Descriptor
+	32, // 19: flotilla.router.v1.DirectRequest.wean:type_name -> flotilla.router.v1.Wean
+	33, // 20: flotilla.router.v1.DirectRequest.freeze:type_name -> flotilla.router.v1.Merge
+	33, // 21: flotilla.router.v1.DirectRequest.secure_frozen:type_name -> flotilla.router.v1.Merge
+	33, // 22: flotilla.router.v1.DirectRequest.subsume:type_name -> flotilla.router.v1.Merge
+	27, // 23: flotilla.router.v1.DirectRequest.succeed:type_name -> flotilla.router.v1.Handover
+	28, // 24: flotilla.router.v1.DirectRequest.brace:type_name -> flotilla.router.v1.Brace
+	36, // 25: flotilla.router.v1.DirectRequest.leave_seed:type_name -> flotilla.shard.v1.Descriptor
+	29, // 26: flotilla.router.v1.DirectRequest.check:type_name -> flotilla.router.v1.Check
+	30, // 27: flotilla.router.v1.DirectRequest.quarantine:type_name -> flotilla.router.v1.Quarantine
+	36, // 28: flotilla.router.v1.Split.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	36, // 29: flotilla.router.v1.Split.child:type_name -> flotilla.shard.v1.Descriptor
+	36, // 30: flotilla.router.v1.Merge.descriptor:type_name -> flotilla.shard.v1.Descriptor
+	36, // 31: flotilla.router.v1.Merge.right:type_name -> flotilla.shard.v1.Descriptor
 	2,  // 32: flotilla.router.v1.Peer.Exchange:input_type -> flotilla.router.v1.Frame
 	14, // 33: flotilla.router.v1.Peer.Subscribe:input_type -> flotilla.router.v1.SubscribeRequest
 	5,  // 34: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
-	36, // 35: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
-	37, // 36: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
+	38, // 35: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
+	39, // 36: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
 	7,  // 37: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
 	9,  // 38: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
 	11, // 39: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
 	12, // 40: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	19, // 41: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	23, // 42: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 43: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	15, // 44: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 45: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	38, // 46: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	39, // 47: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
-	8,  // 48: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 49: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	13, // 50: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
-	13, // 51: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	20, // 52: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	24, // 53: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	43, // [43:54] is the sub-list for method output_type
-	32, // [32:43] is the sub-list for method input_type
+	19, // 41: flotilla.router.v1.Peer.AwaitMap:input_type -> flotilla.router.v1.AwaitMapRequest
+	21, // 42: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	25, // 43: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 44: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 45: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 46: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	40, // 47: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	41, // 48: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	8,  // 49: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 50: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 51: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 52: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 53: flotilla.router.v1.Peer.AwaitMap:output_type -> flotilla.router.v1.AwaitMapReply
+	22, // 54: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	26, // 55: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	44, // [44:56] is the sub-list for method output_type
+	32, // [32:44] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -2945,7 +3042,7 @@ func file_router_routerpb_peer_proto_init() {
 		return
 	}
 	file_router_routerpb_load_proto_init()
-	file_router_routerpb_peer_proto_msgTypes[21].OneofWrappers = []any{
+	file_router_routerpb_peer_proto_msgTypes[23].OneofWrappers = []any{
 		(*DirectRequest_AddLearner)(nil),
 		(*DirectRequest_CatchUp)(nil),
 		(*DirectRequest_Promote)(nil),
@@ -2970,7 +3067,7 @@ func file_router_routerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_peer_proto_rawDesc), len(file_router_routerpb_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

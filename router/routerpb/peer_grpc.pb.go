@@ -28,6 +28,7 @@ const (
 	Peer_ProposeMeta_FullMethodName = "/flotilla.router.v1.Peer/ProposeMeta"
 	Peer_ReadMeta_FullMethodName    = "/flotilla.router.v1.Peer/ReadMeta"
 	Peer_FollowMap_FullMethodName   = "/flotilla.router.v1.Peer/FollowMap"
+	Peer_AwaitMap_FullMethodName    = "/flotilla.router.v1.Peer/AwaitMap"
 	Peer_Report_FullMethodName      = "/flotilla.router.v1.Peer/Report"
 	Peer_Direct_FullMethodName      = "/flotilla.router.v1.Peer/Direct"
 )
@@ -60,6 +61,9 @@ type PeerClient interface {
 	// FollowMap streams the placement table: a full one first, then changes. A node without a
 	// replica of the meta group sends its own copy once.
 	FollowMap(ctx context.Context, in *FollowMapRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MapUpdate], error)
+	// AwaitMap returns when the node's copy of the placement table has reached a version, and the node
+	// admits requests by nothing older.
+	AwaitMap(ctx context.Context, in *AwaitMapRequest, opts ...grpc.CallOption) (*AwaitMapReply, error)
 	// Report reports which replicas the node runs and how far they have applied.
 	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportReply, error)
 	// Direct orders the node to act on its replica of a shard. The leader of the meta group
@@ -187,6 +191,16 @@ func (c *peerClient) FollowMap(ctx context.Context, in *FollowMapRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FollowMapClient = grpc.ServerStreamingClient[MapUpdate]
 
+func (c *peerClient) AwaitMap(ctx context.Context, in *AwaitMapRequest, opts ...grpc.CallOption) (*AwaitMapReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AwaitMapReply)
+	err := c.cc.Invoke(ctx, Peer_AwaitMap_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportReply)
@@ -235,6 +249,9 @@ type PeerServer interface {
 	// FollowMap streams the placement table: a full one first, then changes. A node without a
 	// replica of the meta group sends its own copy once.
 	FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error
+	// AwaitMap returns when the node's copy of the placement table has reached a version, and the node
+	// admits requests by nothing older.
+	AwaitMap(context.Context, *AwaitMapRequest) (*AwaitMapReply, error)
 	// Report reports which replicas the node runs and how far they have applied.
 	Report(context.Context, *ReportRequest) (*ReportReply, error)
 	// Direct orders the node to act on its replica of a shard. The leader of the meta group
@@ -277,6 +294,9 @@ func (UnimplementedPeerServer) ReadMeta(context.Context, *ReadMetaRequest) (*Map
 }
 func (UnimplementedPeerServer) FollowMap(*FollowMapRequest, grpc.ServerStreamingServer[MapUpdate]) error {
 	return status.Error(codes.Unimplemented, "method FollowMap not implemented")
+}
+func (UnimplementedPeerServer) AwaitMap(context.Context, *AwaitMapRequest) (*AwaitMapReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method AwaitMap not implemented")
 }
 func (UnimplementedPeerServer) Report(context.Context, *ReportRequest) (*ReportReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Report not implemented")
@@ -442,6 +462,24 @@ func _Peer_FollowMap_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FollowMapServer = grpc.ServerStreamingServer[MapUpdate]
 
+func _Peer_AwaitMap_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AwaitMapRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).AwaitMap(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_AwaitMap_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).AwaitMap(ctx, req.(*AwaitMapRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Report_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportRequest)
 	if err := dec(in); err != nil {
@@ -508,6 +546,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadMeta",
 			Handler:    _Peer_ReadMeta_Handler,
+		},
+		{
+			MethodName: "AwaitMap",
+			Handler:    _Peer_AwaitMap_Handler,
 		},
 		{
 			MethodName: "Report",
