@@ -37,6 +37,7 @@ type fakeKV struct {
 		kvs   map[string]*mvccpb.KeyValue
 		fails []error // what the next calls answer
 		calls int
+		ctx   context.Context // of the last Range
 	}
 }
 
@@ -72,13 +73,21 @@ func (f *fakeKV) begin() error {
 	return err
 }
 
+// context is that of the last Range.
+func (f *fakeKV) context() context.Context {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.ctx
+}
+
 func (f *fakeKV) header() *pb.ResponseHeader { return &pb.ResponseHeader{Revision: f.mu.rev} }
 
-func (f *fakeKV) Range(_ context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+func (f *fakeKV) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(); err != nil {
 		return nil, err
 	}
+	f.mu.ctx = ctx
 	resp := &pb.RangeResponse{Header: f.header()}
 	for k, kv := range f.mu.kvs {
 		if k == string(req.Key) || (len(req.RangeEnd) > 0 && k >= string(req.Key) && k < string(req.RangeEnd)) {
