@@ -20,7 +20,7 @@ const mib = 1 << 20
 // grow adds to an answer, as a read does, until it has that many bytes.
 func grow(a *Answer, bytes int) error {
 	for a.Used() < bytes {
-		if err := a.Add(64 << 10); err != nil {
+		if err := a.Add(min(64<<10, bytes-a.Used())); err != nil {
 			return err
 		}
 	}
@@ -30,11 +30,9 @@ func grow(a *Answer, bytes int) error {
 // made makes an answer of that size and leaves it to be sent.
 func made(t *testing.T, s *Answers, bytes int, hangup func()) *Answer {
 	t.Helper()
-	a := s.New(t.Context(), hangup)
+	a := s.New(t.Context(), SmallAnswer, hangup)
 	require.NoError(t, a.Within(func() error { return grow(a, bytes) }))
-	held, err := a.Finish(bytes)
-	require.NoError(t, err)
-	require.True(t, held)
+	require.True(t, a.Finish(bytes))
 	return a
 }
 
@@ -54,7 +52,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		began := time.Now()
 		for range clients {
 			go func() {
-				a := s.New(t.Context(), nil)
+				a := s.New(t.Context(), SmallAnswer, nil)
 				err := a.Within(func() error {
 					for a.Used() < size {
 						if err := a.Add(64 << 10); err != nil {
@@ -68,7 +66,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 					return nil
 				})
 				if err == nil {
-					_, err = a.Finish(size)
+					a.Finish(size)
 				}
 				outcomes <- outcome{a, err}
 			}()
@@ -82,8 +80,8 @@ func TestClientsThatDoNotRead(t *testing.T) {
 				require.ErrorIs(t, o.err, shard.ErrOverloaded)
 				require.LessOrEqual(t, time.Since(began), WaitMax+time.Second, "A3")
 			}
-			small := s.New(t.Context(), nil)
-			require.NoError(t, small.Within(func() error { return grow(small, SmallAnswer) }))
+			small := s.New(t.Context(), SmallAnswer, nil)
+			require.NoError(t, small.Within(func() error { return grow(small, SmallAnswer-1) }))
 		}
 		require.Len(t, sending, 2)
 		require.LessOrEqual(t, most.Load(), int64(bound))
@@ -107,7 +105,7 @@ func TestAHugeAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewAnswers(nil, 10*mib)
 		huge := made(t, s, 50*mib, nil)
-		other := s.New(t.Context(), nil)
+		other := s.New(t.Context(), SmallAnswer, nil)
 		require.ErrorIs(t, other.Within(func() error { return grow(other, mib) }), shard.ErrOverloaded)
 		require.Equal(t, int64(50*mib), s.Bytes())
 		huge.Leave()
@@ -129,11 +127,11 @@ func TestAnswersWaitWithEmptyHands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewAnswers(nil, 10*mib)
 		sent := made(t, s, 6*mib, nil)
-		growing := s.New(t.Context(), nil)
+		growing := s.New(t.Context(), SmallAnswer, nil)
 		require.NoError(t, grow(growing, 2*mib))
 		var served []int
 		one := func(i, bytes int) {
-			a := s.New(t.Context(), nil)
+			a := s.New(t.Context(), SmallAnswer, nil)
 			if a.Within(func() error { return grow(a, bytes) }) == nil {
 				served = append(served, i)
 				a.Leave()
@@ -166,7 +164,7 @@ func TestAnswersAreGivenUp(t *testing.T) {
 		s := NewAnswers(nil, 10*mib)
 		sent := made(t, s, 10*mib, nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		first, second := s.New(ctx, nil), s.New(ctx, nil)
+		first, second := s.New(ctx, SmallAnswer, nil), s.New(ctx, SmallAnswer, nil)
 		ended := make(chan error, 2)
 		for _, a := range []*Answer{first, second} {
 			go func() { ended <- a.Within(func() error { return grow(a, 2*mib) }) }()
@@ -204,45 +202,69 @@ func TestSlowClientsAreDisconnected(t *testing.T) {
 		require.Equal(t, 1.0, disconnected.Counter.GetValue())
 
 		bubble.Pass(stallMin + 4*time.Second)
-		other := s.New(t.Context(), nil)
+		other := s.New(t.Context(), SmallAnswer, nil)
 		require.ErrorIs(t, other.Within(func() error { return grow(other, 40*mib) }), shard.ErrOverloaded, "a second for each MiB")
 		young.Leave()
 	})
 }
 
-// A1: answers of which nobody knew how large they would be have a bound of their own. What must be sent is counted only.
-func TestAnswersThatHaveNotAsked(t *testing.T) {
+// A1: what is made already takes room if there is any. What must be sent is counted only.
+func TestAnswersThatAreMade(t *testing.T) {
 	s := NewAnswers(nil, mib)
-	var sending []*Answer
-	for {
-		a := s.New(t.Context(), nil)
-		held, err := a.Finish(200 << 10)
-		if err != nil {
-			require.ErrorIs(t, err, shard.ErrOverloaded)
-			break
-		}
-		require.True(t, held)
-		sending = append(sending, a)
-	}
-	require.Len(t, sending, 5)
-	a := s.New(t.Context(), nil)
-	require.True(t, a.Keep(mib))
-	sending = append(sending, a)
-	require.ErrorIs(t, s.New(t.Context(), nil).Add(1), shard.ErrOverloaded, "there are too many")
-	for _, a := range sending {
+	first, second := s.New(t.Context(), SmallAnswer, nil), s.New(t.Context(), SmallAnswer, nil)
+	require.True(t, first.Take(2*mib), "no other holds any")
+	require.False(t, second.Take(SmallAnswer))
+	require.True(t, second.Take(SmallAnswer-1))
+	require.True(t, second.Finish(mib), "it tells of a write")
+	require.Equal(t, int64(3*mib), s.Bytes())
+	for _, a := range []*Answer{first, second} {
 		a.Leave()
 		a.Leave() // again returns nothing
 	}
 	require.Zero(t, s.Bytes())
 
-	held, err := a.Finish(CountedAnswer - 1)
-	require.NoError(t, err)
-	require.False(t, held)
 	var none *Answers
-	a = none.New(t.Context(), nil)
+	a := none.New(t.Context(), SmallAnswer, nil)
 	require.NoError(t, a.Within(func() error { return a.Add(1 << 40) }))
-	held, err = a.Finish(1 << 40)
-	require.NoError(t, err)
-	require.False(t, held)
+	require.True(t, a.Take(1<<40))
+	require.False(t, a.Finish(1<<40))
 	a.Leave()
+}
+
+// A6: an answer that was large and, when it was its turn, is small passes the turn on.
+func TestTheTurnOfASmallAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewAnswers(nil, mib)
+		sent := made(t, s, mib, nil)
+		waits := s.New(t.Context(), SmallAnswer, nil)
+		ended := make(chan error)
+		go func() { ended <- waits.Within(func() error { return waits.Add(mib) }) }() // has the turn
+		synctest.Wait()
+		shrunk, bytes := s.New(t.Context(), SmallAnswer, nil), mib
+		go func() {
+			ended <- shrunk.Within(func() error { defer func() { bytes = 1 }(); return shrunk.Add(bytes) })
+		}()
+		synctest.Wait()
+		sent.Leave()
+		require.NoError(t, <-ended)
+		waits.Leave()
+		require.NoError(t, <-ended)
+		require.False(t, shrunk.Finish(1))
+		require.Nil(t, s.mu.turn)
+		made(t, s, mib, nil).Leave()
+		require.Zero(t, s.Bytes())
+	})
+}
+
+// A read that is tried again counts once.
+func TestAnswersThatAreReadAgain(t *testing.T) {
+	s := NewAnswers(nil, 3*mib)
+	a := s.New(t.Context(), SmallAnswer, nil)
+	for range 10 {
+		a.Restart()
+		require.NoError(t, grow(a, 2*mib))
+	}
+	require.Equal(t, int64(2*mib), s.Bytes())
+	a.Leave()
+	require.Zero(t, s.Bytes())
 }

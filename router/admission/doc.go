@@ -32,12 +32,13 @@
 //	    after WaitMax, or when its caller's remaining time would not suffice.
 //	Q5  A shard that does not answer queues at most as many writes as there is room left for
 //	    the writes of all other shards.
-//	A1  What large answers hold together is within the bound, or is a single answer's. So is, apart from it, what
-//	    others hold that are being sent. Small answers ask for nothing.
+//	A1  What answers to reads hold together is within the bound, or is a single answer's. Small answers ask for nothing;
+//	    answers to writes are counted, and not refused.
 //	A2  At most one answer, the one whose turn it is, waits for room while it holds some. All others wait
 //	    with empty hands, so no two wait for each other.
 //	A3  Turns come in arrival order. An answer waits for WaitMax altogether, then it is refused.
 //	A4  While an answer waits for room in its turn, no other gets any: a large one is not overtaken for ever.
 //	A5  What an answer holds is returned when its client has taken it or is gone. While others wait, a client
 //	    that takes it too slowly is disconnected.
+//	A6  Whoever has the turn passes it on, whatever becomes of the answer: also when it is small after all.
 package admission

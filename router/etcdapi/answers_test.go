@@ -3,6 +3,7 @@ package etcdapi
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +22,20 @@ type stalling struct {
 	net.Conn
 	stalled *atomic.Bool
 	resume  chan struct{}
+	once    *sync.Once
+}
+
+// flow has it read again.
+func (s stalling) flow() {
+	s.stalled.Store(false)
+	s.once.Do(func() { close(s.resume) })
+}
+
+// Close implements net.Conn. Whoever reads learns of it.
+func (s stalling) Close() error {
+	err := s.Conn.Close()
+	s.flow()
+	return err
 }
 
 func (s stalling) Read(p []byte) (int, error) {
@@ -70,7 +85,7 @@ func TestAnswersAreHeldUntilTheyAreTaken(t *testing.T) {
 				require.NoError(t, err)
 				require.Zero(t, answers.Bytes())
 
-				conn := stalling{stalled: new(atomic.Bool), resume: make(chan struct{})}
+				conn := stalling{stalled: new(atomic.Bool), resume: make(chan struct{}), once: new(sync.Once)}
 				c, err := grpc.NewClient("passthrough:///"+f.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 					grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10),
 					grpc.WithContextDialer(func(ctx context.Context, addr string) (_ net.Conn, err error) {
@@ -91,8 +106,7 @@ func TestAnswersAreHeldUntilTheyAreTaken(t *testing.T) {
 				require.Eventually(t, func() bool { return answers.Bytes() >= size }, 10*time.Second, time.Millisecond)
 				switch ending {
 				case "it reads":
-					conn.stalled.Store(false)
-					close(conn.resume)
+					conn.flow()
 					require.NoError(t, <-ended)
 				case "it leaves":
 					require.NoError(t, conn.Conn.Close())
@@ -104,10 +118,7 @@ func TestAnswersAreHeldUntilTheyAreTaken(t *testing.T) {
 					require.Error(t, <-ended)
 				}
 				require.Eventually(t, func() bool { return answers.Bytes() == 0 }, 10*time.Second, time.Millisecond)
-				conn.stalled.Store(false)
-				if ending != "it reads" {
-					close(conn.resume)
-				}
+				conn.flow()
 			})
 		}
 	}
