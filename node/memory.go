@@ -20,6 +20,8 @@ type memory struct {
 	cache   int64            // of the store: blocks of tables, and the memtables
 	backlog int64            // what replicas have applied but not stored yet
 	room    admission.Bounds // accepted but unanswered requests
+	answers int64            // responses to reads, until clients have taken them
+	toNodes int64            // the same, for other nodes
 	headers int              // keys of which the latest revision is cached, over all shards, so that a put need not look it up
 	packed  int              // bytes for more of them in packed form, at about 20 bytes each plus the key
 	rows    int              // slots for latest versions that were read: two versions each, of at most 1 KiB
@@ -41,7 +43,9 @@ func share(budget int64) memory {
 	return memory{
 		cache:   budget / 4,
 		backlog: min(budget/7, backlogBytesMax),
-		room:    admission.Bounds{Requests: budget / (64 << 10), Bytes: budget / 8},
+		room:    admission.Bounds{Requests: budget / (64 << 10), Bytes: budget / 12},
+		answers: budget / 20,
+		toNodes: budget / 64,
 		headers: int(budget / 40 / headerBytes),
 		packed:  int(budget / 40 * 3),
 		rows:    int(budget / (16 << 10)),
@@ -63,6 +67,7 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 			return headerBytes*float64(m.headers-o.Headers.Left()) + float64(o.Headers.PackedBytes())
 		}},
 		{"requests", m.room.Bytes, func() float64 { return float64(n.room.Bytes()) }},
+		{"answers", m.answers + m.toNodes, func() float64 { return float64(n.answers.Bytes() + n.toNodes.Bytes()) }},
 		{"trails", int64(m.trails), func() float64 { return float64(o.Trails.Bytes()) }},
 	}
 }

@@ -16,12 +16,13 @@ import (
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/native"
+	"github.com/flotilla-kv/flotilla/router/peer"
 )
 
 // serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
 // one address.
 func (n *Node) serveClients(context.Context) error {
-	cfg := n.cfg.etcdapi(n.room)
+	cfg := n.cfg.etcdapi(n.room, n.answers)
 	cfg.AnswerDistance = n.answerDistance
 	members := &cluster{node: n}
 	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, members)
@@ -91,7 +92,11 @@ const answersApart = 8 * time.Millisecond
 func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 	replicas := exec.New(n.host, n.space.refusal)
 	native.New(native.Config{
-		Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
+		Executor: func(ctx context.Context) peer.Executor {
+			_, hangup := rpcfront.Client(ctx)
+			return exec.Bounded{Executor: replicas, Answers: n.answers, Stream: ctx, Hangup: hangup}
+		},
+		Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
 		Room: n.room,
 	}).Register(g)

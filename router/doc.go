@@ -28,4 +28,6 @@
 //	    of every span in it was detached.
 //	T8  A node sends a shard no more puts, deletes, transactions and grants than package
 //	    admission admits. Closes and lease revocations bypass admission: other requests wait for them.
+//	T9  What is read for an answer with room of its own (package admission) takes it before the next part is
+//	    read, from whichever node it comes. When there is none, all of it is dropped before anything waits.
 package router

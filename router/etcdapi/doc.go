@@ -23,4 +23,6 @@
 //	E6  A request that reads or writes keys is admitted by the node (package admission)
 //	    before any of it is examined. Lease renewals and revocations, watches and
 //	    administrative requests are exempt.
+//	E7  What was read for an answer has room of its own (package admission) until the client has taken the
+//	    answer or is gone. What an applied write answers is counted, and never refused.
 package etcdapi

@@ -24,7 +24,8 @@ type Router interface {
 
 // Config configures a Server.
 type Config struct {
-	Executor  peer.Executor
+	// Executor returns what carries out the requests of a stream, whose context it is given.
+	Executor  func(context.Context) peer.Executor
 	Publisher peer.Publisher
 	Router    Router
 	// Table returns the node's copy of the placement table, and a channel that is closed when it is

@@ -47,6 +47,7 @@ func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 		defer cancel()
 		s.out.send(ctx, stream, revisions)
 	})
+	defer s.out.end() // no read is under way any more
 	defer s.work.Wait()
 	defer cancel()
 	for {
@@ -140,7 +141,11 @@ func (r *served) endRead(reply *router.Reply, err error) {
 func (r *served) End(answer *router.Reply, err error) {
 	var p reply
 	p.prepare(r.id, answer, err)
-	r.out.add(&p)
+	var sent func()
+	if answer != nil {
+		sent = answer.Sent
+	}
+	r.out.add(&p, sent)
 }
 
 // repliesBytesMax bounds the replies that a client has not read. Beyond it the stream is not read
@@ -164,7 +169,8 @@ func newReplies() *replies {
 	return &replies{buffers: newFrameBuffers(), kick: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-func (r *replies) add(p *reply) {
+// sent, unless it is nil, is called when the reply was sent or never will be.
+func (r *replies) add(p *reply, sent func()) {
 	r.mu.Lock()
 	var f *frame
 	if n := len(r.mu.frames); n > 0 {
@@ -179,6 +185,9 @@ func (r *replies) add(p *reply) {
 	f.grow(p.bytes + idBytesMax)
 	*f.buf = p.append(*f.buf)
 	f.messages++
+	if sent != nil {
+		f.sent = append(f.sent, sent)
+	}
 	r.mu.bytes += len(*f.buf) - before
 	r.mu.Unlock()
 	select {
@@ -227,6 +236,14 @@ func (r *replies) sent(bytes int) {
 	}
 }
 
+// end drops what was not sent.
+func (r *replies) end() {
+	for f := r.take(); f != nil; f = r.take() {
+		f.free()
+		f.over()
+	}
+}
+
 func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions Revisions) {
 	for {
 		select {
@@ -240,6 +257,7 @@ func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions 
 			f.close(revisions.Seen())
 			err := stream.SendMsg(f)
 			f.free()
+			f.over()
 			if err != nil {
 				return
 			}
