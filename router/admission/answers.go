@@ -16,12 +16,44 @@ const (
 	// SmallAnswer is the size below which an answer asks for no room. Most are far smaller: they pay an addition, and are
 	// sent at once.
 	SmallAnswer = 32 << 10
+	// LargeAnswer is the size from which on a list shares its room with other long ones (A7).
+	LargeAnswer = 256 << 10
 
 	// stallMin and sendRate: a client may take that long for an answer, and a second more for each so many bytes,
 	// while others wait for room.
 	stallMin = 10 * time.Second
 	sendRate = 1 << 20
+
+	// queuedMax bounds the answers that wait for one turn; those beyond it could hardly be served in time. Waiting answers to a node
+	// must be fewer than the reads that its stream may have in flight (package peer), or everything else on the
+	// stream would wait behind them.
+	queuedMax = 256
 )
+
+// Kind says what an answer may become, and so whose room it shares (A7).
+type Kind int
+
+const (
+	// Get is the answer to a read of one key: it is no larger than a value.
+	Get Kind = iota
+	// List is the answer to a read of many keys: nobody knows its size before it is made.
+	List
+	// Part is a part of a stream. One that is smaller than LargeAnswer asks for nothing.
+	Part
+	// Written is the answer to a write: it is counted, and never refused (A8).
+	Written
+)
+
+// AnswerBounds are how many bytes answers hold together, by what they share.
+type AnswerBounds struct {
+	Gets   int64 // of one key
+	Pages  int64 // lists below LargeAnswer
+	Lists  int64 // longer ones
+	Writes int64 // what writes answer; beyond it, no more of them are begun
+}
+
+// Sum is all of it.
+func (b AnswerBounds) Sum() int64 { return b.Gets + b.Pages + b.Lists + b.Writes }
 
 // ErrTurn: a large answer found no room. Whoever makes it drops what there is of it, waits for its turn and
 // makes it again (Within).
@@ -38,24 +70,31 @@ func NoRoom(err error) bool { return errors.Is(err, ErrTurn) || errors.Is(err, e
 // them. Methods may be called on nil, which bounds nothing, and concurrently.
 type Answers struct {
 	metrics *Metrics
-	max     int64
 	full    error
+	crowded atomic.Bool // what writes have answered is more than its share
 
 	mu struct {
 		sync.Mutex
-		held    int64         // the sum of the answers' reserved
-		turn    *Answer       // the only one that may wait for room while it holds some
-		waiting int           // goroutines of it that do
-		queue   list.List     // of *Answer that wait for the turn, in the order of their coming
-		sending list.List     // of *Answer that are made, in the order in which they were
-		freed   chan struct{} // closed when room was returned
+		gets, pages, lists, writes pool
 	}
 }
 
-// NewAnswers returns Answers that hold at most bytesMax.
-func NewAnswers(m *Metrics, bytesMax int64) *Answers {
-	s := &Answers{metrics: m, max: bytesMax, full: fmt.Errorf("%w: %w", errNoRoom, shard.ErrOverloaded)}
-	s.mu.freed = make(chan struct{})
+// pool is room that answers share. Its fields are guarded by Answers.mu.
+type pool struct {
+	max, held int64
+	turn      *Answer       // the only one that may wait for room while it holds some
+	waiting   int           // goroutines of it that do
+	queue     list.List     // of *Answer that wait for the turn, in the order of their coming
+	sending   list.List     // of *Answer that are made, in the order in which they were
+	freed     chan struct{} // closed when room was returned
+}
+
+// NewAnswers returns Answers with these bounds.
+func NewAnswers(m *Metrics, b AnswerBounds) *Answers {
+	s := &Answers{metrics: m, full: fmt.Errorf("%w: %w", errNoRoom, shard.ErrOverloaded)}
+	for p, most := range map[*pool]int64{&s.mu.gets: b.Gets, &s.mu.pages: b.Pages, &s.mu.lists: b.Lists, &s.mu.writes: b.Writes} {
+		p.max, p.freed = most, make(chan struct{})
+	}
 	return s
 }
 
@@ -63,7 +102,19 @@ func NewAnswers(m *Metrics, bytesMax int64) *Answers {
 func (s *Answers) Bytes() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mu.held
+	return s.mu.gets.held + s.mu.pages.held + s.mu.lists.held + s.mu.writes.held
+}
+
+// Crowded reports whether clients have yet to take so much of what writes have answered that no more writes
+// that read should begin (A8).
+func (s *Answers) Crowded() bool {
+	if s == nil || !s.crowded.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.disconnect(&s.mu.writes, time.Now())
+	return true
 }
 
 // Answer is the room of one answer, or of one part of a stream after the other:
@@ -82,6 +133,7 @@ type Answer struct {
 	counted atomic.Bool  // of has heard of it; else there is nothing to return, and no lock to take
 
 	// Guarded by of.mu.
+	pool     *pool
 	reserved int64
 	patience time.Time     // until when it waits; zero: it has not waited
 	granted  chan struct{} // closed when it gets the turn
@@ -91,22 +143,33 @@ type Answer struct {
 }
 
 // New returns an answer that holds nothing yet. Waiting ends with ctx. hangup, unless it is nil, disconnects a
-// client that does not take the answer; it must not block for long. Below small bytes it asks for nothing.
-func (s *Answers) New(ctx context.Context, small int, hangup func()) *Answer {
+// client that does not take the answer; it must not block for long.
+func (s *Answers) New(ctx context.Context, kind Kind, hangup func()) *Answer {
 	if s == nil {
 		return nil
 	}
-	return &Answer{of: s, ctx: ctx, small: int64(small), hangup: hangup}
+	a := &Answer{of: s, ctx: ctx, small: SmallAnswer, hangup: hangup}
+	switch kind {
+	case Get:
+		a.pool = &s.mu.gets
+	case List:
+		a.pool = &s.mu.pages
+	case Part:
+		a.pool, a.small = &s.mu.lists, LargeAnswer
+	case Written:
+		a.pool = &s.mu.writes
+	}
+	return a
 }
 
-// Within makes an answer, and, if there was no room for it, makes it again in its turn (A2). After an error the answer
-// holds nothing.
+// Within makes an answer, and, if there was no room for it, makes it again in its turn (A2): a list may have to wait
+// once as a page and once more as a long one. After an error the answer holds nothing.
 func (a *Answer) Within(make func() error) error {
 	err := make()
 	if a == nil {
 		return err
 	}
-	if errors.Is(err, ErrTurn) {
+	for errors.Is(err, ErrTurn) {
 		if err = a.inTurn(); err == nil {
 			err = make()
 		}
@@ -131,16 +194,20 @@ func (a *Answer) Add(n int) error {
 	s := a.of
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if used >= LargeAnswer {
+		a.lengthen()
+	}
 	for used > a.reserved {
-		fits := s.fits(used - a.reserved)
-		if !fits && s.mu.turn == nil { // then the queue is empty
-			s.mu.turn = a
+		p := a.pool
+		fits := p.fits(used - a.reserved)
+		if !fits && p.turn == nil { // then the queue is empty
+			p.turn = a
 			a.counted.Store(true)
 		}
 		switch {
-		case s.mu.turn != a && (!fits || s.mu.waiting > 0): // what is free is for the one that waits (A4)
+		case p.turn != a && (!fits || p.waiting > 0): // what is free is for the one that waits (A4)
 			return ErrTurn
-		case fits, s.mu.held == a.reserved: // there is room, or no other holds any
+		case fits, p.held == a.reserved: // there is room, or no other holds any
 			a.reserve(used)
 		default:
 			if err := a.await(); err != nil {
@@ -151,6 +218,17 @@ func (a *Answer) Add(n int) error {
 	return nil
 }
 
+// lengthen moves a page to the long lists (A7). It remains there when it is made again; s.mu is held.
+func (a *Answer) lengthen() {
+	p, s := a.pool, a.of
+	if p != &s.mu.pages {
+		return
+	}
+	a.release()
+	a.pool = &s.mu.lists
+	p.free() // whoever makes another part of it and waits there
+}
+
 // Take makes room for an answer that is made, if there is any now. It does not wait.
 func (a *Answer) Take(bytes int) bool {
 	if a == nil || int64(bytes) < a.small {
@@ -159,7 +237,7 @@ func (a *Answer) Take(bytes int) bool {
 	s := a.of
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.waiting > 0 || !s.fits(int64(bytes)) && s.mu.held > 0 {
+	if p := a.pool; p.waiting > 0 || !p.fits(int64(bytes)) && p.held > 0 {
 		return false
 	}
 	a.used.Store(int64(bytes))
@@ -200,10 +278,10 @@ func (a *Answer) Finish(bytes int) (held bool) {
 	a.reserve(int64(bytes))
 	a.pass()
 	if freed {
-		s.free()
+		a.pool.free()
 	}
 	a.finished = time.Now()
-	a.sending = s.mu.sending.PushBack(a)
+	a.sending = a.pool.sending.PushBack(a)
 	return true
 }
 
@@ -222,14 +300,18 @@ func (a *Answer) Leave() {
 	a.patience = time.Time{}
 }
 
-// fits reports whether there is room for n more bytes; s.mu is held.
-func (s *Answers) fits(n int64) bool { return s.mu.held+n <= s.max }
+// fits reports whether there is room for n more bytes; Answers.mu is held.
+func (p *pool) fits(n int64) bool { return p.held+n <= p.max }
 
 // reserve makes the answer hold that much; s.mu is held.
 func (a *Answer) reserve(bytes int64) {
-	a.of.mu.held += bytes - a.reserved
+	p, s := a.pool, a.of
+	p.held += bytes - a.reserved
 	a.reserved = bytes
 	a.counted.Store(true)
+	if p == &s.mu.writes {
+		s.crowded.Store(p.held > p.max)
+	}
 }
 
 // await waits, in the answer's turn, until room was returned. s.mu is held, but not while it waits.
@@ -242,13 +324,14 @@ func (a *Answer) await() error {
 		s.metrics.refused(Read, "answers")
 		return s.full
 	}
-	s.disconnect(now)
-	s.mu.waiting++
-	freed := s.mu.freed
+	p := a.pool
+	s.disconnect(p, now)
+	p.waiting++
+	freed := p.freed
 	s.mu.Unlock()
 	err := a.wait(freed, now)
 	s.mu.Lock()
-	s.mu.waiting--
+	p.waiting--
 	return err
 }
 
@@ -262,14 +345,20 @@ func (a *Answer) inTurn() error {
 		a.patience = now.Add(WaitMax)
 	}
 	a.counted.Store(true)
-	if s.mu.turn == nil {
-		s.mu.turn = a
+	p := a.pool
+	if p.turn == nil {
+		p.turn = a
 		s.mu.Unlock()
 		return nil
 	}
-	s.disconnect(now)
+	s.disconnect(p, now)
+	if p.queue.Len() >= queuedMax || !now.Before(a.patience) {
+		s.mu.Unlock()
+		s.metrics.refused(Read, "answers")
+		return s.full
+	}
 	a.granted = make(chan struct{})
-	a.place = s.mu.queue.PushBack(a)
+	a.place = p.queue.PushBack(a)
 	s.mu.Unlock()
 	err := a.wait(a.granted, now)
 	s.mu.Lock()
@@ -277,7 +366,7 @@ func (a *Answer) inTurn() error {
 	if a.place == nil {
 		return err // it has the turn; after an error Within returns that
 	}
-	s.mu.queue.Remove(a.place)
+	p.queue.Remove(a.place)
 	a.place = nil
 	if err == nil {
 		s.metrics.refused(Read, "answers")
@@ -303,46 +392,46 @@ func (a *Answer) wait(c <-chan struct{}, now time.Time) error {
 
 // release returns what the answer holds, the turn included; s.mu is held.
 func (a *Answer) release() {
-	s := a.of
+	p := a.pool
 	if a.sending != nil {
-		s.mu.sending.Remove(a.sending)
+		p.sending.Remove(a.sending)
 		a.sending = nil
 	}
 	freed := a.reserved > 0
 	a.reserve(0)
 	a.pass()
 	if freed {
-		s.free()
+		p.free()
 	}
 }
 
 // pass passes the turn on, if the answer has it; s.mu is held.
 func (a *Answer) pass() {
-	s := a.of
-	if s.mu.turn != a {
+	p := a.pool
+	if p.turn != a {
 		return
 	}
-	s.mu.turn = nil
-	if first := s.mu.queue.Front(); first != nil {
+	p.turn = nil
+	if first := p.queue.Front(); first != nil {
 		next := first.Value.(*Answer)
-		s.mu.queue.Remove(first)
+		p.queue.Remove(first)
 		next.place = nil
-		s.mu.turn = next
+		p.turn = next
 		close(next.granted)
 	}
 }
 
-// free wakes the answer that waits for room; s.mu is held.
-func (s *Answers) free() {
-	if s.mu.waiting > 0 {
-		close(s.mu.freed)
-		s.mu.freed = make(chan struct{})
+// free wakes the answer that waits for room; Answers.mu is held.
+func (p *pool) free() {
+	if p.waiting > 0 {
+		close(p.freed)
+		p.freed = make(chan struct{})
 	}
 }
 
 // disconnect disconnects the clients that take too long for their answers (A5); s.mu is held.
-func (s *Answers) disconnect(now time.Time) {
-	for e := s.mu.sending.Front(); e != nil; e = e.Next() {
+func (s *Answers) disconnect(p *pool, now time.Time) {
+	for e := p.sending.Front(); e != nil; e = e.Next() {
 		a := e.Value.(*Answer)
 		took := now.Sub(a.finished)
 		if took < stallMin {

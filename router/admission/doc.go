@@ -34,11 +34,16 @@
 //	    the writes of all other shards.
 //	A1  What answers to reads hold together is within the bound, or is a single answer's. Small answers ask for nothing;
 //	    answers to writes are counted, and not refused.
-//	A2  At most one answer, the one whose turn it is, waits for room while it holds some. All others wait
-//	    with empty hands, so no two wait for each other.
-//	A3  Turns come in arrival order. An answer waits for WaitMax altogether, then it is refused.
+//	A2  Of those who share room at most one answer, the one whose turn it is, waits for more while it holds some. All
+//	    others wait with empty hands, so no two wait for each other.
+//	A3  Turns come in arrival order. An answer waits for WaitMax altogether, then it is refused. One that comes when many
+//	    wait is refused at once.
 //	A4  While an answer waits for room in its turn, no other gets any: a large one is not overtaken for ever.
 //	A5  What an answer holds is returned when its client has taken it or is gone. While others wait, a client
 //	    that takes it too slowly is disconnected.
 //	A6  Whoever has the turn passes it on, whatever becomes of the answer: also when it is small after all.
+//	A7  Gets, pages and long lists have room of their own, so that no list makes a get or a page wait, and they none. A list
+//	    begins as a page, and leaves the pages' room when it becomes longer than one.
+//	A8  While clients have not taken what writes have answered, and that is more than its share, writes that answer with
+//	    keys are not begun. What a write in flight answers is counted, and never refused.
 package admission

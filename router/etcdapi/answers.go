@@ -11,24 +11,25 @@ import (
 	"github.com/flotilla-kv/flotilla/router/admission"
 )
 
-// streamAnswer is what a part of a RangeStream may take without asking for room. Parts are smaller unless values are large,
-// and a stream has one at a time: those who have no room for a whole list can stream it.
-const streamAnswer = 256 << 10
-
 // answerTo is the room of the answer to a request that reads keys; nil for all others.
 func (s *Server) answerTo(ctx context.Context, class admission.Class, req any) *admission.Answer {
 	if class == admission.Read {
-		switch req.(type) {
-		case *pb.RangeRequest, *pb.TxnRequest:
-			return s.newAnswer(ctx, admission.SmallAnswer)
+		switch req := req.(type) {
+		case *pb.RangeRequest:
+			if len(req.RangeEnd) == 0 {
+				return s.newAnswer(ctx, admission.Get)
+			}
+			return s.newAnswer(ctx, admission.List)
+		case *pb.TxnRequest:
+			return s.newAnswer(ctx, admission.List)
 		}
 	}
 	return nil
 }
 
-func (s *Server) newAnswer(ctx context.Context, small int) *admission.Answer {
+func (s *Server) newAnswer(ctx context.Context, kind admission.Kind) *admission.Answer {
 	_, hangup := rpcfront.Client(ctx)
-	return s.cfg.Answers.New(ctx, small, hangup)
+	return s.cfg.Answers.New(ctx, kind, hangup)
 }
 
 // hold has a response that is not small hold its room until its client has taken it or is gone (E7). a is nil for one that
@@ -39,7 +40,7 @@ func (s *Server) hold(ctx context.Context, a *admission.Answer, resp any) any {
 		size = answerBytes(resp)
 	}
 	if a == nil && size >= admission.SmallAnswer {
-		a = s.newAnswer(ctx, admission.SmallAnswer)
+		a = s.newAnswer(ctx, admission.Written)
 	}
 	if !a.Finish(size) {
 		return resp

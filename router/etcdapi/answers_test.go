@@ -74,7 +74,7 @@ func TestAnswersAreHeldUntilTheyAreTaken(t *testing.T) {
 				continue // nobody here learns of its connection
 			}
 			t.Run(name+", "+ending, func(t *testing.T) {
-				answers := admission.NewAnswers(nil, 64<<20)
+				answers := admission.NewAnswers(nil, admission.AnswerBounds{Gets: 64 << 20, Pages: 64 << 20, Lists: 64 << 20, Writes: 64 << 20})
 				f := newFaceOf(t, Config{Answers: answers})
 				noise := make([]byte, size) // that does not compress
 				for i, x := 0, uint32(1); i < len(noise); i++ {

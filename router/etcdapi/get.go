@@ -32,7 +32,7 @@ func (s *Server) startGet(call rpcfront.Call, request []byte) (rpcfront.Started,
 	started := s.kv.StartGet(key, func(resp *pb.RangeResponse, ok bool) {
 		var a *admission.Answer // a small value needs none
 		if ok && valueBytes(resp) >= admission.SmallAnswer {
-			a = s.newAnswer(call, admission.SmallAnswer)
+			a = s.newAnswer(call, admission.Get)
 			ok = a.Take(valueBytes(resp))
 		}
 		if ok {
@@ -56,7 +56,7 @@ func (s *Server) startGet(call rpcfront.Call, request []byte) (rpcfront.Started,
 
 // get is Range of one key on a goroutine that may wait.
 func (s *Server) get(ctx context.Context, key []byte) (any, error) {
-	a := s.newAnswer(ctx, admission.SmallAnswer)
+	a := s.newAnswer(ctx, admission.Get)
 	resp, err := (&kvServer{Server: s}).Range(admission.With(ctx, a), &pb.RangeRequest{Key: key})
 	if err != nil {
 		a.Leave()

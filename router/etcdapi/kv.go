@@ -39,7 +39,7 @@ func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamSer
 		return readError(stream.Context(), err)
 	}
 	defer place.Leave()
-	a := s.newAnswer(stream.Context(), streamAnswer)
+	a := s.newAnswer(stream.Context(), admission.Part)
 	defer a.Leave()
 	err = s.kv.RangeStream(admission.With(stream.Context(), a), req, func(part *pb.RangeResponse) error {
 		if part.Header != nil {

@@ -32,7 +32,7 @@ func (b Bounded) Read(ctx context.Context, req *router.Request) (reply *router.R
 	default:
 		return b.Executor.Read(ctx, req)
 	}
-	a := b.Answers.New(ctx, admission.SmallAnswer, b.Hangup)
+	a := b.Answers.New(ctx, kindOf(req), b.Hangup)
 	if a == nil {
 		return b.Executor.Read(ctx, req)
 	}
@@ -54,7 +54,7 @@ func (b Bounded) StartRead(req *router.Request, done func(*router.Reply, error))
 	}
 	return b.Executor.StartRead(req, func(reply *router.Reply, err error) {
 		if err == nil && valueBytes(reply) >= admission.SmallAnswer {
-			a := b.Answers.New(b.Stream, admission.SmallAnswer, b.Hangup)
+			a := b.Answers.New(b.Stream, admission.Get, b.Hangup)
 			if !a.Take(valueBytes(reply)) {
 				go func() { done(b.Read(b.Stream, req)) }()
 				return
@@ -63,6 +63,14 @@ func (b Bounded) StartRead(req *router.Request, done func(*router.Reply, error))
 		}
 		done(reply, err)
 	})
+}
+
+// kindOf is what the answer to a read may become.
+func kindOf(req *router.Request) admission.Kind {
+	if get, ok := req.Message.(*pb.RangeRequest); ok && req.Op == routerpb.Op_OP_RANGE && len(get.RangeEnd) == 0 {
+		return admission.Get
+	}
+	return admission.List
 }
 
 // valueBytes is the size of the value that a get has found.
