@@ -44,7 +44,7 @@ func (n *Node) serveClients(context.Context) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := etcdapi.NewGateway(loopback.Conn())
+	gateway, err := api.NewGateway(loopback.Conn())
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}

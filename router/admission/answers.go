@@ -105,8 +105,8 @@ func (s *Answers) Bytes() int64 {
 	return s.mu.gets.held + s.mu.pages.held + s.mu.lists.held + s.mu.writes.held
 }
 
-// Crowded reports whether clients have yet to take so much of what writes have answered that no more writes
-// that read should begin (A8).
+// Crowded reports whether clients have yet to take so much of what writes have answered that no more of them should begin
+// if they answer with keys (A8): they are refused with Refuse.
 func (s *Answers) Crowded() bool {
 	if s == nil || !s.crowded.Load() {
 		return false
@@ -115,6 +115,12 @@ func (s *Answers) Crowded() bool {
 	defer s.mu.Unlock()
 	s.disconnect(&s.mu.writes, time.Now())
 	return true
+}
+
+// Refuse is the error for a write that must not begin. It wraps shard.ErrOverloaded.
+func (s *Answers) Refuse() error {
+	s.metrics.refused(Write, "answers")
+	return s.full
 }
 
 // Answer is the room of one answer, or of one part of a stream after the other:

@@ -29,6 +29,11 @@ func (s *Server) answerTo(ctx context.Context, class admission.Class, req any) *
 
 func (s *Server) newAnswer(ctx context.Context, kind admission.Kind) *admission.Answer {
 	_, hangup := rpcfront.Client(ctx)
+	if hangup == nil {
+		if call := s.web.of(ctx); call != nil {
+			hangup = call.hangup
+		}
+	}
 	return s.cfg.Answers.New(ctx, kind, hangup)
 }
 
@@ -42,7 +47,17 @@ func (s *Server) hold(ctx context.Context, a *admission.Answer, resp any) any {
 	if a == nil && size >= admission.SmallAnswer {
 		a = s.newAnswer(ctx, admission.Written)
 	}
+	var call *webCall
+	if size >= admission.SmallAnswer {
+		if call = s.web.of(ctx); call != nil {
+			size *= webBytes
+		}
+	}
 	if !a.Finish(size) {
+		return resp
+	}
+	if call != nil {
+		call.hold(a)
 		return resp
 	}
 	h := &heldAnswer{resp: resp, leave: a.Leave}

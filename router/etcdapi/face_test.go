@@ -364,7 +364,7 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 	register(grpcServer)
 	loopback, err := StartLoopback(f.server.ServerOptions(), register)
 	require.NoError(t, err)
-	gateway, err := NewGateway(loopback.Conn())
+	gateway, err := f.server.NewGateway(loopback.Conn())
 	require.NoError(t, err)
 	httpServer := NewHTTPServer(f.server.Guard(f.server.HTTPHandler(gateway, promhttp.HandlerFor(f.registry, promhttp.HandlerOpts{}))), slog.New(slog.DiscardHandler))
 

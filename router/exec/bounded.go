@@ -8,6 +8,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
@@ -23,6 +24,24 @@ type Bounded struct {
 	Stream context.Context
 	// Hangup disconnects whoever sends the requests; nil: it always reads.
 	Hangup func()
+}
+
+var _ peer.Holder = Bounded{}
+
+// Write is the Executor's.
+func (b Bounded) Write(req *router.Request, end router.Ender) {
+	if b.Answers.Crowded() && req.Returns() {
+		end.End(nil, b.Answers.Refuse())
+		return
+	}
+	b.Executor.Write(req, end)
+}
+
+// Hold implements peer.Holder.
+func (b Bounded) Hold(bytes int) (sent func()) {
+	a := b.Answers.New(b.Stream, admission.Written, b.Hangup)
+	a.Finish(bytes)
+	return a.Leave
 }
 
 // Read is the Executor's.

@@ -81,6 +81,14 @@ func (g *gate) Write(req *router.Request, end router.Ender) {
 	g.exec.Write(req, w)
 }
 
+// Hold implements peer.Holder.
+func (g *gate) Hold(bytes int) (sent func()) {
+	if h, ok := g.exec.(peer.Holder); ok {
+		return h.Hold(bytes)
+	}
+	return nil
+}
+
 // admitted is a write in flight.
 type admitted struct {
 	gate  *gate

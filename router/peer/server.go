@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -26,6 +27,12 @@ type Executor interface {
 	Read(ctx context.Context, req *router.Request) (*router.Reply, error)
 }
 
+// Holder is an Executor whose replies take room until they were sent.
+type Holder interface {
+	// Hold counts a large reply that has no room yet: nobody knew that it would be large. sent returns its room.
+	Hold(bytes int) (sent func())
+}
+
 // readsMax bounds the reads that one stream has in flight; the next frame waits.
 const readsMax = 1024
 
@@ -33,6 +40,7 @@ const readsMax = 1024
 type serving struct {
 	ctx   context.Context
 	exec  Executor
+	hold  Holder // nil: replies are not counted
 	out   *replies
 	reads chan struct{} // holds one element for each read in flight, readsMax at most
 	// The node closes its store once its streams have ended: no read may continue then.
@@ -43,6 +51,7 @@ type serving struct {
 func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	s := &serving{ctx: ctx, exec: exec, out: newReplies(), reads: make(chan struct{}, readsMax)}
+	s.hold, _ = exec.(Holder)
 	s.work.Go(func() {
 		defer cancel()
 		s.out.send(ctx, stream, revisions)
@@ -145,6 +154,9 @@ func (r *served) End(answer *router.Reply, err error) {
 	if answer != nil {
 		sent = answer.Sent
 	}
+	if sent == nil && r.hold != nil && p.bytes >= admission.SmallAnswer {
+		sent = r.hold.Hold(p.bytes)
+	}
 	r.out.add(&p, sent)
 }
 
@@ -162,6 +174,7 @@ type replies struct {
 		sync.Mutex
 		frames []*frame // in order. Replies are added to the last one
 		bytes  int      // of all frames, and of the one that is being sent
+		ended  bool     // nothing is sent any more
 	}
 }
 
@@ -172,6 +185,13 @@ func newReplies() *replies {
 // sent, unless it is nil, is called when the reply was sent or never will be.
 func (r *replies) add(p *reply, sent func()) {
 	r.mu.Lock()
+	if r.mu.ended { // a write outlives its stream
+		r.mu.Unlock()
+		if sent != nil {
+			sent()
+		}
+		return
+	}
 	var f *frame
 	if n := len(r.mu.frames); n > 0 {
 		f = r.mu.frames[n-1]
@@ -236,8 +256,11 @@ func (r *replies) sent(bytes int) {
 	}
 }
 
-// end drops what was not sent.
+// end drops what was not sent, and what comes later.
 func (r *replies) end() {
+	r.mu.Lock()
+	r.mu.ended = true
+	r.mu.Unlock()
 	for f := r.take(); f != nil; f = r.take() {
 		f.free()
 		f.over()
