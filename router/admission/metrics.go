@@ -23,7 +23,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return &Metrics{
 		refusals: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "flotilla_admission_refused_total",
-			Help: "Requests that this node refused as too many, by class and reason. room: it has more requests under way than it has memory for; memory: it has none left (docs: how much memory a node takes); answers: large answers wait for clients to take them, and there is no room for another; queue and wait: a shard takes fewer writes than come. Rising: clients ask for more than the cluster can do; split the shards that are busy or add nodes.",
+			Help: "Requests that this node refused as too many, by class and reason. room: it has more requests under way than it has memory for; memory: it has none left (docs: how much memory a node takes); answers: large answers wait for clients to take them, and there is no room for another, or for what a write would answer; queue and wait: a shard takes fewer writes than come. Rising: clients ask for more than the cluster can do; split the shards that are busy or add nodes.",
 		}, []string{"class", "reason"}),
 		waiting: f.NewGauge(prometheus.GaugeOpts{
 			Name: "flotilla_admission_writes_waiting",

@@ -2,7 +2,10 @@ package etcdapi
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -121,5 +124,38 @@ func TestAnswersAreHeldUntilTheyAreTaken(t *testing.T) {
 				conn.flow()
 			})
 		}
+	}
+}
+
+// E7: the gateway's client holds the room of its answer, and of the JSON, until it has taken it or is gone.
+func TestTheGatewaysAnswersAreHeld(t *testing.T) {
+	const size = 4 << 20
+	for _, ending := range []string{"it reads", "it leaves"} {
+		t.Run(ending, func(t *testing.T) {
+			answers := admission.NewAnswers(nil, admission.AnswerBounds{Lists: 64 << 20})
+			f := newFaceOf(t, Config{Answers: answers})
+			value := strings.Repeat("v", 1<<20)
+			for _, key := range []string{"k1", "k2", "k3", "k4"} {
+				_, err := f.client.Put(t.Context(), key, value)
+				require.NoError(t, err)
+			}
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", f.addr)
+			require.NoError(t, err)
+			defer func() { _ = conn.Close() }()
+			require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(64<<10))
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.addr+"/v3/kv/range", strings.NewReader(`{"key":"aw==","range_end":"bA=="}`))
+			require.NoError(t, err)
+			req.Header.Set("Grpc-Metadata-"+webCallKey, "another's")
+			require.NoError(t, req.Write(conn))
+			_, err = conn.Read(make([]byte, 1)) // the answer is being sent
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, answers.Bytes(), int64(webBytes*size))
+			if ending == "it leaves" {
+				require.NoError(t, conn.Close())
+			} else {
+				go func() { _, _ = io.Copy(io.Discard, conn) }()
+			}
+			require.Eventually(t, func() bool { return answers.Bytes() == 0 }, 10*time.Second, time.Millisecond)
+		})
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/flotilla-kv/flotilla/router"
-	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
@@ -32,6 +31,9 @@ type Holder interface {
 	// Hold counts a large reply that has no room yet: nobody knew that it would be large. sent returns its room.
 	Hold(bytes int) (sent func())
 }
+
+// largeReply is the size from which on a reply is held.
+const largeReply = 32 << 10
 
 // readsMax bounds the reads that one stream has in flight; the next frame waits.
 const readsMax = 1024
@@ -154,7 +156,7 @@ func (r *served) End(answer *router.Reply, err error) {
 	if answer != nil {
 		sent = answer.Sent
 	}
-	if sent == nil && r.hold != nil && p.bytes >= admission.SmallAnswer {
+	if sent == nil && r.hold != nil && p.bytes >= largeReply {
 		sent = r.hold.Hold(p.bytes)
 	}
 	r.out.add(&p, sent)
