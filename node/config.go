@@ -341,9 +341,9 @@ const tickMax = 500 * time.Millisecond
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.
 const requestBytesMax = 64 << 20
 
-func (c Config) etcdapi(room *admission.Room) etcdapi.Config {
+func (c Config) etcdapi(room *admission.Room, answers *admission.Answers) etcdapi.Config {
 	return etcdapi.Config{
-		Room: room, Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
+		Room: room, Answers: answers, Registerer: c.Registerer, Logger: c.Logger, Codec: peer.Codec(),
 		Origins: c.CORS, Hosts: c.HostWhitelist,
 		WatchProgressInterval: c.WatchProgressInterval, LeaderTimeout: 3 * electionTicks * c.TickInterval,
 	}

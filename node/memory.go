@@ -17,14 +17,16 @@ import (
 // memory divides a node's budget among its parts. Together they leave room for everything that is not counted
 // separately: the program, connections, requests being read, and garbage.
 type memory struct {
-	cache   int64            // of the store: blocks of tables, and the memtables
-	backlog int64            // what replicas have applied but not stored yet
-	room    admission.Bounds // accepted but unanswered requests
-	headers int              // keys of which the latest revision is cached, over all shards, so that a put need not look it up
-	packed  int              // bytes for more of them in packed form, at about 20 bytes each plus the key
-	rows    int              // slots for latest versions that were read: two versions each, of at most 1 KiB
-	trails  int              // places of changes, with which watches catch up
-	raft    uint64           // each of Raft's queues: replica.RaftConfig.QueueBytes
+	cache   int64                  // of the store: blocks of tables, and the memtables
+	backlog int64                  // what replicas have applied but not stored yet
+	room    admission.Bounds       // accepted but unanswered requests
+	answers admission.AnswerBounds // until clients have taken them
+	toNodes admission.AnswerBounds // the same, for other nodes
+	headers int                    // keys of which the latest revision is cached, over all shards, so that a put need not look it up
+	packed  int                    // bytes for more of them in packed form, at about 20 bytes each plus the key
+	rows    int                    // slots for latest versions that were read: two versions each, of at most 1 KiB
+	trails  int                    // places of changes, with which watches catch up
+	raft    uint64                 // each of Raft's queues: replica.RaftConfig.QueueBytes
 }
 
 const (
@@ -38,16 +40,27 @@ const (
 
 // share divides a budget (D5).
 func share(budget int64) memory {
+	backlog := min(budget/7, backlogBytesMax)
+	// Of a small budget answers get what the other parts leave. A larger one has more than the backlog takes: half of
+	// that is theirs too.
+	answers := budget/32 + (budget/7-backlog)/2
 	return memory{
 		cache:   budget / 4,
-		backlog: min(budget/7, backlogBytesMax),
+		backlog: backlog,
 		room:    admission.Bounds{Requests: budget / (64 << 10), Bytes: budget / 8},
+		answers: answerBounds(answers / 4 * 3),
+		toNodes: answerBounds(answers / 4),
 		headers: int(budget / 40 / headerBytes),
 		packed:  int(budget / 40 * 3),
 		rows:    int(budget / (16 << 10)),
 		trails:  int(budget / 64),
 		raft:    uint64(budget / 16),
 	}
+}
+
+// answerBounds divides what answers may take together.
+func answerBounds(bytes int64) admission.AnswerBounds {
+	return admission.AnswerBounds{Gets: bytes / 4, Pages: bytes / 8, Lists: bytes / 2, Writes: bytes / 8}
 }
 
 // memoryParts returns the parts that count their own memory.
@@ -63,6 +76,7 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 			return headerBytes*float64(m.headers-o.Headers.Left()) + float64(o.Headers.PackedBytes())
 		}},
 		{"requests", m.room.Bytes, func() float64 { return float64(n.room.Bytes()) }},
+		{"answers", m.answers.Sum() + m.toNodes.Sum(), func() float64 { return float64(n.answers.Bytes() + n.toNodes.Bytes()) }},
 		{"trails", int64(m.trails), func() float64 { return float64(o.Trails.Bytes()) }},
 	}
 }

@@ -20,7 +20,7 @@ func TestSharesOfMemory(t *testing.T) {
 	for budget := int64(memoryMin); budget <= 64<<30; budget *= 2 {
 		m := share(budget)
 		const rowBytes, rowsOfSlot = 1100, 2
-		sum := m.cache + m.backlog + m.room.Bytes + int64(m.headers)*headerBytes + int64(m.packed) + int64(m.rows)*rowsOfSlot*rowBytes + int64(m.trails)
+		sum := m.cache + m.backlog + m.room.Bytes + m.answers.Sum() + m.toNodes.Sum() + int64(m.headers)*headerBytes + int64(m.packed) + int64(m.rows)*rowsOfSlot*rowBytes + int64(m.trails)
 		require.Less(t, sum, budget/5*4)
 		require.Greater(t, sum, budget/2)
 		require.Positive(t, m.room.Requests)

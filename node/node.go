@@ -46,6 +46,8 @@ type Node struct {
 	// admission holds the metrics of room, which admits clients' requests, and of the router's lanes.
 	admission *admission.Metrics
 	room      *admission.Room
+	answers   *admission.Answers // to clients
+	toNodes   *admission.Answers // to other nodes
 	lanes     *admission.Lanes
 
 	// Set by Start, in this order.
@@ -107,6 +109,8 @@ func New(cfg Config) (*Node, error) {
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
 	n.room = admission.NewRoom(n.admission, share(cfg.MemoryBytes).room)
+	n.answers = admission.NewAnswers(n.admission, share(cfg.MemoryBytes).answers)
+	n.toNodes = admission.NewAnswers(n.admission, share(cfg.MemoryBytes).toNodes)
 	n.lanes = admission.NewLanes(n.admission, n.room.Bounds())
 	return n, nil
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/flotilla-kv/flotilla/router"
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -86,10 +87,24 @@ type sender struct {
 	peers *peers
 	table *table
 	own   ownWrites
+	// answers are those to clients of this node, wherever the shards are.
+	answers *admission.Answers
+}
+
+// admit refuses a write whose answer there may be no room for. It is asked last, when the write's turn has come (A8 of
+// package admission).
+func (s *sender) admit(req *router.Request) error {
+	if s.answers.Crowded() && req.Returns() {
+		return s.answers.Refuse()
+	}
+	return nil
 }
 
 // Send implements router.Sender.
 func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error) {
+	if err := s.admit(req); err != nil {
+		return nil, err
+	}
 	if node == s.self {
 		return s.local(ctx, req)
 	}
@@ -106,6 +121,11 @@ func (s *sender) Send(ctx context.Context, node shard.NodeID, req *router.Reques
 
 // Start implements router.Starter, for writes.
 func (s *sender) Start(node shard.NodeID, req *router.Request, end router.Ender) router.Call {
+	if err := s.admit(req); err != nil {
+		w := s.own.begin(end)
+		w.finish(nil, err)
+		return w
+	}
 	if node == s.self {
 		w := s.own.begin(end)
 		s.exec.Write(req, router.EndFunc(w.finish))

@@ -37,7 +37,9 @@ func (s *peerServer) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, ro
 	if err := s.ready(); err != nil {
 		return err
 	}
-	return peer.Serve(stream, exec.New(s.node.host, s.node.space.refusal), s.node.hlc)
+	return peer.Serve(stream, exec.Bounded{
+		Executor: exec.New(s.node.host, s.node.space.refusal), Answers: s.node.toNodes, Stream: stream.Context(),
+	}, s.node.hlc)
 }
 
 // Subscribe implements routerpb.PeerServer.

@@ -17,12 +17,13 @@ import (
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/exec"
 	"github.com/flotilla-kv/flotilla/router/native"
+	"github.com/flotilla-kv/flotilla/router/peer"
 )
 
 // serveClients opens the client port: etcd's gRPC and HTTP, and Flotilla's own service, on
 // one address.
 func (n *Node) serveClients(context.Context) error {
-	cfg := n.cfg.etcdapi(n.room)
+	cfg := n.cfg.etcdapi(n.room, n.answers)
 	cfg.Auth, cfg.Users, cfg.Passwords = n.access.guard, n.access, auth.NewPasswords(n.cfg.BcryptCost)
 	cfg.AnswerDistance = n.answerDistance
 	members := &cluster{node: n}
@@ -45,7 +46,7 @@ func (n *Node) serveClients(context.Context) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := etcdapi.NewGateway(loopback.Conn())
+	gateway, err := api.NewGateway(loopback.Conn())
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
@@ -96,7 +97,12 @@ const answersApart = 8 * time.Millisecond
 func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 	replicas := exec.New(n.host, n.space.refusal)
 	native.New(native.Config{
-		Self: n.self.NodeID, Executor: replicas, Publisher: replicas, Router: n.router, Table: n.table.next,
+		Self: n.self.NodeID,
+		Executor: func(ctx context.Context) peer.Executor {
+			_, hangup := rpcfront.Client(ctx)
+			return exec.Bounded{Executor: replicas, Answers: n.answers, Stream: ctx, Hangup: hangup}
+		},
+		Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
 		Room: n.room, Closed: n.access.closed,
 	}).Register(g)

@@ -210,7 +210,7 @@ func (n *Node) startMeta(context.Context) error {
 func (n *Node) startRouter(context.Context) error {
 	cache := router.NewCache(n.table, cachedDescriptors)
 	n.agent.cache = cache
-	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.space.refusal), peers: n.peers, table: n.table}
+	sender := &sender{self: n.self.NodeID, exec: exec.New(n.host, n.space.refusal), peers: n.peers, table: n.table, answers: n.answers}
 	unfit := func(id shard.ID) bool {
 		r, runs := n.host.Replica(id)
 		return runs && r.Unfit() != ""

@@ -30,4 +30,6 @@
 //	    admission admits. Closes and lease revocations bypass admission: other requests wait for them.
 //	T9  What a client asks a node to relay is sent to one other node, once, and is carried out there
 //	    or refused: no request is relayed twice.
+//	T10 What is read for an answer with room of its own (package admission) takes it before the next part is
+//	    read, from whichever node it comes. When there is none, all of it is dropped before anything waits.
 package router

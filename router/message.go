@@ -8,6 +8,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -47,6 +48,8 @@ type Request struct {
 	// Relay, in a request that a client sends to another node, is the node that is to carry it out; 0
 	// is the one that receives it.
 	Relay shard.NodeID
+	// Room is the answer's, in the memory of the node that makes it; nil: it is not bounded. It is not sent.
+	Room listing.Room
 }
 
 // forLeader reports whether only the leader of the shard answers the request.
@@ -79,6 +82,9 @@ type Reply struct {
 	// for a put whose response has nothing else. For OP_HASH it is a routerpb.HashPart, for the
 	// LEASE_ commands a shardpb.LeaseAnswer, for the lease operations a routerpb.LeaseStatus.
 	Message proto.Message
+	// Sent, unless it is nil, is called when the reply was sent to another node or client, or will never be: it returns the
+	// room that the reply takes. It is not sent.
+	Sent func()
 }
 
 // Sender delivers a request to a node. Errors are those of package shard: the certain ones promise

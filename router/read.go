@@ -9,15 +9,25 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
 
 // Range reads a span, from one shard or as an exact cut over several (T3).
-func (r *Router) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
-	if resp, ok := r.rangeHere(ctx, req); ok {
-		return resp, nil
+func (r *Router) Range(ctx context.Context, req *pb.RangeRequest) (resp *pb.RangeResponse, err error) {
+	err = within(ctx, func() error {
+		resp, err = r.rangeWithin(ctx, req)
+		return err
+	})
+	return resp, err
+}
+
+// rangeWithin is Range while there is room for the answer.
+func (r *Router) rangeWithin(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if resp, err, ok := r.rangeHere(ctx, req); ok {
+		return resp, err
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -27,6 +37,7 @@ func (r *Router) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResp
 	span := shard.RequestSpan(req.Key, req.RangeEnd)
 	var resp *pb.RangeResponse
 	err := r.retrying(ctx, func(n int) error {
+		restart(ctx)
 		p, err := r.cfg.Cache.Lookup(ctx, req.Key)
 		if err != nil {
 			return err
@@ -42,15 +53,15 @@ func (r *Router) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResp
 }
 
 // rangeHere answers the common read, of keys that have a replica on this node, in one attempt that
-// ends on its own and therefore needs no separate deadline. If the attempt fails in any way, the
-// caller starts over.
-func (r *Router) rangeHere(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, bool) {
+// ends on its own and therefore needs no separate deadline. If the attempt fails, and not for want of
+// room, the caller starts over.
+func (r *Router) rangeHere(ctx context.Context, req *pb.RangeRequest) (_ *pb.RangeResponse, _ error, ok bool) {
 	p, ok := r.cfg.Cache.find(req.Key)
 	if !ok || req.Revision > 0 || !holds(p.Span, req.Key, req.RangeEnd) || r.reader(p, 0) != r.cfg.Self {
-		return nil, false
+		return nil, nil, false
 	}
 	resp, err := r.rangeOne(ctx, p, 0, req)
-	return resp, err == nil
+	return resp, err, err == nil || admission.NoRoom(err)
 }
 
 // Reader reads from the replicas of this node without blocking a goroutine.
@@ -92,7 +103,7 @@ func holds(span shard.Span, key, rangeEnd []byte) bool {
 func (r *Router) rangeOne(ctx context.Context, p Place, n int, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	sub := &Request{
 		Op: routerpb.Op_OP_RANGE, Message: req, Serializable: req.Serializable,
-		At: shard.Revision(max(req.Revision, 0)),
+		At: shard.Revision(max(req.Revision, 0)), Room: room(ctx),
 	}
 	node := r.reader(p, n)
 	reply, err := r.send(ctx, p, node, sub)
@@ -302,7 +313,7 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
 	reply, end, err := r.askPart(ctx, c, span, r.reader, func(part shard.Span) *Request {
 		return &Request{
-			Op: routerpb.Op_OP_FETCH, Limit: o.Limit, NoCount: o.NoCount,
+			Op: routerpb.Op_OP_FETCH, Limit: o.Limit, NoCount: o.NoCount, Room: room(ctx),
 			Message: &pb.RangeRequest{Key: part.Start, RangeEnd: rangeEnd(part), KeysOnly: o.KeysOnly, CountOnly: o.CountOnly},
 		}
 	})

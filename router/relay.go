@@ -10,7 +10,8 @@ import (
 
 // What follows carries requests that native clients have routed to nodes which they cannot reach. The
 // request is sent once, as it is: its client interprets the answer and decides whether to send it again, as
-// if it had sent it to that node itself. The cache learns nothing from it.
+// if it had sent it to that node itself. The cache learns nothing from it. The room of a large answer is the other
+// node's (T10), until this one has received it.
 
 // Relay sends a read to a node.
 func (r *Router) Relay(ctx context.Context, node shard.NodeID, req *Request) (*Reply, error) {

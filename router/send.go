@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -30,6 +31,9 @@ func (r *Router) retrying(ctx context.Context, attempt func(n int) error) error 
 		err := attempt(n)
 		if err == nil {
 			return nil
+		}
+		if admission.NoRoom(err) {
+			return err // before anything is tried again, what was read must be dropped (T10)
 		}
 		retry := certain(err) || (r.cfg.Knobs.RetryUnknown && errors.Is(err, shard.ErrUnknownOutcome))
 		if !retry {
@@ -80,7 +84,10 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 	}
 	req.Shard, req.Epoch = p.ID, p.Epoch
 	reply, err := r.cfg.Sender.Send(ctx, node, req)
-	return r.settle(p, node, req, reply, err)
+	if reply, err = r.settle(p, node, req, reply, err); err != nil {
+		return nil, err
+	}
+	return reply, r.arrived(node, req, reply)
 }
 
 // settle classifies a node's answer and updates the cache by it.

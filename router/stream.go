@@ -13,8 +13,9 @@ import (
 
 // Chunks of a streamed range: the first is small so that the reader starts early.
 const (
-	streamFirstKeys  = 10
-	streamChunkBytes = 1 << 20
+	streamFirstKeys = 10
+	// streamChunkBytes is less than what has to ask for room: a stream that has begun does not end for want of it.
+	streamChunkBytes = 192 << 10
 )
 
 // RangeStream reads a span like Range and passes it on in chunks of one cut; only the last chunk
@@ -69,7 +70,7 @@ func (s *rangeStream) first(ctx context.Context, span shard.Span) (*pb.RangeResp
 		if s.cut, err = r.cut(ctx, span, at, s.req.Serializable); err != nil {
 			return err
 		}
-		chunk, err = s.chunk(ctx)
+		chunk, err = s.chunkWithin(ctx)
 		return overtaken(s.req, err)
 	})
 	return chunk, err
@@ -80,7 +81,16 @@ func (s *rangeStream) first(ctx context.Context, span shard.Span) (*pb.RangeResp
 func (s *rangeStream) next(ctx context.Context) (*pb.RangeResponse, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return s.chunk(ctx)
+	return s.chunkWithin(ctx)
+}
+
+// chunkWithin reads a chunk for which there is room.
+func (s *rangeStream) chunkWithin(ctx context.Context) (chunk *pb.RangeResponse, err error) {
+	err = within(ctx, func() error {
+		chunk, err = s.chunk(ctx)
+		return err
+	})
+	return chunk, err
 }
 
 func (s *rangeStream) chunk(ctx context.Context) (*pb.RangeResponse, error) {
@@ -120,7 +130,7 @@ func (s *rangeStream) chunk(ctx context.Context) (*pb.RangeResponse, error) {
 func nextChunk(kvs []*mvccpb.KeyValue) int64 {
 	size := 1
 	for _, kv := range kvs {
-		size += len(kv.Key) + len(kv.Value) + 32
+		size += len(kv.Key) + len(kv.Value) + kvBytes
 	}
 	return int64(max(streamFirstKeys, streamChunkBytes*len(kvs)/size))
 }

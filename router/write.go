@@ -158,17 +158,24 @@ func (r *Router) writeTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Foot
 }
 
 func (r *Router) readTxn(ctx context.Context, req *pb.TxnRequest, foot txn.Footprint) (*pb.TxnResponse, error) {
-	reply, err := r.atHome(ctx, req, foot, func(ctx context.Context, p Place, n int) (*Reply, error) {
-		ask := func(serializable bool) (*Reply, error) {
-			return r.send(ctx, p, r.reader(p, n), &Request{Op: routerpb.Op_OP_TXN, Message: req, Serializable: serializable})
-		}
-		serializable := txn.IsSerializable(req)
-		reply, err := ask(serializable)
-		if serializable && errors.Is(err, shard.ErrFutureRevision) {
-			// The replica that was asked may only be behind. After a barrier it knows.
-			return ask(false)
-		}
-		return reply, err
+	var reply *Reply
+	err := within(ctx, func() (err error) {
+		reply, err = r.atHome(ctx, req, foot, func(ctx context.Context, p Place, n int) (*Reply, error) {
+			restart(ctx)
+			ask := func(serializable bool) (*Reply, error) {
+				return r.send(ctx, p, r.reader(p, n), &Request{
+					Op: routerpb.Op_OP_TXN, Message: req, Serializable: serializable, Room: room(ctx),
+				})
+			}
+			serializable := txn.IsSerializable(req)
+			reply, err := ask(serializable)
+			if serializable && errors.Is(err, shard.ErrFutureRevision) {
+				// The replica that was asked may only be behind. After a barrier it knows.
+				return ask(false)
+			}
+			return reply, err
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err

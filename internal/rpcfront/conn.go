@@ -30,6 +30,8 @@ type conn struct {
 	server *Server
 	nc     net.Conn
 	values context.Context // of all calls
+	gone   context.Context // ends with the connection
+	ended  context.CancelFunc
 	relay  relay
 
 	// Owned by the reader.
@@ -66,7 +68,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 		server: s, nc: nc, in: bufio.NewReaderSize(nc, readBytes), profiles: make(map[string]*profile),
 		asked: make(map[uint32]*call), calls: make(map[uint32]*call), relayed: make(map[uint32]struct{}),
 	}
-	c.values = peer.NewContext(context.Background(), &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr()})
+	c.gone, c.ended = context.WithCancel(context.Background())
+	c.values = peer.NewContext(context.Background(), &peer.Peer{Addr: clientAddr{nc.RemoteAddr(), c}, LocalAddr: nc.LocalAddr()})
 	c.framer = http2.NewFramer(nil, c.in)
 	c.framer.SetMaxReadFrameSize(frameBytesMax)
 	c.framer.MaxHeaderListSize = headerListBytesMax
@@ -306,6 +309,7 @@ func (c *conn) close() {
 	}
 	c.mu.Unlock()
 	c.nc.Close()
+	c.ended()
 	c.relay.end()
 	for _, k := range calls {
 		k.finish(context.Canceled) // F5

@@ -258,7 +258,7 @@ func (r *relay) Close() error {
 func (r *relay) LocalAddr() net.Addr { return r.conn.nc.LocalAddr() }
 
 // RemoteAddr implements net.Conn.
-func (r *relay) RemoteAddr() net.Addr { return r.conn.nc.RemoteAddr() }
+func (r *relay) RemoteAddr() net.Addr { return clientAddr{r.conn.nc.RemoteAddr(), r.conn} }
 
 // SetDeadline implements net.Conn. grpc-go bounds the handshake with it.
 func (r *relay) SetDeadline(t time.Time) error { return r.conn.nc.SetDeadline(t) }

@@ -25,6 +25,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if m, ok := v.(selfMarshaled); ok {
 		return m.marshaled(), nil
 	}
+	if h, ok := v.(*heldAnswer); ok {
+		return h.marshal(c)
+	}
 	if a := appenderOf(v); a != nil {
 		return marshaledAnswer(a), nil
 	}

@@ -37,6 +37,8 @@ type Config struct {
 
 	// Room admits requests. Default: unlimited.
 	Room *admission.Room
+	// Answers bounds the memory of answers. Default: unlimited.
+	Answers *admission.Answers
 
 	// AnswerDistance is the interval of the ticks at which responses to puts and transactions are
 	// sent; 0: they are sent at once, which is the default.

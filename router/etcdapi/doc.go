@@ -25,4 +25,6 @@
 //	    administrative requests are exempt.
 //	E7  While authentication is enabled, nothing happens for a caller who may not ask for it. An RPC
 //	    without a rule of its own (authorize.go) is for root users.
+//	E8  What was read for an answer has room of its own (package admission) until the client has taken the
+//	    answer or is gone. What an applied write answers is counted, and never refused.
 package etcdapi

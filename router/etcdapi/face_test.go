@@ -24,6 +24,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
+	"github.com/flotilla-kv/flotilla/router/admission"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,6 +38,7 @@ type fakeKV struct {
 		kvs   map[string]*mvccpb.KeyValue
 		fails []error // what the next calls answer
 		calls int
+		ctx   context.Context // of the last Range or Txn
 	}
 }
 
@@ -72,13 +74,21 @@ func (f *fakeKV) begin() error {
 	return err
 }
 
+// context is that of the last Range or Txn.
+func (f *fakeKV) context() context.Context {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.ctx
+}
+
 func (f *fakeKV) header() *pb.ResponseHeader { return &pb.ResponseHeader{Revision: f.mu.rev} }
 
-func (f *fakeKV) Range(_ context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+func (f *fakeKV) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(); err != nil {
 		return nil, err
 	}
+	f.mu.ctx = ctx
 	resp := &pb.RangeResponse{Header: f.header()}
 	for k, kv := range f.mu.kvs {
 		if k == string(req.Key) || (len(req.RangeEnd) > 0 && k >= string(req.Key) && k < string(req.RangeEnd)) {
@@ -87,7 +97,7 @@ func (f *fakeKV) Range(_ context.Context, req *pb.RangeRequest) (*pb.RangeRespon
 	}
 	slices.SortFunc(resp.Kvs, func(a, b *mvccpb.KeyValue) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	resp.Count = int64(len(resp.Kvs))
-	return resp, nil
+	return resp, room(ctx, resp.Kvs...)
 }
 
 // StartGet answers at once, when there is no failure to be told of.
@@ -166,14 +176,34 @@ func (f *fakeKV) DeleteRange(_ context.Context, req *pb.DeleteRangeRequest) (*pb
 	return resp, nil
 }
 
-func (f *fakeKV) Txn(_ context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+// room makes room for what is read, as the router does.
+func room(ctx context.Context, kvs ...*mvccpb.KeyValue) error {
+	a := admission.AnswerOf(ctx)
+	return a.Within(func() error {
+		for _, kv := range kvs {
+			if err := a.Add(len(kv.Key) + len(kv.Value)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (f *fakeKV) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(); err != nil {
 		return nil, err
 	}
+	f.mu.ctx = ctx
 	resp := &pb.TxnResponse{Succeeded: true, Header: f.header()}
 	for _, op := range req.Success {
 		out := &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: &pb.RangeResponse{Header: f.header()}}}
+		if kv := f.mu.kvs[string(op.GetRequestRange().GetKey())]; kv != nil {
+			out.GetResponseRange().Kvs = []*mvccpb.KeyValue{kv}
+			if err := room(ctx, kv); err != nil {
+				return nil, err
+			}
+		}
 		if op.GetRequestPut() != nil {
 			out.Response = &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{Header: f.header()}}
 		}
@@ -334,7 +364,7 @@ func newFaceOf(t *testing.T, cfg Config) *face {
 	register(grpcServer)
 	loopback, err := StartLoopback(f.server.ServerOptions(), register)
 	require.NoError(t, err)
-	gateway, err := NewGateway(loopback.Conn())
+	gateway, err := f.server.NewGateway(loopback.Conn())
 	require.NoError(t, err)
 	httpServer := NewHTTPServer(f.server.Guard(f.server.HTTPHandler(gateway, promhttp.HandlerFor(f.registry, promhttp.HandlerOpts{}))), slog.New(slog.DiscardHandler))
 

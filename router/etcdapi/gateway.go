@@ -15,7 +15,8 @@ import (
 // NewGateway returns the JSON gateway of etcd's API under /v3/. It forwards every request over
 // conn, for example a Loopback's. 64-bit integers are strings, bytes are base64, zero values are
 // omitted, streams are one JSON object per line.
-func NewGateway(conn grpc.ClientConnInterface) (http.Handler, error) {
+func (s *Server) NewGateway(conn grpc.ClientConnInterface) (http.Handler, error) {
+	conn = webConn{conn}
 	mux := runtime.NewServeMux(runtime.WithErrorHandler(answerError), runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
 		Marshaler: &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: false},
@@ -37,5 +38,5 @@ func NewGateway(conn grpc.ClientConnInterface) (http.Handler, error) {
 			return nil, fmt.Errorf("register a service with the JSON gateway: %w", err)
 		}
 	}
-	return mux, nil
+	return s.web.serve(mux), nil
 }

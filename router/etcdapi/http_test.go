@@ -235,7 +235,7 @@ func TestGatewayStreamsAreLines(t *testing.T) {
 	loopback, err := StartLoopback(nil, func(g grpc.ServiceRegistrar) { pb.RegisterWatchServer(g, twoEvents{}) })
 	require.NoError(t, err)
 	defer func() { require.NoError(t, loopback.Close()) }()
-	gateway, err := NewGateway(loopback.Conn())
+	gateway, err := new(Server).NewGateway(loopback.Conn())
 	require.NoError(t, err)
 	w := httptest.NewRecorder()
 	gateway.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v3/watch", strings.NewReader(`{}`)))

@@ -57,7 +57,13 @@ func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler)
 		return nil, writeError(err)
 	}
 	defer place.Leave()
-	return handler(ctx, req)
+	a := s.answerTo(ctx, class, req)
+	resp, err := handler(admission.With(ctx, a), req)
+	if err != nil {
+		a.Leave()
+		return nil, err
+	}
+	return s.hold(ctx, a, resp), nil
 }
 
 // classOf is the admission class of a unary RPC. Requests that keep leases alive or end them, and

@@ -42,10 +42,14 @@ func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamSer
 		return readError(stream.Context(), err)
 	}
 	defer place.Leave()
-	err = s.kv.RangeStream(stream.Context(), req, func(part *pb.RangeResponse) error {
+	a := s.newAnswer(stream.Context(), admission.Part)
+	defer a.Leave()
+	err = s.kv.RangeStream(admission.With(stream.Context(), a), req, func(part *pb.RangeResponse) error {
 		if part.Header != nil {
 			s.fill(part.Header)
 		}
+		a.Finish(a.Used())
+		defer a.Leave() // the next part is an answer of its own
 		return stream.Send(&pb.RangeStreamResponse{RangeResponse: part})
 	})
 	return readError(stream.Context(), err)

@@ -29,6 +29,7 @@ type Server struct {
 	watching *watchMetrics
 	leased   *leaseMetrics
 	encoder  encoder
+	web      webCalls
 }
 
 // New returns a Server that carries out requests with kv, watches, leases and cluster.

@@ -2,12 +2,14 @@ package etcdapi
 
 import (
 	"bytes"
+	"context"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/internal/rpcfront"
+	"github.com/flotilla-kv/flotilla/router/admission"
 )
 
 // starters serve the requests that clients send in large numbers. A goroutine for each costs more
@@ -17,19 +19,19 @@ func (s *Server) starters() map[string]rpcfront.Starter {
 	kv := &kvServer{Server: s}
 	return map[string]rpcfront.Starter{
 		pb.KV_Range_FullMethodName: s.startGet,
-		pb.KV_Put_FullMethodName: starter(s, pb.KV_Put_FullMethodName, etcdwire.UnmarshalPut, func(call rpcfront.Call, req *pb.PutRequest, encoded []byte, answer func(*pb.PutResponse, error)) rpcfront.Started {
+		pb.KV_Put_FullMethodName: starter(s, pb.KV_Put_FullMethodName, etcdwire.UnmarshalPut, func(ctx context.Context, req *pb.PutRequest, encoded []byte, answer func(*pb.PutResponse, error)) rpcfront.Started {
 			if err := kv.checkPut(req, len(encoded)); err != nil {
 				answer(nil, err)
 				return nil
 			}
-			return s.kv.StartEncodedPut(call, req, encoded, func(resp *pb.PutResponse, err error) { answer(kv.putAnswer(resp, err)) })
+			return s.kv.StartEncodedPut(ctx, req, encoded, func(resp *pb.PutResponse, err error) { answer(kv.putAnswer(resp, err)) })
 		}),
-		pb.KV_Txn_FullMethodName: starter(s, pb.KV_Txn_FullMethodName, etcdwire.UnmarshalTxn, func(call rpcfront.Call, req *pb.TxnRequest, encoded []byte, answer func(*pb.TxnResponse, error)) rpcfront.Started {
+		pb.KV_Txn_FullMethodName: starter(s, pb.KV_Txn_FullMethodName, etcdwire.UnmarshalTxn, func(ctx context.Context, req *pb.TxnRequest, encoded []byte, answer func(*pb.TxnResponse, error)) rpcfront.Started {
 			if err := kv.checkTxn(req, len(encoded)); err != nil {
 				answer(nil, err)
 				return nil
 			}
-			return s.kv.StartEncodedTxn(call, req, encoded, func(resp *pb.TxnResponse, err error) { answer(kv.txnAnswer(resp, err)) })
+			return s.kv.StartEncodedTxn(ctx, req, encoded, func(resp *pb.TxnResponse, err error) { answer(kv.txnAnswer(resp, err)) })
 		}),
 	}
 }
@@ -39,7 +41,7 @@ func (s *Server) starters() map[string]rpcfront.Starter {
 // marshalled again. A request that cannot be decoded is left for the handler to refuse.
 func starter[Req, Resp any](
 	s *Server, path string, read func([]byte, *Req) error,
-	start func(call rpcfront.Call, req *Req, encoded []byte, answer func(*Resp, error)) rpcfront.Started,
+	start func(ctx context.Context, req *Req, encoded []byte, answer func(*Resp, error)) rpcfront.Started,
 ) rpcfront.Starter {
 	counters := s.rpcs.of(path)
 	return func(call rpcfront.Call, request []byte) (rpcfront.Started, bool) {
@@ -59,14 +61,21 @@ func starter[Req, Resp any](
 			answer(nil, err)
 			return nil, true
 		}
-		place, err := s.cfg.Room.Take(classOf(req), len(encoded))
+		class := classOf(req)
+		place, err := s.cfg.Room.Take(class, len(encoded))
 		if err != nil {
 			answer(nil, writeError(err))
 			return nil, true
 		}
-		return start(call, req, encoded, func(resp *Resp, err error) {
+		a := s.answerTo(call, class, req)
+		return start(admission.With(call, a), req, encoded, func(resp *Resp, err error) {
 			place.Leave()
-			answer(resp, err)
+			if err != nil {
+				a.Leave()
+				answer(nil, err)
+				return
+			}
+			answer(s.hold(call, a, resp), nil)
 		}), true
 	}
 }

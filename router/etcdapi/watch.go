@@ -85,11 +85,11 @@ func (s *Server) awaitLoss(ctx context.Context, end context.CancelCauseFunc) {
 
 // watchStream is one Watch RPC: its watches and what is to be sent.
 //
-// E6  What is sent comes in this order: created before all else of a watch, answers in
+// E9  What is sent comes in this order: created before all else of a watch, answers in
 // the order of the requests, a watch's events by revision, no event after canceled.
-// E7  A progress response promises, to each watch it speaks of, all up to its revision,
+// E10 A progress response promises, to each watch it speaks of, all up to its revision,
 // and is never below what the stream has said before: clients take it as where to resume.
-// E8  A client that does not read costs its stream only: nothing is polled for it, and
+// E11 A client that does not read costs its stream only: nothing is polled for it, and
 // memory is bounded.
 type watchStream struct {
 	*Server

@@ -12,7 +12,7 @@ import (
 
 const (
 	// holdMax is how long events above a requested progress wait for watches that have not reached
-	// it (E7). A shard that cannot be reached must not stop the others.
+	// it (E10). A shard that cannot be reached must not stop the others.
 	holdMax = 100 * time.Millisecond
 	// holdPause is the wait before the next attempt.
 	holdPause = time.Second

@@ -137,9 +137,9 @@ func (e *Executor) read(r *replica.Replica, req *router.Request, view shard.View
 	switch req.Op {
 	case routerpb.Op_OP_PROBE:
 	case routerpb.Op_OP_RANGE:
-		reply.Message, err = wrap(r.Range(req.Message.(*pb.RangeRequest), at))
+		reply.Message, err = wrap(list(r, req, at))
 	case routerpb.Op_OP_TXN:
-		reply.Message, err = wrap(r.ReadTxn(req.Message.(*pb.TxnRequest), at))
+		reply.Message, err = wrap(r.ReadTxn(req.Message.(*pb.TxnRequest), at, req.Room))
 	case routerpb.Op_OP_FETCH:
 		reply.Message, err = wrap(fetch(r, req, at))
 	case routerpb.Op_OP_HASH:
@@ -227,10 +227,23 @@ func wrongShard(r *replica.Replica, v shard.View) error {
 	return v.WrongShard(r.ID())
 }
 
+// list answers a range that lies in one shard.
+func list(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {
+	rr := req.Message.(*pb.RangeRequest)
+	o := listing.OptionsFor(rr)
+	o.Room = req.Room
+	got, err := r.Fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, o)
+	if err != nil {
+		return nil, err
+	}
+	return listing.Respond(rr, got), nil
+}
+
 func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {
 	rr := req.Message.(*pb.RangeRequest)
 	got, err := r.Fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, listing.FetchOptions{
 		Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount,
+		Room: req.Room,
 	})
 	if err != nil {
 		return nil, err

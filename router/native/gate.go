@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -29,6 +30,7 @@ const writesMax = 8192
 // gate stands between one client's stream and the node (V1, V2, V4).
 type gate struct {
 	*Server
+	exec   peer.Executor
 	ctx    context.Context // the stream's
 	writes atomic.Int64    // in flight
 
@@ -40,7 +42,7 @@ type gate struct {
 }
 
 func (s *Server) newGate(ctx context.Context) *gate {
-	return &gate{Server: s, ctx: ctx}
+	return &gate{Server: s, exec: s.cfg.Executor(ctx), ctx: ctx}
 }
 
 // close returns when the node's router has finished what the stream asked of it, and prevents
@@ -80,7 +82,15 @@ func (g *gate) Write(req *router.Request, end router.Ender) {
 		g.cfg.Router.RelayWrite(g.ctx, req.Relay, req, w)
 		return
 	}
-	g.cfg.Executor.Write(req, w)
+	g.exec.Write(req, w)
+}
+
+// Hold implements peer.Holder.
+func (g *gate) Hold(bytes int) (sent func()) {
+	if h, ok := g.exec.(peer.Holder); ok {
+		return h.Hold(bytes)
+	}
+	return nil
 }
 
 // admitted is a write in flight.
@@ -170,7 +180,7 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 	if g.isElsewhere(req.Relay) {
 		return g.cfg.Router.Relay(ctx, req.Relay, req)
 	}
-	return g.cfg.Executor.Read(ctx, req)
+	return g.exec.Read(ctx, req)
 }
 
 // StartRead implements peer.Executor.
@@ -188,7 +198,7 @@ func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) b
 		done(nil, err)
 		return true
 	}
-	started := g.cfg.Executor.StartRead(req, func(reply *router.Reply, err error) {
+	started := g.exec.StartRead(req, func(reply *router.Reply, err error) {
 		place.Leave()
 		done(reply, err)
 	})

@@ -161,7 +161,7 @@ func serve(t *testing.T) *harness {
 	h.seen = hlc.NewHybrid(h.clock)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
 	native.New(native.Config{
-		Self: self, Room: h.room, Executor: h.replicas, Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
+		Self: self, Room: h.room, Executor: executing(h.replicas), Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
 		Table: h.newest,
 	}).Register(server)
 	listener := bufconn.Listen(1 << 20)
@@ -525,4 +525,8 @@ func TestSubscribeRefuses(t *testing.T) {
 	frame, err := subscribe(5)
 	require.NoError(t, err)
 	require.Equal(t, routerpb.Code_COMPACTED, frame.Error.GetCode(), "%v", frame)
+}
+
+func executing(e peer.Executor) func(context.Context) peer.Executor {
+	return func(context.Context) peer.Executor { return e }
 }

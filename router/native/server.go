@@ -31,8 +31,9 @@ type Router interface {
 // Config configures a Server.
 type Config struct {
 	// Self is the node.
-	Self      shard.NodeID
-	Executor  peer.Executor
+	Self shard.NodeID
+	// Executor returns what carries out the requests of a stream, whose context it is given.
+	Executor  func(context.Context) peer.Executor
 	Publisher peer.Publisher
 	Router    Router
 	// Table returns the node's copy of the placement table, and a channel that is closed when it is

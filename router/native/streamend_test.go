@@ -67,7 +67,7 @@ func TestAStreamEndsAfterItsRoutedWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at, to := &replicas{}, &routed{wait: make(chan struct{})}
 		at.write = func(_ *router.Request, end router.Ender) { end.End(nil, unregistered()) }
-		s := putWithLease(t, native.Config{Executor: at, Router: to})
+		s := putWithLease(t, native.Config{Executor: executing(at), Router: to})
 		s.end()
 		synctest.Wait()
 		require.False(t, s.done.Load(), "the router would be closed under the put")
@@ -83,7 +83,7 @@ func TestAWriteOutlivesItsStream(t *testing.T) {
 		at, room := &replicas{}, admission.NewRoom(nil, admission.Bounds{})
 		var outcome router.Ender
 		at.write = func(_ *router.Request, end router.Ender) { outcome = end }
-		s := putWithLease(t, native.Config{Executor: at, Router: &routed{wait: make(chan struct{})}, Room: room})
+		s := putWithLease(t, native.Config{Executor: executing(at), Router: &routed{wait: make(chan struct{})}, Room: room})
 		free := func() (n int) {
 			for {
 				p, err := room.Take(admission.Write, 0)

@@ -16,6 +16,15 @@ type frame struct {
 	buf      *[]byte // from buffers; nil once gRPC owns it
 	messages int     // how many it holds
 	buffers  *frameBuffers
+	sent     []func() // for replies in it that wait for that
+}
+
+// over tells those who wait that the frame was sent, or never will be.
+func (f *frame) over() {
+	for _, sent := range f.sent {
+		sent()
+	}
+	f.sent = nil
 }
 
 // close adds the fields that end a frame.

@@ -26,6 +26,15 @@ type Executor interface {
 	Read(ctx context.Context, req *router.Request) (*router.Reply, error)
 }
 
+// Holder is an Executor whose replies take room until they were sent.
+type Holder interface {
+	// Hold counts a large reply that has no room yet: nobody knew that it would be large. sent returns its room.
+	Hold(bytes int) (sent func())
+}
+
+// largeReply is the size from which on a reply is held.
+const largeReply = 32 << 10
+
 // readsMax bounds the reads that one stream has in flight; the next frame waits.
 const readsMax = 1024
 
@@ -33,6 +42,7 @@ const readsMax = 1024
 type serving struct {
 	ctx   context.Context
 	exec  Executor
+	hold  Holder // nil: replies are not counted
 	out   *replies
 	reads chan struct{} // holds one element for each read in flight, readsMax at most
 	// The node closes its store once its streams have ended: no read may continue then.
@@ -43,10 +53,12 @@ type serving struct {
 func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	s := &serving{ctx: ctx, exec: exec, out: newReplies(), reads: make(chan struct{}, readsMax)}
+	s.hold, _ = exec.(Holder)
 	s.work.Go(func() {
 		defer cancel()
 		s.out.send(ctx, stream, revisions)
 	})
+	defer s.out.end() // no read is under way any more
 	defer s.work.Wait()
 	defer cancel()
 	for {
@@ -140,7 +152,14 @@ func (r *served) endRead(reply *router.Reply, err error) {
 func (r *served) End(answer *router.Reply, err error) {
 	var p reply
 	p.prepare(r.id, answer, err)
-	r.out.add(&p)
+	var sent func()
+	if answer != nil {
+		sent = answer.Sent
+	}
+	if sent == nil && r.hold != nil && p.bytes >= largeReply {
+		sent = r.hold.Hold(p.bytes)
+	}
+	r.out.add(&p, sent)
 }
 
 // repliesBytesMax bounds the replies that a client has not read. Beyond it the stream is not read
@@ -157,6 +176,7 @@ type replies struct {
 		sync.Mutex
 		frames []*frame // in order. Replies are added to the last one
 		bytes  int      // of all frames, and of the one that is being sent
+		ended  bool     // nothing is sent any more
 	}
 }
 
@@ -164,8 +184,16 @@ func newReplies() *replies {
 	return &replies{buffers: newFrameBuffers(), kick: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-func (r *replies) add(p *reply) {
+// sent, unless it is nil, is called when the reply was sent or never will be.
+func (r *replies) add(p *reply, sent func()) {
 	r.mu.Lock()
+	if r.mu.ended { // a write outlives its stream
+		r.mu.Unlock()
+		if sent != nil {
+			sent()
+		}
+		return
+	}
 	var f *frame
 	if n := len(r.mu.frames); n > 0 {
 		f = r.mu.frames[n-1]
@@ -179,6 +207,9 @@ func (r *replies) add(p *reply) {
 	f.grow(p.bytes + idBytesMax)
 	*f.buf = p.append(*f.buf)
 	f.messages++
+	if sent != nil {
+		f.sent = append(f.sent, sent)
+	}
 	r.mu.bytes += len(*f.buf) - before
 	r.mu.Unlock()
 	select {
@@ -227,6 +258,17 @@ func (r *replies) sent(bytes int) {
 	}
 }
 
+// end drops what was not sent, and what comes later.
+func (r *replies) end() {
+	r.mu.Lock()
+	r.mu.ended = true
+	r.mu.Unlock()
+	for f := r.take(); f != nil; f = r.take() {
+		f.free()
+		f.over()
+	}
+}
+
 func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions Revisions) {
 	for {
 		select {
@@ -240,6 +282,7 @@ func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions 
 			f.close(revisions.Seen())
 			err := stream.SendMsg(f)
 			f.free()
+			f.over()
 			if err != nil {
 				return
 			}

@@ -73,14 +73,14 @@ func (m *Machine) HashSpan(span shard.Span, at shard.Revision, bytesMax int) (mv
 	return h, unmarked(s.stillReadable(s.at))
 }
 
-// ReadTxn answers a read-only transaction at one revision, 0 being the latest applied. The response
-// has no header; those inside it carry the revision. It is refused like Range.
-func (m *Machine) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
-	resp, err := m.readTxn(req, at)
+// ReadTxn answers a read-only transaction at one revision, 0 being the latest applied, if there is room for the
+// response; room may be nil. The response has no header; those inside it carry the revision. It is refused like Range.
+func (m *Machine) ReadTxn(req *pb.TxnRequest, at shard.Revision, room listing.Room) (*pb.TxnResponse, error) {
+	resp, err := m.readTxn(req, at, room)
 	return resp, unmarked(err)
 }
 
-func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision, room listing.Room) (*pb.TxnResponse, error) {
 	s, err := m.snapshot(at)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,9 @@ func (m *Machine) readTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnRespons
 		if req == nil {
 			return nil, malformed("a transaction that is not read-only was sent as a read")
 		}
-		f, err := s.Fetch(requestSpan(req), shard.Revision(req.Revision), listing.OptionsFor(req))
+		o := listing.OptionsFor(req)
+		o.Room = room
+		f, err := s.Fetch(requestSpan(req), shard.Revision(req.Revision), o)
 		if err != nil {
 			return nil, err
 		}

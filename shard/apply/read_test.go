@@ -52,7 +52,7 @@ func TestInstall(t *testing.T) {
 		require.NoError(t, err)
 		_, err = f.machine.Range(req, 0)
 		require.ErrorIs(t, err, shard.ErrUnavailable)
-		_, err = f.machine.ReadTxn(&pb.TxnRequest{Compare: []*pb.Compare{{Key: []byte("a")}}}, 0)
+		_, err = f.machine.ReadTxn(&pb.TxnRequest{Compare: []*pb.Compare{{Key: []byte("a")}}}, 0, nil)
 		require.ErrorIs(t, err, shard.ErrUnavailable)
 		_, err = f.machine.HashSpan(shard.Everything(), 0, 1)
 		require.ErrorIs(t, err, shard.ErrUnavailable)

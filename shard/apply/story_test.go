@@ -131,7 +131,7 @@ func (s *story) step(d *datadriven.TestData) string {
 		}, a.revision("at"))
 		return outcome(resp, err)
 	case "read-txn":
-		resp, err := s.machine.ReadTxn(s.txnRequest(d), a.revision("at"))
+		resp, err := s.machine.ReadTxn(s.txnRequest(d), a.revision("at"), nil)
 		return outcome(resp, err)
 	case "restart":
 		s.restart()

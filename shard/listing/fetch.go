@@ -12,6 +12,15 @@ type FetchOptions struct {
 	// NoCount ends the fetch with the Limit-th key, so that a page costs what it holds
 	// and not what the span holds. It means nothing without a Limit or with CountOnly.
 	NoCount bool
+	// Room, unless it is nil, is asked for room for what is returned.
+	Room Room
+}
+
+// Room is memory for what is read, and is shared with others.
+type Room interface {
+	// Add makes room for n more bytes, which are in memory already. It may wait. After an error everything that was
+	// read must be dropped, and the error goes to whoever asked for the read.
+	Add(n int) error
 }
 
 // Done reports whether a fetch that found that many keys need not look further.

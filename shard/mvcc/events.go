@@ -43,8 +43,8 @@ func (w *Writer) Previous(c *Change) (*mvccpb.KeyValue, error) {
 	return f.KVs[0], nil
 }
 
-// addPrevious looks up what each event's version replaced.
-func addPrevious(r engine.Reader, events []*mvccpb.Event) (err error) {
+// addPrevious looks up what each event's version replaced, as long as there is some left of the bytes.
+func addPrevious(r engine.Reader, events []*mvccpb.Event, left *int) (err error) {
 	it, err := r.NewIter(nil)
 	if err != nil {
 		return err
@@ -60,6 +60,9 @@ func addPrevious(r engine.Reader, events []*mvccpb.Event) (err error) {
 		}
 		if len(g.out.KVs) > 0 {
 			e.PrevKv = g.out.KVs[0]
+			if *left -= len(e.PrevKv.Key) + len(e.PrevKv.Value); *left < 0 {
+				return errLarge
+			}
 		}
 	}
 	return nil

@@ -30,7 +30,7 @@ func Fetch(r engine.Reader, span shard.Span, at shard.Revision, o listing.FetchO
 	if err != nil {
 		return listing.Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
 	}
-	return g.out, nil
+	return g.finish()
 }
 
 // pointOf returns the only key the span can hold, if it is such a span.
@@ -110,6 +110,11 @@ func fetchSpan(r engine.Reader, over *overlay, span shard.Span, g *gather) (err 
 		if err := g.addStored(key, rev, it); err != nil {
 			return err
 		}
+		if g.uncounted >= countedBytes {
+			if err := g.count(); err != nil {
+				return err
+			}
+		}
 		valid = it.NextPrefix()
 	}
 	for _, e := range pending {
@@ -137,6 +142,33 @@ type gather struct {
 	seek  []byte // scratch
 	kvs   []mvccpb.KeyValue
 	bytes []byte
+
+	uncounted int // bytes of out for which no room was asked yet
+}
+
+const (
+	// countedBytes is how much is gathered before room is asked for it.
+	countedBytes = 64 << 10
+	// kvBytes is what a key takes in memory besides its bytes and those of its value, about.
+	kvBytes = 128
+)
+
+// count asks for room for what was gathered.
+func (g *gather) count() error {
+	n := g.uncounted
+	g.uncounted = 0
+	if g.o.Room == nil {
+		return nil
+	}
+	return g.o.Room.Add(n)
+}
+
+// finish returns what was gathered.
+func (g *gather) finish() (listing.Fetched, error) {
+	if err := g.count(); err != nil {
+		return listing.Fetched{}, err
+	}
+	return g.out, nil
 }
 
 func newGather(at shard.Revision, o listing.FetchOptions) *gather {
@@ -242,6 +274,7 @@ func (g *gather) add(key []byte, h *Header, value []byte) {
 		kv.Value = g.copy(value)
 	}
 	g.out.KVs = append(g.out.KVs, kv)
+	g.uncounted += kvBytes + len(key) + len(kv.Value)
 }
 
 func (g *gather) newKV() *mvccpb.KeyValue {

@@ -112,7 +112,7 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 	g := newGather(at, o)
 	if found := held.find(owner, key, epoch, g.at); found != nil {
 		g.addRow(found)
-		return g.out, nil
+		return g.finish()
 	}
 	latest, err := fetchLatest(reader, key, g)
 	if err != nil {
@@ -122,7 +122,7 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 		latest.owner, latest.epoch = owner, epoch
 		slot.CompareAndSwap(held, latest.over(held))
 	}
-	return g.out, nil
+	return g.finish()
 }
 
 // Held is Fetch of a key if that is in memory.

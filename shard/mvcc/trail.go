@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 
@@ -153,11 +154,40 @@ func (t *Trail) list(r engine.Reader, from, to shard.Revision, o EventsOptions) 
 			refs, through = refs[:end], refs[end-1].rev
 		}
 	}
-	events, err = t.read(r, refs)
-	if err == nil && o.PrevKV {
-		err = addPrevious(r, events)
+	for {
+		whole := wholeRevisions(refs, len(refs)/2)
+		left := eventsBytesMax
+		if whole == len(refs) {
+			left = math.MaxInt // one revision, or none
+		}
+		events, err = t.read(r, refs, &left)
+		if err == nil && o.PrevKV {
+			err = addPrevious(r, events, &left)
+		}
+		if !errors.Is(err, errLarge) {
+			return events, through, err
+		}
+		refs, through = refs[:whole], refs[whole-1].rev
 	}
-	return events, through, err
+}
+
+// eventsBytesMax is about how much of keys and values one list has, if it is of more than one revision: values may have more
+// than 1 MiB, every watch that has fallen behind has a list in memory, and it is sent in messages of 1 MiB.
+const eventsBytesMax = 2 << 20
+
+// errLarge: a list would have more than eventsBytesMax.
+var errLarge = errors.New("the list of events is too large")
+
+// wholeRevisions is how many of the first n changes there are if the last revision is whole, or left out; but those of
+// the first one at least.
+func wholeRevisions(refs []ref, n int) int {
+	for n > 0 && refs[n].rev == refs[n-1].rev {
+		n--
+	}
+	for n < len(refs) && (n == 0 || refs[n].rev == refs[n-1].rev) {
+		n++
+	}
+	return n
 }
 
 // after is where the refs above rev begin.
@@ -165,8 +195,8 @@ func (t *Trail) after(rev shard.Revision) int {
 	return sort.Search(len(t.refs), func(i int) bool { return t.refs[i].rev > rev })
 }
 
-// read reads changes in the order in which the store has them.
-func (t *Trail) read(r engine.Reader, refs []ref) (events []*mvccpb.Event, err error) {
+// read reads changes in the order in which the store has them, as long as there is some left of the bytes.
+func (t *Trail) read(r engine.Reader, refs []ref, left *int) (events []*mvccpb.Event, err error) {
 	if len(refs) == 0 {
 		return nil, nil
 	}
@@ -201,6 +231,9 @@ func (t *Trail) read(r engine.Reader, refs []ref) (events []*mvccpb.Event, err e
 		h, value, err := decodeRecord(rec, want)
 		if err != nil {
 			return nil, fmt.Errorf("key %q at revision %s: %w", key, want, err)
+		}
+		if *left -= len(key) + len(value); *left < 0 {
+			return nil, errLarge
 		}
 		events[i] = eventOf(bytes.Clone(key), h, bytes.Clone(value))
 	}

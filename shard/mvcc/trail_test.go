@@ -34,6 +34,11 @@ func granted() error { return nil }
 
 // changes writes so many revisions, of two changes each, to keys that come again.
 func changes(t testing.TB, e *engine.Engine, revisions, keys int) {
+	changesOf(t, e, revisions, keys, func(i int) []byte { return []byte(strings.Repeat("v", i%200)) })
+}
+
+// changesOf is changes with the values of each revision.
+func changesOf(t testing.TB, e *engine.Engine, revisions, keys int, value func(i int) []byte) {
 	cache := NewHeaderCache(NewHeaderBudget(0, 8, 0))
 	for i := range revisions {
 		b := e.NewBatch()
@@ -42,7 +47,7 @@ func changes(t testing.TB, e *engine.Engine, revisions, keys int) {
 		for _, key := range []string{fmt.Sprintf("k%04d", i*7%keys), fmt.Sprintf("k%04d", (i*7+1)%keys)} {
 			prev, err := w.Find([]byte(key))
 			require.NoError(t, err)
-			require.NoError(t, w.Put([]byte(key), []byte(strings.Repeat("v", i%200)), 0, prev))
+			require.NoError(t, w.Put([]byte(key), value(i), 0, prev))
 		}
 		require.NoError(t, w.Store(b))
 		require.NoError(t, e.Commit(b))

@@ -247,10 +247,10 @@ func (r *Replica) Hash(span shard.Span, at shard.Revision, bytesMax int) (mvcc.H
 	return r.machine.HashSpan(span, at, bytesMax)
 }
 
-// ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied.
-func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision) (*pb.TxnResponse, error) {
+// ReadTxn evaluates a read-only transaction at a revision; 0 is the latest applied. room may be nil.
+func (r *Replica) ReadTxn(req *pb.TxnRequest, at shard.Revision, room listing.Room) (*pb.TxnResponse, error) {
 	r.meter.reads.Add(1)
-	return r.machine.ReadTxn(req, at)
+	return r.machine.ReadTxn(req, at, room)
 }
 
 // Subscribe opens a feed of the changes this replica applies. It ends with shard.ErrStopped when
