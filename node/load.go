@@ -196,6 +196,13 @@ func (l *loads) listen(ctx context.Context, m *placement.Map) collected {
 	return collected{maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter), l.node.balance.waits()}
 }
 
+// lately returns the last reports if they were collected within that time.
+func (l *loads) lately(within time.Duration) (_ collected, fresh bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return collected{heard: maps.Clone(l.mu.heard), since: l.mu.since}, time.Since(l.mu.last) < within
+}
+
 // listens records that nodes were asked now, and returns since when they have been asked without a
 // pause longer than patience. l.mu is held.
 func (l *loads) listens(now time.Time, patience time.Duration) time.Time {
