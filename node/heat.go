@@ -163,3 +163,11 @@ func (h *heatRecord) reply(req *routerpb.HeatRequest, now time.Time) *routerpb.H
 	}
 	return reply
 }
+
+// nodeName is a node's name for people.
+func (n *Node) nodeName(id shard.NodeID) string {
+	if known := n.table.Map().Node(id); known != nil {
+		return known.Name
+	}
+	return "node " + id.String()
+}

@@ -50,7 +50,9 @@ func (n *Node) serveClients(context.Context) error {
 	metrics := promhttp.HandlerFor(n.cfg.Registerer, promhttp.HandlerOpts{})
 	pages := http.NewServeMux()
 	pages.Handle("/", api.HTTPHandler(gateway, metrics))
-	dashboard.New(dashboard.Config{Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Logger: n.log}).Register(pages)
+	dashboard.New(dashboard.Config{
+		Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Heat: n.heat.columns, NodeName: n.nodeName, Logger: n.log,
+	}).Register(pages)
 	web := n.newWebServer(api.Guard(pages))
 	mux, err := portmux.New(n.clientTLS.listen(n.client), portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {

@@ -55,7 +55,7 @@ func nearest(columns []Column, at time.Time) *Column {
 	if i == len(columns) || i > 0 && at.Sub(columns[i-1].At) < columns[i].At.Sub(at) {
 		i--
 	}
-	if columns[i].At.Sub(at).Abs() >= Interval {
+	if columns[i].At.Sub(at).Abs() > Interval*3/4 {
 		return nil
 	}
 	return &columns[i]
