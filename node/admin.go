@@ -19,6 +19,7 @@ func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
 	c := l.collect(ctx, m)
 	v := &adminapi.View{
 		Map: m, Load: assemble(m, c), BalancerWaits: c.waits, Distrusted: make(map[shard.NodeID]string),
+		Uptimes: make(map[shard.NodeID]time.Duration), Commits: make(map[shard.ID]adminapi.Commits),
 		Terms: make(map[shard.ID]uint64), Sizes: make(map[shard.ID]map[shard.NodeID]int64), Now: time.Now(),
 	}
 	v.Load.InFlight = transfers(m, v.Load, v.Now)
@@ -26,6 +27,7 @@ func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
 		if h.ClockDistrusted != "" {
 			v.Distrusted[id] = h.ClockDistrusted
 		}
+		v.Uptimes[id] = time.Duration(h.UptimeMillis) * time.Millisecond
 		for _, r := range h.Replicas {
 			of := shard.ID(r.Shard)
 			if v.Sizes[of] == nil {
@@ -33,7 +35,12 @@ func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
 			}
 			v.Sizes[of][id] = r.Bytes
 			v.Terms[of] = max(v.Terms[of], r.Term)
+			if v.Load.Shards[of].Leader == id {
+				v.Commits[of] = adminapi.Commits{Half: micros(r.CommitMicros), Slow: micros(r.CommitSlowMicros)}
+			}
 		}
 	}
 	return v, nil
 }
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -72,10 +72,32 @@ func TestDashboard(t *testing.T) {
 			if s.Node != n.Name || len(s.Nodes) != 3 || len(s.Shards) != 3 || s.Shards[1].Start != `"<script>alert(1)</script>\xff"` || len(s.Balancer.Operators) != 0 {
 				return fmt.Errorf("it shows %+v", s)
 			}
+			for _, told := range s.Nodes {
+				if told.UpMillis <= 0 {
+					return fmt.Errorf("node %s is %+v", told.Name, told)
+				}
+			}
 			for _, d := range s.Shards {
 				if d.Leader == "" || len(d.Replicas) != 3 {
 					return fmt.Errorf("shard %d is %+v", d.ID, d)
 				}
+			}
+			return nil
+		})
+	}
+	for _, n := range c.Nodes() { // one of them records, the others copy
+		testcluster.Eventually(t, n.Name+" to have recorded the keyspace", func(ctx context.Context) error {
+			r, err := fromBrowser(ctx, n, "flotilla.example", "/dashboard/heat")
+			if err != nil {
+				return err
+			}
+			defer r.Body.Close()
+			h := &dashboard.Heat{}
+			if err := json.NewDecoder(r.Body).Decode(h); err != nil {
+				return err
+			}
+			if len(h.Values) == 0 || len(h.Rows) < 2 {
+				return fmt.Errorf("it tells %+v", h)
 			}
 			return nil
 		})

@@ -27,6 +27,7 @@ const (
 // of the wall clock, which may be wrong.
 type loads struct {
 	node  *Node
+	born  time.Time
 	fsync struct {
 		sync.Mutex
 		load.Latency
@@ -46,7 +47,7 @@ type heardLoad struct {
 }
 
 func newLoads(n *Node) *loads {
-	l := &loads{node: n}
+	l := &loads{node: n, born: time.Now()}
 	l.mu.heard = make(map[shard.NodeID]heardLoad)
 	return l
 }
@@ -78,7 +79,7 @@ func (l *loads) synced(took time.Duration) {
 
 // own returns this node's own report.
 func (l *loads) own(now time.Time) *routerpb.LoadReply {
-	reply := &routerpb.LoadReply{ClockDistrusted: l.node.hlc.Distrusted()}
+	reply := &routerpb.LoadReply{ClockDistrusted: l.node.hlc.Distrusted(), UptimeMillis: now.Sub(l.born).Milliseconds()}
 	reply.DiskTotal, reply.DiskFree = l.node.space.own()
 	l.fsync.Lock()
 	reply.FsyncMicros = l.fsync.Slow().Microseconds()
@@ -93,6 +94,7 @@ func (l *loads) own(now time.Time) *routerpb.LoadReply {
 			p.Measures, p.MeasuredMillis = true, now.Sub(r.Since).Milliseconds()
 			p.Writes, p.WriteBytes, p.PeakWrites, p.PeakWriteBytes = r.Writes, r.WriteBytes, r.PeakWrites, r.PeakWriteBytes
 			p.Balance = pointProto(r.Balance)
+			p.CommitMicros, p.CommitSlowMicros = r.Commit.Microseconds(), r.CommitSlow.Microseconds()
 		}
 		reply.Replicas = append(reply.Replicas, p)
 	}
@@ -192,6 +194,13 @@ func (l *loads) listen(ctx context.Context, m *placement.Map) collected {
 		return n == nil || n.State == placement.Removed
 	})
 	return collected{maps.Clone(l.mu.heard), l.listens(time.Now(), m.Rules().StaleAfter), l.node.balance.waits()}
+}
+
+// lately returns the last reports if they were collected within that time.
+func (l *loads) lately(within time.Duration) (_ collected, fresh bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return collected{heard: maps.Clone(l.mu.heard), since: l.mu.since}, time.Since(l.mu.last) < within
 }
 
 // listens records that nodes were asked now, and returns since when they have been asked without a

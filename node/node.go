@@ -40,6 +40,7 @@ type Node struct {
 	control  *controller
 	balance  *balancer
 	loads    *loads
+	heat     *heatRecord
 	check    *checker
 	pauses   pauses
 
@@ -106,6 +107,7 @@ func New(cfg Config) (*Node, error) {
 	n.balance = &balancer{node: n, metrics: newBalancerMetrics(cfg.Registerer)}
 	n.pauses = newPauses(cfg.Registerer)
 	n.loads = newLoads(n)
+	n.heat = &heatRecord{node: n}
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
 	n.room = admission.NewRoom(n.admission, share(cfg.MemoryBytes).room)

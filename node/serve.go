@@ -54,7 +54,9 @@ func (n *Node) serveClients(context.Context) error {
 	pages := http.NewServeMux()
 	pages.Handle("/", api.HTTPHandler(gateway, metrics))
 	browsers := http.NewServeMux()
-	dashboard.New(dashboard.Config{Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Logger: n.log}).Register(browsers)
+	dashboard.New(dashboard.Config{
+		Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Heat: n.heat.columns, NodeName: n.nodeName, Logger: n.log,
+	}).Register(browsers)
 	pages.Handle("/{$}", n.access.keepOut(browsers))
 	pages.Handle("/dashboard/", n.access.keepOut(browsers))
 	web := n.newWebServer(api.Guard(pages))

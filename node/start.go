@@ -259,6 +259,7 @@ func (n *Node) startAgent(context.Context) error {
 	n.work.Go(func() { n.control.run(n.ctx) })
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })
+	n.work.Go(func() { n.heat.run(n.ctx) })
 	if n.cfg.CorruptCheckTime > 0 {
 		n.work.Go(func() { n.check.run(n.ctx) })
 	}

@@ -14,7 +14,9 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/node/heat"
 	"github.com/flotilla-kv/flotilla/router/adminapi"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 //go:embed page.html
@@ -41,7 +43,11 @@ type Config struct {
 	Cluster adminapi.Cluster
 	// Alarms are those of etcd's API.
 	Alarms func() []*pb.AlarmMember
-	Logger *slog.Logger
+	// Heat is what is recorded of the keyspace, and a number that rises with each change of it.
+	Heat func() ([]heat.Column, uint64)
+	// NodeName is a node's name for people.
+	NodeName func(shard.NodeID) string
+	Logger   *slog.Logger
 }
 
 // Dashboard is an http.Handler for / and the paths below /dashboard/.
@@ -55,11 +61,14 @@ type Dashboard struct {
 	turn  chan struct{}
 	found []byte
 	at    time.Time
+
+	drawings drawings
 }
 
 // New returns the dashboard of a node.
 func New(cfg Config) *Dashboard {
 	d := &Dashboard{cfg: cfg, mux: http.NewServeMux(), turn: make(chan struct{}, 1)}
+	d.drawings.of = make(map[string]drawing)
 	// The policy names the only script and the only style sheet by their digests: they are the page's own, byte for byte.
 	d.page = []byte(strings.NewReplacer("{{css}}", pageCSS, "{{js}}", pageJS).Replace(pageHTML))
 	d.policy = fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; connect-src 'self'; "+
@@ -67,6 +76,7 @@ func New(cfg Config) *Dashboard {
 		digest(pageJS), digest(pageCSS))
 	d.mux.HandleFunc("GET /{$}", d.servePage)
 	d.mux.HandleFunc("GET /dashboard/state", d.serveState)
+	d.mux.HandleFunc("GET /dashboard/heat", d.serveHeat)
 	return d
 }
 
@@ -104,15 +114,23 @@ func (d *Dashboard) servePage(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (d *Dashboard) serveState(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
 	body, err := d.state(r.Context())
 	if err != nil {
-		d.cfg.Logger.Debug("the dashboard cannot tell the state of the cluster", "error", err)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		body, _ = json.Marshal(struct { // strings can always be marshalled
-			Error string `json:"error"`
-		}{err.Error()})
+		d.refuse(w, http.StatusServiceUnavailable, err)
+		return
 	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
+}
+
+// refuse answers that there is nothing to show, and why.
+func (d *Dashboard) refuse(w http.ResponseWriter, code int, why error) {
+	d.cfg.Logger.Debug("the dashboard does not show what it was asked for", "error", why)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	body, _ := json.Marshal(struct { // strings can always be marshalled
+		Error string `json:"error"`
+	}{why.Error()})
 	_, _ = w.Write(body)
 }
 

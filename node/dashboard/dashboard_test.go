@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/node/heat"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/adminapi"
@@ -32,6 +33,8 @@ type world struct {
 	err   error
 	looks atomic.Int32
 	took  time.Duration
+
+	columns []heat.Column
 }
 
 func (w *world) Look(context.Context) (*adminapi.View, error) {
@@ -71,7 +74,10 @@ func founded(t *testing.T, keys ...string) *adminapi.View {
 }
 
 func newDashboard(w *world, alarms ...*pb.AlarmMember) *Dashboard {
-	return New(Config{Node: "n1", Cluster: w, Alarms: func() []*pb.AlarmMember { return alarms }, Logger: slog.New(slog.DiscardHandler)})
+	return New(Config{
+		Node: "n1", Cluster: w, Alarms: func() []*pb.AlarmMember { return alarms }, Logger: slog.New(slog.DiscardHandler),
+		Heat: func() ([]heat.Column, uint64) { return w.columns, 1 }, NodeName: func(id shard.NodeID) string { return "n" + id.String() },
+	})
 }
 
 func get(t *testing.T, d http.Handler, path string) *httptest.ResponseRecorder {
@@ -94,7 +100,7 @@ func stateOf(t *testing.T, d http.Handler) *State {
 // B2, B3: the policy allows exactly the script and the style sheet of the page, and nothing comes from elsewhere.
 func TestPageIsClosed(t *testing.T) {
 	d := newDashboard(&world{view: founded(t)})
-	for _, path := range []string{"/", "/dashboard/state", "/dashboard/nothing"} {
+	for _, path := range []string{"/", "/dashboard/state", "/dashboard/heat", "/dashboard/nothing"} {
 		h := get(t, d, path).Header()
 		require.Empty(t, h.Values("Access-Control-Allow-Origin"), path)
 		require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"))
@@ -118,7 +124,7 @@ func TestPageIsClosed(t *testing.T) {
 // B1: there is nothing but to read.
 func TestNothingButReading(t *testing.T) {
 	d := newDashboard(&world{view: founded(t)})
-	for _, path := range []string{"/", "/dashboard/state"} {
+	for _, path := range []string{"/", "/dashboard/state", "/dashboard/heat"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
 			w := httptest.NewRecorder()
 			d.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
@@ -140,6 +146,34 @@ func TestKeysAreText(t *testing.T) {
 	require.Less(t, len(s.Shards[3].Start), 4*keyBytesMax)
 	require.Contains(t, s.Shards[3].Start, "(801 bytes)")
 	require.Equal(t, s.Shards[2].End, s.Shards[3].Start)
+}
+
+// The heat map is told by rows of keys, as text (B2): what is unknown is null, and a time without a column too.
+func TestHeatIsTold(t *testing.T) {
+	now := time.Now()
+	cells := func(leader shard.NodeID) []heat.Cell {
+		return []heat.Cell{
+			{Shard: 2, Shards: 1, Known: true, Leader: leader, Writes: 1234.56, Reads: 2},
+			{Start: []byte("<b>\xff"), Shard: 3, Shards: 4},
+		}
+	}
+	w := &world{view: founded(t), columns: []heat.Column{{At: now.Add(-7 * heat.Interval / 2), Cells: cells(1)}, {At: now.Add(-heat.Interval / 2), Cells: cells(3)}}}
+	ask := func(measure string) *Heat {
+		got := get(t, newDashboard(w), "/dashboard/heat?measure="+measure)
+		require.Equal(t, http.StatusOK, got.Code)
+		require.NotContains(t, got.Body.String(), "<")
+		h := &Heat{}
+		require.NoError(t, json.Unmarshal(got.Body.Bytes(), h))
+		return h
+	}
+	h := ask("writes")
+	require.Equal(t, []string{`""`, `"<b>\xff"`}, h.Rows)
+	require.Equal(t, [][]Figure{{1235, -1}, nil, nil, {1235, -1}}, h.Values)
+	require.Equal(t, [][]Owner{{{0, 2, "n1", 1}, {3, 2, "n3", 1}}, {{0, 3, "", 4}}}, h.Owners)
+	require.Equal(t, Figure(2), ask("reads").Values[0][0])
+	require.Equal(t, http.StatusBadRequest, get(t, newDashboard(w), "/dashboard/heat?measure=all").Code)
+	require.JSONEq(t, `{"measure":"writes","interval_millis":20000,"age_millis":-1,"rows":[],"values":[],"owners":[]}`,
+		get(t, newDashboard(&world{}), "/dashboard/heat").Body.String())
 }
 
 func TestHealthyClusterHasNoProblems(t *testing.T) {

@@ -1,7 +1,7 @@
 "use strict";
 // All that a node tells is put on the page as text (textContent), never as HTML: keys are written by anybody.
 (() => {
-  const every = 2000, patience = 15000, probeEvery = 4000, rowsAtOnce = 200, barsGap = 4;
+  const every = 2000, patience = 15000, probeEvery = 4000, heatEvery = 5000, rowsAtOnce = 200, barsGap = 4;
   const $ = (id) => document.getElementById(id);
   let state = null, stateAt = 0, failure = "", ready = null;
   let sortBy = "start", descending = false, rows = rowsAtOnce, picked = 0;
@@ -64,6 +64,21 @@
     }
   }
 
+  const took = (micros) => micros >= 100000 ? Math.round(micros / 1000) + " ms" : (micros / 1000).toFixed(1) + " ms";
+  function span(ms) {
+    const s = Math.floor(ms / 1000);
+    return s < 120 ? s + " s" : s < 7200 ? Math.floor(s / 60) + " min" : s < 172800 ? Math.floor(s / 3600) + " h" : Math.floor(s / 86400) + " d";
+  }
+  // The slowest of a node's leaders, by what 99 of 100 of its log entries took.
+  function slowest(name) {
+    const led = state.shards.filter((d) => d.leader === name && d.commit_slow_micros);
+    if (!led.length) return none;
+    const top = led.reduce((a, b) => b.commit_slow_micros > a.commit_slow_micros ? b : a);
+    return took(top.commit_slow_micros) + " (shard " + top.id + ")";
+  }
+  // The replica that is furthest behind the leader; -1 if that is unknown.
+  const lag = (d) => Math.max(-1, ...(d.replicas || []).map((r) => r.lag));
+
   function nodeState(n) {
     if (n.heard_millis < 0) return "✖ not heard of (" + n.state + ")";
     if (n.silent) return "✖ no answer, heard " + ago(n.heard_millis) + " (" + n.state + ")";
@@ -78,7 +93,10 @@
     { draw: disk },
     { kind: "n", text: (n) => n.silent || !n.disk_total ? none : bytes(n.disk_free) },
     { kind: "n", text: (n) => n.silent || !n.fsync_micros ? none : (n.fsync_micros / 1000).toFixed(1) + " ms" },
+    { kind: "n", text: (n) => n.silent ? none : slowest(n.name) },
     { kind: "wrap", text: (n) => n.silent ? none : n.clock ? "✖ " + n.clock : "ok" },
+    { text: (n) => n.version || none },
+    { kind: "n", text: (n) => n.silent || !n.uptime_millis ? none : span(n.uptime_millis) },
     { text: (n) => (n.client_urls || []).join(" ") },
   ];
   function disk(td, n) {
@@ -139,6 +157,9 @@
     { name: "writes", title: "Writes/s", kind: "n", text: figure((d) => rate(d.writes)), value: (d) => d.writes },
     { name: "wbytes", title: "Written/s", kind: "n", text: figure((d) => bytes(d.write_bytes)), value: (d) => d.write_bytes },
     { name: "reads", title: "Reads/s", kind: "n", text: figure((d) => rate(d.reads)), value: (d) => d.reads },
+    { name: "commit", title: "Commit", kind: "n", text: figure((d) => d.commit_micros ? took(d.commit_micros) : none), value: (d) => d.commit_micros },
+    { name: "slow", title: "99 %", kind: "n", text: figure((d) => d.commit_slow_micros ? took(d.commit_slow_micros) : none), value: (d) => d.commit_slow_micros },
+    { name: "lag", title: "Lag", kind: "n", text: figure((d) => lag(d) < 0 ? none : lag(d).toLocaleString("en")), value: (d) => d.leader ? lag(d) : -1 },
     { name: "leader", title: "Leader", text: (d) => d.leader || none, value: (d) => d.leader },
     { name: "replicas", title: "Replicas", text: (d) => (d.replicas || []).map(replicaText).join(" ") },
     { name: "state", title: "State", kind: "wrap", text: (d) => d.words || "ok", value: (d) => d.words },
@@ -242,6 +263,102 @@
     if (e.key === "Escape") { picked = 0; drawStrip(); drawShards(); }
   });
 
+  // The map of the last hour. Colours are by the square root, so that what is a hundredth of the busiest is still seen.
+  let heat = null, spot = null;
+  function ramp() {
+    const css = getComputedStyle(document.documentElement).getPropertyValue("--heat").trim().split(/\s+/);
+    const stops = css.map((c) => [1, 3, 5].map((i) => parseInt(c.slice(i, i + 2), 16)));
+    return (share) => {
+      const at = Math.min(Math.max(share, 0), 1) * (stops.length - 1), i = Math.min(Math.floor(at), stops.length - 2);
+      return stops[i].map((v, k) => Math.round(v + (stops[i + 1][k] - v) * (at - i)));
+    };
+  }
+  function drawHeat() {
+    const canvas = $("heat"), box = canvas.getBoundingClientRect(), scale = window.devicePixelRatio || 1;
+    canvas.width = Math.max(1, Math.round(box.width * scale));
+    canvas.height = Math.max(1, Math.round(box.height * scale));
+    if (!heat || !heat.values.length || !heat.rows.length) {
+      say($("heat-text"), heat ? "Nothing is recorded yet: the first column comes within seconds of the start." : "");
+      return;
+    }
+    const g = canvas.getContext("2d"), colour = ramp(), columns = heat.values.length, rows = heat.rows.length;
+    const most = heat.values.reduce((top, c) => (c || []).reduce((a, v) => Math.max(a, v), top), 0);
+    // A picture of one dot for each square, stretched without smoothing.
+    const dots = document.createElement("canvas");
+    dots.width = columns;
+    dots.height = rows;
+    const d = dots.getContext("2d"), image = d.createImageData(columns, rows);
+    heat.values.forEach((column, x) => (column || []).forEach((v, y) => {
+      if (v === null) return;
+      const [r, gr, b] = colour(most >= 0.05 ? Math.sqrt(v / most) : 0);
+      image.data.set([r, gr, b, 255], 4 * (y * columns + x));
+    }));
+    d.putImageData(image, 0, 0);
+    g.imageSmoothingEnabled = false;
+    g.drawImage(dots, 0, 0, canvas.width, canvas.height);
+    if (spot) {
+      const w = canvas.width / columns, h = canvas.height / rows;
+      g.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--front").trim();
+      g.lineWidth = 2 * scale;
+      g.strokeRect(spot.x * w, spot.y * h, Math.max(w, 3 * scale), Math.max(h, 3 * scale));
+    }
+    const legend = $("heat-scale");
+    legend.width = 64;
+    legend.height = 1;
+    for (let i = 0; i < 64; i++) {
+      legend.getContext("2d").fillStyle = "rgb(" + colour(Math.sqrt(i / 63)).join(",") + ")";
+      legend.getContext("2d").fillRect(i, 0, 1, 1);
+    }
+    say($("heat-most"), rate(most) + "/s");
+    say($("heat-from"), columns > 1 ? span(columns * heat.interval_millis) + " ago" : "");
+    canvas.setAttribute("aria-label", heat.measure + " per second of " + some(rows, "range") + " of keys over " + span(columns * heat.interval_millis) + "; at most " + rate(most));
+    say($("heat-text"), spot ? heatText(spot) : most >= 0.05 ? "At most " + rate(most) + " " + heat.measure + "/s in one row." : "No " + heat.measure + ".");
+  }
+  const ownerAt = (at) => (heat.owners[at.y] || []).filter((o) => o.c <= at.x).pop();
+  function heatText(at) {
+    const column = heat.values[at.x], owner = ownerAt(at), ago = (heat.values.length - 1 - at.x) * heat.interval_millis;
+    const when = ago ? span(ago) + " ago, " : "now, ";
+    const range = "from " + heat.rows[at.y] + " to " + (heat.rows[at.y + 1] || "∞") + ": ";
+    if (!column) return when + range + "nothing was recorded";
+    const value = column[at.y];
+    return when + range + (value === null ? "unknown" : rate(value) + " " + heat.measure + "/s") + (!owner ? "" :
+      ", shard " + owner.s + (owner.n > 1 ? " and " + some(owner.n - 1, "other") : "") + (owner.l ? ", led by " + owner.l : ", no known leader"));
+  }
+  function point(x, y) {
+    if (!heat || !heat.values.length || !heat.rows.length) return;
+    spot = { x: Math.max(0, Math.min(heat.values.length - 1, x)), y: Math.max(0, Math.min(heat.rows.length - 1, y)) };
+    drawHeat();
+  }
+  function pointAt(e) {
+    if (!heat) return;
+    const box = $("heat").getBoundingClientRect();
+    point(Math.floor((e.clientX - box.left) / box.width * heat.values.length), Math.floor((e.clientY - box.top) / box.height * heat.rows.length));
+  }
+  $("heat").addEventListener("pointermove", pointAt);
+  $("heat").addEventListener("click", pointAt);
+  $("heat").addEventListener("pointerleave", () => { spot = null; drawHeat(); });
+  $("heat").addEventListener("keydown", (e) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
+    if (step && heat) {
+      const from = spot || { x: heat.values.length - 1 - step[0], y: -step[1] };
+      point(from.x + step[0], from.y + step[1]);
+      e.preventDefault();
+    }
+    const owner = e.key === "Enter" && spot && ownerAt(spot);
+    if (owner) { picked = owner.s; $("filter").value = "#" + owner.s; drawStrip(); drawShards(); $("filter").focus(); }
+    if (e.key === "Escape") { spot = null; drawHeat(); }
+  });
+  async function lookAtHeat() {
+    const measure = $("heat-measure").value;
+    const r = await fetch("/dashboard/heat?measure=" + measure, { cache: "no-store", signal: AbortSignal.timeout(patience) });
+    const told = await r.json();
+    if (!r.ok) throw new Error(told.error || "HTTP " + r.status);
+    if (measure !== $("heat-measure").value) return; // another was chosen meanwhile
+    heat = told;
+    if (spot) point(spot.x, spot.y);
+    else drawHeat();
+  }
+
   function drawHealth() {
     const known = state && !failure, problems = known ? state.problems : [];
     let kind = "warn", mark = "…", text = "asking the node";
@@ -317,10 +434,13 @@
   }
   again(look, every, (text) => { failure = text; });
   again(probe, probeEvery, (text) => { if (text) ready = { ok: false, why: text }; });
+  again(lookAtHeat, heatEvery, () => {}); // that the node does not answer is told already
+  $("heat-measure").addEventListener("change", () => { heat = null; drawHeat(); lookAtHeat().catch(() => {}); });
   document.addEventListener("visibilitychange", drawHealth);
   $("filter").addEventListener("input", () => { rows = rowsAtOnce; drawShards(); });
   $("troubled").addEventListener("change", () => { rows = rowsAtOnce; drawShards(); });
   $("more").addEventListener("click", () => { rows += rowsAtOnce; drawShards(); });
-  window.addEventListener("resize", drawStrip);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawStrip);
+  const redraw = () => { drawStrip(); drawHeat(); };
+  window.addEventListener("resize", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

@@ -73,14 +73,15 @@ func known() *placement.Load {
 }
 
 func TestNodesAreTold(t *testing.T) {
-	s := New(&seen{view: View{Now: now, Map: apply(t, founded()), Load: known(), Distrusted: map[shard.NodeID]string{2: "it is slow"}}}, nil)
+	s := New(&seen{view: View{Now: now, Map: apply(t, founded()), Load: known(), Distrusted: map[shard.NodeID]string{2: "it is slow"},
+		Uptimes: map[shard.NodeID]time.Duration{2: time.Minute}}}, nil)
 	reply, err := s.Nodes(t.Context(), &adminpb.NodesRequest{})
 	require.NoError(t, err)
 	require.Len(t, reply.Nodes, 3)
 	n1, n2, n3 := reply.Nodes[0], reply.Nodes[1], reply.Nodes[2]
 	require.Equal(t, []any{"n1", "active", "n1:1", int64(2000), uint32(3), uint32(2), 75.0, int64(1000), int64(600), int64(3000), ""},
 		[]any{n1.Name, n1.State, n1.PeerAddr, n1.HeardMillis, n1.Replicas, n1.Leaders, n1.Writes, n1.DiskTotal, n1.DiskFree, n1.FsyncMicros, n1.ClockDistrusted})
-	require.Equal(t, "v1.0.2", n2.ServerVersion)
+	require.Equal(t, []any{"v1.0.2", int64(60_000), int64(0)}, []any{n2.ServerVersion, n2.UptimeMillis, n1.UptimeMillis})
 	require.Equal(t, "it is slow", n2.ClockDistrusted)
 	require.Zero(t, n2.Leaders)
 	require.Equal(t, []any{"n3", int64(-1), uint32(3), int64(0)}, []any{n3.Name, n3.HeardMillis, n3.Replicas, n3.DiskTotal}, "V2")
@@ -89,7 +90,8 @@ func TestNodesAreTold(t *testing.T) {
 func TestShardsAreTold(t *testing.T) {
 	s := New(&seen{view: View{
 		Now: now, Map: apply(t, founded(), splitting()), Load: known(), Terms: map[shard.ID]uint64{3: 7},
-		Sizes: map[shard.ID]map[shard.NodeID]int64{3: {1: 100, 2: 98}},
+		Sizes:   map[shard.ID]map[shard.NodeID]int64{3: {1: 100, 2: 98}},
+		Commits: map[shard.ID]Commits{3: {Half: time.Millisecond, Slow: 9 * time.Millisecond}},
 	}}, nil)
 	ask := func(req *adminpb.ShardsRequest) (ids []uint64, shards []*adminpb.Shard) {
 		t.Helper()
@@ -109,6 +111,7 @@ func TestShardsAreTold(t *testing.T) {
 	require.Equal(t, []float64{70, 700, 7, 90, 900}, []float64{d.Writes, d.WriteBytes, d.Reads, d.PeakWrites, d.PeakWriteBytes})
 	require.Equal(t, "i", string(d.Middle.Key))
 	require.Nil(t, d.Balance)
+	require.Equal(t, []int64{1000, 9000}, []int64{d.CommitMicros, d.CommitSlowMicros})
 	require.Equal(t, []any{"SPLIT", "PREPARED", "too large", "k", uint64(5)},
 		[]any{d.Operator.Kind, d.Operator.Phase, d.Operator.Why, string(d.Operator.Key), d.Operator.Child})
 	byNode := make(map[string][]int64)

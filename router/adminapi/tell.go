@@ -12,6 +12,7 @@ func (v *View) node(n *placement.Node) *adminpb.Node {
 		Id: uint64(n.ID), Name: n.Name, State: n.State.String(), PeerAddr: n.PeerAddr, ClientUrls: n.ClientURLs,
 		AdminAddr: n.AdminAddr, ServerVersion: n.ServerVersion, Labels: n.Labels, HeardMillis: v.age(load.Heard), Replicas: uint32(len(v.Map.OnNode(n.ID))),
 		DiskTotal: load.DiskTotal, DiskFree: load.DiskFree, FsyncMicros: load.Fsync.Microseconds(), ClockDistrusted: v.Distrusted[n.ID],
+		UptimeMillis: v.Uptimes[n.ID].Milliseconds(),
 	}
 	for _, d := range v.Map.Shards() {
 		if s := v.Load.Shards[d.ID]; s.Leader == n.ID {
@@ -31,6 +32,7 @@ func (v *View) shard(d *shard.Descriptor) *adminpb.Shard {
 		Writes: load.Writes, WriteBytes: load.WriteBytes, Reads: load.Reads,
 		PeakWrites: load.PeakWrites, PeakWriteBytes: load.PeakWriteBytes,
 		Middle: point(load.Middle), Balance: point(load.Balance), Operator: v.operator(v.Map.Operator(d.ID)),
+		CommitMicros: v.Commits[d.ID].Half.Microseconds(), CommitSlowMicros: v.Commits[d.ID].Slow.Microseconds(),
 	}
 	for _, r := range d.Replicas {
 		out.Replicas = append(out.Replicas, v.replica(d.ID, r))

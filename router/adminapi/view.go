@@ -40,6 +40,11 @@ type View struct {
 	Load *placement.Load
 	// Distrusted maps nodes that may not propose to the reason.
 	Distrusted map[shard.NodeID]string
+	// Uptimes are how long nodes had run when they reported. A node that is not listed, or runs an earlier build, is
+	// unknown.
+	Uptimes map[shard.NodeID]time.Duration
+	// Commits are those of the shards' leaders.
+	Commits map[shard.ID]Commits
 	// Terms are those of the shards' leaders.
 	Terms map[shard.ID]uint64
 	// Sizes are the sizes of replicas on disk, by node. A replica that is not listed is unknown.
@@ -48,6 +53,10 @@ type View struct {
 	// failed, or if the node that leads the meta group does not answer.
 	BalancerWaits string
 }
+
+// Commits are how long a leader's log entries took lately, from being proposed until they were applied: half of them at
+// most Half, 99 of 100 at most Slow. 0: there were none.
+type Commits struct{ Half, Slow time.Duration }
 
 // name is the node's name for people.
 func (v *View) name(id shard.NodeID) string {

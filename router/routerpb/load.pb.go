@@ -66,6 +66,7 @@ type LoadReply struct {
 	FsyncMicros     int64                  `protobuf:"varint,3,opt,name=fsync_micros,json=fsyncMicros,proto3" json:"fsync_micros,omitempty"`            // what 99 of 100 syncs of the Raft log took lately; 0: unknown
 	ClockDistrusted string                 `protobuf:"bytes,4,opt,name=clock_distrusted,json=clockDistrusted,proto3" json:"clock_distrusted,omitempty"` // why the node does not propose
 	Replicas        []*ReplicaLoad         `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	UptimeMillis    int64                  `protobuf:"varint,6,opt,name=uptime_millis,json=uptimeMillis,proto3" json:"uptime_millis,omitempty"` // since the node began to start; 0: unknown
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -135,6 +136,13 @@ func (x *LoadReply) GetReplicas() []*ReplicaLoad {
 	return nil
 }
 
+func (x *LoadReply) GetUptimeMillis() int64 {
+	if x != nil {
+		return x.UptimeMillis
+	}
+	return 0
+}
+
 // ReplicaLoad is replica.Load.
 type ReplicaLoad struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -158,8 +166,12 @@ type ReplicaLoad struct {
 	PeakWriteBytes float64     `protobuf:"fixed64,17,opt,name=peak_write_bytes,json=peakWriteBytes,proto3" json:"peak_write_bytes,omitempty"`
 	Balance        *SplitPoint `protobuf:"bytes,18,opt,name=balance,proto3" json:"balance,omitempty"` // divides the writes
 	Unfit          string      `protobuf:"bytes,19,opt,name=unfit,proto3" json:"unfit,omitempty"`     // why it serves nothing and has to be replaced; empty: it is well
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Measured by a leader too: how long half of its log entries took lately, and 99 of 100, from
+	// being proposed until they were applied; 0: there were none.
+	CommitMicros     int64 `protobuf:"varint,20,opt,name=commit_micros,json=commitMicros,proto3" json:"commit_micros,omitempty"`
+	CommitSlowMicros int64 `protobuf:"varint,21,opt,name=commit_slow_micros,json=commitSlowMicros,proto3" json:"commit_slow_micros,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReplicaLoad) Reset() {
@@ -323,6 +335,20 @@ func (x *ReplicaLoad) GetUnfit() string {
 		return x.Unfit
 	}
 	return ""
+}
+
+func (x *ReplicaLoad) GetCommitMicros() int64 {
+	if x != nil {
+		return x.CommitMicros
+	}
+	return 0
+}
+
+func (x *ReplicaLoad) GetCommitSlowMicros() int64 {
+	if x != nil {
+		return x.CommitSlowMicros
+	}
+	return 0
 }
 
 // SplitPoint is where a shard could be cut.
@@ -535,19 +561,264 @@ func (x *HeardLoad) GetLoad() *LoadReply {
 	return nil
 }
 
+// HeatRequest asks the node that leads the meta group for what it has recorded of the keyspace.
+type HeatRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	YoungerMillis int64                  `protobuf:"varint,1,opt,name=younger_millis,json=youngerMillis,proto3" json:"younger_millis,omitempty"` // columns that are younger than this; 0: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeatRequest) Reset() {
+	*x = HeatRequest{}
+	mi := &file_router_routerpb_load_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeatRequest) ProtoMessage() {}
+
+func (x *HeatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeatRequest.ProtoReflect.Descriptor instead.
+func (*HeatRequest) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HeatRequest) GetYoungerMillis() int64 {
+	if x != nil {
+		return x.YoungerMillis
+	}
+	return 0
+}
+
+// HeatReply holds the oldest of the columns asked for, in the order of time.
+type HeatReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Columns       []*HeatColumn          `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // there are younger ones
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeatReply) Reset() {
+	*x = HeatReply{}
+	mi := &file_router_routerpb_load_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeatReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeatReply) ProtoMessage() {}
+
+func (x *HeatReply) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeatReply.ProtoReflect.Descriptor instead.
+func (*HeatReply) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HeatReply) GetColumns() []*HeatColumn {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *HeatReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// HeatColumn is the keyspace at one moment. Cells are in the order of keys, and each ends where the next begins.
+type HeatColumn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgeMillis     int64                  `protobuf:"varint,1,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
+	Cells         []*HeatCell            `protobuf:"bytes,2,rep,name=cells,proto3" json:"cells,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeatColumn) Reset() {
+	*x = HeatColumn{}
+	mi := &file_router_routerpb_load_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeatColumn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeatColumn) ProtoMessage() {}
+
+func (x *HeatColumn) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeatColumn.ProtoReflect.Descriptor instead.
+func (*HeatColumn) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HeatColumn) GetAgeMillis() int64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+func (x *HeatColumn) GetCells() []*HeatCell {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+// HeatCell is heat.Cell.
+type HeatCell struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	Shard         uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Leader        uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Shards        uint32                 `protobuf:"varint,4,opt,name=shards,proto3" json:"shards,omitempty"`
+	Known         bool                   `protobuf:"varint,5,opt,name=known,proto3" json:"known,omitempty"`
+	Writes        float64                `protobuf:"fixed64,6,opt,name=writes,proto3" json:"writes,omitempty"`
+	Reads         float64                `protobuf:"fixed64,7,opt,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeatCell) Reset() {
+	*x = HeatCell{}
+	mi := &file_router_routerpb_load_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeatCell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeatCell) ProtoMessage() {}
+
+func (x *HeatCell) ProtoReflect() protoreflect.Message {
+	mi := &file_router_routerpb_load_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeatCell.ProtoReflect.Descriptor instead.
+func (*HeatCell) Descriptor() ([]byte, []int) {
+	return file_router_routerpb_load_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HeatCell) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *HeatCell) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *HeatCell) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *HeatCell) GetShards() uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
+}
+
+func (x *HeatCell) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *HeatCell) GetWrites() float64 {
+	if x != nil {
+		return x.Writes
+	}
+	return 0
+}
+
+func (x *HeatCell) GetReads() float64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
 var File_router_routerpb_load_proto protoreflect.FileDescriptor
 
 const file_router_routerpb_load_proto_rawDesc = "" +
 	"\n" +
 	"\x1arouter/routerpb/load.proto\x12\x12flotilla.router.v1\"\r\n" +
-	"\vLoadRequest\"\xd2\x01\n" +
+	"\vLoadRequest\"\xf7\x01\n" +
 	"\tLoadReply\x12\x1d\n" +
 	"\n" +
 	"disk_total\x18\x01 \x01(\x03R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_free\x18\x02 \x01(\x03R\bdiskFree\x12!\n" +
 	"\ffsync_micros\x18\x03 \x01(\x03R\vfsyncMicros\x12)\n" +
 	"\x10clock_distrusted\x18\x04 \x01(\tR\x0fclockDistrusted\x12;\n" +
-	"\breplicas\x18\x05 \x03(\v2\x1f.flotilla.router.v1.ReplicaLoadR\breplicas\"\xd2\x04\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1f.flotilla.router.v1.ReplicaLoadR\breplicas\x12#\n" +
+	"\ruptime_millis\x18\x06 \x01(\x03R\fuptimeMillis\"\xa5\x05\n" +
 	"\vReplicaLoad\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x16\n" +
@@ -572,7 +843,9 @@ const file_router_routerpb_load_proto_rawDesc = "" +
 	"peakWrites\x12(\n" +
 	"\x10peak_write_bytes\x18\x11 \x01(\x01R\x0epeakWriteBytes\x128\n" +
 	"\abalance\x18\x12 \x01(\v2\x1e.flotilla.router.v1.SplitPointR\abalance\x12\x14\n" +
-	"\x05unfit\x18\x13 \x01(\tR\x05unfit\"2\n" +
+	"\x05unfit\x18\x13 \x01(\tR\x05unfit\x12#\n" +
+	"\rcommit_micros\x18\x14 \x01(\x03R\fcommitMicros\x12,\n" +
+	"\x12commit_slow_micros\x18\x15 \x01(\x03R\x10commitSlowMicros\"2\n" +
 	"\n" +
 	"SplitPoint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
@@ -587,7 +860,25 @@ const file_router_routerpb_load_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x1d\n" +
 	"\n" +
 	"age_millis\x18\x02 \x01(\x03R\tageMillis\x121\n" +
-	"\x04load\x18\x03 \x01(\v2\x1d.flotilla.router.v1.LoadReplyR\x04loadB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
+	"\x04load\x18\x03 \x01(\v2\x1d.flotilla.router.v1.LoadReplyR\x04load\"4\n" +
+	"\vHeatRequest\x12%\n" +
+	"\x0eyounger_millis\x18\x01 \x01(\x03R\ryoungerMillis\"Y\n" +
+	"\tHeatReply\x128\n" +
+	"\acolumns\x18\x01 \x03(\v2\x1e.flotilla.router.v1.HeatColumnR\acolumns\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"_\n" +
+	"\n" +
+	"HeatColumn\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\x01 \x01(\x03R\tageMillis\x122\n" +
+	"\x05cells\x18\x02 \x03(\v2\x1c.flotilla.router.v1.HeatCellR\x05cells\"\xaa\x01\n" +
+	"\bHeatCell\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\fR\x05start\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\x16\n" +
+	"\x06shards\x18\x04 \x01(\rR\x06shards\x12\x14\n" +
+	"\x05known\x18\x05 \x01(\bR\x05known\x12\x16\n" +
+	"\x06writes\x18\x06 \x01(\x01R\x06writes\x12\x14\n" +
+	"\x05reads\x18\a \x01(\x01R\x05readsB1Z/github.com/flotilla-kv/flotilla/router/routerpbb\x06proto3"
 
 var (
 	file_router_routerpb_load_proto_rawDescOnce sync.Once
@@ -601,7 +892,7 @@ func file_router_routerpb_load_proto_rawDescGZIP() []byte {
 	return file_router_routerpb_load_proto_rawDescData
 }
 
-var file_router_routerpb_load_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_router_routerpb_load_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_router_routerpb_load_proto_goTypes = []any{
 	(*LoadRequest)(nil),  // 0: flotilla.router.v1.LoadRequest
 	(*LoadReply)(nil),    // 1: flotilla.router.v1.LoadReply
@@ -610,18 +901,24 @@ var file_router_routerpb_load_proto_goTypes = []any{
 	(*LoadsRequest)(nil), // 4: flotilla.router.v1.LoadsRequest
 	(*LoadsReply)(nil),   // 5: flotilla.router.v1.LoadsReply
 	(*HeardLoad)(nil),    // 6: flotilla.router.v1.HeardLoad
+	(*HeatRequest)(nil),  // 7: flotilla.router.v1.HeatRequest
+	(*HeatReply)(nil),    // 8: flotilla.router.v1.HeatReply
+	(*HeatColumn)(nil),   // 9: flotilla.router.v1.HeatColumn
+	(*HeatCell)(nil),     // 10: flotilla.router.v1.HeatCell
 }
 var file_router_routerpb_load_proto_depIdxs = []int32{
-	2, // 0: flotilla.router.v1.LoadReply.replicas:type_name -> flotilla.router.v1.ReplicaLoad
-	3, // 1: flotilla.router.v1.ReplicaLoad.middle:type_name -> flotilla.router.v1.SplitPoint
-	3, // 2: flotilla.router.v1.ReplicaLoad.balance:type_name -> flotilla.router.v1.SplitPoint
-	6, // 3: flotilla.router.v1.LoadsReply.heard:type_name -> flotilla.router.v1.HeardLoad
-	1, // 4: flotilla.router.v1.HeardLoad.load:type_name -> flotilla.router.v1.LoadReply
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2,  // 0: flotilla.router.v1.LoadReply.replicas:type_name -> flotilla.router.v1.ReplicaLoad
+	3,  // 1: flotilla.router.v1.ReplicaLoad.middle:type_name -> flotilla.router.v1.SplitPoint
+	3,  // 2: flotilla.router.v1.ReplicaLoad.balance:type_name -> flotilla.router.v1.SplitPoint
+	6,  // 3: flotilla.router.v1.LoadsReply.heard:type_name -> flotilla.router.v1.HeardLoad
+	1,  // 4: flotilla.router.v1.HeardLoad.load:type_name -> flotilla.router.v1.LoadReply
+	9,  // 5: flotilla.router.v1.HeatReply.columns:type_name -> flotilla.router.v1.HeatColumn
+	10, // 6: flotilla.router.v1.HeatColumn.cells:type_name -> flotilla.router.v1.HeatCell
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_router_routerpb_load_proto_init() }
@@ -635,7 +932,7 @@ func file_router_routerpb_load_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_routerpb_load_proto_rawDesc), len(file_router_routerpb_load_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

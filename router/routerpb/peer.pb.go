@@ -2899,13 +2899,14 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\xba\a\n" +
+	"\x12UNREGISTERED_LEASE\x10\x142\x82\b\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +
 	"\x05Hello\x12 .flotilla.router.v1.HelloRequest\x1a\x1e.flotilla.router.v1.HelloReply\x12F\n" +
 	"\x04Load\x12\x1f.flotilla.router.v1.LoadRequest\x1a\x1d.flotilla.router.v1.LoadReply\x12I\n" +
 	"\x05Loads\x12 .flotilla.router.v1.LoadsRequest\x1a\x1e.flotilla.router.v1.LoadsReply\x12F\n" +
+	"\x04Heat\x12\x1f.flotilla.router.v1.HeatRequest\x1a\x1d.flotilla.router.v1.HeatReply\x12F\n" +
 	"\x04Join\x12\x1f.flotilla.router.v1.JoinRequest\x1a\x1d.flotilla.router.v1.JoinReply\x12[\n" +
 	"\vProposeMeta\x12&.flotilla.router.v1.ProposeMetaRequest\x1a$.flotilla.router.v1.ProposeMetaReply\x12N\n" +
 	"\bReadMeta\x12#.flotilla.router.v1.ReadMetaRequest\x1a\x1d.flotilla.router.v1.MapUpdate\x12R\n" +
@@ -2969,8 +2970,10 @@ var file_router_routerpb_peer_proto_goTypes = []any{
 	(*shardpb.Span)(nil),       // 37: flotilla.shard.v1.Span
 	(*LoadRequest)(nil),        // 38: flotilla.router.v1.LoadRequest
 	(*LoadsRequest)(nil),       // 39: flotilla.router.v1.LoadsRequest
-	(*LoadReply)(nil),          // 40: flotilla.router.v1.LoadReply
-	(*LoadsReply)(nil),         // 41: flotilla.router.v1.LoadsReply
+	(*HeatRequest)(nil),        // 40: flotilla.router.v1.HeatRequest
+	(*LoadReply)(nil),          // 41: flotilla.router.v1.LoadReply
+	(*LoadsReply)(nil),         // 42: flotilla.router.v1.LoadsReply
+	(*HeatReply)(nil),          // 43: flotilla.router.v1.HeatReply
 }
 var file_router_routerpb_peer_proto_depIdxs = []int32{
 	3,  // 0: flotilla.router.v1.Frame.requests:type_name -> flotilla.router.v1.Request
@@ -3010,27 +3013,29 @@ var file_router_routerpb_peer_proto_depIdxs = []int32{
 	5,  // 34: flotilla.router.v1.Peer.Hello:input_type -> flotilla.router.v1.HelloRequest
 	38, // 35: flotilla.router.v1.Peer.Load:input_type -> flotilla.router.v1.LoadRequest
 	39, // 36: flotilla.router.v1.Peer.Loads:input_type -> flotilla.router.v1.LoadsRequest
-	7,  // 37: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
-	9,  // 38: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
-	11, // 39: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
-	12, // 40: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
-	19, // 41: flotilla.router.v1.Peer.AwaitMap:input_type -> flotilla.router.v1.AwaitMapRequest
-	21, // 42: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
-	25, // 43: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
-	2,  // 44: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
-	15, // 45: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
-	6,  // 46: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
-	40, // 47: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
-	41, // 48: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
-	8,  // 49: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
-	10, // 50: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
-	13, // 51: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
-	13, // 52: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
-	20, // 53: flotilla.router.v1.Peer.AwaitMap:output_type -> flotilla.router.v1.AwaitMapReply
-	22, // 54: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
-	26, // 55: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
-	44, // [44:56] is the sub-list for method output_type
-	32, // [32:44] is the sub-list for method input_type
+	40, // 37: flotilla.router.v1.Peer.Heat:input_type -> flotilla.router.v1.HeatRequest
+	7,  // 38: flotilla.router.v1.Peer.Join:input_type -> flotilla.router.v1.JoinRequest
+	9,  // 39: flotilla.router.v1.Peer.ProposeMeta:input_type -> flotilla.router.v1.ProposeMetaRequest
+	11, // 40: flotilla.router.v1.Peer.ReadMeta:input_type -> flotilla.router.v1.ReadMetaRequest
+	12, // 41: flotilla.router.v1.Peer.FollowMap:input_type -> flotilla.router.v1.FollowMapRequest
+	19, // 42: flotilla.router.v1.Peer.AwaitMap:input_type -> flotilla.router.v1.AwaitMapRequest
+	21, // 43: flotilla.router.v1.Peer.Report:input_type -> flotilla.router.v1.ReportRequest
+	25, // 44: flotilla.router.v1.Peer.Direct:input_type -> flotilla.router.v1.DirectRequest
+	2,  // 45: flotilla.router.v1.Peer.Exchange:output_type -> flotilla.router.v1.Frame
+	15, // 46: flotilla.router.v1.Peer.Subscribe:output_type -> flotilla.router.v1.ChangesFrame
+	6,  // 47: flotilla.router.v1.Peer.Hello:output_type -> flotilla.router.v1.HelloReply
+	41, // 48: flotilla.router.v1.Peer.Load:output_type -> flotilla.router.v1.LoadReply
+	42, // 49: flotilla.router.v1.Peer.Loads:output_type -> flotilla.router.v1.LoadsReply
+	43, // 50: flotilla.router.v1.Peer.Heat:output_type -> flotilla.router.v1.HeatReply
+	8,  // 51: flotilla.router.v1.Peer.Join:output_type -> flotilla.router.v1.JoinReply
+	10, // 52: flotilla.router.v1.Peer.ProposeMeta:output_type -> flotilla.router.v1.ProposeMetaReply
+	13, // 53: flotilla.router.v1.Peer.ReadMeta:output_type -> flotilla.router.v1.MapUpdate
+	13, // 54: flotilla.router.v1.Peer.FollowMap:output_type -> flotilla.router.v1.MapUpdate
+	20, // 55: flotilla.router.v1.Peer.AwaitMap:output_type -> flotilla.router.v1.AwaitMapReply
+	22, // 56: flotilla.router.v1.Peer.Report:output_type -> flotilla.router.v1.ReportReply
+	26, // 57: flotilla.router.v1.Peer.Direct:output_type -> flotilla.router.v1.DirectReply
+	45, // [45:58] is the sub-list for method output_type
+	32, // [32:45] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name

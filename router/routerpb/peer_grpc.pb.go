@@ -24,6 +24,7 @@ const (
 	Peer_Hello_FullMethodName       = "/flotilla.router.v1.Peer/Hello"
 	Peer_Load_FullMethodName        = "/flotilla.router.v1.Peer/Load"
 	Peer_Loads_FullMethodName       = "/flotilla.router.v1.Peer/Loads"
+	Peer_Heat_FullMethodName        = "/flotilla.router.v1.Peer/Heat"
 	Peer_Join_FullMethodName        = "/flotilla.router.v1.Peer/Join"
 	Peer_ProposeMeta_FullMethodName = "/flotilla.router.v1.Peer/ProposeMeta"
 	Peer_ReadMeta_FullMethodName    = "/flotilla.router.v1.Peer/ReadMeta"
@@ -51,6 +52,9 @@ type PeerClient interface {
 	// Loads returns all nodes' last reports of their load, with their age: the node that leads the
 	// meta group collects them.
 	Loads(ctx context.Context, in *LoadsRequest, opts ...grpc.CallOption) (*LoadsReply, error)
+	// Heat returns the load of the keyspace over the last hour, as the node that leads the meta group
+	// has recorded it.
+	Heat(ctx context.Context, in *HeatRequest, opts ...grpc.CallOption) (*HeatReply, error)
 	// Join asks for membership of a running cluster.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error)
 	// ProposeMeta hands a placement command to the node that leads the meta group.
@@ -136,6 +140,16 @@ func (c *peerClient) Loads(ctx context.Context, in *LoadsRequest, opts ...grpc.C
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LoadsReply)
 	err := c.cc.Invoke(ctx, Peer_Loads_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Heat(ctx context.Context, in *HeatRequest, opts ...grpc.CallOption) (*HeatReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HeatReply)
+	err := c.cc.Invoke(ctx, Peer_Heat_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +253,9 @@ type PeerServer interface {
 	// Loads returns all nodes' last reports of their load, with their age: the node that leads the
 	// meta group collects them.
 	Loads(context.Context, *LoadsRequest) (*LoadsReply, error)
+	// Heat returns the load of the keyspace over the last hour, as the node that leads the meta group
+	// has recorded it.
+	Heat(context.Context, *HeatRequest) (*HeatReply, error)
 	// Join asks for membership of a running cluster.
 	Join(context.Context, *JoinRequest) (*JoinReply, error)
 	// ProposeMeta hands a placement command to the node that leads the meta group.
@@ -282,6 +299,9 @@ func (UnimplementedPeerServer) Load(context.Context, *LoadRequest) (*LoadReply, 
 }
 func (UnimplementedPeerServer) Loads(context.Context, *LoadsRequest) (*LoadsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Loads not implemented")
+}
+func (UnimplementedPeerServer) Heat(context.Context, *HeatRequest) (*HeatReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Heat not implemented")
 }
 func (UnimplementedPeerServer) Join(context.Context, *JoinRequest) (*JoinReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
@@ -393,6 +413,24 @@ func _Peer_Loads_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServer).Loads(ctx, req.(*LoadsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Heat_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HeatRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Heat(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Heat_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Heat(ctx, req.(*HeatRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -534,6 +572,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Loads",
 			Handler:    _Peer_Loads_Handler,
+		},
+		{
+			MethodName: "Heat",
+			Handler:    _Peer_Heat_Handler,
 		},
 		{
 			MethodName: "Join",

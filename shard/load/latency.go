@@ -57,16 +57,28 @@ func (l *Latency) Turn(now time.Time) {
 // Slow is what 99 of 100 took at most, and of fewer all but one, rounded up by less than a
 // tenth; 0 when there was none.
 func (l *Latency) Slow() time.Duration {
-	var all uint64
-	for i := range l.now {
-		all += uint64(l.now[i]) + uint64(l.last[i])
-	}
-	if all == 0 {
-		return 0
-	}
+	all := l.count()
 	over := all / 100 // may take longer
 	if all >= latencyFew {
 		over = max(over, 1)
+	}
+	return l.but(over)
+}
+
+// Half is what half of them took at most, rounded up likewise; 0 when there was none.
+func (l *Latency) Half() time.Duration { return l.but(l.count() / 2) }
+
+func (l *Latency) count() (all uint64) {
+	for i := range l.now {
+		all += uint64(l.now[i]) + uint64(l.last[i])
+	}
+	return all
+}
+
+// but is what all but the slowest so many took at most; there are fewer of these than of all.
+func (l *Latency) but(over uint64) time.Duration {
+	if l.count() == 0 {
+		return 0
 	}
 	for i := latencyBuckets - 1; ; i-- {
 		n := uint64(l.now[i]) + uint64(l.last[i])

@@ -181,11 +181,14 @@ func TestLatencyOfTheSlow(t *testing.T) {
 	l.Observe(time.Second)
 	require.InEpsilon(t, float64(time.Second), float64(l.Slow()), 0.1)
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "never told as less than it was")
+	require.InEpsilon(t, float64(time.Millisecond), float64(l.Half()), 0.1)
 	l.Turn(now.Add(rateTime / 2))
 	require.GreaterOrEqual(t, l.Slow(), time.Second, "half a minute later it still counts")
 	l.Turn(now.Add(rateTime))
 	require.Zero(t, l.Slow())
+	require.Zero(t, l.Half())
 	l.Observe(time.Hour)
+	require.Equal(t, l.Slow(), l.Half(), "of one")
 	require.Greater(t, l.Slow(), 3*time.Second)
 }
 

@@ -44,6 +44,9 @@ type Load struct {
 	Writes, WriteBytes         float64
 	PeakWrites, PeakWriteBytes float64
 	Balance                    load.Point
+	// Commit is how long half of the log entries took lately from being proposed until they were applied, CommitSlow
+	// 99 of 100; 0 if there were none.
+	Commit, CommitSlow time.Duration
 }
 
 const (
@@ -111,6 +114,7 @@ type reading struct {
 	epoch                      uint64
 	writes, writeBytes         load.Rate
 	peakWrites, peakWriteBytes load.Peak
+	commits                    *load.Latency // nil without an entry: a node has many replicas, and most are followers
 
 	sized   time.Time
 	bytes   int64
@@ -149,6 +153,16 @@ func (m *meter) wrote(batch []pending) {
 			}
 		}
 	}
+}
+
+// committed counts a log entry.
+func (m *meter) committed(took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.commits == nil {
+		m.mu.commits = &load.Latency{}
+	}
+	m.mu.commits.Observe(took)
 }
 
 // writtenKey returns a key that the command could change, or nil. For a transaction it is the first one found,
@@ -211,7 +225,7 @@ func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	if !leads || epoch != q.epoch || q.since.IsZero() {
 		q.writes, q.writeBytes, q.peakWrites, q.peakWriteBytes = load.Rate{}, load.Rate{}, load.Peak{}, load.Peak{}
 		m.mu.sample = load.Sample{}
-		q.since, q.epoch = time.Time{}, epoch
+		q.since, q.epoch, q.commits = time.Time{}, epoch, nil
 		if !leads {
 			return
 		}
@@ -220,6 +234,9 @@ func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	q.writes.Observe(m.mu.writes, now)
 	q.writeBytes.Observe(m.mu.writeBytes, now)
 	m.mu.sample.Pace(q.writes.PerSecond())
+	if q.commits != nil {
+		q.commits.Turn(now)
+	}
 	if q.writes.Settled() {
 		q.peakWrites.Observe(q.writes.PerSecond(), now, peaks)
 		q.peakWriteBytes.Observe(q.writeBytes.PerSecond(), now, peaks)
@@ -276,5 +293,8 @@ func (r *Replica) load() Load {
 	out.Writes, out.WriteBytes = q.writes.PerSecond(), q.writeBytes.PerSecond()
 	out.PeakWrites, out.PeakWriteBytes = max(q.peakWrites.Highest(), out.Writes), max(q.peakWriteBytes.Highest(), out.WriteBytes)
 	out.Balance = m.mu.sample.Point()
+	if q.commits != nil {
+		out.Commit, out.CommitSlow = q.commits.Half(), q.commits.Slow()
+	}
 	return out
 }

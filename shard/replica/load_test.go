@@ -71,6 +71,8 @@ func TestMeasuring(t *testing.T) {
 	require.InDelta(t, float64(size)/2, l.WriteBytes, 0.001)
 	require.Equal(t, 10.0, l.Reads)
 	require.Equal(t, l.Writes, l.PeakWrites, "at least that")
+	require.Positive(t, l.Commit)
+	require.GreaterOrEqual(t, l.CommitSlow, l.Commit)
 	require.True(t, shard.Span{Start: []byte("key06"), End: []byte("key09")}.Contains(l.Balance.Key), "%s", l.Balance.Key)
 	require.InDelta(t, 0.5, l.Balance.Left, 0.05)
 

@@ -262,7 +262,9 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 	}
 	switch {
 	case result.Completed():
-		p.metrics.proposals.Observe(time.Since(started).Seconds())
+		took := time.Since(started)
+		p.metrics.proposals.Observe(took.Seconds())
+		p.meter.committed(took)
 		p.metrics.batchCommands.Observe(float64(len(batch)))
 		// Update has delivered the results. A batch that is still in flight was applied as part of a snapshot that
 		// overtook it, so its results are lost (P2).

@@ -122,6 +122,7 @@ type Node struct {
 	ClockDistrusted string    `protobuf:"bytes,15,opt,name=clock_distrusted,json=clockDistrusted,proto3" json:"clock_distrusted,omitempty"` // why the node does not propose; empty: it does
 	Emptying        *Emptying `protobuf:"bytes,16,opt,name=emptying,proto3" json:"emptying,omitempty"`                                      // unset: the node is active
 	ServerVersion   string    `protobuf:"bytes,17,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`       // of the software that it runs, or ran last; empty: unknown
+	UptimeMillis    int64     `protobuf:"varint,18,opt,name=uptime_millis,json=uptimeMillis,proto3" json:"uptime_millis,omitempty"`         // when it reported; 0: unknown
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -273,6 +274,13 @@ func (x *Node) GetServerVersion() string {
 		return x.ServerVersion
 	}
 	return ""
+}
+
+func (x *Node) GetUptimeMillis() int64 {
+	if x != nil {
+		return x.UptimeMillis
+	}
+	return 0
 }
 
 // Emptying is what a node still has that it is to lose: leaders, and replicas too when it
@@ -518,8 +526,12 @@ type Shard struct {
 	Balance        *SplitPoint            `protobuf:"bytes,19,opt,name=balance,proto3" json:"balance,omitempty"` // divides the writes
 	Replicas       []*Replica             `protobuf:"bytes,20,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Operator       *Operator              `protobuf:"bytes,21,opt,name=operator,proto3" json:"operator,omitempty"` // unset: none in progress
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How long half of the leader's log entries took lately, and 99 of 100, from being proposed until
+	// they were applied; 0: there were none, or it is unknown.
+	CommitMicros     int64 `protobuf:"varint,22,opt,name=commit_micros,json=commitMicros,proto3" json:"commit_micros,omitempty"`
+	CommitSlowMicros int64 `protobuf:"varint,23,opt,name=commit_slow_micros,json=commitSlowMicros,proto3" json:"commit_slow_micros,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Shard) Reset() {
@@ -697,6 +709,20 @@ func (x *Shard) GetOperator() *Operator {
 		return x.Operator
 	}
 	return nil
+}
+
+func (x *Shard) GetCommitMicros() int64 {
+	if x != nil {
+		return x.CommitMicros
+	}
+	return 0
+}
+
+func (x *Shard) GetCommitSlowMicros() int64 {
+	if x != nil {
+		return x.CommitSlowMicros
+	}
+	return 0
 }
 
 type SplitPoint struct {
@@ -2510,7 +2536,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fNodesRequest\";\n" +
 	"\n" +
 	"NodesReply\x12-\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\xf0\x04\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\x95\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2532,7 +2558,8 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\ffsync_micros\x18\x0e \x01(\x03R\vfsyncMicros\x12)\n" +
 	"\x10clock_distrusted\x18\x0f \x01(\tR\x0fclockDistrusted\x127\n" +
 	"\bemptying\x18\x10 \x01(\v2\x1b.flotilla.admin.v1.EmptyingR\bemptying\x12%\n" +
-	"\x0eserver_version\x18\x11 \x01(\tR\rserverVersion\x1a9\n" +
+	"\x0eserver_version\x18\x11 \x01(\tR\rserverVersion\x12#\n" +
+	"\ruptime_millis\x18\x12 \x01(\x03R\fuptimeMillis\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
@@ -2549,7 +2576,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"Y\n" +
 	"\vShardsReply\x120\n" +
 	"\x06shards\x18\x01 \x03(\v2\x18.flotilla.admin.v1.ShardR\x06shards\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\"\xda\x05\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\xad\x06\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12+\n" +
 	"\x04span\x18\x02 \x01(\v2\x17.flotilla.admin.v1.SpanR\x04span\x12\x14\n" +
@@ -2576,7 +2603,9 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x06middle\x18\x12 \x01(\v2\x1d.flotilla.admin.v1.SplitPointR\x06middle\x127\n" +
 	"\abalance\x18\x13 \x01(\v2\x1d.flotilla.admin.v1.SplitPointR\abalance\x126\n" +
 	"\breplicas\x18\x14 \x03(\v2\x1a.flotilla.admin.v1.ReplicaR\breplicas\x127\n" +
-	"\boperator\x18\x15 \x01(\v2\x1b.flotilla.admin.v1.OperatorR\boperator\"2\n" +
+	"\boperator\x18\x15 \x01(\v2\x1b.flotilla.admin.v1.OperatorR\boperator\x12#\n" +
+	"\rcommit_micros\x18\x16 \x01(\x03R\fcommitMicros\x12,\n" +
+	"\x12commit_slow_micros\x18\x17 \x01(\x03R\x10commitSlowMicros\"2\n" +
 	"\n" +
 	"SplitPoint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
