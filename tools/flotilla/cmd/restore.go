@@ -136,11 +136,12 @@ func (s *session) forget() (int64, error) {
 		return latest.Header.Revision, nil // nothing was written
 	}
 	_, err = write(s, func(ctx context.Context) (*clientv3.CompactResponse, error) {
-		return s.Compact(ctx, latest.Header.Revision)
+		resp, err := s.Compact(ctx, latest.Header.Revision)
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			err = nil // by an earlier attempt
+		}
+		return resp, err
 	})
-	if errors.Is(err, rpctypes.ErrCompacted) {
-		err = nil
-	}
 	return latest.Header.Revision, err
 }
 
