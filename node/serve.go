@@ -26,6 +26,7 @@ func (n *Node) serveClients(context.Context) error {
 	cfg := n.cfg.etcdapi(n.room, n.answers)
 	cfg.Auth, cfg.Users, cfg.Passwords = n.access.guard, n.access, auth.NewPasswords(n.cfg.BcryptCost)
 	cfg.AnswerDistance = n.answerDistance
+	cfg.SnapshotDir, cfg.SnapshotRoom = n.snapshotDir(), n.space.lend
 	members := &cluster{node: n}
 	api := etcdapi.New(cfg, n.router, watches{n.router, n.merger}, n.router, members)
 	// Lock and Election are clients of the other services, and the JSON gateway is a client of all,

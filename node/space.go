@@ -92,3 +92,16 @@ func (s *space) refusal() error {
 	}
 	return nil
 }
+
+// lend refuses to let something temporary take so many bytes of the disk if puts would be refused because of it.
+func (s *space) lend(bytes int64) error {
+	usage, err := s.node.cfg.FS.GetDiskUsage(s.node.cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("see how full the disk is: %w", err)
+	}
+	limit := s.node.cfg.MinFreeDisk
+	if free := int64(usage.AvailBytes); free-bytes <= limit+limit/4 {
+		return fmt.Errorf("the disk of node %s has %d bytes free, of which --min-free-disk keeps %d: %w", s.node.cfg.Name, free, limit+limit/4, shard.ErrNoSpace)
+	}
+	return nil
+}

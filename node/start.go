@@ -82,9 +82,15 @@ func (n *Node) openDirectory(context.Context) (err error) {
 	if n.identity, err = loadIdentity(n.cfg.FS, n.cfg.DataDir); err != nil {
 		return err
 	}
+	if err := n.cfg.FS.RemoveAll(n.snapshotDir()); err != nil {
+		return fmt.Errorf("remove what snapshots left behind: %w", err)
+	}
 	n.remembered, err = loadPeers(n.cfg.FS, n.cfg.DataDir)
 	return err
 }
+
+// snapshotDir is where the files of snapshots are made. A node that is killed leaves them to its next start.
+func (n *Node) snapshotDir() string { return n.cfg.FS.PathJoin(n.cfg.DataDir, "snapshots") }
 
 // listen opens a port and names the flag to change when it is taken.
 func listen(flag, addr string) (net.Listener, error) {

@@ -77,6 +77,34 @@ func (r *Router) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest)
 
 // Leases lists all leases, the first to expire first.
 func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	all, err := r.living(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Each home has returned its leases in order; between homes, seconds decide.
+	slices.SortStableFunc(all, func(a, b *routerpb.LeaseStatus) int { return cmp.Compare(a.Ttl, b.Ttl) })
+	resp := &pb.LeaseLeasesResponse{Header: r.seen(0), Leases: make([]*pb.LeaseStatus, len(all))}
+	for i, lease := range all {
+		resp.Leases[i] = &pb.LeaseStatus{ID: lease.Lease}
+	}
+	return resp, nil
+}
+
+// LeaseTTLs returns all leases with the TTLs that they were granted, in seconds.
+func (r *Router) LeaseTTLs(ctx context.Context) (map[int64]int64, error) {
+	all, err := r.living(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ttls := make(map[int64]int64, len(all))
+	for _, lease := range all {
+		ttls[lease.Lease] = lease.GrantedTtl
+	}
+	return ttls, nil
+}
+
+// living asks all homes for the leases that have not expired.
+func (r *Router) living(ctx context.Context) ([]*routerpb.LeaseStatus, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var mu sync.Mutex
@@ -95,16 +123,7 @@ func (r *Router) Leases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.Leas
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	// Each home has returned its leases in order; between homes, seconds decide.
-	slices.SortStableFunc(all, func(a, b *routerpb.LeaseStatus) int { return cmp.Compare(a.Ttl, b.Ttl) })
-	resp := &pb.LeaseLeasesResponse{Header: r.seen(0), Leases: make([]*pb.LeaseStatus, len(all))}
-	for i, lease := range all {
-		resp.Leases[i] = &pb.LeaseStatus{ID: lease.Lease}
-	}
-	return resp, nil
+	return all, err
 }
 
 // leaseKeys collects the keys attached to a lease within spans.

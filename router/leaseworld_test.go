@@ -223,7 +223,7 @@ func (w *world) readLease(v shard.View, req *Request) proto.Message {
 	case routerpb.Op_OP_LEASE_LIST:
 		for id, l := range w.leases {
 			if v.Descriptor.Span.Contains(shard.HomeKey(id)) {
-				status.Leases = append(status.Leases, &routerpb.LeaseStatus{Lease: id, Ttl: l.ttl})
+				status.Leases = append(status.Leases, &routerpb.LeaseStatus{Lease: id, Ttl: l.ttl, GrantedTtl: l.ttl})
 			}
 		}
 	default:

@@ -19,7 +19,7 @@ type layer struct {
 func leaves() []string {
 	return []string{
 		"internal/certfiles", "internal/clock", "internal/etcdwire", "internal/giveway", "internal/portmux", "internal/rpcfront",
-		"internal/timerslack", "internal/workers",
+		"internal/snapfile", "internal/timerslack", "internal/workers",
 	}
 }
 

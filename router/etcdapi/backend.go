@@ -49,6 +49,8 @@ type Leases interface {
 	KeepAlive(ctx context.Context, leases []int64) ([]int64, *pb.ResponseHeader, error)
 	TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	Leases(ctx context.Context, req *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
+	// LeaseTTLs returns all leases with the TTLs that they were granted, in seconds.
+	LeaseTTLs(ctx context.Context) (map[int64]int64, error)
 }
 
 // Watches opens watches.

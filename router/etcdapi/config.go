@@ -50,10 +50,17 @@ type Config struct {
 	Users Users
 	// Passwords hashes and compares passwords. Required with Users.
 	Passwords *auth.Passwords
+	// SnapshotDir is an empty directory in which the files of snapshots are made; it need not exist. Default: a new one
+	// for each snapshot, among the system's temporary files.
+	SnapshotDir string
+	// SnapshotRoom refuses to let snapshots take so many more bytes of the disk. Default: there is always room.
+	SnapshotRoom func(bytes int64) error
+	// SnapshotPatience is how long a client may receive nothing before its snapshot ends. Default 1 min.
+	SnapshotPatience time.Duration
 
 	// Registerer registers the metrics. Default: none are exported.
 	Registerer prometheus.Registerer
-	// Logger logs failed health checks. Default: nothing is logged.
+	// Logger logs failed health checks, and snapshots. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -88,6 +95,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.AnswerDistance == nil {
 		c.AnswerDistance = func() time.Duration { return 0 }
+	}
+	if c.SnapshotRoom == nil {
+		c.SnapshotRoom = func(int64) error { return nil }
+	}
+	if c.SnapshotPatience == 0 {
+		c.SnapshotPatience = time.Minute
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -123,6 +124,12 @@ func (f *fakeLeases) Leases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseL
 	}
 	slices.SortFunc(resp.Leases, func(a, b *pb.LeaseStatus) int { return int(a.ID - b.ID) })
 	return resp, f.mu.fails
+}
+
+func (f *fakeLeases) LeaseTTLs(context.Context) (map[int64]int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.mu.ttls), f.mu.fails
 }
 
 // hold makes renewals of the lease wait until the returned function is called.

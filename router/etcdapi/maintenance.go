@@ -106,10 +106,6 @@ func (s *maintenanceServer) HashKV(ctx context.Context, req *pb.HashKVRequest) (
 	return resp, nil
 }
 
-func (s *maintenanceServer) Snapshot(*pb.SnapshotRequest, pb.Maintenance_SnapshotServer) error {
-	return unimplemented("Maintenance.Snapshot")
-}
-
 // MoveLeader concerns the meta group, whose leader Status reports. Any member accepts it, whereas
 // etcd's accept it only when they lead.
 func (s *maintenanceServer) MoveLeader(ctx context.Context, req *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {

@@ -30,6 +30,8 @@ type Server struct {
 	leased   *leaseMetrics
 	encoder  encoder
 	web      webCalls
+	// snapshots has a token for each snapshot in progress.
+	snapshots chan struct{}
 }
 
 // New returns a Server that carries out requests with kv, watches, leases and cluster.
@@ -37,11 +39,12 @@ func New(cfg Config, kv KV, watches Watches, leases Leases, cluster Cluster) *Se
 	cfg = cfg.withDefaults()
 	s := &Server{
 		cfg: cfg, kv: kv, watches: watches, leases: leases, cluster: cluster,
-		health:   health.NewServer(), // service "" is SERVING
-		rpcs:     newRPCMetrics(cfg.Registerer),
-		checks:   newHealthMetrics(cfg.Registerer),
-		watching: newWatchMetrics(cfg.Registerer),
-		leased:   newLeaseMetrics(cfg.Registerer),
+		health:    health.NewServer(), // service "" is SERVING
+		rpcs:      newRPCMetrics(cfg.Registerer),
+		checks:    newHealthMetrics(cfg.Registerer),
+		watching:  newWatchMetrics(cfg.Registerer),
+		leased:    newLeaseMetrics(cfg.Registerer),
+		snapshots: make(chan struct{}, snapshotsMax),
 	}
 	registerState(cfg.Registerer, cluster)
 	s.gets = s.rpcs.of(pb.KV_Range_FullMethodName)

@@ -66,13 +66,14 @@ command that they run.`,
 		{"client", "Clients:", []*cobra.Command{
 			newGet(client), newPut(client), newDel(client), newTxn(client), newWatch(client), newCompaction(client),
 			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
+			newBackup(client), newRestore(client),
 		}},
 		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newOperator(client), newRebalance(client), newTop(client)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {
 			c.GroupID = group.id
-			if c.HasSubCommands() {
+			if c.HasSubCommands() && c.RunE == nil {
 				nameOne(c)
 			}
 			root.AddCommand(c)
