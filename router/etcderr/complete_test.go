@@ -64,6 +64,8 @@ func internal() map[string]string {
 
 		"router/etcdapi.errMissingLeader": "code Unknown is etcd's for it",
 		"router/etcdapi.errObserveEnded":  "code Unknown is etcd's for it",
+		"router/admission.ErrTurn":        "has an answer made again in its turn (admission.Answer.Within)",
+		"router/admission.errNoRoom":      "wraps shard.ErrOverloaded",
 		"router/peer.errNoAnswer":         "is wrapped with an outcome (call.outcome)",
 		"router/peer.errSilent":           "is wrapped with an outcome (call.outcome)",
 		"router/peer.remoteError":         "wraps an error of package shard",
@@ -75,6 +77,7 @@ func internal() map[string]string {
 		"shard/engine.ErrOlderFormat":      "keeps a node from starting",
 		"shard/hlc.UntrustedError":         "wraps shard.ErrClockUntrusted",
 		"shard/mvcc.ErrSnapshotStopped":    "of snapshots between nodes",
+		"shard/mvcc.errLarge":              "has a list of events made again, shorter",
 		"shard/mvcc.errCollected":          "wraps shard.ErrUnavailable",
 		"shard/replica.ErrRemoved":         "of a replica's start and of changes of a group",
 		"shard/replica.errBarrierLost":     "wraps shard.ErrUnavailable",

@@ -18,6 +18,8 @@ func newBackup(client *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Save a snapshot of all keys and leases",
+		Example: `  flotilla backup saved.db
+  flotilla backup verify saved.db`,
 		Long: `Save a snapshot of all keys and leases, as of one revision, as etcdctl snapshot save
 does. flotilla restore loads it into an empty cluster, and etcdutl snapshot restore makes
 an etcd of it. It contains no history and no users.`,
@@ -46,9 +48,10 @@ an etcd of it. It contains no history and no users.`,
 func newBackupVerify(client *clientFlags) *cobra.Command {
 	var skip bool
 	c := &cobra.Command{
-		Use:   "verify FILE",
-		Short: "Check a snapshot, Flotilla's or etcd's, and tell what it contains",
-		Args:  wantArgs(1, 1, "FILE"),
+		Use:     "verify FILE",
+		Short:   "Check a snapshot, Flotilla's or etcd's, and tell what it contains",
+		Example: "  flotilla backup verify saved.db",
+		Args:    wantArgs(1, 1, "FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			p, err := client.prepare(c, linesOrTable())
 			if err != nil {

@@ -8,10 +8,7 @@ import (
 
 // A snapshot of one cluster is loaded into another, once and again, and never over something else.
 func TestBackupAndRestore(t *testing.T) {
-	if *endpointsFlag != "" {
-		t.Skip("it starts two clusters of its own")
-	}
-	from, to := newShell(t), newShell(t)
+	from, to := newShellAt(t, ""), newShellAt(t, "")
 	file := from.dir + "/saved.db"
 	from.run(t, `
 		lease=$(flotilla lease grant 600 | cut -d' ' -f2)

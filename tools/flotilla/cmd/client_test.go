@@ -30,11 +30,16 @@ type shell struct {
 // newShell starts three nodes, or uses the servers that -endpoints names.
 func newShell(t *testing.T) *shell {
 	t.Helper()
+	return newShellAt(t, *endpointsFlag)
+}
+
+// newShellAt starts a cluster if there are no endpoints.
+func newShellAt(t *testing.T, endpoints string) *shell {
+	t.Helper()
 	self, err := proccluster.Self()
 	require.NoError(t, err)
 	sh := &shell{dir: t.TempDir()}
 	require.NoError(t, os.Symlink(self.Path, filepath.Join(sh.dir, "flotilla")))
-	endpoints := *endpointsFlag
 	if endpoints == "" {
 		c, err := proccluster.New(t, proccluster.Config{Program: self, Nodes: 3, Args: founder})
 		require.NoError(t, err)

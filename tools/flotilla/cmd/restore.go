@@ -31,6 +31,9 @@ func newRestore(flags *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Load a snapshot, Flotilla's or etcd's, into an empty cluster",
+		Example: `  flotilla restore saved.db
+  # after an attempt that was interrupted
+  flotilla restore --resume saved.db`,
 		Long: `Load the keys and leases of a snapshot into an empty cluster, compare them with the file
 afterwards, and compact the cluster, so that nobody who remembers a revision of the old one misses
 a change unnoticed. Keep clients away until it is done. Keys get new revisions, and leases begin their TTLs anew.
