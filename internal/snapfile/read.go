@@ -243,6 +243,9 @@ func (f *File) Latest(failed *error) iter.Seq[*mvccpb.KeyValue] {
 		for err == nil {
 			var at, next []byte
 			at, next, err = sorted.next()
+			if err != nil && !errors.Is(err, io.EOF) {
+				break // last may not be the latest
+			}
 			if err == nil && key != nil && bytes.Equal(key, at[:len(at)-revisionBytes]) {
 				body = append(body[:0], next...)
 				last = body

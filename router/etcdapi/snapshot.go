@@ -91,18 +91,29 @@ func (s *maintenanceServer) trySnapshot(ctx context.Context, gently bool) (_ *sn
 	if err != nil {
 		return nil, err
 	}
-	b, err := snapfile.NewBuilder(dir, s.cfg.SnapshotRoom)
+	b, err := snapfile.NewBuilder(dir, func(bytes int64) error {
+		if ctx.Err() != nil { // nobody waits for the file any more
+			return context.Cause(ctx)
+		}
+		return s.cfg.SnapshotRoom(bytes)
+	})
 	if err != nil {
 		return nil, err
 	}
 	// The file that Finish has opened stays readable.
-	defer func() { err = errors.Join(err, b.Close()) }()
+	defer func() {
+		if failed := b.Close(); failed != nil {
+			s.cfg.Logger.Warn("files of a snapshot are left over", "directory", dir, "error", failed)
+		}
+	}()
 	leases, err := s.leases.LeaseTTLs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	made, first, began := &snapshotFile{}, true, time.Now()
-	err = s.kv.RangeStream(ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, func(part *pb.RangeResponse) error {
+	a := s.newAnswer(ctx, admission.Part)
+	defer a.Leave()
+	err = s.kv.RangeStream(admission.With(ctx, a), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, func(part *pb.RangeResponse) error {
 		if first {
 			// The cut has been made. A lease that a key of it names was listed before, or is listed now,
 			// unless it ends.
@@ -122,6 +133,7 @@ func (s *maintenanceServer) trySnapshot(ctx context.Context, gently bool) (_ *sn
 		if part.Header != nil {
 			made.revision = part.Header.Revision
 		}
+		a.Leave() // the next part is an answer of its own
 		if gently {
 			if err := pause(ctx, time.Since(began)); err != nil {
 				return err

@@ -201,7 +201,9 @@ func (f *feed) run(ctx context.Context, stream grpc.ServerStreamingClient[router
 		for f.full() {
 			select {
 			case <-f.room:
-			case <-ctx.Done():
+			case <-ctx.Done(): // closed, perhaps by somebody else than who polls it
+				f.add(shard.Changes{}, fmt.Errorf("stream of changes was closed: %w", shard.ErrUnavailable))
+				f.ready()
 				return
 			}
 		}

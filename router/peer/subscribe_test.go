@@ -299,6 +299,21 @@ func TestSubscribeWithoutReading(t *testing.T) {
 	require.Len(t, r.events, events)
 }
 
+// A feed that is full and is closed by somebody else than its reader ends for the reader too, behind what it has.
+func TestSubscribeClosedWhileFull(t *testing.T) {
+	from := &fakePublisher{}
+	r, _ := newReader(t, from)
+	var many []*mvccpb.Event
+	for rev := range int64(2 * bufferedMax) {
+		many = append(many, event(rev+1, "a", "v"))
+	}
+	from.do(func() { from.events, from.through = many, 2*bufferedMax })
+	require.Eventually(t, r.feed.(*feed).full, 10*time.Second, time.Millisecond)
+	r.feed.Close()
+	r.until(100, func() bool { return r.err != nil })
+	require.ErrorIs(t, r.err, shard.ErrUnavailable)
+}
+
 // A floor that rises without events is told at intervals, not each time.
 func TestSubscribeTellsProgressAtIntervals(t *testing.T) {
 	from := &fakePublisher{}

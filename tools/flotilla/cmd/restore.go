@@ -86,7 +86,12 @@ func (s *session) restore(flags *clientFlags, f *snapfile.File, resume bool) (er
 	progress := newFollower(s.err)
 	defer func() { progress.end(err == nil) }()
 	if err := s.restoreLeases(f, resume); err != nil {
-		return err
+		return interrupted(err)
+	}
+	renewing, stop := context.WithCancel(s.ctx)
+	defer stop()
+	if err := s.keepLeases(renewing, f); err != nil {
+		return interrupted(err)
 	}
 	l := &loader{session: s, native: native, left: f.Keys, progress: progress}
 	if err := compare(s.ctx, f, native, l.add); err != nil {
@@ -98,7 +103,7 @@ func (s *session) restore(flags *clientFlags, f *snapfile.File, resume bool) (er
 	progress.show(stage{state: "comparing the cluster with the file"})
 	missing := func(kv *mvccpb.KeyValue) error { return fmt.Errorf("key %.64q is missing", kv.Key) }
 	if err := compare(s.ctx, f, native, missing); err != nil {
-		return fmt.Errorf("after the restore: %w; does something else write to the cluster, or did a lease expire?", err)
+		return interrupted(fmt.Errorf("after the restore: %w; does something else write to the cluster, or did a lease expire?", err))
 	}
 	last, err := s.forget()
 	if err != nil {
@@ -123,6 +128,21 @@ func (s *session) restoreLeases(f *snapfile.File, resume bool) error {
 		if err = rpctypes.Error(err); err != nil && !(resume && errors.Is(err, rpctypes.ErrLeaseExist)) {
 			return fmt.Errorf("grant lease %x: %w", id, explain(err, s.timeout, true))
 		}
+	}
+	return nil
+}
+
+// keepLeases renews the leases until ctx ends: keys of short ones would go before the last key is there.
+func (s *session) keepLeases(ctx context.Context, f *snapfile.File) error {
+	for id := range f.LeaseTTLs {
+		renewed, err := s.KeepAlive(ctx, clientv3.LeaseID(id))
+		if err != nil {
+			return fmt.Errorf("renew lease %x: %w", id, err)
+		}
+		go func() {
+			for range renewed { // it ends with ctx
+			}
+		}()
 	}
 	return nil
 }
