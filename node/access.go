@@ -156,6 +156,9 @@ func (a *access) arm(ctx context.Context, by string) error {
 	if m.Auth().Enabled || !placement.IsRoot(root) {
 		return nil // ENABLE says so
 	}
+	if !m.Auth().HasRootPassword() {
+		return status.Error(codes.FailedPrecondition, "flotilla: no user with the role root has a password, so nobody could disable authentication again; etcdctl user passwd root gives one")
+	}
 	result, err := a.node.meta.propose(ctx, placement.ChangeAuth(&placementpb.ChangeAuth{Action: placementpb.AuthAction_ARM, ByUser: by}))
 	if err != nil {
 		return err
@@ -163,7 +166,7 @@ func (a *access) arm(ctx context.Context, by string) error {
 	ctx, cancel := context.WithTimeout(ctx, auth.Trust)
 	defer cancel()
 	if missing := a.tell(ctx, result.Version); len(missing) > 0 {
-		return status.Errorf(codes.FailedPrecondition, "flotilla: authentication is not enabled, because nodes %q have not confirmed that they know; start them or remove them from the cluster, and try again", missing)
+		return status.Errorf(codes.FailedPrecondition, "flotilla: authentication is not enabled, because nodes %q have not confirmed that they know; start them or remove them from the cluster, and try again, or undo the attempt: etcdctl auth disable", missing)
 	}
 	return nil
 }

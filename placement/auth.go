@@ -67,6 +67,11 @@ func (a *Auth) Role(name string) *placementpb.Role {
 // IsRoot reports whether the user may do everything.
 func IsRoot(u *placementpb.User) bool { return u != nil && hasRole(u, Root) }
 
+// HasRootPassword reports whether somebody can show to be a root user.
+func (a *Auth) HasRootPassword() bool {
+	return slices.ContainsFunc(a.users, func(u *placementpb.User) bool { return IsRoot(u) && len(u.PasswordHash) > 0 })
+}
+
 func hasRole(u *placementpb.User, role string) bool {
 	_, found := slices.BinarySearch(u.Roles, role)
 	return found

@@ -50,6 +50,7 @@ type Guard struct {
 
 	mu     sync.Mutex
 	sealed bool
+	newest *placement.Auth // of all that was told, also while sealed
 }
 
 // view is one state of users and roles.
@@ -89,7 +90,12 @@ func (g *Guard) Learn(a *placement.Auth) {
 	g.learn(a)
 }
 
+// learn never goes back: whoever confirms may have read the table before another one learned of a change.
 func (g *Guard) learn(a *placement.Auth) {
+	if g.newest != nil && a.Version < g.newest.Version {
+		a = g.newest
+	}
+	g.newest = a
 	old := g.view.Load()
 	switch {
 	case g.sealed || old != nil && old.Version == a.Version && old.Revision != 0:

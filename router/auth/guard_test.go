@@ -152,3 +152,23 @@ func TestTokensEnd(t *testing.T) {
 	require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, w.caller(token).User())
 	require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, stream.User(), "and not its password")
 }
+
+// Whoever confirms may have read the table before a change that the guard has learned of since, also while it was sealed.
+func TestTheGuardNeverGoesBack(t *testing.T) {
+	w := newWorld(t)
+	before := w.state.Map().Auth()
+	w.change(&placementpb.ChangeAuth{Action: placementpb.AuthAction_ARM})
+	armed := w.state.Map().Auth()
+	sealed := auth.New(auth.Config{Sealed: true})
+	sealed.Learn(armed)
+	sealed.Confirm(0, before)
+	require.False(t, sealed.Open(), "it would serve everybody once it is cut off")
+
+	w.enable()
+	permitted := w.state.Map().Auth()
+	bob := w.caller(w.token("bob"))
+	require.NoError(t, bob.Read([]byte("a"), nil))
+	w.change(&placementpb.ChangeAuth{Action: placementpb.AuthAction_USER_REVOKE_ROLE, User: "bob", Role: "r"})
+	w.guard.Confirm(w.uptime, permitted)
+	require.Equal(t, rpctypes.ErrGRPCPermissionDenied, bob.Read([]byte("a"), nil))
+}

@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-kv/flotilla/placement"
 )
 
-// Passwords hashes and compares passwords. Each takes a tenth of a second of a processor, so only as many run at a time
-// as there are processors: others wait.
+// Passwords hashes and compares passwords. Each takes a tenth of a second of a processor, so at most a quarter of the
+// processors is taken by them, but one: others wait. Anybody may ask for it.
 type Passwords struct {
 	cost  int
 	turns chan struct{}
@@ -24,7 +24,7 @@ func NewPasswords(cost int) *Passwords {
 	if cost < bcrypt.MinCost || cost > bcrypt.MaxCost {
 		cost = bcrypt.DefaultCost
 	}
-	return &Passwords{cost: cost, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &Passwords{cost: cost, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/4))}
 }
 
 func (p *Passwords) turn(ctx context.Context) (done func(), err error) {

@@ -110,26 +110,33 @@ func (k *keepAlives) begin() {
 	k.late = false
 	k.patience.Reset(renewalPatience)
 	k.work.Go(func() {
-		if err := k.permit(leases); err != nil {
-			done <- renewals{leases: leases, err: err}
-			return
+		permitted, refused := k.permit(leases)
+		var r renewals
+		if len(permitted) > 0 {
+			r.ttls, r.head, r.err = k.server.leases.KeepAlive(k.ctx, permitted)
 		}
-		ttls, head, err := k.server.leases.KeepAlive(k.ctx, leases)
-		done <- renewals{leases, ttls, head, err}
+		if r.leases = leases; refused != nil { // which ends the stream; the others have been renewed
+			r.err = refused
+		}
+		done <- r
 	})
 }
 
-// permit checks that the caller may write all keys of the leases, as whoever keeps a lease alive keeps its keys.
-func (k *keepAlives) permit(leases []int64) error {
+// permit returns the leases of which the caller may write all keys, as whoever keeps a lease alive keeps its keys, and
+// why it may not for the first of the others.
+func (k *keepAlives) permit(leases []int64) (permitted []int64, refused error) {
 	if k.server.cfg.Auth.Open() {
-		return nil
+		return leases, nil
 	}
 	for _, lease := range leases {
-		if err := k.server.permitLease(k.ctx, k.caller, lease, true); err != nil {
-			return err
+		switch err := k.server.permitLease(k.ctx, k.caller, lease, true); {
+		case err == nil:
+			permitted = append(permitted, lease)
+		case refused == nil:
+			refused = err
 		}
 	}
-	return nil
+	return permitted, refused
 }
 
 // first receives the outcome of the oldest renewals in flight.

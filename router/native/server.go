@@ -92,7 +92,35 @@ func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStr
 	if s.isElsewhere(shard.NodeID(req.Relay)) {
 		from = elsewhere{stream.Context(), s.cfg.Router}
 	}
-	return peer.ServeSubscribe(req, stream, from, s.bound)
+	return peer.ServeSubscribe(req, stream, closing{from, s.cfg.Closed}, s.bound)
+}
+
+// closing publishes until the service is closed to native clients: a feed that is open then tells nothing more.
+type closing struct {
+	peer.Publisher
+	closed func() error
+}
+
+// Subscribe implements peer.Publisher.
+func (c closing) Subscribe(sub router.Subscription, ready func()) (router.Feed, error) {
+	feed, err := c.Publisher.Subscribe(sub, ready)
+	if err != nil {
+		return nil, err
+	}
+	return closingFeed{feed, c.closed}, nil
+}
+
+type closingFeed struct {
+	router.Feed
+	closed func() error
+}
+
+// Poll implements router.Feed.
+func (f closingFeed) Poll(max int) (shard.Changes, error) {
+	if err := f.closed(); err != nil {
+		return shard.Changes{}, err
+	}
+	return f.Feed.Poll(max)
 }
 
 // isElsewhere reports whether a request with this Relay is to be carried out by another node.
