@@ -118,6 +118,16 @@ func leaderOf(t *testing.T, c *testcluster.Cluster, key string) *testcluster.Nod
 	return leader
 }
 
+// noticed returns when the client has noticed that a connection is broken: the outcome of a write that was sent into it is
+// not known.
+func noticed(t *testing.T, cl *client.Client) {
+	t.Helper()
+	testcluster.Eventually(t, "the client to notice what is broken", func(ctx context.Context) error {
+		_, err := cl.Put(ctx, "k", nil)
+		return err
+	})
+}
+
 // A client that reaches two nodes and not the one that leads does everything through them, and directly once
 // it can.
 func TestALeaderOutOfReach(t *testing.T) {
@@ -130,6 +140,7 @@ func TestALeaderOutOfReach(t *testing.T) {
 			_, err := cl.Put(t.Context(), "k", nil)
 			require.NoError(t, err)
 			cl.roads.change(without(leader.ClientAddr()))
+			noticed(t, cl.Client)
 			return cl
 		},
 	} {
