@@ -16,4 +16,5 @@
 //	    again, when the password changes, and when authentication is disabled.
 //	G4  Long-lived streams are judged by the present table at each of their requests.
 //	G5  Passwords and tokens are in no error, log or metric.
+//	G6  The Guard never goes back to an older copy than it was told of, whatever the order in which copies arrive.
 package auth

@@ -90,7 +90,7 @@ func (g *Guard) Learn(a *placement.Auth) {
 	g.learn(a)
 }
 
-// learn never goes back: whoever confirms may have read the table before another one learned of a change.
+// learn never goes back (G6): whoever confirms may have read the table before another one learned of a change.
 func (g *Guard) learn(a *placement.Auth) {
 	if g.newest != nil && a.Version < g.newest.Version {
 		a = g.newest

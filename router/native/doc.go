@@ -30,4 +30,5 @@
 //	    later has left the node by then, whatever the outcome is.
 //	V7  A request for another node passes the same checks here, and goes to it as one of this node's: it is
 //	    carried out there or refused, and never passed on again. The node's router sends it once (router.T9).
+//	V8  While the service is closed (Config.Closed), clients get and change nothing, also on streams that they opened before.
 package native

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -33,8 +35,11 @@ import (
 type replicas struct {
 	write func(*router.Request, router.Ender) // nil answers at once
 
+	feed router.Feed // nil: it was compacted
+
 	mu      sync.Mutex
 	reached []*router.Request
+	ready   func() // of the last subscription
 }
 
 func (r *replicas) note(req *router.Request) {
@@ -69,8 +74,21 @@ func (r *replicas) StartRead(req *router.Request, done func(*router.Reply, error
 	return true
 }
 
-func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
-	return nil, shard.ErrCompacted
+func (r *replicas) Subscribe(_ router.Subscription, ready func()) (router.Feed, error) {
+	if r.feed == nil {
+		return nil, shard.ErrCompacted
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ready = ready
+	return r.feed, nil
+}
+
+// wake says that there is something to poll.
+func (r *replicas) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ready()
 }
 
 // routed stands for the node's router.
@@ -129,6 +147,7 @@ type harness struct {
 	seen     *hlc.Hybrid
 	clock    still
 	room     *admission.Room
+	closed   atomic.Bool
 	conn     *grpc.ClientConn
 
 	mu      sync.Mutex
@@ -163,6 +182,12 @@ func serve(t *testing.T) *harness {
 	native.New(native.Config{
 		Self: self, Room: h.room, Executor: executing(h.replicas), Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
 		Table: h.newest,
+		Closed: func() error {
+			if h.closed.Load() {
+				return status.Error(codes.Unauthenticated, "closed")
+			}
+			return nil
+		},
 	}).Register(server)
 	listener := bufconn.Listen(1 << 20)
 	var served sync.WaitGroup
@@ -525,6 +550,40 @@ func TestSubscribeRefuses(t *testing.T) {
 	frame, err := subscribe(5)
 	require.NoError(t, err)
 	require.Equal(t, routerpb.Code_COMPACTED, frame.Error.GetCode(), "%v", frame)
+}
+
+// told is a feed that has an event whenever it is polled.
+type told struct {
+	router.Feed
+	rev shard.Revision
+}
+
+func (f *told) Poll(int) (shard.Changes, error) {
+	f.rev++
+	return shard.Changes{Events: []*mvccpb.Event{{Kv: &mvccpb.KeyValue{Key: []byte("a"), ModRevision: int64(f.rev)}}}, Through: f.rev}, nil
+}
+
+func (f *told) Await(shard.Revision) {}
+func (f *told) Close()               {}
+
+// V8: a feed that was opened before the service is closed tells nothing more.
+func TestOpenFeedsEndWhenClosed(t *testing.T) {
+	h := serve(t)
+	h.replicas.feed = &told{}
+	stream, err := routerpb.NewNativeClient(h.conn).Subscribe(t.Context(), &routerpb.SubscribeRequest{Shard: 2, From: 5}, grpc.ForceCodecV2(peer.Codec()))
+	require.NoError(t, err)
+	frame, err := stream.Recv()
+	require.NoError(t, err)
+	require.NotEmpty(t, frame.Events)
+	h.closed.Store(true)
+	h.replicas.wake()
+	frame, err = stream.Recv()
+	if err == nil {
+		require.Empty(t, frame.Events)
+		require.NotNil(t, frame.Error)
+		_, err = stream.Recv()
+	}
+	require.Error(t, err)
 }
 
 func executing(e peer.Executor) func(context.Context) peer.Executor {

@@ -95,7 +95,7 @@ func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStr
 	return peer.ServeSubscribe(req, stream, closing{from, s.cfg.Closed}, s.bound)
 }
 
-// closing publishes until the service is closed to native clients: a feed that is open then tells nothing more.
+// closing publishes until the service is closed to native clients: a feed that is open then tells nothing more (V8).
 type closing struct {
 	peer.Publisher
 	closed func() error
