@@ -45,6 +45,7 @@ func TestMeasuring(t *testing.T) {
 	require.Equal(t, Load{
 		Shard: testShard, Replica: testReplica, Leader: testReplica, Term: first.Term, Applied: first.Applied,
 		Epoch: 1, Generation: 1, Sized: now, Since: now,
+		Commit: first.Commit, CommitSlow: first.CommitSlow, // of what the group itself wrote, if that was after it led
 	}, first)
 
 	size := 0
