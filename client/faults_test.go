@@ -142,6 +142,7 @@ func expiredCertificate(t *testing.T) (*x509.CertPool, tls.Certificate) {
 // X5: what is under way when the client is closed ends, with ErrClosed or, if it was sent, with
 // an unknown outcome, and what comes later is refused.
 func TestClose(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Nodes: 1, Splits: "uniform:4"})
 	cl := connect(t, c)
 	ctx := t.Context()
@@ -236,6 +237,7 @@ func TestClose(t *testing.T) {
 
 // What a node refuses was not done, also where it refuses in etcd's words.
 func TestRefusedGrants(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
 	cl := connect(t, c)
 	c.Node(1).Disk.SetFree(1 << 20)
@@ -300,6 +302,7 @@ func TestLeasesThroughAnotherNode(t *testing.T) {
 // A put that is under way when its caller leaves may be applied; one that was never sent is
 // not. Which of both it was is never guessed.
 func TestCancelledInFlight(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	cl := connect(t, c)
 	first, err := cl.Put(t.Context(), "k", []byte("v1"))
@@ -343,6 +346,7 @@ func TestCancelledInFlight(t *testing.T) {
 // A read that finds no quorum ends, after its time, with an error that callers know, and with etcd's
 // where the client stands in for etcd's.
 func TestReadsThatTimeOut(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{})
 	cl := connect(t, c)
 	_, err := cl.Put(t.Context(), "k", []byte("v"))
@@ -368,6 +372,7 @@ func TestReadsThatTimeOut(t *testing.T) {
 // A batch over fifty shards of which some have lost their quorum: theirs fail, one by one, and
 // all others succeed. What has certainly failed was not applied, and nothing was twice.
 func TestBatchWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	const shards = 50
 	c := testcluster.Start(t, testcluster.Options{Nodes: 5, Splits: fmt.Sprintf("uniform:%d", shards), Tick: steadyTick})
 	cl := connect(t, c)
@@ -435,6 +440,7 @@ func TestBatchWithoutQuorum(t *testing.T) {
 // Shards split and leaders move under a batch: no operation fails, and none is applied
 // twice.
 func TestSplitsDuringBatches(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	cl := connect(t, c)
 	ctx, cancel := context.WithCancel(t.Context())

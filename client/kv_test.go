@@ -17,6 +17,7 @@ import (
 )
 
 func TestKV(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8", Tick: steadyTick})
 	cl := connect(t, c)
 	t.Run("one key", func(t *testing.T) { testOneKey(t, cl) })

@@ -15,6 +15,7 @@ import (
 
 // The client speaks TLS to every node, and its error says what stands in the way.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	certs := testcluster.NewCertificates(t)
 	c := testcluster.Start(t, testcluster.Options{Splits: "g,n,t", Edit: certs.Secure(t)})
 	try := func(cfg *tls.Config) error {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestWatchesAndLeases(t *testing.T) {
+	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Tick: steadyTick})
 	cl := connect(t, c)
 	t.Run("merged", func(t *testing.T) { testWatch(t, cl) })

@@ -1,6 +1,7 @@
 package testcluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -168,15 +169,15 @@ func (n *Network) relay(l link, src, dst net.Conn) {
 // collect reads what src gives into parcels until src or the relay ends.
 func (n *Network) collect(l link, src net.Conn, parcels chan<- parcel, done <-chan struct{}) {
 	defer close(parcels)
+	buf := make([]byte, parcelBytes)
 	for {
-		buf := make([]byte, parcelBytes)
 		k, err := src.Read(buf)
 		if k > 0 {
 			n.mu.Lock()
 			due := time.Now().Add(n.mu.delay[l])
 			n.mu.Unlock()
 			select {
-			case parcels <- parcel{buf[:k], due}:
+			case parcels <- parcel{bytes.Clone(buf[:k]), due}: // most are small
 			case <-done:
 				return
 			}

@@ -117,6 +117,7 @@ func (p *process) size() int {
 
 // What is removed leaves the disk although nothing else is written any more.
 func TestSpaceComesBack(t *testing.T) {
+	t.Parallel()
 	p := openProcess(t, t.TempDir(), 1, Knobs{})
 	defer func() { p.close() }()
 	p.startNew()
@@ -127,6 +128,7 @@ func TestSpaceComesBack(t *testing.T) {
 
 // Also when the process ended just after it was removed.
 func TestSpaceComesBackInTheNextProcess(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	p := openProcess(t, dir, 1, Knobs{})
 	p.startNew()

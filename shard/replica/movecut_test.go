@@ -48,6 +48,7 @@ func (f *cutFollower) before(op errorfs.Op) {
 }
 
 func TestPowerCutsOfAFollower(t *testing.T) {
+	t.Parallel()
 	t.Logf("replay with: go test ./shard/replica -run TestPowerCutsOfAFollower -seed=%d -lives=%d", *seed, *lives)
 	t.Run("only what was synced survives", func(t *testing.T) { playFollower(t, powercut.New(false), 0) })
 	t.Run("some of the rest survives", func(t *testing.T) { playFollower(t, powercut.New(true), 50) })

@@ -47,6 +47,7 @@ func (c *crowded) open(incarnation uint64) *process {
 // When the store cannot be synced for want of room the log is not cut, and keeps what a killed process has not
 // stored; the replica goes on meanwhile, and when it is started again.
 func TestALogIsNotCutWithoutRoom(t *testing.T) {
+	t.Parallel()
 	const puts = 2*betweenCuts + 10
 	c := &crowded{t: t, dir: t.TempDir()}
 	end := func(p *process) {
@@ -79,6 +80,7 @@ func TestALogIsNotCutWithoutRoom(t *testing.T) {
 // A node starts without room for tables: a shard whose log was cut earlier has nothing to make durable then,
 // though others have by now applied what they find in their logs.
 func TestAStartNeedsNoRoom(t *testing.T) {
+	t.Parallel()
 	const puts = betweenCuts + 10
 	c := &crowded{t: t, dir: t.TempDir()}
 	p := c.open(1)

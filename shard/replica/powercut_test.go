@@ -100,6 +100,7 @@ func (l *life) before(op errorfs.Op) {
 }
 
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	t.Logf("replay with: go test ./shard/replica -run TestPowerCuts -seed=%d -lives=%d", *seed, *lives)
 	t.Run("only what was synced survives", func(t *testing.T) { playPowerCuts(t, powercut.New(false), 0) })
 	t.Run("some of the rest survives", func(t *testing.T) { playPowerCuts(t, powercut.New(true), 50) })

@@ -9,6 +9,7 @@ import (
 
 // What was applied is written out shortly before the log is cut, while the shard goes on.
 func TestWhatWasAppliedIsWrittenBeforeTheLogIsCut(t *testing.T) {
+	t.Parallel()
 	p := openProcess(t, t.TempDir(), 1, Knobs{})
 	defer p.close()
 	p.startNew()
