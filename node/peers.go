@@ -94,7 +94,7 @@ type sender struct {
 // admit refuses a write whose answer there may be no room for. It is asked last, when the write's turn has come (A8 of
 // package admission).
 func (s *sender) admit(req *router.Request) error {
-	if s.answers.Crowded() && req.Returns() {
+	if s.answers.Crowded() && req.Refusable() {
 		return s.answers.Refuse()
 	}
 	return nil

@@ -28,8 +28,8 @@
 //	    of every span in it was detached.
 //	T8  A node sends a shard no more puts, deletes, transactions and grants than package
 //	    admission admits. Closes and lease revocations bypass admission: other requests wait for them.
-//	T9  What a client asks a node to relay is sent to one other node, once, and is carried out there
-//	    or refused: no request is relayed twice.
+//	T9  What a client asks a node to relay is sent to one other node, and is carried out there or refused: no
+//	    request is passed on twice. A write is sent once; a read again only after its answer was dropped for want of room.
 //	T10 What is read for an answer with room of its own (package admission) takes it before the next part is
 //	    read, from whichever node it comes. When there is none, all of it is dropped before anything waits.
 package router

@@ -25,6 +25,9 @@ type Request struct {
 	// Grows says that the command can make the store larger: it is refused while disk space is
 	// short. Deletes and compactions never are.
 	Grows bool
+	// Begun says of a write that it is the rest of a client's request of which another shard has applied its part: it
+	// is not refused for want of room for its answer.
+	Begun bool
 	// Message is the etcdserverpb request of OP_RANGE, OP_FETCH, OP_TXN and OP_HASH, and the
 	// routerpb.LeaseQuery of the lease operations.
 	Message proto.Message
@@ -45,6 +48,9 @@ type Request struct {
 	GiveUp <-chan struct{}
 	// NoCount lets OP_FETCH stop at the Limit-th key (listing.FetchOptions).
 	NoCount bool
+	// Bytes ends OP_FETCH with the pair that comes to this size (listing.FetchOptions); the answer's More says that it
+	// did. 0 is no bound.
+	Bytes int64
 	// Relay, in a request that a client sends to another node, is the node that is to carry it out; 0
 	// is the one that receives it.
 	Relay shard.NodeID
@@ -82,8 +88,8 @@ type Reply struct {
 	// for a put whose response has nothing else. For OP_HASH it is a routerpb.HashPart, for the
 	// LEASE_ commands a shardpb.LeaseAnswer, for the lease operations a routerpb.LeaseStatus.
 	Message proto.Message
-	// Sent, unless it is nil, is called when the reply was sent to another node or client, or will never be: it returns the
-	// room that the reply takes. It is not sent.
+	// Sent, unless it is nil, is called when the reply was sent to another node or client, with nothing of it left in memory,
+	// or never will be: it returns the room that the reply takes. It is not sent.
 	Sent func()
 }
 

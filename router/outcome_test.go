@@ -31,6 +31,7 @@ func TestOutcomesOfErrors(t *testing.T) {
 		{shard.ErrKeyNotFound, false, false},
 		{shard.ErrCompacted, false, false},
 		{rpctypes.ErrGRPCDuplicateKey, false, false},
+		{shard.ErrLargeAnswer, false, true},
 		{shard.ErrUnknownOutcome, false, true},
 		{fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, notLeader), false, true},
 		{fmt.Errorf("%w: %w", shard.ErrUnavailable, shard.ErrUnknownOutcome), false, true},

@@ -9,9 +9,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/listing"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -318,6 +320,68 @@ func TestRangeStream(t *testing.T) {
 					require.NoError(t, err)
 				}
 			}
+		}
+	})
+}
+
+// However suddenly values grow, a chunk ends with the pair by which it comes to its size, and every list is read in pieces
+// that nodes can send each other. The answers are the same.
+func TestAnswersComeInPieces(t *testing.T) {
+	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
+		const small, large = 300, 12
+		value := string(make([]byte, 1<<20))
+		size := map[string]int{}
+		for i := range small + large {
+			key, v := fmt.Sprintf("k/%03d", i), "v"
+			if i >= small {
+				v = value
+			}
+			put(t, r, key, v)
+			size[key] = listing.PairBytes([]byte(key), []byte(v))
+		}
+		put(t, r, "z", "last")
+		bounded := func(node shard.NodeID, req *Request) (*Reply, error, bool) {
+			if req.Op == routerpb.Op_OP_RANGE {
+				return nil, fmt.Errorf("here: %w", shard.ErrLargeAnswer), true
+			}
+			require.True(t, req.Op != routerpb.Op_OP_FETCH || req.Bytes > 0 && req.Bytes <= pieceBytes)
+			return nil, nil, false
+		}
+		inOne := &pb.RangeRequest{Key: []byte("k/"), RangeEnd: []byte("k0")}
+		for _, req := range []*pb.RangeRequest{
+			all(), inOne,
+			{Key: []byte{0}, RangeEnd: []byte{0}, Limit: small + 1}, {Key: []byte("k/"), RangeEnd: []byte("k0"), Limit: small + large - 1},
+			{Key: []byte("k/"), RangeEnd: []byte("k0"), SortOrder: pb.RangeRequest_DESCEND, Limit: 3},
+			{Key: []byte("k/"), RangeEnd: []byte("k0"), SortTarget: pb.RangeRequest_VALUE, SortOrder: pb.RangeRequest_DESCEND, KeysOnly: true},
+		} {
+			w.locked(func() { w.script = nil })
+			want, err := r.Range(t.Context(), req)
+			require.NoError(t, err)
+			w.locked(func() { w.script = bounded })
+			got, err := r.Range(t.Context(), req)
+			require.NoError(t, err)
+			require.True(t, proto.Equal(want, got), "%v", req)
+		}
+		for _, limit := range []int64{0, small, small + 1, small + large, small + large + 1} {
+			keys, read, count, more := 0, 0, int64(0), false
+			err := r.RangeStream(t.Context(), &pb.RangeRequest{Key: inOne.Key, RangeEnd: inOne.RangeEnd, Limit: limit}, func(part *pb.RangeResponse) error {
+				for i, kv := range part.Kvs {
+					require.Equal(t, fmt.Sprintf("k/%03d", keys), string(kv.Key))
+					if keys++; i == 0 {
+						read = 0
+					}
+					require.Less(t, read, streamChunkBytes)
+					read += size[string(kv.Key)]
+				}
+				count, more = part.Count, part.More
+				return nil
+			})
+			require.NoError(t, err)
+			want := small + large
+			if limit > 0 {
+				want = min(want, int(limit))
+			}
+			require.Equal(t, []any{want, int64(small + large), want < small+large}, []any{keys, count, more}, "limit %d", limit)
 		}
 	})
 }

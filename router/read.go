@@ -1,6 +1,8 @@
 package router
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -44,6 +47,10 @@ func (r *Router) rangeWithin(ctx context.Context, req *pb.RangeRequest) (*pb.Ran
 		}
 		if span.Empty() || p.Span.ContainsSpan(span) {
 			resp, err = r.rangeOne(ctx, p, n, req)
+			if errors.Is(err, shard.ErrLargeAnswer) {
+				restart(ctx)
+				resp, err = r.rangeMany(ctx, span, req) // which reads it piece by piece
+			}
 		} else {
 			resp, err = r.rangeMany(ctx, span, req)
 		}
@@ -133,7 +140,7 @@ func rangeResponse(reply *Reply) *pb.RangeResponse {
 	return resp
 }
 
-// rangeMany reads a span of several shards as one cut and assembles the answer.
+// rangeMany reads a span of several shards, or a large one, as one cut and assembles the answer.
 func (r *Router) rangeMany(ctx context.Context, span shard.Span, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	cut, err := r.cut(ctx, span, shard.Revision(max(req.Revision, 0)), req.Serializable)
 	if err != nil {
@@ -284,8 +291,12 @@ func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOption
 	return all, nil
 }
 
-// fetch reads a span of the cut in key order, shard after shard. Once the limit is reached, the
-// rest is only counted.
+// pieceBytes is how much of a shard's part is read at a time: as much as nodes put into one frame. A list may be of any
+// size, but a reply may not, and what a node sends to another takes memory there until it was sent.
+const pieceBytes = 4 << 20
+
+// fetch reads a span of the cut in key order, piece by piece and shard after shard. Once the limit is reached, the
+// rest is only counted; once the size is, nothing more is read.
 func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, error) {
 	var all listing.Fetched
 	whole := o
@@ -300,6 +311,12 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 			return all, nil
 		}
 		span.Start = end
+		if whole.Bytes > 0 {
+			if o.Bytes -= bytesOf(part.KVs); o.Bytes <= 0 {
+				all.More = true
+				return all, nil
+			}
+		}
 		if whole.Limit > 0 {
 			o.Limit = whole.Limit - int64(len(all.KVs))
 			o.CountOnly = o.CountOnly || o.Limit <= 0
@@ -308,12 +325,20 @@ func (r *Router) fetch(ctx context.Context, c cut, span shard.Span, o listing.Fe
 	}
 }
 
-// fetchPart reads the part of the span that the shard at its start owns. It returns where the next
-// part starts, nil when there is none.
+func bytesOf(kvs []*mvccpb.KeyValue) int64 {
+	n := 0
+	for _, kv := range kvs {
+		n += listing.PairBytes(kv.Key, kv.Value)
+	}
+	return int64(n)
+}
+
+// fetchPart reads the part of the span that the shard at its start owns, or a piece of that. It returns where the
+// rest of the span starts, nil when there is none.
 func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listing.FetchOptions) (listing.Fetched, []byte, error) {
 	reply, end, err := r.askPart(ctx, c, span, r.reader, func(part shard.Span) *Request {
 		return &Request{
-			Op: routerpb.Op_OP_FETCH, Limit: o.Limit, NoCount: o.NoCount, Room: room(ctx),
+			Op: routerpb.Op_OP_FETCH, Limit: o.Limit, NoCount: o.NoCount, Bytes: cmp.Or(o.Bytes, pieceBytes), Room: room(ctx),
 			Message: &pb.RangeRequest{Key: part.Start, RangeEnd: rangeEnd(part), KeysOnly: o.KeysOnly, CountOnly: o.CountOnly},
 		}
 	})
@@ -321,6 +346,11 @@ func (r *Router) fetchPart(ctx context.Context, c cut, span shard.Span, o listin
 		return listing.Fetched{}, nil, err
 	}
 	resp := reply.Message.(*pb.RangeResponse)
+	if n := len(resp.Kvs); n > 0 && resp.More {
+		if end = append(bytes.Clone(resp.Kvs[n-1].Key), 0); bytes.Equal(end, span.End) {
+			end = nil
+		}
+	}
 	return listing.Fetched{KVs: resp.Kvs, Count: resp.Count}, end, nil
 }
 

@@ -9,16 +9,20 @@ import (
 )
 
 // What follows carries requests that native clients have routed to nodes which they cannot reach. The
-// request is sent once, as it is: its client interprets the answer and decides whether to send it again, as
-// if it had sent it to that node itself. The cache learns nothing from it. The room of a large answer is the other
-// node's (T10), until this one has received it.
+// request is sent as it is: its client interprets the answer and decides whether to send it again, as
+// if it had sent it to that node itself. The cache learns nothing from it.
 
-// Relay sends a read to a node.
+// Relay sends a read to a node, and makes room for the answer in req.Room (T10). If there is none, the caller may relay
+// the request again in its turn.
 func (r *Router) Relay(ctx context.Context, node shard.NodeID, req *Request) (*Reply, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	req.Relay = 0
-	return r.cfg.Sender.Send(ctx, node, req)
+	reply, err := r.cfg.Sender.Send(ctx, node, req)
+	if err != nil {
+		return nil, err
+	}
+	return reply, r.arrived(node, req, reply)
 }
 
 // RelayWrite sends a write to a node once admission allows it (T8), unless ctx has ended by then. end receives

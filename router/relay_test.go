@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
@@ -25,7 +27,18 @@ func (s *relays) Send(_ context.Context, _ shard.NodeID, req *router.Request) (*
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = append(s.sent, req)
-	return &router.Reply{Rev: 9}, nil
+	return &router.Reply{Rev: 9, Message: &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Value: make([]byte, 1000)}}}}, nil
+}
+
+// counted is a listing.Room.
+type counted struct {
+	bytes int
+	full  error
+}
+
+func (c *counted) Add(n int) error {
+	c.bytes += n
+	return c.full
 }
 
 func (s *relays) Start(_ shard.NodeID, req *router.Request, end router.Ender) router.Call {
@@ -75,4 +88,14 @@ func TestRelayedWrites(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, shard.Revision(9), reply.Rev)
 	require.Zero(t, read.Relay)
+
+	// T10: the answer takes room here.
+	room := &counted{}
+	list := &router.Request{Shard: 5, Op: routerpb.Op_OP_FETCH, Room: room}
+	_, err = r.Relay(t.Context(), 3, list)
+	require.NoError(t, err)
+	require.Greater(t, room.bytes, 1000)
+	room.full = admission.ErrTurn
+	_, err = r.Relay(t.Context(), 3, list)
+	require.ErrorIs(t, err, admission.ErrTurn)
 }

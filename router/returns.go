@@ -7,8 +7,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
-// Returns reports whether the answer to a write has keys and values: whether it may be large.
-func (r *Request) Returns() bool {
+// Refusable reports whether a write must not begin while there is no room for answers: its own has keys and values, and so
+// may be large, and nothing of what the client has asked for was applied yet.
+func (r *Request) Refusable() bool { return !r.Begun && r.returns() }
+
+// returns reports whether the answer to a write has keys and values.
+func (r *Request) returns() bool {
 	if r.Put != nil {
 		return r.Put.PrevKv
 	}

@@ -36,13 +36,10 @@ func (r *Router) arrived(node shard.NodeID, req *Request, reply *Reply) error {
 	switch m := reply.Message.(type) {
 	case *pb.RangeResponse:
 		for _, kv := range m.Kvs {
-			n += len(kv.Key) + len(kv.Value) + kvBytes
+			n += listing.PairBytes(kv.Key, kv.Value)
 		}
 	case *pb.TxnResponse:
 		n = proto.Size(m)
 	}
 	return req.Room.Add(n)
 }
-
-// kvBytes is what a key takes in memory besides its bytes and those of its value, about.
-const kvBytes = 128

@@ -295,6 +295,9 @@ func (r *Router) mayRepeat(err error) bool {
 	if errors.Is(err, ErrRequestTimeout) { // certain or not
 		return false
 	}
+	if errors.Is(err, shard.ErrLargeAnswer) && !errors.Is(err, shard.ErrUnknownOutcome) {
+		return true // of a read, which can be made piece by piece
+	}
 	return unapplied(err) || r.cfg.Knobs.RetryUnknown && errors.Is(err, shard.ErrUnknownOutcome)
 }
 

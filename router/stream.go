@@ -14,7 +14,8 @@ import (
 // Chunks of a streamed range: the first is small so that the reader starts early.
 const (
 	streamFirstKeys = 10
-	// streamChunkBytes is less than what has to ask for room: a stream that has begun does not end for want of it.
+	// streamChunkBytes is less than what has to ask for room: a stream that has begun does not end for want of it. A
+	// chunk ends with the pair by which it comes to that.
 	streamChunkBytes = 192 << 10
 )
 
@@ -99,15 +100,19 @@ func (s *rangeStream) chunk(ctx context.Context) (*pb.RangeResponse, error) {
 		wanted = min(wanted, s.req.Limit-s.read)
 	}
 	// One more key than wanted tells whether there are more.
-	got, err := s.router.fetch(ctx, s.cut, s.rest, listing.FetchOptions{Limit: wanted + 1, KeysOnly: s.req.KeysOnly, NoCount: true})
+	got, err := s.router.fetch(ctx, s.cut, s.rest, listing.FetchOptions{
+		Limit: wanted + 1, KeysOnly: s.req.KeysOnly, NoCount: true, Bytes: streamChunkBytes,
+	})
 	if err != nil {
 		return nil, err
 	}
 	chunk := &pb.RangeResponse{Kvs: got.KVs}
-	more := int64(len(got.KVs)) > wanted
+	more := got.More
+	if int64(len(got.KVs)) > wanted {
+		chunk.Kvs, more = got.KVs[:wanted], true
+	}
 	if more {
-		chunk.Kvs = got.KVs[:wanted]
-		s.rest.Start = append(bytes.Clone(chunk.Kvs[wanted-1].Key), 0)
+		s.rest.Start = append(bytes.Clone(chunk.Kvs[len(chunk.Kvs)-1].Key), 0)
 		s.keys = nextChunk(chunk.Kvs)
 	}
 	s.read += int64(len(chunk.Kvs))
@@ -115,22 +120,19 @@ func (s *rangeStream) chunk(ctx context.Context) (*pb.RangeResponse, error) {
 	if !s.done {
 		return chunk, nil
 	}
-	chunk.Header, chunk.More, chunk.Count = header(s.cut.header), more, s.read
+	chunk.Header, chunk.Count = header(s.cut.header), s.read
 	if more {
 		rest, err := s.router.fetch(ctx, s.cut, s.rest, listing.FetchOptions{CountOnly: true})
 		if err != nil {
 			return nil, err
 		}
-		chunk.Count += rest.Count
+		chunk.More, chunk.Count = rest.Count > 0, chunk.Count+rest.Count
 	}
 	return chunk, nil
 }
 
-// nextChunk guesses how many keys fill a chunk from the size of the last ones.
+// nextChunk guesses how many keys fill a chunk from the size of the last ones. Nodes of an earlier version do not know
+// of a bound in bytes.
 func nextChunk(kvs []*mvccpb.KeyValue) int64 {
-	size := 1
-	for _, kv := range kvs {
-		size += len(kv.Key) + len(kv.Value) + kvBytes
-	}
-	return int64(max(streamFirstKeys, streamChunkBytes*len(kvs)/size))
+	return max(streamFirstKeys, streamChunkBytes*int64(len(kvs))/bytesOf(kvs))
 }

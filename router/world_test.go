@@ -369,8 +369,9 @@ func (w *world) expected(req *pb.RangeRequest, at shard.Revision) *pb.RangeRespo
 
 func (w *world) fetch(span shard.Span, at shard.Revision, o listing.FetchOptions) listing.Fetched {
 	var f listing.Fetched
+	size := int64(0)
 	for _, kv := range w.cut(span, at) {
-		if o.Done(len(f.KVs)) {
+		if f.More || o.Done(len(f.KVs)) {
 			break
 		}
 		w.examined++
@@ -382,6 +383,8 @@ func (w *world) fetch(span shard.Span, at shard.Revision, o listing.FetchOptions
 			kv.Value = nil
 		}
 		f.KVs = append(f.KVs, kv)
+		size += int64(listing.PairBytes(kv.Key, kv.Value))
+		f.More = o.Bytes > 0 && size >= o.Bytes
 	}
 	return f
 }

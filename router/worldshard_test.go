@@ -182,9 +182,9 @@ func (w *world) read(s *modelShard, node shard.NodeID, req *Request, rng *rand.R
 		rr := req.Message.(*pb.RangeRequest)
 		within(rr)
 		got := w.fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, listing.FetchOptions{
-			Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount,
+			Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount, Bytes: req.Bytes,
 		})
-		reply.Message = &pb.RangeResponse{Kvs: got.KVs, Count: got.Count}
+		reply.Message = &pb.RangeResponse{Kvs: got.KVs, Count: got.Count, More: got.More}
 	case routerpb.Op_OP_HASH: // of one key at a time
 		rr := req.Message.(*pb.RangeRequest)
 		within(rr)

@@ -53,7 +53,7 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 	var rev shard.Revision
 	next := span
 	for {
-		part, end, err := r.deletePart(ctx, req, next)
+		part, end, err := r.deletePart(ctx, req, next, total.Deleted > 0)
 		if err != nil {
 			if total.Deleted > 0 && !errors.Is(err, shard.ErrUnknownOutcome) {
 				err = fmt.Errorf("%d keys up to %.64q were deleted, the rest was not: %w: %w", total.Deleted, next.Start, shard.ErrUnknownOutcome, err)
@@ -72,8 +72,8 @@ func (r *Router) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest) (*
 }
 
 // deletePart deletes the part of the span that the shard at its start owns. It returns where the
-// next part starts, nil when there is none.
-func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, span shard.Span) (*pb.DeleteRangeResponse, []byte, error) {
+// next part starts, nil when there is none. begun says that keys of another part were deleted.
+func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, span shard.Span, begun bool) (*pb.DeleteRangeResponse, []byte, error) {
 	turn, err := r.turn(ctx, span.Start)
 	if err != nil {
 		return nil, nil, err
@@ -90,6 +90,7 @@ func (r *Router) deletePart(ctx context.Context, req *pb.DeleteRangeRequest, spa
 		if err != nil {
 			return err
 		}
+		cmd.Begun = begun
 		reply, err := r.writeTo(ctx, p, n, cmd)
 		if err != nil {
 			return err

@@ -201,6 +201,29 @@ func TestDeleteRangeHalfDone(t *testing.T) {
 	}
 }
 
+// What may be refused for want of room is only a delete of which nothing was applied.
+func TestDeleteRangeThatHasBegunIsNotRefused(t *testing.T) {
+	inWorld(t, []string{"g", "m", "t"}, func(t *testing.T, w *world, r *Router) {
+		for _, key := range []string{"h", "n", "u"} {
+			put(t, r, key, key)
+		}
+		var refusable []bool
+		w.script = func(_ shard.NodeID, req *Request) (*Reply, error, bool) {
+			if req.Op == routerpb.Op_OP_WRITE && req.Command.Kind == shardpb.Kind_DELETE_RANGE {
+				refusable = append(refusable, req.Refusable())
+			}
+			return nil, nil, false
+		}
+		resp, err := r.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte{0}, PrevKv: true})
+		require.NoError(t, err)
+		require.Len(t, resp.PrevKvs, 3)
+		require.Equal(t, []bool{true, true, false, false}, refusable, "the first shard had no such keys")
+		_, err = r.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("a"), RangeEnd: []byte{0}})
+		require.NoError(t, err)
+		require.Equal(t, []bool{false, false, false, false}, refusable[4:], "without values the answers are small")
+	})
+}
+
 func putBoth(a, b string) *pb.TxnRequest {
 	req := &pb.TxnRequest{}
 	for _, key := range []string{a, b} {

@@ -35,6 +35,8 @@ var (
 	ErrClockUntrusted = errors.New("clock is out of bounds")
 	// ErrStopped: the node is shutting down; certain.
 	ErrStopped = errors.New("node is stopping")
+	// ErrLargeAnswer: the answer exists, and is too large to be sent from one node to another. A write was applied.
+	ErrLargeAnswer = errors.New("the answer is too large for one message")
 )
 
 // WrongShardError says that the request was routed by a stale map and refused

@@ -29,6 +29,7 @@ func mapped() map[string]error {
 		"shard.ErrCorrupt":             shard.ErrCorrupt,
 		"shard.ErrFutureRevision":      shard.ErrFutureRevision,
 		"shard.ErrKeyNotFound":         shard.ErrKeyNotFound,
+		"shard.ErrLargeAnswer":         shard.ErrLargeAnswer,
 		"shard.ErrLeaseExists":         shard.ErrLeaseExists,
 		"shard.ErrLeaseNotFound":       shard.ErrLeaseNotFound,
 		"shard.ErrLeaseRace":           shard.ErrLeaseRace,

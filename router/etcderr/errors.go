@@ -109,6 +109,10 @@ func translate(err error) error {
 	case errors.Is(err, shard.ErrStopped):
 		return rpctypes.ErrGRPCStopped
 
+	// Reads of one key, lists and streams do not fail for this: a transaction that reads does.
+	case errors.Is(err, shard.ErrLargeAnswer):
+		return status.Error(codes.ResourceExhausted, "flotilla: the answer is larger than what nodes send each other; read less in one transaction")
+
 	// The router retries after these. They get here only once its time is over.
 	case errors.As(err, &notLeader), errors.As(err, &wrongShard), errors.As(err, &noLease), errors.Is(err, shard.ErrLeaseRace):
 		return rpctypes.ErrGRPCLeaderChanged

@@ -30,7 +30,7 @@ var _ peer.Holder = Bounded{}
 
 // Write is the Executor's.
 func (b Bounded) Write(req *router.Request, end router.Ender) {
-	if b.Answers.Crowded() && req.Returns() {
+	if b.Answers.Crowded() && req.Refusable() {
 		end.End(nil, b.Answers.Refuse())
 		return
 	}
@@ -45,19 +45,25 @@ func (b Bounded) Hold(bytes int) (sent func()) {
 }
 
 // Read is the Executor's.
-func (b Bounded) Read(ctx context.Context, req *router.Request) (reply *router.Reply, err error) {
+func (b Bounded) Read(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	return b.Bound(ctx, req, func() (*router.Reply, error) { return b.Executor.Read(ctx, req) })
+}
+
+// Bound carries out a read by calling read, which takes room from req.Room, here or where the answer comes from. It is
+// called again, in its turn, if there was none.
+func (b Bounded) Bound(ctx context.Context, req *router.Request, read func() (*router.Reply, error)) (reply *router.Reply, err error) {
 	switch req.Op {
 	case routerpb.Op_OP_RANGE, routerpb.Op_OP_FETCH, routerpb.Op_OP_TXN:
 	default:
-		return b.Executor.Read(ctx, req)
+		return read()
 	}
 	a := b.Answers.New(ctx, kindOf(req), b.Hangup)
 	if a == nil {
-		return b.Executor.Read(ctx, req)
+		return read()
 	}
 	req.Room = a
 	err = a.Within(func() error {
-		reply, err = b.Executor.Read(ctx, req)
+		reply, err = read()
 		return err
 	})
 	if err != nil {

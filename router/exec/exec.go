@@ -242,13 +242,13 @@ func list(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.Range
 func fetch(r *replica.Replica, req *router.Request, at shard.Revision) (*pb.RangeResponse, error) {
 	rr := req.Message.(*pb.RangeRequest)
 	got, err := r.Fetch(shard.RequestSpan(rr.Key, rr.RangeEnd), at, listing.FetchOptions{
-		Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount,
+		Limit: req.Limit, KeysOnly: rr.KeysOnly, CountOnly: rr.CountOnly, NoCount: req.NoCount, Bytes: req.Bytes,
 		Room: req.Room,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &pb.RangeResponse{Kvs: got.KVs, Count: got.Count}, nil
+	return &pb.RangeResponse{Kvs: got.KVs, Count: got.Count, More: got.More}, nil
 }
 
 // hashBytes is how much of a span one OP_HASH covers: about a millisecond's work.

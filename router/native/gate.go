@@ -178,9 +178,25 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 		return nil, err
 	}
 	if g.isElsewhere(req.Relay) {
-		return g.cfg.Router.Relay(ctx, req.Relay, req)
+		return g.relay(ctx, req)
 	}
 	return g.exec.Read(ctx, req)
+}
+
+// Bounder is an Executor that has room for the answers to its reads (exec.Bounded).
+type Bounder interface {
+	// Bound carries out a read by calling read, again if there was no room for the answer.
+	Bound(ctx context.Context, req *router.Request, read func() (*router.Reply, error)) (*router.Reply, error)
+}
+
+// relay has another node answer a read. The answer takes room here until the client has it.
+func (g *gate) relay(ctx context.Context, req *router.Request) (*router.Reply, error) {
+	node := req.Relay
+	ask := func() (*router.Reply, error) { return g.cfg.Router.Relay(ctx, node, req) }
+	if b, ok := g.exec.(Bounder); ok {
+		return b.Bound(ctx, req, ask)
+	}
+	return ask()
 }
 
 // StartRead implements peer.Executor.
@@ -219,7 +235,7 @@ func (g *gate) admitWrite(req *router.Request) error {
 		req.Command = cmd
 	}
 	cmd.Stamp, cmd.Revision, cmd.OperatorId, cmd.Reserve = 0, 0, 0, 0
-	req.Grows, req.Promise = false, false
+	req.Grows, req.Promise, req.Begun = false, false, false
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
 		req.Grows = true

@@ -87,6 +87,10 @@ func decodeRequest(data []byte, req *router.Request, cmd *shardpb.Command) (id u
 			req.Promise = protowire.DecodeBool(m.Number)
 		case m.ID == 15:
 			req.Relay = shard.NodeID(m.Number)
+		case m.ID == 16:
+			req.Bytes = int64(m.Number)
+		case m.ID == 17:
+			req.Begun = protowire.DecodeBool(m.Number)
 		}
 	}
 	if !m.Whole() {

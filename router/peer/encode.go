@@ -5,11 +5,13 @@ import (
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -29,7 +31,7 @@ const idBytesMax = 11
 // request is a router.Request being encoded into a frame.
 type request struct {
 	asked   *router.Request
-	memory  [5*11 + 7*2]byte
+	memory  [6*11 + 5*2 + 12 + 3]byte
 	numbers int    // how much of memory is used: the encoded numbers, without the ID
 	key     []byte // the key of a read that has nothing else
 	body    []byte // any other message, encoded
@@ -50,7 +52,9 @@ func (r *request) prepare() error {
 	n = etcdwire.AppendBool(n, 12, q.Grows)
 	n = etcdwire.AppendBool(n, 13, q.NoCount)
 	n = etcdwire.AppendBool(n, 14, q.Promise)
-	r.numbers = len(etcdwire.AppendUint(n, 15, uint64(q.Relay)))
+	n = etcdwire.AppendUint(n, 15, uint64(q.Relay))
+	n = appendWide(n, 16, uint64(q.Bytes))
+	r.numbers = len(appendWide(n, 17, protowire.EncodeBool(q.Begun)))
 	r.bytes = r.numbers
 	switch get, ok := q.Message.(*pb.RangeRequest); {
 	case q.Put != nil:
@@ -70,6 +74,14 @@ func (r *request) prepare() error {
 		r.bytes += etcdwire.BytesBytes(r.body)
 	}
 	return nil
+}
+
+// appendWide is etcdwire.AppendUint of a field with a number from 16 on, whose tag is two bytes.
+func appendWide(b []byte, field protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
 // isGet reports whether a read has a key and nothing else.
@@ -163,7 +175,7 @@ func (r *reply) message(a *router.Reply) (err error) {
 		r.bytes = etcdwire.BytesBytes(r.body)
 	}
 	if size > replyBytesMax {
-		return fmt.Errorf("the answer has more than the %d MiB that nodes send each other; ask for less at a time", replyBytesMax>>20)
+		return fmt.Errorf("the answer has more than the %d MiB that nodes send each other; ask for less at a time: %w", replyBytesMax>>20, shard.ErrLargeAnswer)
 	}
 	return nil
 }

@@ -101,10 +101,12 @@ func TestRequestsRoundTrip(t *testing.T) {
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_RANGE, Message: &pb.RangeRequest{Key: []byte("k"), SortTarget: pb.RangeRequest_VALUE}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_RANGE, Message: get, At: 9, Closed: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_FETCH, Message: get, Serializable: true, Limit: 5, NoCount: true},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_FETCH, Message: get, Bytes: 192 << 10},
+		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_WRITE, Begun: true, Command: &shardpb.Command{Kind: shardpb.Kind_DELETE_RANGE, Epoch: 3, Body: []byte("b")}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_TXN, Message: &pb.TxnRequest{}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_PROBE},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_PROBE, Relay: 1<<63 + 1},
-		{Shard: 1<<63 + 2, Epoch: 1<<63 + 3, Op: routerpb.Op_OP_FETCH, Message: get, At: -1, Limit: -1, Serializable: true, Closed: true, Grows: true, NoCount: true, Promise: true, Relay: 1<<63 + 1},
+		{Shard: 1<<63 + 2, Epoch: 1<<63 + 3, Op: routerpb.Op_OP_FETCH, Message: get, At: -1, Limit: -1, Serializable: true, Closed: true, Grows: true, NoCount: true, Promise: true, Relay: 1<<63 + 1, Bytes: -1, Begun: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_HASH, Message: get, At: 7, Serializable: true, Closed: true},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_LEASE_DETACH, Body: []byte("b")}},
 		{Shard: 2, Epoch: 3, Op: routerpb.Op_OP_LEASE_KEEPALIVE, Message: &routerpb.LeaseQuery{Leases: []int64{-4, 5}}},
@@ -126,7 +128,7 @@ func TestRequestsRoundTrip(t *testing.T) {
 			whole := generated.Requests[0]
 			want := &routerpb.Request{
 				Id: id, Shard: uint64(req.Shard), Epoch: req.Epoch, Op: req.Op, Command: req.Command, Serializable: req.Serializable, At: int64(req.At),
-				Closed: req.Closed, Limit: req.Limit, Grows: req.Grows, NoCount: req.NoCount, Promise: req.Promise, Relay: uint64(req.Relay),
+				Closed: req.Closed, Limit: req.Limit, Grows: req.Grows, NoCount: req.NoCount, Promise: req.Promise, Relay: uint64(req.Relay), Bytes: req.Bytes, Begun: req.Begun,
 			}
 			if req.Message != nil {
 				want.Body, err = proto.Marshal(req.Message)
@@ -324,6 +326,7 @@ func TestHugeReply(t *testing.T) {
 		a, err := decodeAnswered(only(t, frame))
 		require.NoError(t, err)
 		require.Equal(t, uint64(3), a.id)
+		require.ErrorIs(t, a.err(), shard.ErrLargeAnswer)
 		require.ErrorContains(t, a.err(), "ask for less")
 	}
 }

@@ -33,6 +33,7 @@ func plain() []struct {
 		{routerpb.Code_LEASE_RACE, shard.ErrLeaseRace},
 		{routerpb.Code_NO_SPACE, shard.ErrNoSpace},
 		{routerpb.Code_CORRUPT, shard.ErrCorrupt},
+		{routerpb.Code_LARGE_ANSWER, shard.ErrLargeAnswer},
 	}
 }
 

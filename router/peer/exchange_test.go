@@ -542,3 +542,41 @@ func TestServeWaitsForItsReads(t *testing.T) {
 	<-ended
 	require.Zero(t, running.Load())
 }
+
+// gRPC takes a frame before it has sent it. What replies in it hold of the node's memory they hold until nobody uses the
+// frame's any more, or the stream has ended.
+func TestRoomIsHeldUntilTheFrameIsSent(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := &grpcStream{fakeStream: fakeStream{ctx: ctx, frames: make(chan *routerpb.Frame, 2)}, given: make(chan mem.BufferSlice, 2)}
+	var left atomic.Int32
+	exec := &fakeExecutor{read: func(context.Context, *router.Request) (*router.Reply, error) {
+		answer := &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Value: make([]byte, 1<<20)}}}
+		return &router.Reply{Message: answer, Sent: func() { left.Add(1) }}, nil
+	}}
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(s, exec, &seen{}) }()
+	ask := &routerpb.Frame{Requests: []*routerpb.Request{{Op: routerpb.Op_OP_FETCH}}}
+	s.frames <- ask
+	first := <-s.given
+	s.frames <- ask
+	<-s.given // gRPC has returned from sending the first
+	require.Zero(t, left.Load())
+	first.Free()
+	require.Equal(t, int32(1), left.Load())
+	cancel()
+	<-ended
+	require.Eventually(t, func() bool { return left.Load() == 2 }, 10*time.Second, time.Millisecond)
+}
+
+// grpcStream takes frames as gRPC does.
+type grpcStream struct {
+	fakeStream
+	given chan mem.BufferSlice
+}
+
+func (s *grpcStream) SendMsg(m any) error {
+	data, err := Codec().Marshal(m)
+	s.given <- data
+	return err
+}

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"slices"
 	"sync"
 
@@ -16,15 +17,59 @@ type frame struct {
 	buf      *[]byte // from buffers; nil once gRPC owns it
 	messages int     // how many it holds
 	buffers  *frameBuffers
-	sent     []func() // for replies in it that wait for that
+	held     *held // nil if no reply in it holds room
 }
 
-// over tells those who wait that the frame was sent, or never will be.
-func (f *frame) over() {
-	for _, sent := range f.sent {
-		sent()
+// held is the memory of a frame in which replies hold room. It is the pool of that memory: gRPC takes a frame long before
+// it has sent it, and returns the memory once it has. The room is returned then, or when the stream ends, because gRPC
+// returns nothing of what it cannot send any more.
+type held struct {
+	buffers *frameBuffers
+	mu      struct {
+		sync.Mutex
+		sent []func()    // return the room; nil once it was
+		stop func() bool // ends the wait for the stream's end
 	}
-	f.sent = nil
+}
+
+var _ mem.BufferPool = (*held)(nil)
+
+// Get implements mem.BufferPool.
+func (h *held) Get(size int) *[]byte { return h.buffers.Get(size) }
+
+// Put implements mem.BufferPool: nobody uses the buffer any more.
+func (h *held) Put(buf *[]byte) {
+	h.buffers.Put(buf)
+	h.leave()
+}
+
+// until has the room returned when ctx ends, at the latest.
+func (h *held) until(ctx context.Context) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.stop = context.AfterFunc(ctx, h.leave)
+}
+
+// leave returns the room. It may be called more than once.
+func (h *held) leave() {
+	h.mu.Lock()
+	sent, stop := h.mu.sent, h.mu.stop
+	h.mu.sent, h.mu.stop = nil, nil
+	h.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	for _, f := range sent {
+		f()
+	}
+}
+
+// hold has a reply that is in the frame hold its room.
+func (f *frame) hold(sent func()) {
+	if f.held == nil {
+		f.held = &held{buffers: f.buffers}
+	}
+	f.held.mu.sent = append(f.held.mu.sent, sent) // gRPC does not have the frame yet
 }
 
 // close adds the fields that end a frame.
@@ -40,16 +85,27 @@ func (f *frame) Append(b []byte) []byte { return append(b, *f.buf...) }
 
 // give passes the frame's bytes to gRPC, which returns them to buffers.
 func (f *frame) give() mem.BufferSlice {
-	b := mem.NewBuffer(f.buf, f.buffers)
+	var pool mem.BufferPool = f.buffers
+	if f.held != nil {
+		pool = f.held
+		if mem.IsBelowBufferPoolingThreshold(cap(*f.buf)) { // gRPC does not return them
+			defer f.held.leave()
+		}
+	}
+	b := mem.NewBuffer(f.buf, pool)
 	f.buf = nil
 	return mem.BufferSlice{b}
 }
 
-// free returns the frame's bytes to buffers, unless gRPC owns them and will.
+// free returns the frame's bytes to buffers, and the room of its replies, unless gRPC owns them and will.
 func (f *frame) free() {
-	if f.buf != nil {
-		f.buffers.Put(f.buf)
-		f.buf = nil
+	if f.buf == nil {
+		return
+	}
+	f.buffers.Put(f.buf)
+	f.buf = nil
+	if f.held != nil {
+		f.held.leave()
 	}
 }
 

@@ -184,7 +184,7 @@ func newReplies() *replies {
 	return &replies{buffers: newFrameBuffers(), kick: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-// sent, unless it is nil, is called when the reply was sent or never will be.
+// sent, unless it is nil, is called when nobody uses the reply's encoding any more, or when the stream has ended.
 func (r *replies) add(p *reply, sent func()) {
 	r.mu.Lock()
 	if r.mu.ended { // a write outlives its stream
@@ -208,7 +208,7 @@ func (r *replies) add(p *reply, sent func()) {
 	*f.buf = p.append(*f.buf)
 	f.messages++
 	if sent != nil {
-		f.sent = append(f.sent, sent)
+		f.hold(sent)
 	}
 	r.mu.bytes += len(*f.buf) - before
 	r.mu.Unlock()
@@ -265,7 +265,6 @@ func (r *replies) end() {
 	r.mu.Unlock()
 	for f := r.take(); f != nil; f = r.take() {
 		f.free()
-		f.over()
 	}
 }
 
@@ -280,9 +279,11 @@ func (r *replies) send(ctx context.Context, stream grpc.ServerStream, revisions 
 		for f := r.take(); f != nil; f = r.take() {
 			bytes := len(*f.buf)
 			f.close(revisions.Seen())
+			if f.held != nil {
+				f.held.until(ctx)
+			}
 			err := stream.SendMsg(f)
 			f.free()
-			f.over()
 			if err != nil {
 				return
 			}

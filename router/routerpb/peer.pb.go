@@ -120,6 +120,7 @@ const (
 	Code_LEASE_EXISTS       Code = 18
 	Code_LEASE_RACE         Code = 19
 	Code_UNREGISTERED_LEASE Code = 20 // shard, lease, fence: what REGISTER must bring back
+	Code_LARGE_ANSWER       Code = 21 // the answer is larger than a reply may be; a write was applied all the same
 )
 
 // Enum value maps for Code.
@@ -146,6 +147,7 @@ var (
 		18: "LEASE_EXISTS",
 		19: "LEASE_RACE",
 		20: "UNREGISTERED_LEASE",
+		21: "LARGE_ANSWER",
 	}
 	Code_value = map[string]int32{
 		"OK":                 0,
@@ -169,6 +171,7 @@ var (
 		"LEASE_EXISTS":       18,
 		"LEASE_RACE":         19,
 		"UNREGISTERED_LEASE": 20,
+		"LARGE_ANSWER":       21,
 	}
 )
 
@@ -281,6 +284,8 @@ type Request struct {
 	// relay, in a request of a client, is the node that is to carry it out, which the client cannot
 	// reach. Nodes pass on what clients send, and never what nodes send.
 	Relay         uint64 `protobuf:"varint,15,opt,name=relay,proto3" json:"relay,omitempty"`
+	Bytes         int64  `protobuf:"varint,16,opt,name=bytes,proto3" json:"bytes,omitempty"` // OP_FETCH: end with the pair that comes to this size, and say more; 0: no bound
+	Begun         bool   `protobuf:"varint,17,opt,name=begun,proto3" json:"begun,omitempty"` // OP_WRITE: the rest of a request of which a part was applied: not refused for want of room
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +423,20 @@ func (x *Request) GetRelay() uint64 {
 		return x.Relay
 	}
 	return 0
+}
+
+func (x *Request) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Request) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
 }
 
 type Reply struct {
@@ -2662,7 +2681,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x05Frame\x127\n" +
 	"\brequests\x18\x01 \x03(\v2\x1b.flotilla.router.v1.RequestR\brequests\x123\n" +
 	"\areplies\x18\x02 \x03(\v2\x19.flotilla.router.v1.ReplyR\areplies\x12)\n" +
-	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\xa1\x03\n" +
+	"\x10highest_revision\x18\x03 \x01(\x03R\x0fhighestRevision\"\xcd\x03\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x14\n" +
@@ -2679,7 +2698,9 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x06closed\x18\v \x01(\bR\x06closed\x12\x19\n" +
 	"\bno_count\x18\r \x01(\bR\anoCount\x12\x18\n" +
 	"\apromise\x18\x0e \x01(\bR\apromise\x12\x14\n" +
-	"\x05relay\x18\x0f \x01(\x04R\x05relay\"\x8c\x03\n" +
+	"\x05relay\x18\x0f \x01(\x04R\x05relay\x12\x14\n" +
+	"\x05bytes\x18\x10 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05begun\x18\x11 \x01(\bR\x05begun\"\x8c\x03\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x18.flotilla.router.v1.CodeR\x04code\x12\x18\n" +
@@ -2870,7 +2891,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\rOP_LEASE_KEYS\x10\b\x12\x11\n" +
 	"\rOP_LEASE_LIST\x10\t\x12\v\n" +
 	"\aOP_HASH\x10\n" +
-	"*\xdf\x02\n" +
+	"*\xf1\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vWRONG_SHARD\x10\x01\x12\x0e\n" +
@@ -2899,7 +2920,8 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\fLEASE_EXISTS\x10\x12\x12\x0e\n" +
 	"\n" +
 	"LEASE_RACE\x10\x13\x12\x16\n" +
-	"\x12UNREGISTERED_LEASE\x10\x142\x82\b\n" +
+	"\x12UNREGISTERED_LEASE\x10\x14\x12\x10\n" +
+	"\fLARGE_ANSWER\x10\x152\x82\b\n" +
 	"\x04Peer\x12D\n" +
 	"\bExchange\x12\x19.flotilla.router.v1.Frame\x1a\x19.flotilla.router.v1.Frame(\x010\x01\x12U\n" +
 	"\tSubscribe\x12$.flotilla.router.v1.SubscribeRequest\x1a .flotilla.router.v1.ChangesFrame0\x01\x12I\n" +

@@ -12,6 +12,10 @@ type FetchOptions struct {
 	// NoCount ends the fetch with the Limit-th key, so that a page costs what it holds
 	// and not what the span holds. It means nothing without a Limit or with CountOnly.
 	NoCount bool
+	// Bytes ends the fetch with the pair by which what is returned comes to that size, as PairBytes sees it, so that
+	// at least one pair is returned; 0 means it does not matter. The values of a span may be of any size: without this
+	// nobody knows before how much a number of keys is.
+	Bytes int64
 	// Room, unless it is nil, is asked for room for what is returned.
 	Room Room
 }
@@ -32,6 +36,13 @@ func (o FetchOptions) Done(found int) bool {
 type Fetched struct {
 	KVs []*mvccpb.KeyValue // in key order
 	// Count is the number of keys in the whole span, whatever the limit; of a fetch
-	// that NoCount ended it is len(KVs).
+	// that NoCount or Bytes ended it is len(KVs).
 	Count int64
+	// More: Bytes ended the fetch. Nothing after the last of KVs was looked at, so there may be more keys or not.
+	More bool
 }
+
+// PairBytes is what a key and its value take in memory, about.
+func PairBytes(key, value []byte) int { return len(key) + len(value) + pairBytes }
+
+const pairBytes = 128

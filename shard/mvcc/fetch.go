@@ -143,15 +143,12 @@ type gather struct {
 	kvs   []mvccpb.KeyValue
 	bytes []byte
 
-	uncounted int // bytes of out for which no room was asked yet
+	size      int64 // of what is in out
+	uncounted int   // bytes of out for which no room was asked yet
 }
 
-const (
-	// countedBytes is how much is gathered before room is asked for it.
-	countedBytes = 64 << 10
-	// kvBytes is what a key takes in memory besides its bytes and those of its value, about.
-	kvBytes = 128
-)
+// countedBytes is how much is gathered before room is asked for it.
+const countedBytes = 64 << 10
 
 // count asks for room for what was gathered.
 func (g *gather) count() error {
@@ -253,7 +250,7 @@ func (g *gather) addPending(key []byte, v *version) {
 }
 
 // done reports whether nothing more need be looked at.
-func (g *gather) done() bool { return g.o.Done(len(g.out.KVs)) }
+func (g *gather) done() bool { return g.out.More || g.o.Done(len(g.out.KVs)) }
 
 // wanted counts an existing key and reports whether it is to be returned too.
 func (g *gather) wanted() bool {
@@ -274,7 +271,10 @@ func (g *gather) add(key []byte, h *Header, value []byte) {
 		kv.Value = g.copy(value)
 	}
 	g.out.KVs = append(g.out.KVs, kv)
-	g.uncounted += kvBytes + len(key) + len(kv.Value)
+	n := listing.PairBytes(key, kv.Value)
+	g.uncounted += n
+	g.size += int64(n)
+	g.out.More = g.o.Bytes > 0 && g.size >= g.o.Bytes
 }
 
 func (g *gather) newKV() *mvccpb.KeyValue {

@@ -86,11 +86,12 @@ func (m *model) fetch(s shard.Span, rev shard.Revision, o listing.FetchOptions) 
 		rev = latest
 	}
 	var f listing.Fetched
+	size := 0
 	for _, key := range slices.Sorted(maps.Keys(m.history)) {
 		if !s.Contains([]byte(key)) || !m.exists(key, rev) {
 			continue
 		}
-		if o.Done(len(f.KVs)) {
+		if f.More || o.Done(len(f.KVs)) {
 			break
 		}
 		f.Count++
@@ -102,6 +103,8 @@ func (m *model) fetch(s shard.Span, rev shard.Revision, o listing.FetchOptions) 
 			kv.Value, kv.Lease = nil, 0
 		}
 		f.KVs = append(f.KVs, kv)
+		size += listing.PairBytes(kv.Key, kv.Value)
+		f.More = o.Bytes > 0 && int64(size) >= o.Bytes
 	}
 	return f
 }
