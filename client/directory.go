@@ -132,11 +132,14 @@ func (d *directory) announce() {
 	d.mu.changed = make(chan struct{})
 }
 
-// fail records why the map could not be followed.
+// fail records why the map could not be followed. Before the first one, a refusal ends the wait for it.
 func (d *directory) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.problem = err
+	if refusal(err) && d.places.Load() == nil {
+		d.announce()
+	}
 }
 
 // problem returns why there is no map yet; nil if no attempt has failed.
@@ -180,13 +183,15 @@ func (d *directory) endpoints() []endpoint {
 func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, error) {
 	for {
 		d.mu.Lock()
-		known, closed, changed := d.places.Load(), d.mu.closed, d.mu.changed
+		known, closed, changed, problem := d.places.Load(), d.mu.closed, d.mu.changed, d.mu.problem
 		d.mu.Unlock()
 		switch {
 		case closed:
 			return nil, closedError{}
 		case known != nil:
 			return known.lookup(key), nil
+		case refusal(problem):
+			return nil, fmt.Errorf("ask a node where keys are: %w", problem)
 		}
 		select {
 		case <-changed:
