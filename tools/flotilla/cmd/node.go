@@ -22,7 +22,7 @@ func newNode(client *clientFlags) *cobra.Command {
 
 func newNodeList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:     "ls",
+		Use: "ls",
 		Example: `  flotilla node ls
   FLOTILLA_USER=root:secret flotilla node ls`,
 		Aliases: []string{"list"},

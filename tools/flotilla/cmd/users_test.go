@@ -30,10 +30,10 @@ func TestCommandsOfUsers(t *testing.T) {
 	do(anybody.UserGrantRole(t.Context(), "ann", "opener"))
 	do(anybody.AuthEnable(t.Context()))
 	for script, want := range map[string]string{
-		"flotilla get open":                       "user name is empty; authentication is enabled: say who you are with --user",
-		"flotilla node ls":                        "user name is empty; authentication is enabled: say who you are with --user",
-		"flotilla --user ann:a:b put open 1":      "OK",
-		"FLOTILLA_USER=ann:a:b flotilla put shut": "permission denied; the user's roles do not allow it",
+		"flotilla get open":                                      "user name is empty; authentication is enabled: say who you are with --user",
+		"flotilla node ls":                                       "user name is empty; authentication is enabled: say who you are with --user",
+		"flotilla --user ann:a:b put open 1":                     "OK",
+		"FLOTILLA_USER=ann:a:b flotilla put shut":                "permission denied; the user's roles do not allow it",
 		"ETCDCTL_USER=ann ETCDCTL_PASSWORD=a:b flotilla node ls": "permission denied",
 		"flotilla --user root --password r node ls":              "n3",
 		"flotilla --user root:r shard check --help":              "flotilla shard check 3",
