@@ -13,8 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/flotilla-kv/flotilla/client"
-	"github.com/flotilla-kv/flotilla/client/etcd"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
 )
@@ -76,70 +74,16 @@ func TestUsersOfACluster(t *testing.T) {
 		}
 	}
 	root := as(t, c.Node(2), "root", "r")
-	nobody := nativeAs(t, c, "", "")
-	_, err = nobody.Get(ctx, "open/a")
-	require.ErrorIs(t, err, rpctypes.ErrGRPCUserEmpty)
-	_, err = nativeAs(t, c, "ann", "wrong").Get(ctx, "open/a")
-	require.ErrorIs(t, err, rpctypes.ErrGRPCAuthFailed)
-	native := nativeAs(t, c, "ann", "a")
-	do(native.Put(ctx, "open/c", []byte("4")))
-	lease, err := native.Grant(ctx, time.Minute)
-	require.NoError(t, err)
-	do(native.Put(ctx, "open/d", nil, client.WithLease(lease)))
-	do(native.Renew(ctx, lease))
-	for _, op := range []client.Op{
-		client.Put("shut/b", nil), client.Get("shut/a"), client.Get("", client.WithPrefix()), client.Delete("open/", client.WithFromKey()),
-		client.Txn([]client.Compare{client.IfCreated("shut/a", client.Equal, 0)}, nil, []client.Op{client.Get("open/a")}),
-	} {
-		_, err := native.Do(ctx, op)
-		require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
-	}
-	for _, err := range native.Watch(ctx, "", client.WithPrefix()) {
-		require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
-	}
-	facade, err := etcd.New(client.Config{Endpoints: c.Endpoints(), Username: "ann", Password: "a"})
-	require.NoError(t, err)
-	defer facade.Close()
-	do(facade.Put(ctx, "open/e", "5"))
-	_, err = facade.Get(ctx, "shut/a")
-	require.Equal(t, rpctypes.ErrPermissionDenied, err)
-	_, err = facade.Compact(ctx, 1)
-	require.Equal(t, rpctypes.ErrPermissionDenied, err)
 	for user, code := range map[string]int{"": http.StatusUnauthorized, "ann": http.StatusUnauthorized, "root": http.StatusOK} {
 		require.Equal(t, code, pageFor(t, c.Node(3), user, user[:min(1, len(user))]), user)
 	}
 	require.Equal(t, http.StatusUnauthorized, pageFor(t, c.Node(3), "root", "wrong"))
 
-	// Tokens from before are void, sessions of clients that have a password are not.
-	do(root.AuthDisable(ctx))
-	do(nobody.Get(ctx, "shut/a"))
-	do(anybody.AuthEnable(ctx))
-	root = as(t, c.Node(2), "root", "r")
-	do(native.Grant(ctx, time.Minute))
-
-	ended := make(chan error, 1)
-	go func() {
-		for changes, err := range native.Watch(ctx, "open/", client.WithPrefix(), client.FromRevision(1)) {
-			if err != nil || string(changes.Events[0].Kv.Key) != "open/a" {
-				ended <- err
-				return
-			}
-		}
-	}()
 	do(root.UserRevokeRole(ctx, "ann", "opener"))
-	require.ErrorIs(t, <-ended, rpctypes.ErrGRPCPermissionDenied)
-	_, err = native.Get(ctx, "open/a")
-	require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
 	for _, ann := range anns {
 		_, err := ann.Get(ctx, "open/a")
 		require.Equal(t, rpctypes.ErrPermissionDenied, err)
 	}
-	do(root.UserGrantRole(ctx, "ann", "opener"))
-	do(root.UserChangePassword(ctx, "ann", "b"))
-	_, err = native.Get(ctx, "open/a")
-	require.ErrorIs(t, err, rpctypes.ErrGRPCAuthFailed)
-	do(nativeAs(t, c, "ann", "b").Get(ctx, "open/a"))
-
 	// A node that is down keeps authentication from being enabled, not from being disabled.
 	c.Node(3).Stop()
 	do(root.AuthDisable(ctx))
@@ -151,14 +95,6 @@ func TestUsersOfACluster(t *testing.T) {
 	for _, n := range nodes[:2] {
 		testcluster.Until(t, n.Name+" to serve by any copy of the table again", func() bool { return !n.Inside().Guarded() })
 	}
-}
-
-func nativeAs(t *testing.T, c *testcluster.Cluster, user, password string) *client.Client {
-	t.Helper()
-	n, err := client.New(client.Config{Endpoints: c.Endpoints(), Username: user, Password: password})
-	require.NoError(t, err)
-	t.Cleanup(n.Close)
-	return n
 }
 
 // pageFor is the status with which a node answers a browser.
@@ -205,16 +141,6 @@ func TestUsersOfCertificates(t *testing.T) {
 	require.Equal(t, rpctypes.ErrPermissionDenied, err, "nobody knows bob")
 
 	address := c.Node(1).Inside().ClientAddr()
-	for user, want := range map[string]error{"": rpctypes.ErrGRPCPermissionDenied, "root": nil} {
-		password := map[string]string{"root": "r"}[user]
-		native, err := client.New(client.Config{Endpoints: []string{address}, TLS: cfg, Username: user, Password: password})
-		require.NoError(t, err)
-		defer native.Close()
-		do(native.Put(ctx, "open", []byte("2")))
-		_, err = native.Get(ctx, "shut")
-		require.ErrorIs(t, err, want)
-	}
-
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
 	defer web.CloseIdleConnections()
 	resp, err := web.Post("https://"+address+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"b3Blbg=="}`))
