@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
 )
 
@@ -137,6 +139,19 @@ func (c *Client) followOne(ctx context.Context, e endpoint) (told bool, err erro
 	if err != nil {
 		return false, err
 	}
+	token := ""
+	if l := c.nodes.login; l != nil {
+		if token, err = l.get(ctx, node.Conn()); err != nil {
+			return false, err
+		}
+		defer func() {
+			if l.Refused(token, err) {
+				err = fmt.Errorf("%w: %w", shard.ErrUnavailable, err) // the next attempt has another
+			}
+		}()
+	}
+	ctx, cancel := context.WithCancel(withToken(ctx, token))
+	defer cancel()
 	stream, err := routerpb.NewNativeClient(node.Conn()).FollowShards(ctx, c.directory.since(), grpc.ForceCodecV2(peer.Codec()))
 	if err != nil {
 		return false, err

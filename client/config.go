@@ -22,6 +22,10 @@ type Config struct {
 	Endpoints []string
 	// TLS is used for every node. Default: none, unless an address begins with https.
 	TLS *tls.Config
+	// Username and Password are of the user for whom the client acts, where authentication is enabled. The client logs in
+	// when it first needs to, and again when a node refuses its token. They are sent as they are: use TLS. Default: nobody,
+	// or whom the certificate of TLS names, if nodes go by it.
+	Username, Password string
 	// Backoff paces the attempts to connect to a node that is down.
 	Backoff Backoff
 	// Dial opens connections. Default: TCP.
@@ -70,6 +74,9 @@ func (c Config) Validate() error {
 		if _, err := parseEndpoint(e); err != nil {
 			return err
 		}
+	}
+	if c.Password != "" && c.Username == "" {
+		return errors.New("the client has a Password but no Username: give both")
 	}
 	if c.Backoff.Min < 0 || c.Backoff.Max < 0 {
 		return fmt.Errorf("the client's Backoff is from %s to %s; pauses are not negative", c.Backoff.Min, c.Backoff.Max)

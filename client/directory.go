@@ -97,6 +97,7 @@ type directory struct {
 	mu     struct {
 		sync.Mutex
 		problem error // of the last attempt to get the map
+		refused int   // attempts that ended with a refusal
 		closed  bool
 		changed chan struct{} // closed and replaced when places or closed changes
 	}
@@ -132,11 +133,15 @@ func (d *directory) announce() {
 	d.mu.changed = make(chan struct{})
 }
 
-// fail records why the map could not be followed.
+// fail records why the map could not be followed. Before the first one, a refusal ends the waits for it that had begun.
 func (d *directory) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mu.problem = err
+	if refusal(err) && d.places.Load() == nil {
+		d.mu.refused++
+		d.announce()
+	}
 }
 
 // problem returns why there is no map yet; nil if no attempt has failed.
@@ -178,15 +183,19 @@ func (d *directory) endpoints() []endpoint {
 
 // Lookup implements router.Directory. It waits for the first map.
 func (d *directory) Lookup(ctx context.Context, key []byte) (*shard.Descriptor, error) {
-	for {
+	for before := -1; ; {
 		d.mu.Lock()
-		known, closed, changed := d.places.Load(), d.mu.closed, d.mu.changed
+		known, closed, changed, problem, refused := d.places.Load(), d.mu.closed, d.mu.changed, d.mu.problem, d.mu.refused
 		d.mu.Unlock()
 		switch {
 		case closed:
 			return nil, closedError{}
 		case known != nil:
 			return known.lookup(key), nil
+		case before < 0:
+			before = refused // an older refusal says nothing of now
+		case refused > before:
+			return nil, fmt.Errorf("ask a node where keys are: %w", problem)
 		}
 		select {
 		case <-changed:

@@ -25,6 +25,10 @@
 // While a node cannot be reached, or brings nothing, what is for it is sent to another node, which relays it once.
 // So a client needs a way to one node, which may be a load balancer's address; it is faster with a way to each.
 //
+// Where authentication is enabled, a client acts for the user in its Config, and each operation needs what etcd's of
+// the same kind needs. A watch ends with ErrGRPCPermissionDenied when its user may not read all of its span any more. Every
+// user sees where shards begin and end.
+//
 // One client per process is enough: concurrent operations of its goroutines share messages. An
 // operation without a deadline gives up after about seven seconds of retrying (router.RequestTimeout).
 //
@@ -38,5 +42,7 @@
 //     [shard.ErrNoSpace]: the same operation may succeed later
 //   - [shard.ErrCompacted], [shard.ErrFutureRevision], [shard.ErrLeaseNotFound]
 //   - [*txn.CrossShardError]: the keys of a transaction lie in several shards, which it names
-//   - etcd's own refusals, of its package rpctypes: an empty key, a request that is too large
+//   - etcd's own refusals, of its package rpctypes (those named ErrGRPC…): an empty key, a request that is too large;
+//     where authentication is enabled also ErrGRPCPermissionDenied, ErrGRPCAuthFailed (there is no such user, or the
+//     password is wrong) and ErrGRPCUserEmpty (the client has no user)
 package client

@@ -116,6 +116,9 @@ func (c *Client) Renew(ctx context.Context, lease int64) (time.Duration, error) 
 	if err != nil {
 		return 0, fmt.Errorf("renew lease %x: %w", lease, c.ended(err))
 	}
+	if ttls[0] == router.LeaseForbidden {
+		return 0, fmt.Errorf("renew lease %x: %w", lease, rpctypes.ErrGRPCPermissionDenied)
+	}
 	if ttls[0] <= 0 {
 		return 0, fmt.Errorf("renew lease %x: %w", lease, shard.ErrLeaseNotFound)
 	}

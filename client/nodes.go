@@ -30,6 +30,7 @@ type nodes struct {
 	directory *directory
 	revisions peer.Revisions
 	metrics   *metrics
+	login     *login // nil: the client has no user
 
 	mu struct {
 		sync.Mutex
@@ -51,7 +52,7 @@ type routes struct {
 }
 
 func newNodes(cfg Config, d *directory, revisions peer.Revisions, m *metrics) *nodes {
-	n := &nodes{cfg: cfg, directory: d, revisions: revisions, metrics: m}
+	n := &nodes{cfg: cfg, directory: d, revisions: revisions, metrics: m, login: newLogin(cfg)}
 	n.mu.clients = make(map[endpoint]*peer.Client)
 	return n
 }
@@ -66,23 +67,31 @@ func (n *nodes) at(e endpoint) (*peer.Client, error) {
 	if c := n.mu.clients[e]; c != nil {
 		return c, nil
 	}
-	conn, err := grpc.NewClient("passthrough:///"+e.addr,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(n.credentials(e)),
 		grpc.WithContextDialer(n.cfg.Dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(replyBytesMax)),
-		grpc.WithReadBufferSize(64<<10), grpc.WithWriteBufferSize(64<<10),
-		grpc.WithInitialWindowSize(4<<20), grpc.WithInitialConnWindowSize(8<<20),
+		grpc.WithReadBufferSize(64 << 10), grpc.WithWriteBufferSize(64 << 10),
+		grpc.WithInitialWindowSize(4 << 20), grpc.WithInitialConnWindowSize(8 << 20),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: n.cfg.Backoff.Min, Multiplier: 1.6, Jitter: 0.2, MaxDelay: n.cfg.Backoff.Max},
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		// This detects a node that disappears silently (power, partition).
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
-	)
+	}
+	if n.login != nil {
+		options = append(options, grpc.WithUnaryInterceptor(n.login.unary))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+e.addr, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w: %w", e.addr, shard.ErrUnavailable, err)
 	}
-	c := peer.NewNativeClient(conn, n.revisions)
+	var login peer.Login // not a *nodeLogin, which would not be nil here
+	if n.login != nil {
+		login = n.login.at(conn)
+	}
+	c := peer.NewNativeClient(conn, n.revisions, login)
 	n.mu.clients[e] = c
 	return c, nil
 }

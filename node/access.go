@@ -3,14 +3,17 @@ package node
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-kv/flotilla/internal/rpcfront"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router/auth"
@@ -24,11 +27,16 @@ type access struct {
 	node  *Node
 	guard *auth.Guard
 	mark  sync.Mutex // the identity's Guarded
+
+	arming arming // run's
 }
 
 const (
 	confirmInterval = 500 * time.Millisecond
 	confirmTimeout  = time.Second
+	// armingMax is how long nodes are armed without authentication being enabled. Whoever enables it takes a few seconds,
+	// and disarms them if it fails, unless its node dies.
+	armingMax = 30 * time.Second
 )
 
 func newAccess(n *Node) *access { return &access{node: n} }
@@ -39,8 +47,23 @@ func (a *access) open(founder bool) {
 	if !id.Stored && !founder {
 		id.Guarded = true // saved together with Stored
 	}
-	a.guard = auth.New(auth.Config{Sealed: id.Guarded})
+	cfg := auth.Config{Sealed: id.Guarded}
+	if a.node.cfg.ClientCertAuth {
+		cfg.CommonName = commonName
+	}
+	a.guard = auth.New(cfg)
 	a.node.table.learn = a.guard.Learn
+}
+
+// commonName is the name in the certificate that the client of a call has shown, and which was verified.
+func commonName(ctx context.Context) string {
+	secure, _ := rpcfront.Security(ctx)
+	for _, chain := range secure.VerifiedChains {
+		if len(chain) > 0 {
+			return chain[0].Subject.CommonName
+		}
+	}
+	return ""
 }
 
 // run confirms the node's copy of the table as long as that matters, until ctx ends.
@@ -56,8 +79,39 @@ func (a *access) run(ctx context.Context) {
 			continue
 		}
 		a.confirm(ctx)
+		if at := a.arming.overdue(a.node.table.Map().Auth(), a.guard.Uptime()); at != 0 && a.node.meta.leads() {
+			_ = a.disarm(ctx, at)
+		}
 		_ = pause(ctx, confirmInterval)
 	}
+}
+
+// arming is an attempt to enable authentication.
+type arming struct {
+	at    uint64 // Auth.ArmedAt
+	since time.Duration
+}
+
+// overdue returns the ArmedAt of an attempt that has been seen for armingMax; 0 if there is none.
+func (t *arming) overdue(a *placement.Auth, now time.Duration) uint64 {
+	if a.Enabled || !a.Armed || a.ArmedAt != t.at {
+		*t = arming{a.ArmedAt, now}
+	}
+	if a.Enabled || !a.Armed || now-t.since < armingMax {
+		return 0
+	}
+	return a.ArmedAt
+}
+
+// disarm undoes an attempt to enable authentication, unless it has succeeded.
+func (a *access) disarm(ctx context.Context, at uint64) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.node.cfg.ProposalTimeout)
+	defer cancel()
+	_, err := a.node.meta.propose(ctx, placement.ChangeAuth(&placementpb.ChangeAuth{Action: placementpb.AuthAction_DISARM, ArmedAt: at}))
+	if err != nil {
+		a.node.log.Warn("nodes stay armed for authentication that was not enabled; those that are cut off serve nobody until another attempt to undo it", "error", err)
+	}
+	return err
 }
 
 func (a *access) confirm(ctx context.Context) {
@@ -134,41 +188,54 @@ func (a *access) Auth(ctx context.Context) (*placement.Auth, error) {
 // Change implements etcdapi.Users.
 func (a *access) Change(ctx context.Context, c *placementpb.ChangeAuth) error {
 	if c.Action == placementpb.AuthAction_ENABLE {
-		if err := a.arm(ctx, c.ByUser); err != nil {
+		var err error
+		if c.ArmedAt, err = a.arm(ctx, c.ByUser); err != nil {
 			return err
 		}
 	}
 	result, err := a.node.meta.propose(ctx, placement.ChangeAuth(c))
 	if err != nil {
+		if c.ArmedAt != 0 {
+			_ = a.disarm(ctx, c.ArmedAt)
+		}
 		return err
 	}
 	return a.settle(ctx, result.Version, time.Now())
 }
 
 // arm has every node refuse to act on old copies from now on, before authentication is enabled. Otherwise a node that
-// is cut off would go on serving everybody.
-func (a *access) arm(ctx context.Context, by string) error {
+// is cut off would go on serving everybody. It returns what ENABLE must say, and has undone what it did if it fails.
+func (a *access) arm(ctx context.Context, by string) (at uint64, err error) {
 	m, err := a.node.meta.barrier(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	root := m.Auth().User(placement.Root)
 	if m.Auth().Enabled || !placement.IsRoot(root) {
-		return nil // ENABLE says so
+		return 0, nil // ENABLE says so
 	}
 	if !m.Auth().HasRootPassword() {
-		return status.Error(codes.FailedPrecondition, "flotilla: no user with the role root has a password, so nobody could disable authentication again; etcdctl user passwd root gives one")
+		return 0, status.Error(codes.FailedPrecondition, "flotilla: no user with the role root has a password, so nobody could disable authentication again; etcdctl user passwd root gives one")
 	}
 	result, err := a.node.meta.propose(ctx, placement.ChangeAuth(&placementpb.ChangeAuth{Action: placementpb.AuthAction_ARM, ByUser: by}))
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, auth.Trust)
+	telling, cancel := context.WithTimeout(ctx, auth.Trust)
 	defer cancel()
-	if missing := a.tell(ctx, result.Version); len(missing) > 0 {
-		return status.Errorf(codes.FailedPrecondition, "flotilla: authentication is not enabled, because nodes %q have not confirmed that they know; start them or remove them from the cluster, and try again, or undo the attempt: etcdctl auth disable", missing)
+	missing := a.tell(telling, result.Version)
+	at = a.node.table.Map().Auth().ArmedAt
+	if len(missing) == 0 && at != 0 {
+		return at, nil
 	}
-	return nil
+	undone := "; the attempt was undone"
+	if at != 0 && a.disarm(ctx, at) != nil {
+		undone = fmt.Sprintf("; the attempt is undone by itself within about %s, or by: etcdctl auth disable", armingMax)
+	}
+	if len(missing) == 0 {
+		return 0, status.Error(codes.Aborted, "flotilla: authentication is not enabled, because somebody undid the attempt at the same time; try again")
+	}
+	return 0, status.Errorf(codes.FailedPrecondition, "flotilla: authentication is not enabled, because nodes %q have not confirmed that they know; start them or remove them from the cluster, and try again%s", missing, undone)
 }
 
 // settle returns when no node permits anything by what was before the version.
@@ -217,21 +284,40 @@ func (a *access) tell(ctx context.Context, version uint64) []string {
 	return missing
 }
 
-// closed returns why those who cannot say who they are get nothing.
-func (a *access) closed() error {
-	if a.guard.Open() {
-		return nil
-	}
-	return status.Error(codes.PermissionDenied, "flotilla: authentication is enabled; native clients cannot authenticate yet, etcd's can")
-}
-
-// keepOut guards pages for browsers.
-func (a *access) keepOut(next http.Handler) http.Handler {
+// browsers lets nobody but root users see pages, by HTTP's basic authentication.
+func (a *access) browsers(passwords *auth.Passwords, next http.Handler) http.Handler {
+	logins := auth.NewLogins(a.guard, passwords)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !a.guard.Open() {
-			http.Error(w, "flotilla: authentication is enabled, and the dashboard cannot tell who asks", http.StatusForbidden)
+		if a.guard.Open() {
+			next.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		name, password, given := r.BasicAuth()
+		err := rpctypes.ErrGRPCUserEmpty
+		switch {
+		case a.node.clientTLS == nil && !isLoopback(r.RemoteAddr):
+			http.Error(w, "flotilla: authentication is enabled, and without TLS anybody on the way could read the password: use TLS, or a browser on the node's machine", http.StatusForbidden)
+			return
+		case given:
+			var c *auth.Caller
+			if c, err = logins.Caller(r.Context(), r.RemoteAddr, name, password); err == nil {
+				err = c.Root()
+			}
+		}
+		switch status.Code(err) {
+		case codes.OK:
+			next.ServeHTTP(w, r)
+		case codes.Unavailable, codes.ResourceExhausted:
+			http.Error(w, status.Convert(err).Message(), http.StatusServiceUnavailable)
+		default:
+			w.Header().Set("WWW-Authenticate", `Basic realm="Flotilla", charset="UTF-8"`)
+			http.Error(w, "flotilla: authentication is enabled, and the dashboard is for users with the role root: "+status.Convert(err).Message(), http.StatusUnauthorized)
+		}
 	})
+}
+
+func isLoopback(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }

@@ -30,6 +30,9 @@ func MergeSteps() []string {
 // Ended are the nodes whose process has, as far as this one can tell.
 func (n *Node) Ended() []uint64 { return n.departed.all() }
 
+// Guarded reports whether the node acts only on recent copies of the placement table.
+func (n *Node) Guarded() bool { return !n.access.guard.Open() }
+
 // HandOverMeta has another replica lead the meta group, which this node leads.
 func (n *Node) HandOverMeta(ctx context.Context, to shard.Replica) error {
 	return n.meta.handOver(ctx, to)

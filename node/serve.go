@@ -24,7 +24,8 @@ import (
 // one address.
 func (n *Node) serveClients(context.Context) error {
 	cfg := n.cfg.etcdapi(n.room, n.answers)
-	cfg.Auth, cfg.Users, cfg.Passwords = n.access.guard, n.access, auth.NewPasswords(n.cfg.BcryptCost)
+	passwords := auth.NewPasswords(n.cfg.BcryptCost)
+	cfg.Auth, cfg.Users, cfg.Passwords = n.access.guard, n.access, passwords
 	cfg.AnswerDistance = n.answerDistance
 	cfg.SnapshotDir, cfg.SnapshotRoom = n.snapshotDir(), n.space.lend
 	members := &cluster{node: n}
@@ -58,8 +59,9 @@ func (n *Node) serveClients(context.Context) error {
 	dashboard.New(dashboard.Config{
 		Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Heat: n.heat.columns, NodeName: n.nodeName, Logger: n.log,
 	}).Register(browsers)
-	pages.Handle("/{$}", n.access.keepOut(browsers))
-	pages.Handle("/dashboard/", n.access.keepOut(browsers))
+	guarded := n.access.browsers(passwords, browsers)
+	pages.Handle("/{$}", guarded)
+	pages.Handle("/dashboard/", guarded)
 	web := n.newWebServer(api.Guard(pages))
 	mux, err := portmux.New(n.clientTLS.listen(n.client), portmux.Config{}, portmux.HTTP2(), portmux.HTTP1())
 	if err != nil {
@@ -107,7 +109,7 @@ func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 		},
 		Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
-		Room: n.room, Closed: n.access.closed,
+		Room: n.room, Auth: n.access.guard,
 	}).Register(g)
 }
 

@@ -1,6 +1,9 @@
 package node_test
 
 import (
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
-	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/node"
 )
 
 // as is a client of one node that has logged in.
@@ -70,12 +73,12 @@ func TestUsersOfACluster(t *testing.T) {
 			require.Equal(t, rpctypes.ErrPermissionDenied, refused())
 		}
 	}
-	native, err := routerpb.NewNativeClient(anybody.ActiveConnection()).Exchange(ctx)
-	require.NoError(t, err)
-	_, err = native.Recv()
-	require.ErrorContains(t, err, "authentication is enabled")
-
 	root := as(t, c.Node(2), "root", "r")
+	for user, code := range map[string]int{"": http.StatusUnauthorized, "ann": http.StatusUnauthorized, "root": http.StatusOK} {
+		require.Equal(t, code, pageFor(t, c.Node(3), user, user[:min(1, len(user))]), user)
+	}
+	require.Equal(t, http.StatusUnauthorized, pageFor(t, c.Node(3), "root", "wrong"))
+
 	do(root.UserRevokeRole(ctx, "ann", "opener"))
 	for _, ann := range anns {
 		_, err := ann.Get(ctx, "open/a")
@@ -88,5 +91,62 @@ func TestUsersOfACluster(t *testing.T) {
 	_, err = c.Client(t, first).AuthEnable(ctx)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.ErrorContains(t, err, `"n3"`)
-	do(c.Client(t, first).AuthDisable(ctx))
+	require.ErrorContains(t, err, "the attempt was undone")
+	for _, n := range nodes[:2] {
+		testcluster.Until(t, n.Name+" to serve by any copy of the table again", func() bool { return !n.Inside().Guarded() })
+	}
+}
+
+// pageFor is the status with which a node answers a browser.
+func pageFor(t *testing.T, n *testcluster.Node, user, password string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.ClientAddr()+"/dashboard/state", nil)
+	require.NoError(t, err)
+	req.Close = true
+	if user != "" {
+		req.SetBasicAuth(user, password)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return resp.StatusCode
+}
+
+// With --client-cert-auth, whoever sends no token is the user whom the certificate names, except by way of the gateway.
+func TestUsersOfCertificates(t *testing.T) {
+	t.Parallel()
+	certs := testcluster.NewCertificates(t)
+	c := testcluster.Start(t, testcluster.Options{Nodes: 1, Edit: func(name string, cfg *node.Config) {
+		cfg.ClientTLS, cfg.PeerTLS = certs.IssueNode(t, name, time.Hour)
+		cfg.ClientCertAuth = true
+	}})
+	ctx := t.Context()
+	do := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	cfg := testcluster.Config(t, certs.Issue(t, "ann", time.Hour))
+	ann := secureClient(t, cfg, c.Node(1))
+	do(ann.UserAdd(ctx, "root", "r"))
+	do(ann.UserGrantRole(ctx, "root", "root"))
+	do(ann.UserAddWithOptions(ctx, "ann", "", &clientv3.UserAddOptions{NoPassword: true}))
+	do(ann.RoleAdd(ctx, "opener"))
+	do(ann.RoleGrantPermission(ctx, "opener", "open", "", clientv3.PermissionType(clientv3.PermReadWrite)))
+	do(ann.UserGrantRole(ctx, "ann", "opener"))
+	do(ann.AuthEnable(ctx))
+	do(ann.Put(ctx, "open", "1"))
+	_, err := ann.Get(ctx, "shut")
+	require.Equal(t, rpctypes.ErrPermissionDenied, err)
+	_, err = secureClient(t, testcluster.Config(t, certs.Issue(t, "bob", time.Hour)), c.Node(1)).Get(ctx, "open")
+	require.Equal(t, rpctypes.ErrPermissionDenied, err, "nobody knows bob")
+
+	address := c.Node(1).Inside().ClientAddr()
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
+	defer web.CloseIdleConnections()
+	resp, err := web.Post("https://"+address+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"b3Blbg=="}`))
+	require.NoError(t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Contains(t, string(text), "user name is empty")
 }

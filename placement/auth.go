@@ -27,6 +27,8 @@ type Auth struct {
 	// Armed says that nodes must not serve anybody by a copy of the map that may be old. It is set on all nodes before
 	// Enabled is (P11).
 	Armed bool
+	// ArmedAt is the map's version that armed.
+	ArmedAt uint64
 	// TokenKey signs tokens while Enabled. Each time, it is another one.
 	TokenKey []byte
 
@@ -147,13 +149,23 @@ func (a *Auth) change(c *placementpb.ChangeAuth) (changed, counted bool, why pla
 	const none = placementpb.AuthRefusal_AUTH_REFUSAL_NONE
 	switch c.Action {
 	case placementpb.AuthAction_ARM:
-		changed, a.Armed = !a.Armed, true
+		if a.Armed {
+			return false, false, none
+		}
+		a.Armed, a.ArmedAt = true, a.Version
+		return true, false, none
+	case placementpb.AuthAction_DISARM:
+		if a.Enabled || a.ArmedAt != c.ArmedAt {
+			return false, false, none
+		}
+		changed = a.Armed
+		a.Armed, a.ArmedAt = false, 0
 		return changed, false, none
 	case placementpb.AuthAction_ENABLE:
 		return a.enable(c)
 	case placementpb.AuthAction_DISABLE:
 		changed, counted = a.Enabled || a.Armed, a.Enabled
-		a.Enabled, a.Armed, a.TokenKey = false, false, nil
+		a.Enabled, a.Armed, a.ArmedAt, a.TokenKey = false, false, 0, nil
 		return changed, counted, none
 	case placementpb.AuthAction_USER_ADD:
 		why = a.addUser(c)
@@ -194,7 +206,7 @@ func (a *Auth) enable(c *placementpb.ChangeAuth) (changed, counted bool, why pla
 		return false, false, placementpb.AuthRefusal_ROOT_USER_MISSING
 	case !IsRoot(root):
 		return false, false, placementpb.AuthRefusal_ROOT_ROLE_MISSING
-	case !a.Armed || len(c.TokenKey) == 0: // disabled meanwhile, or not proposed by a node
+	case !a.Armed || c.ArmedAt != 0 && a.ArmedAt != c.ArmedAt || len(c.TokenKey) == 0: // disarmed meanwhile, or not proposed by a node
 		return false, false, placementpb.AuthRefusal_INVALID_MANAGEMENT
 	}
 	a.Enabled, a.TokenKey = true, c.TokenKey
@@ -375,12 +387,12 @@ func validRange(key, end []byte) bool {
 // proto shares memory with a.
 func (a *Auth) proto() *placementpb.Auth {
 	return &placementpb.Auth{
-		Version: a.Version, Revision: a.Revision, Enabled: a.Enabled, Armed: a.Armed, TokenKey: a.TokenKey, Users: a.users, Roles: a.roles,
+		Version: a.Version, Revision: a.Revision, Enabled: a.Enabled, Armed: a.Armed, TokenKey: a.TokenKey, Users: a.users, Roles: a.roles, ArmedAt: a.ArmedAt,
 	}
 }
 
 func authOf(p *placementpb.Auth) *Auth {
-	return &Auth{Version: p.Version, Revision: p.Revision, Enabled: p.Enabled, Armed: p.Armed, TokenKey: p.TokenKey, users: p.Users, roles: p.Roles}
+	return &Auth{Version: p.Version, Revision: p.Revision, Enabled: p.Enabled, Armed: p.Armed, TokenKey: p.TokenKey, users: p.Users, roles: p.Roles, ArmedAt: p.ArmedAt}
 }
 
 // auditAuth checks P11.
@@ -400,6 +412,8 @@ func (a *Auth) audit() error {
 		return errors.New("P11: the revision of users and roles is 0")
 	case a.Enabled && (!a.Armed || len(a.TokenKey) == 0 || !IsRoot(a.User(Root))):
 		return errors.New("P11: authentication is enabled without a key, without a root user, or unannounced")
+	case !a.Armed && a.ArmedAt > 0 || a.ArmedAt > a.Version:
+		return errors.New("P11: what armed authentication is not known")
 	case slices.Contains(a.users, nil) || slices.Contains(a.roles, nil):
 		return errors.New("P11: a user or role is without content")
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
+// LeaseForbidden stands for the TTL of a lease that a native client may not keep alive.
+const LeaseForbidden = -2
+
 // renewalsMax bounds the leases of one request, except for those that arrived together.
 const renewalsMax = 4096
 

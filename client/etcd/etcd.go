@@ -18,7 +18,10 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 )
 
-// New returns an etcd client whose KV is a native client's. Close closes both. A program that needs more
+// loginWait is how long New waits for a node to log in at.
+const loginWait = 5 * time.Second
+
+// New returns an etcd client whose KV is a native client's. Close closes both. With a Username it logs in, as clientv3.New does, and waits for a node. A program that needs more
 // of clientv3.Config makes both clients, and gives the one the other's KV.
 func New(cfg client.Config) (*clientv3.Client, error) {
 	native, err := client.New(cfg)
@@ -27,6 +30,7 @@ func New(cfg client.Config) (*clientv3.Client, error) {
 	}
 	etcd, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Logger: zap.NewNop(), DialOptions: dialing(cfg),
+		Username: cfg.Username, Password: cfg.Password, DialTimeout: loginWait,
 	})
 	if err != nil {
 		native.Close()

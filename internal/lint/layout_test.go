@@ -66,7 +66,7 @@ func layers() []layer {
 			"Who may do what is judged by users, roles and a request, all of which are given to it."},
 		{[]string{"router/etcderr"}, []string{"router", "shard"},
 			"Errors are turned into etcd's for nodes and clients alike."},
-		{[]string{"router/native"}, []string{"router", "router/admission", "router/peer", "router/routerpb", "placement/...", "txn", "shard", "shard/shardpb", "shard/hlc"},
+		{[]string{"router/native"}, []string{"router", "router/admission", "router/auth", "router/peer", "router/routerpb", "placement/...", "txn", "shard", "shard/shardpb", "shard/hlc"},
 			"What native clients may do is decided before it reaches a replica: those who carry it out\nare given to it."},
 		{[]string{"router/adminapi/adminpb"}, nil,
 			"Wire messages import wire messages only."},

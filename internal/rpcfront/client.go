@@ -2,6 +2,7 @@ package rpcfront
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 
 	"google.golang.org/grpc/peer"
@@ -12,6 +13,29 @@ import (
 type clientAddr struct {
 	net.Addr
 	conn *conn
+}
+
+// Security returns the TLS state of the connection by which the request of a context came; false if it has none.
+func Security(ctx context.Context) (tls.ConnectionState, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return tls.ConnectionState{}, false
+	}
+	a, ok := p.Addr.(clientAddr)
+	if !ok {
+		return tls.ConnectionState{}, false
+	}
+	for nc := a.conn.nc; nc != nil; {
+		if secure, ok := nc.(interface{ ConnectionState() tls.ConnectionState }); ok {
+			return secure.ConnectionState(), true
+		}
+		outer, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		nc = outer.NetConn()
+	}
+	return tls.ConnectionState{}, false
 }
 
 // Client returns the connection by which the request of a context came: gone ends with the connection, and hangup ends

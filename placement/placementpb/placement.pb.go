@@ -243,7 +243,7 @@ type AuthAction int32
 const (
 	AuthAction_AUTH_ACTION_UNKNOWN AuthAction = 0
 	AuthAction_ARM                 AuthAction = 1
-	AuthAction_ENABLE              AuthAction = 2 // token_key
+	AuthAction_ENABLE              AuthAction = 2 // token_key, armed_at
 	AuthAction_DISABLE             AuthAction = 3
 	AuthAction_USER_ADD            AuthAction = 4  // user, password_hash, no_password
 	AuthAction_USER_DELETE         AuthAction = 5  // user
@@ -254,6 +254,7 @@ const (
 	AuthAction_ROLE_DELETE         AuthAction = 10 // role
 	AuthAction_ROLE_GRANT          AuthAction = 11 // role, permission
 	AuthAction_ROLE_REVOKE         AuthAction = 12 // role, permission without access
+	AuthAction_DISARM              AuthAction = 13 // armed_at; does nothing once authentication is enabled
 )
 
 // Enum value maps for AuthAction.
@@ -272,6 +273,7 @@ var (
 		10: "ROLE_DELETE",
 		11: "ROLE_GRANT",
 		12: "ROLE_REVOKE",
+		13: "DISARM",
 	}
 	AuthAction_value = map[string]int32{
 		"AUTH_ACTION_UNKNOWN": 0,
@@ -287,6 +289,7 @@ var (
 		"ROLE_DELETE":         10,
 		"ROLE_GRANT":          11,
 		"ROLE_REVOKE":         12,
+		"DISARM":              13,
 	}
 )
 
@@ -1416,6 +1419,7 @@ type Auth struct {
 	TokenKey      []byte                 `protobuf:"bytes,5,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"` // signs tokens while enabled
 	Users         []*User                `protobuf:"bytes,6,rep,name=users,proto3" json:"users,omitempty"`                       // ascending by name
 	Roles         []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`                       // ascending by name
+	ArmedAt       uint64                 `protobuf:"varint,8,opt,name=armed_at,json=armedAt,proto3" json:"armed_at,omitempty"`   // Map.version that armed; 0: not armed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1497,6 +1501,13 @@ func (x *Auth) GetRoles() []*Role {
 		return x.Roles
 	}
 	return nil
+}
+
+func (x *Auth) GetArmedAt() uint64 {
+	if x != nil {
+		return x.ArmedAt
+	}
+	return 0
 }
 
 // Update brings a copy of the map up to map.version.
@@ -2584,7 +2595,9 @@ type ChangeAuth struct {
 	Permission   *Permission            `protobuf:"bytes,6,opt,name=permission,proto3" json:"permission,omitempty"`
 	TokenKey     []byte                 `protobuf:"bytes,7,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"`
 	// by_user wants the change. Once authentication is enabled, only a user with the role root may.
-	ByUser        string `protobuf:"bytes,8,opt,name=by_user,json=byUser,proto3" json:"by_user,omitempty"`
+	ByUser string `protobuf:"bytes,8,opt,name=by_user,json=byUser,proto3" json:"by_user,omitempty"`
+	// armed_at is the Auth.armed_at that the proposer speaks of: of no other.
+	ArmedAt       uint64 `protobuf:"varint,9,opt,name=armed_at,json=armedAt,proto3" json:"armed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2673,6 +2686,13 @@ func (x *ChangeAuth) GetByUser() string {
 		return x.ByUser
 	}
 	return ""
+}
+
+func (x *ChangeAuth) GetArmedAt() uint64 {
+	if x != nil {
+		return x.ArmedAt
+	}
+	return 0
 }
 
 // Result is what applying one command gave.
@@ -2868,7 +2888,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x1e\n" +
 	"\n" +
 	"credential\x18\x05 \x01(\x04R\n" +
-	"credential\"\xef\x01\n" +
+	"credential\"\x8a\x02\n" +
 	"\x04Auth\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
@@ -2876,7 +2896,8 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x05armed\x18\x04 \x01(\bR\x05armed\x12\x1b\n" +
 	"\ttoken_key\x18\x05 \x01(\fR\btokenKey\x121\n" +
 	"\x05users\x18\x06 \x03(\v2\x1b.flotilla.placement.v1.UserR\x05users\x121\n" +
-	"\x05roles\x18\a \x03(\v2\x1b.flotilla.placement.v1.RoleR\x05roles\"L\n" +
+	"\x05roles\x18\a \x03(\v2\x1b.flotilla.placement.v1.RoleR\x05roles\x12\x19\n" +
+	"\barmed_at\x18\b \x01(\x04R\aarmedAt\"L\n" +
 	"\x06Update\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x04R\x05since\x12,\n" +
 	"\x03map\x18\x02 \x01(\v2\x1a.flotilla.placement.v1.MapR\x03map\"\xe5\a\n" +
@@ -2964,7 +2985,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x0eCancelOperator\x12\x19\n" +
 	"\bshard_id\x18\x01 \x01(\x04R\ashardId\x12\x1f\n" +
 	"\voperator_id\x18\x02 \x01(\x04R\n" +
-	"operatorId\"\xae\x02\n" +
+	"operatorId\"\xc9\x02\n" +
 	"\n" +
 	"ChangeAuth\x129\n" +
 	"\x06action\x18\x01 \x01(\x0e2!.flotilla.placement.v1.AuthActionR\x06action\x12\x12\n" +
@@ -2977,7 +2998,8 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"permission\x18\x06 \x01(\v2!.flotilla.placement.v1.PermissionR\n" +
 	"permission\x12\x1b\n" +
 	"\ttoken_key\x18\a \x01(\fR\btokenKey\x12\x17\n" +
-	"\aby_user\x18\b \x01(\tR\x06byUser\"\x9d\x02\n" +
+	"\aby_user\x18\b \x01(\tR\x06byUser\x12\x19\n" +
+	"\barmed_at\x18\t \x01(\x04R\aarmedAt\"\x9d\x02\n" +
 	"\x06Result\x12/\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1b.flotilla.placement.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -3012,7 +3034,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x06Access\x12\b\n" +
 	"\x04READ\x10\x00\x12\t\n" +
 	"\x05WRITE\x10\x01\x12\r\n" +
-	"\tREADWRITE\x10\x02*\xe4\x01\n" +
+	"\tREADWRITE\x10\x02*\xf0\x01\n" +
 	"\n" +
 	"AuthAction\x12\x17\n" +
 	"\x13AUTH_ACTION_UNKNOWN\x10\x00\x12\a\n" +
@@ -3030,7 +3052,9 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x12\x0e\n" +
 	"\n" +
 	"ROLE_GRANT\x10\v\x12\x0f\n" +
-	"\vROLE_REVOKE\x10\f*\xb1\x02\n" +
+	"\vROLE_REVOKE\x10\f\x12\n" +
+	"\n" +
+	"\x06DISARM\x10\r*\xb1\x02\n" +
 	"\vAuthRefusal\x12\x15\n" +
 	"\x11AUTH_REFUSAL_NONE\x10\x00\x12\x15\n" +
 	"\x11ROOT_USER_MISSING\x10\x01\x12\x15\n" +

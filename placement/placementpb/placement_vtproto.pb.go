@@ -944,6 +944,11 @@ func (m *Auth) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.ArmedAt != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ArmedAt))
+		i--
+		dAtA[i] = 0x40
+	}
 	if len(m.Roles) > 0 {
 		for iNdEx := len(m.Roles) - 1; iNdEx >= 0; iNdEx-- {
 			size, err := m.Roles[iNdEx].MarshalToSizedBufferVT(dAtA[:i])
@@ -2101,6 +2106,11 @@ func (m *ChangeAuth) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.ArmedAt != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ArmedAt))
+		i--
+		dAtA[i] = 0x48
+	}
 	if len(m.ByUser) > 0 {
 		i -= len(m.ByUser)
 		copy(dAtA[i:], m.ByUser)
@@ -2647,6 +2657,9 @@ func (m *Auth) SizeVT() (n int) {
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
 	}
+	if m.ArmedAt != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.ArmedAt))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3158,6 +3171,9 @@ func (m *ChangeAuth) SizeVT() (n int) {
 	l = len(m.ByUser)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.ArmedAt != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.ArmedAt))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5699,6 +5715,25 @@ func (m *Auth) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ArmedAt", wireType)
+			}
+			m.ArmedAt = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ArmedAt |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -8239,6 +8274,25 @@ func (m *ChangeAuth) UnmarshalVT(dAtA []byte) error {
 			}
 			m.ByUser = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ArmedAt", wireType)
+			}
+			m.ArmedAt = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ArmedAt |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -3,7 +3,8 @@
 //	placement table ─ Learn, Confirm ─> Guard ── Caller (token or certificate) ──> permitted, or etcd's error
 //
 // It owns tokens, the permissions that roles give to users, and the rule by which a node stops
-// trusting its copy of the placement table. It reads no keys, changes nothing in the table and does not know RPCs.
+// trusting its copy of the placement table. It reads no keys but those that are attached to leases, changes
+// nothing in the table and does not know RPCs.
 //
 // Invariants:
 //
@@ -14,7 +15,8 @@
 //	    may have missed either, by any copy.
 //	G3  A token is worth what its user's password is: it is void when the user is deleted or added
 //	    again, when the password changes, and when authentication is disabled.
-//	G4  Long-lived streams are judged by the present table at each of their requests.
+//	G4  Long-lived streams are judged by the present table at each of their requests, and those that only tell
+//	    hear of each change of it (Guard.Watch).
 //	G5  Passwords and tokens are in no error, log or metric.
 //	G6  The Guard never goes back to an older copy than it was told of, whatever the order in which copies arrive.
 package auth

@@ -10,12 +10,11 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/placement"
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Trust is for how long a node may permit requests by a copy of the table after it was confirmed (G2). A
@@ -34,8 +33,9 @@ type Config struct {
 	Now func() time.Time
 	// Signer makes and reads tokens. Default: Simple, with its default TTL.
 	Signer Signer
-	// Certificates says that the common name of a verified client certificate is a user.
-	Certificates bool
+	// CommonName returns the name in the verified client certificate of a call's connection, "" if there is none: the
+	// user of calls without a token. Default: certificates name nobody.
+	CommonName func(context.Context) string
 	// Sealed says that the node was away and may not know that authentication is enabled (G2).
 	Sealed bool
 }
@@ -51,6 +51,11 @@ type Guard struct {
 	mu     sync.Mutex
 	sealed bool
 	newest *placement.Auth // of all that was told, also while sealed
+
+	watching struct {
+		sync.Mutex
+		each map[*func()]struct{}
+	}
 }
 
 // view is one state of users and roles.
@@ -73,6 +78,7 @@ func New(cfg Config) *Guard {
 	}
 	g := &Guard{cfg: cfg, sealed: cfg.Sealed}
 	rand.Read(g.own[:])
+	g.watching.each = make(map[*func()]struct{})
 	g.until.Store(-1)
 	if g.sealed {
 		g.view.Store(&view{Auth: &placement.Auth{}})
@@ -99,10 +105,33 @@ func (g *Guard) learn(a *placement.Auth) {
 	old := g.view.Load()
 	switch {
 	case g.sealed || old != nil && old.Version == a.Version && old.Revision != 0:
-	case !a.Armed && !a.Enabled:
-		g.view.Store(nil)
-	default:
+		return
+	case a.Armed || a.Enabled:
 		g.view.Store(&view{Auth: a})
+	case old == nil:
+		return
+	default:
+		g.view.Store(nil)
+	}
+	g.watching.Lock()
+	defer g.watching.Unlock()
+	for f := range g.watching.each {
+		(*f)()
+	}
+}
+
+// Watch has f called after each change of what is permitted, until stop. f must not block, nor call the Guard's Watch or stop.
+func (g *Guard) Watch(f func()) (stop func()) {
+	if g == nil {
+		return func() {}
+	}
+	g.watching.Lock()
+	defer g.watching.Unlock()
+	g.watching.each[&f] = struct{}{}
+	return func() {
+		g.watching.Lock()
+		defer g.watching.Unlock()
+		delete(g.watching.each, &f)
 	}
 }
 
@@ -166,8 +195,9 @@ func (g *Guard) Caller(ctx context.Context, header func(name string) []string) *
 	if len(values) > 0 {
 		c.token, c.given = strings.TrimPrefix(values[0], "Bearer "), true
 	}
-	if g != nil && g.cfg.Certificates && !c.given && len(header("grpcgateway-accept")) == 0 {
-		c.name = commonName(ctx)
+	// As in etcd, not by way of the gateway, whose connections are its own.
+	if g != nil && g.cfg.CommonName != nil && !c.given && len(header("grpcgateway-accept")) == 0 {
+		c.name = g.cfg.CommonName(ctx)
 	}
 	return c
 }
@@ -185,23 +215,6 @@ type callerKey struct{}
 // With returns a context with which Of returns c.
 func With(ctx context.Context, c *Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
-}
-
-func commonName(ctx context.Context) string {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return ""
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return ""
-	}
-	for _, chain := range info.State.VerifiedChains {
-		if len(chain) > 0 {
-			return chain[0].Subject.CommonName
-		}
-	}
-	return ""
 }
 
 // who returns the view by which to judge the caller, and the caller's user: nil and nil if everything is permitted. An
@@ -271,6 +284,18 @@ func (c *Caller) IsRoot() bool { return c.Root() == nil }
 
 // Read permits reading a range as in etcd's API: of one key if end is empty.
 func (c *Caller) Read(key, end []byte) error { return c.reaches(key, end, false) }
+
+// ReadSpan permits reading a span of the keyspace.
+func (c *Caller) ReadSpan(s shard.Span) error {
+	start, end := s.Start, s.End
+	if len(start) == 0 {
+		start = []byte{0} // the first key there can be
+	}
+	if len(end) == 0 {
+		end = []byte{0}
+	}
+	return c.Read(start, end)
+}
 
 // Write permits changing a range.
 func (c *Caller) Write(key, end []byte) error { return c.reaches(key, end, true) }

@@ -2,7 +2,6 @@ package etcdapi
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -55,7 +54,7 @@ func (s *Server) authorize(ctx context.Context, method string, req any) error {
 		}
 		return s.permitLease(ctx, c, req.ID, false)
 	case *pb.LeaseLeasesRequest:
-		return s.permitLeases(ctx, c)
+		return readError(ctx, c.AllLeases(ctx, s.leases))
 	case *pb.AlarmRequest:
 		if req.Action == pb.AlarmRequest_GET {
 			return c.User()
@@ -107,56 +106,10 @@ func (s *Server) permit(ctx context.Context, c *auth.Caller, check func(*auth.Ne
 	if err := check(&n); err != nil {
 		return err
 	}
-	slices.Sort(n.Leases)
-	for _, lease := range slices.Compact(n.Leases) {
-		if err := s.permitLease(ctx, c, lease, true); err != nil {
-			return err
-		}
-	}
-	return nil
+	return readError(ctx, n.Attached(ctx, s.leases))
 }
 
 // permitLease checks that the caller may write, or read, every key that is attached to a lease.
 func (s *Server) permitLease(ctx context.Context, c *auth.Caller, lease int64, write bool) error {
-	if err := c.User(); err != nil || lease == 0 {
-		return err
-	}
-	everything := c.Read
-	if write {
-		everything = c.Write
-	}
-	if everything([]byte{0}, []byte{0}) == nil {
-		return nil // also for root; the keys need not be asked for, whose shards may be out of reach
-	}
-	resp, err := s.leases.TimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: lease, Keys: true})
-	if err != nil {
-		return readError(ctx, err)
-	}
-	for _, key := range resp.Keys {
-		err := c.Read(key, nil)
-		if write {
-			err = c.Write(key, nil)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return c.User()
-}
-
-// permitLeases checks that the caller may read every key that is attached to any lease.
-func (s *Server) permitLeases(ctx context.Context, c *auth.Caller) error {
-	if err := c.User(); err != nil || c.IsRoot() {
-		return err
-	}
-	resp, err := s.leases.Leases(ctx, &pb.LeaseLeasesRequest{})
-	if err != nil {
-		return readError(ctx, err)
-	}
-	for _, l := range resp.Leases {
-		if err := s.permitLease(ctx, c, l.ID, false); err != nil {
-			return err
-		}
-	}
-	return nil
+	return readError(ctx, c.Lease(ctx, s.leases, lease, write))
 }

@@ -22,10 +22,7 @@ func (s *Server) interceptUnary(ctx context.Context, req any, info *grpc.UnarySe
 	counters.started.Inc()
 	resp, err := any(nil), s.admit(ctx)
 	if err == nil {
-		err = s.authorize(ctx, info.FullMethod, req)
-	}
-	if err == nil {
-		resp, err = s.within(ctx, req, handler)
+		resp, err = s.within(ctx, info.FullMethod, req, handler)
 	}
 	counters.handled(status.Code(err)).Inc()
 	return resp, err
@@ -46,8 +43,9 @@ func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	return err
 }
 
-// within carries out an RPC if the node admits it (E6).
-func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler) (any, error) {
+// within carries out an RPC if the node admits it (E6) and its caller may make it. The node is asked first: permission may
+// depend on keys of leases, which have to be read.
+func (s *Server) within(ctx context.Context, method string, req any, handler grpc.UnaryHandler) (any, error) {
 	class, bytes := classOf(req), 0
 	if class == admission.Write {
 		bytes = proto.Size(req.(proto.Message))
@@ -57,6 +55,9 @@ func (s *Server) within(ctx context.Context, req any, handler grpc.UnaryHandler)
 		return nil, writeError(err)
 	}
 	defer place.Leave()
+	if err := s.authorize(ctx, method, req); err != nil {
+		return nil, err
+	}
 	a := s.answerTo(ctx, class, req)
 	resp, err := handler(admission.With(ctx, a), req)
 	if err != nil {

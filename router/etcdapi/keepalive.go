@@ -128,15 +128,7 @@ func (k *keepAlives) permit(leases []int64) (permitted []int64, refused error) {
 	if k.server.cfg.Auth.Open() {
 		return leases, nil
 	}
-	for _, lease := range leases {
-		switch err := k.server.permitLease(k.ctx, k.caller, lease, true); {
-		case err == nil:
-			permitted = append(permitted, lease)
-		case refused == nil:
-			refused = err
-		}
-	}
-	return permitted, refused
+	return k.caller.Renewable(k.ctx, k.server.leases, leases)
 }
 
 // first receives the outcome of the oldest renewals in flight.

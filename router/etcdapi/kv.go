@@ -34,14 +34,14 @@ func (s *kvServer) RangeStream(req *pb.RangeRequest, stream pb.KV_RangeStreamSer
 	if err := checkRangeStream(req); err != nil {
 		return err
 	}
-	if err := s.cfg.Auth.Of(stream.Context()).Read(req.Key, req.RangeEnd); err != nil {
-		return err
-	}
 	place, err := s.cfg.Room.Take(admission.Read, 0)
 	if err != nil {
 		return readError(stream.Context(), err)
 	}
 	defer place.Leave()
+	if err := s.cfg.Auth.Of(stream.Context()).Read(req.Key, req.RangeEnd); err != nil {
+		return err
+	}
 	a := s.newAnswer(stream.Context(), admission.Part)
 	defer a.Leave()
 	err = s.kv.RangeStream(admission.With(stream.Context(), a), req, func(part *pb.RangeResponse) error {

@@ -30,5 +30,7 @@
 //	    later has left the node by then, whatever the outcome is.
 //	V7  A request for another node passes the same checks here, and goes to it as one of this node's: it is
 //	    carried out there or refused, and never passed on again. The node's router sends it once (router.T9).
-//	V8  While the service is closed (Config.Closed), clients get and change nothing, also on streams that they opened before.
+//	V8  A client gets and changes only what its user may, by the rules of etcd's API, and as the table says at that moment
+//	    (Config.Auth): each request of a stream is judged, and a feed ends when its user may not read its span any more.
+//	    Shards and nodes, revisions and closes are for every user.
 package native

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -32,7 +33,8 @@ type gate struct {
 	*Server
 	exec   peer.Executor
 	ctx    context.Context // the stream's
-	writes atomic.Int64    // in flight
+	caller *auth.Caller
+	writes atomic.Int64 // in flight
 
 	mu struct {
 		sync.Mutex
@@ -42,7 +44,7 @@ type gate struct {
 }
 
 func (s *Server) newGate(ctx context.Context) *gate {
-	return &gate{Server: s, exec: s.cfg.Executor(ctx), ctx: ctx}
+	return &gate{Server: s, exec: s.cfg.Executor(ctx), ctx: ctx, caller: s.cfg.Auth.Of(ctx)}
 }
 
 // close returns when the node's router has finished what the stream asked of it, and prevents
@@ -68,21 +70,41 @@ func (g *gate) spawn(f func()) bool {
 // Write implements peer.Executor.
 func (g *gate) Write(req *router.Request, end router.Ender) {
 	w := &admitted{gate: g, req: req, end: end}
-	err := w.enter()
-	if err == nil {
-		if err = g.admitWrite(req); err != nil {
-			w.leave()
-		}
-	}
-	if err != nil {
+	if err := w.enter(); err != nil {
 		end.End(nil, err)
 		return
 	}
-	if g.isElsewhere(req.Relay) {
-		g.cfg.Router.RelayWrite(g.ctx, req.Relay, req, w)
+	attached, err := g.admitWrite(req)
+	switch {
+	case err != nil:
+		w.refuse(err)
+	case attached == nil:
+		w.begin()
+	case !g.spawn(func() {
+		if err := attached.Attached(g.ctx, g.cfg.Router); err != nil {
+			w.refuse(g.unchecked(err))
+			return
+		}
+		w.begin()
+	}):
+		w.refuse(shard.ErrStopped)
+	}
+}
+
+// refuse ends a write that did not begin.
+func (w *admitted) refuse(err error) {
+	w.leave()
+	w.end.End(nil, err)
+}
+
+// begin has the write carried out.
+func (w *admitted) begin() {
+	g := w.gate
+	if g.isElsewhere(w.req.Relay) {
+		g.cfg.Router.RelayWrite(g.ctx, w.req.Relay, w.req, w)
 		return
 	}
-	g.exec.Write(req, w)
+	g.exec.Write(w.req, w)
 }
 
 // Hold implements peer.Holder.
@@ -177,10 +199,12 @@ func (g *gate) Read(ctx context.Context, req *router.Request) (*router.Reply, er
 	if err := g.admitRead(req); err != nil {
 		return nil, err
 	}
-	if g.isElsewhere(req.Relay) {
-		return g.relay(ctx, req)
-	}
-	return g.exec.Read(ctx, req)
+	return g.aboutLeases(ctx, req, func() (*router.Reply, error) {
+		if g.isElsewhere(req.Relay) {
+			return g.relay(ctx, req)
+		}
+		return g.exec.Read(ctx, req)
+	})
 }
 
 // Bounder is an Executor that has room for the answers to its reads (exec.Bounded).
@@ -224,11 +248,9 @@ func (g *gate) StartRead(req *router.Request, done func(*router.Reply, error)) b
 	return started
 }
 
-// admitWrite checks a write and drops the fields that a client may not set.
-func (g *gate) admitWrite(req *router.Request) error {
-	if err := g.cfg.Closed(); err != nil {
-		return err
-	}
+// admitWrite checks a write and drops the fields that a client may not set. The leases that it attaches, if there are any
+// to be checked, are still to be.
+func (g *gate) admitWrite(req *router.Request) (attached *auth.Needs, err error) {
 	cmd, revision := req.Command, shard.Revision(req.Command.Revision)
 	if cmd.Descriptor_ != nil || cmd.Child != nil || cmd.Right != nil || len(cmd.ProtoReflect().GetUnknown()) > 0 {
 		cmd = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
@@ -236,30 +258,36 @@ func (g *gate) admitWrite(req *router.Request) error {
 	}
 	cmd.Stamp, cmd.Revision, cmd.OperatorId, cmd.Reserve = 0, 0, 0, 0
 	req.Grows, req.Promise, req.Begun = false, false, false
+	open := g.cfg.Auth.Open()
+	needs := &auth.Needs{Caller: g.caller}
 	switch cmd.Kind {
 	case shardpb.Kind_PUT:
 		req.Grows = true
-		if isPlainPut(cmd.Body) && txn.LoggedBytes(len(cmd.Body)) <= txn.DefaultMaxRequestBytes {
-			return nil
+		if open && isPlainPut(cmd.Body) && txn.LoggedBytes(len(cmd.Body)) <= txn.DefaultMaxRequestBytes {
+			return nil, nil
 		}
 		put := &pb.PutRequest{}
-		return g.admitBody(cmd.Body, put, func() error { return txn.CheckPut(put) })
+		err = g.admitBody(cmd, put, func() error { return txn.CheckPut(put) }, func() error { return needs.Put(put) })
 	case shardpb.Kind_DELETE_RANGE:
 		del := &pb.DeleteRangeRequest{}
-		return g.admitBody(cmd.Body, del, func() error { return txn.CheckDeleteRange(del) })
+		err = g.admitBody(cmd, del, func() error { return txn.CheckDeleteRange(del) }, func() error { return needs.Delete(del) })
 	case shardpb.Kind_TXN:
 		t := &pb.TxnRequest{}
-		err := g.admitBody(cmd.Body, t, func() error { return txn.CheckTxn(t, txn.DefaultMaxOps) })
+		err = g.admitBody(cmd, t, func() error { return txn.CheckTxn(t, txn.DefaultMaxOps) }, func() error { return needs.Txn(t) })
 		req.Grows = err == nil && txn.Grows(t)
-		return err
 	case shardpb.Kind_CLOSE:
 		if revision > g.bound.limit() {
-			return refusal("a close to revision %d, which is in the future", revision)
+			return nil, refusal("a close to revision %d, which is in the future", revision)
 		}
 		cmd.Body, cmd.Revision = nil, int64(revision)
-		return nil
+		err = forClient(g.user(g.caller)) // it changes no key, and any read of several shards may need it
+	default:
+		err = refusal("a command of kind %s is not a client's to give", cmd.Kind)
 	}
-	return refusal("a command of kind %s is not a client's to give", cmd.Kind)
+	if err != nil || len(needs.Leases) == 0 {
+		return nil, err
+	}
+	return needs, nil
 }
 
 // isPlainPut reports whether the body is a put of a key, a value and a lease and nothing else,
@@ -279,35 +307,51 @@ func isPlainPut(body []byte) bool {
 	return hasKey && m.Whole()
 }
 
-func (g *gate) admitBody(data []byte, m proto.Message, check func() error) error {
-	if txn.LoggedBytes(len(data)) > txn.DefaultMaxRequestBytes {
+// admitBody checks the body of a command, of which m is the empty message, and whether the user may give it. Once that
+// matters, the body is made anew from what was checked: whoever carries it out may read the same bytes differently.
+func (g *gate) admitBody(cmd *shardpb.Command, m proto.Message, check, permit func() error) error {
+	if txn.LoggedBytes(len(cmd.Body)) > txn.DefaultMaxRequestBytes {
 		return rpctypes.ErrGRPCRequestTooLarge
 	}
-	if err := proto.Unmarshal(data, m); err != nil {
+	open := g.cfg.Auth.Open()
+	if err := (proto.UnmarshalOptions{DiscardUnknown: !open}).Unmarshal(cmd.Body, m); err != nil {
 		return refusal("a body that is none: %v", err)
 	}
-	return check()
+	if err := check(); err != nil || open {
+		return err
+	}
+	if err := permit(); err != nil {
+		return forClient(err)
+	}
+	body, err := proto.Marshal(m)
+	if err != nil {
+		return refusal("a body that is none: %v", err)
+	}
+	cmd.Body = body
+	return nil
 }
 
 // admitRead checks a read.
 func (g *gate) admitRead(req *router.Request) error {
-	if err := g.cfg.Closed(); err != nil {
-		return err
-	}
+	var err error
 	switch req.Op {
 	case routerpb.Op_OP_RANGE:
-		return txn.CheckRange(req.Message.(*pb.RangeRequest))
+		err = txn.CheckRange(req.Message.(*pb.RangeRequest))
 	case routerpb.Op_OP_TXN:
 		t := req.Message.(*pb.TxnRequest)
 		if !txn.IsReadOnly(t) {
 			return refusal("a transaction that writes was sent as a read")
 		}
-		return txn.CheckTxn(t, txn.DefaultMaxOps)
+		err = txn.CheckTxn(t, txn.DefaultMaxOps)
 	case routerpb.Op_OP_PROBE, routerpb.Op_OP_FETCH, routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL,
 		routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
-		return nil
+	default:
+		return refusal("operation %s is not a client's to ask for", req.Op)
 	}
-	return refusal("operation %s is not a client's to ask for", req.Op)
+	if err != nil {
+		return err
+	}
+	return g.permitRead(req)
 }
 
 func refusal(format string, args ...any) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/router/native"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -97,6 +97,8 @@ type routed struct {
 
 	elsewhere replicas // of the nodes that requests are relayed to
 
+	attached map[int64][][]byte // keys of leases
+
 	mu sync.Mutex
 	to []shard.NodeID // which ones
 }
@@ -129,6 +131,18 @@ func (r *routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, er
 	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: 1000 + req.Lease}}, nil
 }
 
+func (r *routed) TimeToLive(_ context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	return &pb.LeaseTimeToLiveResponse{ID: req.ID, Keys: r.attached[req.ID]}, nil
+}
+
+func (r *routed) Leases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	resp := &pb.LeaseLeasesResponse{}
+	for id := range r.attached {
+		resp.Leases = append(resp.Leases, &pb.LeaseStatus{ID: id})
+	}
+	return resp, nil
+}
+
 func (*routed) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
 	return nil, shard.ErrLeaseNotFound
 }
@@ -143,11 +157,13 @@ func (c still) Now() time.Time { return c.now }
 
 type harness struct {
 	replicas *replicas
+	executor peer.Executor // the replicas, unless a test has others
 	routed   *routed
 	seen     *hlc.Hybrid
 	clock    still
 	room     *admission.Room
-	closed   atomic.Bool
+	guard    *auth.Guard
+	token    string // of the streams
 	conn     *grpc.ClientConn
 
 	mu      sync.Mutex
@@ -175,19 +191,14 @@ func (h *harness) change(t *testing.T, c *placementpb.Command) {
 func serve(t *testing.T) *harness {
 	h := &harness{
 		replicas: &replicas{}, routed: &routed{}, clock: still{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, room: admission.NewRoom(nil, admission.Bounds{}),
-		table: table(t), changed: make(chan struct{}),
+		table: table(t), changed: make(chan struct{}), guard: auth.New(auth.Config{Uptime: func() time.Duration { return 0 }}),
 	}
+	h.executor = h.replicas
 	h.seen = hlc.NewHybrid(h.clock)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
 	native.New(native.Config{
-		Self: self, Room: h.room, Executor: executing(h.replicas), Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
-		Table: h.newest,
-		Closed: func() error {
-			if h.closed.Load() {
-				return status.Error(codes.Unauthenticated, "closed")
-			}
-			return nil
-		},
+		Self: self, Room: h.room, Executor: func(context.Context) peer.Executor { return h.executor }, Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
+		Table: h.newest, Auth: h.guard,
 	}).Register(server)
 	listener := bufconn.Listen(1 << 20)
 	var served sync.WaitGroup
@@ -219,7 +230,7 @@ func (h *harness) exchange(t *testing.T, frame *routerpb.Frame) ([]*routerpb.Rep
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	stream, err := routerpb.NewNativeClient(h.conn).Exchange(ctx, grpc.ForceCodecV2(peer.Codec()))
+	stream, err := routerpb.NewNativeClient(h.conn).Exchange(h.as(ctx), grpc.ForceCodecV2(peer.Codec()))
 	require.NoError(t, err)
 	for i, r := range frame.Requests {
 		r.Id = uint64(i)
@@ -565,26 +576,6 @@ func (f *told) Poll(int) (shard.Changes, error) {
 
 func (f *told) Await(shard.Revision) {}
 func (f *told) Close()               {}
-
-// V8: a feed that was opened before the service is closed tells nothing more.
-func TestOpenFeedsEndWhenClosed(t *testing.T) {
-	h := serve(t)
-	h.replicas.feed = &told{}
-	stream, err := routerpb.NewNativeClient(h.conn).Subscribe(t.Context(), &routerpb.SubscribeRequest{Shard: 2, From: 5}, grpc.ForceCodecV2(peer.Codec()))
-	require.NoError(t, err)
-	frame, err := stream.Recv()
-	require.NoError(t, err)
-	require.NotEmpty(t, frame.Events)
-	h.closed.Store(true)
-	h.replicas.wake()
-	frame, err = stream.Recv()
-	if err == nil {
-		require.Empty(t, frame.Events)
-		require.NotNil(t, frame.Error)
-		_, err = stream.Recv()
-	}
-	require.Error(t, err)
-}
 
 func executing(e peer.Executor) func(context.Context) peer.Executor {
 	return func(context.Context) peer.Executor { return e }

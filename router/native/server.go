@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-kv/flotilla/placement/placementpb"
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -22,6 +23,7 @@ import (
 type Router interface {
 	Put(ctx context.Context, req *pb.PutRequest) (*pb.PutResponse, error)
 	Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error)
+	auth.Leases
 
 	Relay(ctx context.Context, node shard.NodeID, req *router.Request) (*router.Reply, error)
 	RelayWrite(ctx context.Context, node shard.NodeID, req *router.Request, end router.Ender)
@@ -40,9 +42,8 @@ type Config struct {
 	// no longer the newest.
 	Table     func() (*placement.Map, <-chan struct{})
 	Revisions peer.Revisions
-	// Closed returns why nobody is served now: native clients cannot say who they are, so that they are refused while
-	// that matters. Default: nothing does.
-	Closed func() error
+	// Auth knows who clients are, and what they may do. Default: everybody may do everything.
+	Auth *auth.Guard
 	// Room admits requests. Default: unlimited.
 	Room  *admission.Room
 	Clock clock.Clock
@@ -61,20 +62,15 @@ type Server struct {
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	if cfg.Closed == nil {
-		cfg.Closed = func() error { return nil }
-	}
 	return &Server{cfg: cfg, bound: bound{cfg.Revisions, cfg.Clock, cfg.MaxClockOffset}}
 }
 
 // Register adds the service to a gRPC server.
 func (s *Server) Register(g grpc.ServiceRegistrar) { routerpb.RegisterNativeServer(g, s) }
 
-// Exchange implements routerpb.NativeServer.
+// Exchange implements routerpb.NativeServer. Whoever may do nothing is told so in the answer to each request, so that the
+// client knows of each that nothing was applied.
 func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
-	if err := s.cfg.Closed(); err != nil {
-		return err
-	}
 	g := s.newGate(stream.Context())
 	defer g.close()
 	return peer.Serve(stream, g, s.bound)
@@ -82,9 +78,6 @@ func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, router
 
 // Subscribe implements routerpb.NativeServer.
 func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame]) error {
-	if err := s.cfg.Closed(); err != nil {
-		return err
-	}
 	if req.From <= 0 {
 		return refusal("changes from revision %d on", req.From)
 	}
@@ -92,35 +85,7 @@ func (s *Server) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStr
 	if s.isElsewhere(shard.NodeID(req.Relay)) {
 		from = elsewhere{stream.Context(), s.cfg.Router}
 	}
-	return peer.ServeSubscribe(req, stream, closing{from, s.cfg.Closed}, s.bound)
-}
-
-// closing publishes until the service is closed to native clients: a feed that is open then tells nothing more (V8).
-type closing struct {
-	peer.Publisher
-	closed func() error
-}
-
-// Subscribe implements peer.Publisher.
-func (c closing) Subscribe(sub router.Subscription, ready func()) (router.Feed, error) {
-	feed, err := c.Publisher.Subscribe(sub, ready)
-	if err != nil {
-		return nil, err
-	}
-	return closingFeed{feed, c.closed}, nil
-}
-
-type closingFeed struct {
-	router.Feed
-	closed func() error
-}
-
-// Poll implements router.Feed.
-func (f closingFeed) Poll(max int) (shard.Changes, error) {
-	if err := f.closed(); err != nil {
-		return shard.Changes{}, err
-	}
-	return f.Feed.Poll(max)
+	return peer.ServeSubscribe(req, stream, &permitted{Server: s, Publisher: from, caller: s.cfg.Auth.Of(stream.Context())}, s.bound)
 }
 
 // isElsewhere reports whether a request with this Relay is to be carried out by another node.
@@ -139,7 +104,8 @@ func (e elsewhere) Subscribe(sub router.Subscription, ready func()) (router.Feed
 
 // FollowShards implements routerpb.NativeServer.
 func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.ServerStreamingServer[routerpb.ShardsUpdate]) error {
-	if err := s.cfg.Closed(); err != nil {
+	caller := s.cfg.Auth.Of(stream.Context())
+	if err := s.user(caller); err != nil {
 		return err
 	}
 	// A client that knows all there is to know learns by this that the node is there.
@@ -148,7 +114,7 @@ func (s *Server) FollowShards(req *routerpb.FollowShardsRequest, stream grpc.Ser
 	}
 	since := req.Version
 	for {
-		if err := s.cfg.Closed(); err != nil {
+		if err := s.user(caller); err != nil {
 			return err
 		}
 		m, changed := s.cfg.Table()

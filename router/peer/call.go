@@ -49,7 +49,7 @@ func (c *call) fail(err error) {
 // succeed reports the answer. It keeps none of the answer's memory.
 func (c *call) succeed(a *answered) {
 	if err := a.err(); err != nil {
-		c.fail(err)
+		c.fail(c.link.judge(err))
 		return
 	}
 	if c.answers != nil {

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
@@ -27,6 +28,15 @@ type service interface {
 	Subscribe(ctx context.Context, in *routerpb.SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[routerpb.ChangesFrame], error)
 }
 
+// Login provides the tokens by which a node knows whose the streams to it are.
+type Login interface {
+	// Token returns the token for a new stream, "" for none. Its error is certain: either shard.ErrUnavailable, or a
+	// refusal with a gRPC code.
+	Token(ctx context.Context) (string, error)
+	// Refused reports whether err is the node's refusal of the token, so that a new stream, with another, is worth a try.
+	Refused(token string, err error) bool
+}
+
 // Client sends requests to one node over one stream, which it opens on demand and reopens after it
 // broke. It is safe for concurrent use.
 type Client struct {
@@ -36,6 +46,7 @@ type Client struct {
 	buffers   *frameBuffers
 	revisions Revisions
 	state     state
+	login     Login // nil: the streams have no token
 
 	mu struct {
 		sync.Mutex
@@ -57,9 +68,29 @@ func NewClient(conn *grpc.ClientConn, revisions Revisions) *Client {
 }
 
 // NewNativeClient returns a Client of the node whose client port is at conn. Closing the client
-// closes conn.
-func NewNativeClient(conn *grpc.ClientConn, revisions Revisions) *Client {
-	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: nativeBounds(), buffers: newFrameBuffers(), revisions: revisions}
+// closes conn. login may be nil.
+func NewNativeClient(conn *grpc.ClientConn, revisions Revisions, login Login) *Client {
+	return &Client{conn: conn, service: routerpb.NewNativeClient(conn), bounds: nativeBounds(), buffers: newFrameBuffers(), revisions: revisions, login: login}
+}
+
+// tokenFor is the token for a new stream, and the context with which to open it.
+func tokenFor(ctx context.Context, l Login) (string, context.Context, error) {
+	if l == nil {
+		return "", ctx, nil
+	}
+	token, err := l.Token(ctx)
+	if err != nil || token == "" {
+		return token, ctx, err
+	}
+	return token, metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token), nil
+}
+
+// refused turns a node's refusal of a stream's token into an error after which the request is made again, by a new stream.
+func refused(l Login, token string, err error) (bool, error) {
+	if err == nil || l == nil || !l.Refused(token, err) {
+		return false, err
+	}
+	return true, fmt.Errorf("%w: the node refused the token: %w", shard.ErrUnavailable, err)
 }
 
 // Conn is the connection, for the node's other calls.
@@ -185,12 +216,15 @@ func (c *Client) open() (*link, error) {
 		select {
 		case <-l.done:
 		default:
-			return l, nil
+			if !l.retired.Load() {
+				return l, nil
+			}
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.state.broke.Store(false)
 	l := newLink(c.bounds, c.buffers, c.revisions, &c.state, cancel)
+	l.login = c.login
 	c.mu.link = l
 	c.links.Go(func() { l.run(ctx, c.service) })
 	return l, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,6 +23,9 @@ type link struct {
 	cancel    context.CancelFunc
 	kick      chan struct{} // there is something to send
 	done      chan struct{} // closed when the stream has ended
+	login     Login         // nil: the stream has no token
+	token     string        // of the stream; set before anything is sent
+	retired   atomic.Bool   // new requests go by another stream; this one ends when its last call has
 
 	mu struct {
 		sync.Mutex
@@ -87,6 +91,12 @@ func (l *link) run(ctx context.Context, s service) {
 	looking.Go(l.lookout)
 	defer looking.Wait()
 	defer l.cancel()
+	token, ctx, err := tokenFor(ctx, l.login)
+	if err != nil {
+		l.refuse(err)
+		return
+	}
+	l.token = token
 	stream, err := s.Exchange(ctx, grpc.ForceCodecV2(Codec()))
 	if err != nil {
 		l.end(err)
@@ -111,11 +121,27 @@ func (l *link) run(ctx context.Context, s service) {
 	}
 }
 
+// judge is the error of a reply. After a refusal of the stream's token there is another stream.
+func (l *link) judge(err error) error {
+	again, err := refused(l.login, l.token, err)
+	if again {
+		l.retired.Store(true)
+	}
+	return err
+}
+
 // end gives every call without a reply its outcome.
 func (l *link) end(err error) {
 	if err == nil {
 		err = context.Canceled
 	}
+	l.over(err, func(c *call) error { return c.outcome(fmt.Errorf("stream to the node ended: %w", err)) })
+}
+
+// refuse ends a stream that was not opened: of no call was anything sent.
+func (l *link) refuse(err error) { l.over(err, func(*call) error { return err }) }
+
+func (l *link) over(err error, outcome func(*call) error) {
 	l.mu.Lock()
 	l.mu.ended = err
 	l.state.silent.Store(false)
@@ -125,7 +151,7 @@ func (l *link) end(err error) {
 	l.mu.Unlock()
 	close(l.done) // before the outcomes are reported: whoever tries again because of one gets a new stream
 	for c := range left.all() {
-		c.fail(c.outcome(fmt.Errorf("stream to the node ended: %w", err)))
+		c.fail(outcome(c))
 	}
 }
 
@@ -190,7 +216,11 @@ func (l *link) look() {
 		l.remove(c)
 	}
 	ping := quiet >= doubt && l.mu.pings == 0
+	idle := l.mu.calls.none()
 	l.mu.Unlock()
+	if idle && l.retired.Load() {
+		l.cancel()
+	}
 	for _, c := range late {
 		c.fail(c.outcome(errNoAnswer))
 	}

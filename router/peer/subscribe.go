@@ -150,8 +150,17 @@ func decodeChanges(frame *routerpb.ChangesFrame) (shard.Changes, error) {
 func (c *Client) Subscribe(ctx context.Context, sub router.Subscription, ready func()) (router.Feed, error) {
 	live, cancel := context.WithCancel(context.Background())
 	defer context.AfterFunc(ctx, cancel)() // until the feed is open
+	token, opening, err := tokenFor(live, c.login)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
 	f := &feed{revisions: c.revisions, ready: ready, cancel: cancel, room: make(chan struct{}, 1)}
-	stream, err := c.service.Subscribe(live, encodeSubscription(sub), grpc.ForceCodecV2(Codec()))
+	f.judge = func(err error) error {
+		_, err = refused(c.login, token, err)
+		return err
+	}
+	stream, err := c.service.Subscribe(opening, encodeSubscription(sub), grpc.ForceCodecV2(Codec()))
 	var first shard.Changes
 	if err == nil {
 		first, err = f.receive(stream)
@@ -176,7 +185,8 @@ type feed struct {
 	revisions Revisions
 	ready     func()
 	cancel    context.CancelFunc
-	room      chan struct{} // the buffer was emptied
+	judge     func(error) error // of what the node says why it ends
+	room      chan struct{}     // the buffer was emptied
 
 	mu struct {
 		sync.Mutex
@@ -217,7 +227,7 @@ func (f *feed) receive(stream grpc.ServerStreamingClient[routerpb.ChangesFrame])
 	}
 	f.revisions.Observe(shard.Revision(frame.HighestRevision))
 	if frame.Error != nil {
-		return shard.Changes{}, decodeError(frame.Error)
+		return shard.Changes{}, f.judge(decodeError(frame.Error))
 	}
 	return decodeChanges(frame)
 }

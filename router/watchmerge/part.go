@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -122,8 +124,22 @@ func (p *part) lost(err error) error {
 	return nil
 }
 
-// final reports whether no other replica could continue after err: they all have the same history.
-func final(err error) bool { return errors.Is(err, shard.ErrCompacted) }
+// final reports whether no other replica could continue after err: they all have the same history, and their nodes know
+// the same users.
+func final(err error) bool {
+	if errors.Is(err, shard.ErrCompacted) {
+		return true
+	}
+	var refusal interface{ GRPCStatus() *status.Status }
+	if errors.Is(err, shard.ErrUnavailable) || !errors.As(err, &refusal) {
+		return false
+	}
+	switch refusal.GRPCStatus().Code() {
+	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument:
+		return true
+	}
+	return false
+}
 
 // openHere opens the feed of a new watch at once, if this node can serve all of it without
 // blocking: most watches are such, and there may be thousands. It reports whether it did. Nobody

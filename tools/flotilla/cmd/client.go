@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/flotilla-kv/flotilla/internal/certfiles"
@@ -31,6 +32,7 @@ type clientFlags struct {
 	hex                         bool
 	tls                         certfiles.Files
 	skipVerify                  bool
+	user, password              string
 }
 
 func (f *clientFlags) register(flags *pflag.FlagSet) {
@@ -43,6 +45,8 @@ func (f *clientFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.tls.Cert, "cert", "", "PEM file with the client's certificate, for nodes that ask for one")
 	flags.StringVar(&f.tls.Key, "key", "", "PEM file with the private key of --cert")
 	flags.BoolVar(&f.skipVerify, "insecure-skip-tls-verify", false, "do not verify the nodes' certificates: whoever is on the way can read and change everything")
+	flags.StringVar(&f.user, "user", "", "NAME or NAME:PASSWORD of a user, for clusters with authentication; others can see a command line, not FLOTILLA_USER")
+	flags.StringVar(&f.password, "password", "", "password of --user, which then is the name alone; better FLOTILLA_PASSWORD")
 	flags.BoolVar(&f.hex, "hex", false, "print keys and values as hexadecimal digits")
 }
 
@@ -103,6 +107,22 @@ func (f *clientFlags) with(ctx context.Context, p printer, do func(*session) err
 	return do(&session{Client: client, printer: p, timeout: f.commandTimeout, ctx: ctx})
 }
 
+// login is what the flags say of the user.
+func (f *clientFlags) login() (name, password string, err error) {
+	switch name, password, both := strings.Cut(f.user, ":"); {
+	case f.user == "" && f.password != "":
+		return "", "", misused("--password is that of --user, which is missing")
+	case f.user == "":
+		return "", "", nil
+	case f.password != "":
+		return f.user, f.password, nil // as with etcdctl, the name may then have a colon
+	case name == "" || !both || password == "":
+		return "", "", misused("--user %s has no password: give --user NAME:PASSWORD, or --user NAME and FLOTILLA_PASSWORD", name)
+	default:
+		return name, password, nil
+	}
+}
+
 // dial connects, and waits until a node has accepted the connection, so that a command which fails
 // here certainly did nothing.
 func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
@@ -110,11 +130,21 @@ func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	name, password, err := f.login()
+	if err != nil {
+		return nil, err
+	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: f.endpoints, DialTimeout: f.dialTimeout, TLS: secure,
+		Endpoints: f.endpoints, DialTimeout: f.dialTimeout, TLS: secure, Username: name, Password: password,
 		Logger: zap.NewNop(), // it would log every retry; what fails for good is reported once
 	})
-	if err != nil {
+	switch code, text := describe(err); {
+	case err == nil:
+	case name != "" && (code == codes.Unavailable || code == codes.DeadlineExceeded):
+		return nil, f.unreachable(ctx, secure)
+	case name != "":
+		return nil, fmt.Errorf("log in as %q: %s", name, text)
+	default:
 		return nil, fmt.Errorf("--endpoints %s: %w", strings.Join(f.endpoints, ","), err)
 	}
 	dialing, cancel := context.WithTimeout(ctx, f.dialTimeout)

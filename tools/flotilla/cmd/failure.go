@@ -81,6 +81,9 @@ func describe(err error) (codes.Code, string) {
 	return code, strings.TrimPrefix(strings.Join(strings.Fields(text), " "), "flotilla: ") // every error begins so
 }
 
+// isRefusal reports whether err is etcd's, also where it comes from another service than etcd's.
+func isRefusal(err error, refusal error) bool { return errors.Is(rpctypes.Error(err), refusal) }
+
 // advice says what to do about an error whose text does not.
 func advice(err error) string {
 	switch {
@@ -90,6 +93,10 @@ func advice(err error) string {
 		return "; nothing has that revision yet, flotilla get KEY -o json shows the current one"
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		return "; it has expired or was revoked, flotilla lease list shows the others"
+	case isRefusal(err, rpctypes.ErrUserEmpty):
+		return "; authentication is enabled: say who you are with --user NAME:PASSWORD or FLOTILLA_USER"
+	case isRefusal(err, rpctypes.ErrPermissionDenied):
+		return "; the user's roles do not allow it, etcdctl user get NAME --detail shows what they do"
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return "; make room on the nodes' disks, flotilla del still works"
 	}

@@ -19,7 +19,8 @@ func newGet(client *clientFlags) *cobra.Command {
 		Short: "Read a key or a range of keys",
 		Example: `  flotilla get greeting
   flotilla get --prefix config/ --keys-only
-  flotilla get a m --limit 10 --order DESCEND`,
+  flotilla get a m --limit 10 --order DESCEND
+  FLOTILLA_USER=ann FLOTILLA_PASSWORD=secret flotilla get greeting`,
 		RunE: func(c *cobra.Command, args []string) error {
 			op, err := get.op(args)
 			if err != nil {

@@ -22,8 +22,9 @@ func newNode(client *clientFlags) *cobra.Command {
 
 func newNodeList(client *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:     "ls",
-		Example: `  flotilla node ls`,
+		Use: "ls",
+		Example: `  flotilla node ls
+  FLOTILLA_USER=root:secret flotilla node ls`,
 		Aliases: []string{"list"},
 		Short:   "List the nodes with their load, disk, clock, version and when they were heard of",
 		Args:    noArgs,

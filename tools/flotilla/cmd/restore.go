@@ -62,7 +62,11 @@ func (s *session) restore(flags *clientFlags, f *snapfile.File, resume bool) (er
 	if err != nil {
 		return err
 	}
-	native, err := client.New(client.Config{Endpoints: flags.endpoints, TLS: secure})
+	name, password, err := flags.login()
+	if err != nil {
+		return err
+	}
+	native, err := client.New(client.Config{Endpoints: flags.endpoints, TLS: secure, Username: name, Password: password})
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,8 @@ func newRoot(adjust func(*node.Config)) *cobra.Command {
 
 Client commands work as etcdctl's of the same names, also against etcd. Their global
 flags can be given as FLOTILLA_NAME, or as ETCDCTL_NAME as for etcdctl. Those under
-Cluster are Flotilla's own.
+Cluster are Flotilla's own; with authentication they need a user with the role root
+(--user).
 
 Exit codes: 0 done, 1 refused or failed, 2 no node answered, 3 a change was asked for
 and no answer came, so it may have been made. lock and watch pass the exit code of the

@@ -81,7 +81,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	f.StringVar(&cfg.ClientTLS.Cert, "cert-file", "", "PEM file with the certificate that clients are shown; it is read again when it changes, like the other files")
 	f.StringVar(&cfg.ClientTLS.Key, "key-file", "", "PEM file with the private key of --cert-file")
 	f.StringVar(&cfg.ClientTLS.CA, "trusted-ca-file", "", "PEM file with the authorities of clients' certificates; if given, clients need one")
-	f.BoolVar(&cfg.ClientCertAuth, "client-cert-auth", false, "clients need a certificate from --trusted-ca-file")
+	f.BoolVar(&cfg.ClientCertAuth, "client-cert-auth", false, "clients need a certificate from --trusted-ca-file, whose common name is their user if they send no token")
 	f.StringVar(&cfg.PeerTLS.Cert, "peer-cert-file", "", "PEM file with the certificate that nodes show each other")
 	f.StringVar(&cfg.PeerTLS.Key, "peer-key-file", "", "PEM file with the private key of --peer-cert-file")
 	f.StringVar(&cfg.PeerTLS.CA, "peer-trusted-ca-file", "", "PEM file with the authorities of nodes' certificates")
