@@ -68,7 +68,7 @@ command that they run.`,
 			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
 			newBackup(client), newRestore(client),
 		}},
-		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newOperator(client), newRebalance(client), newTop(client)}},
+		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newOperator(client), newRebalance(client), newTop(client), newDoctor(client)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {
