@@ -18,7 +18,7 @@ func (l *loads) Look(ctx context.Context) (*adminapi.View, error) {
 	}
 	c := l.collect(ctx, m)
 	v := &adminapi.View{
-		Map: m, Load: assemble(m, c), BalancerWaits: c.waits, Distrusted: make(map[shard.NodeID]string),
+		Map: m, Load: assemble(m, c), BalancerWaits: c.waits, Distrusted: make(map[shard.NodeID]string), Offsets: l.node.health.offsets(),
 		Uptimes: make(map[shard.NodeID]time.Duration), Commits: make(map[shard.ID]adminapi.Commits),
 		Terms: make(map[shard.ID]uint64), Sizes: make(map[shard.ID]map[shard.NodeID]int64), Now: time.Now(),
 	}

@@ -133,6 +133,9 @@ func TestAnUntrustedClockIsTold(t *testing.T) {
 		if reply.Nodes[1].ClockDistrusted == "" || reply.Nodes[0].ClockDistrusted != "" {
 			return fmt.Errorf("the nodes are told as %v", reply.Nodes)
 		}
+		if off := time.Duration(reply.Nodes[1].ClockOffsetMicros) * time.Microsecond; off < 50*time.Minute || reply.Nodes[0].ClockOffsetMicros != 0 {
+			return fmt.Errorf("the clock is off by an hour, and by %s as it is told", off)
+		}
 		return nil
 	})
 }

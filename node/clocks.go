@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // clockOffset returns how far the peer's clock is ahead, or 0 if the duration of the exchange explains the
@@ -16,6 +18,19 @@ func clockOffset(sent, received, peer time.Time) time.Duration {
 		return peer.Sub(received)
 	}
 	return 0
+}
+
+// offsets returns how far the clocks of the others that answer are ahead of this one's.
+func (h *health) offsets() map[shard.NodeID]time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make(map[shard.NodeID]time.Duration)
+	for id, p := range h.mu.peers {
+		if !p.since.IsZero() {
+			out[id] = p.offset
+		}
+	}
+	return out
 }
 
 // judgeClock stops this node from proposing while its clock differs by more than the bound from

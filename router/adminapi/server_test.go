@@ -74,7 +74,7 @@ func known() *placement.Load {
 
 func TestNodesAreTold(t *testing.T) {
 	s := New(&seen{view: View{Now: now, Map: apply(t, founded()), Load: known(), Distrusted: map[shard.NodeID]string{2: "it is slow"},
-		Uptimes: map[shard.NodeID]time.Duration{2: time.Minute}}}, nil)
+		Uptimes: map[shard.NodeID]time.Duration{2: time.Minute}, Offsets: map[shard.NodeID]time.Duration{2: -time.Second}}}, nil)
 	reply, err := s.Nodes(t.Context(), &adminpb.NodesRequest{})
 	require.NoError(t, err)
 	require.Len(t, reply.Nodes, 3)
@@ -82,7 +82,7 @@ func TestNodesAreTold(t *testing.T) {
 	require.Equal(t, []any{"n1", "active", "n1:1", int64(2000), uint32(3), uint32(2), 75.0, int64(1000), int64(600), int64(3000), ""},
 		[]any{n1.Name, n1.State, n1.PeerAddr, n1.HeardMillis, n1.Replicas, n1.Leaders, n1.Writes, n1.DiskTotal, n1.DiskFree, n1.FsyncMicros, n1.ClockDistrusted})
 	require.Equal(t, []any{"v1.0.2", int64(60_000), int64(0)}, []any{n2.ServerVersion, n2.UptimeMillis, n1.UptimeMillis})
-	require.Equal(t, "it is slow", n2.ClockDistrusted)
+	require.Equal(t, []any{"it is slow", int64(-1_000_000), int64(0)}, []any{n2.ClockDistrusted, n2.ClockOffsetMicros, n1.ClockOffsetMicros})
 	require.Zero(t, n2.Leaders)
 	require.Equal(t, []any{"n3", int64(-1), uint32(3), int64(0)}, []any{n3.Name, n3.HeardMillis, n3.Replicas, n3.DiskTotal}, "V2")
 }

@@ -12,7 +12,7 @@ func (v *View) node(n *placement.Node) *adminpb.Node {
 		Id: uint64(n.ID), Name: n.Name, State: n.State.String(), PeerAddr: n.PeerAddr, ClientUrls: n.ClientURLs,
 		AdminAddr: n.AdminAddr, ServerVersion: n.ServerVersion, Labels: n.Labels, HeardMillis: v.age(load.Heard), Replicas: uint32(len(v.Map.OnNode(n.ID))),
 		DiskTotal: load.DiskTotal, DiskFree: load.DiskFree, FsyncMicros: load.Fsync.Microseconds(), ClockDistrusted: v.Distrusted[n.ID],
-		UptimeMillis: v.Uptimes[n.ID].Milliseconds(),
+		UptimeMillis: v.Uptimes[n.ID].Milliseconds(), ClockOffsetMicros: v.Offsets[n.ID].Microseconds(),
 	}
 	for _, d := range v.Map.Shards() {
 		if s := v.Load.Shards[d.ID]; s.Leader == n.ID {

@@ -40,6 +40,8 @@ type View struct {
 	Load *placement.Load
 	// Distrusted maps nodes that may not propose to the reason.
 	Distrusted map[shard.NodeID]string
+	// Offsets are how far the clocks of other nodes are ahead of this one's. A node that is not listed did not answer.
+	Offsets map[shard.NodeID]time.Duration
 	// Uptimes are how long nodes had run when they reported. A node that is not listed, or runs an earlier build, is
 	// unknown.
 	Uptimes map[shard.NodeID]time.Duration

@@ -123,8 +123,11 @@ type Node struct {
 	Emptying        *Emptying `protobuf:"bytes,16,opt,name=emptying,proto3" json:"emptying,omitempty"`                                      // unset: the node is active
 	ServerVersion   string    `protobuf:"bytes,17,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`       // of the software that it runs, or ran last; empty: unknown
 	UptimeMillis    int64     `protobuf:"varint,18,opt,name=uptime_millis,json=uptimeMillis,proto3" json:"uptime_millis,omitempty"`         // when it reported; 0: unknown
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// clock_offset_micros is how far its clock is ahead of that of the node that answers, as far as the time that a
+	// message takes does not explain it; 0: it does, or nothing is known.
+	ClockOffsetMicros int64 `protobuf:"varint,19,opt,name=clock_offset_micros,json=clockOffsetMicros,proto3" json:"clock_offset_micros,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -279,6 +282,13 @@ func (x *Node) GetServerVersion() string {
 func (x *Node) GetUptimeMillis() int64 {
 	if x != nil {
 		return x.UptimeMillis
+	}
+	return 0
+}
+
+func (x *Node) GetClockOffsetMicros() int64 {
+	if x != nil {
+		return x.ClockOffsetMicros
 	}
 	return 0
 }
@@ -2536,7 +2546,7 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\fNodesRequest\";\n" +
 	"\n" +
 	"NodesReply\x12-\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\x95\x05\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x17.flotilla.admin.v1.NodeR\x05nodes\"\xc5\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2559,7 +2569,8 @@ const file_router_adminapi_adminpb_admin_proto_rawDesc = "" +
 	"\x10clock_distrusted\x18\x0f \x01(\tR\x0fclockDistrusted\x127\n" +
 	"\bemptying\x18\x10 \x01(\v2\x1b.flotilla.admin.v1.EmptyingR\bemptying\x12%\n" +
 	"\x0eserver_version\x18\x11 \x01(\tR\rserverVersion\x12#\n" +
-	"\ruptime_millis\x18\x12 \x01(\x03R\fuptimeMillis\x1a9\n" +
+	"\ruptime_millis\x18\x12 \x01(\x03R\fuptimeMillis\x12.\n" +
+	"\x13clock_offset_micros\x18\x13 \x01(\x03R\x11clockOffsetMicros\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +

@@ -96,7 +96,12 @@ func (s *session) saveSnapshot(path string) (err error) {
 	if _, err = examine(part, true); err != nil {
 		return err
 	}
-	if err = os.Rename(part, path); err != nil {
+	return install(part, path)
+}
+
+// install gives a complete file its name, for good.
+func install(part, path string) error {
+	if err := os.Rename(part, path); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))

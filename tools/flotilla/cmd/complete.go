@@ -11,7 +11,7 @@ import (
 
 // completeArguments has shells complete the arguments of a command and of those below it: from the
 // cluster where they name nodes, shards or operators, and otherwise with nothing, because shells would offer
-// files. lock and watch take commands, for which files are right.
+// files. lock and watch take commands, for which files are right, and others take a FILE.
 func completeArguments(c *cobra.Command, client *clientFlags) {
 	for _, sub := range c.Commands() {
 		completeArguments(sub, client)
@@ -27,6 +27,7 @@ func completeArguments(c *cobra.Command, client *clientFlags) {
 		c.ValidArgsFunction = first(client.offer(offerShards))
 	case wants == "ID":
 		c.ValidArgsFunction = first(client.offer(offerOperators))
+	case strings.HasSuffix(c.Use, "FILE"):
 	case !c.HasSubCommands():
 		c.ValidArgsFunction = cobra.NoFileCompletions
 	}

@@ -67,9 +67,9 @@ command that they run.`,
 		{"client", "Clients:", []*cobra.Command{
 			newGet(client), newPut(client), newDel(client), newTxn(client), newWatch(client), newCompaction(client),
 			newLease(client), newLock(client), newElect(client), newEndpoint(client), newMember(client),
-			newBackup(client), newRestore(client),
+			newBackup(client), newRestore(client), newExport(client), newImport(client), newBench(client),
 		}},
-		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newOperator(client), newRebalance(client), newTop(client)}},
+		{"cluster", "Cluster:", []*cobra.Command{newNode(client), newShard(client), newOperator(client), newRebalance(client), newTop(client), newDoctor(client)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {
