@@ -153,7 +153,7 @@ func TestLeasesExpire(t *testing.T) {
 	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
 	client := c.Client(t)
-	kept := grantLease(t, client, 2)
+	kept := grantLease(t, client, 5)
 	renewals, err := client.KeepAlive(t.Context(), kept)
 	require.NoError(t, err)
 	go func() {
@@ -162,7 +162,7 @@ func TestLeasesExpire(t *testing.T) {
 	}()
 	keptKeys := attach(t, client, kept, "kept")
 
-	const id, lostTTL = 77, 2 // long enough to attach keys meanwhile
+	const id, lostTTL = 77, 5 // long enough to attach keys meanwhile
 	for range 2 {             // it may be granted again
 		_, err := client.Put(t.Context(), spread(5, "lost"), "", clientv3.WithLease(id))
 		require.ErrorIs(t, err, rpctypes.ErrLeaseNotFound)
@@ -336,8 +336,9 @@ func TestLeasesOutliveRestarts(t *testing.T) {
 	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4"})
 	client := c.Client(t)
-	long, short := grantLease(t, client, 3600), grantLease(t, client, 2)
+	long := grantLease(t, client, 3600)
 	keys := attach(t, client, long, "long")
+	short := grantLease(t, client, 5) // enough for its keys, also where puts are slow
 	shortKeys := attach(t, client, short, "short")
 	c.StopAll()
 	c.StartAll(t)
