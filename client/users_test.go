@@ -12,7 +12,6 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/client/etcd"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
-	"github.com/flotilla-kv/flotilla/node"
 )
 
 func user(name, password string) func(*client.Config) {
@@ -124,28 +123,4 @@ func TestUsers(t *testing.T) {
 	_, err = ann.Put(ctx, "open/a", nil)
 	require.ErrorIs(t, err, rpctypes.ErrGRPCAuthFailed)
 	do(connect(t, c, user("ann", "b")).Get(ctx, "open/a"))
-}
-
-// Where nodes go by certificates, a client without a user is whom its certificate names.
-func TestUsersOfCertificates(t *testing.T) {
-	t.Parallel()
-	certs := testcluster.NewCertificates(t)
-	c := testcluster.Start(t, testcluster.Options{Nodes: 1, Edit: func(name string, cfg *node.Config) {
-		cfg.ClientTLS, cfg.PeerTLS = certs.IssueNode(t, name, time.Hour)
-		cfg.ClientCertAuth = true
-	}})
-	cfg := testcluster.Config(t, certs.Issue(t, "ann", time.Hour))
-	anybody, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), TLS: cfg, Logger: zap.NewNop()})
-	require.NoError(t, err)
-	defer anybody.Close()
-	users(t, anybody)
-	for _, as := range []func(*client.Config){user("", ""), user("root", "r")} {
-		cl := connect(t, c, as, func(mine *client.Config) { mine.TLS = cfg })
-		_, err := cl.Put(t.Context(), "open/a", nil)
-		require.NoError(t, err)
-		_, err = cl.Get(t.Context(), "shut/a")
-		var mine client.Config
-		as(&mine)
-		require.Equal(t, mine.Username == "root", err == nil, "%v", err)
-	}
 }
