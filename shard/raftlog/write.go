@@ -15,6 +15,7 @@ import (
 // SaveRaftState implements raftio.ILogDB: all updates in one record, synced if any of them contains
 // something that Raft promises to others (R1).
 func (l *Log) SaveRaftState(updates []raftpb.Update, _ uint64) error {
+	letLeave(updates)
 	err := l.save(func() (durable bool, err error) {
 		for i := range updates {
 			must, err := l.addUpdate(&updates[i])
