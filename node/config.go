@@ -90,6 +90,9 @@ type Config struct {
 	// CORS are the origins whose pages browsers allow to read responses. HostWhitelist are the host names that HTTP
 	// requests may use for the node. Default: all, and "*" also means all.
 	CORS, HostWhitelist []string
+	// DashboardKeys shows keys and values on the dashboard, to everybody who may see it. It answers only to the hosts of
+	// ClientAddr, AdvertiseClientURLs and HostWhitelist, to addresses and to localhost.
+	DashboardKeys bool
 	// CorruptCheckTime is how often the replicas of each shard are compared, in addition to after
 	// changes of its replicas or keys. 0 is only on request.
 	CorruptCheckTime time.Duration
@@ -330,6 +333,19 @@ func (c Config) validateAddrs() error {
 func everywhere(addr string) bool {
 	host, _, _ := net.SplitHostPort(addr)
 	return host == "" || net.ParseIP(host).IsUnspecified()
+}
+
+// isOwnHost reports whether a host name is one that the node was given as its own.
+func (c Config) isOwnHost(host string) bool {
+	if own, _, err := net.SplitHostPort(c.ClientAddr); err == nil && strings.EqualFold(host, own) {
+		return true
+	}
+	for _, text := range c.AdvertiseClientURLs {
+		if u, err := url.Parse(text); err == nil && strings.EqualFold(host, u.Hostname()) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.HostWhitelist, func(own string) bool { return strings.EqualFold(host, own) })
 }
 
 // electionTicks is the election timeout in ticks.

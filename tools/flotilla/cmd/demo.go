@@ -78,7 +78,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 		configs = append(configs, node.Config{
 			Name: name, Version: softwareVersion(), DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
-			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
+			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits, DashboardKeys: true,
 			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime,
 			// Each node tells of the whole process: etcdctl check datascale asks one node for its memory.
 			Registerer: processRegistry(),
