@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -224,14 +223,6 @@ func (a *access) closed() error {
 		return nil
 	}
 	return status.Error(codes.PermissionDenied, "flotilla: authentication is enabled; native clients cannot authenticate yet, etcd's can")
-}
-
-// browser returns the context for what is read on behalf of a browser, or why it is shown no keys.
-func (a *access) browser(r *http.Request) (context.Context, error) {
-	if !a.guard.Open() {
-		return nil, errors.New("keys are not shown while authentication is enabled: the dashboard cannot tell who asks")
-	}
-	return r.Context(), nil
 }
 
 // keepOut guards pages for browsers.

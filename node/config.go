@@ -335,19 +335,6 @@ func everywhere(addr string) bool {
 	return host == "" || net.ParseIP(host).IsUnspecified()
 }
 
-// isOwnHost reports whether a host name is one that the node was given as its own.
-func (c Config) isOwnHost(host string) bool {
-	if own, _, err := net.SplitHostPort(c.ClientAddr); err == nil && strings.EqualFold(host, own) {
-		return true
-	}
-	for _, text := range c.AdvertiseClientURLs {
-		if u, err := url.Parse(text); err == nil && strings.EqualFold(host, u.Hostname()) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(c.HostWhitelist, func(own string) bool { return strings.EqualFold(host, own) })
-}
-
 // electionTicks is the election timeout in ticks.
 const electionTicks = 3
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
 	"github.com/flotilla-kv/flotilla/internal/portmux"
@@ -82,17 +81,6 @@ func (n *Node) serveClients(context.Context) error {
 		return nil
 	}
 	return n.serveAdmin(api.HTTPHandler(nil, metrics))
-}
-
-// keys is what the dashboard reads keys by: the node's own API, which judges what it is asked for like a client's requests.
-func (n *Node) keys(api grpc.ClientConnInterface) *dashboard.Keys {
-	if !n.cfg.DashboardKeys {
-		return nil
-	}
-	return &dashboard.Keys{
-		KV: pb.NewKVClient(api), Watch: pb.NewWatchClient(api), Lease: pb.NewLeaseClient(api),
-		As: n.access.browser, KnownHost: n.cfg.isOwnHost, Map: n.table.Map,
-	}
 }
 
 // answerDistance is the interval at which responses to writes are sent. While CPU is scarce, batches start at common
