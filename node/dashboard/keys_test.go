@@ -30,7 +30,7 @@ type shelf struct {
 	changes   map[string][]*mvccpb.Event
 	compacted int64
 	latest    int64
-	taken     int // keys that streams were asked for
+	taken     int           // keys that streams were asked for
 	reading   chan struct{} // told of each Range, which then waits for hold
 	hold      chan struct{}
 }
