@@ -1,7 +1,7 @@
 "use strict";
 // All that a node tells is put on the page as text (textContent), never as HTML: keys are written by anybody.
 const page = (() => {
-  const every = 2000, patience = 15000, probeEvery = 4000, heatEvery = 5000, rowsAtOnce = 200, barsGap = 4;
+  const every = 2000, patience = 15000, probeEvery = 4000, heatEvery = 5000, rowsAtOnce = 50, barsGap = 4;
   const $ = (id) => document.getElementById(id);
   let state = null, stateAt = 0, failure = "", ready = null;
   let sortBy = "start", descending = false, rows = rowsAtOnce, picked = 0;

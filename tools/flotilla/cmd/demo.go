@@ -34,7 +34,8 @@ func newDemo() *cobra.Command {
 		Example: `  flotilla demo`,
 		Short:   "Run a three-node cluster on this machine",
 		Long: `Run a three-node cluster in one process on loopback, ready for flotilla get,
-etcdctl and curl. Its data goes with it when it ends, unless --data-dir is given.`,
+etcdctl, curl and a browser: the dashboard also shows keys. Its data goes with it when
+it ends, unless --data-dir is given.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if port < 1 || port > demoPortMax {
