@@ -90,6 +90,9 @@ type Config struct {
 	// CORS are the origins whose pages browsers allow to read responses. HostWhitelist are the host names that HTTP
 	// requests may use for the node. Default: all, and "*" also means all.
 	CORS, HostWhitelist []string
+	// DashboardKeys shows keys and values on the dashboard, to everybody who may see it. It answers only to the hosts of
+	// ClientAddr, AdvertiseClientURLs and HostWhitelist, to addresses and to localhost.
+	DashboardKeys bool
 	// CorruptCheckTime is how often the replicas of each shard are compared, in addition to after
 	// changes of its replicas or keys. 0 is only on request.
 	CorruptCheckTime time.Duration

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/node"
@@ -120,4 +121,72 @@ func TestDashboard(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Keys are browsed through any node, with their history, and by nobody any more once authentication is enabled.
+func TestDashboardKeys(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Splits: "g,n", Edit: func(_ string, cfg *node.Config) { cfg.DashboardKeys = true }})
+	kv := c.Client(t, c.Node(1))
+	ctx := t.Context()
+	for _, key := range []string{"apple", "grape", "orange"} {
+		put(t, kv, key, "1")
+	}
+	put(t, kv, "grape", "2")
+	gone, err := kv.Delete(ctx, "grape")
+	require.NoError(t, err)
+	lease, err := kv.Grant(ctx, 600)
+	require.NoError(t, err)
+	_, err = kv.Put(ctx, "grape", "secret", clientv3.WithLease(lease.ID))
+	require.NoError(t, err)
+	ask := func(n *testcluster.Node, path string, told any) int {
+		r, err := fromBrowser(ctx, n, "localhost", path)
+		require.NoError(t, err)
+		defer r.Body.Close()
+		if r.StatusCode == http.StatusOK {
+			require.NoError(t, json.NewDecoder(r.Body).Decode(told))
+		}
+		return r.StatusCode
+	}
+	for _, n := range c.Nodes() {
+		page := &dashboard.KeyPage{}
+		require.Equal(t, http.StatusOK, ask(n, "/dashboard/keys", page))
+		require.Len(t, page.Keys, 3)
+		require.Equal(t, 3, page.Shards)
+		require.Empty(t, page.Next)
+		page = &dashboard.KeyPage{}
+		require.Equal(t, http.StatusOK, ask(n, fmt.Sprint("/dashboard/keys?at=", gone.Header.Revision), page))
+		require.Len(t, page.Keys, 2)
+		h := &dashboard.KeyHistory{}
+		require.Equal(t, http.StatusOK, ask(n, "/dashboard/key?key=grape", h))
+		var told []string
+		for _, v := range h.Versions {
+			if v.Deleted {
+				require.Equal(t, gone.Header.Revision, v.Revision)
+				told = append(told, "deleted")
+			} else {
+				told = append(told, v.Value.Text)
+			}
+		}
+		require.Equal(t, []string{"secret", "deleted", "2", "1"}, told)
+		require.EqualValues(t, 600, h.Lease.Granted)
+		require.Positive(t, h.Lease.Left)
+	}
+	r, err := fromBrowser(ctx, c.Node(1), "rebound.example", "/dashboard/keys")
+	require.NoError(t, err)
+	require.NoError(t, r.Body.Close())
+	require.Equal(t, http.StatusForbidden, r.StatusCode)
+
+	for _, step := range []func() error{
+		func() error { _, err := kv.UserAdd(ctx, "root", "r"); return err },
+		func() error { _, err := kv.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := kv.AuthEnable(ctx); return err },
+	} {
+		require.NoError(t, step())
+	}
+	for _, n := range c.Nodes() {
+		for _, path := range []string{"/dashboard/keys", "/dashboard/key?key=grape"} {
+			require.GreaterOrEqual(t, ask(n, path, nil), 400)
+		}
+	}
 }

@@ -57,7 +57,7 @@ func (n *Node) serveClients(context.Context) error {
 	pages.Handle("/", api.HTTPHandler(gateway, metrics))
 	browsers := http.NewServeMux()
 	dashboard.New(dashboard.Config{
-		Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Heat: n.heat.columns, NodeName: n.nodeName, Logger: n.log,
+		Node: n.cfg.Name, Cluster: n.loads, Alarms: members.Alarms, Heat: n.heat.columns, NodeName: n.nodeName, Keys: n.keys(own.Conn()), Logger: n.log,
 	}).Register(browsers)
 	guarded := n.access.browsers(passwords, browsers)
 	pages.Handle("/{$}", guarded)

@@ -28,6 +28,9 @@ var pageCSS string
 //go:embed page.js
 var pageJS string
 
+//go:embed keys.js
+var keysJS string
+
 const (
 	// freshFor is how long one view answers everybody.
 	freshFor = time.Second
@@ -47,7 +50,9 @@ type Config struct {
 	Heat func() ([]heat.Column, uint64)
 	// NodeName is a node's name for people.
 	NodeName func(shard.NodeID) string
-	Logger   *slog.Logger
+	// Keys is where keys and values are read; nil: they are not shown.
+	Keys   *Keys
+	Logger *slog.Logger
 }
 
 // Dashboard is an http.Handler for / and the paths below /dashboard/.
@@ -63,20 +68,23 @@ type Dashboard struct {
 	at    time.Time
 
 	drawings drawings
+	browses  chan struct{} // held by the requests that read keys
 }
 
 // New returns the dashboard of a node.
 func New(cfg Config) *Dashboard {
-	d := &Dashboard{cfg: cfg, mux: http.NewServeMux(), turn: make(chan struct{}, 1)}
+	d := &Dashboard{cfg: cfg, mux: http.NewServeMux(), turn: make(chan struct{}, 1), browses: make(chan struct{}, browsesMax)}
 	d.drawings.of = make(map[string]drawing)
 	// The policy names the only script and the only style sheet by their digests: they are the page's own, byte for byte.
-	d.page = []byte(strings.NewReplacer("{{css}}", pageCSS, "{{js}}", pageJS).Replace(pageHTML))
+	d.page = []byte(strings.NewReplacer("{{css}}", pageCSS, "{{js}}", pageJS+keysJS).Replace(pageHTML))
 	d.policy = fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-		digest(pageJS), digest(pageCSS))
+		digest(pageJS+keysJS), digest(pageCSS))
 	d.mux.HandleFunc("GET /{$}", d.servePage)
 	d.mux.HandleFunc("GET /dashboard/state", d.serveState)
 	d.mux.HandleFunc("GET /dashboard/heat", d.serveHeat)
+	d.mux.HandleFunc("GET /dashboard/keys", d.browse(d.keyPage))
+	d.mux.HandleFunc("GET /dashboard/key", d.browse(d.keyHistory))
 	return d
 }
 

@@ -100,7 +100,7 @@ func stateOf(t *testing.T, d http.Handler) *State {
 // B2, B3: the policy allows exactly the script and the style sheet of the page, and nothing comes from elsewhere.
 func TestPageIsClosed(t *testing.T) {
 	d := newDashboard(&world{view: founded(t)})
-	for _, path := range []string{"/", "/dashboard/state", "/dashboard/heat", "/dashboard/nothing"} {
+	for _, path := range []string{"/", "/dashboard/state", "/dashboard/heat", "/dashboard/keys", "/dashboard/key", "/dashboard/nothing"} {
 		h := get(t, d, path).Header()
 		require.Empty(t, h.Values("Access-Control-Allow-Origin"), path)
 		require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"))
@@ -118,13 +118,13 @@ func TestPageIsClosed(t *testing.T) {
 	}
 	require.NotRegexp(t, `(?i)\son\w+\s*=|\bsrc=|href="[^#]|style="`, pageHTML, "inline handlers, or something from elsewhere")
 	require.NotRegexp(t, `https?://|@import|url\(`, page, "something from elsewhere")
-	require.NotRegexp(t, `innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`, pageJS)
+	require.NotRegexp(t, `innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`, pageJS+keysJS)
 }
 
 // B1: there is nothing but to read.
 func TestNothingButReading(t *testing.T) {
 	d := newDashboard(&world{view: founded(t)})
-	for _, path := range []string{"/", "/dashboard/state", "/dashboard/heat"} {
+	for _, path := range []string{"/", "/dashboard/state", "/dashboard/heat", "/dashboard/keys", "/dashboard/key"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
 			w := httptest.NewRecorder()
 			d.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))

@@ -1,7 +1,7 @@
 "use strict";
 // All that a node tells is put on the page as text (textContent), never as HTML: keys are written by anybody.
-(() => {
-  const every = 2000, patience = 15000, probeEvery = 4000, heatEvery = 5000, rowsAtOnce = 200, barsGap = 4;
+const page = (() => {
+  const every = 2000, patience = 15000, probeEvery = 4000, heatEvery = 5000, rowsAtOnce = 50, barsGap = 4;
   const $ = (id) => document.getElementById(id);
   let state = null, stateAt = 0, failure = "", ready = null;
   let sortBy = "start", descending = false, rows = rowsAtOnce, picked = 0;
@@ -82,19 +82,18 @@
   function nodeState(n) {
     if (n.heard_millis < 0) return "✖ not heard of (" + n.state + ")";
     if (n.silent) return "✖ no answer, heard " + ago(n.heard_millis) + " (" + n.state + ")";
+    if (n.clock) return "✖ does not propose: " + n.clock + " (" + n.state + ")";
     return (n.state === "active" ? "● " : "◐ ") + n.state + ((n.waits || []).length ? ": waits, " + n.waits.join("; ") : "");
   }
   const nodeColumns = [
     { text: (n) => n.name + " (" + n.id + ")" },
-    { draw: (td, n) => say(td, nodeState(n), "wrap " + (n.silent ? "bad" : n.state === "active" ? "good" : "warn")) },
+    { draw: (td, n) => say(td, nodeState(n), "wrap " + (n.silent || n.clock ? "bad" : n.state === "active" ? "good" : "warn")) },
     { kind: "n", text: (n) => n.silent ? none : String(n.leaders) },
     { kind: "n", text: (n) => String(n.replicas) },
     { kind: "n", text: (n) => n.silent ? none : rate(n.writes) },
     { draw: disk },
-    { kind: "n", text: (n) => n.silent || !n.disk_total ? none : bytes(n.disk_free) },
     { kind: "n", text: (n) => n.silent || !n.fsync_micros ? none : (n.fsync_micros / 1000).toFixed(1) + " ms" },
     { kind: "n", text: (n) => n.silent ? none : slowest(n.name) },
-    { kind: "wrap", text: (n) => n.silent ? none : n.clock ? "✖ " + n.clock : "ok" },
     { text: (n) => n.version || none },
     { kind: "n", text: (n) => n.silent || !n.uptime_millis ? none : span(n.uptime_millis) },
     { text: (n) => (n.client_urls || []).join(" ") },
@@ -108,7 +107,7 @@
     }
     const used = Math.round(100 * (1 - n.disk_free / n.disk_total));
     td.firstElementChild.value = used;
-    say(td.lastElementChild, " " + used + " %");
+    say(td.lastElementChild, " " + used + " %, " + bytes(n.disk_free) + " free");
     td.firstElementChild.setAttribute("aria-label", "disk of " + n.name + " used, " + used + " %");
   }
 
@@ -402,6 +401,8 @@
     list("ended", ended, "nothing");
     drawStrip();
     drawShards();
+    $("keys-off").hidden = state.keys;
+    $("keys-on").hidden = !state.keys;
   }
 
   async function look() {
@@ -443,4 +444,5 @@
   const redraw = () => { drawStrip(); drawHeat(); };
   window.addEventListener("resize", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  return { $, make, say, fill, some, bytes, state: () => state };
 })();

@@ -33,6 +33,7 @@ type State struct {
 	Meta     *Shard    `json:"meta"` // the meta group; it owns no keys
 	Shards   []Shard   `json:"shards"`
 	Balancer *Balancer `json:"balancer"`
+	Keys     bool      `json:"keys"` // can be browsed
 }
 
 // Alarm is one of etcd's alarms.
@@ -141,7 +142,7 @@ func (d *Dashboard) tell(ctx context.Context, view *adminapi.View) (*State, erro
 	if err != nil {
 		return nil, fmt.Errorf("list the shards: %w", err)
 	}
-	s := &State{Node: d.cfg.Node, Version: view.Map.Version(), Problems: []string{}, Alarms: []Alarm{}, Nodes: []Node{}, Shards: []Shard{}}
+	s := &State{Node: d.cfg.Node, Version: view.Map.Version(), Problems: []string{}, Alarms: []Alarm{}, Nodes: []Node{}, Shards: []Shard{}, Keys: d.cfg.Keys != nil}
 	silent := make(map[string]bool)
 	for _, n := range nodes.Nodes {
 		if n.State == placement.Removed.String() {

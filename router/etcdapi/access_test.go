@@ -1,6 +1,7 @@
 package etcdapi
 
 import (
+	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -8,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What etcd 3.7.3 answers with --cors and --host-whitelist, and without.
+// What etcd 3.7.3 answers with --cors and --host-whitelist, and without, except where a name says so.
 func TestOriginsAndHosts(t *testing.T) {
 	const page = "http://page.example"
 	for _, tc := range []struct {
@@ -16,6 +17,7 @@ func TestOriginsAndHosts(t *testing.T) {
 		cfg            Config
 		method         string
 		host, origin   string
+		tls            bool
 		code           int
 		allowed, reads string // the origin that is allowed, and what was asked for
 	}{
@@ -28,12 +30,16 @@ func TestOriginsAndHosts(t *testing.T) {
 		{name: "a host", cfg: Config{Hosts: []string{"a", "b"}}, host: "b:2379", code: 200, allowed: "*", reads: "GET"},
 		{name: "an address", cfg: Config{Hosts: []string{"::1"}}, host: "[::1]:2379", code: 200, allowed: "*", reads: "GET"},
 		{name: "another host", cfg: Config{Hosts: []string{"a"}}, host: "rebound.example:2379", origin: page, code: 421},
+		{name: "another host by TLS, which etcd does not look at", tls: true, cfg: Config{Hosts: []string{"a"}}, host: "rebound.example:2379", code: 421},
 		{name: "all hosts", cfg: Config{Hosts: []string{"*"}}, host: "c", code: 200, allowed: "*", reads: "GET"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var reads string
 			guarded := New(tc.cfg, nil, nil, nil, nil).Guard(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reads = r.Method }))
 			r := httptest.NewRequest(tc.method, "http://"+tc.host+"/v3/kv/range", nil)
+			if tc.tls {
+				r.TLS = &tls.ConnectionState{}
+			}
 			if tc.origin != "" {
 				r.Header.Set("Origin", tc.origin)
 			}

@@ -200,7 +200,7 @@ func connectFailure(endpoint string, secure *tls.Config) string {
 	case err == nil:
 		defer conn.Close()
 		if secure == nil || strings.HasPrefix(endpoint, "http://") {
-			return "accepts connections but does not speak gRPC without TLS"
+			return "accepts connections but does not speak gRPC without TLS, or not yet: it may be starting, be overloaded, or want https://"
 		}
 		return handshakeFailure(conn, address, secure, patience)
 	case errors.Is(err, syscall.ECONNREFUSED):

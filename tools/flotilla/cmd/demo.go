@@ -34,7 +34,8 @@ func newDemo() *cobra.Command {
 		Example: `  flotilla demo`,
 		Short:   "Run a three-node cluster on this machine",
 		Long: `Run a three-node cluster in one process on loopback, ready for flotilla get,
-etcdctl and curl. Its data goes with it when it ends, unless --data-dir is given.`,
+etcdctl, curl and a browser: the dashboard also shows keys. Its data goes with it when
+it ends, unless --data-dir is given.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if port < 1 || port > demoPortMax {
@@ -78,7 +79,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 		configs = append(configs, node.Config{
 			Name: name, Version: softwareVersion(), DataDir: filepath.Join(dataDir, name),
 			ClientAddr: fmt.Sprintf("127.0.0.1:%d", p), PeerAddr: join[i],
-			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits,
+			Join: join, BootstrapExpect: demoNodes, InitialSplits: splits, DashboardKeys: true,
 			MemoryBytes: demoMemory, HistoryRetention: defaultHistoryRetention, CorruptCheckTime: defaultCorruptCheckTime,
 			// Each node tells of the whole process: etcdctl check datascale asks one node for its memory.
 			Registerer: processRegistry(),

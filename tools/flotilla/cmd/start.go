@@ -78,6 +78,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	f.IntVar(&cfg.BcryptCost, "bcrypt-cost", 10, "bcrypt's cost for the hashes of new passwords, 4 to 31")
 	f.StringSliceVar(&cfg.CORS, "cors", nil, "origins whose pages browsers let read answers over HTTP (default: all)")
 	f.StringSliceVar(&cfg.HostWhitelist, "host-whitelist", nil, "host names by which HTTP requests may ask for the node (default: all)")
+	f.BoolVar(&cfg.DashboardKeys, "dashboard-keys", false, "let the dashboard show keys and values, to everybody who can see it")
 	f.StringVar(&cfg.ClientTLS.Cert, "cert-file", "", "PEM file with the certificate that clients are shown; it is read again when it changes, like the other files")
 	f.StringVar(&cfg.ClientTLS.Key, "key-file", "", "PEM file with the private key of --cert-file")
 	f.StringVar(&cfg.ClientTLS.CA, "trusted-ca-file", "", "PEM file with the authorities of clients' certificates; if given, clients need one")
