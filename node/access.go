@@ -301,7 +301,7 @@ func (a *access) browsers(passwords *auth.Passwords, next http.Handler) http.Han
 		case given:
 			var c *auth.Caller
 			if c, err = logins.Caller(r.Context(), r.RemoteAddr, name, password); err == nil {
-				err = c.Root()
+				r, err = r.WithContext(auth.With(r.Context(), c)), c.Root()
 			}
 		}
 		switch status.Code(err) {

@@ -168,7 +168,7 @@ func TestSlowReadersOfAnotherNodesKeys(t *testing.T) {
 	opened := make(chan *peer.Client, 2*each)
 	native := func(relay shard.NodeID) func(context.Context, *grpc.ClientConn) error {
 		return func(ctx context.Context, conn *grpc.ClientConn) error {
-			client := peer.NewNativeClient(conn, hlc.NewHybrid(clock.System{}))
+			client := peer.NewNativeClient(conn, hlc.NewHybrid(clock.System{}), nil)
 			opened <- client
 			req := &router.Request{Shard: d.ID, Epoch: d.Epoch, Op: routerpb.Op_OP_RANGE, Message: list, Relay: relay}
 			_, err := client.Send(ctx, req)

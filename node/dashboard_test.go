@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -20,12 +21,20 @@ import (
 
 // fromBrowser gets a path of a node's client port.
 func fromBrowser(ctx context.Context, n *testcluster.Node, host, path string) (*http.Response, error) {
+	return fromBrowserOf(ctx, n, nil, host, path)
+}
+
+// fromBrowserOf is fromBrowser of a user who has logged in.
+func fromBrowserOf(ctx context.Context, n *testcluster.Node, user *url.Userinfo, host, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.ClientAddr()+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Host, req.Close = host, true
 	req.Header.Set("Origin", "http://elsewhere.example")
+	if password, ok := user.Password(); ok {
+		req.SetBasicAuth(user.Username(), password)
+	}
 	return http.DefaultClient.Do(req)
 }
 
@@ -139,8 +148,8 @@ func TestDashboardKeys(t *testing.T) {
 	require.NoError(t, err)
 	_, err = kv.Put(ctx, "grape", "secret", clientv3.WithLease(lease.ID))
 	require.NoError(t, err)
-	ask := func(n *testcluster.Node, path string, told any) int {
-		r, err := fromBrowser(ctx, n, "localhost", path)
+	askAs := func(n *testcluster.Node, user *url.Userinfo, path string, told any) int {
+		r, err := fromBrowserOf(ctx, n, user, "localhost", path)
 		require.NoError(t, err)
 		defer r.Body.Close()
 		if r.StatusCode == http.StatusOK {
@@ -148,6 +157,7 @@ func TestDashboardKeys(t *testing.T) {
 		}
 		return r.StatusCode
 	}
+	ask := func(n *testcluster.Node, path string, told any) int { return askAs(n, nil, path, told) }
 	for _, n := range c.Nodes() {
 		page := &dashboard.KeyPage{}
 		require.Equal(t, http.StatusOK, ask(n, "/dashboard/keys", page))
@@ -186,7 +196,11 @@ func TestDashboardKeys(t *testing.T) {
 	}
 	for _, n := range c.Nodes() {
 		for _, path := range []string{"/dashboard/keys", "/dashboard/key?key=grape"} {
-			require.GreaterOrEqual(t, ask(n, path, nil), 400)
+			require.Equal(t, http.StatusUnauthorized, ask(n, path, nil))
 		}
+		page := &dashboard.KeyPage{}
+		require.Equal(t, http.StatusOK, askAs(n, url.UserPassword("root", "r"), "/dashboard/keys", page))
+		require.Len(t, page.Keys, 3)
+		require.Equal(t, http.StatusUnauthorized, askAs(n, url.UserPassword("root", "wrong"), "/dashboard/keys", nil))
 	}
 }

@@ -73,41 +73,10 @@ func (a *agent) remove(ctx context.Context, r leftover, m *placement.Map) {
 	if r.Shard == shard.MetaID {
 		a.node.meta.resign(r.Replica)
 	}
-	owned, err := a.owned(m)
-	if err == nil {
-		err = a.node.host.Remove(ctx, r.Shard, r.Replica, owned)
-	}
+	err := a.node.host.Remove(ctx, r.Shard, r.Replica)
 	if err != nil && ctx.Err() == nil {
 		a.node.log.Warn("cannot remove a replica that was moved away; trying again", "shard", r.Shard, "replica", r.Replica, "error", err)
 		return
 	}
 	a.poke()
-}
-
-// owned returns the keys of which replicas that stay on the node have data, or may have according
-// to the table. Replicas that have not started are excluded: they wait until others are completely
-// removed.
-func (a *agent) owned(m *placement.Map) ([]shard.Span, error) {
-	var spans []shard.Span
-	for _, r := range a.node.host.Held() {
-		if r.Shard == shard.MetaID || m.Gone(r.Shard, r.Replica) {
-			continue
-		}
-		span, any, err := a.node.host.SpanOf(r)
-		if err != nil {
-			return nil, err
-		}
-		if any {
-			spans = append(spans, span)
-		}
-		if d := m.Shard(r.Shard); d != nil {
-			spans = append(spans, d.Span)
-		}
-		for _, o := range m.Operators() {
-			if o.Child != nil && o.Child.ID == r.Shard {
-				spans = append(spans, o.Child.Span)
-			}
-		}
-	}
-	return spans, nil
 }

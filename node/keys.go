@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -10,7 +9,9 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/flotilla-kv/flotilla/node/dashboard"
 )
@@ -26,12 +27,17 @@ func (n *Node) keys(api grpc.ClientConnInterface) *dashboard.Keys {
 	}
 }
 
-// browser returns the context for what is read on behalf of a browser, or why it is shown no keys.
+// browser returns the context for what is read on behalf of the user who has logged in, if authentication is enabled.
 func (a *access) browser(r *http.Request) (context.Context, error) {
-	if !a.guard.Open() {
-		return nil, errors.New("keys are not shown while authentication is enabled: the dashboard cannot tell who asks")
+	ctx := r.Context()
+	if a.guard.Open() {
+		return ctx, nil
 	}
-	return r.Context(), nil
+	token, err := a.guard.Of(ctx).Delegate()
+	if err != nil || token == "" {
+		return ctx, err
+	}
+	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token), nil
 }
 
 // isOwnHost reports whether a host name is one that the node was given as its own.

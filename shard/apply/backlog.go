@@ -94,7 +94,7 @@ func (m *Machine) storeBacklog() (err error) {
 	}
 	b := m.engine.NewBatchOf(k.writer.BatchBytes() + stateBytes)
 	defer func() { err = errors.Join(err, b.Close()) }()
-	if err := m.commit(b, m.View()); err != nil {
+	if err := m.commit(b, m.View(), nil); err != nil {
 		return fmt.Errorf("store what shard %s replica %d has applied: %w", m.id, m.replica, err)
 	}
 	k.writer.Finish()
@@ -105,8 +105,8 @@ func (m *Machine) storeBacklog() (err error) {
 const stateBytes = 1 << 10
 
 // commit adds the writer's versions and the view's state to b and commits it, after anything that
-// was taken out before (A14). Nothing is behind then. The lock is held.
-func (m *Machine) commit(b *pebble.Batch, view shard.View) error {
+// was taken out before (A14). Nothing is behind then. The data of given goes in the same step. The lock is held.
+func (m *Machine) commit(b *pebble.Batch, view shard.View, given abandonment) error {
 	if err := m.settle(); err != nil {
 		return err
 	}
@@ -114,6 +114,9 @@ func (m *Machine) commit(b *pebble.Batch, view shard.View) error {
 		return err
 	}
 	if err := m.backlog.writer.Store(b); err != nil {
+		return err
+	}
+	if err := m.abandon(b, given); err != nil { // what the batch itself has put there goes too
 		return err
 	}
 	if err := m.engine.Commit(b); err != nil {

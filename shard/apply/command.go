@@ -100,6 +100,9 @@ func (r *run) initialise(cmd *shardpb.Command) error {
 	if d.Parent != 0 {
 		return r.begin()
 	}
+	if err := r.reown(); err != nil {
+		return err
+	}
 	if owner, err := r.node.ownerOf(d.Span); err != nil {
 		return err
 	} else if owner != 0 { // a log that goes back too far: A10

@@ -42,7 +42,8 @@
 //	    snapshot, or not at all: INIT without a seed poisons the replica for good. So two
 //	    shards never write one key, and no replica starts without data that the others have.
 //	A10 Neither a snapshot nor INIT gives a replica keys that another shard's replica on the
-//	    node holds.
+//	    node holds. A snapshot takes long to receive, so the others' records are looked at before and again when the
+//	    data is replaced. Whoever comes second is poisoned.
 //	A11 From FREEZE to THAW nothing of a shard changes, and it serves nothing. SUBSUME takes
 //	    over a neighbour that is frozen for it on this node (keys, revision, floor,
 //	    compaction revision, lease state) in one batch, or poisons the replica. So no
@@ -60,4 +61,18 @@
 //	A16 A gathering holds no lock except, briefly, that of the machine it takes versions from.
 //	    While the store works, all machines proceed, and so does everyone who does not
 //	    need the result.
+//	A17 Every version in a node's store lies in keys that some replica's record gives it: state, frozen state or
+//	    seed. Keys that a replica gives up without an heir on the node (so may a SPLIT, and so does a
+//	    replica that had keys and is poisoned) lose their data in the batch that gives them up. A narrower
+//	    snapshot replaces all that its receiver had, frozen or by a seed too. Discard removes what a removed
+//	    replica had. None of them removes what another replica's record names.
+//
+// Why A10 and A17 hold, whatever else happens on the node: who has which keys is in the records, each change of them is
+// committed before anybody sees its effect, and engine.Owners is held from a look at the records to the commit that
+// relies on it. So of two that want the same keys one sees the other. Data that no record names is
+// nobody's, and nobody comes to rely on it later, because keys are got in four ways only: INIT without a parent needs no
+// data; a snapshot brings all of it; a seed and SUBSUME take over keys that a record named until then. SUBSUME
+// takes nothing from a neighbour that is being removed, and SPLIT leaves nothing to one (options.Gone, which is
+// asked under Owners, as its answer is changed under it). In a crash, the records and the data are lost together or not at
+// all: Replace makes durable what was seen before it (E9), and everything else is in one batch.
 package apply

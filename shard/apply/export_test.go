@@ -1,5 +1,19 @@
 package apply
 
+import (
+	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/engine"
+)
+
+// Received is what a snapshot with that state replaces, and its records.
+func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
+	s, records, err := m.received(state)
+	return s.replaces, records, err
+}
+
+// Without is what is left of spans after taking out another.
+func Without(spans []shard.Span, other shard.Span) []shard.Span { return without(spans, other) }
+
 // Gathering is one on its way.
 type Gathering struct{ leaving []*leaving }
 

@@ -162,11 +162,11 @@ func (m *Machine) leaseRecordsIn(span shard.Span) (out []*shardpb.LeaseRecord, e
 	return out, it.Error()
 }
 
-// Received converts a snapshot's state into its span and the records that its receiver stores. The
+// received converts a snapshot's state into what it replaces and the records that its receiver stores. The
 // receiver's own registrations that the snapshot does not contain are removed.
-func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
-	fail := func(err error) (shard.Span, []engine.KV, error) {
-		return shard.Span{}, nil, fmt.Errorf("state of a snapshot for shard %s: %w", m.id, err)
+func (m *Machine) received(state []byte) (received, []engine.KV, error) {
+	fail := func(err error) (received, []engine.KV, error) {
+		return received{}, nil, fmt.Errorf("state of a snapshot for shard %s: %w", m.id, err)
 	}
 	view, leases, err := unmarshalState(state)
 	if err != nil {
@@ -178,9 +178,13 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	if _, err := lease.NewTable(leases); err != nil {
 		return fail(err)
 	}
-	span := m.replaces(view.Descriptor.Span)
-	if owner, err := m.ownerOf(span); owner != 0 || err != nil {
-		return fail(errors.Join(err, &ownedError{span: span, owner: owner, applied: view.Applied}))
+	span, err := m.replaces(view.Descriptor.Span)
+	if err != nil {
+		return fail(err)
+	}
+	s := received{replaces: span, applied: view.Applied}
+	if err := m.mayReceive(s); err != nil { // before much is received in vain
+		return fail(err)
 	}
 	changes := lease.Changes{Registrations: leases.GetRegistrations(), Book: leases.GetBook(), Will: leases.GetWill()}
 	for _, p := range leases.GetRecords() {
@@ -190,7 +194,7 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 		}
 		changes.Records = append(changes.Records, lease.RecordChange{ID: r.ID, Record: r})
 	}
-	received, err := leaseRecords(m.id, m.replica, changes)
+	sent, err := leaseRecords(m.id, m.replica, changes)
 	if err != nil {
 		return fail(err)
 	}
@@ -213,7 +217,7 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	for _, r := range before {
 		values[string(engine.LocalKey(m.id, m.replica, registrationKind, r.Suffix...))] = nil
 	}
-	for _, kv := range received {
+	for _, kv := range sent {
 		values[string(kv.Key)] = kv.Value
 	}
 	values[string(engine.LocalKey(m.id, m.replica, StateKind))] = own
@@ -221,5 +225,5 @@ func (m *Machine) Received(state []byte) (shard.Span, []engine.KV, error) {
 	for key, value := range values {
 		kvs = append(kvs, engine.KV{Key: []byte(key), Value: value})
 	}
-	return span, kvs, nil
+	return s, kvs, nil
 }

@@ -44,6 +44,9 @@ func (r *run) freeze(cmd *shardpb.Command) error {
 	case stamp < 0 || stamp > revisionMax.Tick():
 		return malformed("FREEZE with stamp %d", cmd.Stamp)
 	}
+	if err := r.reown(); err != nil {
+		return err
+	}
 	r.view.Floor, r.view.Reserved = max(r.reserved(), stamp.Revision()), nil
 	r.view.Frozen = &shard.Frozen{Descriptor: mine, Into: into, Operator: cmd.OperatorId}
 	if !r.knobs.NoFreeze {
@@ -69,6 +72,9 @@ func (r *run) thaw(cmd *shardpb.Command) error {
 		return absent(r.id, r.view)
 	case f == nil || f.Operator != cmd.OperatorId:
 		return nil // it was done, or another merge is under way
+	}
+	if err := r.reown(); err != nil {
+		return err
 	}
 	table, err := r.node.loadLeases(f.Descriptor)
 	if err != nil {
@@ -116,13 +122,16 @@ func (r *run) subsume(cmd *shardpb.Command) error {
 	case merged.Epoch <= max(mine.Epoch, right.Epoch) || merged.Slot != mine.Slot || merged.Generation <= mine.Generation:
 		return malformed("SUBSUME of epochs %d and %d into %d", mine.Epoch, right.Epoch, merged.Epoch)
 	}
+	if err := r.reown(); err != nil {
+		return err
+	}
 	l, err := r.node.loadFrozen(right, cmd.OperatorId)
 	if err != nil {
 		return err
 	}
 	if l == nil {
 		r.view = shard.View{Applied: r.view.Applied, Poisoned: true}
-		r.reshape = freezing{}
+		r.reshape = poisoning{mine.Span}
 		return absent(r.id, r.view)
 	}
 	if r.knobs.LoseNeighbour {
@@ -139,11 +148,24 @@ func (r *run) subsume(cmd *shardpb.Command) error {
 	return nil
 }
 
-// loadFrozen implements neighbours.
+// poisoning is the end of a replica that has had keys. What it had is of no use to anybody, and once the replica is
+// poisoned nobody knows what that was.
+type poisoning struct{ had shard.Span }
+
+func (poisoning) store(*Machine, *pebble.Batch) error { return nil }
+
+func (poisoning) adopt(m *Machine) { m.headers.Purge() }
+
+func (p poisoning) abandoned() abandonment { return abandonment{p.had} }
+
+// loadFrozen implements neighbours. A neighbour that is being removed from the node may have lost its data already.
 func (m *Machine) loadFrozen(right *shard.Descriptor, operator uint64) (*left, error) {
 	own, here := right.ReplicaOn(m.options.Node)
 	if !here {
 		return nil, nil
+	}
+	if gone, err := m.options.Gone(right.ID, own.ID); gone || err != nil {
+		return nil, err
 	}
 	data, err := m.engine.Local(right.ID, own.ID, StateKind)
 	if data == nil || err != nil {

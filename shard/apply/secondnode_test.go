@@ -190,6 +190,7 @@ func (s *secondNode) leave(id shard.ID) {
 	}
 	s.aside[id].Close()
 	delete(s.aside, id)
+	require.NoError(s.t, apply.Discard(s.engine, id, shard.ReplicaID(s.node)))
 	require.NoError(s.t, s.engine.DeleteReplica(id, shard.ReplicaID(s.node)))
 	delete(s.r.log, id)
 	s.r.turn(id)
@@ -233,7 +234,7 @@ func (f *fixture) sum() uint64 {
 }
 
 // Whatever a replica came by, log or snapshots, however far it was behind, and whenever its node crashed and gathered: it
-// holds what another one does that has applied the same (A1).
+// holds what another one does that has applied the same (A1), and nothing else (A17).
 func TestASecondNodeHasTheSame(t *testing.T) {
 	g := seeded(t)
 	f := newNode(t, 1, vfs.NewCrashableMem())
@@ -251,6 +252,7 @@ func TestASecondNodeHasTheSame(t *testing.T) {
 		for range g.IntN(4) {
 			r.second.step()
 		}
+		require.Empty(t, r.second.nobodys(), "every version is in keys that somebody has")
 	}
 	require.NotZero(t, r.second.snapshots)
 	require.NotZero(t, r.second.entries)

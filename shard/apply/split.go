@@ -46,7 +46,10 @@ func (r *run) split(cmd *shardpb.Command) error {
 	case child.Parent != r.id || child.ID == r.id:
 		return malformed("SPLIT of shard %s into shard %s, a part of shard %s", r.id, child.ID, child.Parent)
 	}
-	r.reshape = &split{left.Span, seed{
+	if err := r.reown(); err != nil {
+		return err
+	}
+	r.reshape = &split{keeps: left.Span, seed: seed{
 		view:   shard.View{Descriptor: child, Rev: r.view.Rev, Floor: r.reserved(), Compacted: r.view.Compacted},
 		leases: r.leases.Shared(),
 	}}
@@ -59,6 +62,9 @@ func (r *run) split(cmd *shardpb.Command) error {
 // the data that the others begin with: it must never serve, nor wait for it, and stays
 // poisoned until a snapshot or another replica takes its place.
 func (r *run) begin() error {
+	if err := r.reown(); err != nil {
+		return err
+	}
 	s, err := r.node.loadSeed()
 	if err != nil {
 		return err
@@ -132,6 +138,16 @@ func (t *taken) adopt(m *Machine) {
 type split struct {
 	keeps shard.Span
 	seed  seed
+	// seeded: the child has a replica on this node, for which a seed was left.
+	seeded bool
+}
+
+// abandoned implements abandoner. Without an heir on the node the keys are nobody's here.
+func (s *split) abandoned() abandonment {
+	if s.seeded {
+		return nil
+	}
+	return abandonment{s.seed.view.Descriptor.Span}
 }
 
 // store leaves the child its seed. What was collected here was collected there; the
@@ -146,7 +162,7 @@ func (s *split) store(m *Machine, b *pebble.Batch) error {
 	if !here {
 		return nil
 	}
-	// It may be, where the parent comes late. Nobody would ever take the seed, which keeps others
+	// It may be gone, where the parent comes late. Nobody would ever take the seed, which keeps others
 	// out of the keys (ownerOf).
 	if gone, err := m.options.Gone(child.ID, own.ID); gone || err != nil {
 		return err
@@ -161,15 +177,15 @@ func (s *split) store(m *Machine, b *pebble.Batch) error {
 	if err := b.Set(engine.LocalKey(child.ID, own.ID, SeedKind), data, nil); err != nil {
 		return fmt.Errorf("write seed of shard %s: %w", child.ID, err)
 	}
+	s.seeded = true
 	return nil
 }
 
 func (s *split) adopt(m *Machine) {
 	m.adoptCollection(&shardpb.Collection{Collected: m.garbage.record.Collected})
 	var heir shard.ID
-	child := s.seed.view.Descriptor
-	if _, here := child.ReplicaOn(m.options.Node); here {
-		heir = child.ID
+	if s.seeded {
+		heir = s.seed.view.Descriptor.ID
 	}
 	m.headers.Keep(s.keeps, heir)
 }

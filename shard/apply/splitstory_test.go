@@ -121,7 +121,7 @@ func (f *fixture) stream() []byte {
 }
 
 func (f *fixture) receive(stream []byte) error {
-	err := f.machine.Install(func() error { return mvcc.Restore(f.engine, bytes.NewReader(stream), nil, f.machine.Received) })
+	err := f.machine.Restore(bytes.NewReader(stream), nil)
 	f.index = f.machine.View().Applied
 	return err
 }

@@ -72,6 +72,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 		id: m.id, knobs: m.options.Knobs, view: before, w: k.writer,
 		leases: m.Leases().Update(), attached: attached{r: m.engine.NewReader(), b: b}, node: m,
 	}
+	defer r.endReowning()
 	r.events.batch = m.hub.Collect()
 
 	if n, err = r.applyAll(entries, wanted); err != nil {
@@ -89,6 +90,7 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 	if err := m.store(b, r, before, changes); err != nil {
 		return 0, err
 	}
+	r.endReowning()
 	m.publish(r, changes)
 	return n, nil
 }
@@ -118,7 +120,11 @@ func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes leas
 		}
 		b = roomy
 	}
-	if err := m.commit(b, r.view); err != nil {
+	given := r.abandoned()
+	if given != nil {
+		m.installing.Store(true) // until publish: readers must not take what is gone for what never was
+	}
+	if err := m.commit(b, r.view, given); err != nil {
 		return err
 	}
 	m.rows.Outdate(r.w)
@@ -141,6 +147,9 @@ func (m *Machine) publish(r *run, changes lease.Changes) {
 	}
 	view := r.view
 	m.view.Store(&view)
+	if r.abandoned() != nil {
+		m.installing.Store(false)
+	}
 	m.hub.Publish(r.events.batch, view)
 	if r.checksum && m.options.Checksum != nil {
 		m.options.Checksum(view.Applied)
@@ -170,6 +179,8 @@ type run struct {
 	node     neighbours
 	// reshape is the last command's effect on which keys the replica has; nil if none.
 	reshape reshape
+	// reowning is set while the run changes who has which keys: see reown.
+	reowning bool
 	// asked is the put being executed, reused for all puts.
 	asked pb.PutRequest
 	// checksum ends the run after the entry that asks for one.
@@ -187,7 +198,42 @@ type neighbours interface {
 	loadLeases(d *shard.Descriptor) (*lease.Table, error)
 	// ownerOf finds another owner of keys of a span; 0 for none.
 	ownerOf(span shard.Span) (shard.ID, error)
+	// lockOwners has nobody else of the node change who has which keys until unlockOwners.
+	lockOwners() error
+	unlockOwners()
 }
+
+// reown comes before a command's first look at what other replicas of the node have, or may have: from there until
+// the run is stored nobody else changes it (A17).
+func (r *run) reown() error {
+	if r.reowning {
+		return nil
+	}
+	if err := r.node.lockOwners(); err != nil {
+		return err
+	}
+	r.reowning = true
+	return nil
+}
+
+func (r *run) endReowning() {
+	if r.reowning {
+		r.reowning = false
+		r.node.unlockOwners()
+	}
+}
+
+// lockOwners implements neighbours. What was taken out is waited for before: the gathering that stores it may itself
+// wait for a machine that waits for the owners. The backlog's lock is held, so nothing is taken out afterwards.
+func (m *Machine) lockOwners() error {
+	if err := m.settle(); err != nil {
+		return err
+	}
+	m.engine.Owners.Lock()
+	return nil
+}
+
+func (m *Machine) unlockOwners() { m.engine.Owners.Unlock() }
 
 // reshape is a change of the replica's keys in progress. The collector is locked out.
 type reshape interface {
@@ -195,6 +241,20 @@ type reshape interface {
 	store(m *Machine, b *pebble.Batch) error
 	// adopt applies it in memory, after the commit.
 	adopt(m *Machine)
+}
+
+// abandoner is a reshape that may leave keys to nobody on the node.
+type abandoner interface {
+	// abandoned returns them. It is called after store.
+	abandoned() abandonment
+}
+
+// abandoned returns the keys that nobody on the node has after the run; nil for none.
+func (r *run) abandoned() abandonment {
+	if a, ok := r.reshape.(abandoner); ok {
+		return a.abandoned()
+	}
+	return nil
 }
 
 // applyAll ends after an entry that changes which keys the replica has, or that requests a

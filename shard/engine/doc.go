@@ -32,6 +32,8 @@
 //	    sync leaves data in the page cache that is not on the disk. So nobody needs to sync it again.
 //	E8  Background reads do not grow the block cache beyond what foreground reads have made it, except
 //	    by a bounded part.
+//	E9  What a ReplaceIf has asked for holds when the data is replaced, and is durable before that: no change
+//	    of which replica has which keys came in between, if all of them are made under Owners.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
 // durable: whatever a crash loses is replayed. Pebble's own WAL is disabled. It would write every

@@ -21,6 +21,9 @@ type Engine struct {
 	cache *pebble.Cache
 	watch io.Closer // reports slow disk operations
 
+	// Owners is for changes of which replica has which keys.
+	Owners Owners
+
 	failures  *failures
 	unflushed unflushed
 	syncs     *rounds

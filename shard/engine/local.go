@@ -80,7 +80,9 @@ func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...
 		err = errors.Join(err, b.Set(kv.Key, kv.Value, nil))
 	}
 	if err == nil {
+		e.Owners.Lock()
 		err = e.Commit(b)
+		e.Owners.Unlock()
 	}
 	if err == nil {
 		err = e.Sync()

@@ -34,14 +34,20 @@ const tableBytesMax = 64 << 20
 // Syncing first also keeps other shards from waiting: an ingest that finds keys of the span in memory may have to
 // wait for their flush, and meanwhile the commits of all shards would wait for the ingest.
 func (e *Engine) Replace(span shard.Span, build func(w *SSTWriter) error, records ...KV) error {
+	return e.ReplaceIf(span, func() error { return nil }, build, records...)
+}
+
+// ReplaceIf is Replace, unless may returns an error. may looks at who has the keys, after build, which can take
+// minutes, and again whenever that changes before the data is replaced (E9).
+func (e *Engine) ReplaceIf(span shard.Span, may func() error, build func(w *SSTWriter) error, records ...KV) error {
 	w := &SSTWriter{e: e, span: span}
-	if err := e.replace(w, build, records); err != nil {
+	if err := e.replace(w, may, build, records); err != nil {
 		return fmt.Errorf("replace data of %s: %w", span, errors.Join(err, w.discard()))
 	}
 	return nil
 }
 
-func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records []KV) error {
+func (e *Engine) replace(w *SSTWriter, may func() error, build func(w *SSTWriter) error, records []KV) error {
 	if w.span.Empty() {
 		return errors.New("the span is empty")
 	}
@@ -62,17 +68,37 @@ func (e *Engine) replace(w *SSTWriter, build func(w *SSTWriter) error, records [
 	if err := syncDir(e.fs, e.incoming); err != nil {
 		return err
 	}
-	if err := e.Sync(); err != nil { // 1
-		return err
+	for ingested := false; !ingested; {
+		var err error
+		if ingested, err = e.ingest(w, may); err != nil {
+			return err
+		}
 	}
+	return e.Sync() // 3
+}
+
+// ingest does the first two steps. It returns false if who has which keys has changed between them: the first step
+// did not make that durable.
+func (e *Engine) ingest(w *SSTWriter, may func() error) (bool, error) {
+	seen := e.Owners.seen()
+	if err := may(); err != nil {
+		return false, err
+	}
+	if err := e.Sync(); err != nil { // 1
+		return false, err
+	}
+	if !e.Owners.lockUnchanged(seen) {
+		return false, nil
+	}
+	defer e.Owners.Unlock()
 	lower, upper := DataSpanBounds(w.span)
 	_, err := e.db.IngestAndExcise(context.Background(), w.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper}) // 2
 	if err != nil {
-		return fmt.Errorf("ingest %d tables: %w", len(w.paths), err)
+		return false, fmt.Errorf("ingest %d tables: %w", len(w.paths), err)
 	}
 	w.paths = nil // ingested: the store has removed these names
 	e.changes.Add(1)
-	return e.Sync() // 3
+	return true, nil
 }
 
 // SSTWriter takes the new data of a span being replaced.

@@ -238,3 +238,44 @@ func TestReplaceIsDurableBesideCommits(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "y", string(got))
 }
+
+// E9: whoever may replace the data is asked again when others have got keys, or have given some away, after it had
+// looked; what it has seen last is durable before the data is replaced.
+func TestReplaceIfAsksAgain(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	e := openMem(t, fs)
+	own := func(value string) {
+		b := e.NewBatch()
+		e.Owners.Lock()
+		defer e.Owners.Unlock()
+		require.NoError(t, b.Set(LocalKey(3, 1, 0), []byte(value), nil))
+		require.NoError(t, e.Commit(b))
+		require.NoError(t, b.Close())
+	}
+	asked := 0
+	require.NoError(t, e.ReplaceIf(span("b", "d"), func() error {
+		if asked++; asked < 3 {
+			own(fmt.Sprint("owner ", asked)) // after the look
+		}
+		return nil
+	}, putAll("b")))
+	require.Equal(t, 3, asked)
+	crashed := openMem(t, fs.CrashClone(vfs.CrashCloneCfg{}))
+	seen, err := crashed.Local(3, 1, 0)
+	require.NoError(t, err)
+	require.Equal(t, "owner 2", string(seen))
+
+	refused := errors.New("it is another's")
+	asked = 0
+	require.ErrorIs(t, e.ReplaceIf(span("b", "d"), func() error {
+		if asked++; asked == 2 {
+			return refused
+		}
+		own("it")
+		return nil
+	}, putAll("c")), refused)
+	require.Equal(t, []string{"b@100=new"}, dump(t, e.NewReader(), shard.Everything()))
+	names, err := fs.List(e.incoming)
+	require.NoError(t, err)
+	require.Empty(t, names)
+}

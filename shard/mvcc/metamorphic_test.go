@@ -349,6 +349,6 @@ func (p *player) moveAndBack() {
 	require.NoError(p.t, Restore(p.e, &stream, nil, func(state []byte) (shard.Span, []engine.KV, error) {
 		require.Equal(p.t, "state", string(state))
 		return s, []engine.KV{{Key: engine.LocalKey(2, 1, 0), Value: state}}, nil
-	}))
+	}, always))
 	p.cache.Purge()
 }

@@ -147,8 +147,9 @@ func appendBytes(dst, b []byte) []byte {
 
 // Restore replaces the data of a span by a snapshot. finish receives the snapshot's state and
 // returns the span whose data is replaced, the snapshot's or a wider one, and records to set in the
-// same atomic step. When Restore fails nothing has changed.
-func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(state []byte) (shard.Span, []engine.KV, error)) error {
+// same atomic step. may is asked, after everything was received, whether the data may still be replaced
+// (engine.ReplaceIf). When Restore fails nothing has changed.
+func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(state []byte) (shard.Span, []engine.KV, error), may func() error) error {
 	s, err := openSnapshot(r)
 	if err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
@@ -161,7 +162,7 @@ func Restore(e *engine.Engine, r io.Reader, stop <-chan struct{}, finish func(st
 		return fmt.Errorf("restore snapshot: it holds %s, its state speaks of %s: %w", s.span, span, shard.ErrCorrupt)
 	}
 	build := func(w *engine.SSTWriter) error { return s.versions((&restoring{w: w}).version, stop) }
-	if err := e.Replace(span, build, records...); err != nil {
+	if err := e.ReplaceIf(span, may, build, records...); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
 	return nil

@@ -171,17 +171,17 @@ func TestRestore(t *testing.T) {
 	}
 	oldData := restored(t, to)
 	cut := stream.Bytes()[:stream.Len()-1]
-	require.ErrorIs(t, Restore(to, bytes.NewReader(cut), nil, finish), shard.ErrCorrupt)
+	require.ErrorIs(t, Restore(to, bytes.NewReader(cut), nil, finish, always), shard.ErrCorrupt)
 	require.ErrorIs(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, func([]byte) (shard.Span, []engine.KV, error) {
 		return shard.PointSpan([]byte("a")), nil, nil
-	}), shard.ErrCorrupt, "another span")
+	}, always), shard.ErrCorrupt, "another span")
 	refused := errors.New("not mine")
 	require.ErrorIs(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, func([]byte) (shard.Span, []engine.KV, error) {
 		return shard.Span{}, nil, refused
-	}), refused)
+	}, always), refused)
 	require.Equal(t, oldData, restored(t, to))
 
-	require.NoError(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, finish))
+	require.NoError(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, finish, always))
 	f, err := Fetch(to.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
 	require.NoError(t, err)
 	require.Len(t, f.KVs, 2)
@@ -195,11 +195,14 @@ func TestRestore(t *testing.T) {
 	// What the receiver had beyond the snapshot's span goes when it says so.
 	require.NoError(t, Restore(to, bytes.NewReader(stream.Bytes()), nil, func([]byte) (shard.Span, []engine.KV, error) {
 		return shard.Everything(), nil, nil
-	}))
+	}, always))
 	f, err = Fetch(to.NewReader(), shard.Everything(), 0, listing.FetchOptions{})
 	require.NoError(t, err)
 	require.Len(t, f.KVs, 1)
 }
+
+// always lets a snapshot in.
+func always() error { return nil }
 
 func restored(t *testing.T, e *engine.Engine) string {
 	f, err := Fetch(e.NewReader(), shard.Everything(), 0, listing.FetchOptions{})

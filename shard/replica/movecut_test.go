@@ -117,7 +117,7 @@ func (f *cutFollower) deadline() context.Context {
 // follow does what the table says, and requires the same here as there; false when the power was cut.
 func (f *cutFollower) follow() bool {
 	for _, id := range f.gone {
-		if !f.done(func() error { return f.host.Remove(f.ctx, testShard, id, nil) }) {
+		if !f.done(func() error { return f.host.Remove(f.ctx, testShard, id) }) {
 			return false
 		}
 	}

@@ -244,11 +244,7 @@ func (l *life) operate() bool {
 		return l.unite(l.merge)
 	}
 	for _, h := range l.gone {
-		var keep []shard.Span
-		for _, d := range l.shards {
-			keep = append(keep, d.Span)
-		}
-		if !l.done(func() error { return l.host.Remove(l.ctx, h.Shard, h.Replica, keep) }) {
+		if !l.done(func() error { return l.host.Remove(l.ctx, h.Shard, h.Replica) }) {
 			return false
 		}
 	}

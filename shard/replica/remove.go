@@ -17,15 +17,15 @@ import (
 const unloadTimeout = 10 * time.Second
 
 // Remove takes a replica off the node for ever. The replica is stopped; its Raft log, its records and the data of its
-// span are removed, except for the keys in keep, which other replicas on the node own. Only a replica that is no
-// longer a member of its group may be removed.
+// span are removed, except for keys that other replicas on the node have. Only a replica that is no longer a member of
+// its group may be removed.
 //
 // The order of the steps matters. It must be durable that the replica never starts again (1) before its log is
 // removed (3), and its span must stay known until its data is removed (4). So a crash at any point leaves a replica
 // that is held, does not start, and can be removed again. Nothing is removed before the replica has closed (2):
 // closing stores what it kept in memory, which nobody would remove later, and until then it answers reads.
-func (h *Host) Remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID, keep []shard.Span) error {
-	if err := h.remove(ctx, id, replicaID, keep); err != nil {
+func (h *Host) Remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID) error {
+	if err := h.remove(ctx, id, replicaID); err != nil {
 		return fmt.Errorf("remove shard %d replica %d from the node: %w", id, replicaID, err)
 	}
 	h.held.Lock()
@@ -34,7 +34,7 @@ func (h *Host) Remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	return nil
 }
 
-func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID, keep []shard.Span) error {
+func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaID) error {
 	record, err := h.record(id, replicaID)
 	if err != nil {
 		return err
@@ -60,16 +60,8 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	if err := h.nh.SyncRemoveData(ctx, uint64(id), uint64(replicaID)); err != nil { // 3
 		return fmt.Errorf("remove its log: %w", err)
 	}
-	span, any, err := h.SpanOf(Held{id, replicaID})
-	if err != nil {
+	if err := apply.Discard(h.cfg.Engine, id, replicaID); err != nil { // 4
 		return err
-	}
-	if any {
-		for _, s := range without(span, keep) {
-			if err := h.cfg.Engine.Replace(s, nil); err != nil { // 4
-				return err
-			}
-		}
 	}
 	gone, err := encodeRecord(id, replicaID, &shardpb.ReplicaRecord{Phase: shardpb.ReplicaRecord_REMOVED, Learner: record.Learner})
 	if err != nil {
@@ -134,27 +126,4 @@ func (h *Host) SpanOf(r Held) (shard.Span, bool, error) {
 		}
 	}
 	return shard.Span{}, false, nil
-}
-
-// without returns what is left of a span after taking out the spans of others.
-func without(span shard.Span, others []shard.Span) []shard.Span {
-	left := []shard.Span{span}
-	for _, o := range others {
-		var next []shard.Span
-		for _, s := range left {
-			cut := s.Intersect(o)
-			if cut.Empty() {
-				next = append(next, s)
-				continue
-			}
-			if before := (shard.Span{Start: s.Start, End: cut.Start}); len(cut.Start) > 0 && !before.Empty() {
-				next = append(next, before)
-			}
-			if len(cut.End) > 0 && !(shard.Span{Start: cut.End, End: s.End}).Empty() {
-				next = append(next, shard.Span{Start: cut.End, End: s.End})
-			}
-		}
-		left = next
-	}
-	return left
 }

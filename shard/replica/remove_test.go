@@ -60,9 +60,9 @@ func (p *process) keys() (keys []string) {
 	return keys
 }
 
-func (p *process) remove(keep ...shard.Span) {
+func (p *process) remove() {
 	p.t.Helper()
-	require.NoError(p.t, p.host.Remove(p.t.Context(), testShard, testReplica, keep))
+	require.NoError(p.t, p.host.Remove(p.t.Context(), testShard, testReplica))
 	require.Empty(p.t, p.host.Held())
 }
 
@@ -75,7 +75,7 @@ func TestARemovedReplicaLeavesLittle(t *testing.T) {
 	p.remove()
 	const joiner = testReplica + 1
 	require.NoError(t, p.host.Join(testShard, joiner, true))
-	require.NoError(t, p.host.Remove(t.Context(), testShard, joiner, nil))
+	require.NoError(t, p.host.Remove(t.Context(), testShard, joiner))
 	locals, err := p.engine.Locals()
 	require.NoError(t, err)
 	var sizes []int
@@ -96,9 +96,16 @@ func TestRemove(t *testing.T) {
 		p.put(key, "1")
 	}
 	removed := p.replica
-	p.remove(shard.Span{Start: []byte("m"), End: []byte("n")})
+	other := &shard.Descriptor{ID: testShard + 1, Span: shard.Span{Start: []byte("m"), End: []byte("n")}, Epoch: 1, Generation: 1}
+	state, err := apply.MarshalState(shard.View{Descriptor: other})
+	require.NoError(t, err)
+	b := p.engine.NewBatch()
+	require.NoError(t, b.Set(engine.LocalKey(other.ID, testReplica, apply.StateKind), state, nil))
+	require.NoError(t, p.engine.Commit(b))
+	require.NoError(t, b.Close())
+	p.remove()
 	require.Equal(t, []string{"m"}, p.keys())
-	_, err := removed.Range(&pb.RangeRequest{Key: []byte("a")}, 0)
+	_, err = removed.Range(&pb.RangeRequest{Key: []byte("a")}, 0)
 	require.ErrorIs(t, err, shard.ErrUnavailable, "a read that was under way does not take it for an empty shard")
 	p.remove() // again
 
@@ -129,7 +136,7 @@ func TestNoSeedForARemovedReplica(t *testing.T) {
 		Replicas: []shard.Replica{{ID: testReplica, Node: p.host.cfg.Node}}, NextReplicaID: testReplica + 1, Parent: testShard,
 	}
 	require.NoError(t, p.host.Join(child.ID, testReplica, false))
-	require.NoError(t, p.host.Remove(t.Context(), child.ID, testReplica, nil))
+	require.NoError(t, p.host.Remove(t.Context(), child.ID, testReplica))
 	require.NoError(t, p.replica.Split(t.Context(), &rest, child))
 	seed, err := p.engine.Local(child.ID, testReplica, apply.SeedKind)
 	require.NoError(t, err)
@@ -156,7 +163,7 @@ func TestARemovalAwaitsTheEnd(t *testing.T) {
 
 	now, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, p.host.Remove(now, testShard, testReplica, nil), context.Canceled)
+	require.ErrorIs(t, p.host.Remove(now, testShard, testReplica), context.Canceled)
 	require.ErrorIs(t, p.host.Join(testShard, testReplica+1, true), shard.ErrUnavailable)
 	end()
 	p.remove()
@@ -198,32 +205,6 @@ func TestRemovalIsCompletedAfterACrash(t *testing.T) {
 			p.remove()
 			require.Empty(t, p.keys())
 		})
-	}
-}
-
-func TestWithout(t *testing.T) {
-	span := func(start, end string) shard.Span { return shard.Span{Start: []byte(start), End: []byte(end)} }
-	for _, c := range []struct {
-		of     shard.Span
-		others []shard.Span
-		want   []shard.Span
-	}{
-		{span("", ""), nil, []shard.Span{span("", "")}},
-		{span("", ""), []shard.Span{span("", "")}, nil},
-		{span("", ""), []shard.Span{span("", "c")}, []shard.Span{span("c", "")}},
-		{span("", ""), []shard.Span{span("c", "")}, []shard.Span{span("", "c")}},
-		{span("b", "y"), []shard.Span{span("c", "d"), span("k", "l")}, []shard.Span{span("b", "c"), span("d", "k"), span("l", "y")}},
-		{span("b", "y"), []shard.Span{span("a", "c"), span("b", "d"), span("x", "")}, []shard.Span{span("d", "x")}},
-		{span("b", "y"), []shard.Span{span("y", ""), span("", "b")}, []shard.Span{span("b", "y")}},
-	} {
-		var want, got []string
-		for _, s := range c.want {
-			want = append(want, s.String())
-		}
-		for _, s := range without(c.of, c.others) {
-			got = append(got, s.String())
-		}
-		require.Equal(t, want, got, "%s without %v", c.of, c.others)
 	}
 }
 

@@ -203,10 +203,7 @@ func stoppedForRaft(err error) error {
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
 	s.begun = false
-	err := r.machine.Install(func() error {
-		return mvcc.Restore(r.host.cfg.Engine, src, stop, r.machine.Received)
-	})
-	if err != nil {
+	if err := r.machine.Restore(src, stop); err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
 	s.secured() // Replace is durable, and so is a poisoned state
