@@ -39,7 +39,6 @@ type replicas struct {
 
 	mu      sync.Mutex
 	reached []*router.Request
-	ready   func() // of the last subscription
 }
 
 func (r *replicas) note(req *router.Request) {
@@ -74,21 +73,11 @@ func (r *replicas) StartRead(req *router.Request, done func(*router.Reply, error
 	return true
 }
 
-func (r *replicas) Subscribe(_ router.Subscription, ready func()) (router.Feed, error) {
+func (r *replicas) Subscribe(router.Subscription, func()) (router.Feed, error) {
 	if r.feed == nil {
 		return nil, shard.ErrCompacted
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ready = ready
 	return r.feed, nil
-}
-
-// wake says that there is something to poll.
-func (r *replicas) wake() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ready()
 }
 
 // routed stands for the node's router.

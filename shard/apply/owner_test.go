@@ -184,8 +184,10 @@ func TestASplitDuringARemoval(t *testing.T) {
 		defer close(removed)
 		<-gone
 		e := f.engine
-		e.Owners.Lock() // the record that it is being removed
-		e.Owners.Unlock()
+		func() { // the record that it is being removed
+			e.Owners.Lock()
+			defer e.Owners.Unlock()
+		}()
 		if err := apply.Discard(e, testChild, 1); err != nil {
 			t.Error(err)
 		}
