@@ -40,6 +40,7 @@
 //   - the caller's context's, and [ErrClosed] after Close
 //   - [shard.ErrUnavailable] (no node to ask, or the node asked is stopping), [shard.ErrOverloaded] and
 //     [shard.ErrNoSpace]: the same operation may succeed later
+//   - [shard.ErrLargeAnswer]: a transaction that only reads reads more than nodes send each other
 //   - [shard.ErrCompacted], [shard.ErrFutureRevision], [shard.ErrLeaseNotFound]
 //   - [*txn.CrossShardError]: the keys of a transaction lie in several shards, which it names
 //   - etcd's own refusals, of its package rpctypes (those named ErrGRPC…): an empty key, a request that is too large;

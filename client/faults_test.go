@@ -372,7 +372,6 @@ func TestReadsThatTimeOut(t *testing.T) {
 // A batch over fifty shards of which some have lost their quorum: theirs fail, one by one, and
 // all others succeed. What has certainly failed was not applied, and nothing was twice.
 func TestBatchWithoutQuorum(t *testing.T) {
-	t.Parallel()
 	const shards = 50
 	c := testcluster.Start(t, testcluster.Options{Nodes: 5, Splits: fmt.Sprintf("uniform:%d", shards), Tick: steadyTick})
 	cl := connect(t, c)
@@ -440,7 +439,6 @@ func TestBatchWithoutQuorum(t *testing.T) {
 // Shards split and leaders move under a batch: no operation fails, and none is applied
 // twice.
 func TestSplitsDuringBatches(t *testing.T) {
-	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	cl := connect(t, c)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -329,7 +329,6 @@ func TestRelayedWritesAreAppliedOnce(t *testing.T) {
 // A node that a client no longer hears of, although its connection stands: what is sent to it from then on goes through another
 // node, renewals of leases too.
 func TestALeaderThatIsNotHeard(t *testing.T) {
-	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	l := &lines{muted: make(map[string]chan struct{})}
 	cl := connect(t, c, func(cfg *client.Config) { cfg.Dial = l.dial })

@@ -71,7 +71,6 @@ func (l *line) Close() error {
 // A leader that takes requests and answers none: reads that it was sent are asked of the other
 // replicas once it has been silent for a while. A write is not; it ends as unknown, and was applied once.
 func TestReadsLeaveASilentNode(t *testing.T) {
-	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
 	l := &lines{muted: make(map[string]chan struct{})}
 	cl := connect(t, c, func(cfg *client.Config) { cfg.Dial = l.dial })

@@ -305,7 +305,9 @@ func TestSnapshotOfAClientThatLeaves(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		_, err := pb.NewMaintenanceClient(client.ActiveConnection()).Snapshot(ctx, &pb.SnapshotRequest{})
 		require.NoError(t, err)
-		testcluster.Until(t, "a snapshot to be made", func() bool { return making(t, n) })
+		testcluster.Until(t, "a snapshot to be made, or sent", func() bool {
+			return making(t, n) || opened(t, filepath.Join(n.Config().DataDir, "snapshots"))
+		})
 		leave()
 		nothing()
 	}

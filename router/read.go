@@ -269,7 +269,11 @@ var errMapChanged = fmt.Errorf("shards changed during the request: %w", shard.Er
 // fetchParallel reads all shards of the cut concurrently, for reads without a limit.
 func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOptions) (listing.Fetched, error) {
 	parts := make([]listing.Fetched, len(c.places))
-	errs := make([]error, len(c.places))
+	// The others stop when a part fails: what they still read would only take room.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var failed sync.Once
+	var failure error
 	var wg sync.WaitGroup
 	rest := c.span
 	for i, p := range c.places {
@@ -277,11 +281,17 @@ func (r *Router) fetchParallel(ctx context.Context, c cut, o listing.FetchOption
 		// meanwhile, a place may overlap the one before it (T5).
 		part := rest.Intersect(p.Span)
 		rest.Start = p.Span.End
-		wg.Go(func() { parts[i], errs[i] = r.fetch(ctx, c, part, o) })
+		wg.Go(func() {
+			var err error
+			if parts[i], err = r.fetch(ctx, c, part, o); err != nil {
+				failed.Do(func() { failure = err })
+				cancel()
+			}
+		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return listing.Fetched{}, err
+	if failure != nil {
+		return listing.Fetched{}, failure
 	}
 	var all listing.Fetched
 	for _, part := range parts {

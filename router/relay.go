@@ -22,7 +22,10 @@ func (r *Router) Relay(ctx context.Context, node shard.NodeID, req *Request) (*R
 	if err != nil {
 		return nil, err
 	}
-	return reply, r.arrived(node, req, reply)
+	if err := r.arrived(node, req, reply); err != nil {
+		return nil, err // not with the answer: whoever waits for room would keep it
+	}
+	return reply, nil
 }
 
 // RelayWrite sends a write to a node once admission allows it (T8), unless ctx has ended by then. end receives

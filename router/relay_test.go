@@ -96,6 +96,7 @@ func TestRelayedWrites(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, room.bytes, 1000)
 	room.full = admission.ErrTurn
-	_, err = r.Relay(t.Context(), 3, list)
+	reply, err = r.Relay(t.Context(), 3, list)
 	require.ErrorIs(t, err, admission.ErrTurn)
+	require.Nil(t, reply, "whoever waits for its turn would keep it")
 }

@@ -87,7 +87,10 @@ func (r *Router) send(ctx context.Context, p Place, node shard.NodeID, req *Requ
 	if reply, err = r.settle(p, node, req, reply, err); err != nil {
 		return nil, err
 	}
-	return reply, r.arrived(node, req, reply)
+	if err := r.arrived(node, req, reply); err != nil {
+		return nil, err // not with the answer: whoever waits for room would keep it
+	}
+	return reply, nil
 }
 
 // settle classifies a node's answer and updates the cache by it.

@@ -109,9 +109,9 @@ func translate(err error) error {
 	case errors.Is(err, shard.ErrStopped):
 		return rpctypes.ErrGRPCStopped
 
-	// Reads of one key, lists and streams do not fail for this: a transaction that reads does.
+	// Reads of one key, lists and streams do not fail for this: a transaction that reads does, and the keys of a lease.
 	case errors.Is(err, shard.ErrLargeAnswer):
-		return status.Error(codes.ResourceExhausted, "flotilla: the answer is larger than what nodes send each other; read less in one transaction")
+		return status.Error(codes.ResourceExhausted, "flotilla: the answer is larger than what nodes send each other; read less at once")
 
 	// The router retries after these. They get here only once its time is over.
 	case errors.As(err, &notLeader), errors.As(err, &wrongShard), errors.As(err, &noLease), errors.Is(err, shard.ErrLeaseRace):

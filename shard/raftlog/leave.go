@@ -20,17 +20,18 @@ func letLeave(updates []raftpb.Update) {
 	}
 }
 
-// sendsLittle reports whether entries are being sent, and not more than leaveBytesMax of them.
+// sendsLittle reports whether entries are being sent and saved, and not more than leaveBytesMax of them.
 func sendsLittle(updates []raftpb.Update) bool {
-	sends, bytes := false, 0
+	sends, saves, bytes := false, false, 0
 	for i := range updates {
 		for j := range updates[i].Messages {
 			m := &updates[i].Messages[j]
 			sends = sends || m.Type == raftpb.Replicate && len(m.Entries) > 0
 		}
 		for j := range updates[i].EntriesToSave {
+			saves = true
 			bytes += len(updates[i].EntriesToSave[j].Cmd)
 		}
 	}
-	return sends && bytes <= leaveBytesMax
+	return sends && saves && bytes <= leaveBytesMax
 }

@@ -73,6 +73,7 @@ func TestOnlyLittleLeavesFirst(t *testing.T) {
 	}{
 		"a leader's few":     {raftpb.Update{EntriesToSave: few, Messages: replicate(few)}, true},
 		"a leader's many":    {raftpb.Update{EntriesToSave: many, Messages: replicate(many)}, false},
+		"sent again":         {raftpb.Update{Messages: replicate(many)}, false},
 		"a commit index":     {raftpb.Update{Messages: replicate(nil)}, false},
 		"a follower's entry": {raftpb.Update{EntriesToSave: few, Messages: []raftpb.Message{{Type: raftpb.ReplicateResp, To: 2}}}, false},
 	} {

@@ -12,8 +12,7 @@ import (
 // anew, and all tests would run again.
 func TestMain(m *testing.M) {
 	if err := timerslack.Widen(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+		fmt.Fprintln(os.Stderr, err) // a node, too, goes on without
 	}
 	os.Exit(m.Run())
 }

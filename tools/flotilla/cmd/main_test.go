@@ -17,8 +17,7 @@ import (
 // otherwise the first test that calls start would execute it anew, and all tests would run again.
 func TestMain(m *testing.M) {
 	if err := timerslack.Widen(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+		fmt.Fprintln(os.Stderr, err) // a node, too, goes on without
 	}
 	proccluster.Main(m, func(args []string) int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
