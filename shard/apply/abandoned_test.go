@@ -195,3 +195,23 @@ func (f *fixture) claim(d *shard.Descriptor) {
 	f.engine.Owners.Unlock()
 	require.NoError(f.t, b.Close())
 }
+
+// Two replicas with the same keys, one of them frozen for the other, are removed at the same time: each leaves the keys to
+// the other when its data is discarded, and what the second one to be forgotten has goes with its records.
+func TestTwoThatGoTogetherLeaveNoData(t *testing.T) {
+	f := newFixture(t)
+	f.apply(initCommand(shard.Everything()))
+	for _, key := range []string{"a", "p"} {
+		f.putAt(key, 10)
+	}
+	f.store()
+	f.claim(&shard.Descriptor{ID: testChild, Epoch: 2, Span: shard.Span{Start: []byte("m")}})
+	for _, id := range []shard.ID{testChild, testShard} {
+		require.NoError(t, apply.Discard(f.engine, id, 1))
+	}
+	require.Equal(t, 1, f.dataIn(shard.Everything()))
+	for _, id := range []shard.ID{testShard, testChild} {
+		require.NoError(t, apply.Forget(f.engine, id, 1))
+	}
+	require.Zero(t, f.dataIn(shard.Everything()))
+}

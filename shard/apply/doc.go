@@ -64,8 +64,8 @@
 //	A17 Every version in a node's store lies in keys that some replica's record gives it: state, frozen state or
 //	    seed. Keys that a replica gives up without an heir on the node (so may a SPLIT, and so does a
 //	    replica that had keys and is poisoned) lose their data in the batch that gives them up. A narrower
-//	    snapshot replaces all that its receiver had, frozen or by a seed too. Discard removes what a removed
-//	    replica had. None of them removes what another replica's record names.
+//	    snapshot replaces all that its receiver had, frozen or by a seed too. Discard and Forget remove what a
+//	    removed replica had. None of them removes what another replica's record names.
 //
 // Why A10 and A17 hold, whatever else happens on the node: who has which keys is in the records, each change of them is
 // committed before anybody sees its effect, and engine.Owners is held from a look at the records to the commit that

@@ -183,6 +183,7 @@ func (m *Machine) loadFrozen(right *shard.Descriptor, operator uint64) (*left, e
 	if err != nil {
 		return nil, fmt.Errorf("shard %s replica %d: %w", right.ID, own.ID, err)
 	}
+	m.headers.Widen() // before the rest of the entry looks its keys up
 	return &left{view, leases}, nil
 }
 
@@ -195,7 +196,4 @@ func (subsuming) store(m *Machine, b *pebble.Batch) error {
 	return setCollection(b, m.id, m.replica, &shardpb.Collection{Format: collectionFormat})
 }
 
-func (subsuming) adopt(m *Machine) {
-	m.adoptCollection(&shardpb.Collection{})
-	m.headers.Widen()
-}
+func (subsuming) adopt(m *Machine) { m.adoptCollection(&shardpb.Collection{}) }

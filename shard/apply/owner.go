@@ -221,6 +221,18 @@ func discard(e *engine.Engine, id shard.ID, replica shard.ReplicaID) error {
 	return nil
 }
 
+// Forget removes the records of a replica whose data was discarded, and puts others in their place. What the others
+// have given up since then is nobody's either, because this replica's records still named it: it goes with them.
+func Forget(e *engine.Engine, id shard.ID, replica shard.ReplicaID, instead ...engine.KV) error {
+	return e.DeleteReplica(id, replica, func(b *pebble.Batch) error {
+		has, err := claims(e, id, replica)
+		if err != nil {
+			return err
+		}
+		return clearUnclaimed(e, b, has, id, replica)
+	}, instead...)
+}
+
 // poison ends the replica's part in its group for good: of what it was sent it can take
 // nothing in, and the log does not bring it again. What its state gave it goes in the same step: nobody
 // would know later that it is there. A seed stays, and what that gave it.
@@ -256,13 +268,19 @@ type abandonment []shard.Span
 // they are this replica's, afterwards no record would name them. By A10 nobody else has any of them. But what
 // is removed does not come back, so the others' records are asked all the same. engine.Owners is held.
 func (m *Machine) abandon(b *pebble.Batch, given abandonment) error {
-	for _, span := range given {
-		nobodys, err := unclaimed(m.engine, span, m.id, m.replica)
+	return clearUnclaimed(m.engine, b, given, m.id, m.replica)
+}
+
+// clearUnclaimed adds the removal of what no replica of the node has, except, maybe, the one named. engine.Owners is
+// held.
+func clearUnclaimed(e *engine.Engine, b *pebble.Batch, spans []shard.Span, id shard.ID, replica shard.ReplicaID) error {
+	for _, span := range spans {
+		nobodys, err := unclaimed(e, span, id, replica)
 		if err != nil {
 			return err
 		}
 		for _, s := range nobodys {
-			if err := m.engine.Clear(b, s); err != nil {
+			if err := e.Clear(b, s); err != nil {
 				return err
 			}
 		}

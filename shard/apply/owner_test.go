@@ -191,7 +191,7 @@ func TestASplitDuringARemoval(t *testing.T) {
 		if err := apply.Discard(e, testChild, 1); err != nil {
 			t.Error(err)
 		}
-		if err := e.DeleteReplica(testChild, 1); err != nil {
+		if err := apply.Forget(e, testChild, 1); err != nil {
 			t.Error(err)
 		}
 	}()

@@ -191,7 +191,7 @@ func (s *secondNode) leave(id shard.ID) {
 	s.aside[id].Close()
 	delete(s.aside, id)
 	require.NoError(s.t, apply.Discard(s.engine, id, shard.ReplicaID(s.node)))
-	require.NoError(s.t, s.engine.DeleteReplica(id, shard.ReplicaID(s.node)))
+	require.NoError(s.t, apply.Forget(s.engine, id, shard.ReplicaID(s.node)))
 	delete(s.r.log, id)
 	s.r.turn(id)
 	s.r.machine.Close()

@@ -125,6 +125,9 @@ func (m *Machine) store(b *pebble.Batch, r *run, before shard.View, changes leas
 		m.installing.Store(true) // until publish: readers must not take what is gone for what never was
 	}
 	if err := m.commit(b, r.view, given); err != nil {
+		if given != nil {
+			m.installing.Store(false)
+		}
 		return err
 	}
 	m.rows.Outdate(r.w)

@@ -70,8 +70,9 @@ func (e *Engine) locals(lower, upper []byte) (out []LocalRecord, err error) {
 }
 
 // DeleteReplica removes all local records of the replica and sets the given ones instead, durably and in one step.
-// The data of its span stays: what happens to it depends on who owns the span now (see Replace).
-func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...KV) (err error) {
+// The data of its span stays: what happens to it depends on who owns the span now (see Replace). also, unless it is
+// nil, adds to the same step what nobody else's records may change before (E9).
+func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, also func(*pebble.Batch) error, instead ...KV) (err error) {
 	prefix := replicaPrefix(id, replica)
 	b := e.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
@@ -80,9 +81,7 @@ func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...
 		err = errors.Join(err, b.Set(kv.Key, kv.Value, nil))
 	}
 	if err == nil {
-		e.Owners.Lock()
-		err = e.Commit(b)
-		e.Owners.Unlock()
+		err = e.commitOwned(b, also)
 	}
 	if err == nil {
 		err = e.Sync()
@@ -91,4 +90,15 @@ func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, instead ...
 		return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)
 	}
 	return nil
+}
+
+func (e *Engine) commitOwned(b *pebble.Batch, also func(*pebble.Batch) error) error {
+	e.Owners.Lock()
+	defer e.Owners.Unlock()
+	if also != nil {
+		if err := also(b); err != nil {
+			return err
+		}
+	}
+	return e.Commit(b)
 }

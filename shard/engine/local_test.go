@@ -41,9 +41,9 @@ func TestLocalRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, all[1:4], some)
 
-	require.NoError(t, e.DeleteReplica(2, 1))
-	require.NoError(t, e.DeleteReplica(highest, highest))
-	require.NoError(t, e.DeleteReplica(9, 9), "deleting nothing is fine")
+	require.NoError(t, e.DeleteReplica(2, 1, nil))
+	require.NoError(t, e.DeleteReplica(highest, highest, nil))
+	require.NoError(t, e.DeleteReplica(9, 9, nil), "deleting nothing is fine")
 	all, err = e.Locals()
 	require.NoError(t, err)
 	require.Len(t, all, 2)

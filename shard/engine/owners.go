@@ -5,8 +5,8 @@ import "sync"
 // Owners is locked by whoever changes which replica has which keys of the node, from looking at the other replicas'
 // records until its own change is committed (E9). The engine itself does not know what these records mean.
 //
-// It is held for one commit or ingest, never over a sync: apply workers wait for it, and a full disk would stop all
-// of them.
+// It is held for one commit or ingest, never over a flush of the store: apply workers wait for it, and a full disk
+// would stop all of them. An ingest syncs no more than the names of its tables.
 type Owners struct {
 	mu    sync.Mutex
 	turns uint64 // how often it was locked

@@ -49,9 +49,10 @@ func (s *Sealed) Wait() error {
 	return s.err
 }
 
-// Settle forgets what was sealed, between two updates, after it was stored successfully: the cache
-// has it from then on (V4).
+// Settle forgets what was sealed, after it was stored successfully: the cache has it from then on (V4). It may
+// come in the middle of an update, whose lookups so far saw the store as it was before.
 func (w *Writer) Settle() {
+	w.closeLookups()
 	s := w.sealed
 	w.sealed = nil
 	w.settle(s.over)

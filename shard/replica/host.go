@@ -75,7 +75,8 @@ type Host struct {
 		sync.Mutex
 		replicas map[Held]struct{}
 	}
-	records sync.Mutex // held while a replica's record is changed
+	records  sync.Mutex // held while a replica's record is changed
+	removing sync.Mutex // held while a replica's data is removed
 	// ended holds replicas that stopped while the host continued, shard.ID -> shard.ReplicaID: their group has
 	// removed them, or this node is removing them.
 	ended sync.Map

@@ -117,9 +117,11 @@ func (h *Host) write(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 		return err
 	}
 	b := h.cfg.Engine.NewBatch()
-	// A replica that is being removed is given no keys any more: whoever is about to looks again afterwards.
-	h.cfg.Engine.Owners.Lock()
-	defer h.cfg.Engine.Owners.Unlock()
+	if record.Phase == shardpb.ReplicaRecord_REMOVING {
+		// It is given no keys any more: whoever is about to looks again afterwards.
+		h.cfg.Engine.Owners.Lock()
+		defer h.cfg.Engine.Owners.Unlock()
+	}
 	if err := errors.Join(b.Set(kv.Key, kv.Value, nil), h.cfg.Engine.Commit(b), b.Close()); err != nil {
 		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
 	}

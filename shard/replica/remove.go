@@ -60,6 +60,9 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	if err := h.nh.SyncRemoveData(ctx, uint64(id), uint64(replicaID)); err != nil { // 3
 		return fmt.Errorf("remove its log: %w", err)
 	}
+	// One after the other: each ends with a change of who has which keys, after which another must look again (E9).
+	h.removing.Lock()
+	defer h.removing.Unlock()
 	if err := apply.Discard(h.cfg.Engine, id, replicaID); err != nil { // 4
 		return err
 	}
@@ -67,7 +70,7 @@ func (h *Host) remove(ctx context.Context, id shard.ID, replicaID shard.ReplicaI
 	if err != nil {
 		return err
 	}
-	return h.cfg.Engine.DeleteReplica(id, replicaID, gone)
+	return apply.Forget(h.cfg.Engine, id, replicaID, gone)
 }
 
 // awaitEnd waits until a stopped replica has closed. SyncRemoveData does not always wait for that: dragonboat forgets
