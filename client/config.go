@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ type Config struct {
 	// TLS is used for every node. Default: none, unless an address begins with https.
 	TLS *tls.Config
 	// Username and Password are of the user for whom the client acts, where authentication is enabled. The client logs in
-	// when it first needs to, and again when a node refuses its token. They are sent as they are: use TLS. Default: nobody,
+	// when it first needs to, and again when a node refuses its token. They are sent as they are: use TLS. If an endpoint is https, nodes without TLS are not
+	// spoken to. Default: nobody,
 	// or whom the certificate of TLS names, if nodes go by it.
 	Username, Password string
 	// Backoff paces the attempts to connect to a node that is down.
@@ -82,6 +84,14 @@ func (c Config) Validate() error {
 		return fmt.Errorf("the client's Backoff is from %s to %s; pauses are not negative", c.Backoff.Min, c.Backoff.Max)
 	}
 	return nil
+}
+
+// asksForTLS reports whether an endpoint does.
+func (c Config) asksForTLS() bool {
+	return slices.ContainsFunc(c.Endpoints, func(s string) bool {
+		e, err := parseEndpoint(s)
+		return err == nil && e.secure
+	})
 }
 
 // endpoint is the address of a node.

@@ -67,6 +67,9 @@ func (n *nodes) at(e endpoint) (*peer.Client, error) {
 	if c := n.mu.clients[e]; c != nil {
 		return c, nil
 	}
+	if n.login != nil && n.cfg.TLS == nil && !e.secure && n.cfg.asksForTLS() {
+		return nil, fmt.Errorf("connect to %s: %w: it speaks without TLS, and would get the password in the clear; the client's endpoints are https, so have the node advertise https", e.addr, shard.ErrUnavailable)
+	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(n.credentials(e)),
 		grpc.WithContextDialer(n.cfg.Dial),

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -189,8 +188,11 @@ func (a *access) Auth(ctx context.Context) (*placement.Auth, error) {
 func (a *access) Change(ctx context.Context, c *placementpb.ChangeAuth) error {
 	if c.Action == placementpb.AuthAction_ENABLE {
 		var err error
-		if c.ArmedAt, err = a.arm(ctx, c.ByUser); err != nil {
+		if c.ArmedAt, err = a.arm(ctx, c); err != nil {
 			return err
+		}
+		if c.ArmedAt == 0 { // it is enabled; if that has just ended, ENABLE might succeed by an attempt that nobody has confirmed
+			return a.settle(ctx, a.node.table.Map().Version(), time.Now())
 		}
 	}
 	result, err := a.node.meta.propose(ctx, placement.ChangeAuth(c))
@@ -204,27 +206,28 @@ func (a *access) Change(ctx context.Context, c *placementpb.ChangeAuth) error {
 }
 
 // arm has every node refuse to act on old copies from now on, before authentication is enabled. Otherwise a node that
-// is cut off would go on serving everybody. It returns what ENABLE must say, and has undone what it did if it fails.
-func (a *access) arm(ctx context.Context, by string) (at uint64, err error) {
+// is cut off would go on serving everybody. It returns what ENABLE must say, 0 if that would change nothing, and has undone
+// what it did if it fails.
+func (a *access) arm(ctx context.Context, enable *placementpb.ChangeAuth) (at uint64, err error) {
 	m, err := a.node.meta.barrier(ctx)
 	if err != nil {
 		return 0, err
 	}
 	root := m.Auth().User(placement.Root)
 	if m.Auth().Enabled || !placement.IsRoot(root) {
-		return 0, nil // ENABLE says so
+		return 0, m.CheckAuth(enable)
 	}
 	if !m.Auth().HasRootPassword() {
 		return 0, status.Error(codes.FailedPrecondition, "flotilla: no user with the role root has a password, so nobody could disable authentication again; etcdctl user passwd root gives one")
 	}
-	result, err := a.node.meta.propose(ctx, placement.ChangeAuth(&placementpb.ChangeAuth{Action: placementpb.AuthAction_ARM, ByUser: by}))
+	result, err := a.node.meta.propose(ctx, placement.ChangeAuth(&placementpb.ChangeAuth{Action: placementpb.AuthAction_ARM, ByUser: enable.ByUser}))
 	if err != nil {
 		return 0, err
 	}
 	telling, cancel := context.WithTimeout(ctx, auth.Trust)
 	defer cancel()
 	missing := a.tell(telling, result.Version)
-	at = a.node.table.Map().Auth().ArmedAt
+	at = armedBy(a.node.table.Map().Auth(), result.Version)
 	if len(missing) == 0 && at != 0 {
 		return at, nil
 	}
@@ -236,6 +239,15 @@ func (a *access) arm(ctx context.Context, by string) (at uint64, err error) {
 		return 0, status.Error(codes.Aborted, "flotilla: authentication is not enabled, because somebody undid the attempt at the same time; try again")
 	}
 	return 0, status.Errorf(codes.FailedPrecondition, "flotilla: authentication is not enabled, because nodes %q have not confirmed that they know; start them or remove them from the cluster, and try again%s", missing, undone)
+}
+
+// armedBy returns the ArmedAt of an attempt of which those know who have the version of the table. It is 0 if that attempt was
+// undone. There may be a later one since, of which they need not know, and which is not this one's to enable or to undo.
+func armedBy(now *placement.Auth, version uint64) uint64 {
+	if now.ArmedAt > version {
+		return 0
+	}
+	return now.ArmedAt
 }
 
 // settle returns when no node permits anything by what was before the version.
@@ -293,8 +305,9 @@ func (a *access) browsers(passwords *auth.Passwords, next http.Handler) http.Han
 			return
 		}
 		name, password, given := r.BasicAuth()
-		err := rpctypes.ErrGRPCUserEmpty
+		err := logins.Nobody()
 		switch {
+		case err == nil, status.Code(err) == codes.Unavailable: // only armed, or not known; no password would help
 		case a.node.clientTLS == nil && !isLoopback(r.RemoteAddr):
 			http.Error(w, "flotilla: authentication is enabled, and without TLS anybody on the way could read the password: use TLS, or a browser on the node's machine", http.StatusForbidden)
 			return

@@ -39,9 +39,11 @@ func TestUsersOfACluster(t *testing.T) {
 		t.Helper()
 		require.NoError(t, err)
 	}
+	_, err := anybody.AuthEnable(ctx)
+	require.Equal(t, rpctypes.ErrRootUserNotExist, err)
 	do(anybody.UserAddWithOptions(ctx, "root", "", &clientv3.UserAddOptions{NoPassword: true}))
 	do(anybody.UserGrantRole(ctx, "root", "root"))
-	_, err := anybody.AuthEnable(ctx)
+	_, err = anybody.AuthEnable(ctx)
 	require.ErrorContains(t, err, "nobody could disable authentication again")
 	do(anybody.UserDelete(ctx, "root"))
 	do(anybody.UserAdd(ctx, "root", "r"))
@@ -51,6 +53,8 @@ func TestUsersOfACluster(t *testing.T) {
 	do(anybody.RoleGrantPermission(ctx, "opener", "open/", clientv3.GetPrefixRangeEnd("open/"), clientv3.PermissionType(clientv3.PermReadWrite)))
 	do(anybody.UserGrantRole(ctx, "ann", "opener"))
 	do(anybody.AuthEnable(ctx))
+	_, err = anybody.AuthEnable(ctx)
+	require.Equal(t, rpctypes.ErrUserEmpty, err)
 
 	nodes := []*testcluster.Node{c.Node(1), c.Node(2), c.Node(3)}
 	var anns []*clientv3.Client
@@ -74,6 +78,7 @@ func TestUsersOfACluster(t *testing.T) {
 		}
 	}
 	root := as(t, c.Node(2), "root", "r")
+	do(root.AuthEnable(ctx)) // again
 	for user, code := range map[string]int{"": http.StatusUnauthorized, "ann": http.StatusUnauthorized, "root": http.StatusOK} {
 		require.Equal(t, code, pageFor(t, c.Node(3), user, user[:min(1, len(user))]), user)
 	}

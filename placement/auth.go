@@ -120,6 +120,12 @@ func (m *Map) changeAuth(c *placementpb.ChangeAuth) (*Map, *placementpb.Result) 
 	return next, ok()
 }
 
+// CheckAuth returns the error that the change would get.
+func (m *Map) CheckAuth(c *placementpb.ChangeAuth) error {
+	_, result := m.changeAuth(c)
+	return ResultError(result)
+}
+
 func refuseAuth(why placementpb.AuthRefusal, c *placementpb.ChangeAuth) *placementpb.Result {
 	r := refuse(placementpb.Code_FAILED_PRECONDITION, "%s of user %q, role %q: %s", c.Action, c.User, c.Role, why)
 	r.Auth = why

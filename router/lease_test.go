@@ -118,6 +118,26 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
+// A client asks again for a lease of which the node could not tell who may renew it, and only for that.
+func TestKeepAliveOfALeaseThatIsNotKnown(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world, r *Router) {
+		var asked [][]int64
+		w.script = func(_ shard.NodeID, req *Request) (*Reply, error, bool) {
+			q := req.Message.(*routerpb.LeaseQuery)
+			asked = append(asked, q.Leases)
+			ttls := []int64{60, LeaseUnknown, LeaseForbidden}
+			if len(asked) > 1 {
+				ttls = []int64{50}
+			}
+			return &Reply{Message: &routerpb.LeaseStatus{Ttls: ttls}}, nil, true
+		}
+		ttls, _, err := r.KeepAlive(t.Context(), []int64{1, 2, 3})
+		require.NoError(t, err)
+		require.Equal(t, []int64{60, 50, LeaseForbidden}, ttls)
+		require.Equal(t, [][]int64{{1, 2, 3}, {2}}, asked)
+	})
+}
+
 // Leases of many homes are renewed at all of them at once. Only those are asked again that
 // have not answered, and in the end the answers are in the order of the question.
 func TestKeepAliveAtManyHomes(t *testing.T) {

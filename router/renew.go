@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -10,11 +11,16 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// LeaseForbidden stands for the TTL of a lease that a native client may not keep alive.
-const LeaseForbidden = -2
+// These stand for the TTLs of leases that a native client's request has not kept alive.
+const (
+	// LeaseForbidden is that of a lease that the client may not keep alive.
+	LeaseForbidden = -2
+	// LeaseUnknown is that of a lease of which that is not known now, as a shard with its keys does not answer. Trying again may help.
+	LeaseUnknown = -3
+)
 
-// renewalsMax bounds the leases of one request, except for those that arrived together.
-const renewalsMax = 4096
+// RenewalsMax bounds the leases of one request, except for those that arrived together.
+const RenewalsMax = 4096
 
 // renewer lets the keepalives of all clients share requests to the homes of their leases: one
 // request per home is in flight, and keepalives that arrive meanwhile share the next. So the cost
@@ -112,7 +118,7 @@ func (n *renewer) next(key renewalKey) ([]*renewal, *routerpb.LeaseQuery) {
 	waiting := n.mu.waiting[key]
 	q := &routerpb.LeaseQuery{}
 	count := 0
-	for count < len(waiting) && len(q.Leases) < renewalsMax {
+	for count < len(waiting) && len(q.Leases) < RenewalsMax {
 		q.Leases = append(q.Leases, waiting[count].leases...)
 		count++
 	}
@@ -155,7 +161,13 @@ func (r *Router) KeepAlive(ctx context.Context, leases []int64) (ttls []int64, h
 					continue
 				}
 				for k, i := range renewal.places {
-					ttls[i] = renewal.ttls[k]
+					if ttls[i] = renewal.ttls[k]; ttls[i] != LeaseUnknown {
+						continue
+					}
+					left = append(left, i)
+					if err == nil {
+						err = fmt.Errorf("the node cannot tell who may renew lease %x, as a shard with its keys does not answer: %w", leases[i], shard.ErrUnavailable)
+					}
 				}
 			case <-ctx.Done():
 				return context.Cause(ctx)

@@ -53,7 +53,7 @@ func TestRenewalsShareRequests(t *testing.T) {
 		}
 		renew(1, 4)
 		synctest.Wait()
-		const many = renewalsMax/2 + 50
+		const many = RenewalsMax/2 + 50
 		for id := range int64(many) {
 			renew(1, id)
 		}
@@ -64,7 +64,7 @@ func TestRenewalsShareRequests(t *testing.T) {
 		for _, leases := range h.asked {
 			sizes = append(sizes, len(leases))
 		}
-		require.Equal(t, []int{2, 2, renewalsMax, 100}, sizes)
+		require.Equal(t, []int{2, 2, RenewalsMax, 100}, sizes)
 		require.ElementsMatch(t, []shard.NodeID{1, 3, 1, 1}, h.nodes)
 		synctest.Wait()
 		n.mu.Lock()

@@ -12,7 +12,8 @@
 //	    costs one atomic load.
 //	G2  Nothing is permitted by a copy of the table that was not confirmed within Trust: not by one
 //	    in which authentication is enabled, nor by one that is armed, nor, after a start of a node that
-//	    may have missed either, by any copy.
+//	    may have missed either, by any copy. A request is judged once, when it is
+//	    admitted: one that was permitted before a change was acknowledged may still be carried out after.
 //	G3  A token is worth what its user's password is: it is void when the user is deleted or added
 //	    again, when the password changes, and when authentication is disabled.
 //	G4  Long-lived streams are judged by the present table at each of their requests, and those that only tell

@@ -15,3 +15,10 @@ func Busy(p *Passwords) (finish func()) {
 	p.mu.free = 0
 	return p.next
 }
+
+// Crowd has as much waiting as may.
+func Crowd(p *Passwords) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.waiting = waitingAllMax
+}

@@ -1,7 +1,9 @@
 package auth_test
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -171,4 +173,58 @@ func TestTheGuardNeverGoesBack(t *testing.T) {
 	w.change(&placementpb.ChangeAuth{Action: placementpb.AuthAction_USER_REVOKE_ROLE, User: "bob", Role: "r"})
 	w.guard.Confirm(w.uptime, permitted)
 	require.Equal(t, rpctypes.ErrGRPCPermissionDenied, bob.Read([]byte("a"), nil))
+}
+
+// attached are the keys of leases. Those of a lease without an entry are in a shard that does not answer.
+type attached map[int64]string
+
+func (a attached) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	key, ok := a[req.ID]
+	if !ok {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return &pb.LeaseTimeToLiveResponse{Keys: [][]byte{[]byte(key)}}, nil
+}
+
+func (attached) Leases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	return &pb.LeaseLeasesResponse{}, nil
+}
+
+// Each lease has its own outcome, however many there are of which nothing is known, and soon enough for the others.
+func TestRenewableLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.enable()
+		leases := []int64{1, 1}
+		for id := range int64(200) {
+			leases = append(leases, 10+id)
+		}
+		leases = append(leases, 300, 301)
+		began := time.Now()
+		bob := w.caller(w.token("bob"))
+		why, err := bob.Renewable(t.Context(), attached{1: "a", 300: "x", 301: "b"}, leases)
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), 2*time.Second) // in the bubble's time
+		require.Len(t, why, 203)
+		require.NoError(t, why[1])
+		require.ErrorIs(t, why[10], context.DeadlineExceeded)
+		require.Equal(t, rpctypes.ErrGRPCPermissionDenied, why[300])
+		require.NoError(t, why[301])
+		w.change(&placementpb.ChangeAuth{Action: placementpb.AuthAction_USER_DELETE, User: "bob"})
+		_, err = bob.Renewable(t.Context(), attached{}, leases[:1])
+		require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, err)
+	})
+}
+
+// Whoever gives no password is served until authentication is enabled, but not by a node that cannot tell.
+func TestNobody(t *testing.T) {
+	w := newWorld(t)
+	logins := auth.NewLogins(w.guard, auth.NewPasswords(0))
+	w.change(&placementpb.ChangeAuth{Action: placementpb.AuthAction_ARM})
+	require.Equal(t, codes.Unavailable, status.Code(logins.Nobody()))
+	w.confirm()
+	require.NoError(t, logins.Nobody())
+	w.enable()
+	require.Equal(t, rpctypes.ErrGRPCUserEmpty, logins.Nobody())
 }

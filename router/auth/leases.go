@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -55,32 +56,42 @@ func (c *Caller) AllLeases(ctx context.Context, from Leases) error {
 	return nil
 }
 
-// askedAtOnce bounds the leases of one request whose keys are asked for at the same time.
-const askedAtOnce = 16
+const (
+	// askedAtOnce bounds the leases of one request whose keys are asked for at the same time.
+	askedAtOnce = 64
+	// askedBriefly is how long a lease counts for askedAtOnce: those that get no answer do not keep the others waiting.
+	askedBriefly = 20 * time.Millisecond
+	// askedFor is how long an answer is waited for: a fraction of a TTL, as the renewal of the other leases waits for it too.
+	askedFor = time.Second
+)
 
-// Renewable returns the leases that the caller may keep alive, as that keeps their keys, in the given order, and why
-// not the first of the others.
-func (c *Caller) Renewable(ctx context.Context, from Leases, leases []int64) (permitted []int64, refused error) {
+// Renewable says of each lease why the caller may not keep it alive, as that keeps its keys: nil if the caller may, a
+// refusal, or another error if that is not known now. The error is that of a caller who may do nothing.
+func (c *Caller) Renewable(ctx context.Context, from Leases, leases []int64) (map[int64]error, error) {
+	leases = slices.Compact(slices.Sorted(slices.Values(leases)))
 	outcome := make([]error, len(leases))
 	turns := make(chan struct{}, askedAtOnce)
 	var wg sync.WaitGroup
 	for i, lease := range leases {
 		turns <- struct{}{}
 		wg.Go(func() {
+			leave := sync.OnceFunc(func() { <-turns })
+			defer leave()
+			defer time.AfterFunc(askedBriefly, leave).Stop()
+			ctx, cancel := context.WithTimeout(ctx, askedFor)
+			defer cancel()
 			outcome[i] = c.Lease(ctx, from, lease, true)
-			<-turns
 		})
 	}
 	wg.Wait()
-	for i, lease := range leases {
-		switch err := outcome[i]; {
-		case err == nil:
-			permitted = append(permitted, lease)
-		case refused == nil:
-			refused = err
-		}
+	if err := c.User(); err != nil { // it may have changed meanwhile, and then says more than what failed before
+		return nil, err
 	}
-	return permitted, refused
+	why := make(map[int64]error, len(leases))
+	for i, lease := range leases {
+		why[lease] = outcome[i]
+	}
+	return why, nil
 }
 
 // Attached checks the leases that were collected.

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,22 +22,24 @@ import (
 // Passwords hashes and compares passwords. Each takes a tenth of a second of a processor, and anybody may ask for it. So
 // half of the processors at most do it at a time, and everything else has the other half. Those who wait are served by
 // turns, an address after the other, so that somebody who asks without end keeps only those waiting who share the address.
+// The addresses of a network of IPv6 (/64), which one machine has all, count for one.
 type Passwords struct {
 	cost int
 
 	mu struct {
 		sync.Mutex
-		free  int                        // how many more may work
-		lines map[string][]chan struct{} // who waits, by address; closed when it is the turn of the first
-		order []string                   // the addresses with lines, the next one first
+		free    int                     // how many more may work
+		lines   map[string][]chan error // who waits, by address; nil says that it is one's turn, an error that it will not be
+		order   []string                // the addresses with lines, the next one first
+		waiting int                     // in all lines
 	}
 }
 
 const (
 	// waitingMax bounds the requests of one address that wait: about as many as are served before their clients give up.
 	waitingMax = 32
-	// addressesMax bounds the addresses from which requests wait.
-	addressesMax = 1024
+	// waitingAllMax bounds those of all addresses. Beyond it, the longest line loses its last.
+	waitingAllMax = 4096
 )
 
 // NewPasswords returns Passwords with bcrypt's cost; as in etcd, one that bcrypt does not know stands for its default.
@@ -45,12 +48,13 @@ func NewPasswords(cost int) *Passwords {
 		cost = bcrypt.DefaultCost
 	}
 	p := &Passwords{cost: cost}
-	p.mu.free, p.mu.lines = max(1, runtime.GOMAXPROCS(0)/2), make(map[string][]chan struct{})
+	p.mu.free, p.mu.lines = max(1, runtime.GOMAXPROCS(0)/2), make(map[string][]chan error)
 	return p
 }
 
 // turn waits until a request from an address may be worked on.
 func (p *Passwords) turn(ctx context.Context, addr string) (done func(), err error) {
+	addr = network(addr)
 	p.mu.Lock()
 	line := p.mu.lines[addr]
 	switch {
@@ -58,33 +62,60 @@ func (p *Passwords) turn(ctx context.Context, addr string) (done func(), err err
 		p.mu.free--
 		p.mu.Unlock()
 		return p.next, nil
-	case len(line) >= waitingMax, len(line) == 0 && len(p.mu.order) >= addressesMax:
+	case len(line) >= waitingMax, p.mu.waiting >= waitingAllMax && !p.drop(len(line)+1):
 		p.mu.Unlock()
-		return nil, status.Errorf(codes.ResourceExhausted, "flotilla: too many passwords from %s are waiting to be checked; log in once and keep the token", addr)
+		return nil, errCrowded(addr)
 	}
 	if len(line) == 0 {
 		p.mu.order = append(p.mu.order, addr)
 	}
-	mine := make(chan struct{})
-	p.mu.lines[addr] = append(line, mine)
+	mine := make(chan error, 1)
+	p.mu.lines[addr] = append(p.mu.lines[addr], mine)
+	p.mu.waiting++
 	p.mu.Unlock()
 	select {
-	case <-mine:
+	case err := <-mine:
+		if err != nil {
+			return nil, err
+		}
 		return p.next, nil
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.Index(p.mu.lines[addr], mine)
-	if i < 0 { // its turn came just now
+	if i < 0 { // its turn came just now, or never will
+		if err := <-mine; err != nil {
+			return nil, err
+		}
 		return p.next, nil
 	}
 	p.leave(addr, i)
 	return nil, status.FromContextError(ctx.Err()).Err()
 }
 
+func errCrowded(addr string) error {
+	return status.Errorf(codes.ResourceExhausted, "flotilla: too many passwords from %s are waiting to be checked; log in once and keep the token", addr)
+}
+
+// drop sends away the last of the longest line, if there is one that is longer than that of somebody who comes. mu is held.
+func (p *Passwords) drop(than int) bool {
+	longest, found := "", false
+	for addr, line := range p.mu.lines {
+		if len(line) > than {
+			longest, than, found = addr, len(line), true
+		}
+	}
+	if found {
+		p.mu.lines[longest][than-1] <- errCrowded(longest)
+		p.leave(longest, than-1)
+	}
+	return found
+}
+
 // leave removes a place of an address's line. mu is held.
 func (p *Passwords) leave(addr string, i int) {
+	p.mu.waiting--
 	if p.mu.lines[addr] = slices.Delete(p.mu.lines[addr], i, i+1); len(p.mu.lines[addr]) == 0 {
 		delete(p.mu.lines, addr)
 		p.mu.order = slices.DeleteFunc(p.mu.order, func(a string) bool { return a == addr })
@@ -103,7 +134,7 @@ func (p *Passwords) next() {
 	first := p.mu.lines[addr][0]
 	p.mu.order = append(p.mu.order[1:], addr)
 	p.leave(addr, 0)
-	close(first)
+	first <- nil
 }
 
 // From is the address that a call came from.
@@ -130,6 +161,18 @@ func host(addr string) string {
 		return h
 	}
 	return addr
+}
+
+// network is the address, or the network of one of IPv6.
+func network(addr string) string {
+	ip, err := netip.ParseAddr(addr)
+	if err != nil {
+		return addr
+	}
+	if ip = ip.WithZone("").Unmap(); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // Hash hashes a password. As in etcd, the error of one that is too long has code Unknown.

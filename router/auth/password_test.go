@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -57,5 +58,43 @@ func TestPasswordsAreCheckedByTurns(t *testing.T) {
 		require.Equal(t, []string{"10.0.0.1", "10.0.0.2"}, order[:2])
 		_, err = p.Hash(t.Context(), "p")
 		require.NoError(t, err, "all turns were given back")
+	})
+}
+
+// One machine has all addresses of its network of IPv6, and gets only one line. When too much waits in all, the longest line
+// gives way.
+func TestLinesOfPasswords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := auth.NewPasswords(bcrypt.MinCost)
+		finish := auth.Busy(p)
+		refused := make(map[string]int)
+		served := make(map[string]int)
+		ask := func(addr string) {
+			go func() {
+				done, err := auth.Turn(p, from(t.Context(), addr))
+				if err != nil {
+					require.Equal(t, codes.ResourceExhausted, status.Code(err))
+					refused[addr]++
+					return
+				}
+				served[addr]++
+				done()
+			}()
+			synctest.Wait()
+		}
+		for i := range auth.WaitingMax {
+			ask(fmt.Sprintf("2001:db8::%x", i+1))
+		}
+		ask("2001:db8::ffff")
+		require.Equal(t, map[string]int{"2001:db8::ffff": 1}, refused)
+		ask("2001:db8:0:1::1")
+		require.Len(t, refused, 1, "another network has its own line")
+		auth.Crowd(p)
+		ask("10.0.0.1")
+		require.Equal(t, map[string]int{"2001:db8::ffff": 1, fmt.Sprintf("2001:db8::%x", auth.WaitingMax): 1}, refused)
+		finish()
+		synctest.Wait()
+		require.Equal(t, 1, served["10.0.0.1"])
+		require.Len(t, served, auth.WaitingMax+1)
 	})
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/flotilla-kv/flotilla/router/auth"
 )
 
-// Who is nobody may only say who they are: an RPC that is added is refused until it has a rule.
-func TestNobodyMayDoNothing(t *testing.T) {
+// enabled is the guard of a cluster with authentication, and a token of ann, who may write foo.
+func enabled(t *testing.T) (guard *auth.Guard, ann string) {
 	state := placement.NewState()
 	apply := func(c *placementpb.Command) { require.NoError(t, placement.ResultError(state.Apply(c))) }
 	apply(&placementpb.Command{Body: &placementpb.Command_InitCluster{InitCluster: &placementpb.InitCluster{
@@ -25,13 +25,25 @@ func TestNobodyMayDoNothing(t *testing.T) {
 	for _, c := range []*placementpb.ChangeAuth{
 		{Action: placementpb.AuthAction_USER_ADD, User: placement.Root, NoPassword: true},
 		{Action: placementpb.AuthAction_USER_GRANT_ROLE, User: placement.Root, Role: placement.Root},
+		{Action: placementpb.AuthAction_USER_ADD, User: "ann", PasswordHash: []byte("h")},
+		{Action: placementpb.AuthAction_ROLE_ADD, Role: "writer"},
+		{Action: placementpb.AuthAction_ROLE_GRANT, Role: "writer", Permission: &placementpb.Permission{Key: []byte("foo"), Access: placementpb.Access_READWRITE}},
+		{Action: placementpb.AuthAction_USER_GRANT_ROLE, User: "ann", Role: "writer"},
 		{Action: placementpb.AuthAction_ARM},
 		{Action: placementpb.AuthAction_ENABLE, TokenKey: []byte("key")},
 	} {
 		apply(placement.ChangeAuth(c))
 	}
-	guard := auth.New(auth.Config{Uptime: func() time.Duration { return 0 }})
+	guard = auth.New(auth.Config{Uptime: func() time.Duration { return 0 }})
 	guard.Confirm(0, state.Map().Auth())
+	ann, err := guard.Issue(state.Map().Auth(), "ann")
+	require.NoError(t, err)
+	return guard, ann
+}
+
+// Who is nobody may only say who they are: an RPC that is added is refused until it has a rule.
+func TestNobodyMayDoNothing(t *testing.T) {
+	guard, _ := enabled(t)
 	s := New(Config{Auth: guard}, newFakeKV(), newFakeWatches(), newFakeLeases(), &fakeCluster{})
 	// These ask in their handlers, or are for everybody.
 	others := map[string]bool{

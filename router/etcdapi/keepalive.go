@@ -26,7 +26,7 @@ const (
 // while leases are being renewed are renewed together afterwards, which is cheaper, and their
 // responses are sent together. But leases must not expire because another shard has no leader, so
 // this wait is limited. As in etcd, the first renewal that fails for another reason than a missing
-// lease ends the stream.
+// lease ends the stream; those that have been renewed are answered before, as the client would take them for expired.
 func (s *leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	k := &keepAlives{server: s, caller: s.cfg.Auth.Of(ctx), ctx: ctx, out: senderOf(stream), patience: time.NewTimer(renewalPatience)}
@@ -78,11 +78,12 @@ type keepAlives struct {
 	late     bool        // it has ended
 }
 
-// renewals are leases that were renewed together.
+// renewals are leases that were asked for together.
 type renewals struct {
-	leases, ttls []int64
+	asked        int     // how many
+	leases, ttls []int64 // of those that were renewed
 	head         *pb.ResponseHeader
-	err          error
+	err          error // ends the stream, once these are answered
 }
 
 // gather collects a lease and those that have arrived with it.
@@ -110,12 +111,14 @@ func (k *keepAlives) begin() {
 	k.late = false
 	k.patience.Reset(renewalPatience)
 	k.work.Go(func() {
+		r := renewals{asked: len(leases)}
 		permitted, refused := k.permit(leases)
-		var r renewals
 		if len(permitted) > 0 {
-			r.ttls, r.head, r.err = k.server.leases.KeepAlive(k.ctx, permitted)
+			if r.ttls, r.head, r.err = k.server.leases.KeepAlive(k.ctx, permitted); r.err == nil {
+				r.leases = permitted
+			}
 		}
-		if r.leases = leases; refused != nil { // which ends the stream; the others have been renewed
+		if refused != nil {
 			r.err = refused
 		}
 		done <- r
@@ -123,12 +126,24 @@ func (k *keepAlives) begin() {
 }
 
 // permit returns the leases of which the caller may write all keys, as whoever keeps a lease alive keeps its keys, and
-// why it may not for the first of the others.
+// why it may not for the first of the others, or that this is not known now.
 func (k *keepAlives) permit(leases []int64) (permitted []int64, refused error) {
 	if k.server.cfg.Auth.Open() {
 		return leases, nil
 	}
-	return k.caller.Renewable(k.ctx, k.server.leases, leases)
+	why, err := k.caller.Renewable(k.ctx, k.server.leases, leases)
+	if err != nil {
+		return nil, err
+	}
+	for _, lease := range leases {
+		switch err := why[lease]; {
+		case err == nil:
+			permitted = append(permitted, lease)
+		case refused == nil:
+			refused = err
+		}
+	}
+	return permitted, refused
 }
 
 // first receives the outcome of the oldest renewals in flight.
@@ -139,11 +154,29 @@ func (k *keepAlives) first() <-chan renewals {
 	return k.under[0]
 }
 
-// answer sends the responses for the oldest renewals in flight.
+// answer sends the responses for the oldest renewals in flight. If these end the stream, what else has been renewed is
+// answered too, in no order.
 func (k *keepAlives) answer(r renewals, stream pb.Lease_LeaseKeepAliveServer) error {
-	k.under, k.leases = k.under[1:], k.leases-len(r.leases)
-	if r.err != nil {
-		return readError(stream.Context(), r.err)
+	k.under, k.leases = k.under[1:], k.leases-r.asked
+	if err := k.send(r); err != nil || r.err == nil {
+		return err
+	}
+	for _, done := range k.under {
+		select {
+		case later := <-done:
+			if err := k.send(later); err != nil {
+				return err
+			}
+		default:
+		}
+	}
+	return readError(stream.Context(), r.err)
+}
+
+// send sends the responses for leases that were renewed.
+func (k *keepAlives) send(r renewals) error {
+	if len(r.leases) == 0 {
+		return nil
 	}
 	k.server.fill(r.head)
 	defer k.out.Flush()

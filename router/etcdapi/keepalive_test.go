@@ -9,6 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/flotilla-kv/flotilla/internal/bubble"
 )
@@ -68,5 +72,37 @@ func TestKeepAlivesAreRenewedTogether(t *testing.T) {
 		require.Equal(t, sent, stream.answers)
 		require.Len(t, leases.mu.renewed, 60)
 		require.Equal(t, [][]int64{sent[:1], sent[1:50], sent[50:]}, leases.mu.together)
+	})
+}
+
+// silentLease has keys in a shard that does not answer.
+const silentLease = 2
+
+type partlySilent struct{ *fakeLeases }
+
+func (p partlySilent) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	if req.ID == silentLease {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return p.fakeLeases.TimeToLive(ctx, req)
+}
+
+// A lease of which nobody can tell who may renew it does not keep the others from being renewed and answered, and ends the stream
+// with an error after which clients try again.
+func TestALeaseThatIsNotKnownKeepsNoOtherFromBeingRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard, token := enabled(t)
+		leases := partlySilent{newFakeLeases()}
+		s := &leaseServer{Server: New(Config{Registerer: prometheus.NewRegistry(), Auth: guard}, newFakeKV(), newFakeWatches(), leases, &fakeCluster{})}
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.TokenFieldNameGRPC, token))
+		stream := &keepAliveStream{ctx: ctx, requests: make(chan int64, 3)}
+		for _, id := range []int64{silentLease, 1, 3} {
+			stream.requests <- id
+		}
+		close(stream.requests)
+		require.Equal(t, codes.Unavailable, status.Code(s.LeaseKeepAlive(stream)))
+		require.Len(t, leases.mu.renewed, 2)
+		require.Equal(t, []int64{1, 3}, stream.answers)
 	})
 }

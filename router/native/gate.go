@@ -343,8 +343,11 @@ func (g *gate) admitRead(req *router.Request) error {
 			return refusal("a transaction that writes was sent as a read")
 		}
 		err = txn.CheckTxn(t, txn.DefaultMaxOps)
-	case routerpb.Op_OP_PROBE, routerpb.Op_OP_FETCH, routerpb.Op_OP_LEASE_KEEPALIVE, routerpb.Op_OP_LEASE_TTL,
-		routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
+	case routerpb.Op_OP_LEASE_KEEPALIVE: // which is exempt from what bounds other reads (V3)
+		if q, _ := req.Message.(*routerpb.LeaseQuery); len(q.GetLeases()) > router.RenewalsMax {
+			return refusal("a renewal of %d leases, the most are %d", len(q.Leases), router.RenewalsMax)
+		}
+	case routerpb.Op_OP_PROBE, routerpb.Op_OP_FETCH, routerpb.Op_OP_LEASE_TTL, routerpb.Op_OP_LEASE_KEYS, routerpb.Op_OP_LEASE_LIST:
 	default:
 		return refusal("operation %s is not a client's to ask for", req.Op)
 	}

@@ -87,6 +87,7 @@ type routed struct {
 	elsewhere replicas // of the nodes that requests are relayed to
 
 	attached map[int64][][]byte // keys of leases
+	silent   map[int64]bool     // leases with keys in a shard that does not answer
 
 	mu sync.Mutex
 	to []shard.NodeID // which ones
@@ -120,7 +121,11 @@ func (r *routed) Put(_ context.Context, req *pb.PutRequest) (*pb.PutResponse, er
 	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: 1000 + req.Lease}}, nil
 }
 
-func (r *routed) TimeToLive(_ context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+func (r *routed) TimeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	if r.silent[req.ID] {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
 	return &pb.LeaseTimeToLiveResponse{ID: req.ID, Keys: r.attached[req.ID]}, nil
 }
 
@@ -288,6 +293,7 @@ func TestHostileFrames(t *testing.T) {
 	future := write(shardpb.Kind_CLOSE, nil)
 	future.Command.Revision = 1 << 60
 	add(future)
+	add(read(routerpb.Op_OP_LEASE_KEEPALIVE, body(t, &routerpb.LeaseQuery{Leases: make([]int64, router.RenewalsMax+1)})))
 	for _, relay := range []uint64{0, self, self + 1} { // nobody's, here or elsewhere
 		for _, r := range frame.Requests {
 			r.Relay = relay

@@ -82,34 +82,43 @@ func (g *gate) aboutLeases(ctx context.Context, req *router.Request, do func() (
 }
 
 // renew keeps those leases alive that the user may. The others are told apart from those that do not live, and do not
-// keep these from living on.
+// keep these from living on: neither those that the user may not renew, nor those of which nobody can tell now.
 func (g *gate) renew(ctx context.Context, q *routerpb.LeaseQuery, do func() (*router.Reply, error)) (*router.Reply, error) {
 	asked := q.Leases
 	if len(asked) == 0 {
 		asked = []int64{q.Lease}
 	}
-	may, refused := g.caller.Renewable(ctx, g.cfg.Router, asked)
-	if refused == nil {
+	why, err := g.caller.Renewable(ctx, g.cfg.Router, asked)
+	if err != nil {
+		return nil, forClient(err)
+	}
+	var may []int64
+	ttls := make([]int64, len(asked))
+	for i, lease := range asked {
+		switch err := why[lease]; {
+		case err == nil:
+			may = append(may, lease)
+		case status.Code(err) == codes.PermissionDenied:
+			ttls[i] = router.LeaseForbidden
+		default:
+			ttls[i] = router.LeaseUnknown
+		}
+	}
+	if len(may) == len(asked) {
 		return do()
 	}
-	if status.Code(refused) != codes.PermissionDenied {
-		return nil, g.unchecked(refused)
-	}
-	answer := &routerpb.LeaseStatus{}
 	reply := &router.Reply{}
 	if len(may) > 0 {
 		q.Lease, q.Leases = 0, may
-		var err error
 		if reply, err = do(); err != nil {
 			return nil, err
 		}
-		answer, _ = reply.Message.(*routerpb.LeaseStatus)
-	}
-	left, ttls := answer.GetTtls(), make([]int64, len(asked))
-	for i, lease := range asked {
-		ttls[i] = router.LeaseForbidden
-		if len(may) > 0 && len(left) > 0 && may[0] == lease {
-			ttls[i], may, left = left[0], may[1:], left[1:]
+		answer, _ := reply.Message.(*routerpb.LeaseStatus)
+		left := answer.GetTtls()
+		for i, lease := range asked {
+			if why[lease] == nil && len(left) > 0 {
+				ttls[i], left = left[0], left[1:]
+			}
 		}
 	}
 	reply.Message = &routerpb.LeaseStatus{Ttls: ttls}

@@ -152,18 +152,20 @@ func (l leased) Read(_ context.Context, req *router.Request) (*router.Reply, err
 	return &router.Reply{Message: answer}, nil
 }
 
-// A lease that the user may not renew keeps the others from nothing, and whose keys the user may not read are not told.
+// A lease that the user may not renew, or of which that is not known, keeps the others from nothing, and whose keys the user may
+// not read are not told.
 func TestLeasesOfAUser(t *testing.T) {
 	h := guarded(t)
 	h.executor = leased{h.replicas}
+	h.routed.silent = map[int64]bool{7: true}
 	replies, err := h.exchange(t, &routerpb.Frame{Requests: []*routerpb.Request{
-		read(routerpb.Op_OP_LEASE_KEEPALIVE, body(t, &routerpb.LeaseQuery{Leases: []int64{6, 5, 6, 5}})),
+		read(routerpb.Op_OP_LEASE_KEEPALIVE, body(t, &routerpb.LeaseQuery{Leases: []int64{6, 5, 7, 6, 5}})),
 		read(routerpb.Op_OP_LEASE_KEYS, body(t, &routerpb.LeaseQuery{Lease: 6})),
 	}})
 	require.NoError(t, err)
 	got := &routerpb.LeaseStatus{}
 	require.NoError(t, proto.Unmarshal(replies[0].Body, got))
-	require.Equal(t, []int64{router.LeaseForbidden, 30, router.LeaseForbidden, 30}, got.Ttls)
+	require.Equal(t, []int64{router.LeaseForbidden, 30, router.LeaseUnknown, router.LeaseForbidden, 30}, got.Ttls)
 	require.Equal(t, uint32(codes.PermissionDenied), replies[1].Status)
 }
 

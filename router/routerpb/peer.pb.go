@@ -1410,7 +1410,7 @@ type LeaseStatus struct {
 	Spans         []*shardpb.Span        `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`       // OP_LEASE_TTL: where keys may be attached
 	Keys          [][]byte               `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`         // OP_LEASE_KEYS
 	Leases        []*LeaseStatus         `protobuf:"bytes,6,rep,name=leases,proto3" json:"leases,omitempty"`     // OP_LEASE_LIST
-	Ttls          []int64                `protobuf:"varint,7,rep,packed,name=ttls,proto3" json:"ttls,omitempty"` // OP_LEASE_KEEPALIVE: of each lease asked for, 0 where it does not live, -2 where the client may not renew it
+	Ttls          []int64                `protobuf:"varint,7,rep,packed,name=ttls,proto3" json:"ttls,omitempty"` // OP_LEASE_KEEPALIVE: of each lease asked for, 0 where it does not live, -2 where the client may not renew it, -3 where that is not known now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
