@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"slices"
@@ -62,6 +63,45 @@ type samples map[string]float64
 // one that does not answer any more.
 func (n *nodeFacts) heard() bool { return n.HeardMillis >= 0 && n.HeardMillis < 5000 }
 
+// mayPass reports whether there is something that is usual for a moment: an election, a late report, a slow answer.
+func (f *facts) mayPass() bool {
+	return slices.ContainsFunc(f.nodes, func(n nodeFacts) bool { return n.silent != "" || n.notReady != "" || !n.heard() }) ||
+		slices.ContainsFunc(f.shards, func(s *adminpb.Shard) bool { return s.Leader == "" })
+}
+
+// confirm leaves out of such things what an earlier look did not show: it has begun since, and may be over in a moment.
+func (f *facts) confirm(earlier facts) {
+	nodes := make(map[uint64]nodeFacts)
+	for _, n := range earlier.nodes {
+		nodes[n.Id] = n
+	}
+	for i := range f.nodes {
+		n := &f.nodes[i]
+		was, known := nodes[n.Id]
+		if !known {
+			continue
+		}
+		if n.silent != "" && was.silent == "" {
+			n.silent, n.notReady, n.certificates, n.metrics = "", was.notReady, was.certificates, was.metrics
+		}
+		if was.notReady == "" && was.silent == "" {
+			n.notReady = ""
+		}
+		if !n.heard() && was.heard() && n.silent == "" { // what does not answer has two witnesses
+			n.HeardMillis = was.HeardMillis
+		}
+	}
+	leaders := make(map[uint64]string)
+	for _, s := range earlier.shards {
+		leaders[s.Id] = s.Leader
+	}
+	for _, s := range f.shards {
+		if s.Leader == "" {
+			s.Leader = leaders[s.Id]
+		}
+	}
+}
+
 // What is said to be out of order, where the cluster itself has no limit.
 const (
 	diskFreeLow   = 0.10
@@ -93,7 +133,7 @@ func diagnose(f facts) []finding {
 		{d.lookAtClocks, "the clocks agree"},
 		{d.lookAtBalance, "the balancer is on, and the leaders are spread evenly"},
 		{d.lookAtMemory, "the nodes keep to their memory budgets"},
-		{d.lookAtHistory, "history does not pile up"},
+		{d.lookAtHistory, "there is no sign that history piles up"},
 		{d.lookAtSecurity, "strangers are kept out, and no certificate expires soon"},
 	} {
 		before := len(d.found)
@@ -364,24 +404,27 @@ func (d *diagnosis) lookAtMemory() {
 	}
 }
 
-// lookAtHistory compares two revisions, the last compacted and the last written, both of which tell their time.
+// lookAtHistory compares two revisions, the last compacted and the last written, both of which tell their time. While
+// keys are written nothing is said: a cluster without writes is not compacted, so what was written since the last
+// compaction may all be new, however long ago that was. Only if the last write is old too should it be compacted by now.
 func (d *diagnosis) lookAtHistory() {
 	var compacted shard.Revision
-	known, uptime := false, time.Duration(0)
+	known, uptime := false, time.Duration(math.MaxInt64)
 	for _, n := range d.nodes {
 		rev, has := n.metrics["etcd_debugging_mvcc_compact_revision"]
 		known = known || has
 		compacted = max(compacted, shard.Revision(rev))
-		uptime = max(uptime, time.Duration(n.UptimeMillis)*time.Millisecond)
+		uptime = min(uptime, time.Duration(n.UptimeMillis)*time.Millisecond)
 	}
 	written := d.revision.Tick().Time()
+	// A node may have to run for as long as history is kept before it compacts.
+	waited := min(uptime, d.now.Sub(written))
 	kept := written.Sub(compacted.Tick().Time())
 	what := fmt.Sprintf("history of %s is kept", daysText(kept))
 	if compacted <= 1 {
-		// How old the first version is, is not known.
-		kept, what = min(uptime, uptime-d.now.Sub(written)), "history was never compacted"
+		kept, what = waited, "history was never compacted" // how old the first version is, is not known
 	}
-	if known && d.revision > 1 && kept > historyWarn {
+	if known && d.revision > 1 && min(waited, kept) > historyWarn {
 		d.warn(what, "each write adds to the disk, and nothing is taken away",
 			"start the nodes with --history-retention (1h unless set to 0), or see why the program that should compact does not (docs/OPERATING.md#history)")
 	}

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -122,14 +123,32 @@ func TestDiagnose(t *testing.T) {
 		{"too much memory", func(f *facts) { f.nodes[0].metrics["process_resident_memory_bytes"] = 300 }, nil, []string{"node n1 takes 300 B of memory, with a budget of 200 B"}},
 		{"history piles up", func(f *facts) {
 			for i := range f.nodes {
+				f.nodes[i].metrics["etcd_debugging_mvcc_compact_revision"] = float64(shard.TickAt(f.now.Add(-98 * time.Hour)).Revision())
+			}
+			f.revision = shard.TickAt(f.now.Add(-26 * time.Hour)).Revision()
+		}, nil, []string{"history of 3 days is kept"}},
+		{"written again after days", func(f *facts) {
+			for i := range f.nodes {
 				f.nodes[i].metrics["etcd_debugging_mvcc_compact_revision"] = float64(shard.TickAt(f.now.Add(-72 * time.Hour)).Revision())
 			}
-		}, nil, []string{"history of 3 days is kept"}},
+		}, nil, nil},
+		{"not compacted, but started today", func(f *facts) {
+			for i := range f.nodes {
+				f.nodes[i].metrics["etcd_debugging_mvcc_compact_revision"] = float64(shard.TickAt(f.now.Add(-98 * time.Hour)).Revision())
+			}
+			f.nodes[1].UptimeMillis, f.revision = 3600_000, shard.TickAt(f.now.Add(-26*time.Hour)).Revision()
+		}, nil, nil},
 		{"nobody ever compacted", func(f *facts) {
 			for i := range f.nodes {
 				f.nodes[i].metrics["etcd_debugging_mvcc_compact_revision"] = 0
 			}
+			f.revision = shard.TickAt(f.now.Add(-26 * time.Hour)).Revision()
 		}, nil, []string{"history was never compacted"}},
+		{"used for the first time", func(f *facts) {
+			for i := range f.nodes {
+				f.nodes[i].metrics["etcd_debugging_mvcc_compact_revision"] = 0
+			}
+		}, nil, nil},
 		{"nobody ever compacted, for a day", func(f *facts) {
 			for i := range f.nodes {
 				f.nodes[i].metrics["etcd_debugging_mvcc_compact_revision"], f.nodes[i].UptimeMillis = 0, 3600_000
@@ -178,6 +197,57 @@ func TestDiagnose(t *testing.T) {
 			require.True(t, slices.IsSortedFunc(found, func(a, b finding) int { return urgency(b.Severity) - urgency(a.Severity) }), "the worst first")
 		})
 	}
+}
+
+// What may pass by itself is told if two looks show it. Whatever else the second shows is told.
+func TestLookTwice(t *testing.T) {
+	well := func(*facts) {}
+	stop := func(n *nodeFacts) { n.silent, n.HeardMillis, n.metrics = "refuses connections", 60_000, nil }
+	for _, c := range []struct {
+		name          string
+		first, second func(*facts)
+		looks         int
+		found         []string
+	}{
+		{"well", well, nil, 1, nil},
+		{"an election", func(f *facts) { f.shards[1].Leader = "" }, well, 2, nil},
+		{"an election after another", func(f *facts) { f.shards[1].Leader = "" }, func(f *facts) { f.shards[0].Leader = "" }, 2, nil},
+		{"a late report", func(f *facts) { f.nodes[1].HeardMillis = 7000 }, well, 2, nil},
+		{"late reports", func(f *facts) { f.nodes[1].HeardMillis = 7000 }, func(f *facts) { f.nodes[2].HeardMillis = 7000 }, 2, nil},
+		{"a slow answer, and a restart", func(f *facts) { f.nodes[0].silent = "does not react" }, func(f *facts) { stop(&f.nodes[2]); f.nodes[2].HeardMillis = 900 }, 2, nil},
+		{"not ready for a moment", func(f *facts) { f.nodes[1].notReady = "x" }, func(f *facts) { f.nodes[0].notReady = "y" }, 2, nil},
+		{"no leader", func(f *facts) { f.shards[1].Leader = "" }, func(f *facts) { f.shards[1].Leader = "" }, 2, []string{"shard 3: no known leader"}},
+		{"a node is down", func(f *facts) { stop(&f.nodes[2]) }, func(f *facts) { stop(&f.nodes[2]) }, 2, []string{"node n3 does not answer", "fewer than 3"}},
+		{"a node is down since a moment", func(f *facts) { stop(&f.nodes[2]); f.nodes[2].HeardMillis = 3000 }, func(f *facts) { stop(&f.nodes[2]) }, 2,
+			[]string{"node n3 does not answer", "fewer than 3"}},
+		{"other things", func(f *facts) { f.shards[1].Leader = "" }, func(f *facts) { f.settings.Rebalance = false }, 2, []string{"the balancer is paused"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			looks, pauses := 0, 0
+			f, err := lookTwice(func() (facts, error) {
+				f := wellFacts()
+				[]func(*facts){c.first, c.second}[looks](f)
+				looks++
+				return *f, nil
+			}, func() error { pauses++; return nil })
+			require.NoError(t, err)
+			require.Equal(t, []int{c.looks, c.looks - 1}, []int{looks, pauses})
+			var found []string
+			for _, one := range diagnose(f) {
+				if one.Severity != severityOK {
+					found = append(found, one.What)
+				}
+			}
+			require.Len(t, found, len(c.found), found)
+			for i, words := range c.found {
+				require.Contains(t, found[i], words)
+			}
+		})
+	}
+	// Whoever does not wait is told nothing.
+	_, err := lookTwice(func() (facts, error) { return facts{nodes: []nodeFacts{{Node: &adminpb.Node{HeardMillis: -1}}}}, nil },
+		func() error { return context.Canceled })
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestShardNames(t *testing.T) {

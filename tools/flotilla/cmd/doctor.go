@@ -29,14 +29,15 @@ func newDoctor(client *clientFlags) *cobra.Command {
 		Long: `Look for what is wrong or risky in a cluster, and say what to do about it.
 
 It asks one node for what all tell of themselves, and each node whether it is ready,
-at the address that clients use. It changes nothing.
+at the address that clients use. It changes nothing. Where a node does not answer, or a
+shard has no leader, it looks again after 3 seconds, and tells what is still so.
 
-Exit codes: 0 no error was found (there may be warnings), 1 there are errors, 2 no node
-answered.`,
+Exit codes: 0 no error was found (there may be warnings), 1 there are errors, or the
+user may not look, 2 no node answered.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return client.connected(c, linesOrTable(), func(s *session) error {
-				f, err := s.gather(client)
+				f, err := lookTwice(func() (facts, error) { return s.gather(client) }, s.lookPause)
 				if err != nil {
 					return err
 				}
@@ -88,20 +89,51 @@ func verdictOf(found []finding) error {
 	return fmt.Errorf("found %s and %s", counted(count[severityError], "error"), counted(count[severityWarning], "warning"))
 }
 
+// secondLook is after how long it is looked again at what may pass by itself, such as an election.
+const secondLook = 3 * time.Second
+
+func (s *session) lookPause() error {
+	fmt.Fprintf(s.err, "looking again in %s, to see what stays so\n", secondLook)
+	select {
+	case <-time.After(secondLook):
+		return nil
+	case <-s.ctx.Done():
+		return explain(s.ctx.Err(), s.timeout, false)
+	}
+}
+
+// lookTwice looks again, after a pause, if something is out of order that may pass by itself.
+func lookTwice(look func() (facts, error), pause func() error) (facts, error) {
+	first, err := look()
+	if err != nil || !first.mayPass() {
+		return first, err
+	}
+	if err := pause(); err != nil {
+		return first, err
+	}
+	second, err := look()
+	if err != nil {
+		return second, err
+	}
+	second.confirm(first)
+	return second, nil
+}
+
 // gather asks the cluster. Without the nodes and the shards nothing can be said; whatever else is not answered is told.
 func (s *session) gather(client *clientFlags) (facts, error) {
 	f := facts{now: time.Now()}
+	const failed = "the cluster was not looked at: %w"
 	nodes, err := s.nodes()
 	if err != nil {
-		return f, err
+		return f, fmt.Errorf(failed, err)
 	}
 	all, err := s.shards(&adminpb.ShardsRequest{})
 	if err != nil {
-		return f, err
+		return f, fmt.Errorf(failed, err)
 	}
 	meta, err := s.shards(&adminpb.ShardsRequest{Id: uint64(shard.MetaID)})
 	if err != nil {
-		return f, err
+		return f, fmt.Errorf(failed, err)
 	}
 	f.shards = append(all.Shards, meta.Shards...)
 	f.settings = learn(s, &f, "the settings", func(ctx context.Context) (*adminpb.SettingsReply, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,8 @@ import (
 // standard is the FILE that stands for standard input or output.
 const standard = "-"
 
-// pairLine is one line of an exported file: a key and its value. Either is text, or base64 if it is no UTF-8.
+// pairLine is one line of an exported file: a key and its value, or the end. Key and value are text, or base64 if they
+// are no UTF-8.
 type pairLine struct {
 	Key         *string `json:"key,omitempty"`
 	KeyBase64   []byte  `json:"key_base64,omitempty"`
@@ -30,6 +32,14 @@ type pairLine struct {
 	TTL   int64  `json:"ttl,omitempty"`
 	// ModRevision is for people and other programs; keys that are imported get revisions anew.
 	ModRevision int64 `json:"mod_revision,omitempty"`
+	// End is in the last line, and alone there.
+	End *endLine `json:"end,omitempty"`
+}
+
+// endLine is the last line of an exported file. Without it nobody could tell a stream that was torn from a whole one.
+type endLine struct {
+	Revision int64 `json:"revision"`
+	Keys     int64 `json:"keys"` // lines before this one
 }
 
 func newPairLine(kv *mvccpb.KeyValue) pairLine {
@@ -58,12 +68,14 @@ func newExport(client *clientFlags) *cobra.Command {
 		Example: `  flotilla export --prefix config/ config.jsonl
   flotilla export - | gzip > all.jsonl.gz`,
 		Long: `Write keys and values to FILE, or to standard output for -, as of one revision:
-a JSON object a line, in the order of keys. Without KEY and --prefix, all.
+a JSON object a line, in the order of keys. Without KEY and --prefix, all. FILE appears
+under its name when it is complete, and not at all if the export fails.
 
 key and value are text; what is no UTF-8 is in base64 as key_base64 and
 value_base64. lease and ttl are the ID and the seconds of the key's lease, and
-mod_revision is when it was changed. flotilla import reads it. For all of a
-cluster, leases without keys included, see flotilla backup.`,
+mod_revision is when it was changed. The last line is end, with the revision and the
+number of keys: without it, something is missing. flotilla import reads the file. For
+all of a cluster, leases without keys included, see flotilla backup.`,
 		Args: wantArgs(1, 3, "FILE, after KEY or KEY RANGE_END if not all keys are wanted"),
 		RunE: func(c *cobra.Command, args []string) error {
 			last := len(args) - 1
@@ -120,30 +132,52 @@ type exported struct {
 	Leases   int   `json:"leases"`
 }
 
-// export writes the file under another name first, so that FILE is complete if it exists.
-func (s *session) export(e *exportFlags, keys []string, file string) (err error) {
+// export tells what it wrote when that is there for good.
+func (s *session) export(e *exportFlags, keys []string, file string) error {
+	told := s.printer
+	var done exported
+	var err error
 	if file == standard {
-		told := s.printer
 		told.out = s.err // the keys are on the other
-		return s.exportTo(e, keys, s.out, told)
+		done, err = s.exportTo(e, keys, s.out)
+	} else {
+		done, err = s.exportFile(e, keys, file)
 	}
-	part := file + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(part))
-		}
-	}()
-	if err = errors.Join(s.exportTo(e, keys, f, s.printer), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return install(part, file)
+	return told.print(answer{message: done, simple: func() { told.line(done.text()) }})
 }
 
-func (s *session) exportTo(e *exportFlags, keys []string, w io.Writer, told printer) (err error) {
+// exportFile writes the file under another name first, so that it is complete if it exists. The name is one that nobody
+// has: it may be neither a file of the user's nor that of another export.
+func (s *session) exportFile(e *exportFlags, keys []string, file string) (done exported, err error) {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*.part")
+	if err != nil {
+		return exported{}, err
+	}
+	part := f.Name()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(os.Remove(part)))
+		}
+	}()
+	done, err = s.exportTo(e, keys, f)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return exported{}, err
+	}
+	return done, install(part, file)
+}
+
+// ignoreMissing drops the error of removing what has its name already.
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (s *session) exportTo(e *exportFlags, keys []string, w io.Writer) (done exported, err error) {
 	start, end := e.span(keys)
 	x := &exporter{session: s, end: end, rev: e.rev, out: bufio.NewWriterSize(w, 1<<16), ttls: make(map[int64]int64)}
 	x.json = json.NewEncoder(x.out)
@@ -153,7 +187,7 @@ func (s *session) exportTo(e *exportFlags, keys []string, w io.Writer, told prin
 		return s.Get(ctx, start, x.options(clientv3.WithCountOnly())...)
 	})
 	if err != nil {
-		return err
+		return exported{}, err
 	}
 	if x.rev == 0 {
 		x.rev = all.Header.Revision
@@ -163,17 +197,20 @@ func (s *session) exportTo(e *exportFlags, keys []string, w io.Writer, told prin
 	defer func() { x.progress.end(err == nil) }()
 	if x.left > 0 { // an empty cluster may have no revision that can be read
 		if err := x.run(start); err != nil {
-			return fmt.Errorf("export at revision %d, after %d keys: %w", x.rev, x.done.Keys, err)
+			return exported{}, fmt.Errorf("export at revision %d, after %d keys: %w", x.rev, x.done.Keys, err)
 		}
 	}
-	if err := x.out.Flush(); err != nil {
-		return fmt.Errorf("write: %w", err)
-	}
 	if x.left != 0 {
-		return fmt.Errorf("%d keys at revision %d were counted, and %d came", all.Count, x.rev, x.done.Keys)
+		return exported{}, fmt.Errorf("%d keys at revision %d were counted, and %d came", all.Count, x.rev, x.done.Keys)
 	}
 	x.done.Revision, x.done.Leases = x.rev, len(x.ttls)
-	return told.print(answer{message: x.done, simple: func() { told.line(x.done.text()) }})
+	if err = x.json.Encode(pairLine{End: &endLine{Revision: x.rev, Keys: x.done.Keys}}); err == nil {
+		err = x.out.Flush()
+	}
+	if err != nil {
+		return exported{}, fmt.Errorf("write: %w", err)
+	}
+	return x.done, nil
 }
 
 func (e exported) text() string {

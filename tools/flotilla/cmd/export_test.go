@@ -46,7 +46,9 @@ func TestExportAndImport(t *testing.T) {
 	require.Contains(t, sh.run(t, "flotilla export all.jsonl"), fmt.Sprintf("%d keys, 1 lease\n", len(values)))
 	require.Contains(t, sh.run(t, "flotilla export all.jsonl"), "all.jsonl exists; --force replaces it")
 	all := readFile(t, filepath.Join(sh.dir, "all.jsonl"))
-	require.Equal(t, len(values), strings.Count(all, "\n"))
+	require.Equal(t, len(values)+1, strings.Count(all, "\n"))
+	pairs, end := lastLine(all)
+	require.Regexp(t, fmt.Sprintf(`^{"end":{"revision":\d+,"keys":%d}}\n$`, len(values)), end)
 	require.Contains(t, all, `{"key":"empty","value":"","mod_revision":`)
 	require.Contains(t, all, `{"key_base64":"YmluYXJ5//4=","value_base64":"gIE=","mod_revision":`)
 	require.Contains(t, all, `{"key":"html <&>",`)
@@ -54,18 +56,39 @@ func TestExportAndImport(t *testing.T) {
 
 	_, err = client.Put(t.Context(), "plain", "changed")
 	require.NoError(t, err)
-	require.Equal(t, all, sh.run(t, fmt.Sprintf("flotilla export --rev %d - 2> said", rev)), "as it was")
+	earlier, end := lastLine(sh.run(t, fmt.Sprintf("flotilla export --rev %d - 2> said", rev)))
+	require.Equal(t, pairs, earlier, "as it was")
+	require.Equal(t, fmt.Sprintf(`{"end":{"revision":%d,"keys":%d}}`+"\n", rev, len(values)), end)
 	require.Contains(t, readFile(t, filepath.Join(sh.dir, "said")), fmt.Sprintf("revision %d, %d keys", rev, len(values)))
 	require.Contains(t, sh.run(t, "flotilla export --prefix b - 2> said | head -1; flotilla export b c --force all.part > said; cat said"), `"key":"b`)
 	require.Contains(t, readFile(t, filepath.Join(sh.dir, "said")), " 13 keys, ")
-	require.Equal(t, 1, strings.Count(sh.run(t, "flotilla export empty - 2> said"), "\n"))
+	require.Equal(t, 2, strings.Count(sh.run(t, "flotilla export empty - 2> said"), "\n"))
+
+	// A file of somebody's is left alone, whatever its name, and an export that fails leaves none.
+	sh.run(t, "flotilla export b c --force all.jsonl.part && flotilla export b c --force b.jsonl")
+	require.Equal(t, readFile(t, filepath.Join(sh.dir, "b.jsonl")), readFile(t, filepath.Join(sh.dir, "all.jsonl.part")))
+	there := sh.run(t, "ls; cksum all.jsonl.part")
+	require.Contains(t, sh.run(t, "flotilla export b c --force all.jsonl > said; cat said"), " 13 keys, ")
+	require.NoError(t, os.WriteFile(filepath.Join(sh.dir, "all.jsonl"), []byte(all), 0o600))
+	require.Contains(t, sh.run(t, "flotilla export --rev 9000000000000000000 --force all.jsonl; flotilla export --rev 9000000000000000000 new.jsonl"), "future revision")
+	require.Equal(t, there, sh.run(t, "ls; cksum all.jsonl.part"))
+	require.Equal(t, all, readFile(t, filepath.Join(sh.dir, "all.jsonl")))
 
 	// Only what is not there is written, with --if-absent.
 	sh.run(t, "flotilla del empty")
-	require.Contains(t, sh.run(t, "flotilla import --if-absent all.jsonl"), fmt.Sprintf("imported 1 key, granted 0 leases; %d keys are there already", len(values)-1))
+	require.Contains(t, sh.run(t, "flotilla import --if-absent all.jsonl"), fmt.Sprintf("imported 1 key, granted 0 leases; %d keys are there already and left alone; 1 lease existed already\n", len(values)-1))
 	require.Equal(t, "changed\n", sh.run(t, "flotilla get plain --print-value-only"))
-	require.Contains(t, sh.run(t, "flotilla import all.jsonl"), fmt.Sprintf("imported %d keys, granted 0 leases\n", len(values)))
+	require.Contains(t, sh.run(t, "flotilla import all.jsonl"), fmt.Sprintf("imported %d keys, granted 0 leases; 1 lease existed already\n", len(values)))
 	require.Equal(t, before, everything(t, client))
+
+	// The ID was given to somebody else.
+	_, err = client.Revoke(t.Context(), lease.ID)
+	require.NoError(t, err)
+	_, err = pb.NewLeaseClient(client.ActiveConnection()).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: int64(lease.ID), TTL: 900})
+	require.NoError(t, err)
+	out := sh.run(t, "flotilla import all.jsonl; echo code $?")
+	require.Contains(t, out, fmt.Sprintf("grant lease %016x: one exists that was granted for 900 s, and the file has 600 s", lease.ID))
+	require.True(t, strings.HasSuffix(out, "\ncode 1\n"), out)
 
 	// All is lost, the lease too.
 	_, err = client.Revoke(t.Context(), lease.ID)
@@ -83,6 +106,43 @@ func TestExportAndImport(t *testing.T) {
 	require.Contains(t, sh.run(t, "flotilla export --prefix b - 2> said | flotilla import - --prefix-from b --prefix-to copy/b"), "imported 13 keys")
 	require.Equal(t, "13\n", sh.run(t, "flotilla get --prefix copy/b --count-only"))
 	require.Contains(t, sh.run(t, "flotilla import all.jsonl --prefix-from b"), `does not begin with --prefix-from "b"`)
+}
+
+// lastLine cuts off the last line.
+func lastLine(text string) (before, last string) {
+	at := strings.LastIndex(strings.TrimSuffix(text, "\n"), "\n") + 1
+	return text[:at], text[at:]
+}
+
+// A file that was cut off between two lines looks like one that is whole, but for its last line.
+func TestImportOfAPart(t *testing.T) {
+	sh := newShell(t)
+	sh.run(t, "flotilla put a 1; flotilla put b 2; flotilla put c 3; flotilla export all")
+	for script, words := range map[string][]string{
+		"head -2 all | flotilla import -":                    {`the file ends before its last line, {"end":...}, after 2 keys: it was cut off`, "2 keys are written before, importing again does no harm"},
+		"head -2 all > part; flotilla import part":           {"the file ends before its last line"},
+		"flotilla import - < /dev/null":                      {"the file ends before its last line", "after 0 keys", "no key was written"},
+		"sed 2d all | flotilla import -":                     {"line 3: the file had 3 keys when it was written, and 2 keys came before its end", "2 keys are written before"},
+		"cat all all | flotilla import -":                    {"line 5: it comes after the end of the file"},
+		`echo '{"key":"a","end":{}}' | flotilla import -`:    {"end is a line of its own"},
+		`echo '{"end":{"size":1}}' | flotilla import -`:      {"unknown field"},
+		"false | cat all - | head -c 60 | flotilla import -": {"line 2: want a JSON object"},
+	} {
+		out := sh.run(t, script+"; echo code $?")
+		for _, w := range append(words, "\ncode 1\n") {
+			require.Contains(t, out, w, script)
+		}
+		require.NotContains(t, out, "imported", script)
+	}
+	for script, keys := range map[string]int{
+		"flotilla import all":                       3,
+		"head -2 all | flotilla import --partial -": 2,
+		"sed 2d all | flotilla import - --partial":  2,
+		"cat all all | flotilla import - --partial": 6,
+		"flotilla import --partial - < /dev/null":   0,
+	} {
+		require.Contains(t, sh.run(t, script), fmt.Sprintf("imported %d keys, granted 0 leases\n", keys), script)
+	}
 }
 
 // leaseOf attaches some keys to the lease.
@@ -145,10 +205,10 @@ func TestImportTellsTheLine(t *testing.T) {
 		require.True(t, strings.HasSuffix(out, "code 1\n"), out)
 	}
 	sh.run(t, `echo '{"key":"k","value":"v","lease":"0000000000000007"}' > ended`)
-	require.Equal(t, "imported 0 keys, granted 0 leases; 1 key is left out, their leases had ended before the export\n", sh.run(t, "flotilla import ended"))
+	require.Equal(t, "imported 0 keys, granted 0 leases; 1 key is left out, their leases had ended before the export\n", sh.run(t, "flotilla import --partial ended"))
 	out := sh.run(t, `echo '{"key":"k","value":"1"}
 {"key":"k","value":"2"}
-{"key":"k","value":"3"}' > twice; flotilla import twice; flotilla get k --print-value-only`)
+{"key":"k","value":"3"}' > twice; flotilla import --partial twice; flotilla get k --print-value-only`)
 	require.Equal(t, "imported 3 keys, granted 0 leases\n3\n", strings.Replace(out, "writing keys\n", "", 1))
 }
 
@@ -212,7 +272,8 @@ func TestExportWithoutWholeStreams(t *testing.T) {
 		require.Equal(t, 0, cmd.Run(t.Context(), args, &keys, &said), &said)
 		require.Contains(t, said.String(), "revision 42, 2500 keys")
 		lines := strings.Split(keys.String(), "\n")
-		require.Len(t, lines, 2501)
+		require.Len(t, lines, 2502)
+		require.Equal(t, `{"end":{"revision":42,"keys":2500}}`, lines[2500])
 		for i, line := range lines[:2500] {
 			require.Equal(t, fmt.Sprintf(`{"key":"k%04d","value":"v","mod_revision":7}`, i), line)
 		}

@@ -36,15 +36,21 @@ func newImport(client *clientFlags) *cobra.Command {
 		Short: "Write the keys and values that flotilla export has written",
 		Example: `  flotilla import config.jsonl
   flotilla import config.jsonl --prefix-from prod/ --prefix-to staging/
-  gunzip < all.jsonl.gz | flotilla import -`,
+  gunzip < all.jsonl.gz | flotilla import -
+  flotilla export --endpoints 10.0.0.1:2379 - | flotilla import -
+  flotilla import --partial made-by-hand.jsonl`,
 		Long: `Write the keys and values of FILE, or of standard input for -, which has a JSON
 object a line, as flotilla export --help tells. Keys that are there already are
 overwritten, unless --if-absent is given; others stay.
 
 Keys are written one by one, several at a time: this is no transaction. If it fails
-the keys of some lines are written, and importing again does no harm. Leases are
-granted under their IDs and for the whole TTL, or used if they exist; keys whose lease
-had ended when they were exported are left out.`,
+the keys of some lines are written, and importing again does no harm. It fails at the
+end if the last line, which counts the others, is missing or wrong: the file, or what
+came through a pipe, was cut off. --partial is for files without that line.
+
+Leases are granted under their IDs and for the whole TTL. One that exists is used if it
+was granted for the same TTL, and refused otherwise: it is likely to be somebody else's.
+Keys whose lease had ended when they were exported are left out.`,
 		Args: wantArgs(1, 1, "FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if i.from == "" && i.to != "" {
@@ -69,14 +75,15 @@ had ended when they were exported are left out.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&i.ifAbsent, "if-absent", false, "leave keys alone that are there already")
+	f.BoolVar(&i.partial, "partial", false, "take what there is: neither want the last line nor compare its number of keys")
 	f.StringVar(&i.from, "prefix-from", "", "refuse keys that do not begin so, and ...")
 	f.StringVar(&i.to, "prefix-to", "", "... have those that do begin so instead")
 	return c
 }
 
 type importFlags struct {
-	ifAbsent bool
-	from, to string
+	ifAbsent, partial bool
+	from, to          string
 }
 
 // imported is what import tells at its end.
@@ -85,6 +92,7 @@ type imported struct {
 	Present int64 `json:"present,omitempty"` // already, with --if-absent
 	Ended   int64 `json:"ended,omitempty"`   // left out: their leases had ended
 	Leases  int   `json:"leases"`            // granted
+	Existed int   `json:"leases_present,omitempty"`
 }
 
 func (i imported) text() string {
@@ -94,6 +102,9 @@ func (i imported) text() string {
 	}
 	if i.Ended > 0 {
 		text += fmt.Sprintf("; %s left out, their leases had ended before the export", isOrAre(int(i.Ended), "key"))
+	}
+	if i.Existed > 0 {
+		text += fmt.Sprintf("; %s existed already", counted(i.Existed, "lease"))
 	}
 	return text
 }
@@ -112,7 +123,11 @@ type importer struct {
 	flags   *importFlags
 	leases  map[int64]bool // that exist now; false: it had ended before the export
 	granted int
+	existed int
 	ended   int64
+	pairs   int64 // lines of the file that have a key
+	// whole: the last line came, and it counts what came before.
+	whole bool
 
 	keys, present atomic.Int64
 	unknown       atomic.Bool // whether a key was written whose put failed
@@ -154,7 +169,7 @@ func (s *session) load(flags *importFlags, r io.Reader, size int64) (err error) 
 	if err != nil {
 		return i.incomplete(err)
 	}
-	sum := imported{Keys: i.keys.Load(), Present: i.present.Load(), Ended: i.ended, Leases: i.granted}
+	sum := imported{Keys: i.keys.Load(), Present: i.present.Load(), Ended: i.ended, Leases: i.granted, Existed: i.existed}
 	return s.print(answer{message: sum, simple: func() { s.line(sum.text()) }})
 }
 
@@ -198,6 +213,20 @@ func (i *importer) read(ctx context.Context, r io.Reader, take func(record, int)
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("line %d: %w", n+1, err)
 	}
+	if !i.whole && !i.flags.partial {
+		return fmt.Errorf(`the file ends before its last line, {"end":...}, after %s: it was cut off, or made by something else, for which there is --partial`,
+			counted(int(i.pairs), "key"))
+	}
+	return nil
+}
+
+// finish takes the last line. It comes too late to write nothing, since a stream is not read twice.
+func (i *importer) finish(end *endLine) error {
+	if !i.flags.partial && end.Keys != i.pairs {
+		return fmt.Errorf("the file had %s when it was written, and %s came before its end: lines were lost or changed; --partial takes those that are there",
+			counted(int(end.Keys), "key"), counted(int(i.pairs), "key"))
+	}
+	i.whole = true
 	return nil
 }
 
@@ -215,6 +244,16 @@ func (i *importer) parse(line []byte) (record, error) {
 	if d.More() {
 		return record{}, errors.New("want one JSON object a line")
 	}
+	if i.whole && !i.flags.partial {
+		return record{}, errors.New("it comes after the end of the file; --partial takes several files, one after the other")
+	}
+	if end := l.End; end != nil {
+		if l.Key != nil || l.KeyBase64 != nil || l.Value != nil || l.ValueBase64 != nil {
+			return record{}, errors.New("end is a line of its own")
+		}
+		return record{}, i.finish(end)
+	}
+	i.pairs++
 	key, err := either("key", l.Key, l.KeyBase64)
 	if err == nil && key == "" {
 		err = errors.New("the key is empty")
@@ -273,8 +312,8 @@ func either(name string, text *string, encoded []byte) (string, error) {
 	return "", fmt.Errorf("%s is missing", name)
 }
 
-// lease grants a lease, once, and keeps it until the command ends: keys of short ones would go before the last is there.
-// It reports whether there is one.
+// lease grants a lease, or finds that it exists, once, and keeps it until the command ends: keys of short ones would go
+// before the last is there. It reports whether there is one.
 func (i *importer) lease(id, ttl int64) (bool, error) {
 	if alive, known := i.leases[id]; known {
 		return alive, nil
@@ -282,21 +321,15 @@ func (i *importer) lease(id, ttl int64) (bool, error) {
 	if i.leases[id] = ttl > 0; ttl <= 0 {
 		return false, nil
 	}
-	exists := false
-	_, err := write(i.session, func(ctx context.Context) (*pb.LeaseGrantResponse, error) {
-		resp, err := pb.NewLeaseClient(i.ActiveConnection()).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: ttl})
-		if err = rpctypes.Error(err); errors.Is(err, rpctypes.ErrLeaseExist) {
-			exists, err = true, nil
-		}
-		return resp, err
-	})
+	exists, err := i.grant(id, ttl)
 	if err != nil {
 		return false, fmt.Errorf("grant lease %s: %w", leaseName(id), err)
 	}
 	if exists {
-		return true, nil
+		i.existed++
+	} else {
+		i.granted++
 	}
-	i.granted++
 	renewed, err := i.KeepAlive(i.ctx, clientv3.LeaseID(id))
 	if err != nil {
 		return false, fmt.Errorf("renew lease %s: %w", leaseName(id), err)
@@ -305,6 +338,34 @@ func (i *importer) lease(id, ttl int64) (bool, error) {
 		for range renewed { // it ends with the client
 		}
 	}()
+	return true, nil
+}
+
+// grant reports whether the lease was there already. One with another TTL is refused: the ID may have been given to
+// somebody else, and the keys would go when his lease ends.
+func (i *importer) grant(id, ttl int64) (exists bool, err error) {
+	_, err = write(i.session, func(ctx context.Context) (*pb.LeaseGrantResponse, error) {
+		resp, err := pb.NewLeaseClient(i.ActiveConnection()).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: ttl})
+		if err = rpctypes.Error(err); errors.Is(err, rpctypes.ErrLeaseExist) {
+			exists, err = true, nil
+		}
+		return resp, err
+	})
+	if err != nil || !exists {
+		return false, err
+	}
+	there, err := read(i.session, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
+		return i.TimeToLive(ctx, clientv3.LeaseID(id))
+	})
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("ask for the one that exists: %w", err)
+	case there.TTL < 0:
+		return false, errors.New("one existed, and has ended just now; import again")
+	case there.GrantedTTL != ttl:
+		return false, fmt.Errorf("one exists that was granted for %d s, and the file has %d s: it may be somebody else's; "+
+			"flotilla lease timetolive %s --keys shows its keys. Revoke it, or change the lines of the file", there.GrantedTTL, ttl, leaseName(id))
+	}
 	return true, nil
 }
 

@@ -47,4 +47,9 @@ func TestCommandsOfUsers(t *testing.T) {
 		}
 		require.Contains(t, sh.run(t, script), want, script)
 	}
+	refused := sh.run(t, "flotilla --user ann:a:b doctor; echo code $?")
+	require.Contains(t, refused, "flotilla: the cluster was not looked at: ")
+	require.Contains(t, refused, "permission denied; the user's roles do not allow it")
+	require.True(t, strings.HasSuffix(refused, "\ncode 1\n"), refused)
+	require.NotContains(t, refused, "ok ")
 }
