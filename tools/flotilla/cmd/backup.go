@@ -72,16 +72,21 @@ func skipHashCheck(c *cobra.Command, skip *bool) {
 	c.Flags().BoolVar(skip, "skip-hash-check", false, "accept a file without a checksum, such as member/snap/db of an etcd that does not run")
 }
 
-// saveSnapshot writes the file under another name first, so that FILE is complete if it exists.
+// createPart begins a file under another name than its own, so that it is complete if it exists. The name is one that
+// nobody has: neither a file of the user's nor that of the same command elsewhere.
+func createPart(path string) (*os.File, error) {
+	return os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
+}
+
 func (s *session) saveSnapshot(path string) (err error) {
-	part := path + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := createPart(path)
 	if err != nil {
 		return err
 	}
+	part := f.Name()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(part))
+			err = errors.Join(err, ignoreMissing(os.Remove(part)))
 		}
 	}()
 	resp, err := s.SnapshotWithVersion(s.ctx)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -149,10 +148,8 @@ func (s *session) export(e *exportFlags, keys []string, file string) error {
 	return told.print(answer{message: done, simple: func() { told.line(done.text()) }})
 }
 
-// exportFile writes the file under another name first, so that it is complete if it exists. The name is one that nobody
-// has: it may be neither a file of the user's nor that of another export.
 func (s *session) exportFile(e *exportFlags, keys []string, file string) (done exported, err error) {
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*.part")
+	f, err := createPart(file)
 	if err != nil {
 		return exported{}, err
 	}
