@@ -71,6 +71,9 @@ func internal() map[string]string {
 		"router/peer.errSilent":           "is wrapped with an outcome (call.outcome)",
 		"router/peer.remoteError":         "wraps an error of package shard",
 
+		"node/dashboard.errTold": "is told to a browser, with the code of the error that it is",
+		"shard/apply.errTaken":   "has a removal look again (apply.Discard)",
+
 		"shard/apply.ErrMalformed":         "of a write, whose outcome then counts as unknown",
 		"shard/apply.ownedError":           "keeps a node from starting",
 		"shard/engine.ErrForeignDirectory": "keeps a node from starting",
