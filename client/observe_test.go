@@ -58,7 +58,7 @@ func TestMetricsAndSpans(t *testing.T) {
 	require.InDelta(t, 1, count["flotilla_client_operations_total op=put outcome=failed"], 0)
 	require.InDelta(t, 1, count["flotilla_client_operations_total op=get outcome=ok"], 0)
 	require.Contains(t, count, "flotilla_client_operation_seconds op=put")
-	require.Contains(t, count, "flotilla_client_cache_misses_total", "0 if the map came before the first operation")
+	require.Contains(t, count, "flotilla_client_cache_misses_total")
 	require.Equal(t, map[string]int{"flotilla.put": 2, "flotilla.get": 1, "flotilla.delete": 1}, traced.seen)
 }
 

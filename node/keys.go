@@ -9,9 +9,7 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/flotilla-kv/flotilla/node/dashboard"
 )
@@ -23,21 +21,9 @@ func (n *Node) keys(api grpc.ClientConnInterface) *dashboard.Keys {
 	}
 	return &dashboard.Keys{
 		KV: pb.NewKVClient(api), Watch: pb.NewWatchClient(api), Lease: pb.NewLeaseClient(api),
-		As: n.access.browser, KnownHost: n.cfg.isOwnHost, Map: n.table.Map,
+		As:        func(r *http.Request) (context.Context, error) { return n.access.guard.As(r.Context()) },
+		KnownHost: n.cfg.isOwnHost, Map: n.table.Map,
 	}
-}
-
-// browser returns the context for what is read on behalf of the user who has logged in, if authentication is enabled.
-func (a *access) browser(r *http.Request) (context.Context, error) {
-	ctx := r.Context()
-	if a.guard.Open() {
-		return ctx, nil
-	}
-	token, err := a.guard.Of(ctx).Delegate()
-	if err != nil || token == "" {
-		return ctx, err
-	}
-	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token), nil
 }
 
 // isOwnHost reports whether a host name is one that the node was given as its own.

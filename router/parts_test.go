@@ -1,13 +1,17 @@
 package router
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/router/admission"
+	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/listing"
 )
@@ -46,5 +50,44 @@ func TestPartsWhereABoundaryMoved(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 3, got.Count)
 		require.Len(t, got.KVs, 3)
+	})
+}
+
+// T10: when one part of a list has failed, the others are read no further. They would only take room.
+func TestTheOtherPartsOfAFailedListEnd(t *testing.T) {
+	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
+		const keys = 50
+		put(t, r, "a", "1")
+		for i := range keys {
+			put(t, r, fmt.Sprintf("z%02d", i), "1")
+		}
+		c := cut{loose: true}
+		for _, key := range []string{"a", "z"} {
+			v := w.owner(key).now()
+			c.at, c.header = max(c.at, v.Rev), max(c.header, v.Rev)
+			c.revs, c.places = append(c.revs, v.Rev), append(c.places, Place{Descriptor: v.Descriptor})
+		}
+		fails, pieces := false, 0
+		w.locked(func() {
+			w.script = func(_ shard.NodeID, req *Request) (*Reply, error, bool) {
+				switch {
+				case req.Op != routerpb.Op_OP_FETCH:
+				case string(req.Message.(*pb.RangeRequest).Key) >= "m":
+					pieces++
+					req.Bytes = 1 // a pair
+				case fails:
+					return nil, admission.ErrTurn, true
+				}
+				return nil, nil, false
+			}
+		})
+		got, err := r.fetchParallel(t.Context(), c, listing.FetchOptions{})
+		require.NoError(t, err)
+		require.Len(t, got.KVs, 1+keys)
+		require.GreaterOrEqual(t, pieces, keys)
+		w.locked(func() { fails, pieces, w.delayed = true, 0, true })
+		_, err = r.fetchParallel(t.Context(), c, listing.FetchOptions{})
+		require.ErrorIs(t, err, admission.ErrTurn)
+		require.Less(t, pieces, keys/2)
 	})
 }

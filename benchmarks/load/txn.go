@@ -17,12 +17,18 @@ func (txn) Clients(want int) int                { return want }
 func (txn) Prepare(context.Context, *Env) error { return nil }
 
 func (txn) Client(e *Env, i int) Operation {
-	conn, r, key := e.Conn(i), e.random(i), txnKeys.key(i)
+	r := e.random(i)
+	return CompareAndPut(e.Conn(i), txnKeys.key(i), func() string { return e.value(r) })
+}
+
+// CompareAndPut is a client that puts its key if it is as it was left, and otherwise, as after an unknown outcome, learns what it is.
+// No other client may write the key, or conflicts decide the result.
+func CompareAndPut(conn *clientv3.Client, key string, value func() string) Operation {
 	var known int64
 	return func(ctx context.Context) error {
 		resp, err := conn.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(key), "=", known)).
-			Then(clientv3.OpPut(key, e.value(r))).
+			Then(clientv3.OpPut(key, value())).
 			Else(clientv3.OpGet(key)).
 			Commit()
 		if err != nil {

@@ -252,8 +252,7 @@ func TestEverything(t *testing.T) {
 // averages that lag behind. How evenly is a matter of luck: the planner takes one step at a time, none of
 // which may turn two nodes around (L4 of package placement). If no replica of what the busiest node leads is on
 // the idlest, and those on the others are too large to be led there, it comes to rest with that node up to 45 %
-// above the mean: one seed in twenty does so above 30 %. Seed 4008 rests two percent above that for twenty ticks, until
-// the next split is due.
+// above the mean: one seed in twenty does so above 30 %.
 func TestAHotRangeWanders(t *testing.T) {
 	c := start(t, Config{Nodes: 5, Shards: 5, Bytes: 5 << 20, Writes: 3000, Skew: 0.99, Noise: 0.05, Averaged: true, Tick: time.Second,
 		Settings: map[string]string{"split-writes": "500", "settle": "3s"}})
@@ -266,7 +265,7 @@ func TestAHotRangeWanders(t *testing.T) {
 		require.Greater(t, over[0].Leaders, 2.5)
 		first := slices.IndexFunc(over, func(r Ratios) bool { return r.Leaders <= even })
 		require.GreaterOrEqual(t, first, 0)
-		require.LessOrEqual(t, first, 55)
+		require.LessOrEqual(t, first, 45)
 		require.LessOrEqual(t, c.Stats().Last().Leaders, even)
 	}
 }

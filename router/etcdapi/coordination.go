@@ -7,11 +7,9 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/flotilla-kv/flotilla/router/auth"
 	"github.com/flotilla-kv/flotilla/router/etcdapi/v3electionpb"
@@ -50,18 +48,6 @@ func (c *Coordination) Close() {
 	_ = c.client.Close() // its error only says that the client was canceled, by itself
 }
 
-// as returns a context for requests on behalf of the caller of ctx.
-func (c *Coordination) as(ctx context.Context) (context.Context, error) {
-	if c.guard.Open() {
-		return ctx, nil
-	}
-	token, err := c.guard.Of(ctx).Delegate()
-	if err != nil || token == "" {
-		return ctx, err
-	}
-	return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token), nil
-}
-
 // session lasts for one request: keeping the lease alive is up to the caller. Lease 0 creates one
 // that lives as long as a session of etcd's client.
 func (c *Coordination) session(ctx context.Context, lease int64) (*concurrency.Session, error) {
@@ -84,7 +70,7 @@ type lockServer struct {
 }
 
 func (s *lockServer) Lock(ctx context.Context, req *v3lockpb.LockRequest) (*v3lockpb.LockResponse, error) {
-	ctx, err := s.as(ctx)
+	ctx, err := s.guard.As(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +86,7 @@ func (s *lockServer) Lock(ctx context.Context, req *v3lockpb.LockRequest) (*v3lo
 }
 
 func (s *lockServer) Unlock(ctx context.Context, req *v3lockpb.UnlockRequest) (*v3lockpb.UnlockResponse, error) {
-	ctx, err := s.as(ctx)
+	ctx, err := s.guard.As(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +113,7 @@ var (
 const nobody = -1
 
 func (s *electionServer) Campaign(ctx context.Context, req *v3electionpb.CampaignRequest) (*v3electionpb.CampaignResponse, error) {
-	ctx, err := s.as(ctx)
+	ctx, err := s.guard.As(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +144,7 @@ func (s *electionServer) resume(ctx context.Context, leader *v3electionpb.Leader
 }
 
 func (s *electionServer) Proclaim(ctx context.Context, req *v3electionpb.ProclaimRequest) (*v3electionpb.ProclaimResponse, error) {
-	ctx, err := s.as(ctx)
+	ctx, err := s.guard.As(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +159,7 @@ func (s *electionServer) Proclaim(ctx context.Context, req *v3electionpb.Proclai
 }
 
 func (s *electionServer) Resign(ctx context.Context, req *v3electionpb.ResignRequest) (*v3electionpb.ResignResponse, error) {
-	ctx, err := s.as(ctx)
+	ctx, err := s.guard.As(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +174,7 @@ func (s *electionServer) Resign(ctx context.Context, req *v3electionpb.ResignReq
 }
 
 func (s *electionServer) Leader(ctx context.Context, req *v3electionpb.LeaderRequest) (*v3electionpb.LeaderResponse, error) {
-	ctx, err := s.as(ctx)
+	ctx, err := s.guard.As(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +190,7 @@ func (s *electionServer) Leader(ctx context.Context, req *v3electionpb.LeaderReq
 }
 
 func (s *electionServer) Observe(req *v3electionpb.LeaderRequest, stream v3electionpb.Election_ObserveServer) error {
-	ctx, err := s.as(stream.Context())
+	ctx, err := s.guard.As(stream.Context())
 	if err != nil {
 		return err
 	}

@@ -234,26 +234,10 @@ func (b *bench) get(i int) load.Operation {
 	}
 }
 
-// txn has a key for each client, so that conflicts do not decide the result. Who finds another revision than it knows, as
-// after an unknown outcome, learns it.
+// txn has a key for each client.
 func (b *bench) txn(i int) load.Operation {
 	conn, r := b.client(i)
-	key, known := b.key(i), int64(0)
-	return func(ctx context.Context) error {
-		resp, err := conn.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", known)).
-			Then(clientv3.OpPut(key, b.randomValue(r))).Else(clientv3.OpGet(key)).Commit()
-		if err != nil {
-			return err
-		}
-		known = resp.Header.Revision
-		if !resp.Succeeded {
-			known = 0
-			if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-				known = kvs[0].ModRevision
-			}
-		}
-		return nil
-	}
+	return load.CompareAndPut(conn, b.key(i), func() string { return b.randomValue(r) })
 }
 
 // fill puts all keys.
