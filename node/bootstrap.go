@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -24,7 +27,7 @@ func (n *Node) membership(ctx context.Context, id *Identity) error {
 	}
 	logged := ""
 	for {
-		replies := n.hello(ctx)
+		replies, others := n.hello(ctx)
 		member, waiting, err := n.decide(ctx, id, replies)
 		if err != nil {
 			return err
@@ -32,6 +35,9 @@ func (n *Node) membership(ctx context.Context, id *Identity) error {
 		if member != nil {
 			id.Cluster = member
 			return id.save(n.cfg.FS, n.cfg.DataDir)
+		}
+		if len(others) > 0 {
+			waiting += fmt.Sprintf("; what answers at %v is no node's --peer-addr, which --join wants, but a --client-addr perhaps", others)
 		}
 		if waiting != logged {
 			n.log.Info("waiting to become part of a cluster", "for", waiting)
@@ -54,12 +60,13 @@ func checkFlags(c Config, m *Membership) error {
 	return nil
 }
 
-// hello introduces the node to all of Join and returns the answers received.
-func (n *Node) hello(ctx context.Context) map[string]*routerpb.HelloReply {
+// hello introduces the node to all of Join and returns the answers received, and the addresses where something
+// answers that is no peer port.
+func (n *Node) hello(ctx context.Context) (replies map[string]*routerpb.HelloReply, others []string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var mu sync.Mutex
-	replies := make(map[string]*routerpb.HelloReply)
+	replies = make(map[string]*routerpb.HelloReply)
 	var wg sync.WaitGroup
 	for _, addr := range n.cfg.Join {
 		if addr == n.cfg.PeerAddr {
@@ -67,16 +74,19 @@ func (n *Node) hello(ctx context.Context) map[string]*routerpb.HelloReply {
 		}
 		wg.Go(func() {
 			reply, err := routerpb.NewPeerClient(n.peers.at(addr).Conn()).Hello(ctx, n.helloRequest())
-			if err != nil {
-				return
-			}
 			mu.Lock()
-			replies[addr] = reply
-			mu.Unlock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				replies[addr] = reply
+			case status.Code(err) == codes.Unimplemented:
+				others = append(others, addr)
+			}
 		})
 	}
 	wg.Wait()
-	return replies
+	slices.Sort(others)
+	return replies, others
 }
 
 // decide returns the node's membership, or what it is still waiting for.

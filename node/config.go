@@ -303,7 +303,7 @@ func (c Config) validateAddrs() error {
 		}
 		host, _, err := net.SplitHostPort(a.addr)
 		if err != nil {
-			return fmt.Errorf("%s %q: want host:port: %w", a.flag, a.addr, err)
+			return fmt.Errorf("%s %q: want host:port, without http://: %w", a.flag, a.addr, err)
 		}
 		if ip := net.ParseIP(host); !c.Insecure && a.tls.Cert == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			return fmt.Errorf("%s %s is not a loopback address and would be served without TLS; give %s, or --insecure to accept that", a.flag, a.addr, a.how)

@@ -30,6 +30,7 @@ func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		"needs, for example: --name n1":             func(c *Config) { c.Name = "" },
 		"--client-addr 127.0.0.1:2379 --peer-addr ": func(c *Config) { c.ClientAddr, c.PeerAddr = "", "" },
 		`--admin-addr "2381": want host:port`:       func(c *Config) { c.AdminAddr = "2381" },
+		"want host:port, without http://":           func(c *Config) { c.ClientAddr = "http://127.0.0.1:2379" },
 		"--client-addr 10.0.0.1:2379 is not a loop": func(c *Config) { c.ClientAddr = "10.0.0.1:2379" },
 		"--peer-addr :2380 is no address":           func(c *Config) { c.PeerAddr, c.Insecure = ":2380", true },
 		"--peer-addr [::]:2380 is no address":       func(c *Config) { c.PeerAddr, c.Insecure = "[::]:2380", true },

@@ -53,6 +53,23 @@ func TestJoin(t *testing.T) {
 		fourth.Restart(t)
 		requireValue(t, c.Client(t, fourth), spread(0, "before"), "v")
 	})
+	t.Run("not by client ports", func(t *testing.T) {
+		lost := c.Add()
+		lost.Edit(func(cfg *node.Config) {
+			cfg.Join = []string{c.Node(1).ClientAddr()}
+			cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) { // the test's network knows peer ports only
+				return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- lost.Run(ctx) }()
+		testcluster.Until(t, "the node to say what is wrong", func() bool {
+			return lost.Logged("is no node's --peer-addr, which --join wants, but a --client-addr perhaps")
+		})
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+	})
 	t.Run("not with its data lost", func(t *testing.T) {
 		fourth.Stop()
 		require.NoError(t, os.RemoveAll(fourth.Config().DataDir))

@@ -3,8 +3,10 @@ package cmd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -126,6 +128,9 @@ func (f *clientFlags) login() (name, password string, err error) {
 // dial connects, and waits until a node has accepted the connection, so that a command which fails
 // here certainly did nothing.
 func (f *clientFlags) dial(ctx context.Context) (*clientv3.Client, error) {
+	if err := f.checkEndpoints(); err != nil {
+		return nil, err
+	}
 	secure, err := f.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -165,11 +170,35 @@ func (f *clientFlags) unreachable(ctx context.Context, secure *tls.Config) error
 		return ctx.Err()
 	}
 	var causes []string
+	advice := "; is the cluster running? flotilla demo starts one"
 	for _, e := range f.endpoints {
-		causes = append(causes, e+" "+connectFailure(e, secure))
+		cause, accepts := connectFailure(e, secure)
+		causes = append(causes, e+" "+cause)
+		if accepts {
+			advice = ""
+		}
 	}
-	return &failure{exitUnavailable, fmt.Errorf("no endpoint answered within %s: %s; is the cluster running? flotilla demo starts one",
-		f.dialTimeout, strings.Join(causes, ", "))}
+	return &failure{exitUnavailable, fmt.Errorf("no endpoint answered within %s: %s%s", f.dialTimeout, strings.Join(causes, ", "), advice)}
+}
+
+// checkEndpoints refuses what cannot be connected to. clientv3 would try until its time is over.
+func (f *clientFlags) checkEndpoints() error {
+	for _, e := range f.endpoints {
+		if scheme, _, has := strings.Cut(e, "://"); has && scheme != "http" && scheme != "https" {
+			continue // a socket, for example
+		}
+		if _, _, err := net.SplitHostPort(hostPort(e)); err != nil {
+			return misused("--endpoints %s: want host:port, http://host:port or https://host:port", e)
+		}
+	}
+	return nil
+}
+
+// hostPort is the part of an endpoint that is connected to.
+func hostPort(endpoint string) string {
+	address := strings.TrimPrefix(strings.TrimPrefix(endpoint, "http://"), "https://")
+	address, _, _ = strings.Cut(address, "/")
+	return address
 }
 
 // tlsConfig is what the flags say; nil, unless an endpoint begins with https or a flag asks for TLS.
@@ -190,44 +219,94 @@ func (f *clientFlags) tlsConfig() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// connectFailure connects once more, without gRPC, which hides its reasons.
-func connectFailure(endpoint string, secure *tls.Config) string {
+// connectFailure connects once more, without gRPC, which hides its reasons. It tells also whether anything accepts
+// connections there.
+func connectFailure(endpoint string, secure *tls.Config) (reason string, accepts bool) {
 	const patience = 500 * time.Millisecond
-	address := strings.TrimPrefix(strings.TrimPrefix(endpoint, "http://"), "https://")
+	address := hostPort(endpoint)
 	conn, err := net.DialTimeout("tcp", address, patience)
 	var timeout net.Error
 	switch {
 	case err == nil:
 		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience)) // fails only on a closed connection, as what follows then does
 		if secure == nil || strings.HasPrefix(endpoint, "http://") {
-			return "accepts connections but does not speak gRPC without TLS, or not yet: it may be starting, be overloaded, or want https://"
+			if speaksTLS(conn) {
+				return "wants TLS: give https://" + address + ", and --cacert FILE with the authority of its certificate", true
+			}
+			return "accepts connections but does not speak gRPC, or not yet: it may be starting or be overloaded", true
 		}
-		return handshakeFailure(conn, address, secure, patience)
+		err := handshakeFailure(conn, address, secure)
+		if err != nil && speaksHTTP(address, patience) {
+			return "serves without TLS: give http://" + address, true
+		}
+		return handshakeText(err), true
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "refuses connections"
+		return "refuses connections", false
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return "does not react"
+		return "does not react", false
 	}
-	return fmt.Sprintf("cannot be reached (%v)", err)
+	return fmt.Sprintf("cannot be reached (%v)", err), false
+}
+
+// speaksTLS reports whether the other end does. What certificates either has does not matter.
+func speaksTLS(conn net.Conn) bool {
+	err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).Handshake() // nothing is sent over it
+	return err == nil || strings.Contains(err.Error(), "remote error: tls")
+}
+
+// speaksHTTP reports whether a server answers without TLS. One with TLS may do so too, to say with 400 that it wants it.
+func speaksHTTP(address string, patience time.Duration) bool {
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience)) // as above
+	if _, err := conn.Write([]byte("GET /version HTTP/1.1\r\nHost: " + address + "\r\n\r\n")); err != nil {
+		return false
+	}
+	begin := make([]byte, len("HTTP/1.1 200"))
+	_, err = io.ReadFull(conn, begin)
+	return err == nil && strings.HasPrefix(string(begin), "HTTP/1.") && !strings.HasSuffix(string(begin), " 400")
 }
 
 // handshakeFailure does the TLS handshake once more. A server tells what it thinks of the client's certificate only
-// afterwards, so something is read too.
-func handshakeFailure(conn net.Conn, address string, secure *tls.Config, patience time.Duration) string {
+// afterwards, so something is read too. No error: it speaks TLS.
+func handshakeFailure(conn net.Conn, address string, secure *tls.Config) error {
 	cfg := secure.Clone()
 	cfg.ServerName, _, _ = net.SplitHostPort(address) // it was connected to
 	cfg.NextProtos = []string{"h2"}
-	_ = conn.SetDeadline(time.Now().Add(patience)) // fails only on a closed connection, as the handshake then does
 	secured := tls.Client(conn, cfg)
 	err := secured.Handshake()
 	if err == nil {
 		_, err = secured.Read(make([]byte, 1))
 	}
 	var timeout net.Error
-	if err == nil || errors.As(err, &timeout) && timeout.Timeout() {
-		return "speaks TLS but not gRPC"
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return nil
 	}
-	return fmt.Sprintf("refuses TLS, or is not trusted (%v)", err)
+	return err
+}
+
+// handshakeText says what a handshake's error means for whoever gives the flags.
+func handshakeText(err error) string {
+	var untrusted *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	switch {
+	case err == nil:
+		return "speaks TLS but not gRPC"
+	case errors.As(err, &authority):
+		return fmt.Sprintf("is not trusted (%v): give --cacert FILE with the authority of its certificate", err)
+	case errors.As(err, &host):
+		return fmt.Sprintf("is not trusted (%v): give an endpoint that its certificate names", err)
+	case errors.As(err, &untrusted):
+		return fmt.Sprintf("is not trusted (%v)", err)
+	case strings.Contains(err.Error(), "certificate required"):
+		return "wants a certificate of its clients: give --cert and --key"
+	}
+	return fmt.Sprintf("refuses TLS (%v)", err)
 }
 
 // ignoreCanceled drops the error that a closed client returns.

@@ -55,12 +55,12 @@ it ends, unless --data-dir is given.`,
 			for i := range configs {
 				configs[i].Logger = log
 			}
-			return runDemo(c, configs)
+			return runDemo(c, configs, port)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&dataDir, "data-dir", "", "keep the data here (default: a temporary folder)")
-	f.StringVar(&splits, "initial-splits", "uniform:4", "how a new cluster's keyspace is cut")
+	f.StringVar(&splits, "initial-splits", "uniform:4", "how a new cluster's keyspace is cut: uniform:N, or keys separated by commas")
 	f.IntVar(&port, "port", 2379, "client port of the first node; its peer port is the next one, and the other nodes' are 20000 and 30000 higher")
 	f.StringVar(&logLevel, "log-level", "warn", "debug, info, warn or error")
 	return c
@@ -88,7 +88,7 @@ func demoConfigs(dataDir, splits string, port int) []node.Config {
 	return configs
 }
 
-func runDemo(c *cobra.Command, configs []node.Config) error {
+func runDemo(c *cobra.Command, configs []node.Config, port int) error {
 	nodes := make([]*node.Node, len(configs))
 	for i, cfg := range configs {
 		var err error
@@ -104,7 +104,7 @@ func runDemo(c *cobra.Command, configs []node.Config) error {
 		wg.Go(func() {
 			err := n.Start(ctx)
 			if errors.Is(err, syscall.EADDRINUSE) {
-				err = fmt.Errorf("%w; the demo's addresses follow from --port", err)
+				err = fmt.Errorf("%w; all addresses of the demo follow from --port: try --port %d", err, otherPort(port))
 			}
 			if err != nil {
 				cancel(fmt.Errorf("node %s: %w", n.Name(), err)) // the others wait for this one
@@ -134,6 +134,14 @@ func runDemo(c *cobra.Command, configs []node.Config) error {
 	case <-nodes[2].Done():
 		return nodes[2].Err()
 	}
+}
+
+// otherPort is one to try when something uses a port of the demo's.
+func otherPort(port int) int {
+	if port += 1000; port <= demoPortMax {
+		return port
+	}
+	return 2379
 }
 
 func printDemo(c *cobra.Command, nodes []*node.Node) {

@@ -201,7 +201,7 @@ func (s *session) visitAt(client *clientFlags, url string, n *nodeFacts) (silent
 	web := &http.Client{Transport: transport, Timeout: s.timeout}
 	status, body, err := s.fetch(web, url+"/readyz?verbose")
 	if err != nil {
-		if reason := connectFailure(url, secure); !strings.HasPrefix(reason, "accepts") && !strings.HasPrefix(reason, "speaks") {
+		if reason, _ := connectFailure(url, secure); !strings.HasPrefix(reason, "accepts") && !strings.HasPrefix(reason, "speaks") {
 			return url + " " + reason
 		}
 		return fmt.Sprintf("%s accepts connections, and then: %v", url, err)

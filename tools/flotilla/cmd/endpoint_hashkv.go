@@ -14,7 +14,7 @@ func newEndpointHashKV(e *endpoints) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "hashkv",
 		Example: `  flotilla endpoint hashkv --cluster`,
-		Short:   "Print a hash of each node's history",
+		Short:   "Print a hash of each node's keys and values, as of one revision",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := e.prepare(c, tableOrLines())

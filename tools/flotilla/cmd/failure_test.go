@@ -2,7 +2,15 @@ package cmd_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"encoding/pem"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -87,4 +95,51 @@ func TestAnotherProtocolIsTold(t *testing.T) {
 	var out bytes.Buffer
 	require.Equal(t, 2, cmd.Run(t.Context(), []string{"--endpoints", l.Addr().String(), "--dial-timeout", "200ms", "put", "a", "1"}, &out, &out))
 	require.Contains(t, out.String(), "accepts connections but does not speak gRPC without TLS")
+}
+
+// Why there is no connection, and what to give instead.
+func TestEndpointsThatCannotBeUsed(t *testing.T) {
+	http404 := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	quiet := func(s *httptest.Server) *httptest.Server {
+		s.Config.ErrorLog = log.New(io.Discard, "", 0) // it tells of each handshake that failed
+		s.EnableHTTP2 = true
+		t.Cleanup(s.Close)
+		return s
+	}
+	plain := quiet(httptest.NewUnstartedServer(http404))
+	plain.Start()
+	secure := quiet(httptest.NewUnstartedServer(http404))
+	secure.StartTLS()
+	strict := quiet(httptest.NewUnstartedServer(http404))
+	strict.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	strict.StartTLS()
+	authority := filepath.Join(t.TempDir(), "ca.crt")
+	require.NoError(t, os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600))
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { silent.Close() })
+	running := "is the cluster running?"
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--endpoints=127.0.0.1"}, 1, "--endpoints 127.0.0.1: want host:port"},
+		{[]string{"--endpoints=http://127.0.0.1/"}, 1, "want host:port, http://host:port or https://host:port"},
+		{[]string{"--endpoints=127.0.0.1:1"}, 2, "refuses connections; " + running},
+		{[]string{"--endpoints=" + silent.Addr().String()}, 2, "accepts connections but does not speak gRPC, or not yet"},
+		{[]string{"--endpoints=" + secure.Listener.Addr().String()}, 2, "wants TLS: give " + secure.URL + ", and --cacert FILE"},
+		{[]string{"--endpoints=" + strict.Listener.Addr().String()}, 2, "wants TLS: give " + strict.URL},
+		{[]string{"--endpoints=https://" + plain.Listener.Addr().String()}, 2, "serves without TLS: give " + plain.URL},
+		{[]string{"--endpoints=" + secure.URL}, 2, "is not trusted (tls: failed to verify certificate"},
+		{[]string{"--endpoints=" + strict.URL, "--cacert=" + authority}, 2, "wants a certificate of its clients: give --cert and --key"},
+	} {
+		var out bytes.Buffer
+		code := cmd.Run(t.Context(), append(c.args, "--dial-timeout=200ms", "get", "a"), &out, &out)
+		require.Equal(t, c.code, code, "%s: %s", c.args, &out)
+		require.Contains(t, out.String(), c.want, c.args)
+		if !strings.Contains(c.want, running) {
+			require.NotContains(t, out.String(), running, c.args)
+		}
+	}
 }

@@ -34,11 +34,45 @@ func teach(c *cobra.Command) {
 		c.PreRunE = func(c *cobra.Command, args []string) error { return withExample(c, check(c, args)) }
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if flag, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok && c.Name() == "start" {
+			if ours := flagLikeEtcds(flag); ours != "" {
+				err = fmt.Errorf("%w, which is etcd's; here %s", err, ours)
+			}
+		}
 		if strings.HasPrefix(err.Error(), "unknown") {
 			err = fmt.Errorf("%w; %s --help lists the flags, and -- stands before arguments that begin with -", err, c.CommandPath())
 		}
 		return withExample(c, misuse{err})
 	})
+}
+
+// flagLikeEtcds says what to give a node in place of a flag of etcd's server.
+func flagLikeEtcds(flag string) string {
+	switch strings.TrimPrefix(flag, "experimental-") {
+	case "listen-client-urls":
+		return "it is --client-addr HOST:PORT"
+	case "listen-peer-urls", "initial-advertise-peer-urls":
+		return "it is --peer-addr HOST:PORT"
+	case "listen-metrics-urls":
+		return "it is --admin-addr HOST:PORT"
+	case "initial-cluster", "initial-cluster-state", "initial-cluster-token", "discovery":
+		return "--join lists peer addresses, and --bootstrap-expect is the number of founders, or 0 to join"
+	case "config-file":
+		return "it is --config FILE"
+	case "auto-compaction-retention", "auto-compaction-mode":
+		return "it is --history-retention DURATION"
+	case "quota-backend-bytes":
+		return "there is no quota, only --min-free-disk"
+	case "heartbeat-interval", "election-timeout":
+		return "it is --tick-interval, the unit of both"
+	case "snapshot-count", "snapshot-catchup-entries":
+		return "it is --raft-log-entries"
+	case "watch-progress-notify-interval":
+		return "it is --watch-progress-interval"
+	case "force-new-cluster":
+		return "see docs/OPERATING.md#a-lost-directory"
+	}
+	return ""
 }
 
 // withExample adds the command's first example to a misuse.

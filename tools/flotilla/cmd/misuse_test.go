@@ -81,6 +81,8 @@ func TestEveryMisuseIsExplained(t *testing.T) {
 		"get a --limit x":                       "invalid argument",
 		"get a -o xml":                          "want one of",
 		"get a --cert x":                        "--cert and --key are given together",
+		"start --listen-client-urls=http://a:1": "which is etcd's; here it is --client-addr HOST:PORT",
+		"start --initial-cluster a=http://a:1":  "which is etcd's; here --join lists peer addresses",
 		"shard transfer 3 --to":                 "flag needs an argument: --to",
 		"shard move 3 --dry-run --wait --to n1": "--dry-run and --wait exclude each other",
 	} {
