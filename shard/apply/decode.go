@@ -13,32 +13,45 @@ import (
 // Entries in their usual form are decoded by hand, for the reason that shard.DecodeCommand gives. An entry with anything
 // else in it is left to the generated code, so that both always give the same result (A1).
 
-// decodeBatch decodes an entry. The bodies of its commands alias data.
-func decodeBatch(data []byte) (*shardpb.Batch, error) {
-	batch := &shardpb.Batch{}
-	if !decodePlainBatch(data, batch) {
-		batch = &shardpb.Batch{}
-		return batch, batch.UnmarshalVT(data)
-	}
-	return batch, nil
+// decoder holds what an entry was decoded into, for the next one. Nobody keeps a command: what outlives an update are
+// bytes of the entry, and copies.
+type decoder struct {
+	batch    shardpb.Batch
+	commands []shardpb.Command
 }
 
-func decodePlainBatch(data []byte, batch *shardpb.Batch) bool {
-	var commands []shardpb.Command // one piece of memory for all
+// decode decodes an entry. The batch is valid until the next entry; the bodies of its commands alias data.
+func (d *decoder) decode(data []byte) (*shardpb.Batch, error) {
+	d.forget()
+	if d.plain(data) {
+		return &d.batch, nil
+	}
+	d.forget() // the generated code begins with nothing
+	batch := &shardpb.Batch{}
+	return batch, batch.UnmarshalVT(data)
+}
+
+// forget lets go of the last entry's bytes.
+func (d *decoder) forget() {
+	clear(d.commands[:len(d.batch.Commands)])
+	d.batch = shardpb.Batch{Commands: d.batch.Commands[:0]}
+}
+
+// plain reports whether the entry has its usual form.
+func (d *decoder) plain(data []byte) bool {
+	batch := &d.batch
 	m := etcdwire.Read(data)
 	for m.Next() {
 		switch isBytes := m.Bytes != nil; {
 		case m.ID == 4 && isBytes:
-			if commands == nil {
-				n := 1 + count(m, 4)
-				commands = make([]shardpb.Command, n)
-				batch.Commands = make([]*shardpb.Command, 0, n)
+			if len(batch.Commands) == 0 {
+				d.grow(1 + count(m, 4))
 			}
-			cmd := &commands[len(batch.Commands)]
+			cmd := &d.commands[len(batch.Commands)]
+			batch.Commands = append(batch.Commands, cmd)
 			if shard.DecodeCommand(m.Bytes, cmd) != nil {
 				return false
 			}
-			batch.Commands = append(batch.Commands, cmd)
 		case isBytes:
 			return false
 		case m.ID == 1:
@@ -56,6 +69,31 @@ func decodePlainBatch(data []byte, batch *shardpb.Batch) bool {
 		}
 	}
 	return m.Whole()
+}
+
+// decoderCommandsMax is twice what a proposer puts into an entry.
+const decoderCommandsMax = 1024
+
+// decoder lends a decoder for an update.
+func (b *Backlog) decoder() *decoder {
+	if d, ok := b.decoders.Get().(*decoder); ok {
+		return d
+	}
+	return &decoder{}
+}
+
+func (b *Backlog) release(d *decoder) {
+	if d.forget(); len(d.commands) <= decoderCommandsMax {
+		b.decoders.Put(d)
+	}
+}
+
+// grow makes room for n commands.
+func (d *decoder) grow(n int) {
+	if n > len(d.commands) {
+		d.commands = make([]shardpb.Command, n)
+		d.batch.Commands = make([]*shardpb.Command, 0, n)
+	}
 }
 
 // count returns the number of remaining fields with that number, as far as they can be read.

@@ -43,13 +43,23 @@ func FuzzDecodeBatch(f *testing.F) {
 		f.Add(append(data, 0x22, 3, 0x08, 0xff, 0xff))           // cut short
 		f.Add(append(data, 0x22, 6, 8, 255, 255, 255, 255, 127)) // a kind with too many bits
 	}
+	put := &shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 7, Stamp: 8, Revision: 9, Body: []byte("another body")}
+	used, err := (&shardpb.Batch{Format: 9, NodeId: 8, Sequence: 7, Incarnation: 6, Reservation: 5, Commands: []*shardpb.Command{put, put, put}}).MarshalVT()
+	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var want shardpb.Batch
 		wantErr := want.UnmarshalVT(data)
-		got, err := decodeBatch(data)
+		var d decoder
+		_, err := d.decode(used)
+		require.NoError(t, err)
+		got, err := d.decode(data)
 		require.Equal(t, wantErr, err)
 		if err == nil {
 			require.True(t, proto.Equal(&want, got), "%v %v", &want, got)
+		}
+		d.forget()
+		for i := range d.commands {
+			require.Nil(t, d.commands[i].Body, "it keeps an entry alive")
 		}
 	})
 }

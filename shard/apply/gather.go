@@ -23,6 +23,8 @@ type Backlog struct {
 	start func(gather func())
 	// turn holds one element while something that was taken out is on its way.
 	turn chan struct{}
+	// decoders are those that no update uses.
+	decoders sync.Pool
 
 	mu struct {
 		sync.Mutex

@@ -70,8 +70,9 @@ func (m *Machine) update(entries []Entry, wanted func(b *shardpb.Batch) bool) (n
 	before := m.View()
 	r := &run{
 		id: m.id, knobs: m.options.Knobs, view: before, w: k.writer,
-		leases: m.Leases().Update(), attached: attached{r: m.engine.NewReader(), b: b}, node: m,
+		leases: m.Leases().Update(), attached: attached{r: m.engine.NewReader(), b: b}, node: m, decoder: m.options.Backlog.decoder(),
 	}
+	defer m.options.Backlog.release(r.decoder)
 	defer r.endReowning()
 	r.events.batch = m.hub.Collect()
 
@@ -184,6 +185,8 @@ type run struct {
 	reshape reshape
 	// reowning is set while the run changes who has which keys: see reown.
 	reowning bool
+	// decoder holds the entry being executed.
+	decoder *decoder
 	// asked is the put being executed, reused for all puts.
 	asked pb.PutRequest
 	// checksum ends the run after the entry that asks for one.
@@ -285,7 +288,7 @@ func (r *run) applyAll(entries []Entry, wanted func(b *shardpb.Batch) bool) (int
 }
 
 func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
-	batch, err := decodeBatch(e.Data)
+	batch, err := r.decoder.decode(e.Data)
 	if err != nil {
 		if e.Want {
 			e.Results = []shard.Result{{Revision: r.view.Rev, Err: fmt.Errorf("%w: entry is no batch: %w", ErrMalformed, err)}}

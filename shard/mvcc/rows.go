@@ -44,8 +44,17 @@ type row struct {
 	depth      int  // rows from here on
 }
 
-// ownership is compared by its address, so it must have one of its own.
-type ownership struct{ _ byte }
+// ownership is compared by its address.
+type ownership struct {
+	// read is set before rows are looked for or the engine is read for one.
+	read atomic.Bool
+}
+
+func (o *ownership) note() {
+	if !o.read.Load() { // reading does not take the line away from other processors
+		o.read.Store(true)
+	}
+}
 
 // NewRows makes a table of the given number of slots, for slotRows times as many rows.
 func NewRows(slots int) *Rows {
@@ -71,10 +80,17 @@ func (w *row) over(held *row) *row {
 	return w
 }
 
+// rowsUnreadMax is after how many updates without a read a replica's rows are forgotten: some seconds of a busy one.
+const rowsUnreadMax = 1024
+
 // RowReader is one replica's share of Rows.
 type RowReader struct {
 	rows  *Rows
 	owner atomic.Pointer[ownership]
+	// used and unread belong to whoever calls Outdate: whether the owner may have rows, and the number of updates
+	// since it was read.
+	used   bool
+	unread int
 }
 
 // NewRowReader returns a reader that shares the table with others and finds none of their rows.
@@ -91,13 +107,30 @@ func (r *RowReader) Forget() { r.owner.Store(new(ownership)) }
 // Outdate invalidates the keys that w has written since its last Pause. It must be called when new
 // readers of the engine find them there, and before their view is published.
 func (r *RowReader) Outdate(w *Writer) {
-	if len(w.written) == 0 {
+	if len(w.written) == 0 || !r.read() {
 		return
 	}
 	fresh := new(row) // owned by nobody
 	for _, e := range w.written {
 		r.rows.slot([]byte(e.key)).Store(fresh)
 	}
+}
+
+// read reports whether there may be rows, or soon be any that were read before the update: clearing the slots of its
+// keys costs a cache miss each. Replicas that nobody reads, and writes alone, do without. Whoever notes its read later
+// reads the engine later as well, and finds the update there.
+func (r *RowReader) read() bool {
+	if r.owner.Load().read.Swap(false) {
+		r.used, r.unread = true, 0
+		return true
+	}
+	if r.used {
+		if r.unread++; r.unread > rowsUnreadMax {
+			r.Forget() // before this update is visible: its readers find no row of another owner
+			r.used = false
+		}
+	}
+	return r.used
 }
 
 // Fetch is what the function Fetch is. The caller has its revision from a published view of the
@@ -108,6 +141,7 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 		return Fetch(reader, span, at, o)
 	}
 	slot, owner := r.rows.slot(key), r.owner.Load()
+	owner.note()
 	held := slot.Load() // before the engine is read
 	g := newGather(at, o)
 	if found := held.find(owner, key, epoch, g.at); found != nil {
@@ -127,7 +161,9 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 
 // Held is Fetch of a key if that is in memory.
 func (r *RowReader) Held(key []byte, epoch uint64, at shard.Revision) (listing.Fetched, bool) {
-	found := r.rows.slot(key).Load().find(r.owner.Load(), key, epoch, at)
+	owner := r.owner.Load()
+	owner.note()
+	found := r.rows.slot(key).Load().find(owner, key, epoch, at)
 	if found == nil {
 		return listing.Fetched{}, false
 	}

@@ -66,3 +66,54 @@ func TestRowsShareASlot(t *testing.T) {
 	_, ok := NewRowReader(rows.rows).Held([]byte("0"), epoch, 10)
 	require.False(t, ok, "another replica")
 }
+
+// Updates outdate the rows of a replica that is read. Those of one that nobody reads any more are forgotten, and then
+// updates have nothing to outdate until the next read (V7).
+func TestRowsOfReplicasThatNobodyReads(t *testing.T) {
+	const epoch = 3
+	e := openEngine(t, vfs.NewMem())
+	defer func() { require.NoError(t, e.Close()) }()
+	w := NewWriter(e.NewReader(), NewHeaderCache(NewHeaderBudget(0, 16, 0)))
+	rows := NewRowReader(NewRows(1024))
+	at := shard.Revision(0)
+	update := func(key string) {
+		batch := e.NewBatch()
+		at++
+		w.Begin(at)
+		found, err := w.Find([]byte(key))
+		require.NoError(t, err)
+		require.NoError(t, w.Put([]byte(key), fmt.Append(nil, at), 0, found))
+		require.NoError(t, w.Store(batch))
+		require.NoError(t, e.Commit(batch))
+		rows.Outdate(w)
+		w.Finish()
+		require.NoError(t, batch.Close())
+	}
+	read := func(key string) string {
+		f, err := rows.Fetch(e.NewReader(), shard.PointSpan([]byte(key)), epoch, at, listing.FetchOptions{})
+		require.NoError(t, err)
+		return string(f.KVs[0].Value)
+	}
+	held := func(key string) bool {
+		_, ok := rows.Held([]byte(key), epoch, at)
+		return ok
+	}
+	update("a")
+	for range 2 {
+		first := at
+		require.Equal(t, fmt.Sprint(first), read("a"))
+		require.True(t, held("a"))
+		update("b")
+		for range rowsUnreadMax {
+			update("b")
+		}
+		require.True(t, held("a"), "it was read %d updates ago", rowsUnreadMax)
+		for range rowsUnreadMax + 2 {
+			update("b")
+		}
+		require.False(t, held("a"), "nobody read it")
+		require.Equal(t, fmt.Sprint(first), read("a"))
+		update("a")
+		require.False(t, held("a"), "it has changed")
+	}
+}

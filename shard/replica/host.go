@@ -63,6 +63,7 @@ type Host struct {
 	summing   *summing
 	pace      pace
 	tempo     *tempo
+	convoy    convoy
 
 	// updates counts the batches that replicas have applied.
 	updates atomic.Uint64

@@ -72,6 +72,7 @@ type proposer struct {
 	// promises bind the stamps given here.
 	promises promises
 	tempo    *tempo
+	convoy   *convoy   // the Host's, like tempo
 	began    time.Time // when the last batch began; belongs to whoever drains
 	// full receives when a full batch is waiting, or something that presses.
 	full chan struct{}
@@ -135,16 +136,16 @@ func (p *proposer) drain() {
 
 // pause returns when the next batch may start (P13).
 func (p *proposer) pause() {
-	wait := p.tempo.wait(time.Now(), p.began)
+	now := time.Now()
+	wait := p.tempo.wait(now, p.began)
 	if wait <= 0 {
 		return
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+	tick := p.convoy.tick(now.UnixNano()+int64(wait), wait)
 	p.metrics.held.Inc()
 	for !p.isFull() {
 		select {
-		case <-timer.C:
+		case <-tick:
 			return
 		case <-p.full: // full now, or already before the last batch
 		}
@@ -247,7 +248,7 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		return
 	}
 	started := time.Now()
-	rs, err := p.entrance.propose(p.session, *data, p.timeout+p.slack)
+	rs, err := p.propose(*data)
 	p.encodings.release(data) // the log entry has a copy
 	if err != nil {
 		// Refused before it reached the log.
@@ -278,6 +279,17 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		p.fail(sequence, fmt.Errorf("shard %d: %w", p.shardID, shard.ErrUnknownOutcome))
 	}
 	rs.Release()
+}
+
+// propose gives an entry to Raft, while batches wait for common ticks together with those of other shards.
+func (p *proposer) propose(data []byte) (rs *dragonboat.RequestState, err error) {
+	propose := func() { rs, err = p.entrance.propose(p.session, data, p.timeout+p.slack) }
+	if p.tempo.spacing.Load() > 0 {
+		p.convoy.enter(propose)
+	} else {
+		propose()
+	}
+	return rs, err
 }
 
 var (

@@ -63,7 +63,7 @@ var settle = sync.OnceValue(func() error {
 		to   uint64
 	}{
 		{"receive queue", &receiveQueueLen, 64}, {"proposal queue", &incomingProposalsMaxLen, 64}, {"ReadIndex queue", &incomingReadIndexMaxLen, 64},
-		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 64}, {"entries left", &minEntrySliceSize, 16},
+		{"pending proposals", &pendingProposalShards, 1}, {"entries", &entrySliceSize, 8}, {"entries left", &minEntrySliceSize, 2},
 		{"connections to a peer", &streamConnections, 1}, {"send queue", &sendQueueLen, 8 << 10}, {"interval of syncs", &syncTaskInterval, math.MaxUint64},
 	} {
 		if *setting.at == 0 {

@@ -212,7 +212,7 @@ func TestTempoOfALongDistance(t *testing.T) {
 func TestBatchWaitsForTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
-		p := &proposer{tempo: l.tempo, metrics: NewMetrics(prometheus.NewRegistry()), full: make(chan struct{}, 1)}
+		p := &proposer{tempo: l.tempo, convoy: &convoy{}, metrics: NewMetrics(prometheus.NewRegistry()), full: make(chan struct{}, 1)}
 		paused := func() time.Duration {
 			began := time.Now()
 			p.pause()
