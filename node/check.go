@@ -18,8 +18,8 @@ import (
 )
 
 // checker compares the replicas of a shard: of each shard in turn, of shards whose replicas or keys have just
-// changed, and on request. The first two happen while this node leads the meta group. It keeps no state that matters:
-// a new checker starts at another shard and checks as often.
+// changed, on request, and of shards of which this node could not read its replica. The first two happen while this node
+// leads the meta group. It keeps no state that matters: a new checker starts at another shard and checks as often.
 //
 // Invariants:
 //
@@ -31,7 +31,7 @@ import (
 //	C4  A finding becomes an alarm before anything is done about it.
 type checker struct {
 	node *Node
-	// every is how often each shard is checked; 0 is only on request.
+	// every is how often each shard is checked; 0 is only on request, and when a read fails.
 	every time.Duration
 	// one is held during a check: there is only one at a time.
 	one    chan struct{}
@@ -43,8 +43,11 @@ type checker struct {
 		sync.Mutex
 		due   []shard.ID
 		again []shard.ID // to be checked again later
+		// suspects are shards of which this node's replica is damaged, as far as a read could tell.
+		suspects []shard.ID
 	}
-	wake bell
+	wake  bell
+	doubt bell
 }
 
 const (
@@ -58,10 +61,12 @@ const (
 	checkPollMin, checkPollMax = 5 * time.Millisecond, time.Second
 	// checkAgain is how soon a shard is checked again if its check failed or could not be acted on.
 	checkAgain = time.Minute
+	// suspectPause is the least pause between two checks because of reads that failed.
+	suspectPause = time.Second
 )
 
 func newChecker(n *Node) *checker {
-	c := &checker{node: n, every: n.cfg.CorruptCheckTime, one: make(chan struct{}, 1), wake: newBell()}
+	c := &checker{node: n, every: n.cfg.CorruptCheckTime, one: make(chan struct{}, 1), wake: newBell(), doubt: newBell()}
 	c.look = c.compare
 	c.checks = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "flotilla_check_shards_total",
@@ -134,6 +139,53 @@ func (c *checker) soon(ids ...shard.ID) {
 	}
 	c.mu.Unlock()
 	c.wake.ring()
+}
+
+// suspect schedules a check of a shard, because a read has found this node's replica damaged. One replica cannot tell
+// whether the others are better: only the comparison decides (C3). It never blocks.
+func (c *checker) suspect(id shard.ID) {
+	c.mu.Lock()
+	if !slices.Contains(c.mu.suspects, id) {
+		c.mu.suspects = append(c.mu.suspects, id)
+	}
+	c.mu.Unlock()
+	c.doubt.ring()
+}
+
+// investigate checks suspects until ctx ends, whoever leads the meta group. Readers keep naming a replica that stays
+// damaged, so a check that fails is repeated, and one that cannot change anything is not repeated at once.
+func (c *checker) investigate(ctx context.Context) {
+	settled := make(map[shard.ID]time.Time) // checks that had a verdict
+	for {
+		select {
+		case <-c.doubt:
+		case <-ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		suspects := c.mu.suspects
+		c.mu.suspects = nil
+		c.mu.Unlock()
+		for _, id := range suspects {
+			if at, ok := settled[id]; ok && time.Since(at) < checkAgain {
+				continue
+			}
+			c.node.log.Error("a read has found this node's replica of a shard damaged; comparing it with the others", "shard", id)
+			checked, err := c.check(ctx, id)
+			if ctx.Err() != nil {
+				return
+			}
+			switch {
+			case err != nil:
+				c.node.log.Warn("cannot compare the replicas of a damaged shard; trying again when it is read again", "shard", id, "error", err)
+			case checked.Verdict != adminapi.Incomplete:
+				settled[id] = time.Now()
+			}
+		}
+		if pause(ctx, suspectPause) != nil {
+			return
+		}
+	}
 }
 
 func (c *checker) take() []shard.ID {

@@ -191,8 +191,9 @@ func (n *Node) openRaft(context.Context) (err error) {
 	n.host, err = replica.OpenHost(replica.HostConfig{
 		Node: n.self.NodeID, Incarnation: randomID(), Engine: n.engine, Raft: raft, Source: n.hlc,
 		Logger: n.log, Metrics: replica.NewMetrics(n.cfg.Registerer), ProposalTimeout: n.cfg.ProposalTimeout, SnapshotRate: n.cfg.SnapshotRate, Busy: func() func() float64 { return new(processors).busy }, Spaced: transport.Space,
-		Apply: machines,
-		Knobs: n.cfg.Knobs.Replica,
+		Doubted: n.check.suspect,
+		Apply:   machines,
+		Knobs:   n.cfg.Knobs.Replica,
 	})
 	if err != nil {
 		return err
@@ -266,6 +267,7 @@ func (n *Node) startAgent(context.Context) error {
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })
 	n.work.Go(func() { n.heat.run(n.ctx) })
+	n.work.Go(func() { n.check.investigate(n.ctx) })
 	if n.cfg.CorruptCheckTime > 0 {
 		n.work.Go(func() { n.check.run(n.ctx) })
 	}

@@ -154,7 +154,7 @@ func (e *Executor) read(r *replica.Replica, req *router.Request, view shard.View
 		err = fmt.Errorf("read shard %d during a compaction: %w", req.Shard, shard.ErrUnavailable)
 	}
 	if err != nil {
-		return nil, err
+		return nil, r.Doubt(err)
 	}
 	return reply, nil
 }
@@ -169,7 +169,22 @@ func (e *Executor) Subscribe(sub router.Subscription, ready func()) (router.Feed
 	if err != nil {
 		return nil, err // not s: a nil *Subscription would make a Feed that is not nil
 	}
-	return s, nil
+	return feed{s, r}, nil
+}
+
+// feed is a subscription whose errors are looked at as those of other reads are.
+type feed struct {
+	*watch.Subscription
+	replica *replica.Replica
+}
+
+// Poll implements router.Feed.
+func (f feed) Poll(limit int) (shard.Changes, error) {
+	out, err := f.Subscription.Poll(limit)
+	if err != nil {
+		err = f.replica.Doubt(err)
+	}
+	return out, err
 }
 
 // Heed tells the feeds of this node's replica of the shard what its leader has promised

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
@@ -169,7 +167,7 @@ func (g *summing) run() {
 		case err == nil && done == nil: // another sum has begun, or the node is stopping
 		case err == nil:
 			s.replica.checksum.CompareAndSwap(s.begun, done)
-		case errors.Is(err, shard.ErrCorrupt), errors.Is(err, pebble.ErrCorruption):
+		case damage(err):
 			s.replica.checksum.CompareAndSwap(s.begun, &Checksum{Index: s.begun.Index, Done: true, Damage: err.Error()})
 		default:
 			g.log.Error("cannot sum up a replica", "shard", s.replica.id, "error", err)

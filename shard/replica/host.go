@@ -42,6 +42,9 @@ type HostConfig struct {
 	// Spaced, if set, is called whenever batches begin to start at that interval, or, with 0,
 	// without one.
 	Spaced func(apart time.Duration)
+	// Doubted, if set, is called, on any goroutine, when a read has found that the data of a replica is damaged.
+	// It must not block.
+	Doubted func(shard.ID)
 	// SnapshotRate bounds the bytes per second of snapshots that the node sends, over all replicas
 	// that join or were away for long. 0 is no bound.
 	SnapshotRate int64

@@ -1,7 +1,10 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
@@ -54,6 +57,26 @@ func (r *Replica) Quarantine(why string) error {
 	r.reportUnfit()
 	return nil
 }
+
+// Doubt looks at why a read of the replica failed. If its data is damaged, the node hears of it, and the error becomes one
+// after which the reader is sent on: other replicas have the data. If there are none, it is final.
+func (r *Replica) Doubt(err error) error {
+	if !damage(err) {
+		return err
+	}
+	if doubted := r.host.cfg.Doubted; doubted != nil {
+		doubted(r.id)
+	}
+	what := shard.ErrUnavailable
+	if d := r.View().Descriptor; d != nil && len(d.Replicas) == 1 {
+		what = shard.ErrCorrupt
+	}
+	return fmt.Errorf("replica %d of shard %s is damaged: %w: %v", r.replicaID, r.id, what, err) // one kind of error only
+}
+
+// damage reports whether an error says that stored data is not what was written. (Pebble marks its errors in a way that
+// the standard library's errors.Is does not see.)
+func damage(err error) bool { return errors.Is(err, shard.ErrCorrupt) || pebble.IsCorruptionError(err) }
 
 // reportUnfit logs that the replica has to be replaced.
 func (r *Replica) reportUnfit() {
