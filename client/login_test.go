@@ -148,7 +148,7 @@ func TestALateTokenDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTestLogin()
 		late := &door{answer: func(context.Context) (string, error) { // whatever becomes of its context
-			time.Sleep(3 * time.Second)
+			bubble.Pass(3 * time.Second)
 			return "late", nil
 		}}
 		stuck := ask(t.Context(), l, late, 1)

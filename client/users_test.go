@@ -12,7 +12,6 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/client/etcd"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
-	"github.com/flotilla-kv/flotilla/node"
 )
 
 func user(name, password string) func(*client.Config) {
@@ -131,10 +130,7 @@ func TestUsers(t *testing.T) {
 func TestUsersOfCertificates(t *testing.T) {
 	t.Parallel()
 	certs := testcluster.NewCertificates(t)
-	c := testcluster.Start(t, testcluster.Options{Splits: "g,n,t", Edit: func(name string, cfg *node.Config) {
-		certs.Secure(t)(name, cfg)
-		cfg.ClientCertAuth = true
-	}})
+	c := testcluster.Start(t, testcluster.Options{Splits: "g,n,t", Edit: certs.NameUsers(t)})
 	ctx := t.Context()
 	do := func(_ any, err error) {
 		t.Helper()
