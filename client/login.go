@@ -22,14 +22,22 @@ import (
 type login struct {
 	name, password string
 
-	turn chan struct{} // held by who logs in; the others wait for the token
-	mu   struct {
+	mu struct {
 		sync.Mutex
-		known  bool // token is worth a try
-		token  string
-		failed error     // the last refusal
-		at     time.Time // of failed
+		known   bool // token is worth a try
+		token   string
+		failed  error                                 // the last refusal
+		at      time.Time                             // of failed
+		flying  map[grpc.ClientConnInterface]*attempt // under way, one at a node
+		began   time.Time                             // when the last of them did
+		changed chan struct{}                         // closed when one of them has ended
 	}
+}
+
+// attempt is a login under way.
+type attempt struct {
+	cancel   context.CancelFunc
+	outdated bool // another one has been answered meanwhile
 }
 
 // loginPause is how long a refusal stands: each costs a node a tenth of a second of a processor.
@@ -38,12 +46,18 @@ const loginPause = time.Second
 // loginWait bounds one attempt, which may wait for others at the node.
 const loginWait = 5 * time.Second
 
+// loginHedge is how long an attempt may take before there is another one, at another node: a node that is silent must not keep the
+// others from being used. So there are at most loginWait/loginHedge at a time, and usually one.
+const loginHedge = 500 * time.Millisecond
+
 // newLogin returns nil for a client without a user.
 func newLogin(cfg Config) *login {
 	if cfg.Username == "" {
 		return nil
 	}
-	return &login{name: cfg.Username, password: cfg.Password, turn: make(chan struct{}, 1)}
+	l := &login{name: cfg.Username, password: cfg.Password}
+	l.mu.flying, l.mu.changed = make(map[grpc.ClientConnInterface]*attempt), make(chan struct{})
+	return l
 }
 
 // at is the login at one node.
@@ -60,38 +74,71 @@ func (n *nodeLogin) Token(ctx context.Context) (string, error) { return n.get(ct
 
 // get returns the token, "" while authentication is not enabled. An error is certain: what the token was for was not sent.
 func (l *login) get(ctx context.Context, conn grpc.ClientConnInterface) (string, error) {
-	select {
-	case l.turn <- struct{}{}:
-		defer func() { <-l.turn }()
-	case <-ctx.Done():
-		return "", fmt.Errorf("log in as %q: %w: %w", l.name, shard.ErrUnavailable, context.Cause(ctx))
+	for {
+		l.mu.Lock()
+		switch {
+		case l.mu.known:
+			defer l.mu.Unlock()
+			return l.mu.token, nil
+		case l.mu.failed != nil && time.Since(l.mu.at) < loginPause:
+			defer l.mu.Unlock()
+			return "", l.mu.failed
+		}
+		changed, young := l.mu.changed, loginHedge-time.Since(l.mu.began)
+		if len(l.mu.flying) == 0 || l.mu.flying[conn] == nil && young <= 0 {
+			trying, cancel := context.WithTimeout(ctx, loginWait)
+			a := &attempt{cancel: cancel}
+			l.mu.flying[conn], l.mu.began = a, time.Now()
+			l.mu.Unlock()
+			if token, err, ended := l.try(trying, conn, a); ended {
+				return token, err
+			}
+			continue
+		}
+		var hedge <-chan time.Time // nil where this node's own attempt is awaited
+		if l.mu.flying[conn] == nil {
+			hedge = time.After(young)
+		}
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-hedge:
+		case <-ctx.Done():
+			return "", fmt.Errorf("log in as %q: %w: %w", l.name, shard.ErrUnavailable, context.Cause(ctx))
+		}
 	}
-	l.mu.Lock()
-	known, token, failed, at := l.mu.known, l.mu.token, l.mu.failed, l.mu.at
-	l.mu.Unlock()
-	if known {
-		return token, nil
-	}
-	if failed != nil && time.Since(at) < loginPause {
-		return "", failed
-	}
-	ctx, cancel := context.WithTimeout(ctx, loginWait)
-	defer cancel()
+}
+
+// try logs in at a node. It has not ended if another attempt was answered first: by that one the token is known, or why there is none.
+func (l *login) try(ctx context.Context, conn grpc.ClientConnInterface, a *attempt) (token string, err error, ended bool) {
+	defer a.cancel()
 	resp, err := pb.NewAuthClient(conn).Authenticate(ctx, &pb.AuthenticateRequest{Name: l.name, Password: l.password})
 	if isStatus(err, rpctypes.ErrGRPCAuthNotEnabled) {
 		resp, err = &pb.AuthenticateResponse{}, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if a.outdated {
+		return "", nil, false
+	}
+	delete(l.mu.flying, conn)
+	close(l.mu.changed)
+	l.mu.changed = make(chan struct{})
 	switch status.Code(err) {
 	case codes.OK:
 		l.mu.known, l.mu.token, l.mu.failed = true, resp.Token, nil
-		return resp.Token, nil
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
-		return "", fmt.Errorf("log in as %q: %w: %s", l.name, shard.ErrUnavailable, status.Convert(err).Message())
+		return "", fmt.Errorf("log in as %q: %w: %s", l.name, shard.ErrUnavailable, status.Convert(err).Message()), true
+	default:
+		l.mu.failed, l.mu.at = fmt.Errorf("log in as %q: %w", l.name, err), time.Now()
 	}
-	l.mu.failed, l.mu.at = fmt.Errorf("log in as %q: %w", l.name, err), time.Now()
-	return "", l.mu.failed
+	// What the others are told may be about what was before, so it must not count after this.
+	for _, other := range l.mu.flying {
+		other.outdated = true
+		other.cancel()
+	}
+	clear(l.mu.flying)
+	return l.mu.token, l.mu.failed, true
 }
 
 // Refused implements peer.Login.

@@ -124,3 +124,53 @@ func TestUsers(t *testing.T) {
 	require.ErrorIs(t, err, rpctypes.ErrGRPCAuthFailed)
 	do(connect(t, c, user("ann", "b")).Get(ctx, "open/a"))
 }
+
+// A client without a user's name is the user whom its certificate names, at every node, where nodes go by it; a name and a
+// password count for more.
+func TestUsersOfCertificates(t *testing.T) {
+	t.Parallel()
+	certs := testcluster.NewCertificates(t)
+	c := testcluster.Start(t, testcluster.Options{Splits: "g,n,t", Edit: certs.NameUsers(t)})
+	ctx := t.Context()
+	do := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	by := func(name string) func(*client.Config) {
+		tls := testcluster.Config(t, certs.Issue(t, name, time.Hour))
+		return func(cfg *client.Config) { cfg.TLS = tls }
+	}
+	admin, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), TLS: testcluster.Config(t, certs.Issue(t, "root", time.Hour)), DialTimeout: 20 * time.Second, Logger: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, admin.Close()) })
+	users(t, admin)
+
+	ann := connect(t, c, by("ann"))
+	lease, err := ann.Grant(ctx, time.Minute)
+	require.NoError(t, err)
+	do(ann.Put(ctx, "open/a", []byte("1"), client.WithLease(lease)))
+	do(ann.Renew(ctx, lease))
+	do(ann.Get(ctx, "open/", client.WithPrefix()))
+	for _, op := range []client.Op{client.Get("grape"), client.Get("orange"), client.Put("tomato", nil), client.Get("", client.WithPrefix())} {
+		_, err := ann.Do(ctx, op)
+		require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
+	}
+	for _, err := range ann.Watch(ctx, "", client.WithPrefix()) {
+		require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
+	}
+
+	bob := connect(t, c, by("bob"))
+	_, err = bob.Get(ctx, "open/a")
+	require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied, "there is no bob")
+	do(admin.UserAddWithOptions(ctx, "bob", "", &clientv3.UserAddOptions{NoPassword: true}))
+	do(admin.UserGrantRole(ctx, "bob", "opener"))
+	do(bob.Get(ctx, "open/a")) // by the same stream
+
+	do(connect(t, c, by("carol"), user("ann", "a")).Get(ctx, "open/a"))
+	_, err = connect(t, c, by("ann"), user("ann", "wrong")).Get(ctx, "open/a")
+	require.ErrorIs(t, err, rpctypes.ErrGRPCAuthFailed, "the certificate does not stand in for the password")
+
+	do(admin.UserRevokeRole(ctx, "ann", "opener"))
+	_, err = ann.Get(ctx, "open/a")
+	require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
+}

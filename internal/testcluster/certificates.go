@@ -66,6 +66,15 @@ func (c *Certificates) Secure(tb testing.TB) func(name string, cfg *node.Config)
 	}
 }
 
+// NameUsers is Secure, and clients' certificates name their users.
+func (c *Certificates) NameUsers(tb testing.TB) func(name string, cfg *node.Config) {
+	secure := c.Secure(tb)
+	return func(name string, cfg *node.Config) {
+		secure(name, cfg)
+		cfg.ClientCertAuth = true
+	}
+}
+
 // Config is the TLS configuration of a client with the files.
 func Config(tb testing.TB, files certfiles.Files) *tls.Config {
 	tb.Helper()

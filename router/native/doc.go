@@ -22,7 +22,8 @@
 //	V3  A client's memory on the node is bounded: frames, requests in flight and unread
 //	    replies are bounded per stream, and requests in flight also over all clients. Writes
 //	    beyond that are refused rather than queued, because lease renewals may follow
-//	    on the same stream. Renewals do not count over all clients, but name few leases each.
+//	    on the same stream. Renewals do not count over all clients, but name few leases each; a close
+//	    counts as the read that waits for it.
 //	V4  The node's router, not the client, takes the steps by which a shard learns of a lease.
 //	V5  Of the placement table a client sees where keys and nodes are, and no more.
 //	V6  A stream's handler returns after the last call that the node's router makes for it:

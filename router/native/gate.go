@@ -127,7 +127,7 @@ type admitted struct {
 func (w *admitted) enter() (err error) {
 	class := admission.Write
 	if w.req.Command.Kind == shardpb.Kind_CLOSE {
-		class = admission.Exempt // a read waits for it
+		class = admission.Read // one waits for it, and it needs no more room than that. Exempt, a client could fill the shard's log with it
 	}
 	if w.place, err = w.gate.cfg.Room.Take(class, len(w.req.Command.Body)); err != nil {
 		return err

@@ -391,6 +391,9 @@ func TestStreamsAreBounded(t *testing.T) {
 	frame = &routerpb.Frame{}
 	for i := range most + beyond + 1 {
 		r := write(shardpb.Kind_PUT, body(t, &pb.PutRequest{Key: []byte("k")}))
+		if i%2 == 0 {
+			r = write(shardpb.Kind_CLOSE, nil)
+		}
 		if i == most+beyond {
 			r = read(routerpb.Op_OP_PROBE, nil)
 		}
@@ -444,8 +447,8 @@ func TestRoutedWritesAreBounded(t *testing.T) {
 	require.Equal(t, []any{uint64(most), routerpb.Code_OVERLOADED}, []any{in.Replies[0].Id, in.Replies[0].Code})
 }
 
-// V3: a node that has no room refuses, but for what reads and leases wait for; what was
-// answered, however, has left.
+// V3: a node that has no room refuses. A close needs the room of the read that waits for it, and what leases wait for needs none;
+// what was answered, however, has left.
 func TestNodesAreBounded(t *testing.T) {
 	h := serve(t)
 	var taken []admission.Place
@@ -477,7 +480,7 @@ func TestNodesAreBounded(t *testing.T) {
 	writes := fill(admission.Write)
 	require.Equal(t, []routerpb.Code{full, full, ok, ok, ok}, codes())
 	reads := fill(admission.Read)
-	require.Equal(t, []routerpb.Code{full, full, ok, full, ok}, codes())
+	require.Equal(t, []routerpb.Code{full, full, full, full, ok}, codes())
 	for _, p := range taken {
 		p.Leave()
 	}

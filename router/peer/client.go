@@ -194,15 +194,20 @@ func (c *Client) begin(call *call) *call {
 		call.fail(rpctypes.ErrGRPCRequestTooLarge)
 		return call
 	}
-	l, err := c.open()
-	if err == nil {
-		call.link = l
-		err = l.enqueue(call, &r)
+	for {
+		l, err := c.open()
+		if err == nil {
+			call.link = l
+			err = l.enqueue(call, &r)
+		}
+		if err == errRetired { // since open returned it
+			continue
+		}
+		if err != nil {
+			call.fail(err)
+		}
+		return call
 	}
-	if err != nil {
-		call.fail(err)
-	}
-	return call
 }
 
 // open returns the stream, opening one if there is none.

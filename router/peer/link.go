@@ -51,6 +51,11 @@ func (l *link) enqueue(c *call, r *request) error {
 		defer l.mu.Unlock()
 		return fmt.Errorf("no stream to the node: %w: %w", shard.ErrUnavailable, l.mu.ended)
 	}
+	if l.retired.Load() {
+		// look ends a retired stream once it is idle. What joined it meanwhile would be sent, perhaps, and never answered.
+		l.mu.Unlock()
+		return errRetired
+	}
 	if l.mu.out.full() || !l.mu.calls.add(c) {
 		l.mu.Unlock()
 		return fmt.Errorf("queue to the node is full: %w", shard.ErrOverloaded)
@@ -170,6 +175,7 @@ const (
 var (
 	errNoAnswer = errors.New("the node did not answer in time")
 	errSilent   = errors.New("the node gives no answers")
+	errRetired  = fmt.Errorf("the node refused the stream's token: %w", shard.ErrUnavailable)
 )
 
 // lookout calls look regularly until the stream has ended. It has a goroutine of its own because sending
@@ -216,9 +222,9 @@ func (l *link) look() {
 		l.remove(c)
 	}
 	ping := quiet >= doubt && l.mu.pings == 0
-	idle := l.mu.calls.none()
+	over := l.retired.Load() && l.mu.calls.none() // and stays so: enqueue takes nothing more
 	l.mu.Unlock()
-	if idle && l.retired.Load() {
+	if over {
 		l.cancel()
 	}
 	for _, c := range late {

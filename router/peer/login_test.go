@@ -67,3 +67,32 @@ func TestARefusedToken(t *testing.T) {
 	require.NotErrorIs(t, err, shard.ErrUnknownOutcome)
 	require.NotErrorIs(t, err, shard.ErrUnavailable)
 }
+
+// A request that found a stream just before its token was refused does not follow on it: the node would refuse it for certain, but
+// the stream may end before that is heard, and of a write nothing would be known then.
+func TestARetiredStreamTakesNothing(t *testing.T) {
+	var reached atomic.Int32
+	p := newPair(t, &fakeExecutor{write: func(_ *router.Request, end router.Ender) {
+		reached.Add(1)
+		end.End(&router.Reply{Message: &pb.PutResponse{}}, nil)
+	}})
+	p.client.login = &tokens{}
+	_, err := p.client.Send(t.Context(), write(7))
+	require.NoError(t, err)
+	old, err := p.client.open()
+	require.NoError(t, err)
+	old.retired.Store(true)
+	late := &call{asked: write(7), link: old}
+	r := request{asked: late.asked}
+	require.NoError(t, r.prepare())
+	err = old.enqueue(late, &r)
+	require.ErrorIs(t, err, errRetired)
+	require.ErrorIs(t, err, shard.ErrUnavailable, "it is certain")
+	<-old.done
+	require.Equal(t, int32(1), reached.Load())
+
+	// The client itself sends it by the next stream, and nobody notices.
+	_, err = p.client.Send(t.Context(), write(7))
+	require.NoError(t, err)
+	require.Equal(t, int32(2), reached.Load())
+}
