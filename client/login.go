@@ -47,7 +47,8 @@ const loginPause = time.Second
 const loginWait = 5 * time.Second
 
 // loginHedge is how long an attempt may take before there is another one, at another node: a node that is silent must not keep the
-// others from being used. So there are at most loginWait/loginHedge at a time, and usually one.
+// others from being used. Each further one waits twice as long, since it may be all nodes that are slow: there are at most four at a time,
+// and usually one.
 const loginHedge = 500 * time.Millisecond
 
 // newLogin returns nil for a client without a user.
@@ -84,7 +85,7 @@ func (l *login) get(ctx context.Context, conn grpc.ClientConnInterface) (string,
 			defer l.mu.Unlock()
 			return "", l.mu.failed
 		}
-		changed, young := l.mu.changed, loginHedge-time.Since(l.mu.began)
+		changed, young := l.mu.changed, loginHedge<<max(0, len(l.mu.flying)-1)-time.Since(l.mu.began)
 		if len(l.mu.flying) == 0 || l.mu.flying[conn] == nil && young <= 0 {
 			trying, cancel := context.WithTimeout(ctx, loginWait)
 			a := &attempt{cancel: cancel}
@@ -127,10 +128,12 @@ func (l *login) try(ctx context.Context, conn grpc.ClientConnInterface, a *attem
 	switch status.Code(err) {
 	case codes.OK:
 		l.mu.known, l.mu.token, l.mu.failed = true, resp.Token, nil
+	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.FailedPrecondition: // any node would say so
+		l.mu.failed, l.mu.at = fmt.Errorf("log in as %q: %w", l.name, err), time.Now()
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
 		return "", fmt.Errorf("log in as %q: %w: %s", l.name, shard.ErrUnavailable, status.Convert(err).Message()), true
-	default:
-		l.mu.failed, l.mu.at = fmt.Errorf("log in as %q: %w", l.name, err), time.Now()
+	default: // something is wrong with the node, or it is none
+		return "", fmt.Errorf("log in as %q: %w", l.name, err), true
 	}
 	// What the others are told may be about what was before, so it must not count after this.
 	for _, other := range l.mu.flying {

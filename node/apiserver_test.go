@@ -63,7 +63,7 @@ func TestKubeAPIServer(t *testing.T) {
 		work.Go(func() {
 			for n := w; ctx.Err() == nil; n++ {
 				i := n % counters
-				switch made, err := api.increment(ctx, i); {
+				switch made, err := api.increment(t.Context(), i); { // ended by nobody: what is left under way would be made after the last list
 				case made:
 					acked[i].Add(1)
 				case err != nil:
@@ -302,14 +302,21 @@ func (a *apiServer) follow(t *testing.T, ctx context.Context, work *sync.WaitGro
 	return f
 }
 
-// watch returns without an error when the server has ended the watch, which goes on from there.
+// watch returns without an error when it is to be asked for again: the server has ended the watch or is not ready.
 func (f *objectCopy) watch(ctx context.Context) error {
 	query := url.Values{"watch": {"1"}, "allowWatchBookmarks": {"1"}, "resourceVersion": {f.version}}
 	resp, err := f.api.send(ctx, http.MethodGet, configMaps+"?"+query.Encode(), nil)
 	if err != nil {
-		return nil //nolint:nilerr // nothing was missed: it is asked for again
+		return nil //nolint:nilerr // nothing was missed
 	}
 	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusGone:
+		return errors.New("the version of the copy is compacted")
+	default:
+		return nil
+	}
 	lines := bufio.NewReader(resp.Body)
 	for {
 		line, err := lines.ReadBytes('\n')

@@ -63,6 +63,8 @@ const (
 	checkAgain = time.Minute
 	// suspectPause is the least pause between two checks because of reads that failed.
 	suspectPause = time.Second
+	// suspectRetry is how soon a suspect is checked again if there was no verdict. Each check reads all of the shard on all nodes.
+	suspectRetry = 10 * time.Second
 )
 
 func newChecker(n *Node) *checker {
@@ -155,7 +157,7 @@ func (c *checker) suspect(id shard.ID) {
 // investigate checks suspects until ctx ends, whoever leads the meta group. Readers keep naming a replica that stays
 // damaged, so a check that fails is repeated, and one that cannot change anything is not repeated at once.
 func (c *checker) investigate(ctx context.Context) {
-	settled := make(map[shard.ID]time.Time) // checks that had a verdict
+	settled := make(map[shard.ID]time.Time) // until when a shard that was checked is not checked again
 	for {
 		select {
 		case <-c.doubt:
@@ -167,7 +169,7 @@ func (c *checker) investigate(ctx context.Context) {
 		c.mu.suspects = nil
 		c.mu.Unlock()
 		for _, id := range suspects {
-			if at, ok := settled[id]; ok && time.Since(at) < checkAgain {
+			if time.Now().Before(settled[id]) {
 				continue
 			}
 			c.node.log.Error("a read has found this node's replica of a shard damaged; comparing it with the others", "shard", id)
@@ -175,11 +177,15 @@ func (c *checker) investigate(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			settled[id] = time.Now().Add(checkAgain)
 			switch {
 			case err != nil:
 				c.node.log.Warn("cannot compare the replicas of a damaged shard; trying again when it is read again", "shard", id, "error", err)
-			case checked.Verdict != adminapi.Incomplete:
-				settled[id] = time.Now()
+				settled[id] = time.Now().Add(suspectRetry)
+			case checked.Verdict == adminapi.Incomplete:
+				settled[id] = time.Now().Add(suspectRetry)
+			case checked.Verdict == adminapi.Agree:
+				c.node.log.Error("the replicas of a shard hold the same, but a read has found damage in this node's: move its replica to another node", "shard", id)
 			}
 		}
 		if pause(ctx, suspectPause) != nil {
@@ -285,6 +291,9 @@ func (c *checker) compare(ctx context.Context, id shard.ID) (*adminapi.Checked, 
 	var until time.Time
 	for {
 		reports := c.node.control.reports(ctx, m, d)
+		if overtaken(reply.Index, reports) {
+			return nil, errors.New("another comparison of the shard has begun")
+		}
 		checked, took := judge(d, reply.Index, reports), time.Since(began)
 		known := func(r adminapi.CheckedReplica) bool { return r.Result != adminapi.Unknown }
 		if until.IsZero() && slices.ContainsFunc(checked.Replicas, known) {
@@ -298,6 +307,11 @@ func (c *checker) compare(ctx context.Context, id shard.ID) (*adminapi.Checked, 
 			return nil, err
 		}
 	}
+}
+
+// overtaken reports whether a replica has been asked for its checksum as of a later entry. Then none will have one as of this entry.
+func overtaken(index uint64, reports []report) bool {
+	return slices.ContainsFunc(reports, func(r report) bool { return r.Checksum.GetIndex() > index })
 }
 
 // act raises alarms, quarantines replicas that differ from the majority, and makes a shard without

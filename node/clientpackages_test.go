@@ -69,11 +69,11 @@ func TestPackagesOfClientv3(t *testing.T) {
 		there, err := endpoints.NewManager(two, "services/a")
 		require.NoError(t, err)
 		require.NoError(t, there.AddEndpoint(ctx, "services/a/1", endpoints.Endpoint{Addr: "10.0.0.1:80"}))
-		got := <-updates
+		got := received(t, updates)
 		require.Equal(t, "services/a/1", got[0].Key)
 		require.Equal(t, "10.0.0.1:80", got[0].Endpoint.Addr)
 		require.NoError(t, there.DeleteEndpoint(ctx, "services/a/1"))
-		require.Equal(t, endpoints.Delete, (<-updates)[0].Op)
+		require.Equal(t, endpoints.Delete, received(t, updates)[0].Op)
 		list, err := here.List(ctx)
 		require.NoError(t, err)
 		require.Empty(t, list)
@@ -98,6 +98,22 @@ func TestPackagesOfClientv3(t *testing.T) {
 		updates := s.SyncUpdates(syncing)
 		_, err := one.Put(ctx, "copy/c", "1")
 		require.NoError(t, err)
-		require.Equal(t, "copy/c", string((<-updates).Events[0].Kv.Key))
+		require.Equal(t, "copy/c", string(received(t, updates).Events[0].Kv.Key))
 	})
+}
+
+// received is what comes next, which must not take for ever.
+func received[T any](t *testing.T, from <-chan T) (got T) {
+	t.Helper()
+	testcluster.Eventually(t, "something to come", func(ctx context.Context) error {
+		select {
+		case next, open := <-from:
+			require.True(t, open)
+			got = next
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	return got
 }

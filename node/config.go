@@ -278,7 +278,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--history-retention %s: want how long history is kept, 1h for example, or 0 for as long as nobody compacts it", c.HistoryRetention)
 	}
 	if c.CorruptCheckTime < 0 {
-		return fmt.Errorf("--corrupt-check-time %s: want how often the replicas of each shard are compared, 12h for example, or 0 for only when somebody asks", c.CorruptCheckTime)
+		return fmt.Errorf("--corrupt-check-time %s: want how often the replicas of each shard are compared, 12h for example, or 0 for only when somebody asks or a read finds damage", c.CorruptCheckTime)
 	}
 	if c.InitialSplits != "" {
 		if _, err := placement.ParseSplits(c.InitialSplits); err != nil {

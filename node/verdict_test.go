@@ -79,6 +79,15 @@ func TestJudge(t *testing.T) {
 }
 
 // A move of the meta group is no reason to compare anything: it could not be, and would be tried for ever.
+func TestAComparisonIsOvertakenByALaterOne(t *testing.T) {
+	told := func(index uint64) report {
+		return report{ReplicaReport: &routerpb.ReplicaReport{Checksum: &routerpb.Checksum{Index: index}}}
+	}
+	none := report{ReplicaReport: &routerpb.ReplicaReport{}}
+	require.False(t, overtaken(7, []report{none, told(3), told(7)}))
+	require.True(t, overtaken(7, []report{none, told(8), told(7)}), "no replica computes two at a time, so it would be waited for in vain")
+}
+
 func TestTheMetaGroupIsNotCompared(t *testing.T) {
 	n := &Node{cfg: Config{Registerer: prometheus.NewRegistry(), CorruptCheckTime: time.Hour}}
 	c := newChecker(n)

@@ -295,11 +295,19 @@ func TestSilence(t *testing.T) {
 	require.Eventually(t, func() bool { return !p.client.Silent() }, time.Minute, time.Millisecond)
 }
 
-// N6: a node whose answers take long, but which answers pings, is waited for.
+// N6: a node whose answers take long, but which answers pings, is waited for, also by what is left of a stream whose token it has refused.
 func TestSlowIsNotSilent(t *testing.T) {
+	for _, retired := range []bool{false, true} {
+		t.Run(fmt.Sprintf("retired=%v", retired), func(t *testing.T) { testSlowIsNotSilent(t, retired) })
+	}
+}
+
+func testSlowIsNotSilent(t *testing.T, retired bool) {
+	pinged := make(chan struct{}, 2*silence)
 	arrived, ready := make(chan struct{}), make(chan struct{})
 	p := newPair(t, &fakeExecutor{read: func(ctx context.Context, req *router.Request) (*router.Reply, error) {
 		if req.Shard == 0 {
+			pinged <- struct{}{}
 			return nil, &shard.NoReplicaError{}
 		}
 		close(arrived)
@@ -316,6 +324,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 	}()
 	<-arrived
 	l := p.client.mu.link
+	l.retired.Store(retired)
 	for range 2 * silence {
 		l.look()
 		require.Eventually(t, func() bool {
@@ -325,6 +334,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 		}, time.Minute, time.Millisecond)
 		require.False(t, p.client.Silent())
 	}
+	require.NotEmpty(t, pinged)
 	close(ready)
 	require.Equal(t, shard.Revision(7), (<-got).Rev)
 }

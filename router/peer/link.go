@@ -47,14 +47,20 @@ func newLink(b bounds, buffers *frameBuffers, revisions Revisions, s *state, can
 
 func (l *link) enqueue(c *call, r *request) error {
 	l.mu.Lock()
-	if l.mu.ended != nil {
-		defer l.mu.Unlock()
-		return fmt.Errorf("no stream to the node: %w: %w", shard.ErrUnavailable, l.mu.ended)
-	}
-	if l.retired.Load() {
+	if l.mu.ended == nil && l.retired.Load() {
 		// look ends a retired stream once it is idle. What joined it meanwhile would be sent, perhaps, and never answered.
 		l.mu.Unlock()
 		return errRetired
+	}
+	return l.join(c, r)
+}
+
+// join is enqueue for a caller that holds mu, which it releases. A retired stream takes pings too, which keep a node
+// that answers nothing else from counting as silent.
+func (l *link) join(c *call, r *request) error {
+	if l.mu.ended != nil {
+		defer l.mu.Unlock()
+		return fmt.Errorf("no stream to the node: %w: %w", shard.ErrUnavailable, l.mu.ended)
 	}
 	if l.mu.out.full() || !l.mu.calls.add(c) {
 		l.mu.Unlock()
@@ -149,8 +155,10 @@ func (l *link) refuse(err error) { l.over(err, func(*call) error { return err })
 func (l *link) over(err error, outcome func(*call) error) {
 	l.mu.Lock()
 	l.mu.ended = err
-	l.state.silent.Store(false)
-	l.state.broke.Store(true)
+	if !l.retired.Load() { // the state is its successor's
+		l.state.silent.Store(false)
+		l.state.broke.Store(true)
+	}
 	left := l.mu.calls
 	l.mu.calls, l.mu.out.frames = calls{}, nil
 	l.mu.Unlock()
@@ -202,7 +210,7 @@ func (l *link) look() {
 		quiet = l.mu.age - l.mu.owing
 	}
 	silent := quiet >= silence
-	if l.mu.ended == nil {
+	if l.mu.ended == nil && !l.retired.Load() {
 		l.state.silent.Store(silent)
 	}
 	var late, elsewhere []*call
@@ -221,8 +229,8 @@ func (l *link) look() {
 	for _, c := range elsewhere {
 		l.remove(c)
 	}
-	ping := quiet >= doubt && l.mu.pings == 0
 	over := l.retired.Load() && l.mu.calls.none() // and stays so: enqueue takes nothing more
+	ping := !over && quiet >= doubt && l.mu.pings == 0
 	l.mu.Unlock()
 	if over {
 		l.cancel()
@@ -251,8 +259,7 @@ func (l *link) ping() {
 	}
 	l.mu.Lock()
 	l.mu.pings++
-	l.mu.Unlock()
-	if err := l.enqueue(c, &r); err != nil {
+	if err := l.join(c, &r); err != nil {
 		c.fail(err)
 	}
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -248,7 +249,7 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 		return
 	}
 	started := time.Now()
-	rs, err := p.propose(*data)
+	rs, err := p.propose(*data, slices.ContainsFunc(batch, func(w pending) bool { return presses(w.cmd.Kind) }))
 	p.encodings.release(data) // the log entry has a copy
 	if err != nil {
 		// Refused before it reached the log.
@@ -281,10 +282,11 @@ func (p *proposer) round(sequence uint64, batch []pending) {
 	rs.Release()
 }
 
-// propose gives an entry to Raft, while batches wait for common ticks together with those of other shards.
-func (p *proposer) propose(data []byte) (rs *dragonboat.RequestState, err error) {
+// propose gives an entry to Raft. While batches wait for common ticks it does so together with those of other shards, unless something in
+// the entry presses.
+func (p *proposer) propose(data []byte, presses bool) (rs *dragonboat.RequestState, err error) {
 	propose := func() { rs, err = p.entrance.propose(p.session, data, p.timeout+p.slack) }
-	if p.tempo.spacing.Load() > 0 {
+	if !presses && p.tempo.spacing.Load() > 0 {
 		p.convoy.enter(propose)
 	} else {
 		propose()

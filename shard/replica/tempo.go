@@ -114,7 +114,8 @@ func (t *tempo) wait(now, last time.Time) time.Duration {
 	// Small batches: all shards share only two ticks per spacing, since most of a batch's cost can then be shared.
 	moments := max(min(spacing, t.may.most), spacing/2)
 	after := max(now.UnixNano(), last.Add(spacing-moments).UnixNano()) // the last batch started slightly after its tick
-	return time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
+	wait := time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
+	return min(wait, spacing) // longer only if the clock was set back since the last batch
 }
 
 // took counts the commands of a batch, or the reads of a round.

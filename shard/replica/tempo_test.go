@@ -190,6 +190,17 @@ func TestTempoHasCommonMoments(t *testing.T) {
 	})
 }
 
+// The clock was set back since a shard's last batch: it does not wait for the time when that was.
+func TestTempoAfterAStepOfTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		spacing := l.windows(10, 5000)
+		require.Equal(t, spacingMax, spacing)
+		require.LessOrEqual(t, l.tempo.wait(time.Now(), time.Now().Add(time.Hour)), spacing)
+	})
+}
+
 // A shard whose batches are far apart starts them with half of the others.
 func TestTempoOfALongDistance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

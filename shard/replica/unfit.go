@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -61,6 +62,9 @@ func (r *Replica) Quarantine(why string) error {
 // Doubt looks at why a read of the replica failed. If its data is damaged, the node hears of it, and the error becomes one
 // after which the reader is sent on: other replicas have the data. If there are none, it is final.
 func (r *Replica) Doubt(err error) error {
+	if errors.Is(err, syscall.EIO) { // the disk's; it may be able to next time
+		return fmt.Errorf("replica %d of shard %s cannot be read: %w: %v", r.replicaID, r.id, shard.ErrUnavailable, err) // as below
+	}
 	if !damage(err) {
 		return err
 	}

@@ -66,7 +66,7 @@ func TestCertificates(t *testing.T) {
 		flags []string
 		says  string
 	}{
-		{nil, "does not speak gRPC without TLS"},
+		{nil, "wants TLS: give https://"},
 		{[]string{"--cacert", file("ca.crt")}, "certificate required"},
 		{own[2:], "unknown authority"},
 		{own[:4], "--cert and --key are given together"},

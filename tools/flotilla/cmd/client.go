@@ -225,7 +225,6 @@ func connectFailure(endpoint string, secure *tls.Config) (reason string, accepts
 	const patience = 500 * time.Millisecond
 	address := hostPort(endpoint)
 	conn, err := net.DialTimeout("tcp", address, patience)
-	var timeout net.Error
 	switch {
 	case err == nil:
 		defer conn.Close()
@@ -237,13 +236,13 @@ func connectFailure(endpoint string, secure *tls.Config) (reason string, accepts
 			return "accepts connections but does not speak gRPC, or not yet: it may be starting or be overloaded", true
 		}
 		err := handshakeFailure(conn, address, secure)
-		if err != nil && speaksHTTP(address, patience) {
+		if noTLS(err) && speaksHTTP(address, patience) {
 			return "serves without TLS: give http://" + address, true
 		}
 		return handshakeText(err), true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refuses connections", false
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case isTimeout(err):
 		return "does not react", false
 	}
 	return fmt.Sprintf("cannot be reached (%v)", err), false
@@ -253,6 +252,13 @@ func connectFailure(endpoint string, secure *tls.Config) (reason string, accepts
 func speaksTLS(conn net.Conn) bool {
 	err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).Handshake() // nothing is sent over it
 	return err == nil || strings.Contains(err.Error(), "remote error: tls")
+}
+
+// noTLS reports whether a handshake failed as it does where the other end knows nothing of TLS. Anything else, such as a certificate
+// that is not trusted, must not be answered with the advice to do without.
+func noTLS(err error) bool {
+	var other tls.RecordHeaderError
+	return errors.As(err, &other) || errors.Is(err, io.EOF)
 }
 
 // speaksHTTP reports whether a server answers without TLS. One with TLS may do so too, to say with 400 that it wants it.
@@ -278,15 +284,19 @@ func handshakeFailure(conn net.Conn, address string, secure *tls.Config) error {
 	cfg.ServerName, _, _ = net.SplitHostPort(address) // it was connected to
 	cfg.NextProtos = []string{"h2"}
 	secured := tls.Client(conn, cfg)
-	err := secured.Handshake()
-	if err == nil {
-		_, err = secured.Read(make([]byte, 1))
+	if err := secured.Handshake(); err != nil {
+		return err
 	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	_, err := secured.Read(make([]byte, 1))
+	if isTimeout(err) {
 		return nil
 	}
 	return err
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // handshakeText says what a handshake's error means for whoever gives the flags.
@@ -296,7 +306,9 @@ func handshakeText(err error) string {
 	var host x509.HostnameError
 	switch {
 	case err == nil:
-		return "speaks TLS but not gRPC"
+		return "speaks TLS but does not answer gRPC in time"
+	case isTimeout(err):
+		return "accepts connections but does not answer"
 	case errors.As(err, &authority):
 		return fmt.Sprintf("is not trusted (%v): give --cacert FILE with the authority of its certificate", err)
 	case errors.As(err, &host):
@@ -304,7 +316,7 @@ func handshakeText(err error) string {
 	case errors.As(err, &untrusted):
 		return fmt.Sprintf("is not trusted (%v)", err)
 	case strings.Contains(err.Error(), "certificate required"):
-		return "wants a certificate of its clients: give --cert and --key"
+		return fmt.Sprintf("wants a certificate of its clients: give --cert and --key (%v)", err)
 	}
 	return fmt.Sprintf("refuses TLS (%v)", err)
 }

@@ -70,7 +70,7 @@ func flagLikeEtcds(flag string) string {
 	case "watch-progress-notify-interval":
 		return "it is --watch-progress-interval"
 	case "force-new-cluster":
-		return "see docs/OPERATING.md#a-lost-directory"
+		return "there is no such thing: a backup is restored into a new cluster, see docs/OPERATING.md#backup-and-restore"
 	}
 	return ""
 }

@@ -68,7 +68,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	f.DurationVar(&cfg.MaxClockOffset, "max-clock-offset", 0, "how far the clock may be from the majority's before the node stops proposing (default 500ms)")
 	f.Var((*sizeFlag)(&cfg.MinFreeDisk), "min-free-disk", "free disk below which puts are refused (default 512MiB)")
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", defaultHistoryRetention, "how long superseded versions can be read and watched; 0 keeps them until somebody compacts")
-	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks")
+	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks or a read finds damage")
 	f.Var((*sizeFlag)(&cfg.CacheBytes), "cache-bytes", "block cache of the store (default: a quarter of --memory)")
 	f.Var((*sizeFlag)(&cfg.MemoryBytes), "memory", "memory that the node should take, about, 256MiB at least (default: half of the machine's, or three quarters of what its control group has, at most 1GiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 3 to 5 (default 400ms)")
