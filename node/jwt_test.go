@@ -82,7 +82,7 @@ func TestJWTOfACluster(t *testing.T) {
 		t.Helper()
 		with := metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token)
 		_, err := etcdserverpb.NewKVClient(c.Client(t, n).ActiveConnection()).Range(with, &etcdserverpb.RangeRequest{Key: []byte("k")})
-		return err
+		return rpctypes.Error(err)
 	}
 	token := login()
 	for _, n := range []*testcluster.Node{first, second, verifier} {
@@ -104,15 +104,15 @@ func TestJWTOfACluster(t *testing.T) {
 	own, err := jwt.NewWithClaims(jwt.SigningMethodES256, claims).SignedString(key)
 	require.NoError(t, err)
 	for _, n := range []*testcluster.Node{first, verifier} {
-		require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, get(n, forged))
-		require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, get(n, unsigned))
-		require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, get(n, token[:strings.LastIndexByte(token, '.')+1]))
+		require.Equal(t, rpctypes.ErrInvalidAuthToken, get(n, forged))
+		require.Equal(t, rpctypes.ErrInvalidAuthToken, get(n, unsigned))
+		require.Equal(t, rpctypes.ErrInvalidAuthToken, get(n, token[:strings.LastIndexByte(token, '.')+1]))
 		require.NoError(t, get(n, own), "whoever has the private key can make tokens")
 	}
 
 	do(root.RoleAdd(ctx, "any"))
 	for _, n := range []*testcluster.Node{first, second, verifier} {
-		require.Equal(t, rpctypes.ErrGRPCAuthOldRevision, get(n, token), n.Name)
+		require.Equal(t, rpctypes.ErrAuthOldRevision, get(n, token), n.Name)
 	}
 	do(root.Put(ctx, "k", "2")) // clientv3 gets another token
 	do(root.RoleDelete(ctx, "any"))
@@ -123,7 +123,7 @@ func TestJWTOfACluster(t *testing.T) {
 
 	require.NoError(t, get(second, token))
 	second.Clock.Set(61 * time.Minute)
-	require.Equal(t, rpctypes.ErrGRPCInvalidAuthToken, get(second, token))
+	require.Equal(t, rpctypes.ErrInvalidAuthToken, get(second, token))
 	second.Clock.Set(0)
 	require.NoError(t, get(second, token))
 }
