@@ -1,6 +1,8 @@
 package client_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/client/etcd"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
+	"github.com/flotilla-kv/flotilla/node"
 )
 
 func user(name, password string) func(*client.Config) {
@@ -171,6 +174,41 @@ func TestUsersOfCertificates(t *testing.T) {
 	require.ErrorIs(t, err, rpctypes.ErrGRPCAuthFailed, "the certificate does not stand in for the password")
 
 	do(admin.UserRevokeRole(ctx, "ann", "opener"))
+	_, err = ann.Get(ctx, "open/a")
+	require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
+}
+
+// With JWT, any change of users and roles makes every token void: clients get others by themselves,
+// also when a node has restarted.
+func TestUsersWithJWT(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("a secret of the nodes"), 0o600))
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Edit: func(_ string, cfg *node.Config) {
+		cfg.AuthToken = "jwt,sign-method=HS256,priv-key=" + secret
+	}})
+	ctx := t.Context()
+	do := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	users(t, c.Client(t, c.Node(1)))
+	ann := connect(t, c, user("ann", "a"))
+	do(ann.Put(ctx, "open/a", []byte("1")))
+	_, err := ann.Get(ctx, "shut/a")
+	require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
+	root, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Username: "root", Password: "r", DialTimeout: 20 * time.Second, Logger: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, root.Close()) })
+	for range 2 {
+		do(root.RoleAdd(ctx, "other"))
+		do(ann.Put(ctx, "open/b", []byte("2")))
+		do(root.RoleDelete(ctx, "other"))
+		c.Node(2).Restart(t)
+		do(ann.Get(ctx, "open/", client.WithPrefix()))
+		do(ann.Put(ctx, "open/c", []byte("3")))
+	}
+	do(root.UserRevokeRole(ctx, "ann", "opener"))
 	_, err = ann.Get(ctx, "open/a")
 	require.ErrorIs(t, err, rpctypes.ErrGRPCPermissionDenied)
 }

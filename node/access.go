@@ -23,9 +23,10 @@ import (
 // access keeps this node's knowledge of who may do what recent enough to act on (auth G2), and changes it for all
 // nodes.
 type access struct {
-	node  *Node
-	guard *auth.Guard
-	mark  sync.Mutex // the identity's Guarded
+	node   *Node
+	guard  *auth.Guard
+	signer auth.Signer
+	mark   sync.Mutex // the identity's Guarded
 
 	arming arming // run's
 }
@@ -40,13 +41,21 @@ const (
 
 func newAccess(n *Node) *access { return &access{node: n} }
 
+// readKeys reads the keys of tokens before anything listens.
+func (a *access) readKeys(context.Context) (err error) {
+	if a.signer, err = auth.ParseSigner(a.node.cfg.AuthToken); err != nil {
+		return fmt.Errorf("--auth-token: %w", err)
+	}
+	return nil
+}
+
 // open makes the guard, when the node's identity is known. A node that has joined cannot know what was enabled before.
 func (a *access) open(founder bool) {
 	id := a.node.identity
 	if !id.Stored && !founder {
 		id.Guarded = true // saved together with Stored
 	}
-	cfg := auth.Config{Sealed: id.Guarded}
+	cfg := auth.Config{Sealed: id.Guarded, Signer: a.signer, Now: a.node.cfg.Clock.Now}
 	if a.node.cfg.ClientCertAuth {
 		cfg.CommonName = commonName
 	}

@@ -82,6 +82,10 @@ type Config struct {
 	// SnapshotRate bounds the bytes per second of snapshots that the node sends to replicas that
 	// are new or were away for long. Default 64 MiB.
 	SnapshotRate int64
+	// AuthToken is how tokens are made, as etcd's flag of this name: "simple", or "jwt,sign-method=RS256,pub-key=FILE,
+	// priv-key=FILE,ttl=5m". All nodes need the same kind and keys; without priv-key, this one makes no tokens. The files
+	// are read when the node starts. Default: simple.
+	AuthToken string
 	// BcryptCost is bcrypt's cost for new passwords. Default 10.
 	BcryptCost int
 	// WatchProgressInterval is how often a watch with progress notifications, and without events,

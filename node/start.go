@@ -50,6 +50,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 
 	for _, step := range []func(context.Context) error{
 		n.readCertificates, // before anything listens
+		n.access.readKeys,  // a wrong key changes nothing on disk
 		n.openDirectory,    // nobody else uses the data; the incarnation is durable (D1)
 		n.listenPeers,      // others can say hello, and learn what this node knows
 		n.belong,           // identity is durable from here on (D1, D2)

@@ -15,7 +15,8 @@
 //	    may have missed either, by any copy. A request is judged once, when it is
 //	    admitted: one that was permitted before a change was acknowledged may still be carried out after.
 //	G3  A token is worth what its user's password is: it is void when the user is deleted or added
-//	    again, when the password changes, and when authentication is disabled.
+//	    again, when the password changes, and when authentication is disabled. A JWT is void after any change of users
+//	    and roles, and counts for its user as of that revision, whoever signed it with the nodes' key.
 //	G4  Long-lived streams are judged by the present table at each of their requests, and those that only tell
 //	    hear of each change of it (Guard.Watch).
 //	G5  Passwords and tokens are in no error, log or metric.

@@ -239,13 +239,12 @@ func (c *Caller) who() (*view, *identity, error) {
 	case c.name != "":
 		// As in etcd, a certificate's user need not exist; then nothing is permitted.
 		id = &identity{name: c.name, credential: v.User(c.name).GetCredential()}
-		if v.User(c.name) == nil {
-			return v, id, nil
-		}
 	default:
 		return nil, nil, rpctypes.ErrGRPCUserEmpty
 	}
-	c.known.Store(id)
+	if v.User(id.name) != nil { // who does not exist may be added later, with another password
+		c.known.Store(id)
+	}
 	return v, id, nil
 }
 

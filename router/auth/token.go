@@ -18,16 +18,17 @@ import (
 // Claims are what a token says.
 type Claims struct {
 	User       string
-	Credential uint64 // of the user, as of Revision; 0: the token says nothing about it
-	Revision   uint64 // of users and roles, when it was made
-	Expires    time.Time
+	Credential uint64    // of the user, as of Revision; 0: the token says nothing about it
+	Revision   uint64    // of users and roles, when it was made
+	Expires    time.Time // zero: never, as in etcd for a JWT that somebody else made and that does not say
 }
 
 // Signer makes tokens and reads those of all nodes.
 type Signer interface {
 	Sign(key []byte, c Claims) (string, error)
-	// Read returns what a token says, if its signature is right.
-	Read(key []byte, token string) (Claims, bool)
+	// Read returns what a token says, if its signature is right and nothing in it says that it is not valid now. The
+	// caller compares Expires.
+	Read(key []byte, token string, now time.Time) (Claims, bool)
 	TTL() time.Duration
 	// Bound says that a token is void as soon as anything in users and roles has changed, as etcd's JWT are.
 	Bound() bool
@@ -71,7 +72,7 @@ func sum(key, data []byte) []byte {
 }
 
 // Read implements Signer.
-func (Simple) Read(key []byte, token string) (Claims, bool) {
+func (Simple) Read(key []byte, token string, _ time.Time) (Claims, bool) {
 	text, signature, _ := strings.Cut(token, ".")
 	code := base64.RawURLEncoding
 	data, err := code.DecodeString(text)
@@ -113,11 +114,12 @@ func (g *Guard) As(ctx context.Context) (context.Context, error) {
 func (g *Guard) read(v *view, token string) (*identity, error) {
 	var claims Claims
 	var ok bool
+	now := g.cfg.Now()
 	if own, is := strings.CutPrefix(token, ownPrefix); is {
-		claims, ok = Simple{}.Read(g.own[:], own)
+		claims, ok = Simple{}.Read(g.own[:], own, now)
 	} else {
-		claims, ok = g.cfg.Signer.Read(v.TokenKey, token)
-		ok = ok && g.cfg.Now().Before(claims.Expires)
+		claims, ok = g.cfg.Signer.Read(v.TokenKey, token, now)
+		ok = ok && (claims.Expires.IsZero() || now.Before(claims.Expires))
 		if ok && g.cfg.Signer.Bound() && claims.Revision < v.Revision {
 			return nil, rpctypes.ErrGRPCAuthOldRevision
 		}

@@ -75,6 +75,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	f.Uint64Var(&cfg.RaftLogEntries, "raft-log-entries", 0, "entries that each shard's log keeps, about, for replicas that were away; who needs older ones is sent the whole shard (default 4000)")
 	f.Var((*sizeFlag)(&cfg.SnapshotRate), "snapshot-rate", "what the node sends a second of whole shards to replicas that are new or were away for long (default 64MiB)")
 	f.DurationVar(&cfg.WatchProgressInterval, "watch-progress-interval", 0, "how often a watch that asks for progress and has no events is told (default 10m)")
+	f.StringVar(&cfg.AuthToken, "auth-token", "simple", "how users' tokens are made, as in etcd: simple, or jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m; the same on all nodes")
 	f.IntVar(&cfg.BcryptCost, "bcrypt-cost", 10, "bcrypt's cost for the hashes of new passwords, 4 to 31")
 	f.StringSliceVar(&cfg.CORS, "cors", nil, "origins whose pages browsers let read answers over HTTP (default: all)")
 	f.StringSliceVar(&cfg.HostWhitelist, "host-whitelist", nil, "host names by which HTTP requests may ask for the node (default: all)")
