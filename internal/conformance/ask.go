@@ -2,12 +2,14 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -20,9 +22,13 @@ import (
 // asker sends requests as they are: no client library retries, rewrites or hides
 // anything between a script and the server.
 type asker struct {
-	conn  *grpc.ClientConn
-	kv    pb.KVClient
-	lease pb.LeaseClient
+	conn        *grpc.ClientConn
+	kv          pb.KVClient
+	lease       pb.LeaseClient
+	watches     pb.WatchClient
+	auth        pb.AuthClient
+	maintenance pb.MaintenanceClient
+	cluster     pb.ClusterClient
 }
 
 func dial(endpoint string) (*asker, error) {
@@ -32,7 +38,10 @@ func dial(endpoint string) (*asker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", endpoint, err)
 	}
-	return &asker{conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn)}, nil
+	return &asker{
+		conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn), watches: pb.NewWatchClient(conn),
+		auth: pb.NewAuthClient(conn), maintenance: pb.NewMaintenanceClient(conn), cluster: pb.NewClusterClient(conn),
+	}, nil
 }
 
 func (a *asker) close() error { return a.conn.Close() }
@@ -67,9 +76,21 @@ func (a *asker) ask(ctx context.Context, req proto.Message, stream bool) (proto.
 		return resp, nil
 	case *pb.LeaseKeepAliveRequest:
 		return a.keepAlive(ctx, req)
-	default:
-		return nil, fmt.Errorf("no script may send a %T", req)
+	case *pb.LeaseLeasesRequest:
+		resp, err := a.lease.LeaseLeases(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		slices.SortFunc(resp.Leases, func(a, b *pb.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
+		return resp, nil
+	case *pb.WatchCreateRequest:
+		return a.watch(ctx, req)
 	}
+	name := req.ProtoReflect().Descriptor().Name()
+	if strings.HasPrefix(string(name), "Auth") {
+		return a.askAuth(ctx, req)
+	}
+	return a.askNode(ctx, req)
 }
 
 // keepAlive renews a lease once.
@@ -117,6 +138,9 @@ func answerOf(resp proto.Message, err error) (shape string, revisions []int64) {
 		revisions = append(revisions, v)
 		return revisionMark
 	})
+	if shape == "" {
+		shape = "answered"
+	}
 	return shape, revisions
 }
 

@@ -12,7 +12,7 @@ func Corpus() []Script {
 	var all []Script
 	for _, group := range [][]*story{
 		freshStories(), putStories(), rangeStories(), deleteStories(),
-		compareStories(), txnStories(), nestedStories(), limitStories(), compactStories(), leaseStories(),
+		compareStories(), txnStories(), nestedStories(), limitStories(), compactStories(), leaseStories(), authStories(),
 	} {
 		all = append(all, scriptsOf(group)...)
 	}

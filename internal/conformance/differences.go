@@ -17,7 +17,7 @@ type Difference struct {
 
 // Differences lists every known difference (C3).
 func Differences() []Difference {
-	return slices.Concat(revisionDifferences(), duplicateDifferences())
+	return slices.Concat(revisionDifferences(), duplicateDifferences(), authDifferences())
 }
 
 // revisionDifferences are about what was never compacted.
@@ -50,6 +50,32 @@ kvs{key:"a" create_revision:@12 mod_revision:@12 version:1 value:"2"}`
 		{Script: "txn/duplicates", Step: 22, Row: row, Answer: duplicate},
 		{Script: "txn/duplicates", Step: 23, Row: row, Answer: untouched},
 		{Script: "nested/duplicates", Step: 11, Row: row, Answer: duplicate},
+	}
+}
+
+// authDifferences are two questions that etcd answers to somebody without a token, and a permission that it stores although it
+// permits nothing.
+func authDifferences() []Difference {
+	const (
+		unknown = "RoleGrantPermission of an unknown type"
+		empty   = "an empty Txn without a token"
+		noName  = "UserGet of no name without a token"
+		nobody  = "error InvalidArgument: etcdserver: user name is empty"
+	)
+	return []Difference{
+		{Script: "auth/roles", Step: 23, Row: unknown, Answer: "error InvalidArgument: etcdserver: invalid auth management"},
+		{Script: "auth/roles", Step: 27, Row: unknown, Answer: `header:full@0
+perm{key:"\x00" range_end:"\x00"}
+perm{key:"a" range_end:"c"}
+perm{key:"a" range_end:"d"}
+perm{permType:WRITE key:"k"}
+perm{key:"x" range_end:"\x00"}`},
+		{Script: "auth/roles", Step: 35, Row: unknown, Answer: `header:full@0
+perm{key:"\x00" range_end:"\x00"}
+perm{key:"a" range_end:"d"}`},
+		{Script: "auth/roles", Step: 39, Row: unknown, Answer: "header:full@0 authRevision:14"},
+		{Script: "auth/transactions", Step: 17, Row: empty, Answer: nobody},
+		{Script: "auth/management", Step: 51, Row: noName, Answer: nobody},
 	}
 }
 

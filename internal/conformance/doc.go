@@ -1,5 +1,5 @@
-// Package conformance holds the responses of a real etcd 3.7.3 to a few hundred requests
-// about keys, leases and watches, and sends the same requests to another server.
+// Package conformance holds the responses of a real etcd 3.7.3 to some 1,500 requests
+// about keys, leases, watches, users and roles, and sends the same requests to another server.
 //
 // The requests are Go (corpus_*.go): scripts of raw etcdserverpb requests, each
 // sent to a store that is logically empty when the script starts. The responses are
@@ -20,7 +20,8 @@
 // Invariants:
 //
 //	C1  Everything in a response counts: every field, code and message. Only the
-//	    values of revisions and the IDs in a header are free.
+//	    values of revisions, the IDs in a header, tokens, and what a server says about
+//	    itself (askNode) are free.
 //	C2  Within a script a symbol stands for one revision, different symbols for
 //	    different revisions, and their order is kept. So a store may leave gaps
 //	    between revisions; it may not share, repeat or reorder them.

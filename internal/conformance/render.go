@@ -36,6 +36,12 @@ func question(s Step) string {
 	if s.Stream {
 		name += "Stream"
 	}
+	if s.Keep != "" {
+		name = s.Keep + " = " + name
+	}
+	if s.Token != "" {
+		name = "as " + s.Token + ": " + name
+	}
 	return strings.Join(append([]string{name}, r.fields(s.Request.ProtoReflect())...), " ")
 }
 

@@ -18,11 +18,14 @@ type Script struct {
 type Step struct {
 	// Why says what the step is there to show; it may be empty.
 	Why string
-	// Request is any request message of KV, or a lease grant or revoke.
-	// Revisions in it may be references (Ref).
+	// Request is any request message that ask knows. Revisions in it may be references (Ref).
 	Request proto.Message
 	// Stream sends a RangeRequest as RangeStream.
 	Stream bool
+	// Keep is the name under which the token that an Authenticate gets is kept; "" forgets it.
+	Keep string
+	// Token is sent with the request: what is kept under this name, otherwise the text itself. "" sends none.
+	Token string
 }
 
 // Ref stands for the header.revision that a step was answered with.
@@ -105,9 +108,17 @@ type story struct{ script Script }
 func newStory(name string) *story { return &story{Script{Name: name}} }
 
 // do appends a request and returns the reference to its answer's revision.
-func (s *story) do(why string, req proto.Message) Ref {
-	s.script.Steps = append(s.script.Steps, Step{Why: why, Request: req})
+func (s *story) do(why string, req proto.Message) Ref { return s.as("", why, req) }
+
+// as appends a request that is sent with a token.
+func (s *story) as(token, why string, req proto.Message) Ref {
+	s.script.Steps = append(s.script.Steps, Step{Why: why, Request: req, Token: token})
 	return Ref(len(s.script.Steps) - 1)
+}
+
+// login appends an Authenticate whose token is kept under a name.
+func (s *story) login(keep, why, user, password string) {
+	s.script.Steps = append(s.script.Steps, Step{Why: why, Keep: keep, Request: &pb.AuthenticateRequest{Name: user, Password: password}})
 }
 
 // stream appends a range that is asked as RangeStream.

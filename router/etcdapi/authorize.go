@@ -2,9 +2,11 @@ package etcdapi
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/flotilla-kv/flotilla/router/auth"
@@ -62,7 +64,13 @@ func (s *Server) authorize(ctx context.Context, method string, req any) error {
 		return c.Root()
 	}
 	switch method {
-	case pb.Auth_Authenticate_FullMethodName, pb.Auth_AuthStatus_FullMethodName:
+	case pb.Auth_Authenticate_FullMethodName:
+		return nil
+	case pb.Auth_AuthStatus_FullMethodName:
+		// Everybody may ask. But as in etcd, a client whose token is no good hears of it.
+		if err := c.User(); errors.Is(err, rpctypes.ErrGRPCInvalidAuthToken) {
+			return err
+		}
 		return nil
 	case pb.Auth_UserGet_FullMethodName, pb.Auth_RoleGet_FullMethodName:
 		return nil // the handlers know whose they are
