@@ -14,7 +14,6 @@ import (
 	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/client/etcd"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
-	"github.com/flotilla-kv/flotilla/node"
 )
 
 func user(name, password string) func(*client.Config) {
@@ -184,9 +183,7 @@ func TestUsersWithJWT(t *testing.T) {
 	t.Parallel()
 	secret := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(secret, []byte("a secret of the nodes"), 0o600))
-	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Edit: func(_ string, cfg *node.Config) {
-		cfg.AuthToken = "jwt,sign-method=HS256,priv-key=" + secret
-	}})
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", AuthToken: "jwt,sign-method=HS256,priv-key=" + secret})
 	ctx := t.Context()
 	do := func(_ any, err error) {
 		t.Helper()

@@ -29,6 +29,8 @@ type Options struct {
 	Balance bool
 	// FS is the file system of all nodes. Default: the machine's.
 	FS vfs.FS
+	// AuthToken is how tokens are made, as node.Config.AuthToken.
+	AuthToken string
 	// Edit changes the configuration of a node before its first start.
 	Edit func(name string, cfg *node.Config)
 }
@@ -88,7 +90,7 @@ func (c *Cluster) add() *Node {
 	n := &Node{Name: fmt.Sprintf("n%d", len(c.nodes)+1), Clock: &Clock{}, Disk: newDisk(c.opts.FS), log: &nodeLog{}}
 	n.cfg = node.Config{
 		Name: n.Name, DataDir: filepath.Join(c.dir, n.Name), ClientAddr: Lease(c.tb), PeerAddr: Lease(c.tb),
-		CacheBytes: 8 << 20, TickInterval: c.opts.Tick, ManualPlacement: !c.opts.Balance,
+		CacheBytes: 8 << 20, TickInterval: c.opts.Tick, ManualPlacement: !c.opts.Balance, AuthToken: c.opts.AuthToken,
 		Logger: n.logger(), Clock: n.Clock, FS: n.Disk, Dial: n.dialer(c.network),
 	}
 	c.network.know(n.Name, n.cfg.PeerAddr)
