@@ -68,6 +68,7 @@ func internal() map[string]string {
 		"router/admission.ErrTurn":        "has an answer made again in its turn (admission.Answer.Within)",
 		"router/admission.errNoRoom":      "wraps shard.ErrOverloaded",
 		"router/peer.errNoAnswer":         "is wrapped with an outcome (call.outcome)",
+		"router/peer.errRetired":          "wraps shard.ErrUnavailable; the request goes by the next stream",
 		"router/peer.errSilent":           "is wrapped with an outcome (call.outcome)",
 		"router/peer.remoteError":         "wraps an error of package shard",
 
