@@ -1,6 +1,10 @@
 package replica
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -113,4 +117,14 @@ func TestSumsAreOfTheirMoment(t *testing.T) {
 	require.NoError(t, p.engine.Commit(b))
 	require.NoError(t, b.Close())
 	require.Contains(t, p.sumUp().Damage, "corrupt")
+}
+
+// What a disk could not read now is read elsewhere, and is no damage: nobody is told to compare replicas.
+func TestADiskThatDoesNotReadIsNoDamage(t *testing.T) {
+	r := &Replica{host: &Host{cfg: HostConfig{Doubted: func(shard.ID) { t.Error("it was taken for damage") }}}}
+	err := r.Doubt(fmt.Errorf("read a block: %w", &fs.PathError{Op: "read", Path: "000007.sst", Err: syscall.EIO}))
+	require.ErrorIs(t, err, shard.ErrUnavailable)
+	require.ErrorContains(t, err, "000007.sst")
+	other := errors.New("some other reason")
+	require.Equal(t, other, r.Doubt(other))
 }
