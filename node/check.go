@@ -33,7 +33,7 @@ type checker struct {
 	node *Node
 	// every is how often each shard is checked; 0 is only on request, and when a read fails.
 	every time.Duration
-	// one is held during a check: there is only one at a time.
+	// one is held during a check: this node makes only one at a time. Another node's may overtake it.
 	one    chan struct{}
 	checks *prometheus.CounterVec
 	// look is compare; tests replace it.
@@ -177,16 +177,17 @@ func (c *checker) investigate(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			settled[id] = time.Now().Add(checkAgain)
+			again := checkAgain
 			switch {
 			case err != nil:
 				c.node.log.Warn("cannot compare the replicas of a damaged shard; trying again when it is read again", "shard", id, "error", err)
-				settled[id] = time.Now().Add(suspectRetry)
+				again = suspectRetry
 			case checked.Verdict == adminapi.Incomplete:
-				settled[id] = time.Now().Add(suspectRetry)
+				again = suspectRetry
 			case checked.Verdict == adminapi.Agree:
 				c.node.log.Error("the replicas of a shard hold the same, but a read has found damage in this node's: move its replica to another node", "shard", id)
 			}
+			settled[id] = time.Now().Add(again)
 		}
 		if pause(ctx, suspectPause) != nil {
 			return

@@ -147,22 +147,28 @@ func TestDamagedReplicaIsQuarantinedAndReplaced(t *testing.T) {
 	requireValue(t, c.Client(t, ill), "a", "good")
 	put(t, c.Client(t, ill), "b", "more")
 
-	briskly(t, c.Node(1), map[string]string{"rebalance": "on"})
-	testcluster.Eventually(t, "the replica to be replaced", func(context.Context) error {
-		m := c.Node(1).Inside().Map()
-		if d := m.Shard(d.ID); len(m.Operators()) > 0 || len(d.Replicas) != 3 || d.NodeOf(was.ID) != 0 {
-			return fmt.Errorf("replicas %v, operators %v", d.Replicas, m.Operators())
-		}
-		return nil
-	})
-	testcluster.Until(t, "the replicas to agree", func() bool { return check(t, c, c.Node(1), d.ID).Verdict == "agree" })
-	requireSame(t, c)
+	requireReplaced(t, c, d.ID, was.ID)
 	requireHealth(t, ill, 200)
 
 	require.Equal(t, []uint64{uint64(id(ill))}, corrupt(t, c), "somebody should look at that disk")
 	_, err = c.Client(t).AlarmDisarm(t.Context(), &clientv3.AlarmMember{MemberID: uint64(id(ill)), Alarm: pb.AlarmType_CORRUPT})
 	require.NoError(t, err)
 	testcluster.Until(t, "the alarm to be gone", func() bool { return len(corrupt(t, c)) == 0 })
+}
+
+// requireReplaced lets the balancer replace a replica, and waits until all of the shard's hold the same again.
+func requireReplaced(t *testing.T, c *testcluster.Cluster, id shard.ID, was shard.ReplicaID) {
+	t.Helper()
+	briskly(t, c.Node(1), map[string]string{"rebalance": "on"})
+	testcluster.Eventually(t, "the replica to be replaced", func(context.Context) error {
+		m := c.Node(1).Inside().Map()
+		if d := m.Shard(id); len(m.Operators()) > 0 || len(d.Replicas) != 3 || d.NodeOf(was) != 0 {
+			return fmt.Errorf("replicas %v, operators %v", d.Replicas, m.Operators())
+		}
+		return nil
+	})
+	testcluster.Until(t, "the replicas to agree", func() bool { return check(t, c, c.Node(1), id).Verdict == "agree" })
+	requireSame(t, c)
 }
 
 // Where no majority holds the same nobody is in quarantine, and the shard takes no writes

@@ -2,7 +2,6 @@ package node_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -96,16 +95,7 @@ func TestReadsOfADamagedFile(t *testing.T) {
 			require.Equal(t, []uint64{uint64(id(ill))}, corrupt(t, c))
 			requireValue(t, through, "z", "good")
 
-			briskly(t, c.Node(1), map[string]string{"rebalance": "on"})
-			testcluster.Eventually(t, "the replica to be replaced", func(context.Context) error {
-				m := c.Node(1).Inside().Map()
-				if d := m.Shard(d.ID); len(m.Operators()) > 0 || len(d.Replicas) != 3 || d.NodeOf(was.ID) != 0 {
-					return fmt.Errorf("replicas %v, operators %v", d.Replicas, m.Operators())
-				}
-				return nil
-			})
-			testcluster.Until(t, "the replicas to agree", func() bool { return check(t, c, c.Node(1), d.ID).Verdict == "agree" })
-			requireSame(t, c)
+			requireReplaced(t, c, d.ID, was.ID)
 		})
 	}
 }

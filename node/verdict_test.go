@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,6 +96,49 @@ func TestTheMetaGroupIsNotCompared(t *testing.T) {
 	c := newChecker(n)
 	c.soon(7, shard.MetaID, 8, 7)
 	require.Equal(t, []shard.ID{7, 8}, c.take())
+}
+
+// However often a damaged replica is read, its shard is compared once in a while: a comparison reads all of it on all nodes.
+func TestSuspectsAreComparedOnceInAWhile(t *testing.T) {
+	incomplete := &adminapi.Checked{Verdict: adminapi.Incomplete}
+	agree := &adminapi.Checked{Verdict: adminapi.Agree}
+	for name, tc := range map[string]struct {
+		found *adminapi.Checked
+		err   error
+		pause time.Duration
+	}{
+		"no verdict": {found: incomplete, pause: suspectRetry},
+		"no leader":  {err: errors.New("no leader"), pause: suspectRetry},
+		"no fault":   {found: agree, pause: checkAgain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newChecker(&Node{cfg: Config{Registerer: prometheus.NewRegistry()}, table: newTable(), log: slog.New(slog.DiscardHandler)})
+				var looks []time.Duration
+				began := time.Now()
+				c.look = func(context.Context, shard.ID) (*adminapi.Checked, error) {
+					looks = append(looks, time.Since(began))
+					return tc.found, tc.err
+				}
+				ctx, stop := context.WithTimeout(t.Context(), tc.pause+tc.pause/2)
+				defer stop()
+				var work sync.WaitGroup
+				work.Go(func() { c.investigate(ctx) })
+				reads := time.NewTicker(100 * time.Millisecond)
+				defer reads.Stop()
+				for ctx.Err() == nil {
+					c.suspect(7)
+					select {
+					case <-reads.C:
+					case <-ctx.Done():
+					}
+				}
+				work.Wait()
+				require.Len(t, looks, 2)
+				require.GreaterOrEqual(t, looks[1]-looks[0], tc.pause)
+			})
+		})
+	}
 }
 
 // C2: what is found once and not again is not acted on.
