@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -92,6 +93,26 @@ func (a *access) run(ctx context.Context) {
 		}
 		_ = pause(ctx, confirmInterval)
 	}
+}
+
+// know waits until the node's copy of the table is confirmed, for as long as seePast waits. Without it a node that has just
+// started refuses everything until run has confirmed the copy.
+func (a *access) know(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, pastPatience)
+	defer cancel()
+	err := until(bounded, func() error {
+		if !a.guard.Knows() {
+			a.confirm(bounded)
+		}
+		if !a.guard.Knows() {
+			return errors.New("the leader of the meta group does not answer")
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		a.node.log.Warn("serving clients, but refusing them until it is known who may do what", "error", err)
+	}
+	return context.Cause(ctx)
 }
 
 // arming is an attempt to enable authentication.

@@ -64,6 +64,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.listenClients,    // a taken port shows before the wait below
 		n.waitForShards,    // every replica knows its descriptor (D4)
 		n.seePast,          // every replica has caught up with what was acknowledged before (D4)
+		n.access.know,      // clients need not be refused until it is known who may do what (auth G2)
 		n.serveClients,     // ready
 		n.introduceToMap,   // addresses that may have changed
 	} {

@@ -152,6 +152,12 @@ func errStale() error {
 	return status.Error(codes.Unavailable, "flotilla: this node has not reached the leader of the meta group for some seconds, and does not know who may do what")
 }
 
+// Knows reports whether the guard can judge requests: it need not refuse them because its copy of the table is too old.
+func (g *Guard) Knows() bool {
+	_, err := g.trusted()
+	return err == nil
+}
+
 // trusted returns the present view, nil if everything is permitted.
 func (g *Guard) trusted() (*view, error) {
 	if g == nil {
