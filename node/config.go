@@ -79,6 +79,8 @@ type Config struct {
 	TickInterval time.Duration
 	// RaftLogEntries is about how many applied entries a shard's log keeps at most. Default 4,000.
 	RaftLogEntries uint64
+	// RaftLogBytes is about how many bytes of applied entries a shard's log keeps at most. Default 256 MiB.
+	RaftLogBytes int64
 	// SnapshotRate bounds the bytes per second of snapshots that the node sends to replicas that
 	// are new or were away for long. Default 64 MiB.
 	SnapshotRate int64
@@ -180,6 +182,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RaftLogEntries == 0 {
 		c.RaftLogEntries = 4_000
+	}
+	if c.RaftLogBytes == 0 {
+		c.RaftLogBytes = 256 << 20
 	}
 	if c.ProposalTimeout == 0 {
 		c.ProposalTimeout = 5 * time.Second

@@ -198,7 +198,7 @@ func (n *Node) helloRequest() *routerpb.HelloRequest {
 func (n *Node) raftConfig() replica.RaftConfig {
 	return replica.RaftConfig{
 		Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "raft"), Address: n.cfg.PeerAddr, ClusterID: n.self.Founding.ClusterID,
-		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries,
+		TickInterval: n.cfg.TickInterval, ElectionTicks: electionTicks, LogEntries: n.cfg.RaftLogEntries, LogBytes: n.cfg.RaftLogBytes,
 		QueueBytes: share(n.cfg.MemoryBytes).raft,
 	}
 }

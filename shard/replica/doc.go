@@ -49,7 +49,7 @@
 //	    its own log, and is not sent a snapshot from after it. Whoever says that it is durable names the epoch (Wean):
 //	    a replica that is not there yet has not truncated anything and does not count, and one that is past it
 //	    keeps its log.
-//	P15 No request is inside dragonboat while it closes. Those of proposers and read barriers, which outlive their
+//	P15 No request is inside dragonboat while it closes. Those of proposers, read barriers and full logs, which outlive their
 //	    callers, go through the entrance, which Close shuts first. All others have callers that
 //	    have ended before Close is called.
 package replica

@@ -91,6 +91,7 @@ func TestMeasuring(t *testing.T) {
 		for i := range 4000 {
 			p.put(fmt.Sprintf("key%04d", i), fmt.Sprintf("%0100d", i*i))
 		}
+		require.NoError(t, p.replica.machine.Store())
 		require.NoError(t, p.engine.Sync())
 		require.Eventually(t, func() bool {
 			now = now.Add(sizeEvery)

@@ -25,10 +25,13 @@ type RaftConfig struct {
 	TickInterval time.Duration
 	// ElectionTicks is the election timeout in ticks, more than twice heartbeatTicks.
 	ElectionTicks uint64
-	// LogEntries is how many applied entries of a group's log are kept before the log is truncated.
-	// A larger value means longer replay after a crash, but a replica that was away for a while
+	// LogEntries is how many applied entries of a group's log are kept before the log is truncated. A tenth of them or two
+	// stay. A larger value means longer replay after a crash, but a replica that was away for a while
 	// catches up from the log instead of a whole snapshot.
 	LogEntries uint64
+	// LogBytes is how many bytes of a group's entries are kept before the log is truncated, if that comes
+	// earlier. 0 is no bound.
+	LogBytes int64
 	// QueueBytes bounds Raft's memory: per group, the entries that are not applied, beyond which
 	// its leader accepts no more writes; per peer, the send queue, and per replica, the receive
 	// queue, beyond which messages are lost, as on a network. 0 is no bound.
@@ -105,12 +108,8 @@ func (c RaftConfig) GroupConfig(shardID, replicaID uint64, learner bool) config.
 		IsNonVoting:         learner,
 		HeartbeatRTT:        heartbeatTicks,
 		OrderedConfigChange: true,
-		// Snapshots of the state machine are only metadata (its data is in the engine); each one
-		// syncs the engine and allows the log to be truncated.
-		SnapshotEntries:    c.LogEntries,
-		CompactionOverhead: c.LogEntries / 10,
-		MaxInMemLogSize:    c.QueueBytes,
-		WaitReady:          true,
+		MaxInMemLogSize:     c.QueueBytes,
+		WaitReady:           true,
 	}
 }
 
@@ -122,6 +121,7 @@ type entrance struct {
 	nh interface {
 		Propose(*client.Session, []byte, time.Duration) (*dragonboat.RequestState, error)
 		ReadIndex(shardID uint64, timeout time.Duration) (*dragonboat.RequestState, error)
+		RequestSnapshot(shardID uint64, o dragonboat.SnapshotOption, timeout time.Duration) (*dragonboat.RequestState, error)
 	}
 	mu   sync.RWMutex
 	shut bool

@@ -71,7 +71,7 @@ func (o *outage) boot(node shard.NodeID, addr string, incarnation uint64, transp
 		Node: node, Incarnation: incarnation, Engine: o.engine, Source: hlc.NewHybrid(clock.System{}),
 		Raft: RaftConfig{
 			Dir: "/raft", Address: addr, ClusterID: 5, TickInterval: 5 * time.Millisecond, ElectionTicks: 10,
-			LogEntries: 40, Transport: transport, Log: &raftlog.Factory{FS: fs}, FS: raftFS{fs},
+			LogEntries: 40, LogBytes: 2 << 10, Transport: transport, Log: &raftlog.Factory{FS: fs}, FS: raftFS{fs},
 		},
 		Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()), ProposalTimeout: 5 * time.Second,
 		Apply: apply.Options{Backlog: apply.NewBacklog(64<<10, func(gather func()) { go gather() })},

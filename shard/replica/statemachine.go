@@ -7,7 +7,6 @@ import (
 
 	"github.com/lni/dragonboat/v4/statemachine"
 
-	"github.com/flotilla-kv/flotilla/internal/workers"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/engine"
@@ -20,9 +19,10 @@ import (
 type stateMachine struct {
 	replica *Replica
 	entries []apply.Entry // reused between Updates
-	written uint64        // the applied index when it was last made durable, or a sync for it was started
 	durable uint64        // the applied index when it was last made durable
 	begun   bool          // the Sync that dragonboat issues when the replica starts has come, if there is one
+	tail    tail          // of the log
+	counted bool          // the tail knows what was in the log when the replica started
 }
 
 var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
@@ -32,21 +32,24 @@ var _ statemachine.IOnDiskStateMachine = (*stateMachine)(nil)
 func (s *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	s.secured()
 	s.begun = false
+	raft := s.replica.host.cfg.Raft
+	s.tail, s.counted = tail{max: size{int64(raft.LogEntries), raft.LogBytes}}, false
 	return s.durable, nil
 }
 
 // secured notes that everything applied is durable.
 func (s *stateMachine) secured() {
 	s.durable = s.replica.View().Applied
-	s.written = s.durable
 }
 
 // Update implements IOnDiskStateMachine. All entries go into the engine as one batch; then their
 // results are delivered (P1).
 func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
 	s.entries = s.entries[:0]
+	var bytes int64
 	for i := range entries {
 		s.entries = append(s.entries, apply.Entry{Index: entries[i].Index, Data: entries[i].Cmd})
+		bytes += int64(len(entries[i].Cmd))
 	}
 	r := s.replica
 	before := r.View()
@@ -72,32 +75,9 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 	if r.View().Since != before.Since {
 		r.Spawn(r.host.reshaped) // P4
 	}
-	s.writeAhead()
+	s.count(size{int64(len(entries)), bytes}, before.Applied)
+	s.cutWhenFull()
 	return entries, nil
-}
-
-// aheadPart: the memtable is flushed when one in this many of the entries before the next truncation of the log
-// remains.
-const aheadPart = 16
-
-// writeAhead flushes the memtable shortly before the log is truncated. Sync would do it too, but the shard would have
-// to wait for it.
-func (s *stateMachine) writeAhead() {
-	r, applied := s.replica, s.replica.View().Applied
-	between := r.host.cfg.Raft.LogEntries
-	if between == 0 || applied < s.written+between-between/aheadPart {
-		return
-	}
-	s.written = applied
-	r.host.workers.Keep(workers.Func(func() {
-		err := r.machine.Store()
-		if err == nil {
-			err = r.host.cfg.Engine.SyncAtLeisure()
-		}
-		if err != nil { // if the failure lasts, Sync will meet it too
-			r.host.cfg.Logger.Warn("cannot write out what was applied", "shard", r.id, "error", err)
-		}
-	}))
 }
 
 // proposed reports whether a batch came from this process (P1).
@@ -122,16 +102,16 @@ func (s *stateMachine) Sync() error {
 	if !s.begins() && !s.replica.mayCut() {
 		return fmt.Errorf("cut the log of shard %d behind a split or merge that is under way: %w", s.replica.id, errSnapshotOutOfDate)
 	}
-	if s.durable == s.replica.View().Applied {
-		return nil
+	if s.durable != s.replica.View().Applied {
+		if err := s.replica.machine.Store(); err != nil {
+			return err
+		}
+		if err := s.replica.host.cfg.Engine.Sync(); err != nil {
+			return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, errSnapshotOutOfDate)
+		}
+		s.secured()
 	}
-	if err := s.replica.machine.Store(); err != nil {
-		return err
-	}
-	if err := s.replica.host.cfg.Engine.Sync(); err != nil {
-		return fmt.Errorf("cut the log of shard %d: %w, %w", s.replica.id, err, errSnapshotOutOfDate)
-	}
-	s.secured()
+	s.tail.truncated()
 	return nil
 }
 
@@ -203,6 +183,7 @@ func stoppedForRaft(err error) error {
 func (s *stateMachine) RecoverFromSnapshot(src io.Reader, stop <-chan struct{}) error {
 	r := s.replica
 	s.begun = false
+	s.tail = tail{max: s.tail.max}
 	if err := r.machine.Restore(src, stop); err != nil {
 		return fmt.Errorf("recover shard %d from a snapshot: %w", r.id, stoppedForRaft(err))
 	}
