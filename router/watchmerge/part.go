@@ -77,7 +77,7 @@ func (p *part) poll(max int) error {
 		return p.lost(err)
 	}
 	if p.watch.merging != nil {
-		p.bytes += bytesOf(got.Events)
+		p.bytes += shard.EventBytes(got.Events)
 	}
 	if len(p.held) == 0 {
 		p.held = got.Events
@@ -88,17 +88,6 @@ func (p *part) poll(max int) error {
 		p.through, p.attempt = got.Through, 0
 	}
 	return nil
-}
-
-func bytesOf(events []*mvccpb.Event) int {
-	n := 0
-	for _, e := range events {
-		n += len(e.Kv.Key) + len(e.Kv.Value)
-		if e.PrevKv != nil {
-			n += len(e.PrevKv.Key) + len(e.PrevKv.Value)
-		}
-	}
-	return n
 }
 
 // hurry makes the part progress to target, if it lags and has nothing to deliver that would get it

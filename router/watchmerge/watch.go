@@ -232,7 +232,7 @@ func (w *Watch) release() {
 			n++
 		}
 		m.out = append(m.out, p.held[:n]...)
-		p.bytes -= bytesOf(p.held[:n])
+		p.bytes -= shard.EventBytes(p.held[:n])
 		p.held = p.held[n:]
 		if len(p.held) == 0 {
 			p.held = nil // a burst's memory is not kept
