@@ -317,6 +317,8 @@ func TestSubscribeToLargeEventsWithoutReading(t *testing.T) {
 	f.mu.Unlock()
 	r.until(3, func() bool { return r.through == events })
 	require.Len(t, r.events, events)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	require.Zero(t, f.mu.bytes)
 }
 
