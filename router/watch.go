@@ -111,8 +111,9 @@ func (r *Router) Advance(ctx context.Context, source Source, floor shard.Revisio
 // errFeedsEnd ends an attempt to advance feeds of a shard that no longer exists: the feeds end too.
 var errFeedsEnd = errors.New("the shard is another's by now")
 
-// Settle returns the largest revision of the span after a read barrier, once the shards that own it
-// are closed to it: everything later has a higher one.
+// Settle returns the largest revision of the span after a read barrier, or that of a compaction which the
+// span's shards have not heard of yet, once they are closed to it: everything later has a higher one, and a
+// watch can begin there.
 func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, error) {
 	if rev, ok := r.settledHere(ctx, span); ok {
 		return rev, nil
@@ -122,6 +123,9 @@ func (r *Router) Settle(ctx context.Context, span shard.Span) (shard.Revision, e
 	var settled shard.Revision
 	err := r.retrying(ctx, func(int) error {
 		c, err := r.cut(ctx, span, 0, false)
+		if compacted := r.Compacted(); err == nil && c.at < compacted {
+			c, err = r.cut(ctx, span, compacted, false)
+		}
 		settled = c.at
 		return err
 	})
@@ -165,12 +169,18 @@ func (f found) Settled(rev shard.Revision, err error) {
 	close(f)
 }
 
+// errNotCompacted is the error for a shard that has not heard of a compaction yet, which raises its revision.
+var errNotCompacted = errors.New("the shard has not heard of the last compaction yet")
+
 // probeHere returns the largest revision of the shard at p after a read barrier, from the replica
 // of this node.
 func (r *Router) probeHere(ctx context.Context, p Place) (shard.Revision, error) {
 	reply, err := r.send(ctx, p, r.cfg.Self, &Request{Op: routerpb.Op_OP_PROBE})
 	if err != nil {
 		return 0, err
+	}
+	if reply.Rev < r.Compacted() {
+		return 0, errNotCompacted
 	}
 	return reply.Rev, nil
 }

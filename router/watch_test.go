@@ -50,3 +50,19 @@ func TestSettle(t *testing.T) {
 		})
 	}
 }
+
+// A compaction is recorded before the shards hear of it. A watch that begins then, of a shard whose
+// last write is older, must not begin at what counts as compacted.
+func TestSettleDuringACompaction(t *testing.T) {
+	for _, span := range []shard.Span{shard.PointSpan([]byte("a")), {Start: []byte("a"), End: []byte("p")}} {
+		inWorld(t, []string{"m", "x"}, func(t *testing.T, w *world, r *Router) {
+			put(t, r, "a", "1")
+			compacted := put(t, r, "y", "1")
+			require.NoError(t, w.RecordCompaction(t.Context(), compacted))
+			at, err := r.Settle(t.Context(), span)
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, at, compacted)
+			require.Greater(t, put(t, r, "a", "2"), at)
+		})
+	}
+}

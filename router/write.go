@@ -228,6 +228,7 @@ func first(foot txn.Footprint) []byte {
 // crossShard names the shards of a transaction's keys.
 func (r *Router) crossShard(ctx context.Context, foot txn.Footprint) error {
 	refusal := &txn.CrossShardError{}
+	shards := make(map[shard.ID]bool)
 	for span := range foot.Spans() {
 		places, err := r.cfg.Cache.Cover(ctx, span)
 		if err != nil {
@@ -240,8 +241,12 @@ func (r *Router) crossShard(ctx context.Context, foot txn.Footprint) error {
 		where := txn.Place{Span: span}
 		for _, p := range places {
 			where.Shards = append(where.Shards, p.ID)
+			shards[p.ID] = true
 		}
 		refusal.Places = append(refusal.Places, where)
+	}
+	if len(shards) == 1 { // they were merged, and another request has learned of it meanwhile
+		return fmt.Errorf("find the shard of a transaction: %w", errMapChanged)
 	}
 	return refusal
 }

@@ -272,6 +272,27 @@ func TestTxnAfterAMerge(t *testing.T) {
 	})
 }
 
+// A merge that another request hears of while a refusal is being confirmed: all keys are in one shard by then, so
+// there is nothing to refuse.
+func TestTxnDuringAMerge(t *testing.T) {
+	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
+		put(t, r, "a", "1")
+		put(t, r, "z", "1")
+		w.script = func(_ shard.NodeID, req *Request) (*Reply, error, bool) {
+			if req.Op != routerpb.Op_OP_PROBE {
+				return nil, nil, false
+			}
+			w.script = nil
+			v := w.owner("a").now()
+			w.merge("a")
+			r.cfg.Cache.Learn(w.owner("a").now().Descriptor)
+			return &Reply{Rev: v.Rev, Floor: v.Floor}, nil, true
+		}
+		_, err := r.Txn(t.Context(), putBoth("a", "z"))
+		require.NoError(t, err)
+	})
+}
+
 func TestReadTxn(t *testing.T) {
 	inWorld(t, []string{"m"}, func(t *testing.T, w *world, r *Router) {
 		get := func(key string, at shard.Revision) *pb.RequestOp {

@@ -11,3 +11,15 @@ type Changes struct {
 	// this piece or an earlier one, and none will follow (R4).
 	Through Revision
 }
+
+// EventBytes is the size of the events' keys and values.
+func EventBytes(events []*mvccpb.Event) int {
+	n := 0
+	for _, e := range events {
+		n += len(e.Kv.Key) + len(e.Kv.Value)
+		if e.PrevKv != nil {
+			n += len(e.PrevKv.Key) + len(e.PrevKv.Value)
+		}
+	}
+	return n
+}

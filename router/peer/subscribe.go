@@ -177,8 +177,12 @@ func (c *Client) Subscribe(ctx context.Context, sub router.Subscription, ready f
 	return f, nil
 }
 
-// bufferedMax is how many events a feed receives before its holder has taken some.
-const bufferedMax = 1024
+// bufferedMax and bufferedBytesMax are how many events a feed receives, and how much of them, before its holder has taken
+// some.
+const (
+	bufferedMax      = 1024
+	bufferedBytesMax = 4 << 20
+)
 
 // feed is a feed from another node. One goroutine fills its buffer.
 type feed struct {
@@ -191,6 +195,7 @@ type feed struct {
 	mu struct {
 		sync.Mutex
 		changes shard.Changes  // received and not taken
+		bytes   int            // of its events
 		told    shard.Revision // the Through that Poll has returned
 		err     error          // after changes
 		awaited shard.Revision
@@ -241,6 +246,7 @@ func (f *feed) add(changes shard.Changes, err error) bool {
 		return true
 	}
 	f.mu.changes.Events = append(f.mu.changes.Events, changes.Events...)
+	f.mu.bytes += shard.EventBytes(changes.Events)
 	f.mu.changes.Through = changes.Through
 	reached := f.mu.awaited > 0 && changes.Through >= f.mu.awaited
 	if reached {
@@ -261,7 +267,8 @@ func (f *feed) whole() int {
 func (f *feed) full() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.whole() >= bufferedMax
+	whole := f.whole()
+	return whole >= bufferedMax || whole > 0 && f.mu.bytes >= bufferedBytesMax // a single revision may have more
 }
 
 // Poll implements router.Feed.
@@ -287,6 +294,7 @@ func (f *feed) take(max int) (changes shard.Changes, more bool, err error) {
 		n++
 	}
 	changes.Events, f.mu.changes.Events = events[:n:n], changes.Events[n:]
+	f.mu.bytes -= shard.EventBytes(changes.Events)
 	if n < whole {
 		changes.Through = shard.Revision(events[n-1].Kv.ModRevision)
 	}

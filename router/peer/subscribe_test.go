@@ -299,6 +299,29 @@ func TestSubscribeWithoutReading(t *testing.T) {
 	require.Len(t, r.events, events)
 }
 
+// Nor does a feed of large events collect many of them (N3).
+func TestSubscribeToLargeEventsWithoutReading(t *testing.T) {
+	from := &fakePublisher{}
+	r, _ := newReader(t, from)
+	const events = 200
+	var many []*mvccpb.Event
+	value := strings.Repeat("v", 1<<20)
+	for rev := range int64(events) {
+		many = append(many, event(rev+1, "a", value))
+	}
+	from.do(func() { from.events, from.through = many, events })
+	f := r.feed.(*feed)
+	require.Eventually(t, f.full, 10*time.Second, time.Millisecond)
+	f.mu.Lock()
+	require.LessOrEqual(t, len(f.mu.changes.Events), 2*bufferedBytesMax>>20)
+	f.mu.Unlock()
+	r.until(3, func() bool { return r.through == events })
+	require.Len(t, r.events, events)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.Zero(t, f.mu.bytes)
+}
+
 // A feed that is full and is closed by somebody else than its reader ends for the reader too, behind what it has.
 func TestSubscribeClosedWhileFull(t *testing.T) {
 	from := &fakePublisher{}

@@ -22,8 +22,9 @@
 //	    exactly there.
 //	W6  Bookmarkable: Through is a promise, as a feed's is: everything up to it has been
 //	    delivered.
-//	W7  Bounded: a part that is ahead is not polled once it holds heldMax events. The part
-//	    that lags most is always polled, so the watch always makes progress.
+//	W7  Bounded: a part that is ahead is not polled once it holds heldMax events or heldBytesMax
+//	    bytes, and none is while events that need not wait have not been taken. The part that lags
+//	    most is polled then, so the watch always makes progress.
 //	W8  Quiet: a shard is asked for a promise, or to close, only while an event or an Await
 //	    waits for it.
 package watchmerge

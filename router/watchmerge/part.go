@@ -14,9 +14,12 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// heldMax is how many events of a part may wait for other parts. Beyond it the part is not polled:
-// history keeps its events.
-const heldMax = 1024
+// heldMax and heldBytesMax are how many events of a part may wait for other parts. Beyond it the part is
+// not polled: history keeps its events. Their number alone is no bound, as a value may be of any size.
+const (
+	heldMax      = 1024
+	heldBytesMax = 4 << 20
+)
 
 // part is a piece of a watch's span that one feed serves. Everything but the atomics is guarded by
 // Watch.mu.
@@ -28,6 +31,7 @@ type part struct {
 	source  router.Source // where the feed comes from
 	through shard.Revision
 	held    []*mvccpb.Event
+	bytes   int            // of what is held; 0 while there is one part, which holds nothing
 	awaited shard.Revision // what the feed was asked to say
 	closing shard.Revision // what the shard was asked to close to
 	// attempt counts feeds that ended before they had anything new: replicas are tried in turn,
@@ -54,9 +58,12 @@ func (p *part) signal() {
 	w.ready()
 }
 
+// full reports whether the part holds as much as it may (W7).
+func (p *part) full() bool { return len(p.held) >= heldMax || p.bytes >= heldBytesMax }
+
 // more reports whether a Poll could make progress.
 func (p *part) more() bool {
-	return p.feed != nil && len(p.held) < heldMax && p.signalled.Load() // W7
+	return p.feed != nil && !p.full() && p.signalled.Load()
 }
 
 // poll takes what the feed has. It returns an error that ends the watch.
@@ -68,6 +75,9 @@ func (p *part) poll(max int) error {
 	got, err := p.feed.Poll(max)
 	if err != nil {
 		return p.lost(err)
+	}
+	if p.watch.merging != nil {
+		p.bytes += shard.EventBytes(got.Events)
 	}
 	if len(p.held) == 0 {
 		p.held = got.Events

@@ -107,8 +107,8 @@ func (w *Watch) await() bool {
 	w.behind.Store(1) // so that no part is the last one yet
 	n := 0
 	for p := range w.parts {
-		if p.feed == nil || p.through >= w.target {
-			continue
+		if p.feed == nil || p.full() || p.through >= w.target {
+			continue // a full one can only wait for the one that lags most
 		}
 		n++
 		w.behind.Add(1)
@@ -193,11 +193,15 @@ func (w *Watch) end(err error) {
 	w.err = err
 }
 
-// collect takes what the parts have. It returns why the watch ended.
+// collect takes what the parts have, unless there is still something to give: each of many parts may
+// have as much as is given at a time, and all of it would be kept. It returns why the watch ended.
 func (w *Watch) collect(max int) error {
 	w.recall()
 	if w.err == nil && w.merger.ctx.Err() != nil {
 		w.end(shard.ErrStopped)
+	}
+	if w.merging != nil && len(w.merging.out) > 0 { // W7
+		return w.err
 	}
 	for p := range w.parts {
 		if err := p.poll(max); err != nil {
@@ -228,6 +232,7 @@ func (w *Watch) release() {
 			n++
 		}
 		m.out = append(m.out, p.held[:n]...)
+		p.bytes -= shard.EventBytes(p.held[:n])
 		p.held = p.held[n:]
 		if len(p.held) == 0 {
 			p.held = nil // a burst's memory is not kept

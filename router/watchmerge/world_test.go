@@ -38,7 +38,9 @@ type world struct {
 	closes    int // requests to close a shard or to promise so
 	promises  int // of them
 	frozen    bool
-	refuse    error // what Subscribe answers
+	refuse    error    // what Subscribe answers
+	lost      shard.ID // the shard of which nobody can be reached
+	value     []byte   // of what is put
 }
 
 type modelShard struct {

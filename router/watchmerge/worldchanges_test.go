@@ -17,7 +17,7 @@ func (w *world) put(keys ...string) shard.Revision {
 	rev := shard.NextRevision(s.floor, w.clock, s.desc.Slot)
 	w.clock = rev.Tick()
 	for _, key := range keys {
-		w.log = append(w.log, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: []byte(key), ModRevision: int64(rev)}})
+		w.log = append(w.log, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: []byte(key), Value: w.value, ModRevision: int64(rev)}})
 	}
 	s.rev, s.floor = rev, rev
 	w.follow(s)

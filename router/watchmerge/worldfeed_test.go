@@ -19,6 +19,9 @@ func (w *world) Subscribe(_ context.Context, node shard.NodeID, sub router.Subsc
 	if w.refuse != nil {
 		return nil, w.refuse
 	}
+	if sub.Shard == w.lost {
+		return nil, shard.ErrUnavailable
+	}
 	s, err := w.at(node, sub.Shard, sub.Epoch)
 	if err != nil {
 		return nil, err
