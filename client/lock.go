@@ -2,9 +2,12 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/flotilla-kv/flotilla/shard"
 )
 
 // Lock is a key that a session holds. It cannot stop a holder that was paused for longer than its
@@ -43,7 +46,7 @@ func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
 		if holder.Lease == s.lease { // an earlier attempt with an unknown outcome
 			return &Lock{session: s, key: key, token: holder.CreateRevision}, nil
 		}
-		if err := s.client.awaitDelete(ctx, key, held.Revision+1); err != nil {
+		if err := s.client.awaitDelete(ctx, key, held.Revision+1); err != nil && !errors.Is(err, shard.ErrCompacted) { // the key tells as well
 			return nil, fmt.Errorf("wait for lock %.64q: %w", key, err)
 		}
 	}

@@ -102,6 +102,9 @@ func (n *renewer) run(key renewalKey, p Place) {
 		status, err := n.ask(ctx, p, key.node, routerpb.Op_OP_LEASE_KEEPALIVE, q)
 		cancel()
 		ttls := status.GetTtls()
+		if err == nil && len(ttls) != len(q.Leases) { // a native client may ask nodes of another version
+			err = fmt.Errorf("renew %d leases: there are answers for %d: %w", len(q.Leases), len(ttls), shard.ErrUnavailable)
+		}
 		for _, r := range batch {
 			if err == nil {
 				r.ttls, ttls = ttls[:len(r.leases)], ttls[len(r.leases):]
