@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -104,10 +105,19 @@ func (s *splitter) settle(ctx context.Context, m *placement.Map, o *placement.Op
 	if err := s.step(ctx, stepWean); err != nil {
 		return err
 	}
-	for _, d := range []*shard.Descriptor{o.Rest(m.Shard(o.Shard)), o.Child} {
-		if err := s.wean(ctx, m, d); err != nil {
-			return err
-		}
+	if err := s.weanBoth(ctx, m, o.Rest(m.Shard(o.Shard)), o.Child); err != nil {
+		return err
 	}
 	return s.finish(ctx, stepSettle, o)
+}
+
+// weanBoth truncates the logs of both shards at the same time: a node that is down is waited for once, not twice. The
+// split locks both until then.
+func (s *splitter) weanBoth(ctx context.Context, m *placement.Map, rest, child *shard.Descriptor) error {
+	var ofRest, ofChild error
+	var weaning sync.WaitGroup
+	weaning.Go(func() { ofRest = s.wean(ctx, m, rest) })
+	weaning.Go(func() { ofChild = s.wean(ctx, m, child) })
+	weaning.Wait()
+	return errors.Join(ofRest, ofChild)
 }

@@ -8,6 +8,7 @@ import (
 
 // A snapshot of one cluster is loaded into another, once and again, and never over something else.
 func TestBackupAndRestore(t *testing.T) {
+	besideOthers(t)
 	from, to := newShellAt(t, ""), newShellAt(t, "")
 	file := from.dir + "/saved.db"
 	from.run(t, `

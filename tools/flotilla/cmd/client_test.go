@@ -51,6 +51,15 @@ func newShellAt(t *testing.T, endpoints string) *shell {
 	return sh
 }
 
+// besideOthers lets a test that has a cluster of its own run beside others: alone it leaves processors idle. With
+// -endpoints all tests have the same servers, and run one after the other.
+func besideOthers(t *testing.T) {
+	t.Helper()
+	if *endpointsFlag == "" {
+		t.Parallel()
+	}
+}
+
 // founder is how one of a cluster's first nodes is started.
 func founder(node proccluster.Spec, all []proccluster.Spec) []string {
 	var join []string
@@ -102,6 +111,7 @@ func masked(text string) string {
 
 // TestClientStories runs shell scripts on a cluster of three nodes and four shards.
 func TestClientStories(t *testing.T) {
+	besideOthers(t)
 	sh := newShell(t)
 	stories := []string{"testdata/client", "testdata/streams"}
 	if *endpointsFlag != "" {

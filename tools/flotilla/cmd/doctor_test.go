@@ -13,6 +13,7 @@ import (
 
 // A cluster that is well has no error. When a node has stopped that is told, with what follows from it.
 func TestDoctor(t *testing.T) {
+	besideOthers(t)
 	self, err := proccluster.Self()
 	require.NoError(t, err)
 	c, err := proccluster.New(t, proccluster.Config{Program: self, Nodes: 3, Args: founder})

@@ -24,6 +24,7 @@ import (
 
 // What was exported and imported is the same: over several shards, with any bytes, leases and an earlier revision.
 func TestExportAndImport(t *testing.T) {
+	besideOthers(t)
 	sh := newShell(t)
 	client := sh.client(t)
 	lease, err := client.Grant(t.Context(), 600)
@@ -116,6 +117,7 @@ func lastLine(text string) (before, last string) {
 
 // A file that was cut off between two lines looks like one that is whole, but for its last line.
 func TestImportOfAPart(t *testing.T) {
+	besideOthers(t)
 	sh := newShell(t)
 	sh.run(t, "flotilla put a 1; flotilla put b 2; flotilla put c 3; flotilla export all")
 	for script, words := range map[string][]string{
@@ -182,6 +184,7 @@ func (sh *shell) client(t *testing.T) *clientv3.Client {
 
 // A line that is wrong is told by its number, and what would be written wrongly is not written.
 func TestImportTellsTheLine(t *testing.T) {
+	besideOthers(t)
 	sh := newShell(t)
 	for line, words := range map[string]string{
 		`{"key":"k"}`:               "value is missing",

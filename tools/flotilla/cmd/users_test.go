@@ -13,6 +13,7 @@ import (
 // With --user, or its variables, every command acts for a user; Flotilla's own are for root users. What is missing is
 // said.
 func TestCommandsOfUsers(t *testing.T) {
+	besideOthers(t)
 	sh := newShellAt(t, "")
 	endpoints, _ := strings.CutPrefix(sh.env[len(sh.env)-1], "FLOTILLA_ENDPOINTS=")
 	anybody, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(endpoints, ","), Logger: zap.NewNop(), DialTimeout: time.Minute})
