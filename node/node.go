@@ -82,7 +82,9 @@ type Node struct {
 		sync.Mutex
 		json []byte
 	}
-	closers []func()
+	// sendAway is set once the client port is open.
+	sendAway func(ctx context.Context)
+	closers  []func()
 }
 
 // New checks the configuration and wires everything that needs no I/O.

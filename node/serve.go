@@ -70,6 +70,10 @@ func (n *Node) serveClients(context.Context) error {
 	server := rpcfront.New(mux.Listener(0), api.Front(), append(api.ServerOptions(), grpc.ConnectionTimeout(handshakeTimeout))...)
 	register(server)
 	n.serveNative(server)
+	n.sendAway = func(ctx context.Context) {
+		api.Drain()
+		server.Leave(ctx)
+	}
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
 	n.servers.Go(func() { n.served("etcd HTTP", web.Serve(mux.Listener(1))) })

@@ -16,6 +16,8 @@ const (
 	stepDownNotice = healthInterval + 100*time.Millisecond
 	// stepDownPause is the time between attempts: the other replica may be behind, or its node may be stopping too.
 	stepDownPause = 100 * time.Millisecond
+	// sendAwayPatience bounds how long a node that is about to stop waits for answers to clients.
+	sendAwayPatience = 2 * time.Second
 	// stepDownMax bounds the handovers in progress.
 	stepDownMax = 16
 )
@@ -42,6 +44,15 @@ func (n *Node) StepDown(ctx context.Context) {
 		}
 		n.bequeath(ctx, left)
 	}
+}
+
+// SendAway has clients make further calls to other nodes, and waits until those that were made here are answered,
+// two seconds at most. Otherwise Close would cut them off, and their clients could not know whether their writes were
+// applied. Call it between StepDown and Close. Watches and other streams continue until Close; clients reopen them.
+func (n *Node) SendAway(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sendAwayPatience)
+	defer cancel()
+	n.sendAway(ctx)
 }
 
 // legacy is the leadership of a group that another node could lead.

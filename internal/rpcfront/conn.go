@@ -289,6 +289,25 @@ func (c *conn) leave() {
 	c.close()
 }
 
+// answering reports whether the client may still make calls, or has not been sent all answers to those it has made.
+// A request of which a part has not arrived does not count: nobody works on it.
+func (c *conn) answering() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return false
+	case !c.leaving, c.out.writing, len(*c.out.buf) > 0, len(c.ready) > 0, len(c.relayed) > 0:
+		return true
+	}
+	for _, k := range c.calls {
+		if k.stream == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // close ends the connection and all of its calls, once.
 func (c *conn) close() {
 	c.mu.Lock()

@@ -175,6 +175,34 @@ func (s *Server) isStopped() bool {
 	return s.mu.stopped
 }
 
+// leaveInterval is the time between looks at what is under way.
+const leaveInterval = 10 * time.Millisecond
+
+// Leave tells clients to make further calls elsewhere. It returns when the calls that came before have been answered, or
+// when ctx ends. Streams that are answered here continue, since watches never end by themselves. Stop must follow.
+func (s *Server) Leave(ctx context.Context) {
+	s.running.Go(s.behind.GracefulStop) // at Stop it returns at the latest
+	for s.answering() {
+		select {
+		case <-time.After(leaveInterval):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answering reports whether a client does not know yet that the server leaves, or waits for an answer.
+func (s *Server) answering() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.mu.conns {
+		if c.answering() {
+			return true
+		}
+	}
+	return false
+}
+
 // Stop ends all connections and returns when every handler has returned (F7), so that the store can
 // be closed.
 func (s *Server) Stop() {

@@ -205,6 +205,62 @@ func TestStreamsBeyondTheLimitAreRefused(t *testing.T) {
 	<-began
 }
 
+// TestLeaveWaitsForAnswers has the server leave while a call and a stream are under way. The call is answered, and the
+// stream is left to Stop.
+func TestLeaveWaitsForAnswers(t *testing.T) {
+	began, finish := make(chan struct{}), make(chan struct{})
+	s := serve(t, config(), &service{handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
+		close(began)
+		<-finish
+		return &pb.RangeResponse{}, nil
+	}})
+	end := sync.OnceFunc(func() { close(finish) })
+	t.Cleanup(end)
+	c := connect(t, s.addr)
+	c.until(func() bool { return c.acks == 1 }) // grpc-go drops a connection that it has not begun with
+	c.open(headers(watchPath), false)
+	id := c.get(1)
+	<-began
+	left := make(chan struct{})
+	go func() {
+		s.Leave(t.Context())
+		close(left)
+	}()
+	c.until(func() bool { return c.gone != "" })
+	require.Equal(t, "NO_ERROR graceful_stop", c.gone)
+	for c.pongs == 0 { // its question whether everything was seen
+		require.NoError(t, c.read())
+	}
+	require.NoError(t, c.framer.WritePing(true, [8]byte{1, 6, 1, 8, 0, 3, 3, 9}))
+	c.gone = ""
+	c.until(func() bool { return c.gone != "" })
+	select {
+	case <-left:
+		require.Fail(t, "a call is under way")
+	default:
+	}
+	end()
+	<-left
+	c.until(func() bool { return c.ended[id] })
+	require.Contains(t, c.streams[id], "grpc-status: 0")
+}
+
+// TestLeaveIsBounded has a client that does not answer, so that it is not known what it has seen.
+func TestLeaveIsBounded(t *testing.T) {
+	s := serve(t, config(), &service{})
+	c := connect(t, s.addr)
+	c.until(func() bool { return c.acks == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		s.Leave(ctx)
+		close(left)
+	}()
+	c.until(func() bool { return c.gone != "" })
+	cancel()
+	<-left
+}
+
 // TestAGracefulEndWaitsForWhatIsUnderWay has grpc-go end the connection while a call and a stream are under way here.
 func TestAGracefulEndWaitsForWhatIsUnderWay(t *testing.T) {
 	began, finish := make(chan struct{}), make(chan struct{})

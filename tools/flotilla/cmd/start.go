@@ -120,6 +120,7 @@ func runNode(ctx context.Context, cfg node.Config, stdout io.Writer) error {
 	select {
 	case <-ctx.Done():
 		n.StepDown(context.WithoutCancel(ctx))
+		n.SendAway(context.WithoutCancel(ctx))
 		return nil
 	case <-n.Done():
 		return n.Err()
