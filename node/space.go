@@ -93,6 +93,19 @@ func (s *space) refusal() error {
 	return nil
 }
 
+// receive refuses to let a part of a shard that another node sends take so many bytes of the disk, if they would leave less than half
+// of what --min-free-disk keeps. Without room for its Raft log the node would end, with all its replicas.
+func (s *space) receive(bytes int64) error {
+	usage, err := s.node.cfg.FS.GetDiskUsage(s.node.cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("see how full the disk is: %w", err)
+	}
+	if free, keep := int64(usage.AvailBytes), s.node.cfg.MinFreeDisk/2; free-bytes < keep {
+		return fmt.Errorf("the disk of node %s has %d bytes free, and %d more would leave less than %d, half of --min-free-disk: %w", s.node.cfg.Name, free, bytes, keep, shard.ErrNoSpace)
+	}
+	return nil
+}
+
 // lend refuses to let something temporary take so many bytes of the disk if puts would be refused because of it.
 func (s *space) lend(bytes int64) error {
 	usage, err := s.node.cfg.FS.GetDiskUsage(s.node.cfg.DataDir)

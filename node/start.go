@@ -182,7 +182,7 @@ func (n *Node) checkClock(ctx context.Context) error {
 
 func (n *Node) openRaft(context.Context) (err error) {
 	raft, parts := n.raftConfig(), share(n.cfg.MemoryBytes)
-	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.dialPeer, Logger: n.log, Quiet: raft.TickInterval / 2, Lost: n.departed.connectionLost}
+	transport := &raftnet.Factory{Listener: n.peerMux.Listener(1), Dial: n.dialPeer, Logger: n.log, Quiet: raft.TickInterval / 2, Lost: n.departed.connectionLost, Room: n.space.receive}
 	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{

@@ -2,8 +2,8 @@
 //
 // The nodes are real and their environment is simulated: each has its own clock, which a
 // test can skew; its own disk, whose free space a test decides; and all of them
-// dial through one network, whose links can be cut and slowed. Stop is a clean
-// shutdown; tests that need a crash run processes (package proccluster).
+// dial through one network, whose links can be cut and slowed and can
+// damage what they carry. Stop is a clean shutdown; tests that need a crash run processes (package proccluster).
 //
 //	node n1 --Dial--> [network: link n1->n2, link n2->n1] --TCP--> peer port of n2
 //

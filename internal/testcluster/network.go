@@ -21,6 +21,7 @@ type Network struct {
 		names   map[string]string // peer address -> node
 		cut     map[link]bool
 		delay   map[link]time.Duration
+		damage  Damage
 		changed chan struct{} // closed and replaced when a cut link opens
 	}
 }
@@ -61,12 +62,24 @@ func (n *Network) Delay(from, to string, d time.Duration) {
 	n.mu.delay[link{from, to}] = d
 }
 
-// Heal mends all links and ends all delays.
+// Damage is what happens on the way to data of a connection, of which first is how its direction began. It returns what arrives, and
+// false if the connection then ends. It is called from many goroutines.
+type Damage func(from, to string, first, data []byte) (arrives []byte, goesOn bool)
+
+// Damage makes everything that is sent from now on pass through d; nil ends that.
+func (n *Network) Damage(d Damage) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.damage = d
+}
+
+// Heal mends all links, and ends all delays and all damage.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.mu.cut)
 	clear(n.mu.delay)
+	n.mu.damage = nil
 	close(n.mu.changed)
 	n.mu.changed = make(chan struct{})
 }
@@ -139,6 +152,8 @@ const (
 	// way; beyond, the sender blocks as on a full TCP buffer.
 	parcelBytes = 64 << 10
 	parcelsMax  = 32
+	// firstBytes is how much of its beginning is remembered of each direction of a connection, for those who damage it.
+	firstBytes = 24
 )
 
 // relay carries one direction of a connection until it ends.
@@ -170,15 +185,27 @@ func (n *Network) relay(l link, src, dst net.Conn) {
 func (n *Network) collect(l link, src net.Conn, parcels chan<- parcel, done <-chan struct{}) {
 	defer close(parcels)
 	buf := make([]byte, parcelBytes)
+	var first []byte
 	for {
 		k, err := src.Read(buf)
 		if k > 0 {
 			n.mu.Lock()
-			due := time.Now().Add(n.mu.delay[l])
+			due, damage := time.Now().Add(n.mu.delay[l]), n.mu.damage
 			n.mu.Unlock()
+			data, goesOn := bytes.Clone(buf[:k]), true // most are small
+			if first == nil {
+				first = bytes.Clone(data[:min(k, firstBytes)])
+			}
+			if damage != nil {
+				data, goesOn = damage(l.from, l.to, first, data)
+			}
 			select {
-			case parcels <- parcel{bytes.Clone(buf[:k]), due}: // most are small
+			case parcels <- parcel{data, due}:
 			case <-done:
+				return
+			}
+			if !goesOn {
+				src.Close()
 				return
 			}
 		}

@@ -26,4 +26,6 @@
 //	    and it is sent before anything that a read waits for. No other message waits.
 //	X8  Raft learns the sender's address from the first message of each replica on a connection
 //	    and again every half second.
+//	X9  A chunk of a snapshot for which there is no room is refused before it is written. What has arrived of a snapshot
+//	    is removed when its connection ends before the last chunk.
 package raftnet

@@ -232,6 +232,7 @@ func TestCloseDoesNotWaitForAStuckWrite(t *testing.T) {
 func TestSnapshotIsAcknowledged(t *testing.T) {
 	for name, taken := range map[string]bool{"taken": true, "refused": false} {
 		t.Run(name, func(t *testing.T) {
+			want := 2 // the chunk, and what makes dragonboat forget it (X9)
 			synctest.Test(t, func(t *testing.T) {
 				h := newHub()
 				a, b := newStation(t, h, "a", true), newStation(t, h, "b", taken)
@@ -242,7 +243,60 @@ func TestSnapshotIsAcknowledged(t *testing.T) {
 				began := time.Now()
 				c.Close()
 				require.Zero(t, time.Since(began), "neither waits for a timeout")
-				require.Len(t, b.chunks, 1)
+				synctest.Wait()
+				require.Len(t, b.chunks, want)
+				require.NoError(t, errors.Join(a.Close(), b.Close()))
+			})
+		})
+	}
+}
+
+// X9: of a snapshot that did not arrive whole nothing stays, and nothing is received for which there is no room.
+func TestSnapshotIsAbandoned(t *testing.T) {
+	full := errors.New("the disk is full")
+	for name, c := range map[string]struct {
+		room int64
+		last bool
+		want []uint64 // IDs of the chunks that dragonboat is given
+	}{
+		"cut short": {1 << 20, false, []uint64{0, 1, 2}},
+		"whole":     {1 << 20, true, []uint64{0, 1}},
+		"no room":   {10, false, []uint64{0, 1}}, // 8 and then 12 bytes, to be written once more
+		"none":      {7, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub()
+				a := newStation(t, h, "a", true)
+				b := newStationOf(t, h, "b", true, &Factory{Room: func(bytes int64) error {
+					if bytes > c.room {
+						return full
+					}
+					return nil
+				}})
+				s, err := a.GetSnapshotConnection(t.Context(), "b")
+				require.NoError(t, err)
+				for i := range uint64(2) {
+					chunk := raftpb.Chunk{ShardID: 7, ReplicaID: 2, From: 1, Index: 9, ChunkId: i, FileChunkId: i, Filepath: "f", Data: []byte("data")}
+					if c.last && i == 1 {
+						chunk.ChunkCount = raftpb.LastChunkCount
+					}
+					_ = s.SendChunk(chunk) // b may have hung up
+					synctest.Wait()
+				}
+				require.NoError(t, s.(snapshotConnection).conn.Close())
+				synctest.Wait()
+				var got []uint64
+				for len(b.chunks) > 0 {
+					chunk := <-b.chunks
+					got = append(got, chunk.ChunkId)
+					require.Equal(t, "f", chunk.Filepath)
+					if !c.last && len(b.chunks) == 0 {
+						require.True(t, chunk.IsLastChunk() && chunk.IsLastFileChunk() == false && len(chunk.Data) == 0, "%v", chunk)
+					}
+				}
+				require.Equal(t, c.want, got)
+				s.Close()
 				require.NoError(t, errors.Join(a.Close(), b.Close()))
 			})
 		})
