@@ -61,6 +61,7 @@ func internal() map[string]string {
 		"placement.RefusedError":     "gets its code where commands to the table are given (adminapi, node/members.go)",
 		"router.errFeedsEnd":         "ends an attempt to advance feeds",
 		"router.errMapChanged":       "wraps shard.ErrUnavailable",
+		"router.errNotCompacted":     "has Settle ask in another way (Settled)",
 		"txn.CrossShardError":        "has a code",
 
 		"router/etcdapi.errMissingLeader": "code Unknown is etcd's for it",
