@@ -39,7 +39,7 @@ func (d *deadlines) stop() {
 // expire resets the calls that have exceeded their deadlines, as grpc-go does.
 func (d *deadlines) expire() {
 	c := d.conn
-	var late []*call
+	var late []Started
 	c.mu.Lock()
 	d.at = time.Time{}
 	now := time.Now()
@@ -49,14 +49,17 @@ func (d *deadlines) expire() {
 		case k.deadline.After(now):
 			d.add(k)
 		default:
+			// Before drop, which wakes a stream's handler: that would say the client had cancelled it.
+			if started := k.end(context.DeadlineExceeded); started != nil {
+				late = append(late, started)
+			}
 			c.drop(k)
 			c.out.control(func(fr *http2.Framer) error { return fr.WriteRSTStream(k.id, http2.ErrCodeCancel) })
-			late = append(late, k)
 		}
 	}
 	c.mu.Unlock()
-	for _, k := range late {
-		k.finish(context.DeadlineExceeded)
+	for _, started := range late {
+		started.Abandon(context.DeadlineExceeded)
 	}
 	c.kick()
 }

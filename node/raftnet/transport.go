@@ -79,6 +79,8 @@ type transport struct {
 	messages raftio.MessageHandler
 	chunks   raftio.ChunkHandler
 
+	arriving atomic.Int64 // bytes of snapshots that have arrived, and are not applied yet
+
 	work sync.WaitGroup
 	mu   struct {
 		sync.Mutex
@@ -198,20 +200,28 @@ func (t *transport) serve(conn net.Conn) error {
 // arrival is the snapshot that a connection brings.
 type arrival struct {
 	last  *raftpb.Chunk // the last one that dragonboat has seen; nil while it has none, and when it has all
-	bytes int64         // in this one and those before it
+	bytes int64         // that count in transport.arriving
 }
+
+// appliedWithin is for how long a whole snapshot counts as one that is still to be written once more. Nobody tells when
+// it has been.
+const appliedWithin = time.Minute
 
 // take gives a chunk to dragonboat, if there is room for it (X9).
 func (t *transport) take(s *arrival, chunk raftpb.Chunk) error {
-	s.bytes += int64(len(chunk.Data))
+	bytes := int64(len(chunk.Data))
+	s.bytes += bytes
+	arriving := t.arriving.Add(bytes)
 	if t.Room != nil {
-		// What has arrived is written once more when it is applied.
-		if err := t.Room(s.bytes + int64(len(chunk.Data))); err != nil {
+		// What has arrived, on all connections, is written once more when it is applied.
+		if err := t.Room(arriving + bytes); err != nil {
 			return fmt.Errorf("receive chunk %d of a snapshot of shard %d: %w", chunk.ChunkId, chunk.ShardID, err)
 		}
 	}
 	taken := t.chunks(chunk)
 	if chunk.Data = nil; chunk.IsLastChunk() {
+		arrived := s.bytes
+		time.AfterFunc(appliedWithin, func() { t.arriving.Add(-arrived) })
 		*s = arrival{}
 	} else {
 		s.last = &chunk
@@ -223,9 +233,11 @@ func (t *transport) take(s *arrival, chunk raftpb.Chunk) error {
 }
 
 // abandon makes dragonboat remove a snapshot that did not arrive whole (X9). It would wait a quarter of an hour for the rest, which
-// never comes: a sender begins anew on another connection. There is no call for it. A last chunk without data makes dragonboat check
-// the snapshot, find it incomplete and remove it.
+// never comes: a sender begins anew on another connection. There is no call for it. A last chunk without data, like the real one, makes
+// dragonboat check the length and the checksums of the snapshot, find it incomplete and remove it; if only that chunk was missing, it is
+// complete and is used.
 func (t *transport) abandon(s arrival) {
+	t.arriving.Add(-s.bytes)
 	t.mu.Lock()
 	closed := t.mu.closed // dragonboat removes it itself
 	t.mu.Unlock()

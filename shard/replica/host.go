@@ -61,6 +61,8 @@ type Host struct {
 	doorway  *doorway
 	barriers *barriers
 	workers  workers.Pool // run reads, and work that no request waits for
+	cuts     sync.WaitGroup
+	cutting  sync.Mutex // held by the shard that prepares to have its log truncated
 
 	collector *collector
 	summing   *summing
@@ -135,6 +137,7 @@ func (h *Host) Close() {
 	h.collector.close()
 	h.entrance.close() // before dragonboat closes: proposers and read barriers go on until they are told
 	h.nh.Close()
+	h.cuts.Wait() // they use the engine
 	h.workers.Close()
 	h.summing.close() // after the replicas, because they begin sums
 }

@@ -35,6 +35,8 @@ type Replica struct {
 	// weaned is the View.Since of the last split or merge that the log was seen to begin after, for Weaned.
 	weaned  atomic.Uint64
 	weaning atomic.Uint64 // the last View.Since that Wean was called for
+	cutting atomic.Bool   // the log is about to be truncated
+	sending atomic.Int64  // until when, in nanoseconds of Host.now, the log is kept for who is sent a snapshot
 	// quarantined says why the replica is unfit; nil if it is not (Quarantine).
 	quarantined atomic.Pointer[string]
 	disputed    atomic.Bool

@@ -148,6 +148,7 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 	if err := s.replica.machine.Store(); err != nil {
 		return nil, err
 	}
+	s.replica.keepLog(sendingMax)
 	return s.replica.image(view), nil
 }
 
@@ -156,6 +157,7 @@ func (s *stateMachine) PrepareSnapshot() (any, error) {
 func (s *stateMachine) SaveSnapshot(prepared any, w io.Writer, stop <-chan struct{}) error {
 	img := prepared.(*image)
 	defer img.data.Close()
+	defer s.replica.keepLog(sentPause)
 	state, err := apply.MarshalSnapshot(img.view, img.leases.State())
 	if err != nil {
 		return fmt.Errorf("snapshot shard %d: %w", s.replica.id, err)

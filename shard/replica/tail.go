@@ -2,11 +2,10 @@ package replica
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
-
-	"github.com/flotilla-kv/flotilla/internal/workers"
 )
 
 // tail measures the log from where it was truncated last, as far as entries were applied by this process. A bound on its
@@ -40,8 +39,11 @@ func (s size) where(bound size) size {
 	return s
 }
 
-// of is one of n equal parts.
-func (s size) of(n int64) size { return size{s.entries / n, s.bytes / n} }
+// of is one of n equal parts, but not nothing: that would be no bound.
+func (s size) of(n int64) size { return size{max(s.entries/n, 1), max(s.bytes/n, 1)}.where(s) }
+
+// times is n times as much.
+func (s size) times(n int64) size { return size{n * s.entries, n * s.bytes} }
 
 // part is a piece of a log, of a tailPart of tail.max or more, if it is not the newest.
 type part struct {
@@ -79,9 +81,14 @@ func (t *tail) truncated() { t.before, t.again = size{}, size{} }
 
 const (
 	// cutRounds bounds how often what was applied is stored before the log is truncated, until that takes less than
-	// cutEnough.
-	cutRounds = 5
+	// cutEnough, or hardly less than before.
+	cutRounds = 3
 	cutEnough = 15 * time.Millisecond
+	// sendingTimes the bound is how large a log may become while a snapshot is sent, or was sent a short while ago
+	// (sendingMax, sentPause): the log has to lead from there to what comes after, or all is sent again, and again.
+	sendingTimes = 4
+	sendingMax   = 5 * time.Minute
+	sentPause    = 30 * time.Second
 )
 
 // count adds applied entries to the tail, and what the log had before this process began.
@@ -99,23 +106,40 @@ func (s *stateMachine) count(added size, before uint64) {
 // what was applied is made durable (Sync). So most of it is before.
 func (s *stateMachine) cutWhenFull() {
 	index, full := s.tail.full()
-	if !full {
+	r := s.replica
+	switch {
+	case !full, !r.mayCut(): // Sync would refuse it
+		return
+	case r.sends() && !s.tail.size().reaches(s.tail.max.times(sendingTimes)):
+		return
+	case !r.cutting.CompareAndSwap(false, true):
 		return
 	}
-	r := s.replica
-	r.host.workers.Keep(workers.Func(func() {
+	r.host.cuts.Go(func() {
+		defer r.cutting.Store(false)
 		if err := r.cut(index); err != nil { // it is full still, and is tried again
-			r.host.cfg.Logger.Warn("a shard's log grows because it cannot be truncated yet", "shard", r.id, "error", err)
+			r.host.cfg.Logger.Warn("a shard's log grows because what it brought cannot be stored", "shard", r.id, "error", err)
 		}
-	}))
+	})
 }
 
-// cut has the log truncated up to and including an entry.
-func (r *Replica) cut(index uint64) error {
-	if !r.mayCut() { // Sync would refuse it
-		return nil
+// sends reports whether a snapshot is being sent, or was a short while ago.
+func (r *Replica) sends() bool { return r.host.now().UnixNano() < r.sending.Load() }
+
+// keepLog keeps the log for a while, for who was or is sent a snapshot.
+func (r *Replica) keepLog(d time.Duration) {
+	until := r.host.now().Add(d).UnixNano()
+	for known := r.sending.Load(); known < until && !r.sending.CompareAndSwap(known, until); {
+		known = r.sending.Load()
 	}
-	sync := r.host.cfg.Engine.SyncAtLeisure
+}
+
+// cut has the log truncated up to and including an entry. Shards do so one after the other: while one stores what it has
+// by itself, nothing is gathered from all of them.
+func (r *Replica) cut(index uint64) error {
+	r.host.cutting.Lock()
+	defer r.host.cutting.Unlock()
+	sync, last := r.host.cfg.Engine.SyncAtLeisure, time.Duration(math.MaxInt64)
 	for range cutRounds {
 		began := time.Now()
 		if err := r.machine.StoreAside(); err != nil {
@@ -124,14 +148,15 @@ func (r *Replica) cut(index uint64) error {
 		if err := sync(); err != nil {
 			return fmt.Errorf("write out what was applied: %w", err)
 		}
-		if time.Since(began) < cutEnough {
+		took := time.Since(began)
+		if took < cutEnough || took > last/2 {
 			break
 		}
-		sync = r.host.cfg.Engine.Sync
+		sync, last = r.host.cfg.Engine.Sync, took
 	}
 	err := r.host.entrance.cut(uint64(r.id), dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionIndex: index})
-	if err != nil {
-		return fmt.Errorf("ask for a snapshot: %w", err)
+	if err != nil { // the replica or the node ends, or another snapshot is under way
+		r.host.cfg.Logger.Debug("a log is not truncated yet", "shard", r.id, "error", err)
 	}
 	return nil
 }

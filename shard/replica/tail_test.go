@@ -177,3 +177,36 @@ func TestTail(t *testing.T) {
 	_, ok = none.full()
 	require.False(t, ok)
 }
+
+// While a snapshot is sent, and for a while after it, the log is kept that leads on from there, unless it becomes very large.
+func TestALogIsKeptForWhoIsSentASnapshot(t *testing.T) {
+	t.Parallel()
+	const between = 50
+	p := openProcessWith(t, t.TempDir(), 1, func(cfg *HostConfig) { cfg.Raft.LogEntries = between })
+	defer func() { p.close() }()
+	p.startNew()
+	send := func() {
+		prepared, err := (&stateMachine{replica: p.replica}).PrepareSnapshot()
+		require.NoError(t, err)
+		prepared.(*image).data.Close()
+	}
+	until := func(entries uint64) {
+		for p.replica.View().Applied < entries {
+			p.put("k", "v")
+		}
+	}
+	isCut := func() bool { p.put("k", "v"); return p.logBegins() > 1 }
+	send()
+	until(2 * between)
+	require.False(t, p.replica.cutting.Load())
+	require.Equal(t, uint64(1), p.logBegins())
+	p.clock.advance(sendingMax)
+	require.Eventually(t, isCut, patience, time.Millisecond)
+
+	p.close()
+	p = openProcessWith(t, t.TempDir(), 1, func(cfg *HostConfig) { cfg.Raft.LogEntries = between })
+	p.startNew()
+	send()
+	until(sendingTimes * between)
+	require.Eventually(t, isCut, patience, time.Millisecond)
+}
