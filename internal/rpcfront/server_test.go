@@ -205,27 +205,27 @@ func TestStreamsBeyondTheLimitAreRefused(t *testing.T) {
 	<-began
 }
 
-// TestLeaveWaitsForAnswers has the server leave while a call and a stream are under way. The call is answered, and the
-// stream is left to Stop.
-func TestLeaveWaitsForAnswers(t *testing.T) {
+// underWay has a stream and a call under way, which is answered after end.
+func underWay(t *testing.T) (s *served, c *client, stream, call uint32, end func()) {
 	began, finish := make(chan struct{}), make(chan struct{})
-	s := serve(t, config(), &service{handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
+	s = serve(t, config(), &service{handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
 		close(began)
 		<-finish
 		return &pb.RangeResponse{}, nil
 	}})
-	end := sync.OnceFunc(func() { close(finish) })
+	end = sync.OnceFunc(func() { close(finish) })
 	t.Cleanup(end)
-	c := connect(t, s.addr)
+	c = connect(t, s.addr)
 	c.until(func() bool { return c.acks == 1 }) // grpc-go drops a connection that it has not begun with
-	c.open(headers(watchPath), false)
-	id := c.get(1)
+	stream = c.open(headers(watchPath), false)
+	call = c.get(1)
 	<-began
-	left := make(chan struct{})
-	go func() {
-		s.Leave(t.Context())
-		close(left)
-	}()
+	return s, c, stream, call, end
+}
+
+// sentAway reads until the server has told the client to leave, and up to which call it answers.
+func (c *client) sentAway() {
+	t := c.t
 	c.until(func() bool { return c.gone != "" })
 	require.Equal(t, "NO_ERROR graceful_stop", c.gone)
 	for c.pongs == 0 { // its question whether everything was seen
@@ -234,6 +234,18 @@ func TestLeaveWaitsForAnswers(t *testing.T) {
 	require.NoError(t, c.framer.WritePing(true, [8]byte{1, 6, 1, 8, 0, 3, 3, 9}))
 	c.gone = ""
 	c.until(func() bool { return c.gone != "" })
+}
+
+// TestLeaveWaitsForAnswers has the server leave while a call and a stream are under way. The call is answered, and the
+// stream is left to Stop.
+func TestLeaveWaitsForAnswers(t *testing.T) {
+	s, c, _, id, end := underWay(t)
+	left := make(chan struct{})
+	go func() {
+		s.Leave(t.Context())
+		close(left)
+	}()
+	c.sentAway()
 	select {
 	case <-left:
 		require.Fail(t, "a call is under way")
@@ -263,28 +275,9 @@ func TestLeaveIsBounded(t *testing.T) {
 
 // TestAGracefulEndWaitsForWhatIsUnderWay has grpc-go end the connection while a call and a stream are under way here.
 func TestAGracefulEndWaitsForWhatIsUnderWay(t *testing.T) {
-	began, finish := make(chan struct{}), make(chan struct{})
-	s := serve(t, config(), &service{handle: func(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
-		close(began)
-		<-finish
-		return &pb.RangeResponse{}, nil
-	}})
-	end := sync.OnceFunc(func() { close(finish) })
-	t.Cleanup(end)
-	c := connect(t, s.addr)
-	c.until(func() bool { return c.acks == 1 }) // grpc-go drops a connection that it has not begun with
-	stream := c.open(headers(watchPath), false)
-	id := c.get(1)
-	<-began
+	s, c, stream, id, end := underWay(t)
 	go s.behind.GracefulStop()
-	c.until(func() bool { return c.gone != "" })
-	require.Equal(t, "NO_ERROR graceful_stop", c.gone)
-	for c.pongs == 0 { // its question whether everything was seen
-		require.NoError(t, c.read())
-	}
-	require.NoError(t, c.framer.WritePing(true, [8]byte{1, 6, 1, 8, 0, 3, 3, 9}))
-	c.gone = ""
-	c.until(func() bool { return c.gone != "" })
+	c.sentAway()
 	ignored := c.get(1)
 	end()
 	c.until(func() bool { return c.ended[id] })

@@ -438,3 +438,22 @@ func TestHeartbeatsWaitForCompany(t *testing.T) {
 		require.NoError(t, errors.Join(a.Close(), b.Close()))
 	})
 }
+
+// X9: what arrives on one connection needs its room beside what has arrived on others.
+func TestRoomIsForAllThatArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		a := newStation(t, h, "a", true)
+		var asked []int64
+		b := newStationOf(t, h, "b", true, &Factory{Room: func(bytes int64) error { asked = append(asked, bytes); return nil }})
+		for shard := range uint64(2) {
+			s, err := a.GetSnapshotConnection(t.Context(), "b")
+			require.NoError(t, err)
+			defer s.Close()
+			require.NoError(t, s.SendChunk(raftpb.Chunk{ShardID: 7 + shard, ReplicaID: 2, From: 1, Index: 9, Filepath: "f", Data: []byte("data")}))
+			synctest.Wait()
+		}
+		require.Equal(t, []int64{8, 12}, asked)
+		require.NoError(t, errors.Join(a.Close(), b.Close()))
+	})
+}

@@ -116,7 +116,7 @@ func (s *stateMachine) Sync() error {
 }
 
 // begins reports whether this Sync belongs to the snapshot with which the replica starts, or which it was sent.
-// Nothing is truncated by that one, and it must not fail.
+// Nothing that is in use is truncated by that one: the log begins behind it. It must not fail.
 func (s *stateMachine) begins() bool {
 	if s.begun {
 		return false
