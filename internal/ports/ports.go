@@ -14,12 +14,15 @@ import (
 	"strconv"
 )
 
-// Ports come from below the range the kernel takes for outgoing connections, so that
+// Ports come from below the range that the kernel takes for outgoing connections (Below), so that
 // nobody gets one by chance while its holder is down.
 const (
 	first = 20000
 	last  = 29999
 )
+
+// Below is the first port that the kernel may take for outgoing connections, as Linux is set by default.
+const Below = 32768
 
 // Port is a TCP port on 127.0.0.1 that belongs to its holder until Release.
 type Port struct {
@@ -39,14 +42,15 @@ func Lease() (*Port, error) {
 	const span = last - first + 1
 	start := os.Getpid() * 61 % span
 	for i := range span {
-		if p, ok := try(first + (start+i)%span); ok {
+		if p, ok := Try(first + (start+i)%span); ok {
 			return p, nil
 		}
 	}
 	return nil, errors.New("lease a port: all are taken")
 }
 
-func try(number int) (*Port, bool) {
+// Try leases the port of this number, which is less than Below, unless somebody has it.
+func Try(number int) (*Port, bool) {
 	guard, err := net.Listen("tcp", net.JoinHostPort(guardHost, strconv.Itoa(number)))
 	if err != nil {
 		return nil, false

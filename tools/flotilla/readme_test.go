@@ -6,8 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/flotilla-kv/flotilla/internal/ports"
 	"github.com/flotilla-kv/flotilla/tools/flotilla/cmd"
 )
 
@@ -43,7 +44,10 @@ func TestReadmeCommands(t *testing.T) {
 	require.NotEmpty(t, commands)
 	r := &reader{t: t, etcdctl: etcdctl(t), dataDir: t.TempDir()}
 	r.nodes.ctx, r.nodes.stop = context.WithCancel(t.Context())
-	t.Cleanup(r.stopNodes)
+	t.Cleanup(func() {
+		r.stopNodes()
+		r.releasePorts()
+	})
 	for _, c := range commands {
 		r.run(c)
 	}
@@ -106,8 +110,10 @@ type reader struct {
 	dataDir string
 	done    map[string]int // commands by program
 
-	base  int // the port that stands for the README's 2379; 0 before a cluster runs
-	nodes struct {
+	base   int // the port that stands for the README's 2379; 0 before a cluster runs
+	leased []*ports.Port
+	moved  *strings.Replacer // the README's addresses by those of the test
+	nodes  struct {
 		ctx     context.Context
 		stop    context.CancelFunc
 		running sync.WaitGroup
@@ -140,7 +146,7 @@ func (r *reader) run(c command) {
 		if r.base == 0 || strings.HasPrefix(key, "FLOTILLA_") && key != "FLOTILLA_ENDPOINTS" {
 			r.newCluster()
 		}
-		r.t.Setenv(key, r.moved(value))
+		r.t.Setenv(key, r.moved.Replace(value))
 	case program == "curl":
 		r.waitReady()
 		require.Contains(r.t, r.curl(rest), c.want, c.text)
@@ -169,21 +175,54 @@ func (r *reader) newCluster() {
 	}
 	r.stopNodes()
 	r.nodes.ctx, r.nodes.stop = context.WithCancel(r.t.Context())
-	r.base = freeBase(r.t)
+	r.leaseBase()
+}
+
+// leaseBase chooses a base that is free with all the ports that go with it. They are as far from each other as in the
+// README where demo computes them by itself, and all low enough to be leased.
+func (r *reader) leaseBase() {
+	r.t.Helper()
+	distances := map[int]int{2379: 0, 2380: 1, 22379: 20000, 22380: 20001, 32379: 30000, 32380: 30001, 42379: 10000, 42380: 10001}
+	for range 100 {
+		r.base = 1100 + rand.IntN(ports.Below-30001-1100)
+		if r.lease(slices.Collect(maps.Values(distances))) {
+			var pairs []string
+			for p, d := range distances {
+				pairs = append(pairs, fmt.Sprintf("127.0.0.1:%d", p), fmt.Sprintf("127.0.0.1:%d", r.base+d))
+			}
+			r.moved = strings.NewReplacer(pairs...)
+			return
+		}
+	}
+	r.t.Fatal("no eight free ports were found")
+}
+
+// lease takes the ports at these distances from the base, or none, instead of those it had.
+func (r *reader) lease(distances []int) bool {
+	r.releasePorts()
+	for _, d := range distances {
+		p, ok := ports.Try(r.base + d)
+		if !ok {
+			r.releasePorts()
+			return false
+		}
+		r.leased = append(r.leased, p)
+	}
+	return true
+}
+
+func (r *reader) releasePorts() {
+	r.t.Helper()
+	for _, p := range r.leased {
+		require.NoError(r.t, p.Release())
+	}
+	r.leased = nil
 }
 
 func (r *reader) stopNodes() {
 	r.nodes.stop()
 	r.nodes.running.Wait()
 	r.nodes.outputs = nil
-}
-
-// moved replaces the README's ports by those of the test.
-func (r *reader) moved(text string) string {
-	for _, p := range []int{2379, 2380, 22379, 22380, 32379, 32380, 42379, 42380} {
-		text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d", p), fmt.Sprintf("127.0.0.1:%d", p-2379+r.base))
-	}
-	return text
 }
 
 // flotilla runs the binary's own code with the command's arguments, in the background.
@@ -199,7 +238,7 @@ func (r *reader) flotilla(c command, args []string) {
 		if i > 0 && args[i-1] == "--data-dir" {
 			arg = filepath.Join(r.dataDir, arg)
 		}
-		args[i] = r.moved(arg)
+		args[i] = r.moved.Replace(arg)
 	}
 	out := &output{ready: make(chan struct{}), ended: make(chan struct{})}
 	r.nodes.outputs = append(r.nodes.outputs, out)
@@ -245,7 +284,7 @@ func (r *reader) curl(args []string) string {
 			i++
 			method, body = http.MethodPost, args[i]
 		case strings.HasPrefix(args[i], "http://") && url == "":
-			url = r.moved(args[i])
+			url = r.moved.Replace(args[i])
 		default:
 			r.t.Fatalf("curl %v: %q is nothing this test knows", args, args[i])
 		}
@@ -288,28 +327,6 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
-}
-
-// freeBase finds a port that can stand for 2379: it and the seven that go with it are
-// free.
-func freeBase(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		base := 3000 + rand.IntN(9000)
-		free := true
-		for _, p := range []int{0, 1, 20000, 20001, 30000, 30001, 40000, 40001} {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+p))
-			free = free && err == nil
-			if err == nil {
-				require.NoError(t, l.Close())
-			}
-		}
-		if free {
-			return base
-		}
-	}
-	t.Fatal("no eight free ports were found")
-	return 0
 }
 
 // etcdctl returns the binary that -etcdctl asks for, "" for none.
