@@ -16,7 +16,7 @@ import (
 
 // requireRefused starts a node that must not come up, and requires that its one line
 // of complaint has the words: what is wrong and what to do.
-func requireRefused(t *testing.T, n *testcluster.Node, words ...string) {
+func requireRefused(t *testing.T, n *testcluster.Node, words ...string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -27,6 +27,7 @@ func requireRefused(t *testing.T, n *testcluster.Node, words ...string) {
 		require.ErrorContains(t, err, w)
 	}
 	require.NotContains(t, err.Error(), "\n", "one line")
+	return err
 }
 
 // single is a cluster of one node that has served and stopped.
@@ -53,6 +54,15 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 		other.Edit(func(cfg *node.Config) { cfg.DataDir = c.Node(1).Config().DataDir })
 		requireRefused(t, other, "in use")
 		put(t, c.Client(t, c.Node(1)), "still", "here")
+	})
+	t.Run("cannot be written", func(t *testing.T) {
+		// As on a file system that was remounted read-only; root may write to a directory whatever its mode.
+		c := single(t)
+		lock := filepath.Join(c.Node(1).Config().DataDir, "LOCK")
+		require.NoError(t, os.Remove(lock))
+		require.NoError(t, os.Mkdir(lock, 0o700))
+		err := requireRefused(t, c.Node(1), "lock the data directory", "LOCK: is a directory")
+		require.NotContains(t, err.Error(), "in use")
 	})
 	t.Run("wrong flags", func(t *testing.T) {
 		c := single(t)

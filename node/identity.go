@@ -200,10 +200,15 @@ func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
 		return nil, fmt.Errorf("make the data directory %s: %w", dir, err)
 	}
 	lock, err := fsys.Lock(fsys.PathJoin(dir, lockFile))
-	if err != nil {
-		return nil, fmt.Errorf("data directory %s is in use by another process (or cannot be locked): %w", dir, err)
+	switch {
+	case err == nil:
+		return lock, nil
+	case errors.As(err, new(*fs.PathError)):
+		// The file cannot be opened: nobody else holds it.
+		return nil, fmt.Errorf("lock the data directory %s: %w", dir, err)
+	default:
+		return nil, fmt.Errorf("data directory %s is in use by another process: %w", dir, err)
 	}
-	return lock, nil
 }
 
 // randomID returns a random ID that is not 0 and positive as an int64.
