@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -72,7 +73,10 @@ func (n *Node) serveClients(context.Context) error {
 	n.serveNative(server)
 	n.sendAway = func(ctx context.Context) {
 		api.Drain()
-		server.Leave(ctx)
+		var work sync.WaitGroup
+		work.Go(func() { server.Leave(ctx) })
+		work.Go(func() { web.leave(ctx) })
+		work.Wait()
 	}
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
