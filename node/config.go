@@ -79,7 +79,8 @@ type Config struct {
 	TickInterval time.Duration
 	// RaftLogEntries is about how many applied entries a shard's log keeps at most. Default 4,000.
 	RaftLogEntries uint64
-	// RaftLogBytes is about how many bytes of applied entries a shard's log keeps at most. Default 256 MiB.
+	// RaftLogBytes is about how many bytes of applied entries a shard's log keeps at most. Default 256 MiB, 16 MiB at
+	// least.
 	RaftLogBytes int64
 	// SnapshotRate bounds the bytes per second of snapshots that the node sends to replicas that
 	// are new or were away for long. Default 64 MiB.
@@ -267,6 +268,9 @@ func (c Config) Validate() error {
 			return fmt.Errorf("--replication-factor: %w", err)
 		}
 	}
+	if c.RaftLogBytes != 0 && c.RaftLogBytes < raftLogBytesMin {
+		return fmt.Errorf("--raft-log-bytes %d: want %d (16 MiB) at least, or leave it out", c.RaftLogBytes, raftLogBytesMin)
+	}
 	if c.SnapshotRate < 0 {
 		return fmt.Errorf("--snapshot-rate %d: want bytes a second above 0", c.SnapshotRate)
 	}
@@ -349,6 +353,10 @@ const electionTicks = 3
 
 // tickMax bounds TickInterval: a group whose leader is gone is unavailable for several ticks.
 const tickMax = 500 * time.Millisecond
+
+// raftLogBytesMin bounds RaftLogBytes: a tenth of it has room for an entry of any size. With less, a busy shard would do
+// nothing but cut its log, and every replica that is a moment behind would be sent the whole shard.
+const raftLogBytesMin = 16 << 20
 
 // requestBytesMax bounds a message on the peer port: a batch of the largest requests.
 const requestBytesMax = 64 << 20

@@ -47,6 +47,7 @@ func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		"--cache-bytes -1":                          func(c *Config) { c.CacheBytes = -1 },
 		"--memory 1":                                func(c *Config) { c.MemoryBytes = 1 },
 		"--tick-interval 1s":                        func(c *Config) { c.TickInterval = 1e9 },
+		"--raft-log-bytes 1048576: want 16777216":   func(c *Config) { c.RaftLogBytes = 1 << 20 },
 		"--snapshot-rate -1":                        func(c *Config) { c.SnapshotRate = -1 },
 		"--watch-progress-interval -1s":             func(c *Config) { c.WatchProgressInterval = -1e9 },
 		"--history-retention -1s":                   func(c *Config) { c.HistoryRetention = -1e9 },

@@ -37,7 +37,7 @@ func (s *peerServer) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, ro
 	if err := s.ready(); err != nil {
 		return err
 	}
-	return peer.Serve(stream, exec.Bounded{
+	return peer.Serve(context.Background(), stream, exec.Bounded{
 		Executor: exec.New(s.node.host, s.node.space.refusal), Answers: s.node.toNodes, Stream: stream.Context(),
 	}, s.node.hlc)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -69,10 +70,14 @@ func (n *Node) serveClients(context.Context) error {
 	}
 	server := rpcfront.New(mux.Listener(0), api.Front(), append(api.ServerOptions(), grpc.ConnectionTimeout(handshakeTimeout))...)
 	register(server)
-	n.serveNative(server)
+	direct := n.serveNative(server)
 	n.sendAway = func(ctx context.Context) {
 		api.Drain()
-		server.Leave(ctx)
+		var work sync.WaitGroup
+		work.Go(func() { server.Leave(ctx) })
+		work.Go(func() { web.leave(ctx) })
+		work.Go(func() { direct.Leave(ctx) })
+		work.Wait()
 	}
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })
@@ -103,9 +108,9 @@ func (n *Node) answerDistance() time.Duration {
 const answersApart = 8 * time.Millisecond
 
 // serveNative adds the service of native clients.
-func (n *Node) serveNative(g grpc.ServiceRegistrar) {
+func (n *Node) serveNative(g grpc.ServiceRegistrar) *native.Server {
 	replicas := exec.New(n.host, n.space.refusal)
-	native.New(native.Config{
+	s := native.New(native.Config{
 		Self: n.self.NodeID,
 		Executor: func(ctx context.Context) peer.Executor {
 			_, hangup := rpcfront.Client(ctx)
@@ -114,7 +119,9 @@ func (n *Node) serveNative(g grpc.ServiceRegistrar) {
 		Publisher: replicas, Router: n.router, Table: n.table.next,
 		Revisions: n.hlc, Clock: n.cfg.Clock, MaxClockOffset: n.cfg.MaxClockOffset,
 		Room: n.room, Auth: n.access.guard,
-	}).Register(g)
+	})
+	s.Register(g)
+	return s
 }
 
 func (n *Node) startLoopback(api *etcdapi.Server, register func(grpc.ServiceRegistrar)) (*etcdapi.Loopback, error) {

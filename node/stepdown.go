@@ -48,7 +48,8 @@ func (n *Node) StepDown(ctx context.Context) {
 
 // SendAway has clients make further calls to other nodes, and waits until those that were made here are answered,
 // two seconds at most. Otherwise Close would cut them off, and their clients could not know whether their writes were
-// applied. Call it between StepDown and Close. Watches and other streams continue until Close; clients reopen them.
+// applied. Call it between StepDown and Close. Watches and other streams continue until Close; clients reopen them. Over
+// HTTP nobody can tell a watch from a slow request, so that it takes the two seconds then.
 func (n *Node) SendAway(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sendAwayPatience)
 	defer cancel()

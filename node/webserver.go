@@ -46,6 +46,11 @@ func (s *webServer) enter() bool {
 	return true
 }
 
+// leave takes no more requests, and returns when those that have come are answered, or when ctx ends. Close must follow.
+func (s *webServer) leave(ctx context.Context) {
+	_ = s.Shutdown(ctx) // Close ends what is left
+}
+
 // Close closes all connections, which also ends what handlers read and write, and waits for the handlers.
 func (s *webServer) Close() {
 	s.mu.Lock()

@@ -57,6 +57,7 @@ type conn struct {
 	relayed   map[uint32]struct{} // streams that are grpc-go's
 	lastID    uint32              // of the client's streams
 	resets    int                 // handlers at work for nobody
+	begun     bool                // the client has sent all that a connection begins with
 	leaving   bool                // the client was told that further streams are not served
 	left      bool                // grpc-go is done with the connection: it ends with its last call
 	awaits    bool                // it writes at the next moment
@@ -90,6 +91,11 @@ func (c *conn) read() {
 	}
 	c.relay.give(preface)
 	err := c.next(true)
+	if err == nil {
+		c.mu.Lock()
+		c.begun = true
+		c.mu.Unlock()
+	}
 	c.relay.widen(relayWindow - windowStart) // grpc-go takes it after the client's settings only
 	for ; err == nil; err = c.next(false) {
 	}
@@ -287,6 +293,12 @@ func (c *conn) leave() {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 	c.flush()
 	c.close()
+}
+
+func (c *conn) hasBegun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun
 }
 
 // answering reports whether the client may still make calls, or has not been sent all answers to those it has made.

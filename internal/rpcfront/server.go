@@ -58,6 +58,7 @@ type Server struct {
 	mu      struct {
 		sync.Mutex
 		conns   map[*conn]struct{}
+		leaving bool // new connections are closed
 		stopped bool
 	}
 }
@@ -152,7 +153,7 @@ func (s *Server) Run() error {
 func (s *Server) serve(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.stopped {
+	if s.mu.leaving || s.mu.stopped {
 		nc.Close()
 		return
 	}
@@ -181,6 +182,9 @@ const leaveInterval = 10 * time.Millisecond
 // Leave tells clients to make further calls elsewhere. It returns when the calls that came before have been answered, or
 // when ctx ends. Streams that are answered here continue, since watches never end by themselves. Stop must follow.
 func (s *Server) Leave(ctx context.Context) {
+	for _, c := range s.unbegun() {
+		c.close() // grpc-go tells no client anything until it has begun with all
+	}
 	s.running.Go(s.behind.GracefulStop) // at Stop it returns at the latest
 	for s.answering() {
 		select {
@@ -189,6 +193,19 @@ func (s *Server) Leave(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// unbegun returns the connections that have not begun, of which there will be no more.
+func (s *Server) unbegun() (conns []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.leaving = true
+	for c := range s.mu.conns {
+		if !c.hasBegun() {
+			conns = append(conns, c)
+		}
+	}
+	return conns
 }
 
 // answering reports whether a client does not know yet that the server leaves, or waits for an answer.

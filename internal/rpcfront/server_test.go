@@ -3,6 +3,7 @@ package rpcfront
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/encoding/gzip" // on both sides
@@ -271,6 +273,30 @@ func TestLeaveIsBounded(t *testing.T) {
 	c.until(func() bool { return c.gone != "" })
 	cancel()
 	<-left
+}
+
+// TestLeaveDoesNotWaitForHandshakes has a client that has not said all that a connection begins with. grpc-go would tell
+// no client anything before that.
+func TestLeaveDoesNotWaitForHandshakes(t *testing.T) {
+	s := serve(t, config(), &service{})
+	c := connect(t, s.addr)
+	c.until(func() bool { return c.acks == 1 })
+	slow, err := net.Dial("tcp", s.addr)
+	require.NoError(t, err)
+	defer slow.Close()
+	_, err = slow.Write([]byte(http2.ClientPreface))
+	require.NoError(t, err)
+	_, err = slow.Read(make([]byte, 1)) // grpc-go has begun with it
+	require.NoError(t, err)
+	left := make(chan struct{})
+	go func() {
+		s.Leave(t.Context())
+		close(left)
+	}()
+	c.sentAway()
+	<-left
+	_, err = io.Copy(io.Discard, slow)
+	require.NoError(t, err)
 }
 
 // TestAGracefulEndWaitsForWhatIsUnderWay has grpc-go end the connection while a call and a stream are under way here.

@@ -159,6 +159,7 @@ type harness struct {
 	guard    *auth.Guard
 	token    string // of the streams
 	conn     *grpc.ClientConn
+	native   *native.Server
 
 	mu      sync.Mutex
 	table   *placement.State
@@ -190,10 +191,11 @@ func serve(t *testing.T) *harness {
 	h.executor = h.replicas
 	h.seen = hlc.NewHybrid(h.clock)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(peer.Codec()))
-	native.New(native.Config{
+	h.native = native.New(native.Config{
 		Self: self, Room: h.room, Executor: func(context.Context) peer.Executor { return h.executor }, Publisher: h.replicas, Router: h.routed, Revisions: h.seen, Clock: h.clock, MaxClockOffset: time.Second,
 		Table: h.newest, Auth: h.guard,
-	}).Register(server)
+	})
+	h.native.Register(server)
 	listener := bufconn.Listen(1 << 20)
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(listener) })

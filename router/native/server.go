@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -56,13 +57,34 @@ type Config struct {
 type Server struct {
 	routerpb.UnsafeNativeServer // a method that is added must be dealt with here
 
-	cfg   Config
-	bound bound
+	cfg     Config
+	bound   bound
+	leaving context.Context
+	leave   context.CancelFunc
+	streams atomic.Int64 // of Exchange
 }
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, bound: bound{cfg.Revisions, cfg.Clock, cfg.MaxClockOffset}}
+	s := &Server{cfg: cfg, bound: bound{cfg.Revisions, cfg.Clock, cfg.MaxClockOffset}}
+	s.leaving, s.leave = context.WithCancel(context.Background())
+	return s
+}
+
+// leaveInterval is the time between looks at what is under way.
+const leaveInterval = 10 * time.Millisecond
+
+// Leave tells clients to send further requests elsewhere. It returns when they have all answers and have ended their
+// streams, or when ctx ends. Feeds continue.
+func (s *Server) Leave(ctx context.Context) {
+	s.leave()
+	for s.streams.Load() > 0 {
+		select {
+		case <-time.After(leaveInterval):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Register adds the service to a gRPC server.
@@ -71,9 +93,11 @@ func (s *Server) Register(g grpc.ServiceRegistrar) { routerpb.RegisterNativeServ
 // Exchange implements routerpb.NativeServer. Whoever may do nothing is told so in the answer to each request, so that the
 // client knows of each that nothing was applied.
 func (s *Server) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
+	s.streams.Add(1)
+	defer s.streams.Add(-1)
 	g := s.newGate(stream.Context())
 	defer g.close()
-	return peer.Serve(stream, g, s.bound)
+	return peer.Serve(s.leaving, stream, g, s.bound)
 }
 
 // Subscribe implements routerpb.NativeServer.

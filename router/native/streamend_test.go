@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -103,4 +104,38 @@ func TestAWriteOutlivesItsStream(t *testing.T) {
 		synctest.Wait() // or the router would have been asked, and wait for ever
 		require.Equal(t, held+1, free())
 	})
+}
+
+// A node that is about to stop waits until its clients have their answers, and for those that send nothing until they
+// know that they are to turn elsewhere.
+func TestLeaveWaitsForAnswers(t *testing.T) {
+	h := serve(t)
+	ends := make(chan router.Ender, 1)
+	h.replicas.write = func(_ *router.Request, end router.Ender) { ends <- end }
+	client := peer.NewNativeClient(h.conn, h.seen, nil)
+	defer client.Close()
+	errs := make(chan error, 1)
+	go func() {
+		_, err := client.Send(t.Context(), &router.Request{
+			Shard: 2, Op: routerpb.Op_OP_WRITE, Command: &shardpb.Command{Kind: shardpb.Kind_PUT, Epoch: 1, Body: body(t, &pb.PutRequest{Key: []byte("k")})},
+		})
+		errs <- err
+	}()
+	end := <-ends
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.native.Leave(gone) // in vain
+	left := make(chan struct{})
+	go func() {
+		h.native.Leave(t.Context())
+		close(left)
+	}()
+	select {
+	case <-left:
+		t.Fatal("a write is under way")
+	case <-time.After(20 * time.Millisecond): // long enough for a Leave that does not wait
+	}
+	end.End(&router.Reply{Rev: 7, Message: &pb.PutResponse{}}, nil)
+	require.NoError(t, <-errs)
+	<-left
 }

@@ -26,4 +26,6 @@
 //	N6  A node that owes answers and has given none for some seconds, not even to a ping, is
 //	    silent. What changes nothing, may be repeated or was not sent does not wait for it: it
 //	    ends, and may be sent to another node. Other writes wait.
+//	N7  A node that is about to stop says so on the streams of native clients, and answers what came by them. The client
+//	    makes no further requests there, and ends each stream once it has all answers.
 package peer

@@ -25,6 +25,10 @@ const (
 	frameRevision = 3
 )
 
+// noRequest is the ID of no request. A reply to it says that the stream is to be used for no further ones. A client that
+// does not know this takes it for a reply to a call that was abandoned.
+const noRequest = 0
+
 // idBytesMax is the maximum encoded size of a request's ID, with its tag.
 const idBytesMax = 11
 

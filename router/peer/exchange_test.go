@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,11 +68,14 @@ type exchange struct {
 	from      *fakePublisher // nil while the node is starting
 	revisions *seen
 	streams   atomic.Int32
+	ended     atomic.Int32
+	leaving   context.Context // nil: never
 }
 
 func (e *exchange) Exchange(stream grpc.BidiStreamingServer[routerpb.Frame, routerpb.Frame]) error {
 	e.streams.Add(1)
-	return Serve(stream, e.exec, e.revisions)
+	defer e.ended.Add(1)
+	return Serve(cmp.Or(e.leaving, context.Background()), stream, e.exec, e.revisions)
 }
 
 func (e *exchange) Subscribe(req *routerpb.SubscribeRequest, stream grpc.ServerStreamingServer[routerpb.ChangesFrame]) error {
@@ -157,6 +161,42 @@ func TestRevisionsTravel(t *testing.T) {
 	_, err = p.client.Send(t.Context(), write(2))
 	require.NoError(t, err)
 	require.Equal(t, shard.Revision(2000), p.mine.Seen())
+}
+
+// A node that is about to stop answers what came by a stream. What comes later goes by another one, so that nothing is
+// under way when the node ends.
+func TestAStreamIsLeft(t *testing.T) {
+	ends := make(chan router.Ender, 1)
+	p := newPair(t, &fakeExecutor{write: func(req *router.Request, end router.Ender) {
+		if req.Shard == 7 {
+			ends <- end
+			return
+		}
+		end.End(&router.Reply{Message: &pb.PutResponse{}}, nil)
+	}})
+	ctx, leave := context.WithCancel(t.Context())
+	p.node.leaving = ctx
+	errs := make(chan error, 1)
+	go func() { _, err := p.client.Send(t.Context(), write(7)); errs <- err }()
+	end := <-ends
+	old, err := p.client.open()
+	require.NoError(t, err)
+	leave()
+	require.Eventually(t, old.retired.Load, 10*time.Second, time.Millisecond)
+	_, err = p.client.Send(t.Context(), write(8))
+	require.NoError(t, err)
+	select {
+	case <-old.done:
+		t.Fatal("a call is under way on it")
+	default:
+	}
+	end.End(&router.Reply{Message: &pb.PutResponse{}}, nil)
+	require.NoError(t, <-errs)
+	<-old.done
+
+	// A stream without calls ends at once, and so does one that is opened while the node is leaving.
+	require.Eventually(t, func() bool { return p.node.ended.Load() == p.node.streams.Load() }, 10*time.Second, time.Millisecond)
+	require.GreaterOrEqual(t, p.node.streams.Load(), int32(2))
 }
 
 // stuck is an executor that takes requests and never answers.
@@ -519,7 +559,7 @@ func TestSlowReaderOfReplies(t *testing.T) {
 		end.End(&router.Reply{Message: &pb.RangeResponse{Kvs: []*mvccpb.KeyValue{{Value: value}}}}, nil)
 	}}
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(s, exec, &seen{}) }()
+	go func() { ended <- Serve(ctx, s, exec, &seen{}) }()
 
 	require.Eventually(t, func() bool { return s.taken.Load() >= most-4 }, 10*time.Second, time.Millisecond)
 	require.Never(t, func() bool { return s.taken.Load() > most }, 50*time.Millisecond, time.Millisecond)
@@ -545,7 +585,7 @@ func TestServeWaitsForItsReads(t *testing.T) {
 		return nil, fmt.Errorf("ended: %w", ctx.Err())
 	}}
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(s, exec, &seen{}) }()
+	go func() { ended <- Serve(ctx, s, exec, &seen{}) }()
 	<-arrived
 	<-arrived
 	cancel()
@@ -565,7 +605,7 @@ func TestRoomIsHeldUntilTheFrameIsSent(t *testing.T) {
 		return &router.Reply{Message: answer, Sent: func() { left.Add(1) }}, nil
 	}}
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(s, exec, &seen{}) }()
+	go func() { ended <- Serve(ctx, s, exec, &seen{}) }()
 	ask := &routerpb.Frame{Requests: []*routerpb.Request{{Op: routerpb.Op_OP_FETCH}}}
 	s.frames <- ask
 	first := <-s.given

@@ -146,13 +146,13 @@ func (l *link) end(err error) {
 	if err == nil {
 		err = context.Canceled
 	}
-	l.over(err, func(c *call) error { return c.outcome(fmt.Errorf("stream to the node ended: %w", err)) })
+	l.settle(err, func(c *call) error { return c.outcome(fmt.Errorf("stream to the node ended: %w", err)) })
 }
 
 // refuse ends a stream that was not opened: of no call was anything sent.
-func (l *link) refuse(err error) { l.over(err, func(*call) error { return err }) }
+func (l *link) refuse(err error) { l.settle(err, func(*call) error { return err }) }
 
-func (l *link) over(err error, outcome func(*call) error) {
+func (l *link) settle(err error, outcome func(*call) error) {
 	l.mu.Lock()
 	l.mu.ended = err
 	if !l.retired.Load() { // the state is its successor's
@@ -183,7 +183,7 @@ const (
 var (
 	errNoAnswer = errors.New("the node did not answer in time")
 	errSilent   = errors.New("the node gives no answers")
-	errRetired  = fmt.Errorf("the node refused the stream's token: %w", shard.ErrUnavailable)
+	errRetired  = fmt.Errorf("the stream to the node takes nothing more: %w", shard.ErrUnavailable)
 )
 
 // lookout calls look regularly until the stream has ended. It has a goroutine of its own because sending
@@ -229,7 +229,7 @@ func (l *link) look() {
 	for _, c := range elsewhere {
 		l.remove(c)
 	}
-	over := l.retired.Load() && l.mu.calls.none() // and stays so: enqueue takes nothing more
+	over := l.over()
 	ping := !over && quiet >= doubt && l.mu.pings == 0
 	l.mu.Unlock()
 	if over {
@@ -245,6 +245,10 @@ func (l *link) look() {
 		l.ping()
 	}
 }
+
+// over reports that the stream is retired and has no calls, which stays so: enqueue takes nothing more. The caller holds
+// mu.
+func (l *link) over() bool { return l.retired.Load() && l.mu.calls.none() }
 
 // ping sends the node a request for a shard that does not exist, which any node answers at once.
 func (l *link) ping() {
@@ -304,17 +308,24 @@ func (l *link) receive(stream grpc.ClientStream) error {
 		l.revisions.Observe(highest)
 		l.mu.Lock()
 		for i := range replies {
+			if replies[i].id == noRequest {
+				l.retired.Store(true)
+			}
 			calls = append(calls, l.mu.calls.take(replies[i].id)) // nil if it was abandoned
 		}
 		l.mu.owing = 0
 		if !l.mu.calls.none() {
 			l.mu.owing = l.mu.age + 1
 		}
+		over := l.over()
 		l.mu.Unlock()
 		for i, c := range calls {
 			if c != nil {
 				c.succeed(&replies[i])
 			}
+		}
+		if over { // a node that is stopping waits for it
+			l.cancel()
 		}
 		clear(replies)
 		clear(calls)

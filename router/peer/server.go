@@ -13,6 +13,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
+	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/shardpb"
 )
 
@@ -49,8 +50,9 @@ type serving struct {
 	work sync.WaitGroup
 }
 
-// Serve carries out the requests of a stream until it ends.
-func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
+// Serve carries out the requests of a stream until it ends. Once leaving ends, the client is told to make no further ones
+// on it; it ends the stream when it has all answers.
+func Serve(leaving context.Context, stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	s := &serving{ctx: ctx, exec: exec, out: newReplies(), reads: make(chan struct{}, readsMax)}
 	s.hold, _ = exec.(Holder)
@@ -58,6 +60,7 @@ func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 		defer cancel()
 		s.out.send(ctx, stream, revisions)
 	})
+	defer context.AfterFunc(leaving, s.leave)()
 	defer s.out.end() // no read is under way any more
 	defer s.work.Wait()
 	defer cancel()
@@ -73,6 +76,13 @@ func Serve(stream grpc.ServerStream, exec Executor, revisions Revisions) error {
 			return err
 		}
 	}
+}
+
+// leave tells the client to make further requests elsewhere.
+func (s *serving) leave() {
+	var p reply
+	p.prepare(noRequest, nil, shard.ErrStopped)
+	s.out.add(&p, nil)
 }
 
 // carryOut starts the requests of a frame.

@@ -441,7 +441,7 @@ func (x *Request) GetBegun() bool {
 
 type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // 0: to no request. The stream is to be used for no further ones
 	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=flotilla.router.v1.Code" json:"code,omitempty"`
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Revision      int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`

@@ -84,3 +84,8 @@ func errEarlier(path string) error {
 
 // Sync makes durable what was written to the log before the call.
 func (f *Factory) Sync() error { return f.log.Load().Sync() }
+
+// Bytes is how much a replica's entries before an index take. It reads no file.
+func (f *Factory) Bytes(shardID, replicaID, before uint64) int64 {
+	return f.log.Load().bytes(raftio.GetNodeInfo(shardID, replicaID), before)
+}

@@ -58,6 +58,12 @@ func all(t *testing.T, l *Log, shard, replica, snapshot uint64) (raftpb.State, [
 	got, _, err := l.IterateEntries(nil, 0, shard, replica, s.FirstIndex, s.FirstIndex+s.EntryCount, 1<<40)
 	require.NoError(t, err)
 	require.Len(t, got, int(s.EntryCount))
+	bytes := 0
+	for _, e := range got {
+		bytes += entryHeadLength + e.Size()
+	}
+	id := raftio.GetNodeInfo(shard, replica)
+	require.Equal(t, int64(bytes), l.bytes(id, s.FirstIndex+s.EntryCount)-l.bytes(id, s.FirstIndex))
 	return s.State, got
 }
 

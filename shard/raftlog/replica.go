@@ -3,6 +3,7 @@ package raftlog
 import (
 	"slices"
 
+	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
@@ -34,6 +35,20 @@ func (r *replica) record(k kind) *record { return &r.records[k-kindBootstrap] }
 
 // end is the index after the last entry, and first when there is none.
 func (r *replica) end() uint64 { return r.first + uint64(len(r.places)) }
+
+// bytes is how much a replica's entries before an index take.
+func (l *Log) bytes(id raftio.NodeInfo, before uint64) (n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.replicas[id]
+	if r == nil || before <= r.first {
+		return 0
+	}
+	for _, p := range r.places[:min(before, r.end())-r.first] {
+		n += int64(p.length)
+	}
+	return n
+}
 
 // The following functions change what is in use. They are the same for what is being written and
 // for what is read at startup.

@@ -45,10 +45,11 @@ type RaftConfig struct {
 }
 
 // LogFactory opens a log in which a group's initial members need not be durable before Sync has
-// returned. raftlog.Factory is one.
+// returned, and which knows how many bytes a replica's entries before an index take. raftlog.Factory is one.
 type LogFactory interface {
 	config.LogDBFactory
 	Sync() error
+	Bytes(shardID, replicaID, before uint64) int64
 }
 
 const (

@@ -8,9 +8,9 @@ import (
 	"github.com/lni/dragonboat/v4"
 )
 
-// tail measures the log from where it was truncated last, as far as entries were applied by this process. A bound on its
-// entries is not enough: under load an entry is a batch of many requests, and thousands of them would be a gigabyte of
-// each busy shard, which every start of the node reads again.
+// tail measures the log from where it was truncated last. A bound on its entries is not enough: under load an entry is
+// a batch of many requests, and thousands of them would be a gigabyte of each busy shard, which every start of the node
+// reads again.
 type tail struct {
 	max size // from here on the log is truncated; 0 is no bound
 	// older and newer are its last parts. They stay when it is truncated, for replicas that are a little behind.
@@ -93,13 +93,15 @@ const (
 
 // count adds applied entries to the tail, and what the log had before this process began.
 func (s *stateMachine) count(added size, before uint64) {
+	r := s.replica
 	if !s.counted {
-		if first, err := s.replica.logBegins(); err == nil {
+		if first, err := r.logBegins(); err == nil {
 			s.counted = true
-			s.tail.before.entries += int64(max(before+1, first) - first)
+			found := size{int64(max(before+1, first) - first), r.host.cfg.Raft.Log.Bytes(uint64(r.id), uint64(r.replicaID), before+1)}
+			s.tail.before = s.tail.before.plus(found)
 		}
 	}
-	s.tail.add(added, s.replica.View().Applied)
+	s.tail.add(added, r.View().Applied)
 }
 
 // cutWhenFull truncates the log in the background, once it is as large as it may be. dragonboat has the shard wait while

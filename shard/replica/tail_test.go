@@ -79,6 +79,29 @@ func TestLogsOfShortLivesAreCut(t *testing.T) {
 	require.Less(t, p.replica.View().Applied, uint64(5*bound))
 }
 
+// What a start finds in the log counts in bytes too: a node that is started often would otherwise keep its logs several
+// times as large as they may be.
+func TestAStartCountsTheBytesOfTheLog(t *testing.T) {
+	t.Parallel()
+	const puts, value = 30, 1 << 10
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	p.startNew()
+	for range puts {
+		p.put("k", strings.Repeat("v", value))
+	}
+	p.close()
+	p = openProcess(t, dir, 2, Knobs{})
+	defer p.close()
+	p.start()
+	p.put("k", "v") // the log is there
+	applied := p.replica.View().Applied
+	s := &stateMachine{replica: p.replica}
+	s.count(size{}, applied)
+	require.Equal(t, int64(applied), s.tail.size().entries)
+	require.InDelta(t, puts*value, s.tail.size().bytes, puts*value/4)
+}
+
 // A shard goes on while what it has applied is made durable before its log is cut.
 func TestAShardGoesOnWhileItsLogIsCut(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ snapshot-rate: 1048576
 bcrypt-cost: 12
 auth-token: jwt,sign-method=RS256,priv-key=/k,ttl=1h
 raft-log-entries: 500
-raft-log-bytes: 1048576
+raft-log-bytes: 33554432
 watch-progress-interval: 1m
 insecure: true
 `
@@ -67,7 +67,7 @@ var settingsFlags = []string{
 	"--admin-addr", "127.0.0.1:2381", "--join", "127.0.0.1:2380,127.0.0.1:22380", "--bootstrap-expect", "2",
 	"--initial-splits", "uniform:8", "--replication-factor", "1", "--max-clock-offset", "250ms",
 	"--min-free-disk", "1073741824", "--history-retention", "90m", "--corrupt-check-time", "2h", "--cache-bytes", "12345", "--memory", "512MiB", "--cors", "http://page", "--host-whitelist", "a,b", "--dashboard-keys=true", "--tick-interval", "50ms",
-	"--snapshot-rate", "1048576", "--bcrypt-cost", "12", "--auth-token", "jwt,sign-method=RS256,priv-key=/k,ttl=1h", "--raft-log-entries", "500", "--raft-log-bytes", "1MiB", "--watch-progress-interval", "1m", "--insecure=true",
+	"--snapshot-rate", "1048576", "--bcrypt-cost", "12", "--auth-token", "jwt,sign-method=RS256,priv-key=/k,ttl=1h", "--raft-log-entries", "500", "--raft-log-bytes", "32MiB", "--watch-progress-interval", "1m", "--insecure=true",
 }
 
 func writeFile(t *testing.T, text string) string {
@@ -83,7 +83,7 @@ func TestSettingsMeanTheSameWhereverTheyStand(t *testing.T) {
 		PeerAddr: "127.0.0.1:2380", AdminAddr: "127.0.0.1:2381", Join: []string{"127.0.0.1:2380", "127.0.0.1:22380"},
 		BootstrapExpect: 2, InitialSplits: "uniform:8", ReplicationFactor: 1, MaxClockOffset: 250 * time.Millisecond,
 		MinFreeDisk: 1 << 30, HistoryRetention: 90 * time.Minute, CorruptCheckTime: 2 * time.Hour, CacheBytes: 12345, MemoryBytes: 512 << 20, TickInterval: 50 * time.Millisecond,
-		CORS: []string{"http://page"}, HostWhitelist: []string{"a", "b"}, DashboardKeys: true, SnapshotRate: 1 << 20, BcryptCost: 12, AuthToken: "jwt,sign-method=RS256,priv-key=/k,ttl=1h", RaftLogEntries: 500, RaftLogBytes: 1 << 20, WatchProgressInterval: time.Minute, Insecure: true,
+		CORS: []string{"http://page"}, HostWhitelist: []string{"a", "b"}, DashboardKeys: true, SnapshotRate: 1 << 20, BcryptCost: 12, AuthToken: "jwt,sign-method=RS256,priv-key=/k,ttl=1h", RaftLogEntries: 500, RaftLogBytes: 32 << 20, WatchProgressInterval: time.Minute, Insecure: true,
 	}
 	t.Run("flags", func(t *testing.T) {
 		got, out := parse(t, settingsFlags...)

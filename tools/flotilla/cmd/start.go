@@ -73,7 +73,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	f.Var((*sizeFlag)(&cfg.MemoryBytes), "memory", "memory that the node should take, about, 256MiB at least (default: half of the machine's, or three quarters of what its control group has, at most 1GiB)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 3 to 5 (default 400ms)")
 	f.Uint64Var(&cfg.RaftLogEntries, "raft-log-entries", 0, "entries that each shard's log keeps, about, for replicas that were away; who needs older ones is sent the whole shard (default 4000)")
-	f.Var((*sizeFlag)(&cfg.RaftLogBytes), "raft-log-bytes", "the same in bytes, if that comes first (default 256MiB)")
+	f.Var((*sizeFlag)(&cfg.RaftLogBytes), "raft-log-bytes", "the same in bytes, if that comes first, 16MiB at least (default 256MiB)")
 	f.Var((*sizeFlag)(&cfg.SnapshotRate), "snapshot-rate", "what the node sends a second of whole shards to replicas that are new or were away for long (default 64MiB)")
 	f.DurationVar(&cfg.WatchProgressInterval, "watch-progress-interval", 0, "how often a watch that asks for progress and has no events is told (default 10m)")
 	f.StringVar(&cfg.AuthToken, "auth-token", "simple", "how users' tokens are made, as in etcd: simple, or jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m; the same on all nodes")
