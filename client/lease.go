@@ -75,7 +75,11 @@ func (c *Client) askForLease(ctx context.Context, what string, ask func(context.
 		lost := status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil
 		again := closed == nil && lost && time.Since(began) < router.RequestTimeout
 		if !again || !c.rest(ctx, pause) {
-			return asked, leaseError(what, err)
+			err = leaseError(what, err)
+			if asked > 1 { // an attempt before this one may have been carried out (X1)
+				err = unknownLease(what, err)
+			}
+			return asked, err
 		}
 	}
 }
@@ -105,6 +109,14 @@ func leaseError(what string, err error) error {
 		return shard.ErrLeaseNotFound
 	case codes.OutOfRange, codes.InvalidArgument, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated:
 		return rpctypes.Error(err)
+	}
+	return unknownLease(what, err)
+}
+
+// unknownLease is the error of a request about a lease that may have been carried out.
+func unknownLease(what string, err error) error {
+	if errors.Is(err, shard.ErrUnknownOutcome) {
+		return err
 	}
 	return &UnknownOutcomeError{Op: what, Err: fmt.Errorf("%w: %w", shard.ErrUnknownOutcome, err)}
 }

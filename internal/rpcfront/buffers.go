@@ -22,3 +22,13 @@ func (b *buffers) put(p *[]byte) {
 		b.pool.Put(p)
 	}
 }
+
+// compact discards the first at bytes of a buffer, which were read, if n more do not fit behind the others. Otherwise the
+// buffer of a reader who never catches up would grow for ever. What was read must be half of it at least, so that
+// few bytes are moved for each that was read.
+func compact(buf []byte, at, n int) ([]byte, int) {
+	if cap(buf)-len(buf) >= n || at < len(buf)-at {
+		return buf, at
+	}
+	return buf[:copy(buf, buf[at:])], 0
+}

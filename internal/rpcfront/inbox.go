@@ -32,6 +32,7 @@ func (s *Stream) take(data []byte, n int, ended bool) {
 		if in.buf == nil {
 			in.buf = s.call.conn.server.requests.get()
 		}
+		*in.buf, in.at = compact(*in.buf, in.at, len(data))
 		if have := len(*in.buf); cap(*in.buf)-have < len(data) {
 			*in.buf = slices.Grow(*in.buf, max(len(data), have)) // append would add a quarter at a time
 		}

@@ -51,14 +51,20 @@ func (r *relay) init(c *conn) {
 type pipeWriter struct{ relay *relay }
 
 func (w pipeWriter) Write(p []byte) (int, error) {
-	w.relay.pipe.buf = append(w.relay.pipe.buf, p...)
+	w.relay.append(p)
 	return len(p), nil
+}
+
+// append adds bytes to the pipe, whose lock is held.
+func (r *relay) append(p []byte) {
+	r.pipe.buf, r.pipe.at = compact(r.pipe.buf, r.pipe.at, len(p))
+	r.pipe.buf = append(r.pipe.buf, p...)
 }
 
 // give passes bytes to grpc-go, from the reader.
 func (r *relay) give(p []byte) {
 	r.frame(func(*http2.Framer) error {
-		r.pipe.buf = append(r.pipe.buf, p...)
+		r.append(p)
 		return nil
 	})
 }

@@ -154,8 +154,14 @@ func TestStopWithAnswersThatWait(t *testing.T) {
 	cfg, calls := starting(config())
 	s := serve(t, cfg, &service{})
 	c := connect(t, s.addr)
-	c.get(1)
-	(<-calls.calls).AnswerWithin(1<<62, &pb.RangeResponse{}, nil)
+	for waits := false; !waits; { // who writes just then takes an answer along
+		c.get(1)
+		(<-calls.calls).AnswerWithin(1<<62, &pb.RangeResponse{}, nil)
+		front := s.conns(t)[0]
+		front.mu.Lock()
+		waits = front.awaits
+		front.mu.Unlock()
+	}
 	s.stop()
 	require.False(t, s.moments.mu.timer.Stop(), "it has been stopped")
 }

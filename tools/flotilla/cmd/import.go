@@ -153,7 +153,7 @@ func (s *session) load(flags *importFlags, r io.Reader, size int64) (err error) 
 		})
 	}
 	seed, done := maphash.MakeSeed(), int64(0)
-	err = i.read(ctx, r, func(rec record, bytes int) {
+	err = i.read(ctx, interruptible{ctx, r}, func(rec record, bytes int) {
 		writers[maphash.String(seed, rec.key)%importWriters] <- rec
 		if done += int64(bytes); size > 0 {
 			progress.show(stage{state: "writing keys", left: size - done})

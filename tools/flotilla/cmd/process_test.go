@@ -37,6 +37,8 @@ func start(t *testing.T, env []string, args ...string) *process {
 	p := &process{Cmd: exec.Command(self.Path, args...)}
 	p.Env = append(os.Environ(), self.Env...)
 	p.Stderr = &p.stderr
+	_, err = p.StdinPipe() // nothing comes
+	require.NoError(t, err)
 	out, err := p.StdoutPipe()
 	require.NoError(t, err)
 	p.stdout = bufio.NewScanner(out)
@@ -100,6 +102,18 @@ func TestSIGTERMWhileStarting(t *testing.T) {
 	requireListening(t, peer.Addr())
 	p.requireEnd(t, syscall.SIGTERM)
 	require.Contains(t, p.stderr.String(), "founder "+other.Addr()+" to answer")
+}
+
+// A command that waits for standard input can be interrupted like any other.
+func TestAnInterruptWhileReading(t *testing.T) {
+	p := start(t, nil, "txn", "--interactive")
+	p.waitFor(t, "compares:")
+	require.NoError(t, p.Process.Signal(syscall.SIGINT))
+	for p.stdout.Scan() {
+	}
+	require.Error(t, p.Wait())
+	require.Equal(t, 1, p.ProcessState.ExitCode())
+	require.Contains(t, p.stderr.String(), "interrupted")
 }
 
 // requireListening waits until something accepts connections.

@@ -21,7 +21,7 @@ value that begins with a dash is written after two: flotilla put KEY -- -1`,
   flotilla put config/app < app.yaml
   flotilla put worker/7 alive --lease 694d81417acd4754`,
 		RunE: func(c *cobra.Command, args []string) error {
-			op, err := put.op(args, c.InOrStdin())
+			op, err := put.op(args, interruptible{c.Context(), c.InOrStdin()})
 			if err != nil {
 				return err
 			}

@@ -42,7 +42,7 @@ options of that command.`,
 			if interactive {
 				prompts = c.OutOrStdout()
 			}
-			t, err := readTxn(c.InOrStdin(), prompts)
+			t, err := readTxn(interruptible{c.Context(), c.InOrStdin()}, prompts)
 			if err != nil {
 				return err
 			}
