@@ -171,7 +171,9 @@ func (a *agent) do(ctx context.Context, next duty, s situation, r *replica.Repli
 	case dutyUpdate:
 		a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_UPDATE, Descriptor_: s.shard.Proto()})
 	case dutyCompact:
-		a.tell(ctx, r, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: s.view.Descriptor.Epoch, Revision: int64(s.compacted)})
+		a.tell(ctx, r, &shardpb.Command{
+			Kind: shardpb.Kind_COMPACT, Epoch: s.view.Descriptor.Epoch, Revision: int64(s.compacted), Seen: int64(a.node.meta.Renewal()),
+		})
 	case dutyYield:
 		a.handOver(ctx, r, s.rightful)
 	}

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -120,6 +121,105 @@ func TestHistoryRetention(t *testing.T) {
 	before := c.logged(t)
 	c.setClocks(t, 50*time.Hour)
 	require.Equal(t, before, c.logged(t), "an idle cluster writes nothing")
+}
+
+// seenByAll waits until every node has seen the revision: whichever leads a shard may tell it of a compaction.
+func seenByAll(t *testing.T, c *testcluster.Cluster, rev int64) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		testcluster.Eventually(t, n.Name+" to see the revision", func(ctx context.Context) error {
+			st, err := c.Client(t, n).Status(ctx, n.ClientAddr())
+			if err == nil && st.Header.Revision < rev {
+				err = fmt.Errorf("it has seen %d", st.Header.Revision)
+			}
+			return err
+		})
+	}
+}
+
+// A list of keys that nobody writes to names a revision from which they can be watched for nearly as long as history
+// is kept, though others are written and compacted. An older one cannot be watched, as in etcd.
+func TestAListOfIdleKeysCanBeWatchedLater(t *testing.T) {
+	t.Parallel()
+	c := startRetaining(t)
+	client := c.Client(t, c.Node(1))
+	idle, busy := spread(3, "k"), spread(0, "k")
+	put(t, client, idle, "1")
+	old := put(t, client, busy, "1")
+	c.setClocks(t, 40*time.Minute)
+	young := put(t, client, busy, "2")
+	seenByAll(t, c.Cluster, young)
+	c.setClocks(t, 90*time.Minute)
+	testcluster.Until(t, "a compaction", func() bool { return int64(c.compacted()) == old })
+	var listed int64
+	testcluster.Eventually(t, "the idle shard to hear of the compaction", func(ctx context.Context) error {
+		got, err := client.Get(ctx, idle)
+		if err != nil {
+			return err
+		}
+		if listed = got.Header.Revision; listed < old {
+			return fmt.Errorf("revision %d", listed)
+		}
+		return nil
+	})
+	require.Equal(t, young, listed, "the latest of all shards when the compaction was carried out")
+
+	last := put(t, client, busy, "3")
+	c.setClocks(t, 130*time.Minute)
+	testcluster.Until(t, "the next compaction", func() bool { return int64(c.compacted()) == young })
+	next := put(t, client, idle, "2")
+	for _, n := range c.Nodes() {
+		w := watching(t, t.Context(), c.Client(t, n), idle, clientv3.WithRev(listed+1))
+		require.Equal(t, next, w.take(1)[0].Kv.ModRevision)
+		resp := <-c.Client(t, n).Watch(t.Context(), idle, clientv3.WithRev(old+1))
+		require.Equal(t, rpctypes.ErrCompacted, resp.Err())
+		require.EqualValues(t, young, resp.CompactRevision)
+	}
+	require.Equal(t, last, watching(t, t.Context(), client, busy, clientv3.WithRev(listed+1)).take(1)[0].Kv.ModRevision)
+}
+
+// While nodes of two versions replicate a shard, a compaction does with it what the older version knows.
+func TestCompactionsDuringAnUpgrade(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Edit: func(_ string, cfg *node.Config) { cfg.Version = "v1.0.0" }})
+	client := c.Client(t, c.Node(1))
+	idle, busy := spread(3, "k"), spread(0, "k")
+	put(t, client, idle, "1")
+	upgrade := func(n *testcluster.Node) {
+		n.Edit(func(cfg *node.Config) { cfg.Version = "v1.1.0" })
+		n.Restart(t)
+	}
+	versions := func(of *testcluster.Node) (list []string) {
+		for _, n := range of.Inside().Map().Nodes() {
+			list = append(list, n.ServerVersion)
+		}
+		return list
+	}
+	known := func(want ...string) {
+		t.Helper()
+		testcluster.Until(t, "all to know what the others run", func() bool {
+			return !slices.ContainsFunc(c.Nodes(), func(n *testcluster.Node) bool { return !slices.Equal(want, versions(n)) })
+		})
+	}
+	upgrade(c.Node(3))
+	known("v1.0.0", "v1.0.0", "v1.1.0")
+	compact := func() (compacted, last, listed int64) {
+		compacted = put(t, client, busy, "compacted")
+		last = put(t, client, busy, "last")
+		seenByAll(t, c, last)
+		_, err := client.Compact(t.Context(), compacted)
+		require.NoError(t, err)
+		got, err := client.Get(t.Context(), idle)
+		require.NoError(t, err)
+		return compacted, last, got.Header.Revision
+	}
+	compacted, _, listed := compact()
+	require.Equal(t, compacted, listed)
+	upgrade(c.Node(2))
+	upgrade(c.Node(1))
+	known("v1.1.0", "v1.1.0", "v1.1.0")
+	_, last, listed := compact()
+	require.Equal(t, last, listed)
 }
 
 // A node whose clock is a day ahead compacts nothing that is young by the others' clocks,

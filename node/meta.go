@@ -182,6 +182,17 @@ func (m *meta) RecordCompaction(ctx context.Context, rev shard.Revision) error {
 // Compacted implements router.Compactions.
 func (m *meta) Compacted() shard.Revision { return m.node.table.Map().Compacted() }
 
+// Renewal implements router.Compactions. A node of another version might not know that a COMPACT can raise revisions, and
+// the state of its replicas would differ from that of the others. So none does before all nodes are upgraded.
+func (m *meta) Renewal() shard.Revision {
+	for _, n := range m.node.table.Map().Nodes() {
+		if n.ServerVersion != m.node.cfg.Version {
+			return 0
+		}
+	}
+	return m.node.hlc.Seen()
+}
+
 // AwaitCollected implements router.Compactions.
 func (m *meta) AwaitCollected(ctx context.Context, rev shard.Revision) error {
 	return m.node.host.WaitCollected(ctx, rev)

@@ -20,7 +20,8 @@
 //	T3  A read over several shards is an exact cut at one revision R: R is the largest
 //	    revision of any shard in the requested span at a read barrier, and every shard
 //	    is closed to R before it is read.
-//	T4  Reads never assign revisions; reading an idle span again returns the same revision.
+//	T4  Reads never assign revisions; reading an idle span again returns the same revision, until a
+//	    compaction raises it to a later one that some shard has assigned (A18 of shard/apply).
 //	T5  The parts into which a request is split cover its span without overlap.
 //	T6  A key is attached to a lease only after the lease's record names the span of the
 //	    key's shard, and the shard has registered the lease with the fence of its own refusal.

@@ -24,6 +24,9 @@ type Compactions interface {
 	RecordCompaction(ctx context.Context, rev shard.Revision) error
 	// Compacted is the highest revision recorded, as far as this process knows.
 	Compacted() shard.Revision
+	// Renewal is what a compaction raises the revision of shards to whose last write is older, so that a watch
+	// can begin where somebody has read them. It was assigned by some shard; 0: theirs are not raised.
+	Renewal() shard.Revision
 	// AwaitCollected waits until the replicas of this process have collected the garbage of a
 	// compaction at rev.
 	AwaitCollected(ctx context.Context, rev shard.Revision) error

@@ -220,6 +220,16 @@ func (w *world) Compacted() shard.Revision {
 	return w.compacted
 }
 
+// Renewal implements Compactions: the latest revision of any shard.
+func (w *world) Renewal() (latest shard.Revision) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for rev := range w.minted {
+		latest = max(latest, rev)
+	}
+	return latest
+}
+
 // AwaitCollected implements Compactions.
 func (w *world) AwaitCollected(ctx context.Context, rev shard.Revision) error {
 	if w.collected == nil {

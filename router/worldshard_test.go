@@ -34,7 +34,8 @@ func (w *world) write(op *operation, s *modelShard, node shard.NodeID, req *Requ
 		if to <= v.Compacted {
 			return nil, shard.ErrCompacted
 		}
-		v.Compacted, v.Rev, v.Floor = to, max(v.Rev, to), max(v.Floor, to)
+		v.Compacted, v.Rev = to, max(v.Rev, to, shard.Revision(req.Command.Seen))
+		v.Floor = max(v.Floor, v.Rev)
 		s.append(v)
 		return &Reply{Rev: v.Rev}, nil
 	}

@@ -312,8 +312,11 @@ func (r *Router) compact(ctx context.Context, req *pb.CompactionRequest) (*pb.Co
 
 // compactAll tells every shard.
 func (r *Router) compactAll(ctx context.Context, rev shard.Revision) error {
+	seen := r.cfg.Compactions.Renewal() // once: reads of several shards need not close them if all have the same
 	return r.everywhere(ctx, []shard.Span{shard.Everything()}, func(p Place, n int, _ shard.Span) error {
-		_, err := r.sendCommand(ctx, p, n, mark(shardpb.Kind_COMPACT, rev))
+		req := mark(shardpb.Kind_COMPACT, rev)
+		req.Command.Seen = int64(seen)
+		_, err := r.sendCommand(ctx, p, n, req)
 		if errors.Is(err, shard.ErrCompacted) {
 			return nil // its own leader, or this router, has told it already
 		}

@@ -352,3 +352,35 @@ func TestCompact(t *testing.T) {
 		require.ErrorIs(t, err, shard.ErrUnknownOutcome)
 	})
 }
+
+// A read of keys that nobody writes to returns a revision that the next compaction leaves alone, and one at that
+// revision is answered without anything being written.
+func TestCompactRenewsIdleShards(t *testing.T) {
+	inWorld(t, []string{"g", "m"}, func(t *testing.T, w *world, r *Router) {
+		first := put(t, r, "a", "1")
+		put(t, r, "h", "1")
+		revisionOf := func(key, end string, at shard.Revision) shard.Revision {
+			resp, err := r.Range(t.Context(), &pb.RangeRequest{Key: []byte(key), RangeEnd: []byte(end), Revision: int64(at)})
+			require.NoError(t, err)
+			return shard.Revision(resp.Header.Revision)
+		}
+		require.Equal(t, first, revisionOf("a", "", 0))
+		last := put(t, r, "x", "1")
+		compact := func(rev shard.Revision) {
+			_, err := r.Compact(t.Context(), &pb.CompactionRequest{Revision: int64(rev)})
+			require.NoError(t, err)
+		}
+		compact(first)
+		closes := w.count(routerpb.Op_OP_WRITE, shardpb.Kind_CLOSE)
+		for _, span := range [][2]string{{"a", ""}, {"h", ""}, {"a", "z"}, {"x", ""}} {
+			require.Equal(t, last, revisionOf(span[0], span[1], 0), "%q", span)
+			require.Equal(t, last, revisionOf(span[0], span[1], last), "%q", span)
+			require.Equal(t, last, revisionOf(span[0], span[1], first), "%q", span)
+		}
+		require.Equal(t, closes, w.count(routerpb.Op_OP_WRITE, shardpb.Kind_CLOSE), "all shards are closed to what they return")
+		next := put(t, r, "x", "2")
+		compact(last)
+		require.Equal(t, next, revisionOf("a", "", 0))
+		require.Equal(t, next, revisionOf("a", "", last), "the compaction leaves it readable")
+	})
+}

@@ -16,6 +16,7 @@ func FuzzDecodeCommand(f *testing.F) {
 		{Kind: shardpb.Kind_PUT, Epoch: 1, Stamp: 2, Body: []byte("body")},
 		{Kind: shardpb.Kind_CLOSE, Revision: -3},
 		{Kind: shardpb.Kind_CLOSE, Reserve: 4},
+		{Kind: shardpb.Kind_COMPACT, Revision: 3, Seen: 4},
 		{Kind: shardpb.Kind_INIT, Descriptor_: &shardpb.Descriptor{ShardId: 1}, Body: []byte("body")},
 	} {
 		data, err := cmd.MarshalVT()

@@ -169,18 +169,23 @@ func (r *run) closeFloor(b *shardpb.Batch, cmd *shardpb.Command) error {
 
 // compact makes history below the revision unreadable; the data is collected later, elsewhere. The
 // revision is often another shard's and above this shard's last write. Rev rises to it; otherwise
-// the revision that reads of this shard return could not be read again (A5).
+// the revision that reads of this shard return could not be read again (A5). It rises further, to what
+// the sender had seen; otherwise the next compaction would outdate a watch from there (A18).
 func (r *run) compact(cmd *shardpb.Command) error {
 	to, err := revisionOf(cmd)
 	if err != nil {
 		return err
 	}
+	seen := shard.Revision(cmd.Seen)
+	if seen < 0 || seen > revisionMax {
+		return malformed("%s by a sender that has seen revision %d", cmd.Kind, cmd.Seen)
+	}
 	if to <= r.view.Compacted {
 		return refuse(shard.ErrCompacted)
 	}
 	r.view.Compacted = to
-	r.view.Rev = max(r.view.Rev, to)
-	r.view.Floor = max(r.view.Floor, to)
+	r.view.Rev = max(r.view.Rev, to, seen)
+	r.view.Floor = max(r.view.Floor, r.view.Rev)
 	return nil
 }
 

@@ -66,6 +66,9 @@
 //	    replica that had keys and is poisoned) lose their data in the batch that gives them up. A narrower
 //	    snapshot replaces all that its receiver had, frozen or by a seed too. Discard and Forget remove what a
 //	    removed replica had. None of them removes what another replica's record names.
+//	A18 After a COMPACT, Rev is not below any revision that its sender had seen. Nothing was written between the Rev
+//	    before and the Rev after, and the Floor rises too: what is read at the new Rev, with all that is
+//	    watched from the next revision on, is complete (R4).
 //
 // Why A10 and A17 hold, whatever else happens on the node: who has which keys is in the records, each change of them is
 // committed before anybody sees its effect, and engine.Owners is held from a look at the records to the commit that

@@ -58,6 +58,9 @@ func (g *generator) draw() *shardpb.Command {
 		cmd.Kind, cmd.Revision = shardpb.Kind_CLOSE, int64(g.revision())
 	case n < 97:
 		cmd.Kind, cmd.Revision = shardpb.Kind_COMPACT, int64(g.revision())-500
+		if g.oneIn(2) {
+			cmd.Seen = int64(g.revision())
+		}
 	case n < 99:
 		cmd = command(g.t, shardpb.Kind_PUT, stamp, g.put())
 		cmd.Epoch++

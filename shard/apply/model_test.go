@@ -66,7 +66,8 @@ func (m *model) command(cmd *shardpb.Command) (proto.Message, error) {
 			return nil, shard.ErrCompacted
 		}
 		m.compacted = shard.Revision(cmd.Revision)
-		m.rev, m.floor = max(m.rev, m.compacted), max(m.floor, m.compacted)
+		m.rev = max(m.rev, m.compacted, shard.Revision(cmd.Seen))
+		m.floor = max(m.floor, m.rev)
 		return nil, nil
 	}
 	if strings.HasPrefix(cmd.Kind.String(), "LEASE_") {

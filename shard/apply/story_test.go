@@ -28,7 +28,7 @@ import (
 //	put key=k [value=v] [prev] [ignore-value] [ignore-lease] [lease=]
 //	del key=k [end=k] [prev]
 //	txn                     a TxnRequest as text; also read-txn [at=]
-//	close to=1.7, compact at=1.7
+//	close to=1.7, compact at=1.7 seen=2.3
 //	range key=k [end=k] [rev=] [at=] [limit=] [keys-only] [count-only]
 //	raw                     the entry's bytes in hexadecimal
 //	kind n=99               a command of that number
@@ -101,7 +101,7 @@ func (s *story) step(d *datadriven.TestData) string {
 	case "close":
 		return s.write(a, &shardpb.Command{Kind: shardpb.Kind_CLOSE, Epoch: testEpoch, Revision: int64(a.revision("to"))})
 	case "compact":
-		return s.write(a, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: testEpoch, Revision: int64(a.revision("at"))})
+		return s.write(a, &shardpb.Command{Kind: shardpb.Kind_COMPACT, Epoch: testEpoch, Revision: int64(a.revision("at")), Seen: int64(a.revision("seen"))})
 	case "kind":
 		return s.write(a, &shardpb.Command{Kind: shardpb.Kind(a.int("n", 0)), Epoch: testEpoch})
 	case "grant", "attach", "revoke", "forget", "reign", "register", "detach", "bequeath":

@@ -30,7 +30,7 @@ const (
 	Kind_DELETE_RANGE Kind = 2 // body: etcdserverpb.DeleteRangeRequest
 	Kind_TXN          Kind = 3 // body: etcdserverpb.TxnRequest
 	Kind_CLOSE        Kind = 4 // revision: the floor to reach; takes no revision itself. reserve: up to where the proposer wants revisions for itself
-	Kind_COMPACT      Kind = 5 // revision: history below it may go; takes no revision itself
+	Kind_COMPACT      Kind = 5 // revision: history below it may go; seen: what the shard's revision rises to; takes no revision itself
 	Kind_INIT         Kind = 6 // descriptor: the shard's first one; ignored once initialised
 	Kind_UPDATE       Kind = 7 // descriptor: a newer one of the same span (replicas, preference)
 	// Leases. Body: LeaseCommand; answered by a LeaseAnswer. Those marked (home) go to the
@@ -372,6 +372,7 @@ type Command struct {
 	Right         *Descriptor            `protobuf:"bytes,10,opt,name=right,proto3" json:"right,omitempty"`
 	OperatorId    uint64                 `protobuf:"varint,11,opt,name=operator_id,json=operatorId,proto3" json:"operator_id,omitempty"`
 	Reserve       int64                  `protobuf:"varint,12,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	Seen          int64                  `protobuf:"varint,13,opt,name=seen,proto3" json:"seen,omitempty"` // the largest revision that the sender had seen; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +473,13 @@ func (x *Command) GetOperatorId() uint64 {
 func (x *Command) GetReserve() int64 {
 	if x != nil {
 		return x.Reserve
+	}
+	return 0
+}
+
+func (x *Command) GetSeen() int64 {
+	if x != nil {
+		return x.Seen
 	}
 	return 0
 }
@@ -1680,7 +1688,7 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\"\xf6\x02\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"\x8a\x03\n" +
 	"\aCommand\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.flotilla.shard.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1695,7 +1703,8 @@ const file_shard_shardpb_shard_proto_rawDesc = "" +
 	" \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x05right\x12\x1f\n" +
 	"\voperator_id\x18\v \x01(\x04R\n" +
 	"operatorId\x12\x18\n" +
-	"\areserve\x18\f \x01(\x03R\areserve\".\n" +
+	"\areserve\x18\f \x01(\x03R\areserve\x12\x12\n" +
+	"\x04seen\x18\r \x01(\x03R\x04seen\".\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\"\xe3\x01\n" +

@@ -196,6 +196,11 @@ func (m *Command) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Seen != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Seen))
+		i--
+		dAtA[i] = 0x68
+	}
 	if m.Reserve != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Reserve))
 		i--
@@ -1430,6 +1435,9 @@ func (m *Command) SizeVT() (n int) {
 	if m.Reserve != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Reserve))
 	}
+	if m.Seen != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Seen))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2528,6 +2536,25 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Reserve |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Seen", wireType)
+			}
+			m.Seen = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Seen |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
