@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/shard"
@@ -12,14 +13,14 @@ import (
 const pastPause = 20 * time.Millisecond
 
 // SeePast returns when the node's replicas have applied everything that was acknowledged before the call. It leaves
-// out replicas that are unfit or have not received their shard. After a kill, the last applied writes are only in the
+// out replicas that are unfit, have not received their shard, or are removed from the node meanwhile. After a kill, the last applied writes are only in the
 // log. Until they are replayed, the node does not know revisions that its clients may have seen. If its clock was
 // also set back meanwhile, those clients' writes to other shards would get lower revisions.
 func (h *Host) SeePast(ctx context.Context) error {
 	var behind []*Replica
 	h.Each(func(r *Replica) { behind = append(behind, r) })
 	for {
-		behind = unseen(ctx, behind)
+		behind = slices.DeleteFunc(unseen(ctx, behind), h.removed)
 		if len(behind) == 0 {
 			return nil
 		}
@@ -60,6 +61,13 @@ func unseen(ctx context.Context, replicas []*Replica) (behind []*Replica) {
 		}
 	}
 	return behind
+}
+
+// removed reports whether a replica has left the node for good. Its group answers it no more, however long it is asked.
+// A shard that was merged has its past in its left neighbour, whose replica is asked itself.
+func (h *Host) removed(r *Replica) bool {
+	gone, err := h.gone(r.id, r.replicaID)
+	return gone && err == nil
 }
 
 // pastless reports whether a replica has nothing to catch up with.

@@ -66,3 +66,24 @@ func TestAKilledNodeSeesItsPast(t *testing.T) {
 	end()
 	require.ErrorIs(t, p.host.SeePast(ended), context.Canceled)
 }
+
+// A replica that is removed while the node sees its past is not waited for: its group would never answer.
+func TestThePastOfARemovedReplica(t *testing.T) {
+	dir := t.TempDir()
+	p := openProcess(t, dir, 1, Knobs{})
+	p.startNew()
+	p.put("k", "v")
+	p.close()
+
+	p = openProcessWith(t, dir, 2, func(c *HostConfig) { c.Raft.ElectionTicks = 1 << 20 }) // nobody leads
+	defer func() { p.close() }()
+	p.startAlone()
+	require.Eventually(t, func() bool { return !unborn(p.replica.View()) }, patience, time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	seen := make(chan error, 1)
+	go func() { seen <- p.host.SeePast(ctx) }()
+	require.Eventually(t, func() bool { return p.rounds() > 0 }, patience, time.Millisecond)
+	require.NoError(t, p.host.Remove(t.Context(), testShard, testReplica))
+	require.NoError(t, <-seen)
+}
