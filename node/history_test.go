@@ -50,9 +50,12 @@ func startRetaining(t *testing.T) retaining {
 func (r retaining) look(t *testing.T) {
 	t.Helper()
 	const reads = 2 * 5 // a look reads it five times
+	from := map[string]int64{}
 	for name, c := range r.readings {
-		from := c.reads.Load()
-		testcluster.Until(t, name+" to look around", func() bool { return c.reads.Load() >= from+reads })
+		from[name] = c.reads.Load()
+	}
+	for name, c := range r.readings {
+		testcluster.Until(t, name+" to look around", func() bool { return c.reads.Load() >= from[name]+reads })
 	}
 }
 
