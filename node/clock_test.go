@@ -15,6 +15,7 @@ import (
 // A node whose clock is off proposes nothing and says why. The cluster goes on: the
 // shards it led are led by others.
 func TestClockOffByAnHour(t *testing.T) {
+	t.Parallel()
 	for name, offset := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -166,6 +166,7 @@ func (d *diskCase) said(t *testing.T, words string) bool {
 // A node whose disk is full, or fails, says so and stops, or goes on when it can. It starts again when the disk works, and has all
 // that it has acknowledged.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	for which, f := range faults() {
 		t.Run(which, func(t *testing.T) {
 			t.Parallel()

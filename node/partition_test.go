@@ -42,6 +42,7 @@ var cuts = map[string]func(network *testcluster.Network, name string, rest []str
 // writes resume; what was acknowledged stays, and the node that was cut off answers
 // nothing rather than something old.
 func TestCutNetworkAroundALeader(t *testing.T) {
+	t.Parallel()
 	for name, cut := range cuts {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
