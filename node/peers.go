@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,10 +74,11 @@ func (p *peers) at(addr string) *peer.Client {
 
 func (p *peers) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.mu.closed = true
-	for _, c := range p.mu.clients {
-		c.Close()
+	clients := slices.Collect(maps.Values(p.mu.clients))
+	p.mu.Unlock()
+	for _, c := range clients {
+		c.Close() // it waits for callers, who may turn to another node
 	}
 }
 
