@@ -35,7 +35,7 @@ const (
 	// backlogBytesMax is shared by several busy shards. Together they fill batches as a single shard would, and more
 	// than three such batches save nothing. With the smallest budget, half of the backlog is still large enough for
 	// the store to make a table of it at once (gatherBytes of shard/apply).
-	backlogBytesMax = 48 << 20
+	backlogBytesMax = 28 << 20
 )
 
 // share divides a budget (D5).

@@ -42,7 +42,7 @@ const (
 	// gatherBytes is the size from which on kept versions are stored: Pebble writes a batch of more
 	// than half a memtable to a table directly, without inserting it into the memtable. Sizes are
 	// estimates, and a machine may store its own versions meanwhile.
-	gatherBytes = 17 << 20
+	gatherBytes = 9 << 20
 	// gatherSpread is the maximum random addition: nodes with replicas of the same shards apply the
 	// same, and would otherwise gather, and then flush, at the same moment.
 	gatherSpread = gatherBytes / 4

@@ -47,8 +47,8 @@ func (o Options) withDefaults() Options {
 const pebbleFormat = pebble.FormatValueSeparation
 
 const (
-	memTableBytes = 32 << 20 // memtables grow to this from 256 KiB; larger means rarer flushes and longer restarts
-	memTablesMax  = 4        // writes stall beyond this; with the size above, 128 MiB of unflushed data
+	memTableBytes = 16 << 20 // memtables grow to this from 256 KiB; larger means rarer flushes, longer restarts and more memory
+	memTablesMax  = 6        // writes stall beyond this; with the size above, 96 MiB of unflushed data
 )
 
 // Sizes of tables and levels. Pebble includes the values that are stored in separate files.
@@ -68,8 +68,8 @@ const (
 	apartBytesMin = 128
 	// apartDepthMax bounds over how many such files the values of neighbouring keys may be spread, which is how many
 	// a range has to read. Beyond it, a compaction brings the values together. Every sublevel of L0 in the compaction
-	// counts, so with 32 every fourth compaction rewrote the values.
-	apartDepthMax = 128
+	// counts, and a compaction takes sixteen: with 32 every second one would rewrite the values.
+	apartDepthMax = 256
 	// apartAgeMin and apartGarbageMax: a file older than this is rewritten once more than this part of it is garbage.
 	apartAgeMin     = time.Minute
 	apartGarbageMax = 0.4
@@ -86,11 +86,11 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 		DisableWAL:                  true, // the Raft log serves as the WAL
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Eight sublevels, because Pebble counts each twice. Every compaction of L0 rewrites much of the next level,
+		// Sixteen sublevels, because Pebble counts each twice. Every compaction of L0 rewrites much of the next level,
 		// so one after every flush cost more than the flush itself. In return, removals may stay in L0 until Tidy.
-		L0CompactionThreshold: 16,
+		L0CompactionThreshold: 32,
 		// High, because a stall of L0 stalls every shard of the node at once.
-		L0StopWritesThreshold: 64,
+		L0StopWritesThreshold: 128,
 		LBaseMaxBytes:         baseLevelBytes,
 		// Two at most, because the Raft log needs the machine too.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
