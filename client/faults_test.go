@@ -160,14 +160,16 @@ func TestClose(t *testing.T) {
 		}
 		return nil
 	}
-	watch := func() (err error) {
-		for _, err = range cl.Watch(ctx, "", client.WithPrefix()) {
+	watchWith := func(options ...client.Option) (err error) {
+		for _, err = range cl.Watch(ctx, "", append(options, client.WithPrefix())...) {
 			if err != nil {
 				return err
 			}
 		}
 		return nil
 	}
+	watch := func() error { return watchWith() }
+	watchPast := func() error { return watchWith(client.FromRevision(1)) } // it asks nobody for the present
 	var mayBeUnknown, certain []func() error
 	add := func(to *[]func() error, what ...func() error) { *to = append(*to, what...) }
 	add(&mayBeUnknown,
@@ -175,7 +177,7 @@ func TestClose(t *testing.T) {
 		func() error { _, err := cl.Delete(ctx, "", client.WithPrefix()); return err },
 		func() error { _, err := cl.Txn(ctx, nil, []client.Op{client.Put("k", nil)}, nil); return err },
 	)
-	add(&certain, scan, watch,
+	add(&certain, scan, watch, watchPast,
 		func() error { _, err := cl.Get(ctx, "k"); return err },
 		func() error { _, err := cl.Get(ctx, "", client.WithPrefix()); return err },
 		func() error { _, err := cl.Get(ctx, "k", client.AtTime(time.Now())); return err },

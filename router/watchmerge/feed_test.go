@@ -3,6 +3,7 @@ package watchmerge
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/flotilla-kv/flotilla/internal/bubble"
+	"github.com/flotilla-kv/flotilla/router"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
@@ -45,6 +47,38 @@ func TestAFeedThatOutlivesAReshapeIsBroughtOn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// closingFeed ends, and the merger is closed just then.
+type closingFeed struct {
+	router.Feed
+	merger *Merger
+}
+
+func (f closingFeed) Poll(int) (shard.Changes, error) {
+	f.merger.Close()
+	return shard.Changes{}, shard.ErrUnavailable
+}
+
+// A watch whose feed ends while the merger is being closed is told so: nobody opens another feed for it.
+func TestAFeedThatEndsWithTheMerger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newWorld(t, 1).merger()
+		var told atomic.Int64
+		w := m.Open(Options{Span: shard.Everything(), From: 1}, func() { told.Add(1) })
+		defer w.Close()
+		synctest.Wait()
+		_, err := w.Poll(64)
+		require.NoError(t, err)
+		w.first.feed = closingFeed{w.first.feed, m}
+		w.first.signal()
+		told.Store(0)
+		_, err = w.Poll(64)
+		require.NoError(t, err)
+		require.Positive(t, told.Load())
+		_, err = w.Poll(64)
+		require.ErrorIs(t, err, shard.ErrStopped)
+	})
 }
 
 // A part that is far ahead is not asked for more, and the one behind always is (W7).

@@ -171,12 +171,14 @@ func (p *part) openHere() bool {
 // reopen finds a feed for the part, in the background.
 func (p *part) reopen() {
 	attempt := p.attempt
-	p.watch.merger.spawn(func() {
+	if !p.watch.merger.spawn(func() {
 		for router.Pause(p.watch.merger.ctx, attempt) && !p.open(attempt) {
 			attempt++
 		}
 		p.watch.ready() // there is a feed, or an end to tell
-	})
+	}) {
+		p.watch.ready() // the Merger is closed
+	}
 }
 
 // open finds a feed for the part and reports whether it is done. If several shards own the part's

@@ -41,20 +41,21 @@ func New(r *router.Router, k Knobs) *Merger {
 // Close ends the background work and waits for it. Watches that are still open end with
 // shard.ErrStopped.
 func (m *Merger) Close() {
+	m.cancel() // first: who cannot spawn any more finds that ctx has ended
 	m.mu.Lock()
 	m.mu.closed = true
 	m.mu.Unlock()
-	m.cancel()
 	m.work.Wait()
 }
 
-// spawn runs f unless the Merger is closed.
-func (m *Merger) spawn(f func()) {
+// spawn runs f unless the Merger is closed, and reports whether it does.
+func (m *Merger) spawn(f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.mu.closed {
 		m.work.Go(f)
 	}
+	return !m.mu.closed
 }
 
 // feeds are those of a shard that come from one node.
