@@ -109,7 +109,7 @@ func TestOneIsStoredAside(t *testing.T) {
 // Nodes that apply the same do not gather in the same moments: neither do they begin together, nor do they
 // keep as much each time. It is never too little for a table, nor leaves what comes meanwhile no room.
 func TestNodesGatherApart(t *testing.T) {
-	const room, little, whole = 48 << 20, 16 << 10, 17 << 20
+	const room, little, whole = 28 << 20, 16 << 10, 9 << 20
 	first := make(map[int64]bool)
 	for range 20 {
 		kept := apply.Gatherings(room, little, 40)

@@ -153,7 +153,7 @@ func TestTidy(t *testing.T) {
 // What is left after some pieces the next one does, also in another process.
 func TestTidyGoesOnLater(t *testing.T) {
 	l := newLittered(t)
-	for range 20 {
+	for range 40 {
 		l.write(500)
 	}
 	l.alone = true // or some of what a stopped Tidy leaves may be gone before the next

@@ -95,7 +95,7 @@ func TestGarbageGoesByItself(t *testing.T) {
 // spacious has a history that takes space. It returns what all of it takes, and what is live.
 func (p *process) spacious() (all, live int) {
 	p.t.Helper()
-	const keys, versions, valueBytes = 64, 160, 2 << 10
+	const keys, versions, valueBytes = 64, 640, 512
 	random := rand.NewChaCha8([32]byte{1}) // does not compress
 	p.overwrite(keys, versions, func() []byte {
 		v := make([]byte, valueBytes)
