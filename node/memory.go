@@ -36,14 +36,16 @@ const (
 	// than three such batches save nothing. With the smallest budget, half of the backlog is still large enough for
 	// the store to make a table of it at once (gatherBytes of shard/apply).
 	backlogBytesMax = 28 << 20
+	// storingBytesMax is what the backlog takes together with the batches in which it is on its way to tables.
+	storingBytesMax = 48 << 20
 )
 
 // share divides a budget (D5).
 func share(budget int64) memory {
 	backlog := min(budget/7, backlogBytesMax)
-	// Of a small budget answers get what the other parts leave. A larger one has more than the backlog takes: half of
+	// Of a small budget answers get what the other parts leave. A larger one has more than storing takes: half of
 	// that is theirs too.
-	answers := budget/32 + (budget/7-backlog)/2
+	answers := budget/32 + max(0, budget/7-storingBytesMax)/2
 	return memory{
 		cache:   budget / 4,
 		backlog: backlog,
@@ -82,7 +84,7 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 }
 
 const (
-	// memoryMin is the smallest budget: the store alone may have 128 MiB in memtables.
+	// memoryMin is the smallest budget: the store alone may have 96 MiB in memtables.
 	memoryMin = 256 << 20
 	// memoryDefaultMax bounds the default, because more helps only large stores.
 	memoryDefaultMax = 1 << 30

@@ -78,6 +78,7 @@ func (n *Node) serveClients(context.Context) error {
 		work.Go(func() { web.leave(ctx) })
 		work.Go(func() { direct.Leave(ctx) })
 		work.Wait()
+		direct.Leave(ctx) // also of streams that clients began before they knew
 	}
 	n.servers.Go(func() { n.served("client port", mux.Serve()) })
 	n.servers.Go(func() { n.served("etcd gRPC", server.Run()) })

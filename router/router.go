@@ -25,7 +25,7 @@ type Compactions interface {
 	// Compacted is the highest revision recorded, as far as this process knows.
 	Compacted() shard.Revision
 	// Renewal is what a compaction raises the revision of shards to whose last write is older, so that a watch
-	// can begin where somebody has read them. It was assigned by some shard; 0: theirs are not raised.
+	// can begin where somebody has read them. A shard has assigned it, or may at this time; 0: theirs are not raised.
 	Renewal() shard.Revision
 	// AwaitCollected waits until the replicas of this process have collected the garbage of a
 	// compaction at rev.

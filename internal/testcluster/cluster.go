@@ -90,7 +90,7 @@ func (c *Cluster) add() *Node {
 	n := &Node{Name: fmt.Sprintf("n%d", len(c.nodes)+1), Clock: &Clock{}, Disk: newDisk(c.opts.FS), log: &nodeLog{}}
 	n.cfg = node.Config{
 		Name: n.Name, DataDir: filepath.Join(c.dir, n.Name), ClientAddr: Lease(c.tb), PeerAddr: Lease(c.tb),
-		CacheBytes: 8 << 20, TickInterval: c.opts.Tick, ManualPlacement: !c.opts.Balance, AuthToken: c.opts.AuthToken,
+		CacheBytes: 8 << 20, TickInterval: c.opts.Tick, ManualPlacement: !c.opts.Balance, AuthToken: c.opts.AuthToken, Version: "v0.0.0",
 		Logger: n.logger(), Clock: n.Clock, FS: n.Disk, Dial: n.dialer(c.network),
 	}
 	c.network.know(n.Name, n.cfg.PeerAddr)

@@ -256,7 +256,7 @@ func (g *gate) admitWrite(req *router.Request) (attached *auth.Needs, err error)
 		cmd = &shardpb.Command{Kind: cmd.Kind, Epoch: cmd.Epoch, Body: cmd.Body}
 		req.Command = cmd
 	}
-	cmd.Stamp, cmd.Revision, cmd.OperatorId, cmd.Reserve = 0, 0, 0, 0
+	cmd.Stamp, cmd.Revision, cmd.OperatorId, cmd.Reserve, cmd.Seen = 0, 0, 0, 0, 0
 	req.Grows, req.Promise, req.Begun = false, false, false
 	if cmd.Kind == shardpb.Kind_PUT {
 		req.Grows = true

@@ -181,8 +181,10 @@ func TestAStreamIsLeft(t *testing.T) {
 	end := <-ends
 	old, err := p.client.open()
 	require.NoError(t, err)
+	old.state.silent.Store(true)
 	leave()
 	require.Eventually(t, old.retired.Load, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !old.state.silent.Load() }, 10*time.Second, time.Millisecond, "it has just said something")
 	_, err = p.client.Send(t.Context(), write(8))
 	require.NoError(t, err)
 	select {

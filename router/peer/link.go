@@ -136,9 +136,19 @@ func (l *link) run(ctx context.Context, s service) {
 func (l *link) judge(err error) error {
 	again, err := refused(l.login, l.token, err)
 	if again {
-		l.retired.Store(true)
+		l.mu.Lock()
+		l.retire()
+		l.mu.Unlock()
 	}
 	return err
+}
+
+// retire has the stream take nothing more. The node has just answered, and there may be no successor to say so. The caller
+// holds mu.
+func (l *link) retire() {
+	if !l.retired.Swap(true) {
+		l.state.silent.Store(false)
+	}
 }
 
 // end gives every call without a reply its outcome.
@@ -309,7 +319,7 @@ func (l *link) receive(stream grpc.ClientStream) error {
 		l.mu.Lock()
 		for i := range replies {
 			if replies[i].id == noRequest {
-				l.retired.Store(true)
+				l.retire()
 			}
 			calls = append(calls, l.mu.calls.take(replies[i].id)) // nil if it was abandoned
 		}

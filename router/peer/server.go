@@ -133,6 +133,9 @@ type served struct {
 // ends the stream.
 func (r *served) begin(data []byte) (err error) {
 	if r.id, err = decodeRequest(data, &r.request, &r.command); err != nil {
+		if r.id == noRequest { // a reply to that would mean something else
+			return err
+		}
 		r.End(nil, err)
 		return nil
 	}
