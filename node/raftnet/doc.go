@@ -2,12 +2,12 @@
 // that nodes also use for gRPC, so that a node needs one peer address, one certificate
 // and one firewall rule; the first bytes of a connection identify its protocol.
 //
-// Frames: length (4, big endian) ‖ CRC-32C of kind and payload (4) ‖ kind (1) ‖ payload.
+// Frames: length (4, big endian) ‖ CRC-32C of kind and payload (4) ‖ kind (1) ‖ CRC-32C of the bytes so far (4) ‖ payload.
 //
 // Invariants:
 //
 //	X1  A frame with a wrong checksum, kind or size ends its connection, and nothing of it
-//	    reaches Raft.
+//	    reaches Raft. A wrong header does so before anything that follows it has come.
 //	X2  A snapshot transfer succeeds only after the receiver has accepted every chunk: the
 //	    sender waits for the acknowledgement of its last frame.
 //	X3  Close returns after every connection and goroutine of the transport has ended.

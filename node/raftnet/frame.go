@@ -3,6 +3,7 @@ package raftnet
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -10,7 +11,7 @@ import (
 )
 
 // Preface is what a Raft connection starts with.
-const Preface = "FLOTILLA-RAFT/1\n"
+const Preface = "FLOTILLA-RAFT/2\n"
 
 type kind byte
 
@@ -22,7 +23,8 @@ const (
 )
 
 const (
-	headerBytes = 9
+	// A header is length, checksum of kind and payload, kind, and the checksum of these nine bytes.
+	headerBytes = 13
 	// frameBytesMax exceeds what dragonboat puts into one batch or chunk; a larger frame is
 	// garbage.
 	frameBytesMax = 256 << 20
@@ -32,10 +34,16 @@ func putHeader(buf []byte, k kind, payload []byte) {
 	binary.BigEndian.PutUint32(buf[0:4], uint32(len(payload)))
 	buf[8] = byte(k)
 	binary.BigEndian.PutUint32(buf[4:8], checksum(k, payload))
+	binary.BigEndian.PutUint32(buf[9:13], headerChecksum(buf))
+}
+
+// headerChecksum is of the header alone. With a damaged length the receiver would otherwise wait for a payload that is never
+// complete, and take all that comes after it for that, for as long as it takes.
+func headerChecksum(header []byte) uint32 {
+	return crc32.Checksum(header[:9], crc32.MakeTable(crc32.Castagnoli))
 }
 
 // checksum covers kind and payload, because a message must not be taken for a piece of a snapshot.
-// A changed length shifts the payload and is detected too.
 func checksum(k kind, payload []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Update(0, table, []byte{byte(k)}), table, payload)
@@ -47,6 +55,9 @@ func readFrame(r *bufio.Reader, buf []byte) (kind, []byte, error) {
 	var header [headerBytes]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return 0, nil, err
+	}
+	if headerChecksum(header[:]) != binary.BigEndian.Uint32(header[9:13]) {
+		return 0, nil, errors.New("raft frame has a header with a wrong checksum")
 	}
 	size := int(binary.BigEndian.Uint32(header[0:4]))
 	if size > frameBytesMax {

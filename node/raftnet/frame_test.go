@@ -60,10 +60,25 @@ func TestDamagedFramesAreNoticed(t *testing.T) {
 	}
 }
 
+// X1: a damaged header is noticed by itself. A receiver that believed its length would wait for what is never sent, and
+// take the frames that follow for that.
+func TestADamagedHeaderIsNoticedAtOnce(t *testing.T) {
+	good := frame(kindMessages, nil)
+	for bit := range 8 * headerBytes {
+		r, w := io.Pipe()
+		bad := bytes.Clone(good)
+		bad[bit/8] ^= 1 << (bit % 8)
+		go func() { _, _ = w.Write(bad) }() // and nothing more comes
+		_, _, err := readFrame(bufio.NewReader(r), nil)
+		require.Error(t, err, "bit %d", bit)
+	}
+}
+
 // A length that nothing follows takes no memory.
 func TestLengthAloneTakesNoMemory(t *testing.T) {
 	header := make([]byte, headerBytes)
 	binary.BigEndian.PutUint32(header, frameBytesMax)
+	binary.BigEndian.PutUint32(header[9:], headerChecksum(header))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, _, err := readFrame(bufio.NewReader(bytes.NewReader(header)), nil)

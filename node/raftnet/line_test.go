@@ -318,16 +318,23 @@ func TestGarbageEndsTheConnection(t *testing.T) {
 		f(frame)
 		return frame
 	}
+	honest := func(f func([]byte)) []byte { // the header says what it is
+		return change(func(b []byte) {
+			f(b)
+			binary.BigEndian.PutUint32(b[9:], headerChecksum(b))
+		})
+	}
 	for name, c := range map[string]struct {
 		preface string
 		frame   []byte
 	}{
 		"wrong preface":     {"FLOTILLA-RAFT/9\n", good()},
-		"wrong checksum":    {Preface, change(func(b []byte) { b[4]++ })},
+		"wrong checksum":    {Preface, honest(func(b []byte) { b[4]++ })},
+		"wrong header":      {Preface, change(func(b []byte) { b[0]++ })},
 		"changed payload":   {Preface, change(func(b []byte) { b[len(b)-1]++ })},
-		"unknown kind":      {Preface, change(func(b []byte) { b[8] = 99 })},
-		"enormous":          {Preface, change(func(b []byte) { binary.BigEndian.PutUint32(b, frameBytesMax+1) })},
-		"end of the stream": {Preface, good()[:12]},
+		"unknown kind":      {Preface, honest(func(b []byte) { b[8] = 99 })},
+		"enormous":          {Preface, honest(func(b []byte) { binary.BigEndian.PutUint32(b, frameBytesMax+1) })},
+		"end of the stream": {Preface, good()[:headerBytes+3]},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
