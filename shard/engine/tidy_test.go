@@ -38,7 +38,7 @@ func (l *littered) open() {
 	l.t.Helper()
 	e, err := Open(storeDir, Options{FS: l.fs, CacheBytes: 1 << 20, tune: func(o *pebble.Options) {
 		o.MemTableSize = 64 << 10
-		o.LBaseMaxBytes = 128 << 10 // several levels
+		o.LBaseMaxBytes, o.L0CompactionThreshold = 128<<10, 8 // several levels
 		o.DisableAutomaticCompactions = l.alone
 		for i := range o.TargetFileSizes {
 			o.TargetFileSizes[i] = 16 << 10
@@ -153,7 +153,7 @@ func TestTidy(t *testing.T) {
 // What is left after some pieces the next one does, also in another process.
 func TestTidyGoesOnLater(t *testing.T) {
 	l := newLittered(t)
-	for range 40 {
+	for range 20 {
 		l.write(500)
 	}
 	l.alone = true // or some of what a stopped Tidy leaves may be gone before the next
