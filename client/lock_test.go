@@ -5,8 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/flotilla-kv/flotilla/client"
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 )
 
@@ -14,7 +16,8 @@ import (
 func TestLockOverACompaction(t *testing.T) {
 	t.Parallel()
 	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
-	cl, ctx := connect(t, c), t.Context()
+	registry := prometheus.NewRegistry()
+	cl, ctx := connect(t, c, func(cfg *client.Config) { cfg.Registerer = registry }), t.Context()
 	one, err := cl.NewSession(ctx, time.Minute)
 	require.NoError(t, err)
 	two, err := cl.NewSession(ctx, time.Minute)
@@ -26,6 +29,7 @@ func TestLockOverACompaction(t *testing.T) {
 		_, err := two.Lock(ctx, "lock")
 		next <- err
 	}()
+	testcluster.Until(t, "the second to have asked for it", func() bool { return endedTxns(t, registry) == 2 }) // that is not to be cut off
 	for i := range 3 {
 		put, err := cl.Put(ctx, fmt.Sprint("k", i), nil)
 		require.NoError(t, err)
@@ -41,4 +45,24 @@ func TestLockOverACompaction(t *testing.T) {
 	}
 	require.NoError(t, held.Unlock(ctx))
 	require.NoError(t, <-next)
+}
+
+// endedTxns is how many transactions of a client have ended.
+func endedTxns(t *testing.T, of prometheus.Gatherer) (n float64) {
+	t.Helper()
+	families, err := of.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() != "flotilla_client_operations_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "op" && l.GetValue() == "txn" {
+					n += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return n
 }
