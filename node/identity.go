@@ -207,7 +207,7 @@ func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
 		// The file cannot be opened: nobody else holds it.
 		return nil, fmt.Errorf("lock the data directory %s: %w", dir, err)
 	default:
-		return nil, fmt.Errorf("data directory %s is in use by another process: %w", dir, err)
+		return nil, fmt.Errorf("data directory %s is in use by another process (or cannot be locked): %w", dir, err)
 	}
 }
 

@@ -24,7 +24,8 @@ const (
 
 const (
 	// A header is length, checksum of kind and payload, kind, and the checksum of these nine bytes.
-	headerBytes = 13
+	headerBytes  = checkedBytes + 4
+	checkedBytes = 9
 	// frameBytesMax exceeds what dragonboat puts into one batch or chunk; a larger frame is
 	// garbage.
 	frameBytesMax = 256 << 20
@@ -34,13 +35,13 @@ func putHeader(buf []byte, k kind, payload []byte) {
 	binary.BigEndian.PutUint32(buf[0:4], uint32(len(payload)))
 	buf[8] = byte(k)
 	binary.BigEndian.PutUint32(buf[4:8], checksum(k, payload))
-	binary.BigEndian.PutUint32(buf[9:13], headerChecksum(buf))
+	binary.BigEndian.PutUint32(buf[checkedBytes:headerBytes], headerChecksum(buf))
 }
 
 // headerChecksum is of the header alone. With a damaged length the receiver would otherwise wait for a payload that is never
 // complete, and take all that comes after it for that, for as long as it takes.
 func headerChecksum(header []byte) uint32 {
-	return crc32.Checksum(header[:9], crc32.MakeTable(crc32.Castagnoli))
+	return crc32.Checksum(header[:checkedBytes], crc32.MakeTable(crc32.Castagnoli))
 }
 
 // checksum covers kind and payload, because a message must not be taken for a piece of a snapshot.
@@ -56,7 +57,7 @@ func readFrame(r *bufio.Reader, buf []byte) (kind, []byte, error) {
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return 0, nil, err
 	}
-	if headerChecksum(header[:]) != binary.BigEndian.Uint32(header[9:13]) {
+	if headerChecksum(header[:]) != binary.BigEndian.Uint32(header[checkedBytes:]) {
 		return 0, nil, errors.New("raft frame has a header with a wrong checksum")
 	}
 	size := int(binary.BigEndian.Uint32(header[0:4]))

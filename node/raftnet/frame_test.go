@@ -78,7 +78,7 @@ func TestADamagedHeaderIsNoticedAtOnce(t *testing.T) {
 func TestLengthAloneTakesNoMemory(t *testing.T) {
 	header := make([]byte, headerBytes)
 	binary.BigEndian.PutUint32(header, frameBytesMax)
-	binary.BigEndian.PutUint32(header[9:], headerChecksum(header))
+	binary.BigEndian.PutUint32(header[checkedBytes:], headerChecksum(header))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, _, err := readFrame(bufio.NewReader(bytes.NewReader(header)), nil)

@@ -321,7 +321,7 @@ func TestGarbageEndsTheConnection(t *testing.T) {
 	honest := func(f func([]byte)) []byte { // the header says what it is
 		return change(func(b []byte) {
 			f(b)
-			binary.BigEndian.PutUint32(b[9:], headerChecksum(b))
+			binary.BigEndian.PutUint32(b[checkedBytes:], headerChecksum(b))
 		})
 	}
 	for name, c := range map[string]struct {

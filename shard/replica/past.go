@@ -13,8 +13,8 @@ import (
 const pastPause = 20 * time.Millisecond
 
 // SeePast returns when the node's replicas have applied everything that was acknowledged before the call. It leaves
-// out replicas that are unfit, have not received their shard, or are removed from the node meanwhile. After a kill, the last applied writes are only in the
-// log. Until they are replayed, the node does not know revisions that its clients may have seen. If its clock was
+// out replicas that are unfit, have not received their shard, or are removed from the node meanwhile. After a kill, the
+// last applied writes are only in the log. Until they are replayed, the node does not know revisions that its clients may have seen. If its clock was
 // also set back meanwhile, those clients' writes to other shards would get lower revisions.
 func (h *Host) SeePast(ctx context.Context) error {
 	var behind []*Replica
