@@ -19,13 +19,15 @@ import (
 )
 
 var (
-	versionsFlag     = flag.Int("versions", 20_000, "superseded versions that TestPutsWhileCollecting has removed")
-	versionsKeysFlag = flag.Int("versions-keys", 2_000, "keys that they are of")
+	versionsFlag      = flag.Int("versions", 20_000, "superseded versions that TestPutsWhileCollecting has removed")
+	versionsKeysFlag  = flag.Int("versions-keys", 2_000, "keys that they are of")
+	versionsPartsFlag = flag.Int("versions-parts", 2, "compactions that TestPutsWhileCollecting has them removed by")
 )
 
 // How long puts take while a compaction's garbage goes, and while none does. It asserts
 // that all of it goes and no put fails; how long they took is reported (-v), because that
-// is the machine's doing too. A million versions and more say something about it, and
+// is the machine's doing too. The machine also changes with time, so the garbage goes in parts, with as
+// many puts without any between them. A million versions and more say something about it, and
 // there is a difference between few keys with long histories and many with short ones:
 //
 //	go test ./node -run TestPutsWhileCollecting -v -timeout 2h -versions=10000000 -versions-keys=1000000
@@ -33,30 +35,38 @@ func TestPutsWhileCollecting(t *testing.T) {
 	c := testcluster.Start(t, testcluster.Options{Nodes: 1})
 	client := c.Client(t)
 	began := time.Now()
-	rev := fillHistory(t, client)
+	parts := fillHistory(t, client)
 	size := storeBytes(t, c)
 	t.Logf("%d versions of %d keys written in %s; the store has %d MiB", *versionsFlag, *versionsKeysFlag, time.Since(began).Round(time.Millisecond), size>>20)
 
-	// Enough for several flushes before and after: without them the slowest hundredth is a matter of luck.
+	// Enough for several flushes in each: without them the slowest hundredth is a matter of luck.
 	puts := min(max(2_000, *versionsFlag/30), 300_000)
 	w := measurePuts(t, client)
-	w.next(t, puts) // until the store has compacted what was written
-	before := w.next(t, puts)
-	began = time.Now()
-	_, err := client.Compact(t.Context(), rev, clientv3.WithCompactPhysical())
-	require.NoError(t, err)
-	took := time.Since(began)
-	during := w.take()
-	after := w.next(t, puts)
+	var without, while []time.Duration
+	quiet := func() {
+		w.next(t, puts) // until the store has compacted what was written or removed
+		times := w.next(t, puts)
+		logTimes(t, "without", times)
+		without = append(without, times...)
+	}
+	quiet()
+	var removing time.Duration
+	for _, rev := range parts {
+		began = time.Now()
+		_, err := client.Compact(t.Context(), rev, clientv3.WithCompactPhysical())
+		require.NoError(t, err)
+		removing += time.Since(began)
+		times := w.take()
+		logTimes(t, "while collecting", times)
+		while = append(while, times...)
+		quiet()
+	}
 	w.stop(t)
 	t.Logf("removed in %s, %.0f a second; the store has %d MiB, and less when it has rewritten its files",
-		took.Round(time.Millisecond), float64(*versionsFlag)/took.Seconds(), storeBytes(t, c)>>20)
-	for _, phase := range []struct {
-		name  string
-		times []time.Duration
-	}{{"before", before}, {"while collecting", during}, {"after", after}} {
-		t.Logf("%-16s  %6d puts  p50 %s  p99 %s", phase.name, len(phase.times), quantile(phase.times, 0.5), quantile(phase.times, 0.99))
-	}
+		removing.Round(time.Millisecond), float64(*versionsFlag)/removing.Seconds(), storeBytes(t, c)>>20)
+	t.Log("all of them:")
+	logTimes(t, "without", without)
+	logTimes(t, "while collecting", while)
 
 	m := c.Node(1).Inside()
 	require.NoError(t, m.Host().WaitCollected(t.Context(), m.Map().Compacted()))
@@ -65,16 +75,21 @@ func TestPutsWhileCollecting(t *testing.T) {
 	require.EqualValues(t, *versionsKeysFlag, got.Count)
 }
 
+func logTimes(t *testing.T, phase string, times []time.Duration) {
+	t.Logf("%-16s  %7d puts  p50 %s  p99 %s", phase, len(times), quantile(times, 0.5), quantile(times, 0.99))
+}
+
 const (
 	fillTxn   = 100 // keys of a transaction
 	fillBytes = 256
 )
 
-// fillHistory overwrites the keys in turn until there are so many versions, and returns the
-// last revision.
-func fillHistory(t *testing.T, client *clientv3.Client) int64 {
+// fillHistory overwrites the keys in turn until there are so many versions, and returns for each part
+// of them the last revision.
+func fillHistory(t *testing.T, client *clientv3.Client) []int64 {
 	t.Helper()
-	var next, last atomic.Int64
+	var next atomic.Int64
+	lasts := make([]atomic.Int64, *versionsPartsFlag)
 	var work sync.WaitGroup
 	for range 32 {
 		work.Go(func() {
@@ -92,13 +107,18 @@ func fillHistory(t *testing.T, client *clientv3.Client) int64 {
 					t.Error(err)
 					return
 				}
+				last := &lasts[from*len(lasts) / *versionsFlag]
 				for rev := last.Load(); rev < resp.Header.Revision && !last.CompareAndSwap(rev, resp.Header.Revision); rev = last.Load() {
 				}
 			}
 		})
 	}
 	work.Wait()
-	return last.Load()
+	revs := make([]int64, len(lasts))
+	for i := range lasts {
+		revs[i] = lasts[i].Load()
+	}
+	return revs
 }
 
 // value is one that does not compress.

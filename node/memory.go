@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-kv/flotilla/router/admission"
 	"github.com/flotilla-kv/flotilla/shard/apply"
+	"github.com/flotilla-kv/flotilla/shard/engine"
 )
 
 // memory divides a node's budget among its parts. Together they leave room for everything that is not counted
@@ -139,6 +140,7 @@ func collect(budget int64, t taken) collecting {
 // KeepMemory keeps a process that runs only these nodes within the sum of their budgets, until ctx ends. It does
 // nothing if the operator has set GOGC or GOMEMLIMIT.
 func KeepMemory(ctx context.Context, nodes ...*Node) {
+	engine.MapMemTables()
 	k := newKeptMemory(setCollector, debug.FreeOSMemory, nodes...)
 	tick := time.NewTicker(memoryInterval)
 	defer tick.Stop()
