@@ -151,6 +151,7 @@ func (c *collector) clean(r *Replica) {
 		case step.Done:
 			m.walks.Observe(float64(time.Since(began)) / float64(time.Millisecond))
 			m.lastWalk.SetToCurrentTime()
+			c.share.walked(r.View().Compacted > r.Collected())
 			c.announce()
 		}
 		c.leave(c.share.rest(step.Versions, took))

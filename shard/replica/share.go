@@ -10,11 +10,13 @@ const (
 	// stepTime is how much work one step should be. Others who need the CPU wait at most this long for the collector.
 	// So may a put: writes of the whole node wait for each other at the end of a commit.
 	stepTime = 500 * time.Microsecond
-	// shareMin of a CPU is left to garbage collection while there is anything else to do. Even so it removes versions
-	// several times faster than a busy node creates them, ten million in three minutes. It is no more because the
-	// store's flushes and compactions of what is removed take twice as much again. shareMax is taken when nobody else
-	// wants it.
+	// shareMin of a CPU is left to garbage collection while there is anything else to do: about 20,000 versions a
+	// second. It is no more because the store's flushes and compactions of what is removed take twice as much again.
+	// shareMax is taken when nobody else wants it.
 	shareMin, shareMax = 0.025, 0.5
+	// shareLate is how much of a CPU the collector takes at most, whoever else wants it, when it does not keep up with
+	// compactions. Otherwise a node under full load for hours would fill its disk with garbage.
+	shareLate = 0.2
 	// pressed and overslept are signs that CPUs are short. pressed is how long one in ten runnable goroutines waits
 	// for a CPU when this node is busy. overslept is how late a timer fires when others on the machine are; an idle
 	// machine needs less to wake up, even with the threads' timer slack.
@@ -32,7 +34,9 @@ const (
 // others wait, and grows again slowly.
 type share struct {
 	part float64 // of one CPU
-	cost float64 // nanoseconds of work for a version
+	// floor is the least part: from shareMin to shareLate.
+	floor float64
+	cost  float64 // nanoseconds of work for a version
 	// waited returns how long goroutines had to wait for a CPU since the last call.
 	waited func() time.Duration
 	// writes counts the applied writes of all shards.
@@ -41,7 +45,7 @@ type share struct {
 }
 
 func newShare(waited func() time.Duration, writes func() uint64) *share {
-	return &share{part: shareMin, cost: float64(costFirst), waited: waited, writes: writes}
+	return &share{part: shareMin, floor: shareMin, cost: float64(costFirst), waited: waited, writes: writes}
 }
 
 // versions returns how many versions the next step should look at.
@@ -79,7 +83,17 @@ func (s *share) rested(late time.Duration) {
 	}
 }
 
-func (s *share) backOff() { s.part = max(s.part/2, shareMin) }
+func (s *share) backOff() { s.part = max(s.part/2, s.floor) }
+
+// walked learns from a whole walk. It was overtaken if there was another compaction before its end.
+func (s *share) walked(overtaken bool) {
+	if overtaken {
+		s.floor = min(s.floor*2, shareLate)
+	} else {
+		s.floor = max(s.floor*0.9, shareMin) // slowly: the next ones will be much like this one
+	}
+	s.part = max(s.part, s.floor)
+}
 
 // waits measures how long goroutines of this process have to wait for a CPU.
 type waits struct {

@@ -77,6 +77,38 @@ func TestShareTellsWorkFromWaiting(t *testing.T) {
 	require.InDelta(t, stepVersionsMin*20*cost, rest, float64(stepTime))
 }
 
+// On a node that is never idle, the collector removes what compactions release as fast as it comes, also if that is
+// more than it removes at its least; and takes its least again when less comes.
+func TestShareKeepsUpWithCompactions(t *testing.T) {
+	const cost, every = time.Microsecond, time.Minute // of a version; between compactions
+	var writes uint64
+	s := newShare(func() time.Duration { return 0 }, func() uint64 { writes++; return writes })
+	for _, load := range []struct {
+		perSecond int
+		walks     time.Duration // the longest one, once it has kept up for the first time
+	}{{5_000, every}, {100_000, 3 * every}, {5_000, every}} {
+		now, walked := every, time.Duration(0) // the time; the compaction that the last walk was of
+		kept := false
+		for now < 100*every {
+			begun := now
+			compacted := now.Truncate(every)
+			for left := int(float64(load.perSecond) * (compacted - walked).Seconds()); left > 0; {
+				versions, rest := s.step(cost, 0)
+				left -= versions
+				now += time.Duration(versions)*cost + rest
+			}
+			s.walked(now.Truncate(every) > compacted)
+			if kept = kept || now-begun < every; kept {
+				require.Less(t, now-begun, load.walks, "%d versions a second", load.perSecond)
+			}
+			walked = compacted
+			now = max(now, compacted+every) // there is nothing to do before the next one
+		}
+		require.True(t, kept, "%d versions a second", load.perSecond)
+	}
+	require.InDelta(t, shareMin, s.floor, 0.001)
+}
+
 // With more to do than processors, goroutines wait.
 func TestWaits(t *testing.T) {
 	w := newWaits()
