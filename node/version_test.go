@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"os"
 	"slices"
 	"testing"
 
@@ -83,6 +84,7 @@ func TestLevelsAreToldOnceAllNodesAreUpgraded(t *testing.T) {
 	untilLevels(t, c, 0, 0, 0)
 	upgrade(c.Node(3))
 	untilLevels(t, c, 1, 1, 1)
+	requireBound(t, c) // D6: before the table had it
 
 	build(c.Node(2), 1)
 	requireRefused(t, c.Node(2), "needs command level 1, and this build has 0", "start a build")
@@ -93,4 +95,16 @@ func TestLevelsAreToldOnceAllNodesAreUpgraded(t *testing.T) {
 	older.Edit(func(cfg *node.Config) { cfg.Knobs.OlderBy = 0 })
 	older.Start(t)
 	untilLevels(t, c, 1, 1, 1, 1)
+	requireBound(t, c)
+}
+
+// requireBound requires that no build from before levels could start on a node's directory.
+func requireBound(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		identity, err := os.ReadFile(identityOf(n))
+		require.NoError(t, err)
+		require.Contains(t, string(identity), `"format": 2`, n.Name)
+		require.Contains(t, string(identity), `"level": 1`, n.Name)
+	}
 }
