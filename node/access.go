@@ -27,7 +27,7 @@ type access struct {
 	node   *Node
 	guard  *auth.Guard
 	signer auth.Signer
-	mark   sync.Mutex // the identity's Guarded
+	mark   sync.Mutex // the identity's Guarded and Level
 
 	arming arming // run's
 }
