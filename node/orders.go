@@ -71,12 +71,36 @@ func (c *controller) orderTransfer(ctx context.Context, m *placement.Map, id sha
 // orderAll gives an order to all nodes of a shard concurrently, repeating it to each until it has
 // been carried out there or patience ends.
 func (c *controller) orderAll(ctx context.Context, m *placement.Map, d *shard.Descriptor, patience time.Duration, req *routerpb.DirectRequest) tally {
+	return c.orderEach(ctx, d, patience, func(ctx context.Context, at shard.NodeID) error {
+		return until(ctx, func() error { return c.order(ctx, m, at, req) })
+	})
+}
+
+// orderRunning is like orderAll, but does not repeat the order to a node whose process has ended. It is for what such
+// a node makes up for when it is back. A node that is only slow or cut off is given all the patience.
+func (c *controller) orderRunning(ctx context.Context, m *placement.Map, d *shard.Descriptor, patience time.Duration, req *routerpb.DirectRequest) tally {
+	return c.orderEach(ctx, d, patience, func(ctx context.Context, at shard.NodeID) error {
+		var ended error
+		err := until(ctx, func() error {
+			err := c.order(ctx, m, at, req)
+			if err != nil && c.node.departed.has(at) {
+				ended = err
+				return nil
+			}
+			return err
+		})
+		return errors.Join(ended, err)
+	})
+}
+
+// orderEach gives an order to all nodes of a shard concurrently. give ends with its context, when patience does.
+func (c *controller) orderEach(ctx context.Context, d *shard.Descriptor, patience time.Duration, give func(ctx context.Context, at shard.NodeID) error) tally {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	errs := make([]error, len(d.Replicas))
 	var asking sync.WaitGroup
 	for i, r := range d.Replicas {
-		asking.Go(func() { errs[i] = until(ctx, func() error { return c.order(ctx, m, r.Node, req) }) })
+		asking.Go(func() { errs[i] = give(ctx, r.Node) })
 	}
 	asking.Wait()
 	t := tally{of: d}

@@ -17,19 +17,21 @@ import (
 // operator ends; a node that was away at that time truncates its own log later.
 
 const (
-	// weanPatience is how long an operator waits for the logs of nodes that do not answer.
+	// weanPatience is how long an operator waits for the logs of nodes that do not answer, unless their process has
+	// ended: these are not waited for.
 	weanPatience = 5 * time.Second
 	// weanTimeout bounds one attempt of a node to truncate its own log.
 	weanTimeout = 5 * time.Second
 )
 
 // wean truncates the logs of a majority of a shard's replicas past the operator that gave the shard its epoch. A
-// replica that has not applied it does not count.
+// replica that has not applied it does not count. A node whose process has ended is not waited for: the operator would
+// lock the shard meanwhile, and the node truncates its own log when it is back.
 func (c *controller) wean(ctx context.Context, m *placement.Map, d *shard.Descriptor) error {
 	if err := c.arrive(ctx, m, d); err != nil {
 		return err
 	}
-	return c.orderAll(ctx, m, d, weanPatience, &routerpb.DirectRequest{
+	return c.orderRunning(ctx, m, d, weanPatience, &routerpb.DirectRequest{
 		Shard: uint64(d.ID), Order: &routerpb.DirectRequest_Wean{Wean: &routerpb.Wean{Epoch: d.Epoch}},
 	}).majority()
 }
