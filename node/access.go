@@ -27,7 +27,7 @@ type access struct {
 	node   *Node
 	guard  *auth.Guard
 	signer auth.Signer
-	mark   sync.Mutex // the identity's Guarded and Level
+	mark   sync.Mutex // the identity's Guarded
 
 	arming arming // run's
 }

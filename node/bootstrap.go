@@ -160,13 +160,10 @@ func (n *Node) found(id *Identity, replies map[string]*routerpb.HelloReply) *Mem
 
 // join asks a running cluster for membership.
 func (n *Node) join(ctx context.Context, id *Identity, addr string, founding Founding) (*Membership, string, error) {
-	if err := n.bind(n.level()); err != nil { // the table may name it before this node hears that it has joined
-		return nil, "", err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	reply, err := routerpb.NewPeerClient(n.peers.at(addr).Conn()).Join(ctx, &routerpb.JoinRequest{
-		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, ClientUrls: n.cfg.AdvertiseClientURLs, Incarnation: id.Incarnation, Level: uint32(n.level()),
+		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, ClientUrls: n.cfg.AdvertiseClientURLs, Incarnation: id.Incarnation,
 	})
 	if err != nil {
 		if refused := joinRefusal(err); refused != nil {

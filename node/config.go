@@ -24,7 +24,6 @@ import (
 	"github.com/flotilla-kv/flotilla/router/etcdapi"
 	"github.com/flotilla-kv/flotilla/router/peer"
 	"github.com/flotilla-kv/flotilla/router/watchmerge"
-	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/apply"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
@@ -149,8 +148,6 @@ type Knobs struct {
 	// StaleRoutes breaks nothing: the router learns where shards are by lookups and from refusals,
 	// but not from changes of the table.
 	StaleRoutes bool
-	// OlderBy breaks nothing: the node is as a build whose level is lower by so many.
-	OlderBy shard.Level
 }
 
 func (c Config) withDefaults() Config {

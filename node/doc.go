@@ -19,6 +19,4 @@
 //	D5  The parts of a node whose memory has bounds of its own leave a fifth of the memory
 //	    budget to everything else. While the live heap approaches the budget, the node accepts
 //	    nothing that a client could ask again (memory.go).
-//	D6  Before the placement table gives a node a level, the identity file names it, and no build of
-//	    a lower level starts on the directory (level.go).
 package node

@@ -33,7 +33,6 @@ type peerHealth struct {
 	// clock is what the node's clock showed when it answered last; zero if it never did.
 	clock   time.Time
 	diskLow bool
-	level   shard.Level
 	unfit   []shard.ID // shards whose replica on that node serves nothing, and must not lead
 	// stranger is the ID of the other cluster whose node answers at this address, if any. Its answers are ignored.
 	stranger uint64
@@ -122,7 +121,7 @@ func (h *health) record(of Peer, sent, received time.Time, reply *routerpb.Hello
 		}
 		p.clock = time.UnixMicro(reply.ClockUnixMicros)
 		p.offset = clockOffset(sent, received, p.clock)
-		p.diskLow, p.level, p.unfit = reply.DiskLow, shard.Level(reply.Level), nil
+		p.diskLow, p.unfit = reply.DiskLow, nil
 		for _, id := range reply.UnfitShards {
 			p.unfit = append(p.unfit, shard.ID(id))
 		}
@@ -202,17 +201,6 @@ func (h *health) unfit(id shard.NodeID, of shard.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Contains(h.mu.peers[id].unfit, of)
-}
-
-// level returns that of the build which the node runs; 0 if it does not answer.
-func (h *health) level(id shard.NodeID) shard.Level {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	p := h.mu.peers[id]
-	if p.since.IsZero() {
-		return 0
-	}
-	return p.level
 }
 
 // lowDisks returns the nodes that answer and report that their disk is nearly full.

@@ -43,7 +43,6 @@ func startRetaining(t *testing.T) retaining {
 		r.readings[name] = &countedClock{Clock: cfg.Clock}
 		cfg.Clock = r.readings[name]
 	}})
-	untilLevels(t, r.Cluster, shard.LevelSeen, shard.LevelSeen, shard.LevelSeen)
 	return r
 }
 
@@ -184,17 +183,31 @@ func TestAListOfIdleKeysCanBeWatchedLater(t *testing.T) {
 	require.Equal(t, last, watching(t, t.Context(), client, busy, clientv3.WithRev(listed+1)).take(1)[0].Kv.ModRevision)
 }
 
-// While a node of an older build replicates a shard, a compaction does with it what that build knows.
+// While nodes of two versions replicate a shard, a compaction does with it what the older version knows.
 func TestCompactionsDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Edit: func(_ string, cfg *node.Config) { cfg.Knobs.OlderBy = 1 }})
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:4", Edit: func(_ string, cfg *node.Config) { cfg.Version = "v1.0.0" }})
 	client := c.Client(t, c.Node(1))
 	idle, busy := spread(3, "k"), spread(0, "k")
 	put(t, client, idle, "1")
 	upgrade := func(n *testcluster.Node) {
-		n.Edit(func(cfg *node.Config) { cfg.Knobs.OlderBy = 0 })
+		n.Edit(func(cfg *node.Config) { cfg.Version = "v1.1.0" })
 		n.Restart(t)
 	}
+	versions := func(of *testcluster.Node) (list []string) {
+		for _, n := range of.Inside().Map().Nodes() {
+			list = append(list, n.ServerVersion)
+		}
+		return list
+	}
+	known := func(want ...string) {
+		t.Helper()
+		testcluster.Until(t, "all to know what the others run", func() bool {
+			return !slices.ContainsFunc(c.Nodes(), func(n *testcluster.Node) bool { return !slices.Equal(want, versions(n)) })
+		})
+	}
+	upgrade(c.Node(3))
+	known("v1.0.0", "v1.0.0", "v1.1.0")
 	compact := func() (compacted, last, listed int64) {
 		compacted = put(t, client, busy, "compacted")
 		last = put(t, client, busy, "last")
@@ -205,12 +218,11 @@ func TestCompactionsDuringAnUpgrade(t *testing.T) {
 		require.NoError(t, err)
 		return compacted, last, got.Header.Revision
 	}
-	upgrade(c.Node(3))
-	upgrade(c.Node(2))
 	compacted, _, listed := compact()
 	require.Equal(t, compacted, listed)
+	upgrade(c.Node(2))
 	upgrade(c.Node(1))
-	untilLevels(t, c, shard.LevelSeen, shard.LevelSeen, shard.LevelSeen)
+	known("v1.1.0", "v1.1.0", "v1.1.0")
 	_, last, listed := compact()
 	require.Equal(t, last, listed)
 }

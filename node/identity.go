@@ -14,11 +14,8 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// The versions of the identity file. One that names a level is of format 2, which builds from before levels refuse (D6).
-const (
-	identityFormat    = 1
-	identityFormatMax = 2
-)
+// identityFormat is the version of the identity file.
+const identityFormat = 1
 
 // Identity identifies the owner of a data directory. It is written once when the directory is made
 // (Incarnation) and once more when the node has become part of a cluster.
@@ -35,8 +32,6 @@ type Identity struct {
 	// Guarded says that authentication may be enabled. The node then serves nobody until it has heard from the meta
 	// group's leader.
 	Guarded bool `json:"guarded,omitempty"`
-	// Level is the lowest level of a build that may start on the directory (D6); with any, Format is 2.
-	Level shard.Level `json:"level,omitempty"`
 }
 
 // Membership is a node's place in its cluster.
@@ -124,8 +119,8 @@ func loadIdentity(fsys vfs.FS, dir string) (*Identity, error) {
 	if err := json.Unmarshal(data, &id); err != nil {
 		return nil, fmt.Errorf("%s is damaged (%w); restore it from a backup, or remove the node from the cluster and join again with an empty data directory", path, err)
 	}
-	if id.Format < identityFormat || id.Format > identityFormatMax {
-		return nil, fmt.Errorf("%s has format %d, this version reads formats %d to %d; start a version of flotilla that is at least as new as the one that wrote it", path, id.Format, identityFormat, identityFormatMax)
+	if id.Format != identityFormat {
+		return nil, fmt.Errorf("%s has format %d, this version reads format %d; start a version of flotilla that is at least as new as the one that wrote it", path, id.Format, identityFormat)
 	}
 	return &id, nil
 }

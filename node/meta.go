@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -182,14 +183,25 @@ func (m *meta) RecordCompaction(ctx context.Context, rev shard.Revision) error {
 // Compacted implements router.Compactions.
 func (m *meta) Compacted() shard.Revision { return m.node.table.Map().Compacted() }
 
-// Renewal implements router.Compactions. A build of a lower level does not know that a COMPACT can raise revisions, and
-// the state of its replicas would differ from that of the others. This copy of the table may be old, but what it says of the level
-// stays true: a node below it can neither join (placement P12) nor start (D6).
+// Renewal implements router.Compactions. A node of another version might not know that a COMPACT can raise revisions, and
+// the state of its replicas would differ from that of the others. So none does before all nodes are upgraded, nor with
+// builds whose version does not tell them apart.
 func (m *meta) Renewal() shard.Revision {
-	if m.node.table.Map().Level() < shard.LevelSeen {
+	if !identifies(m.node.cfg.Version) {
 		return 0
 	}
+	for _, n := range m.node.table.Map().Nodes() {
+		if n.ServerVersion != m.node.cfg.Version {
+			return 0
+		}
+	}
 	return m.node.hlc.Seen()
+}
+
+// identifies reports whether all builds of the version are of the same source. Go calls a build without a commit (devel),
+// and marks changes since the commit.
+func identifies(version string) bool {
+	return strings.HasPrefix(version, "v") && !strings.HasSuffix(version, "+dirty")
 }
 
 // AwaitCollected implements router.Compactions.

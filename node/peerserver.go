@@ -60,7 +60,7 @@ func (s *peerServer) Hello(_ context.Context, req *routerpb.HelloRequest) (*rout
 	reply := &routerpb.HelloReply{
 		Name: n.cfg.Name, PeerAddr: n.cfg.PeerAddr, Incarnation: n.identity.Incarnation, Identity: n.foundingJSON(),
 		ClockUnixMicros: n.cfg.Clock.Now().UnixMicro(), Join: n.cfg.Join, BootstrapExpect: uint32(n.cfg.BootstrapExpect),
-		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.space.low(), Level: uint32(n.level()),
+		HighestRevision: int64(n.hlc.Seen()), DiskLow: n.space.low(),
 	}
 	if n.started.Load() {
 		n.host.Each(func(r *replica.Replica) {
@@ -85,15 +85,11 @@ func (s *peerServer) Join(ctx context.Context, req *routerpb.JoinRequest) (*rout
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	level := min(req.Level, uint32(s.node.table.Map().Level())) // others may not know more; it tells them itself when they do
 	result, err := s.node.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{
-		Node: &placementpb.Node{Name: req.Name, PeerAddr: req.PeerAddr, ClientUrls: req.ClientUrls, Incarnation: req.Incarnation, Level: level},
+		Node: &placementpb.Node{Name: req.Name, PeerAddr: req.PeerAddr, ClientUrls: req.ClientUrls, Incarnation: req.Incarnation},
 	}}})
 	var refused *placement.RefusedError
 	if errors.As(err, &refused) {
-		if level < req.Level { // it may be for that: this copy of the table may be old
-			return nil, status.Error(codes.Unavailable, refused.Error())
-		}
 		return nil, status.Error(codes.FailedPrecondition, refused.Error())
 	}
 	if err != nil {

@@ -84,9 +84,6 @@ func (n *Node) openDirectory(context.Context) (err error) {
 	if n.identity, err = loadIdentity(n.cfg.FS, n.cfg.DataDir); err != nil {
 		return err
 	}
-	if err := checkLevel(n.identity, n.level(), n.cfg.DataDir); err != nil {
-		return err
-	}
 	if err := n.cfg.FS.RemoveAll(n.snapshotDir()); err != nil {
 		return fmt.Errorf("remove what snapshots left behind: %w", err)
 	}
@@ -381,44 +378,37 @@ func (n *Node) expelled() error {
 // machine takes an election or two, which is no reason for a warning.
 const waitingSaid = 10 * time.Second
 
-// introduceToMap keeps this node's addresses, version and level in the table up to date. It retries in the background,
-// because the node can serve without it, and until the other nodes have the level too.
+// introduceToMap keeps this node's addresses and version in the table up to date. It retries in the background,
+// because the node can serve without it.
 func (n *Node) introduceToMap(context.Context) error {
 	n.work.Go(func() {
 		for n.ctx.Err() == nil {
-			level, err := n.advertise(n.ctx)
-			if err != nil {
-				n.log.Debug("introducing the node", "error", err)
-			} else if level >= n.level() {
+			err := n.advertise(n.ctx)
+			if err == nil {
 				return
 			}
+			n.log.Debug("introducing the node", "error", err)
 			_ = pause(n.ctx, time.Second)
 		}
 	})
 	return nil
 }
 
-// advertise returns the level that the table gives the node then. It writes to the meta group only if something has changed: a
-// restart costs it a read.
-func (n *Node) advertise(ctx context.Context) (shard.Level, error) {
+// advertise writes to the meta group only if something has changed: a restart costs it a read.
+func (n *Node) advertise(ctx context.Context) error {
 	// This node's own copy of the table may be older than its last start.
 	m, err := n.meta.barrier(ctx)
 	if err != nil {
-		return 0, err
-	}
-	level := n.commonLevel(m)
-	if err := n.bind(level); err != nil {
-		return 0, err
+		return err
 	}
 	advertised := &placementpb.Advertised{
 		PeerAddr: n.cfg.PeerAddr, ClientUrls: n.cfg.AdvertiseClientURLs, AdminAddr: n.cfg.AdminAddr, ServerVersion: n.cfg.Version,
-		Level: uint32(level),
 	}
 	if own := m.Node(n.self.NodeID); own != nil && own.Advertises(advertised) {
-		return level, nil
+		return nil
 	}
 	_, err = n.meta.propose(ctx, &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: &placementpb.UpdateNode{
 		NodeId: uint64(n.self.NodeID), Incarnation: n.identity.Incarnation, Advertised: advertised,
 	}}})
-	return level, err
+	return err
 }

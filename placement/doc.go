@@ -35,9 +35,6 @@
 //	    repetition gets the answer of the first time, or TOO_LATE once that is long ago.
 //	P11 Authentication is enabled only after the map was armed, with a root user, and by
 //	    changes that root users asked for from then on. A user has only roles that exist.
-//	P12 The lowest level of the nodes that are not removed never falls, nor does any node's:
-//	    a node of an older build is not added. So what is proposed because of a level is
-//	    understood wherever it is ever applied.
 //
 // What if a controller acts on an old map? Changes of a shard compare its
 // generation; the loser gets CONFLICT and reads again (testdata/update_shard.txt).

@@ -107,16 +107,6 @@ func compareID(e entry, id shard.ID) int { return cmp.Compare(e.desc.ID, id) }
 // Nodes returns the nodes that are not removed, ascending by ID.
 func (m *Map) Nodes() []*Node { return slices.Clip(m.live) }
 
-// Level is the lowest of all nodes that are not removed, whether they run or not; 0 before InitCluster. It never falls (P12). So
-// whoever finds a level here, in however old a copy of the map, may propose what needs it: no node that replicates it, now or
-// later, is of a build below.
-func (m *Map) Level() shard.Level {
-	if len(m.live) == 0 {
-		return 0
-	}
-	return slices.MinFunc(m.live, func(a, b *Node) int { return cmp.Compare(a.Level, b.Level) }).Level
-}
-
 // Node returns the node by ID, removed or not; nil when it never existed.
 func (m *Map) Node(id shard.NodeID) *Node {
 	i, found := m.nodeIndex(id)

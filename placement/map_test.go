@@ -125,7 +125,6 @@ func TestAdvertises(t *testing.T) {
 	require.False(t, said(func(a *placementpb.Advertised) { a.ClientUrls = nil }))
 	require.False(t, said(func(a *placementpb.Advertised) { a.AdminAddr = "" }))
 	require.False(t, said(func(a *placementpb.Advertised) { a.ServerVersion = "v2" }))
-	require.False(t, said(func(a *placementpb.Advertised) { a.Level = 1 }))
 }
 
 func TestEmptyMap(t *testing.T) {
@@ -138,7 +137,6 @@ func TestEmptyMap(t *testing.T) {
 	require.Nil(t, m.Node(1))
 	require.Nil(t, m.UpdateSince(0))
 	require.Zero(t, m.ReplicationFactor())
-	require.Zero(t, m.Level())
 
 	restored := NewState()
 	require.NoError(t, restored.Restore(NewState().Snapshot()))

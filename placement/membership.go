@@ -32,10 +32,6 @@ func (m *Map) addNode(c *placementpb.AddNode) (*Map, *placementpb.Result) {
 	if other := m.nodeAtPeerAddr(n.PeerAddr); other != nil {
 		return m, peerAddrTaken("add", n.Name, n.PeerAddr, other)
 	}
-	if n.Level < m.Level() { // P12
-		return m, refuse(placementpb.Code_FAILED_PRECONDITION,
-			"add node %q: its build is too old: its command level is %d, and the cluster uses %d; start it with the build that the others run", n.Name, n.Level, m.Level())
-	}
 	next := m.edit()
 	n.ID = next.nextNode
 	next.nextNode++
@@ -78,10 +74,6 @@ func (m *Map) updateNode(c *placementpb.UpdateNode) (*Map, *placementpb.Result) 
 		return m, refuse(placementpb.Code_FAILED_PRECONDITION,
 			"update node %q (ID %s): it has another data directory than the one that sent this; use the node's own data directory", old.Name, id)
 	}
-	if c.Advertised != nil && shard.Level(c.Advertised.Level) < old.Level { // P12
-		return m, refuse(placementpb.Code_FAILED_PRECONDITION,
-			"update node %q (ID %s): its command level was %d and would fall to %d; start it with a build that is at least as new as its last one", old.Name, id, old.Level, c.Advertised.Level)
-	}
 	updated, err := updatedNode(old, c)
 	if err != nil {
 		return m, invalid("update node %q (ID %s): %v", old.Name, id, err)
@@ -103,7 +95,7 @@ func updatedNode(old *Node, c *placementpb.UpdateNode) (*Node, error) {
 		if len(c.Incarnation) == 0 {
 			return nil, fmt.Errorf("addresses need the incarnation of the node that has them")
 		}
-		n.PeerAddr, n.ClientURLs, n.AdminAddr, n.ServerVersion, n.Level = a.PeerAddr, slices.Clone(a.ClientUrls), a.AdminAddr, a.ServerVersion, shard.Level(a.Level)
+		n.PeerAddr, n.ClientURLs, n.AdminAddr, n.ServerVersion = a.PeerAddr, slices.Clone(a.ClientUrls), a.AdminAddr, a.ServerVersion
 	}
 	if c.Labels != nil {
 		labels, err := labelsOf(c.Labels.Labels)

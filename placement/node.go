@@ -67,8 +67,6 @@ type Node struct {
 	State       NodeState
 	// ServerVersion is the version of the software the node ran when it last started; empty if unknown.
 	ServerVersion string
-	// Level is the one that the node advertised last; 0 if none.
-	Level shard.Level
 	// Version is the version of the map that last changed this node.
 	Version uint64
 }
@@ -78,7 +76,7 @@ func (n *Node) Proto() *placementpb.Node {
 	p := &placementpb.Node{
 		NodeId: uint64(n.ID), Name: n.Name, PeerAddr: n.PeerAddr, ClientUrls: n.ClientURLs,
 		AdminAddr: n.AdminAddr, Incarnation: n.Incarnation, State: placementpb.NodeState(n.State),
-		Version: n.Version, ServerVersion: n.ServerVersion, Level: uint32(n.Level),
+		Version: n.Version, ServerVersion: n.ServerVersion,
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.Labels)) { // P8
 		p.Labels = append(p.Labels, &placementpb.Label{Name: name, Value: n.Labels[name]})
@@ -111,7 +109,7 @@ func nodeOf(p *placementpb.Node) (*Node, error) {
 	return &Node{
 		ID: shard.NodeID(p.NodeId), Name: p.Name, PeerAddr: p.PeerAddr, ClientURLs: slices.Clone(p.ClientUrls),
 		AdminAddr: p.AdminAddr, Incarnation: bytes.Clone(p.Incarnation), Labels: labels, State: NodeState(p.State),
-		Version: p.Version, ServerVersion: p.ServerVersion, Level: shard.Level(p.Level),
+		Version: p.Version, ServerVersion: p.ServerVersion,
 	}, nil
 }
 
@@ -179,13 +177,12 @@ func checkText(what, s string, bytesMax int) error {
 
 // Advertises reports whether the node is known with exactly this.
 func (n *Node) Advertises(a *placementpb.Advertised) bool {
-	return n.PeerAddr == a.PeerAddr && slices.Equal(n.ClientURLs, a.ClientUrls) && n.AdminAddr == a.AdminAddr && n.ServerVersion == a.ServerVersion &&
-		n.Level == shard.Level(a.Level)
+	return n.PeerAddr == a.PeerAddr && slices.Equal(n.ClientURLs, a.ClientUrls) && n.AdminAddr == a.AdminAddr && n.ServerVersion == a.ServerVersion
 }
 
 // sameAs reports whether both describe the same, whatever versions they are from.
 func (n *Node) sameAs(o *Node) bool {
 	return n.ID == o.ID && n.Name == o.Name && n.PeerAddr == o.PeerAddr && slices.Equal(n.ClientURLs, o.ClientURLs) &&
 		n.AdminAddr == o.AdminAddr && bytes.Equal(n.Incarnation, o.Incarnation) && maps.Equal(n.Labels, o.Labels) &&
-		n.State == o.State && n.ServerVersion == o.ServerVersion && n.Level == o.Level
+		n.State == o.State && n.ServerVersion == o.ServerVersion
 }

@@ -87,7 +87,6 @@ func (r *randomRun) step(c *placementpb.Command) {
 	require.Equal(t, r.state.Snapshot(), r.twin.Snapshot(), "P8: %v", c)
 	require.Equal(t, beforeMap, mapBytes(t, before), "a map that was handed out changed: %v", c)
 	require.GreaterOrEqual(t, after.Compacted(), before.Compacted(), "P7")
-	require.GreaterOrEqual(t, after.Level(), before.Level(), "P12: %v", c)
 	if result.Code != placementpb.Code_OK {
 		require.NotEmpty(t, result.Message)
 	}
@@ -192,7 +191,6 @@ func (r *randomRun) command() *placementpb.Command {
 		if r.rng.IntN(2) == 0 {
 			n.Incarnation = []byte(r.newDisk())
 		}
-		n.Level = r.level()
 		return &placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{Node: n}}}
 	case 2:
 		return &placementpb.Command{Body: &placementpb.Command_UpdateNode{UpdateNode: r.updateNode()}}
@@ -215,14 +213,11 @@ func (r *randomRun) command() *placementpb.Command {
 	}
 }
 
-// level is one that nodes have, often enough all of them.
-func (r *randomRun) level() uint32 { return uint32(r.rng.IntN(2)) + uint32(r.state.Map().Level()) }
-
 func (r *randomRun) updateNode() *placementpb.UpdateNode {
 	c := &placementpb.UpdateNode{NodeId: uint64(r.nodeID()), State: placementpb.NodeState(r.rng.IntN(5))}
 	if n := r.state.Map().Node(shard.NodeID(c.NodeId)); n != nil && r.rng.IntN(2) == 0 {
 		c.Incarnation = n.Incarnation
-		c.Advertised = &placementpb.Advertised{PeerAddr: fmt.Sprintf("n%d:2380", r.rng.IntN(12)), ServerVersion: "0.2.0", Level: r.level()}
+		c.Advertised = &placementpb.Advertised{PeerAddr: fmt.Sprintf("n%d:2380", r.rng.IntN(12)), ServerVersion: "0.2.0"}
 	}
 	if r.rng.IntN(2) == 0 {
 		c.Labels = &placementpb.Labels{Labels: []*placementpb.Label{{Name: "zone", Value: "a"}, {Name: "disk", Value: "ssd"}}}

@@ -71,12 +71,11 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		if d.HasArg("peer") {
 			n.PeerAddr = a.text("peer")
 		}
-		n.Level = uint32(a.number("level"))
 		return s.apply(&placementpb.Command{Body: &placementpb.Command_AddNode{AddNode: &placementpb.AddNode{Node: n}}})
 	case "update-node":
 		c := &placementpb.UpdateNode{NodeId: uint64(a.number("id")), Incarnation: []byte(a.text("disk"))}
 		if d.HasArg("peer") {
-			c.Advertised = &placementpb.Advertised{PeerAddr: a.text("peer"), Level: uint32(a.number("level"))}
+			c.Advertised = &placementpb.Advertised{PeerAddr: a.text("peer")}
 		}
 		if d.HasArg("state") {
 			c.State = placementpb.NodeState(placementpb.NodeState_value[strings.ToUpper(a.text("state"))])
@@ -120,8 +119,6 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "map":
 		return describe(m)
-	case "level":
-		return fmt.Sprintf("%d\n", m.Level())
 	case "lookup":
 		return m.Lookup([]byte(a.text("key"))).ID.String() + "\n"
 	case "overlapping":

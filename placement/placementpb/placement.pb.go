@@ -536,7 +536,6 @@ type Node struct {
 	State         NodeState              `protobuf:"varint,8,opt,name=state,proto3,enum=flotilla.placement.v1.NodeState" json:"state,omitempty"`
 	Version       uint64                 `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"` // Map.version of the node's last change
 	ServerVersion string                 `protobuf:"bytes,10,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
-	Level         uint32                 `protobuf:"varint,11,opt,name=level,proto3" json:"level,omitempty"` // shard.Level that the node advertised last; 0: from before levels, or not known yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,13 +638,6 @@ func (x *Node) GetServerVersion() string {
 		return x.ServerVersion
 	}
 	return ""
-}
-
-func (x *Node) GetLevel() uint32 {
-	if x != nil {
-		return x.Level
-	}
-	return 0
 }
 
 // Shard is a descriptor and the Map.version of its last change.
@@ -1973,7 +1965,6 @@ type Advertised struct {
 	ClientUrls    []string               `protobuf:"bytes,2,rep,name=client_urls,json=clientUrls,proto3" json:"client_urls,omitempty"`
 	AdminAddr     string                 `protobuf:"bytes,3,opt,name=admin_addr,json=adminAddr,proto3" json:"admin_addr,omitempty"`
 	ServerVersion string                 `protobuf:"bytes,4,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
-	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"` // shard.Level; never lower than the one known, once all nodes have one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2034,13 +2025,6 @@ func (x *Advertised) GetServerVersion() string {
 		return x.ServerVersion
 	}
 	return ""
-}
-
-func (x *Advertised) GetLevel() uint32 {
-	if x != nil {
-		return x.Level
-	}
-	return 0
 }
 
 type Labels struct {
@@ -2819,7 +2803,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"%placement/placementpb/placement.proto\x12\x15flotilla.placement.v1\x1a\x19shard/shardpb/shard.proto\"1\n" +
 	"\x05Label\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xf7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe1\x02\n" +
 	"\x04Node\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
@@ -2833,8 +2817,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"\x05state\x18\b \x01(\x0e2 .flotilla.placement.v1.NodeStateR\x05state\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x12%\n" +
 	"\x0eserver_version\x18\n" +
-	" \x01(\tR\rserverVersion\x12\x14\n" +
-	"\x05level\x18\v \x01(\rR\x05level\"`\n" +
+	" \x01(\tR\rserverVersion\"`\n" +
 	"\x05Shard\x12=\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\n" +
@@ -2950,7 +2933,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"split_keys\x18\x04 \x03(\fR\tsplitKeys\x121\n" +
 	"\x04meta\x18\x05 \x01(\v2\x1d.flotilla.shard.v1.DescriptorR\x04meta\":\n" +
 	"\aAddNode\x12/\n" +
-	"\x04node\x18\x01 \x01(\v2\x1b.flotilla.placement.v1.NodeR\x04node\"\xa6\x01\n" +
+	"\x04node\x18\x01 \x01(\v2\x1b.flotilla.placement.v1.NodeR\x04node\"\x90\x01\n" +
 	"\n" +
 	"Advertised\x12\x1b\n" +
 	"\tpeer_addr\x18\x01 \x01(\tR\bpeerAddr\x12\x1f\n" +
@@ -2958,8 +2941,7 @@ const file_placement_placementpb_placement_proto_rawDesc = "" +
 	"clientUrls\x12\x1d\n" +
 	"\n" +
 	"admin_addr\x18\x03 \x01(\tR\tadminAddr\x12%\n" +
-	"\x0eserver_version\x18\x04 \x01(\tR\rserverVersion\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\rR\x05level\">\n" +
+	"\x0eserver_version\x18\x04 \x01(\tR\rserverVersion\">\n" +
 	"\x06Labels\x124\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1c.flotilla.placement.v1.LabelR\x06labels\"\xf9\x01\n" +
 	"\n" +

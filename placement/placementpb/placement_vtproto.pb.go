@@ -97,11 +97,6 @@ func (m *Node) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.Level != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Level))
-		i--
-		dAtA[i] = 0x58
-	}
 	if len(m.ServerVersion) > 0 {
 		i -= len(m.ServerVersion)
 		copy(dAtA[i:], m.ServerVersion)
@@ -1558,11 +1553,6 @@ func (m *Advertised) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.Level != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Level))
-		i--
-		dAtA[i] = 0x28
-	}
 	if len(m.ServerVersion) > 0 {
 		i -= len(m.ServerVersion)
 		copy(dAtA[i:], m.ServerVersion)
@@ -2324,9 +2314,6 @@ func (m *Node) SizeVT() (n int) {
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
-	if m.Level != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Level))
-	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2959,9 +2946,6 @@ func (m *Advertised) SizeVT() (n int) {
 	l = len(m.ServerVersion)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-	}
-	if m.Level != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Level))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3659,25 +3643,6 @@ func (m *Node) UnmarshalVT(dAtA []byte) error {
 			}
 			m.ServerVersion = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
-		case 11:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Level", wireType)
-			}
-			m.Level = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Level |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -6940,25 +6905,6 @@ func (m *Advertised) UnmarshalVT(dAtA []byte) error {
 			}
 			m.ServerVersion = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
-		case 5:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Level", wireType)
-			}
-			m.Level = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Level |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

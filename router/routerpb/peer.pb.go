@@ -683,7 +683,6 @@ type HelloReply struct {
 	HighestRevision int64                  `protobuf:"varint,8,opt,name=highest_revision,json=highestRevision,proto3" json:"highest_revision,omitempty"`
 	DiskLow         bool                   `protobuf:"varint,9,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
 	UnfitShards     []uint64               `protobuf:"varint,10,rep,packed,name=unfit_shards,json=unfitShards,proto3" json:"unfit_shards,omitempty"` // of which the node's replica serves nothing
-	Level           uint32                 `protobuf:"varint,11,opt,name=level,proto3" json:"level,omitempty"`                                       // shard.Level of the build that answers; 0: from before levels
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -788,20 +787,12 @@ func (x *HelloReply) GetUnfitShards() []uint64 {
 	return nil
 }
 
-func (x *HelloReply) GetLevel() uint32 {
-	if x != nil {
-		return x.Level
-	}
-	return 0
-}
-
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	PeerAddr      string                 `protobuf:"bytes,2,opt,name=peer_addr,json=peerAddr,proto3" json:"peer_addr,omitempty"`
 	ClientUrls    []string               `protobuf:"bytes,3,rep,name=client_urls,json=clientUrls,proto3" json:"client_urls,omitempty"`
 	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"` // shard.Level of the build that joins; 0: from before levels
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,13 +853,6 @@ func (x *JoinRequest) GetIncarnation() []byte {
 		return x.Incarnation
 	}
 	return nil
-}
-
-func (x *JoinRequest) GetLevel() uint32 {
-	if x != nil {
-		return x.Level
-	}
-	return 0
 }
 
 type JoinReply struct {
@@ -2739,7 +2723,7 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12\x12\n" +
 	"\x04join\x18\x04 \x03(\tR\x04join\x12)\n" +
 	"\x10bootstrap_expect\x18\x05 \x01(\rR\x0fbootstrapExpect\x12\x1a\n" +
-	"\bidentity\x18\x06 \x01(\fR\bidentity\"\xe5\x02\n" +
+	"\bidentity\x18\x06 \x01(\fR\bidentity\"\xcf\x02\n" +
 	"\n" +
 	"HelloReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
@@ -2752,15 +2736,13 @@ const file_router_routerpb_peer_proto_rawDesc = "" +
 	"\x10highest_revision\x18\b \x01(\x03R\x0fhighestRevision\x12\x19\n" +
 	"\bdisk_low\x18\t \x01(\bR\adiskLow\x12!\n" +
 	"\funfit_shards\x18\n" +
-	" \x03(\x04R\vunfitShards\x12\x14\n" +
-	"\x05level\x18\v \x01(\rR\x05level\"\x97\x01\n" +
+	" \x03(\x04R\vunfitShards\"\x81\x01\n" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tpeer_addr\x18\x02 \x01(\tR\bpeerAddr\x12\x1f\n" +
 	"\vclient_urls\x18\x03 \x03(\tR\n" +
 	"clientUrls\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\rR\x05level\"_\n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"_\n" +
 	"\tJoinReply\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +

@@ -485,11 +485,6 @@ func (m *HelloReply) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.Level != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Level))
-		i--
-		dAtA[i] = 0x58
-	}
 	if len(m.UnfitShards) > 0 {
 		var pksize2 int
 		for _, num := range m.UnfitShards {
@@ -604,11 +599,6 @@ func (m *JoinRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
-	}
-	if m.Level != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Level))
-		i--
-		dAtA[i] = 0x28
 	}
 	if len(m.Incarnation) > 0 {
 		i -= len(m.Incarnation)
@@ -2792,9 +2782,6 @@ func (m *HelloReply) SizeVT() (n int) {
 		}
 		n += 1 + protohelpers.SizeOfVarint(uint64(l)) + l
 	}
-	if m.Level != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Level))
-	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2822,9 +2809,6 @@ func (m *JoinRequest) SizeVT() (n int) {
 	l = len(m.Incarnation)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-	}
-	if m.Level != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.Level))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5150,25 +5134,6 @@ func (m *HelloReply) UnmarshalVT(dAtA []byte) error {
 			} else {
 				return fmt.Errorf("proto: wrong wireType = %d for field UnfitShards", wireType)
 			}
-		case 11:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Level", wireType)
-			}
-			m.Level = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Level |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5350,25 +5315,6 @@ func (m *JoinRequest) UnmarshalVT(dAtA []byte) error {
 				m.Incarnation = []byte{}
 			}
 			iNdEx = postIndex
-		case 5:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Level", wireType)
-			}
-			m.Level = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Level |= uint32(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
