@@ -137,8 +137,8 @@ func collect(budget int64, t taken) collecting {
 	}
 }
 
-// KeepMemory keeps a process that runs only these nodes within the sum of their budgets, until ctx ends. It does
-// nothing if the operator has set GOGC or GOMEMLIMIT.
+// KeepMemory keeps a process that runs only these nodes within the sum of their budgets, until ctx ends. It leaves
+// Go's collector alone if the operator has set GOGC or GOMEMLIMIT.
 func KeepMemory(ctx context.Context, nodes ...*Node) {
 	engine.MapMemTables()
 	k := newKeptMemory(setCollector, debug.FreeOSMemory, nodes...)

@@ -72,8 +72,13 @@ func (c *collector) poke() {
 }
 
 func (c *collector) run() {
+	var round shard.Revision // the latest compaction when the last round of walks began; 0: there has been none since
 	for c.ctx.Err() == nil {
-		waiting := c.waiting()
+		waiting, compacted := c.waiting()
+		if round != 0 {
+			c.share.walked(compacted > round)
+			round = 0
+		}
 		c.announce()
 		if len(waiting) == 0 {
 			if !c.tidy() {
@@ -85,16 +90,15 @@ func (c *collector) run() {
 			}
 			continue
 		}
+		round = compacted
 		for _, r := range waiting {
 			c.clean(r)
 		}
 	}
 }
 
-// waiting returns the replicas that have garbage, the furthest behind first.
-func (c *collector) waiting() []*Replica {
-	var list []*Replica
-	var compacted shard.Revision
+// waiting returns the replicas that have garbage, the furthest behind first, and the latest compaction of any.
+func (c *collector) waiting() (list []*Replica, compacted shard.Revision) {
 	c.host.Each(func(r *Replica) {
 		v := r.View()
 		compacted = max(compacted, v.Compacted)
@@ -109,7 +113,7 @@ func (c *collector) waiting() []*Replica {
 	m.compacted.Set(float64(compacted))
 	m.shardsWaiting.Set(float64(len(list)))
 	m.lag.Set(lagOf(list))
-	return list
+	return list, compacted
 }
 
 // lagOf returns how much history, in seconds, the first of the list holds in excess.
@@ -151,7 +155,6 @@ func (c *collector) clean(r *Replica) {
 		case step.Done:
 			m.walks.Observe(float64(time.Since(began)) / float64(time.Millisecond))
 			m.lastWalk.SetToCurrentTime()
-			c.share.walked(r.View().Compacted > r.Collected())
 			c.announce()
 		}
 		c.leave(c.share.rest(step.Versions, took))
@@ -187,7 +190,8 @@ func (c *collector) tidy() bool {
 	done, err := c.host.cfg.Engine.Tidy(c.ctx, func() bool {
 		c.leave(c.share.after(time.Since(began)))
 		began = time.Now()
-		return c.ctx.Err() == nil && len(c.waiting()) == 0
+		waiting, _ := c.waiting()
+		return c.ctx.Err() == nil && len(waiting) == 0
 	})
 	if err != nil && c.ctx.Err() == nil {
 		c.host.cfg.Logger.Error("cannot bring down what was removed", "error", err)

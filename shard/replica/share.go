@@ -85,7 +85,8 @@ func (s *share) rested(late time.Duration) {
 
 func (s *share) backOff() { s.part = max(s.part/2, s.floor) }
 
-// walked learns from a whole walk. It was overtaken if there was another compaction before its end.
+// walked learns from a round of walks over all that had garbage when it began. It was overtaken if there was another
+// compaction before its end.
 func (s *share) walked(overtaken bool) {
 	if overtaken {
 		s.floor = min(s.floor*2, shareLate)
