@@ -56,3 +56,10 @@ func AppendPut(out []byte, r *pb.PutRequest) []byte {
 	out = AppendBool(out, 5, r.IgnoreValue)
 	return AppendBool(out, 6, r.IgnoreLease)
 }
+
+// PutKey returns the key of an encoded PutRequest that begins with it, as those that AppendPut makes do; ok is false for any
+// other. The key aliases data. Whatever else the request has may be malformed.
+func PutKey(data []byte) (key []byte, ok bool) {
+	f, n := Next(data)
+	return f.Bytes, n > 0 && f.ID == 1 && len(f.Bytes) > 0
+}

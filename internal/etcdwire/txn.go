@@ -176,3 +176,18 @@ func plainDelete(data []byte, r *pb.DeleteRangeRequest) bool {
 	}
 	return m.Whole()
 }
+
+// TxnKey returns the key of the first comparison of an encoded TxnRequest that begins with one; ok is false for any other. The
+// key aliases data. Whatever else the request has may be malformed.
+func TxnKey(data []byte) (key []byte, ok bool) {
+	f, n := Next(data)
+	if n < 0 || f.ID != 1 {
+		return nil, false
+	}
+	for compare := Read(f.Bytes); compare.Next(); {
+		if compare.ID == 3 && len(compare.Bytes) > 0 {
+			return compare.Bytes, true
+		}
+	}
+	return nil, false
+}

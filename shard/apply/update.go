@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/flotilla-kv/flotilla/internal/etcdwire"
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/lease"
 	"github.com/flotilla-kv/flotilla/shard/mvcc"
@@ -303,6 +304,9 @@ func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
 	}
 	r.admitReserved(batch)
 	for i, cmd := range batch.Commands {
+		if i%mvcc.ApproachMax == 0 {
+			r.approach(batch.Commands[i:])
+		}
 		res, err := r.command(batch, cmd, e.Want)
 		if err != nil {
 			return fmt.Errorf("command %d: %w", i, err)
@@ -315,4 +319,31 @@ func (r *run) apply(e *Entry, wanted func(b *shardpb.Batch) bool) error {
 		}
 	}
 	return nil
+}
+
+// approach prepares the keys of the first of the commands, which come next.
+func (r *run) approach(next []*shardpb.Command) {
+	var keys [mvcc.ApproachMax][]byte
+	n := 0
+	for _, cmd := range next[:min(len(next), len(keys))] {
+		if key, ok := keyOf(cmd); ok {
+			keys[n] = key
+			n++
+		}
+	}
+	if n > 1 {
+		r.w.Approach(keys[:n])
+	}
+}
+
+// keyOf returns a key that the command will look up first, if that is soon said.
+func keyOf(cmd *shardpb.Command) (key []byte, ok bool) {
+	switch cmd.Kind {
+	case shardpb.Kind_PUT:
+		return etcdwire.PutKey(cmd.Body)
+	case shardpb.Kind_TXN:
+		return etcdwire.TxnKey(cmd.Body)
+	default:
+		return nil, false
+	}
 }

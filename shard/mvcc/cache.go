@@ -16,7 +16,7 @@ import (
 // writes one flag, where moving an element of a list touches three others, which are in
 // no processor's cache.
 type HeaderCache struct {
-	byKey map[string]*cached
+	byKey headerTable
 	ring  []*cached // all of byKey
 	hand  int       // in ring
 	// taken is how many of the headers are the budget's; the first budget.own are not.
@@ -80,7 +80,7 @@ func (b *HeaderBudget) take() bool {
 
 // NewHeaderCache makes a cache that shares the budget with others.
 func NewHeaderCache(budget *HeaderBudget) *HeaderCache {
-	return &HeaderCache{byKey: make(map[string]*cached), budget: budget, owner: budget.packed.owner()}
+	return &HeaderCache{byKey: newHeaderTable(), budget: budget, owner: budget.packed.owner()}
 }
 
 // Purge empties the cache. It must be called whenever keys change other than through a Writer of
@@ -97,7 +97,7 @@ func (c *HeaderCache) Keep(span shard.Span, heir shard.ID) {
 	c.ring = slices.DeleteFunc(c.ring, func(h *cached) bool {
 		gone := !span.Contains([]byte(h.key))
 		if gone {
-			delete(c.byKey, h.key)
+			c.byKey.remove(h)
 			if heir != 0 {
 				c.pack(h)
 			}
@@ -129,8 +129,7 @@ func (c *HeaderCache) Len() int { return len(c.ring) }
 
 // get returns what is remembered of the key, nil for nothing.
 func (c *HeaderCache) get(key []byte) *cached {
-	h := c.byKey[string(key)]
-	if h != nil {
+	if h := c.byKey.find(c.byKey.hash(key), key); h != nil {
 		h.used = true
 		return h
 	}
@@ -188,7 +187,7 @@ func (c *HeaderCache) add(key string, h Header) *cached {
 	default:
 		c.replace(fresh)
 	}
-	c.byKey[key] = fresh
+	c.byKey.add(fresh)
 	return fresh
 }
 
@@ -199,7 +198,7 @@ func (c *HeaderCache) replace(fresh *cached) {
 		c.advance()
 	}
 	old := c.ring[c.hand]
-	delete(c.byKey, old.key)
+	c.byKey.remove(old)
 	if old.gone = true; old.pending != 0 {
 		c.displace(old)
 	} else {

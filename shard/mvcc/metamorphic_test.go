@@ -219,6 +219,9 @@ func (p *player) transaction(w *Writer) {
 }
 
 func (p *player) find(w *Writer, key []byte) Found {
+	if p.rng.IntN(3) == 0 { // changes nothing
+		w.Approach([][]byte{key, []byte("absent"), nil, key})
+	}
 	found, err := w.Find(key)
 	require.NoError(p.t, err)
 	h, v := found.Header, p.m.at(string(key), latest)

@@ -36,6 +36,8 @@ type Writer struct {
 	// first miss and kept until its end, because making one costs several lookups.
 	it   *pebble.Iterator
 	seek []byte // scratch
+	// waited is what Approach has read: where it is not used, the compiler leaves the reading out.
+	waited uint64
 
 	rev     shard.Revision // of the current transaction
 	sub     uint32         // of its next change
