@@ -27,11 +27,13 @@ type Checksum struct {
 }
 
 const (
-	// sumStepBytes is the size of one step: about a millisecond of work.
-	sumStepBytes = 512 << 10
-	// sumRestShare: after each step it rests this many times as long as the step took, within the bounds.
-	sumRestShare           = 9
-	sumRestMin, sumRestMax = time.Millisecond, 50 * time.Millisecond
+	// sumStepBytes is the size of one step: one or two milliseconds of work.
+	sumStepBytes = 128 << 10
+	// After each step it rests this many times as long as the step took, within the bounds. The longer rest is for when
+	// others wait for CPUs: most sums are requested after a split, when a shard has most to do. It is no longer than that
+	// because a replica is given up for which the others have waited checkFactor times as long as for the first (node).
+	sumRestShare, sumRestShort = 9, 39
+	sumRestMin, sumRestMax     = time.Millisecond, 50 * time.Millisecond
 )
 
 // Checksum returns the last checksum begun since the replica started; false if there is none.
@@ -97,6 +99,8 @@ type summing struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
+	// waited returns how long goroutines had to wait for a CPU since the last call.
+	waited func() time.Duration
 
 	mu struct {
 		sync.Mutex
@@ -105,7 +109,7 @@ type summing struct {
 }
 
 func newSumming(log *slog.Logger, metrics *Metrics) *summing {
-	g := &summing{log: log, metrics: metrics, wake: make(chan struct{}, 1)}
+	g := &summing{log: log, metrics: metrics, wake: make(chan struct{}, 1), waited: newWaits().since}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g
 }
@@ -175,6 +179,15 @@ func (g *summing) run() {
 	}
 }
 
+// sumRest returns how long to leave the CPU to others after a step. short: they wait for it.
+func sumRest(took time.Duration, short bool) time.Duration {
+	times := time.Duration(sumRestShare)
+	if short {
+		times = sumRestShort
+	}
+	return min(max(times*took, sumRestMin), sumRestMax)
+}
+
 // sum computes a checksum, in steps. It returns nil if it was abandoned.
 func (g *summing) sum(s *sum) (done *Checksum, err error) {
 	if s.outdated() {
@@ -186,6 +199,7 @@ func (g *summing) sum(s *sum) (done *Checksum, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	short := false // others wait for CPUs
 	for {
 		began, before, last := time.Now(), c.Bytes, false
 		s.replica.host.cfg.Engine.Background(func() { last, err = c.Step(sumStepBytes) })
@@ -196,12 +210,13 @@ func (g *summing) sum(s *sum) (done *Checksum, err error) {
 		if last {
 			break
 		}
-		rest := min(max(sumRestShare*time.Since(began), sumRestMin), sumRestMax)
+		rest, began := sumRest(time.Since(began), short), time.Now()
 		select {
 		case <-time.After(rest):
 		case <-g.ctx.Done():
 			return nil, nil
 		}
+		short = time.Since(began)-rest > overslept || g.waited() > pressed
 		if s.outdated() {
 			return nil, nil
 		}
