@@ -37,7 +37,7 @@ func (t *headerTable) hash(key []byte) uint64 { return maphash.Bytes(t.seed, key
 
 func (t *headerTable) of(hash uint64) *table { return t.tables[hash>>(64-t.bits)] }
 
-// home is where the hash is looked for first. Its last bits tell nothing about the table it is in.
+// home is where the hash is looked for first. The first bits have chosen the table, and the last ones choose the slot.
 func (t *table) home(hash uint64) uint64 { return hash & uint64(len(t.slots)-1) }
 
 func (t *table) after(i uint64) uint64 { return (i + 1) & uint64(len(t.slots)-1) }
@@ -88,7 +88,7 @@ func (t *table) insert(s slot) {
 // grow makes room in the table that the hash belongs to.
 func (t *headerTable) grow(hash uint64) {
 	at := t.of(hash)
-	if len(at.slots) < tableSlots || at.bits == 64 { // with the latter there is nothing left to divide by
+	if len(at.slots) < tableSlots {
 		larger := &table{bits: at.bits, slots: make([]slot, 2*len(at.slots))}
 		at.moveTo(func(uint64) *table { return larger })
 		t.set(hash, at.bits, larger)
@@ -130,13 +130,16 @@ func (t *table) moveTo(to func(hash uint64) *table) {
 	}
 }
 
-// remove removes a header that is in the table. Those that were put behind it for want of room move up, so that all
-// are found on the way from their home to the first free slot.
+// remove removes a header; one that is not in the table changes nothing. Those that were put behind it for want of room
+// move up, so that all are found on the way from their home to the first free slot.
 func (t *headerTable) remove(h *cached) {
 	hash := t.hash([]byte(h.key))
 	at := t.of(hash)
 	free := at.home(hash)
 	for at.slots[free].header != h {
+		if at.slots[free].header == nil {
+			return
+		}
 		free = at.after(free)
 	}
 	last := uint64(len(at.slots) - 1)

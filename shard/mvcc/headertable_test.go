@@ -60,6 +60,8 @@ func TestHeadersOfOneSlot(t *testing.T) {
 	}
 	for _, gone := range []int{1, 0, 3, 4, 2} {
 		table.remove(all[gone])
+		table.remove(all[gone]) // it is not there any more
+		table.remove(&cached{key: all[gone].key})
 		all[gone].gone = true
 		for _, h := range all {
 			found := table.find(table.hash([]byte(h.key)), []byte(h.key))

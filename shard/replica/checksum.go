@@ -27,7 +27,8 @@ type Checksum struct {
 }
 
 const (
-	// sumStepBytes is the size of one step: one or two milliseconds of work.
+	// sumStepBytes is the size of one step. With four times as much, steps under load took so long that sumRestMax was too
+	// short a rest.
 	sumStepBytes = 128 << 10
 	// After each step it rests this many times as long as the step took, within the bounds. The longer rest is for when
 	// others wait for CPUs: most sums are requested after a split, when a shard has most to do. It is no longer than that
@@ -210,13 +211,13 @@ func (g *summing) sum(s *sum) (done *Checksum, err error) {
 		if last {
 			break
 		}
-		rest, began := sumRest(time.Since(began), short), time.Now()
+		rest, resting := sumRest(time.Since(began), short), time.Now()
 		select {
 		case <-time.After(rest):
 		case <-g.ctx.Done():
 			return nil, nil
 		}
-		short = time.Since(began)-rest > overslept || g.waited() > pressed
+		short = time.Since(resting)-rest > overslept || g.waited() > pressed
 		if s.outdated() {
 			return nil, nil
 		}
