@@ -197,7 +197,7 @@ func (g *barriers) await(q *request) {
 // returns none, run ends.
 func (g *barriers) next(round []*request) []*request {
 	// Rounds serve many shards, so they start at the next tick, however many reads the last one had.
-	time.Sleep(g.tempo.wait(time.Now(), time.Unix(0, 0)))
+	time.Sleep(g.tempo.wait(time.Now()))
 	clear(round)
 	round = round[:0]
 	g.mu.Lock()

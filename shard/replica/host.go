@@ -57,6 +57,7 @@ type Host struct {
 	cfg      HostConfig
 	nh       *dragonboat.NodeHost
 	entrance entrance
+	wakeups  wakeups
 	opened   time.Time // before nh was opened
 	doorway  *doorway
 	barriers *barriers
@@ -104,7 +105,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		cfg.Busy = func() func() float64 { return func() float64 { return 0 } }
 	}
 	h := &Host{
-		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy(), batchDistances()), changed: make(chan struct{}, 1),
+		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy(), batchSpacings()), changed: make(chan struct{}, 1),
 		pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent},
 	}
 	h.tempo.moved = cfg.Spaced
@@ -119,13 +120,13 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport}
 	cfg.Raft.Transport = h.doorway
-	nh, err := openNodeHost(cfg.Raft, h)
+	nh, err := openNodeHost(cfg.Raft, h, &h.wakeups)
 	if err != nil {
 		return nil, err
 	}
 	h.nh, h.entrance.nh = nh, nh
 	h.barriers = &barriers{
-		entrance: &h.entrance, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy(), roundDistances()),
+		entrance: &h.entrance, slack: ticksSlack * cfg.Raft.TickInterval, metrics: cfg.Metrics, workers: &h.workers, tempo: newTempo(cfg.Busy(), roundSpacings()),
 	}
 	h.collector.start()
 	h.summing.start()

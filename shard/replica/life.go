@@ -149,7 +149,9 @@ func (h *Host) JoinOnce(id shard.ID, replicaID shard.ReplicaID, start func(initi
 
 func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, launch func(initial map[uint64]string, join, learner bool) error) error {
 	start := func(initial map[uint64]string, join, learner bool) error {
+		stop := h.wakeups.remind(id)
 		err := launch(initial, join, learner)
+		stop()
 		if err == nil {
 			h.wind(Held{id, replicaID})
 		}

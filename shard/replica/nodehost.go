@@ -66,7 +66,7 @@ const (
 
 // openNodeHost starts the node's Raft machinery. The listener is called with every leader change and must not block
 // (P4).
-func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.NodeHost, error) {
+func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener, w *wakeups) (*dragonboat.NodeHost, error) {
 	unused := config.GetTinyMemLogDBConfig() // it configures dragonboat's own log store, which is not used but is checked all the same
 	unused.Shards = execWorkers
 	nhc := config.NodeHostConfig{
@@ -80,7 +80,7 @@ func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 		MaxReceiveQueueSize: c.QueueBytes,
 		Expert: config.ExpertConfig{
 			TransportFactory: c.Transport,
-			LogDBFactory:     c.Log,
+			LogDBFactory:     &steppedLogs{c.Log, w},
 			LogDB:            unused,
 			FS:               c.FS,
 			Engine: config.EngineConfig{
@@ -91,6 +91,10 @@ func openNodeHost(c RaftConfig, leaders raftio.IRaftEventListener) (*dragonboat.
 	nh, err := dragonboat.NewNodeHost(nhc)
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log in %s: %w", c.Dir, err)
+	}
+	if err := w.find(nh); err != nil {
+		nh.Close()
+		return nil, err
 	}
 	return nh, nil
 }

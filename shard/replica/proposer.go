@@ -73,8 +73,7 @@ type proposer struct {
 	// promises bind the stamps given here.
 	promises promises
 	tempo    *tempo
-	convoy   *convoy   // the Host's, like tempo
-	began    time.Time // when the last batch began; belongs to whoever drains
+	convoy   *convoy // the Host's, like tempo
 	// full receives when a full batch is waiting, or something that presses.
 	full chan struct{}
 
@@ -127,7 +126,6 @@ func (p *proposer) drain() {
 				batch = p.sabotage(batch)
 			}
 			p.tempo.took(len(batch))
-			p.began = time.Now()
 			p.meter.wrote(batch)
 			p.round(p.launch(batch), batch)
 		}
@@ -138,7 +136,7 @@ func (p *proposer) drain() {
 // pause returns when the next batch may start (P13).
 func (p *proposer) pause() {
 	now := time.Now()
-	wait := p.tempo.wait(now, p.began)
+	wait := p.tempo.wait(now)
 	if wait <= 0 {
 		return
 	}

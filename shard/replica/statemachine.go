@@ -52,6 +52,7 @@ func (s *stateMachine) Update(entries []statemachine.Entry) ([]statemachine.Entr
 		bytes += int64(len(entries[i].Cmd))
 	}
 	r := s.replica
+	r.host.wakeups.applied(r.id)
 	before := r.View()
 	if err := r.machine.Update(s.entries, r.proposed); err != nil {
 		return nil, fmt.Errorf("apply to shard %d: %w", r.id, err)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,18 +15,19 @@ const (
 	// spacing leaves CPUs idle: on a machine without spare CPU a write takes some 40 ms, and if all wait for the same
 	// tick, nobody has anything to do.
 	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
-	// spacingLong bounds the time between two batches of a shard while they have fewer than smallBatch commands. Then
-	// nearly all of a write's cost is its batch, and among a thousand other shards it takes longer than this anyway.
-	spacingLong = 160 * time.Millisecond
-	smallBatch  = 16
+	// spacingLonger and spacingLongest bound it while batches have fewer than smallBatch commands. Then nearly all of a
+	// write's cost is its batch, and among a thousand shards it takes longer than this anyway.
+	spacingLonger, spacingLongest = 50 * time.Millisecond, 100 * time.Millisecond
+	smallBatch                    = 16
 	// roundMin and roundMax bound the time between the ticks at which rounds of reads start. On such a machine a read
 	// takes half as long as a write.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
 	// CPUs become short when more than processorsShort of their time is in use, and stop being short below
 	// processorsFree. While they are short, the smallest spacing helps. If even so more than processorsGone is in use, CPUs are what
-	// everyone waits for, and a longer spacing shortens everybody's wait. Otherwise it would lengthen it.
-	processorsShort, processorsFree = 0.9, 0.8
-	processorsGone                  = 0.93
+	// everyone waits for, and a longer spacing shortens everybody's wait. Otherwise it would lengthen it. With a spacing
+	// for small batches CPUs are idle before each tick, and it is too long only below processorsIdle.
+	processorsShort, processorsFree, processorsIdle = 0.9, 0.8, 0.65
+	processorsGone                                  = 0.93
 	// worthwhile is how many commands a second a node must propose for saving batches to be worth it.
 	worthwhile = 500
 	// A spacing is given up if, for slowWindows in a row, the node proposes less than slower times what it proposed
@@ -41,25 +43,46 @@ const (
 	enough = 16
 )
 
-// distances are the bounds of a tempo's spacing.
-type distances struct{ least, most, long time.Duration }
+// spacings are the spacings that a tempo may choose, ascending.
+type spacings struct {
+	all  []time.Duration
+	most time.Duration // longer ones are for small batches
+}
+
+func batchSpacings() spacings {
+	return spacings{[]time.Duration{spacingMin, spacingMax, spacingLonger, spacingLongest}, spacingMax}
+}
+
+func roundSpacings() spacings { return spacings{[]time.Duration{roundMin, roundMax}, roundMax} }
+
+// above returns the next longer spacing than this one, and below the next shorter one, or 0.
+func (s spacings) above(spacing time.Duration) time.Duration {
+	return s.all[slices.IndexFunc(s.all, func(d time.Duration) bool { return d > spacing })]
+}
+
+func (s spacings) below(spacing time.Duration) (below time.Duration) {
+	for _, d := range s.all {
+		if d < spacing {
+			below = d
+		}
+	}
+	return below
+}
 
 // band returns the range of CPU usage within which the spacing stays as it is. Below it the spacing is too long,
 // above it too short.
-func (d distances) band(spacing time.Duration) (low, high float64) {
+func (s spacings) band(spacing time.Duration) (low, high float64) {
 	switch {
 	case spacing == 0:
 		return 0, processorsShort
-	case d.least < spacing && spacing <= d.most:
+	case spacing > s.most:
+		return processorsIdle, processorsGone
+	case spacing > s.all[0]:
 		return processorsShort, processorsGone
 	default:
 		return processorsFree, processorsGone
 	}
 }
-
-func batchDistances() distances { return distances{spacingMin, spacingMax, spacingLong} }
-
-func roundDistances() distances { return distances{roundMin, roundMax, roundMax} }
 
 // tempo decides when batches, or rounds of reads, start. While there is CPU to spare, they start at once. When there
 // is none, starting early saves no time, because a command waits for a CPU elsewhere anyway, and it costs more,
@@ -73,7 +96,7 @@ type tempo struct {
 	// busy returns the share of the machine's CPU time in use since the last call.
 	busy  func() float64
 	moved func(spacing time.Duration) // is called with a new spacing; may be nil
-	may   distances
+	may   spacings
 	began time.Time
 
 	commands atomic.Uint64 // in batches taken so far
@@ -94,28 +117,24 @@ type tempo struct {
 	}
 }
 
-func newTempo(busy func() float64, may distances) *tempo {
+func newTempo(busy func() float64, may spacings) *tempo {
 	t := &tempo{busy: busy, may: may, began: time.Now()}
 	t.mu.judged, t.mu.giveUp = t.began, giveUpMin
 	return t
 }
 
-// wait returns how long a batch that could start now should wait. last is when the shard's previous batch started.
-func (t *tempo) wait(now, last time.Time) time.Duration {
+// wait returns how long a batch that could start now should wait.
+func (t *tempo) wait(now time.Time) time.Duration {
 	if at := int64(now.Sub(t.began)); at >= t.due.Load() && t.mu.TryLock() {
 		t.judge(now)
 		t.due.Store(at + int64(tempoWindow))
 		t.mu.Unlock()
 	}
-	spacing := time.Duration(t.spacing.Load())
+	spacing := t.spacing.Load()
 	if spacing == 0 {
 		return 0
 	}
-	// Small batches: all shards share only two ticks per spacing, since most of a batch's cost can then be shared.
-	moments := max(min(spacing, t.may.most), spacing/2)
-	after := max(now.UnixNano(), last.Add(spacing-moments).UnixNano()) // the last batch started slightly after its tick
-	wait := time.Duration(after - after%int64(moments) + int64(moments) - now.UnixNano())
-	return min(wait, spacing) // longer only if the clock was set back since the last batch
+	return time.Duration(spacing - now.UnixNano()%spacing)
 }
 
 // took counts the commands of a batch, or the reads of a round.
@@ -131,7 +150,7 @@ func (t *tempo) judge(now time.Time) {
 	rate := float64(commands-t.mu.commands) / window.Seconds()
 	longest := t.may.most
 	if commands-t.mu.commands < smallBatch*(batches-t.mu.batches) {
-		longest = t.may.long
+		longest = t.may.all[len(t.may.all)-1]
 	}
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
@@ -161,16 +180,14 @@ func (t *tempo) judge(now time.Time) {
 		if spacing > t.may.most {
 			t.mu.pause = max(t.mu.pause, enough)
 		}
-		if spacing /= 2; spacing < t.may.least {
-			spacing = 0
-		}
+		spacing = t.may.below(spacing)
 	case spacing > longest:
-		spacing /= 2
+		spacing = t.may.below(spacing)
 	case busy < high:
 	case t.mu.pause > 0:
 		t.mu.pause--
 	case spacing < longest:
-		spacing = max(2*spacing, t.may.least)
+		spacing = t.may.above(spacing)
 	default:
 		t.mu.giveUp = giveUpMin
 	}

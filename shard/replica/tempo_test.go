@@ -22,7 +22,7 @@ type tempoLoad struct {
 
 func newTempoLoad() *tempoLoad {
 	l := &tempoLoad{batch: 2 * smallBatch}
-	l.tempo = newTempo(func() float64 { return l.busy }, batchDistances())
+	l.tempo = newTempo(func() float64 { return l.busy }, batchSpacings())
 	return l
 }
 
@@ -37,8 +37,7 @@ func (l *tempoLoad) window(rate float64) time.Duration {
 	return time.Duration(l.tempo.spacing.Load())
 }
 
-// wait is how long a shard waits whose last batch was long ago.
-func (l *tempoLoad) wait() time.Duration { return l.tempo.wait(time.Now(), time.Time{}) }
+func (l *tempoLoad) wait() time.Duration { return l.tempo.wait(time.Now()) }
 
 // windows are several.
 func (l *tempoLoad) windows(n int, rate float64) (spacing time.Duration) {
@@ -142,17 +141,19 @@ func TestTempoOfClientsThatStandStill(t *testing.T) {
 	})
 }
 
-// Small batches are moved further apart than that, unless it leaves processors free, and no longer than they are small.
+// Small batches are moved further apart than that, unless it leaves processors idle, and no longer than they are small.
 func TestTempoOfSmallBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
 		l.busy, l.batch = 0.95, smallBatch/4
-		require.Equal(t, spacingLong, l.windows(10, 5000))
+		require.Equal(t, spacingLongest, l.windows(10, 5000))
 		l.busy = 0.7
-		require.Equal(t, spacingLong/2, l.window(5000))
+		require.Equal(t, spacingLongest, l.windows(10, 5000), "processors idle before each moment")
+		l.busy = 0.6
+		require.Equal(t, spacingLonger, l.window(5000))
 		l.busy = 0.95
-		require.Equal(t, spacingLong/2, l.windows(enough, 5000), "it is known to be too long")
-		require.Equal(t, spacingLong, l.window(5000))
+		require.Equal(t, spacingLonger, l.windows(enough, 5000), "it is known to be too long")
+		require.Equal(t, spacingLongest, l.window(5000))
 		l.batch = 2 * smallBatch
 		require.Equal(t, spacingMax, l.windows(10, 5000))
 	})
@@ -181,40 +182,11 @@ func TestTempoHasCommonMoments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
 		l.busy = 1
-		l.windows(10, 5000)
+		require.Equal(t, spacingMax, l.windows(10, 5000))
 		moment := time.Now().Add(l.wait())
 		for range 7 {
 			bubble.Pass(spacingMax / 8)
 			require.Equal(t, moment, time.Now().Add(l.wait()))
-		}
-	})
-}
-
-// The clock was set back since a shard's last batch: it does not wait for the time when that was.
-func TestTempoAfterAStepOfTheClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newTempoLoad()
-		l.busy = 1
-		spacing := l.windows(10, 5000)
-		require.Equal(t, spacingMax, spacing)
-		require.LessOrEqual(t, l.tempo.wait(time.Now(), time.Now().Add(time.Hour)), spacing)
-	})
-}
-
-// A shard whose batches are far apart starts them with half of the others.
-func TestTempoOfALongDistance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newTempoLoad()
-		l.busy, l.batch = 1, 1
-		require.Equal(t, spacingLong, l.windows(10, 5000))
-		moment := time.Now().Add(l.wait())
-		require.LessOrEqual(t, time.Until(moment), spacingLong/2)
-		late := moment.Add(spacingMin) // it had to wait for a processor
-		for at, next := range map[time.Duration]time.Duration{
-			spacingMin: spacingLong, spacingLong - 1: spacingLong, spacingLong: spacingLong + spacingLong/2,
-			spacingLong + spacingMin: spacingLong + spacingLong/2,
-		} {
-			require.Equal(t, next-at, l.tempo.wait(moment.Add(at), late), "asked after %s", at)
 		}
 	})
 }
@@ -265,7 +237,7 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 func TestRoundWaitsForTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
-		l.tempo.may = roundDistances()
+		l.tempo.may = roundSpacings()
 		g := &barriers{tempo: l.tempo}
 		next := func() (reads int, waited time.Duration) {
 			began := time.Now()
