@@ -1,7 +1,7 @@
 package replica
 
 import (
-	"slices"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,10 +15,10 @@ const (
 	// spacing leaves CPUs idle: on a machine without spare CPU a write takes some 40 ms, and if all wait for the same
 	// tick, nobody has anything to do.
 	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
-	// spacingLonger and spacingLongest bound it while batches have fewer than smallBatch commands. Then nearly all of a
-	// write's cost is its batch, and among a thousand shards it takes longer than this anyway.
-	spacingLonger, spacingLongest = 50 * time.Millisecond, 100 * time.Millisecond
-	smallBatch                    = 16
+	// spacingSmall bounds it while batches have fewer than smallBatch commands, and spacingTiny while they have fewer
+	// than tinyBatch. Then nearly all of a write's cost is its batch, and it takes longer than this anyway.
+	spacingSmall, spacingTiny = 50 * time.Millisecond, 100 * time.Millisecond
+	smallBatch, tinyBatch     = 16, 2
 	// roundMin and roundMax bound the time between the ticks at which rounds of reads start. On such a machine a read
 	// takes half as long as a write.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
@@ -43,27 +43,44 @@ const (
 	enough = 16
 )
 
-// spacings are the spacings that a tempo may choose, ascending.
-type spacings struct {
-	all  []time.Duration
-	most time.Duration // longer ones are for small batches
+// spacings are those that a tempo may choose, ascending.
+type spacings []struct {
+	apart time.Duration
+	batch uint64 // it may be chosen while batches have fewer commands than this
 }
 
 func batchSpacings() spacings {
-	return spacings{[]time.Duration{spacingMin, spacingMax, spacingLonger, spacingLongest}, spacingMax}
+	return spacings{{spacingMin, math.MaxUint64}, {spacingMax, math.MaxUint64}, {spacingSmall, smallBatch}, {spacingTiny, tinyBatch}}
 }
 
-func roundSpacings() spacings { return spacings{[]time.Duration{roundMin, roundMax}, roundMax} }
+func roundSpacings() spacings {
+	return spacings{{roundMin, math.MaxUint64}, {roundMax, math.MaxUint64}}
+}
 
-// above returns the next longer spacing than this one, and below the next shorter one, or 0.
+// longest returns the longest spacing for such batches.
+func (s spacings) longest(commands, batches uint64) (longest time.Duration) {
+	for _, d := range s {
+		if d.batch == math.MaxUint64 || commands < d.batch*batches {
+			longest = d.apart
+		}
+	}
+	return longest
+}
+
+// above returns the next longer spacing, and below the next shorter one, or 0.
 func (s spacings) above(spacing time.Duration) time.Duration {
-	return s.all[slices.IndexFunc(s.all, func(d time.Duration) bool { return d > spacing })]
+	for _, d := range s {
+		if d.apart > spacing {
+			return d.apart
+		}
+	}
+	return spacing
 }
 
 func (s spacings) below(spacing time.Duration) (below time.Duration) {
-	for _, d := range s.all {
-		if d < spacing {
-			below = d
+	for _, d := range s {
+		if d.apart < spacing {
+			below = d.apart
 		}
 	}
 	return below
@@ -75,14 +92,17 @@ func (s spacings) band(spacing time.Duration) (low, high float64) {
 	switch {
 	case spacing == 0:
 		return 0, processorsShort
-	case spacing > s.most:
+	case s.forSmall(spacing):
 		return processorsIdle, processorsGone
-	case spacing > s.all[0]:
+	case spacing > s[0].apart:
 		return processorsShort, processorsGone
 	default:
 		return processorsFree, processorsGone
 	}
 }
+
+// forSmall reports whether a spacing is only for small batches.
+func (s spacings) forSmall(spacing time.Duration) bool { return spacing > s.longest(math.MaxUint64, 1) }
 
 // tempo decides when batches, or rounds of reads, start. While there is CPU to spare, they start at once. When there
 // is none, starting early saves no time, because a command waits for a CPU elsewhere anyway, and it costs more,
@@ -148,10 +168,7 @@ func (t *tempo) judge(now time.Time) {
 	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
 	window := max(now.Sub(t.mu.judged), tempoWindow)
 	rate := float64(commands-t.mu.commands) / window.Seconds()
-	longest := t.may.most
-	if commands-t.mu.commands < smallBatch*(batches-t.mu.batches) {
-		longest = t.may.all[len(t.may.all)-1]
-	}
+	longest := t.may.longest(commands-t.mu.commands, batches-t.mu.batches)
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
 	if spacing > 0 && rate < slower*t.mu.free {
@@ -177,7 +194,7 @@ func (t *tempo) judge(now time.Time) {
 		spacing = 0
 		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
 	case busy < low:
-		if spacing > t.may.most {
+		if t.may.forSmall(spacing) {
 			t.mu.pause = max(t.mu.pause, enough)
 		}
 		spacing = t.may.below(spacing)
