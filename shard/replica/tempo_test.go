@@ -194,6 +194,18 @@ func TestTempoHasCommonMoments(t *testing.T) {
 	})
 }
 
+// The clock was set back since a shard's last batch: it does not wait for the time when that was.
+func TestTempoAfterAStepOfTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		require.Equal(t, spacingMax, l.windows(10, 5000))
+		for _, now := range []time.Time{time.Now(), time.Now().Add(-time.Hour), time.Now().Add(-time.Hour + spacingMax/2)} {
+			require.LessOrEqual(t, l.tempo.wait(now), spacingMax)
+		}
+	})
+}
+
 // A batch starts at the next moment, or when it is full, or at once when keys are without service (P13).
 func TestBatchWaitsForTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -48,22 +48,21 @@ func setShardReady(set unsafe.Pointer, shardID uint64)
 //go:linkname wakeForShard github.com/lni/dragonboat/v4.(*workReady).shardReady
 func wakeForShard(ready unsafe.Pointer, shardID uint64)
 
-var errWakeups = errors.New("dragonboat's sets of replicas that have work are not where they were")
-
 // find is called before there is any replica. It fails if dragonboat no longer keeps its sets where it did.
 func (w *wakeups) find(nh *dragonboat.NodeHost) error {
+	moved := errors.New("dragonboat's sets of replicas that have work are not where they were")
 	engine := reflect.ValueOf(nh).Elem().FieldByName("engine")
 	if !isPointer(engine, "*dragonboat.engine") {
-		return errWakeups
+		return moved
 	}
 	for name, sets := range map[string]*[]unsafe.Pointer{"stepWorkReady": &w.step, "applyWorkReady": &w.apply} {
 		ready := engine.Elem().FieldByName(name)
 		if !isPointer(ready, "*dragonboat.workReady") {
-			return errWakeups
+			return moved
 		}
 		maps := ready.Elem().FieldByName("maps")
 		if !maps.IsValid() || maps.Type().String() != "[]*dragonboat.readyShard" || maps.Len() == 0 {
-			return errWakeups
+			return moved
 		}
 		for i := range maps.Len() {
 			*sets = append(*sets, maps.Index(i).UnsafePointer())
