@@ -81,6 +81,23 @@ func TestASteadyKeepsEverything(t *testing.T) {
 	})
 }
 
+// More is due than clients can do: each has the next one within the grain, and what nobody begins has failed.
+func TestBusyClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took = 100 * time.Millisecond
+		s := BeginBusy(t.Context(), 1000, 2, time.Second, func(ctx context.Context, number int) (int, error) {
+			pause(ctx, took)
+			return number, nil
+		})
+		bubble.Pass(10*time.Second - time.Millisecond/2)
+		trace := s.Stop()
+		require.InDelta(t, 10_000, len(trace), 2)
+		require.InDelta(t, 200, trace.Done(), 4)
+		require.Equal(t, map[string]int{busyText: len(trace) - trace.Done()}, trace.Errors())
+		require.LessOrEqual(t, trace.Longest(), took+took+2*busyGrain, "nothing waits for more than one operation of the clients")
+	})
+}
+
 func TestAbandonedRequestsAreNotWaitedFor(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	begun := make(chan struct{})
