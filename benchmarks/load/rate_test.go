@@ -59,7 +59,7 @@ func TestWhatIsTooLateIsAnError(t *testing.T) {
 
 func TestASteadyKeepsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := Begin(t.Context(), 100, time.Second, func(ctx context.Context, number int) (int, error) {
+		s := Begin(t.Context(), 100, time.Second, func(ctx context.Context, _, number int) (int, error) {
 			if number == 50 {
 				<-ctx.Done()
 				return number, ctx.Err()
@@ -85,7 +85,7 @@ func TestASteadyKeepsEverything(t *testing.T) {
 func TestBusyClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const took = 100 * time.Millisecond
-		s := BeginBusy(t.Context(), 1000, 2, time.Second, func(ctx context.Context, number int) (int, error) {
+		s := BeginBusy(t.Context(), 1000, 2, time.Second, func(ctx context.Context, _, number int) (int, error) {
 			pause(ctx, took)
 			return number, nil
 		})
@@ -102,7 +102,7 @@ func TestAbandonedRequestsAreNotWaitedFor(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	begun := make(chan struct{})
 	hanging := sync.OnceFunc(func() { close(begun) })
-	s := Begin(t.Context(), 1000, time.Hour, func(ctx context.Context, number int) (int, error) {
+	s := Begin(t.Context(), 1000, time.Hour, func(ctx context.Context, _, number int) (int, error) {
 		hanging()
 		<-ctx.Done()
 		return number, ctx.Err()

@@ -5,10 +5,12 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Keyed is an operation of which it is known what key it touches.
-type Keyed func(ctx context.Context, number int) (key int, err error)
+// Keyed is an operation of which it is known what key it touches. number counts operations, and client those that begin them.
+type Keyed func(ctx context.Context, client, number int) (key int, err error)
 
 // Steady begins operations at a fixed rate until it is stopped, and keeps each (L6).
 type Steady struct {
@@ -100,16 +102,16 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 		var wg sync.WaitGroup
 		to := &turns{make(chan turn), make(chan turn, 1+time.Duration(rate)*grain/time.Second)}
 		hired, number := 0, 0
-		limited := func(l *limit, t turn) (key int, err error) {
+		limited := func(l *limit, client int, t turn) (key int, err error) {
 			if grain > 0 { // as the clients of a closed loop, with whom these are compared
-				return op(l.begin(ctx, t.due, timeout), t.number)
+				return op(l.begin(ctx, t.due, timeout), client, t.number)
 			}
 			ctx, cancel := context.WithDeadline(ctx, t.due.Add(timeout))
 			defer cancel()
-			return op(ctx, t.number)
+			return op(ctx, client, t.number)
 		}
-		work := func(l *limit, t turn) {
-			key, err := limited(l, t)
+		work := func(l *limit, client int, t turn) {
+			key, err := limited(l, client, t)
 			sample := Sample{Due: t.due.Sub(s.began), Took: time.Since(t.due), Key: key}
 			if err != nil {
 				sample.Err = errorName(err)
@@ -123,13 +125,14 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 			case to.idle <- next:
 			default:
 				if hired < most {
+					client := hired
 					hired++
 					wg.Go(func() {
 						var l limit
 						defer l.end()
-						work(&l, next)
+						work(&l, client, next)
 						for t, more := to.next(); more; t, more = to.next() {
-							work(&l, t)
+							work(&l, client, t)
 						}
 					})
 				} else if !busy(pacing, to, next) {
@@ -183,13 +186,25 @@ func (s *Steady) Stop() Trace {
 	return slices.Concat(s.mu.traces...)
 }
 
-// Puts are puts of keys out of the shared keyspace, which choose picks for each number.
+// Puts are puts of keys out of the shared keyspace, which choose picks for each number, on each connection in turn.
 func (e *Env) Puts(choose func(number int) int) Keyed {
-	return func(ctx context.Context, number int) (int, error) {
-		key := choose(number)
-		_, err := e.Conn(number).Put(ctx, Key(key), e.value(e.random(number)))
-		return key, err
+	return func(ctx context.Context, _, number int) (int, error) {
+		return e.put(ctx, e.Conn(number), choose, number)
 	}
+}
+
+// ClientPuts are Puts of clients that stay at their connections, as those of a closed loop do. Answers that arrive together
+// then have the next requests leave together.
+func (e *Env) ClientPuts(choose func(number int) int) Keyed {
+	return func(ctx context.Context, client, number int) (int, error) {
+		return e.put(ctx, e.Conn(client), choose, number)
+	}
+}
+
+func (e *Env) put(ctx context.Context, conn *clientv3.Client, choose func(number int) int, number int) (key int, err error) {
+	key = choose(number)
+	_, err = conn.Put(ctx, Key(key), e.value(e.random(number)))
+	return key, err
 }
 
 // Anywhere picks a random key of the shared keyspace for each number.

@@ -126,7 +126,7 @@ func (s *stage) ask(ctx context.Context, o Overloading, asked float64, now func(
 			return err
 		}
 		got.began[i] = now()
-		steady := load.BeginBusy(ctx, int(part.rate), o.Clients, requestTimeout, s.env.Puts(s.env.Anywhere))
+		steady := load.BeginBusy(ctx, int(part.rate), o.Clients, requestTimeout, s.env.ClientPuts(s.env.Anywhere))
 		if err := rest(ctx, part.d); err != nil {
 			steady.Stop()
 			return err

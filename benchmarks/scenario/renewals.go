@@ -49,7 +49,7 @@ func renewals(ctx context.Context, conns []*clientv3.Client) (load.Keyed, error)
 		}
 		ids[i] = resp.ID
 	}
-	return func(ctx context.Context, number int) (int, error) {
+	return func(ctx context.Context, _, number int) (int, error) {
 		_, err := conns[number%len(conns)].KeepAliveOnce(ctx, ids[number%leases])
 		return number % leases, err
 	}, nil

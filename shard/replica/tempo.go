@@ -10,7 +10,7 @@ import (
 const (
 	// tempoWindow is how long the load is observed before the spacing of batches changes: long enough for several
 	// batches at the longest spacing.
-	tempoWindow = 500 * time.Millisecond
+	tempoWindow = 250 * time.Millisecond
 	// spacingMin and spacingMax bound the time between common ticks, the moments at which batches start. A longer
 	// spacing leaves CPUs idle: on a machine without spare CPU a write takes some 40 ms, and if all wait for the same
 	// tick, nobody has anything to do.
@@ -35,12 +35,12 @@ const (
 	// mean that clients paused. The rate without a spacing is forgotten after rateMemory windows, as clients come and
 	// go.
 	slower               = 0.75
-	slowWindows          = 2
-	giveUpMin, giveUpMax = 4, 64
-	rateMemory           = 32
+	slowWindows          = 4
+	giveUpMin, giveUpMax = 8, 128
+	rateMemory           = 64
 	// A long spacing that left CPUs idle is not tried again for enough windows: it meant that nearly all clients were
 	// waiting for the next tick.
-	enough = 16
+	enough = 32
 )
 
 // spacings are those that a tempo may choose, ascending.
