@@ -27,8 +27,8 @@ const (
 // Whoever has work for a worker adds the shard to the worker's set, then sends it a wake-up. The worker takes the whole
 // set when it wakes. If it wakes for another reason in between, the wake-up that follows finds the set empty, and for
 // dragonboat an empty set means all replicas. Amid writes to 256 shards every fifth wake-up was such a one; two thirds
-// of all looks at a replica were for nothing, and so was a sixth of the servers' CPU time. So each time a
-// worker has taken its set, the next one is given a member that is no shard.
+// of all looks at a replica were for nothing. So each time a worker has taken its set, the next one is given a member
+// that is no shard.
 //
 // One thing relied on these looks: a worker that has not loaded a replica yet when it is told to start it forgets that.
 // It would look again when nodeReloadInterval has passed. So it is reminded until the replica has started.
