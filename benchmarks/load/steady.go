@@ -35,9 +35,9 @@ const inFlightMax = 20_000
 
 // Begin starts a Steady. Each operation has its timeout from when it is due.
 func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Steady {
-	return begin(ctx, rate, 0, timeout, op, inFlightMax, func(pacing context.Context, to *turns, next turn) bool {
+	return begin(ctx, rate, 0, timeout, op, inFlightMax, func(pacing context.Context, clients chan<- turn, next turn) bool {
 		select {
-		case to.idle <- next:
+		case clients <- next:
 		case <-pacing.Done():
 		}
 		return true
@@ -49,17 +49,9 @@ func Begin(ctx context.Context, rate int, timeout time.Duration, op Keyed) *Stea
 const busyGrain = time.Millisecond
 
 // BeginBusy starts a Steady of some clients, each with one operation at a time. What is due
-// while all of them wait for answers is begun by whoever has an answer next; if more is due than in busyGrain, it has failed. An
-// operation may take up to limitGrain longer than its timeout.
+// while all of them wait for answers has failed. An operation may take up to limitGrain longer than its timeout.
 func BeginBusy(ctx context.Context, rate, clients int, timeout time.Duration, op Keyed) *Steady {
-	return begin(ctx, rate, busyGrain, timeout, op, clients, func(_ context.Context, to *turns, next turn) bool {
-		select {
-		case to.soon <- next:
-			return true
-		default:
-			return false
-		}
-	})
+	return begin(ctx, rate, busyGrain, timeout, op, clients, func(context.Context, chan<- turn, turn) bool { return false })
 }
 
 // turn is an operation that is due.
@@ -68,40 +60,20 @@ type turn struct {
 	due    time.Time
 }
 
-// turns are given to clients.
-type turns struct {
-	idle chan turn // to those that have nothing to do
-	// soon is what is due while nobody is idle. A client that takes it does not have to be woken, as none does in
-	// the closed loop that found the peak.
-	soon chan turn
-}
-
-// next is what a client does next; false: nothing more.
-func (to *turns) next() (turn, bool) {
-	select {
-	case t := <-to.soon:
-		return t, true
-	default:
-		t, more := <-to.idle
-		return t, more
-	}
-}
-
 // busyText is why what is due is not begun.
 const busyText = "all clients wait"
 
 // begin starts a Steady of so many clients at most. Clients stay, as those of users do: with
 // a goroutine for each operation, the growing of its stack would be measured too. busy decides what becomes
 // of an operation that is due while all clients are at work; false: it has failed.
-func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed, most int, busy func(pacing context.Context, to *turns, next turn) bool) *Steady {
+func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed, most int, busy func(pacing context.Context, clients chan<- turn, next turn) bool) *Steady {
 	ctx, abandon := context.WithCancel(ctx)
 	pacing, cancel := context.WithCancel(ctx)
 	s := &Steady{began: time.Now(), cancel: cancel, abandon: abandon, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		var wg sync.WaitGroup
-		to := &turns{make(chan turn), make(chan turn, 1+time.Duration(rate)*grain/time.Second)}
-		hired, number := 0, 0
+		clients, hired, number := make(chan turn), 0, 0
 		limited := func(l *limit, client int, t turn) (key int, err error) {
 			if grain > 0 { // as the clients of a closed loop, with whom these are compared
 				return op(l.begin(ctx, t.due, timeout), client, t.number)
@@ -118,11 +90,10 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 			}
 			s.add(sample)
 		}
-		refuse := func(t turn) { s.add(Sample{Due: t.due.Sub(s.began), Key: -1, Err: busyText}) }
 		pace(pacing, rate, grain, s.began, s.began.Add(24*time.Hour), func(due time.Time) {
 			next := turn{number, due}
 			select {
-			case to.idle <- next:
+			case clients <- next:
 			default:
 				if hired < most {
 					client := hired
@@ -131,26 +102,18 @@ func begin(ctx context.Context, rate int, grain, timeout time.Duration, op Keyed
 						var l limit
 						defer l.end()
 						work(&l, client, next)
-						for t, more := to.next(); more; t, more = to.next() {
+						for t := range clients {
 							work(&l, client, t)
 						}
 					})
-				} else if !busy(pacing, to, next) {
-					refuse(next)
+				} else if !busy(pacing, clients, next) {
+					s.add(Sample{Due: due.Sub(s.began), Key: -1, Err: busyText})
 					return
 				}
 			}
 			number++
 		})
-		for left := true; left; { // they would be begun after the end
-			select {
-			case t := <-to.soon:
-				refuse(t)
-			default:
-				left = false
-			}
-		}
-		close(to.idle)
+		close(clients)
 		wg.Wait()
 	}()
 	return s

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// tempoWindow is how long the load is observed before the spacing of batches changes: long enough for several
-	// batches at the longest spacing.
+	// tempoWindow is how long the load is observed before the spacing of batches changes: long enough for two batches
+	// at the longest spacing.
 	tempoWindow = 250 * time.Millisecond
 	// spacingMin and spacingMax bound the time between common ticks, the moments at which batches start. A longer
 	// spacing leaves CPUs idle: on a machine without spare CPU a write takes some 40 ms, and if all wait for the same

@@ -53,7 +53,7 @@ func TestWorkerIsRemindedOfAStart(t *testing.T) {
 	<-busy
 	defer close(resume)
 	other := testShard + shard.ID(len(w.apply))
-	stop := w.remind(other)
+	stop := w.remind(other) // dragonboat chooses the worker, and it is the one that applied takes it for
 	require.Eventually(t, func() bool { return isReady(set, uint64(other)) }, patience, time.Millisecond)
 	stop()
 }
