@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -63,4 +64,36 @@ func TestLongValuesAreNotRewritten(t *testing.T) {
 	require.NoError(t, e.db.DeleteRange(lower, upper, pebble.NoSync))
 	compact()
 	require.Zero(t, e.Metrics().BlobFiles.LiveCount)
+}
+
+// Values that compress take less room than those that do not, though it is not tried for each block of these.
+func TestValuesThatCompress(t *testing.T) {
+	const values, valueBytes = 400, 4 << 10
+	stored := func(fill func([]byte)) uint64 {
+		e, err := Open(storeDir, Options{FS: vfs.NewMem(), CacheBytes: 1 << 20})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, e.Close()) }()
+		value := make([]byte, valueBytes)
+		for i := range values {
+			fill(value)
+			value[flagsByte] = 0
+			put(t, e, fmt.Sprintf("k%03d", i), 10, string(value))
+		}
+		require.NoError(t, e.db.Flush())
+		return e.Metrics().DiskSpaceUsage()
+	}
+	random := rand.New(rand.NewPCG(*seed, 2))
+	noise := func(b []byte) {
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+	}
+	require.Greater(t, stored(noise), uint64(values*valueBytes))
+	repeated := func(b []byte) {
+		noise(b[:8])
+		for i := 8; i < len(b); i++ {
+			b[i] = b[i-8]
+		}
+	}
+	require.Less(t, stored(repeated), uint64(values*valueBytes/4))
 }

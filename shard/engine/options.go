@@ -109,8 +109,9 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 			RewriteMinimumAge: apartAgeMin, TargetGarbageRatio: apartGarbageMax,
 		}
 	}
+	compression := adaptive()
 	for i := range p.Levels {
-		p.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+		p.Levels[i].Compression = func() *sstable.CompressionProfile { return compression }
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // 1 % false positives; built over prefixes, and so over user keys
 		// A table has a single index block: finding a second one would take a sixth of the cost of looking up a key.
 		p.Levels[i].IndexBlockSize = 256 << 10
@@ -121,6 +122,19 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 	}
 	p.EnsureDefaults()
 	return p
+}
+
+// compressedMin is by how many percent compression must shrink a block to be worth decompressing it.
+const compressedMin = 12
+
+// adaptive compresses blocks of keys and of values with Snappy as long as that shrinks them. Where it does not, only
+// every tenth block is tried.
+func adaptive() *sstable.CompressionProfile {
+	snappy, none := sstable.SnappyCompression.DataBlocks, sstable.NoCompression.DataBlocks
+	return &sstable.CompressionProfile{
+		Name: "Snappy or none", DataBlocks: snappy, ValueBlocks: snappy, OtherBlocks: none,
+		MinReductionPercent: compressedMin, AdaptiveReductionCutoffPercent: compressedMin,
+	}
 }
 
 // events logs what an operator should hear of. Everything else is in Metrics.

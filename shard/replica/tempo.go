@@ -31,13 +31,16 @@ const (
 	// worthwhile is how many commands a second a node must propose for saving batches to be worth it.
 	worthwhile = 500
 	// A spacing is given up if, for slowWindows in a row, the node proposes less than slower times what it proposed
-	// without one. Then none is tried for giveUpMin windows, and for longer each time. A single slow window may only
-	// mean that clients paused. The rate without a spacing is forgotten after rateMemory windows, as clients come and
-	// go.
+	// with the next shorter one. Then none longer is tried for giveUpMin windows, and for longer each time. A single
+	// slow window may only mean that clients paused.
 	slower               = 0.75
 	slowWindows          = 4
 	giveUpMin, giveUpMax = 8, 128
-	rateMemory           = 64
+	// A spacing that leaves CPUs idle is too long. If the node also proposed less than fewer times what it proposed with the
+	// next shorter one, a pause follows likewise.
+	fewer = 0.9
+	// What was proposed with another spacing is forgotten within rateMemory windows, as clients come and go.
+	rateMemory = 32
 	// A long spacing that left CPUs idle is not tried again for enough windows: it meant that nearly all clients were
 	// waiting for the next tick.
 	enough = 32
@@ -127,19 +130,19 @@ type tempo struct {
 	mu struct {
 		sync.Mutex
 		judged   time.Time
-		commands uint64  // when last judged
-		batches  uint64  // when last judged
-		free     float64 // commands a second while batches started at once
-		slow     int     // windows in a row in which the rate was much lower than free
-		missed   float64 // free at the time a spacing was last given up, until it is known whether the spacing was to blame
-		pause    int     // windows until a spacing may be tried
-		giveUp   int     // the next pause
+		commands uint64                    // when last judged
+		batches  uint64                    // when last judged
+		rates    map[time.Duration]float64 // commands a second with each spacing that was tried
+		slow     int                       // windows in a row in which the rate was much lower than with the next shorter spacing
+		missed   float64                   // what that was when a spacing was last given up, until it is known whether the spacing was to blame
+		pause    int                       // windows until a longer spacing may be tried
+		giveUp   int                       // the next pause
 	}
 }
 
 func newTempo(busy func() float64, may spacings) *tempo {
 	t := &tempo{busy: busy, may: may, began: time.Now()}
-	t.mu.judged, t.mu.giveUp = t.began, giveUpMin
+	t.mu.judged, t.mu.giveUp, t.mu.rates = t.began, giveUpMin, make(map[time.Duration]float64)
 	return t
 }
 
@@ -171,33 +174,26 @@ func (t *tempo) judge(now time.Time) {
 	longest := t.may.longest(commands-t.mu.commands, batches-t.mu.batches)
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
-	if spacing > 0 && rate < slower*t.mu.free {
-		t.mu.slow += int(window / tempoWindow)
-	} else {
-		t.mu.slow = 0
-	}
-	if spacing == 0 {
-		t.mu.free = rate
-		if t.mu.missed > 0 && rate >= slower*t.mu.missed {
-			t.mu.pause, t.mu.giveUp = t.mu.giveUp, min(2*t.mu.giveUp, giveUpMax)
-		}
-		t.mu.missed = 0
-	} else {
-		t.mu.free += (rate - t.mu.free) / rateMemory
-	}
+	shorter := t.remember(spacing, rate, int(window/tempoWindow))
 	low, high := t.may.band(spacing)
 	switch {
 	case t.mu.slow >= slowWindows:
-		spacing, t.mu.missed, t.mu.slow = 0, t.mu.free, 0
-	case t.mu.slow > 0:
-	case rate < worthwhile:
-		spacing = 0
-		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
+		spacing, t.mu.missed, t.mu.slow = t.may.below(spacing), shorter, 0
+		if rate < worthwhile {
+			spacing = 0
+		}
 	case busy < low:
 		if t.may.forSmall(spacing) {
 			t.mu.pause = max(t.mu.pause, enough)
 		}
-		spacing = t.may.below(spacing)
+		if rate < fewer*shorter {
+			t.mu.missed = shorter
+		}
+		spacing, t.mu.slow = t.may.below(spacing), 0
+	case t.mu.slow > 0:
+	case rate < worthwhile:
+		spacing = 0
+		t.mu.pause = max(t.mu.pause, 1) // the next window is the first whole one
 	case spacing > longest:
 		spacing = t.may.below(spacing)
 	case busy < high:
@@ -211,4 +207,31 @@ func (t *tempo) judge(now time.Time) {
 	if was := t.spacing.Swap(int64(spacing)); t.moved != nil && was != int64(spacing) {
 		t.moved(spacing)
 	}
+}
+
+// remember notes the rate that a spacing had for some windows, and returns that of the next shorter spacing, or 0 if
+// there is none. mu is held.
+func (t *tempo) remember(spacing time.Duration, rate float64, windows int) (shorter float64) {
+	for s, was := range t.mu.rates {
+		t.mu.rates[s] += (rate - was) / rateMemory
+	}
+	if t.mu.missed > 0 {
+		if rate >= slower*t.mu.missed {
+			t.mu.pause, t.mu.giveUp = max(t.mu.pause, t.mu.giveUp), min(2*t.mu.giveUp, giveUpMax)
+		} else {
+			clear(t.mu.rates) // less is asked for
+		}
+		t.mu.missed = 0
+	}
+	t.mu.rates[spacing] = rate
+	if spacing == 0 {
+		return 0
+	}
+	shorter = t.mu.rates[t.may.below(spacing)]
+	if rate < slower*shorter {
+		t.mu.slow += windows
+	} else {
+		t.mu.slow = 0
+	}
+	return shorter
 }

@@ -129,6 +129,47 @@ func TestTempoOfFewClients(t *testing.T) {
 	}
 }
 
+// Clients who nearly all wait for the next moment are fewer than the longer distance has room for: the shorter one stays,
+// and the longer is tried now and then, because there may be more of them some day.
+func TestTempoOfClientsWhoAllWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		at := map[time.Duration]struct {
+			rate, busy float64
+			windows    int
+		}{0: {rate: 30_000, busy: 0.97}, spacingMin: {rate: 33_000, busy: 0.95}, spacingMax: {rate: 25_000, busy: 0.57}}
+		var spacing time.Duration
+		for range 1000 {
+			now := at[spacing]
+			now.windows++
+			at[spacing] = now
+			l.busy = now.busy
+			spacing = l.window(now.rate)
+		}
+		require.Less(t, at[0].windows, 5)
+		require.Less(t, at[spacingMax].windows, 30)
+		require.Greater(t, at[spacingMax].windows, 3)
+		l.busy = 1
+		for range 2 * giveUpMax {
+			spacing = l.window(40_000)
+		}
+		require.Equal(t, spacingMax, spacing, "there are more now")
+	})
+}
+
+// A distance that lowered the rate is given up for the next shorter one, which had proved itself.
+func TestTempoGivesUpOneStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy = 1
+		require.Equal(t, spacingMin, l.window(30_000))
+		require.Equal(t, spacingMax, l.window(33_000))
+		require.Equal(t, spacingMax, l.windows(slowWindows-1, 20_000))
+		require.Equal(t, spacingMin, l.window(20_000))
+		require.Equal(t, spacingMin, l.windows(giveUpMin, 33_000))
+	})
+}
+
 // Clients that stand still for a moment, all of them, do not wait for batches.
 func TestTempoOfClientsThatStandStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
