@@ -31,8 +31,8 @@ const (
 	// worthwhile is how many commands a second a node must propose for saving batches to be worth it.
 	worthwhile = 500
 	// A spacing is given up if, for slowWindows in a row, the node proposes less than slower times what it proposed
-	// with the next shorter one. Then none longer is tried for giveUpMin windows, and for longer each time. A single
-	// slow window may only mean that clients paused.
+	// with the next shorter one. Then none longer is tried for giveUpMin windows, and for longer each time, unless so much
+	// more is proposed that there must be more clients. A single slow window may only mean that clients paused.
 	slower               = 0.75
 	slowWindows          = 4
 	giveUpMin, giveUpMax = 8, 128
@@ -135,6 +135,7 @@ type tempo struct {
 		rates    map[time.Duration]float64 // commands a second with each spacing that was tried
 		slow     int                       // windows in a row in which the rate was much lower than with the next shorter spacing
 		missed   float64                   // what that was when a spacing was last given up, until it is known whether the spacing was to blame
+		without  float64                   // commands a second after the spacing that is paused was given up
 		pause    int                       // windows until a longer spacing may be tried
 		giveUp   int                       // the next pause
 	}
@@ -217,11 +218,13 @@ func (t *tempo) remember(spacing time.Duration, rate float64, windows int) (shor
 	}
 	if t.mu.missed > 0 {
 		if rate >= slower*t.mu.missed {
-			t.mu.pause, t.mu.giveUp = max(t.mu.pause, t.mu.giveUp), min(2*t.mu.giveUp, giveUpMax)
+			t.mu.pause, t.mu.giveUp, t.mu.without = max(t.mu.pause, t.mu.giveUp), min(2*t.mu.giveUp, giveUpMax), rate
 		} else {
 			clear(t.mu.rates) // less is asked for
 		}
 		t.mu.missed = 0
+	} else if t.mu.without > 0 && slower*rate > t.mu.without { // there are more clients now, or the machine is faster
+		t.mu.pause, t.mu.giveUp, t.mu.without = 0, giveUpMin, 0
 	}
 	t.mu.rates[spacing] = rate
 	if spacing == 0 {

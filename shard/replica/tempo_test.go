@@ -157,6 +157,24 @@ func TestTempoOfClientsWhoAllWait(t *testing.T) {
 	})
 }
 
+// Few clients who were better off without a distance are no reason to keep many from it.
+func TestTempoWhenMoreClientsCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		var spacing time.Duration
+		for range 1000 { // a few clients: they all wait for the first moment already
+			l.busy = 1
+			rate := 5000.0
+			if spacing > 0 {
+				l.busy, rate = 0.5, 3000
+			}
+			spacing = l.window(rate)
+		}
+		l.busy = 1
+		require.Equal(t, spacingMax, l.windows(5, 12_000))
+	})
+}
+
 // A distance that lowered the rate is given up for the next shorter one, which had proved itself.
 func TestTempoGivesUpOneStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
