@@ -128,7 +128,8 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 const compressedMin = 12
 
 // adaptive compresses blocks of keys and of values with Snappy as long as that shrinks them. Where it does not, only
-// every tenth block is tried.
+// every tenth block is tried. What it falls back on is what Pebble stores all other blocks with, so indexes and filters
+// are not compressed.
 func adaptive() *sstable.CompressionProfile {
 	snappy, none := sstable.SnappyCompression.DataBlocks, sstable.NoCompression.DataBlocks
 	return &sstable.CompressionProfile{

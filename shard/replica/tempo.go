@@ -175,6 +175,7 @@ func (t *tempo) judge(now time.Time) {
 	longest := t.may.longest(commands-t.mu.commands, batches-t.mu.batches)
 	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
+	t.conclude(rate)
 	shorter := t.remember(spacing, rate, int(window/tempoWindow))
 	low, high := t.may.band(spacing)
 	switch {
@@ -210,21 +211,26 @@ func (t *tempo) judge(now time.Time) {
 	}
 }
 
-// remember notes the rate that a spacing had for some windows, and returns that of the next shorter spacing, or 0 if
-// there is none. mu is held.
+// conclude decides whether the spacing that was given up last was to blame for what the node missed with it: then
+// none longer is tried for a while. mu is held.
+func (t *tempo) conclude(rate float64) {
+	switch {
+	case t.mu.missed == 0 && t.mu.without > 0 && slower*rate > t.mu.without: // there are more clients, or the machine is faster
+		t.mu.pause, t.mu.giveUp, t.mu.without = 0, giveUpMin, 0
+	case t.mu.missed == 0:
+	case rate >= slower*t.mu.missed:
+		t.mu.pause, t.mu.giveUp, t.mu.without = max(t.mu.pause, t.mu.giveUp), min(2*t.mu.giveUp, giveUpMax), rate
+	default: // less is asked for, so the old rates say nothing
+		clear(t.mu.rates)
+	}
+	t.mu.missed = 0
+}
+
+// remember notes the rate that a spacing had for some windows, and for how many it was slow. It returns the rate of the
+// next shorter spacing, or 0 if that is not known. mu is held.
 func (t *tempo) remember(spacing time.Duration, rate float64, windows int) (shorter float64) {
 	for s, was := range t.mu.rates {
 		t.mu.rates[s] += (rate - was) / rateMemory
-	}
-	if t.mu.missed > 0 {
-		if rate >= slower*t.mu.missed {
-			t.mu.pause, t.mu.giveUp, t.mu.without = max(t.mu.pause, t.mu.giveUp), min(2*t.mu.giveUp, giveUpMax), rate
-		} else {
-			clear(t.mu.rates) // less is asked for
-		}
-		t.mu.missed = 0
-	} else if t.mu.without > 0 && slower*rate > t.mu.without { // there are more clients now, or the machine is faster
-		t.mu.pause, t.mu.giveUp, t.mu.without = 0, giveUpMin, 0
 	}
 	t.mu.rates[spacing] = rate
 	if spacing == 0 {
