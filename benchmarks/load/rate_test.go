@@ -166,3 +166,27 @@ func TestWhatIsDueInAGrainBeginsTogether(t *testing.T) {
 		require.LessOrEqual(t, len(turns), 11)
 	})
 }
+
+// Few operations a second leave long times in which nothing was due. Those are no silence.
+func TestSilenceIsTheLongestTimeInWhichOperationsWaited(t *testing.T) {
+	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+	op := func(due, end int) Sample { return Sample{Due: ms(due), Took: ms(end - due)} }
+	failed := func(due, end int) Sample { return Sample{Due: ms(due), Took: ms(end - due), Err: "x"} }
+	for _, c := range []struct {
+		name   string
+		trace  Trace
+		wanted time.Duration
+	}{
+		{"nothing", nil, 0},
+		{"one after the other", Trace{op(500, 505), op(100, 110)}, ms(10)},
+		{"one overtakes another", Trace{op(100, 190), op(120, 150)}, ms(50)},
+		{"all wait", Trace{op(100, 180), op(130, 181), op(170, 182)}, ms(80)},
+		{"a failure is no answer", Trace{op(100, 180), failed(110, 140)}, ms(80)},
+		{"a failure alone", Trace{failed(100, 140), op(300, 301)}, ms(40)},
+		{"from before", Trace{op(0, 30)}, ms(20)},
+		{"until after", Trace{op(970, 1200)}, ms(30)},
+		{"before and after", Trace{op(0, 5), op(1100, 1300)}, 0},
+	} {
+		require.Equal(t, c.wanted, c.trace.Silence(ms(10), ms(1000)), c.name)
+	}
+}

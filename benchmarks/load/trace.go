@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -106,6 +107,38 @@ func (t Trace) Gap(from, to time.Duration) (longest time.Duration) {
 	last := from
 	for _, end := range append(ends, to) {
 		longest, last = max(longest, end-last), end
+	}
+	return longest
+}
+
+// Silence is the longest time in which operations waited and none ended well. Unlike Gap it does not count times in which
+// nothing was due: of few operations a second the longest of those is long.
+func (t Trace) Silence(from, to time.Duration) (longest time.Duration) {
+	type event struct {
+		at        time.Duration
+		due, well bool
+	}
+	var events []event
+	for _, s := range t {
+		events = append(events, event{at: s.Due, due: true}, event{at: s.end(), well: s.Err == ""})
+	}
+	slices.SortFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	waiting, since := 0, time.Duration(0)
+	silent := func(until time.Duration) { longest = max(longest, min(until, to)-max(since, from)) }
+	for _, e := range events {
+		switch {
+		case e.due:
+			if waiting == 0 {
+				since = e.at
+			}
+			waiting++
+		case e.well || waiting == 1:
+			silent(e.at)
+			since = e.at
+			waiting--
+		default:
+			waiting--
+		}
 	}
 	return longest
 }

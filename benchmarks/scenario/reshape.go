@@ -49,8 +49,20 @@ type change struct {
 	pause *Bound
 	// metric is where nodes tell how long they were; "" for nowhere.
 	metric string
-	// do does it and tells to which of the shards there are now.
-	do func(ctx context.Context, s *stage) (touched []uint64, err error)
+	// plan looks for what it is to be done to.
+	plan func(ctx context.Context, s *stage) (order, error)
+}
+
+// order is a change with all that it needs to know. What that took to find out is no part of the change.
+type order struct {
+	carryOut func() error
+	// touched tells to which of the shards there are now it was done.
+	touched func() ([]uint64, error)
+}
+
+// orderOn is an order that touches shards which are there before it and after.
+func orderOn(carryOut func() error, touched ...uint64) order {
+	return order{carryOut, func() ([]uint64, error) { return touched, nil }}
 }
 
 const (
@@ -64,8 +76,8 @@ func changes(splits int) []change {
 		slices.Repeat([]change{{"split", atMost(50, 10), reshapePauses, splitOne}}, splits),
 		slices.Repeat([]change{{"merge", atMost(100, 20), reshapePauses, mergeOne}}, splits),
 		[]change{
-			{"move follower", nil, "", func(ctx context.Context, s *stage) ([]uint64, error) { return moveOne(ctx, s, false) }},
-			{"move leader", nil, handoverPauses, func(ctx context.Context, s *stage) ([]uint64, error) { return moveOne(ctx, s, true) }},
+			{"move follower", nil, "", func(ctx context.Context, s *stage) (order, error) { return moveOne(ctx, s, false) }},
+			{"move leader", nil, handoverPauses, func(ctx context.Context, s *stage) (order, error) { return moveOne(ctx, s, true) }},
 			{"transfer", atMost(100, 20), handoverPauses, transferOne},
 			{"drain node", nil, "", drainOne},
 		},
@@ -85,40 +97,47 @@ type changed struct {
 func (c changed) end() time.Duration { return c.to + settling }
 
 func (s *stage) reshapeAll(ctx context.Context, steady *load.Steady, splits int) (done []changed, err error) {
-	calm := s.Calm
-	if err := rest(ctx, calm); err != nil {
-		return nil, err
-	}
 	all := changes(splits)
 	for i, c := range all {
-		d, err := s.reshape(ctx, steady, c)
-		if err != nil {
-			return nil, err
-		}
-		d.calm, calm = calm, s.Calm
-		if i+1 < len(all) && all[i+1].name == c.name {
+		calm := s.Calm
+		if i > 0 && all[i-1].name == c.name {
 			calm = settling
 		}
-		if err := rest(ctx, calm); err != nil {
+		d, err := s.reshape(ctx, steady, c, calm)
+		if err != nil {
 			return nil, err
 		}
 		done = append(done, d)
 	}
-	return done, nil
+	return done, rest(ctx, s.Calm)
 }
 
-// reshape does one change.
-func (s *stage) reshape(ctx context.Context, steady *load.Steady, c change) (changed, error) {
+// reshape does one change after a calm. Metrics are asked for and shards are looked at before that calm, and once what
+// the change did to requests has shown: on a busy machine that delays requests, too.
+func (s *stage) reshape(ctx context.Context, steady *load.Steady, c change, calm time.Duration) (changed, error) {
 	pausedBefore, err := s.paused(ctx, c)
 	if err != nil {
 		return changed{}, err
 	}
-	from := steady.Now()
-	touched, err := c.do(ctx, s)
+	order, err := c.plan(ctx, s)
 	if err != nil {
 		return changed{}, err
 	}
+	if err := rest(ctx, calm); err != nil {
+		return changed{}, err
+	}
+	from := steady.Now()
+	if err := order.carryOut(); err != nil {
+		return changed{}, err
+	}
 	to := steady.Now()
+	if err := rest(ctx, settling); err != nil {
+		return changed{}, err
+	}
+	touched, err := order.touched()
+	if err != nil {
+		return changed{}, err
+	}
 	pausedAfter, err := s.paused(ctx, c)
 	if err != nil {
 		return changed{}, err
@@ -129,7 +148,7 @@ func (s *stage) reshape(ctx context.Context, steady *load.Steady, c change) (cha
 		return changed{}, err
 	}
 	shards = slices.DeleteFunc(shards, func(sh *adminpb.Shard) bool { return !slices.Contains(touched, sh.Id) })
-	return changed{change: c, from: from, to: to, paused: pausedAfter - pausedBefore, shards: shards}, nil
+	return changed{change: c, calm: calm, from: from, to: to, paused: pausedAfter - pausedBefore, shards: shards}, nil
 }
 
 // paused is how long nodes say that they have paused for changes of the kind, all together.
@@ -148,8 +167,8 @@ const settling = time.Second
 type effect struct {
 	failed  int
 	longest time.Duration // request of a touched shard
-	gap     time.Duration // without an answer of one
-	calmGap time.Duration // the same before the change
+	silence time.Duration // in which one had requests and answered none
+	calm    time.Duration // the same before the change
 	others  time.Duration // longest request of another shard
 	paused  time.Duration // as nodes tell
 	took    time.Duration
@@ -164,7 +183,7 @@ func (c changed) effect(t load.Trace) effect {
 	for _, sh := range c.shards {
 		of := t.Where(func(s load.Sample) bool { return owns(sh, load.Key(s.Key)) })
 		e.longest = max(e.longest, of.Between(c.from, end).Longest())
-		e.gap, e.calmGap = max(e.gap, of.Gap(c.from, end)), max(e.calmGap, of.Gap(calmFrom, c.from))
+		e.silence, e.calm = max(e.silence, of.Silence(c.from, end)), max(e.calm, of.Silence(calmFrom, c.from))
 	}
 	e.others = during.Where(func(s load.Sample) bool {
 		return !slices.ContainsFunc(c.shards, func(sh *adminpb.Shard) bool { return owns(sh, load.Key(s.Key)) })
@@ -226,8 +245,8 @@ func (o *Outcome) tellChange(c change, effects []effect) {
 		all("pause, as nodes tell", func(e effect) time.Duration { return e.paused }, "ms", c.pause)
 	}
 	all("longest request of a touched shard", func(e effect) time.Duration { return e.longest }, "ms", c.pause)
-	all("longest time a touched shard answered nothing", func(e effect) time.Duration { return e.gap }, "ms", c.pause)
-	all("the same before it", func(e effect) time.Duration { return e.calmGap }, "ms", nil)
+	all("longest time a touched shard had requests and answered none", func(e effect) time.Duration { return e.silence }, "ms", c.pause)
+	all("the same before it", func(e effect) time.Duration { return e.calm }, "ms", nil)
 	all("longest request of the other shards", func(e effect) time.Duration { return e.others }, "ms", nil)
 	all("took", func(e effect) time.Duration { return e.took }, "s", nil)
 }
@@ -262,10 +281,10 @@ func worstAndMedian(values []time.Duration) (worst, median time.Duration) {
 }
 
 // splitOne cuts the shard with most keys at one in its middle.
-func splitOne(ctx context.Context, s *stage) ([]uint64, error) {
+func splitOne(ctx context.Context, s *stage) (order, error) {
 	shards, err := s.admin.shards(ctx)
 	if err != nil {
-		return nil, err
+		return order{}, err
 	}
 	var largest []string
 	for _, sh := range shards {
@@ -274,23 +293,25 @@ func splitOne(ctx context.Context, s *stage) ([]uint64, error) {
 		}
 	}
 	if len(largest) < 2 {
-		return nil, errors.New("all shards have too few keys to split; give more keys")
+		return order{}, errors.New("all shards have too few keys to split; give more keys")
 	}
 	slices.Sort(largest)
 	middle := largest[len(largest)/2]
 	parent := owner(shards, middle)
-	if err := s.admin.split(ctx, parent.Id, []byte(middle)); err != nil {
-		return nil, err
-	}
-	shards, err = s.admin.shards(ctx)
-	if err != nil {
-		return nil, err
-	}
-	child := owner(shards, middle)
-	if string(child.Span.Start) != middle {
-		return nil, fmt.Errorf("shard %d was to be split and was not; the node that leads the meta group logged why", parent.Id)
-	}
-	return []uint64{parent.Id, child.Id}, nil
+	return order{
+		func() error { return s.admin.split(ctx, parent.Id, []byte(middle)) },
+		func() ([]uint64, error) {
+			shards, err := s.admin.shards(ctx)
+			if err != nil {
+				return nil, err
+			}
+			child := owner(shards, middle)
+			if string(child.Span.Start) != middle {
+				return nil, fmt.Errorf("shard %d was to be split and was not; the node that leads the meta group logged why", parent.Id)
+			}
+			return []uint64{parent.Id, child.Id}, nil
+		},
+	}, nil
 }
 
 // keysOf are those of the shard that are put.
@@ -304,32 +325,33 @@ func (s *stage) keysOf(sh *adminpb.Shard) (keys []string) {
 }
 
 // mergeOne merges the shard that was split off last with its neighbour.
-func mergeOne(ctx context.Context, s *stage) ([]uint64, error) {
+func mergeOne(ctx context.Context, s *stage) (order, error) {
 	shards, err := s.admin.shards(ctx)
 	if err != nil {
-		return nil, err
+		return order{}, err
 	}
 	youngest := slices.MaxFunc(shards, func(a, b *adminpb.Shard) int { return cmp.Compare(a.Id, b.Id) })
 	into := slices.IndexFunc(shards, func(sh *adminpb.Shard) bool { return bytes.Equal(sh.Span.End, youngest.Span.Start) })
 	if into < 0 {
-		return nil, fmt.Errorf("no shard ends where shard %d begins", youngest.Id)
+		return order{}, fmt.Errorf("no shard ends where shard %d begins", youngest.Id)
 	}
-	return []uint64{shards[into].Id}, s.admin.merge(ctx, shards[into].Id)
+	left := shards[into].Id
+	return orderOn(func() error { return s.admin.merge(ctx, left) }, left), nil
 }
 
 // moveOne moves a replica of the last shard to a node that has none.
-func moveOne(ctx context.Context, s *stage, leader bool) ([]uint64, error) {
+func moveOne(ctx context.Context, s *stage, leader bool) (order, error) {
 	shards, err := s.admin.shards(ctx)
 	if err != nil {
-		return nil, err
+		return order{}, err
 	}
 	sh := shards[len(shards)-1]
 	from := slices.IndexFunc(sh.Replicas, func(r *adminpb.Replica) bool { return (r.Node == sh.Leader) == leader })
 	if from < 0 {
-		return nil, fmt.Errorf("shard %d has no replica to move", sh.Id)
+		return order{}, fmt.Errorf("shard %d has no replica to move", sh.Id)
 	}
 	to := s.without(sh)
-	return []uint64{sh.Id}, s.admin.move(ctx, sh.Id, sh.Replicas[from].Node, to)
+	return orderOn(func() error { return s.admin.move(ctx, sh.Id, sh.Replicas[from].Node, to) }, sh.Id), nil
 }
 
 // without is a node that has no replica of the shard.
@@ -344,21 +366,21 @@ func (s *stage) without(sh *adminpb.Shard) string {
 }
 
 // transferOne has a follower of the last shard lead it.
-func transferOne(ctx context.Context, s *stage) ([]uint64, error) {
+func transferOne(ctx context.Context, s *stage) (order, error) {
 	shards, err := s.admin.shards(ctx)
 	if err != nil {
-		return nil, err
+		return order{}, err
 	}
 	sh := shards[len(shards)-1]
 	to := slices.IndexFunc(sh.Replicas, func(r *adminpb.Replica) bool { return r.Node != sh.Leader })
-	return []uint64{sh.Id}, s.admin.transfer(ctx, sh.Id, sh.Replicas[to].Node)
+	return orderOn(func() error { return s.admin.transfer(ctx, sh.Id, sh.Replicas[to].Node) }, sh.Id), nil
 }
 
 // drainOne drains the node that leads most.
-func drainOne(ctx context.Context, s *stage) ([]uint64, error) {
+func drainOne(ctx context.Context, s *stage) (order, error) {
 	shards, err := s.admin.shards(ctx)
 	if err != nil {
-		return nil, err
+		return order{}, err
 	}
 	led := make(map[string][]uint64)
 	busiest := shards[0].Leader
@@ -368,12 +390,14 @@ func drainOne(ctx context.Context, s *stage) ([]uint64, error) {
 			busiest = sh.Leader
 		}
 	}
-	// The balancer drains, and looks only every ten seconds by default.
-	if err := s.admin.set(ctx, "rebalance-interval", "500ms"); err != nil {
-		return nil, err
-	}
-	if err := s.admin.set(ctx, "rebalance", "on"); err != nil {
-		return nil, err
-	}
-	return led[busiest], s.admin.drain(ctx, busiest)
+	return orderOn(func() error {
+		// The balancer drains, and looks only every ten seconds by default.
+		if err := s.admin.set(ctx, "rebalance-interval", "500ms"); err != nil {
+			return err
+		}
+		if err := s.admin.set(ctx, "rebalance", "on"); err != nil {
+			return err
+		}
+		return s.admin.drain(ctx, busiest)
+	}, led[busiest]...), nil
 }

@@ -84,7 +84,7 @@ func (e *Engine) DeleteReplica(id shard.ID, replica shard.ReplicaID, also func(*
 		err = e.commitOwned(b, also)
 	}
 	if err == nil {
-		err = e.Sync()
+		err = e.SyncAtLeisure()
 	}
 	if err != nil {
 		return fmt.Errorf("delete replica %d of shard %s: %w", replica, id, err)

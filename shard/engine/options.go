@@ -56,7 +56,7 @@ const (
 	// tableBytes is about what a flush writes, so that a flush makes one table and one file of values. With Pebble's
 	// default of 2 MiB, creating the files cost more than writing their contents.
 	tableBytes = 16 << 20
-	// baseLevelBytes is about twice what a compaction of L0 adds to the base level, which is rewritten each time.
+	// baseLevelBytes is about what a compaction of L0 adds to the base level, which is rewritten each time.
 	baseLevelBytes = 256 << 20
 )
 
@@ -68,7 +68,7 @@ const (
 	apartBytesMin = 128
 	// apartDepthMax bounds over how many such files the values of neighbouring keys may be spread, which is how many
 	// a range has to read. Beyond it, a compaction brings the values together. Every sublevel of L0 in the compaction
-	// counts, and a compaction takes sixteen: with 32 every second one would rewrite the values.
+	// counts, and a compaction takes thirty-two: with 64 every second one would rewrite the values.
 	apartDepthMax = 256
 	// apartAgeMin and apartGarbageMax: a file older than this is rewritten once more than this part of it is garbage.
 	apartAgeMin     = time.Minute
@@ -86,11 +86,11 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 		DisableWAL:                  true, // the Raft log serves as the WAL
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
-		// Sixteen sublevels, because Pebble counts each twice. Every compaction of L0 rewrites much of the next level,
+		// Thirty-two sublevels, because Pebble counts each twice. Every compaction of L0 rewrites much of the next level,
 		// so one after every flush cost more than the flush itself. In return, removals may stay in L0 until Tidy.
-		L0CompactionThreshold: 32,
+		L0CompactionThreshold: 64,
 		// High, because a stall of L0 stalls every shard of the node at once.
-		L0StopWritesThreshold: 128,
+		L0StopWritesThreshold: 256,
 		LBaseMaxBytes:         baseLevelBytes,
 		// Two at most, because the Raft log needs the machine too.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },

@@ -68,6 +68,9 @@ func (e *Engine) replace(w *SSTWriter, may func() error, build func(w *SSTWriter
 	if err := syncDir(e.fs, e.incoming); err != nil {
 		return err
 	}
+	if err := e.SyncAtLeisure(); err != nil { // the first step has little left to hurry with
+		return err
+	}
 	for ingested := false; !ingested; {
 		var err error
 		if ingested, err = e.ingest(w, may); err != nil {

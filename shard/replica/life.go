@@ -92,7 +92,7 @@ func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 	if err := h.write(id, replicaID, change); err != nil {
 		return err
 	}
-	if err := h.cfg.Engine.Sync(); err != nil { // shared with the other replicas that start now
+	if err := h.cfg.Engine.SyncAtLeisure(); err != nil { // shared with the other replicas that start now
 		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
 	}
 	h.held.Lock()
