@@ -126,18 +126,17 @@ func (t Trace) Silence(from, to time.Duration) (longest time.Duration) {
 	waiting, since := 0, time.Duration(0)
 	silent := func(until time.Duration) { longest = max(longest, min(until, to)-max(since, from)) }
 	for _, e := range events {
-		switch {
-		case e.due:
+		if e.due {
 			if waiting == 0 {
 				since = e.at
 			}
 			waiting++
-		case e.well || waiting == 1:
+			continue
+		}
+		waiting--
+		if e.well || waiting == 0 {
 			silent(e.at)
 			since = e.at
-			waiting--
-		default:
-			waiting--
 		}
 	}
 	return longest

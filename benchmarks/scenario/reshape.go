@@ -119,7 +119,7 @@ func (s *stage) reshape(ctx context.Context, steady *load.Steady, c change, calm
 	if err != nil {
 		return changed{}, err
 	}
-	order, err := c.plan(ctx, s)
+	o, err := c.plan(ctx, s)
 	if err != nil {
 		return changed{}, err
 	}
@@ -127,14 +127,14 @@ func (s *stage) reshape(ctx context.Context, steady *load.Steady, c change, calm
 		return changed{}, err
 	}
 	from := steady.Now()
-	if err := order.carryOut(); err != nil {
+	if err := o.carryOut(); err != nil {
 		return changed{}, err
 	}
 	to := steady.Now()
 	if err := rest(ctx, settling); err != nil {
 		return changed{}, err
 	}
-	touched, err := order.touched()
+	touched, err := o.touched()
 	if err != nil {
 		return changed{}, err
 	}

@@ -46,15 +46,19 @@ func (f *countedFile) Write(p []byte) (int, error) {
 // that. Hurried on several nodes at once it kept the disk busy, and requests waited for their log.
 func TestWhatNoRequestWaitsForIsWrittenAtLeisure(t *testing.T) {
 	const backlog = 4 << 20
-	for name, do := range map[string]func(e *Engine) error{
-		"replace": func(e *Engine) error {
+	for _, c := range []struct {
+		name    string
+		hurries bool
+		do      func(e *Engine) error
+	}{
+		{"replace", false, func(e *Engine) error {
 			return e.Replace(span("x", "y"), func(w *SSTWriter) error { return w.Put([]byte("xa"), 1<<20, []byte("v")) })
-		},
-		"delete a replica":   func(e *Engine) error { return e.DeleteReplica(7, 1, nil) },
-		"write at leisure":   (*Engine).SyncAtLeisure,
-		"somebody waits for": (*Engine).Sync,
+		}},
+		{"delete a replica", false, func(e *Engine) error { return e.DeleteReplica(7, 1, nil) }},
+		{"sync at leisure", false, (*Engine).SyncAtLeisure},
+		{"sync", true, (*Engine).Sync},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			fs := &tableWrites{FS: vfs.NewMem(), hurry: func() bool { return false }}
 			e, err := Open(storeDir, Options{FS: fs})
 			require.NoError(t, err)
@@ -68,8 +72,8 @@ func TestWhatNoRequestWaitsForIsWrittenAtLeisure(t *testing.T) {
 			}
 			fs.hurried.Store(0)
 			fs.spared.Store(0)
-			require.NoError(t, do(e))
-			if name == "somebody waits for" {
+			require.NoError(t, c.do(e))
+			if c.hurries {
 				require.Greater(t, fs.hurried.Load(), int64(backlog/2))
 				return
 			}

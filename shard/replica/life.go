@@ -87,12 +87,13 @@ func encodeRecord(id shard.ID, replicaID shard.ReplicaID, record *shardpb.Replic
 	return engine.KV{Key: engine.LocalKey(id, replicaID, recordKind), Value: data}, nil
 }
 
-// amend changes the record, unless change fails, and makes it durable before it returns.
-func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, change func(*shardpb.ReplicaRecord) error) error {
+// amend changes the record, unless change fails, and makes it durable with sync before it returns. A replica that starts
+// or goes does that at leisure: no request waits for it, and all nodes of a shard that is split start one at the same time.
+func (h *Host) amend(id shard.ID, replicaID shard.ReplicaID, sync func() error, change func(*shardpb.ReplicaRecord) error) error {
 	if err := h.write(id, replicaID, change); err != nil {
 		return err
 	}
-	if err := h.cfg.Engine.SyncAtLeisure(); err != nil { // shared with the other replicas that start now
+	if err := sync(); err != nil { // shared with the other replicas that start now
 		return fmt.Errorf("write the record of shard %d replica %d: %w", id, replicaID, err)
 	}
 	h.held.Lock()
@@ -130,7 +131,7 @@ func (h *Host) write(id shard.ID, replicaID shard.ReplicaID, change func(*shardp
 
 // enter changes the phase.
 func (h *Host) enter(id shard.ID, replicaID shard.ReplicaID, phase shardpb.ReplicaRecord_Phase) error {
-	return h.amend(id, replicaID, func(record *shardpb.ReplicaRecord) error {
+	return h.amend(id, replicaID, h.cfg.Engine.SyncAtLeisure, func(record *shardpb.ReplicaRecord) error {
 		record.Phase = phase
 		return nil
 	})
@@ -185,7 +186,7 @@ func (h *Host) startOnce(id shard.ID, replicaID shard.ReplicaID, b birth, launch
 	}
 	// After a crash between STARTING and STARTED, it is unknown whether the replica ever ran. It is then started
 	// afresh, which is wrong only if its log was also lost within these milliseconds.
-	err = h.amend(id, replicaID, func(record *shardpb.ReplicaRecord) error {
+	err = h.amend(id, replicaID, h.cfg.Engine.SyncAtLeisure, func(record *shardpb.ReplicaRecord) error {
 		record.Phase, record.Learner = shardpb.ReplicaRecord_STARTING, b.learner
 		return nil
 	})

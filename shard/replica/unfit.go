@@ -42,7 +42,8 @@ func (r *Replica) Quarantine(why string) error {
 	if r.Unfit() != "" {
 		return nil
 	}
-	err := r.host.amend(r.id, r.replicaID, func(record *shardpb.ReplicaRecord) error {
+	// In a hurry: until then the damaged data is served.
+	err := r.host.amend(r.id, r.replicaID, r.host.cfg.Engine.Sync, func(record *shardpb.ReplicaRecord) error {
 		if record.Phase >= shardpb.ReplicaRecord_REMOVING {
 			return ErrRemoved
 		}
