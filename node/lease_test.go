@@ -100,7 +100,7 @@ func requirePresent(t *testing.T, client *clientv3.Client, keys []string) {
 // Every node serves leases of every home, with keys in every shard.
 func TestLeasesThroughEveryNode(t *testing.T) {
 	t.Parallel()
-	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8"})
+	c := testcluster.Start(t, testcluster.Options{Splits: "uniform:8", Tick: steadyTick})
 	for _, n := range c.Nodes() {
 		client, ctx := c.Client(t, n), t.Context()
 		for range 4 { // homes are anywhere
