@@ -22,7 +22,8 @@ import (
 // briskly sets rules by which the balancer looks often and believes figures soon.
 func briskly(t *testing.T, n *testcluster.Node, more map[string]string) {
 	t.Helper()
-	rules := map[string]string{"rebalance-interval": "200ms", "settle": "1s", "stale-after": "2s", "dead-after": "5s"}
+	// slow-disk: a few slow syncs of a node, which have other causes here, would keep replicas from it for a minute.
+	rules := map[string]string{"rebalance-interval": "200ms", "settle": "1s", "stale-after": "2s", "dead-after": "5s", "slow-disk": "1m"}
 	for name, value := range more {
 		rules[name] = value
 	}

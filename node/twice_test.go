@@ -87,7 +87,7 @@ func (h *held) planned(ctx context.Context, name string) {
 func TestAPlanIsAppliedOnce(t *testing.T) {
 	t.Parallel()
 	h := &held{reached: make(chan struct{}), resume: make(chan struct{})}
-	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6", Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Planned = h.planned }})
+	c := testcluster.Start(t, testcluster.Options{Balance: true, Splits: "uniform:6", Tick: steadyTick, Edit: func(_ string, cfg *node.Config) { cfg.Knobs.Planned = h.planned }})
 	first := c.Node(1)
 	briskly(t, first, map[string]string{"rebalance": "off", "balance-gap": "0.05"})
 	for _, d := range first.Inside().Map().Shards() {
