@@ -74,6 +74,8 @@ type proposer struct {
 	promises promises
 	tempo    *tempo
 	convoy   *convoy // the Host's, like tempo
+	// eager: the group is new or has another leader, so its keys were unavailable, and the next batch starts at once.
+	eager atomic.Bool
 	// full receives when a full batch is waiting, or something that presses.
 	full chan struct{}
 
@@ -137,7 +139,7 @@ func (p *proposer) drain() {
 func (p *proposer) pause() {
 	now := time.Now()
 	wait := p.tempo.wait(now)
-	if wait <= 0 {
+	if wait <= 0 || p.eager.Load() && p.eager.Swap(false) {
 		return
 	}
 	tick := p.convoy.tick(now.UnixNano()+int64(wait), wait)
@@ -214,6 +216,7 @@ func (p *proposer) inFlight(sequence uint64) bool {
 
 // leaderChanged never blocks: it runs on a worker shared by all groups (P4).
 func (p *proposer) leaderChanged() {
+	p.eager.Store(true)
 	select {
 	case p.leaders <- struct{}{}:
 	default:

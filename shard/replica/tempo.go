@@ -16,9 +16,11 @@ const (
 	// tick, nobody has anything to do.
 	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
 	// spacingSmall bounds it while batches have fewer than smallBatch commands, and spacingTiny while they have fewer
-	// than tinyBatch. Then nearly all of a write's cost is its batch, and it takes longer than this anyway.
+	// than tinyBatch. Then nearly all of a write's cost is its batch, and it takes longer than this anyway. But only where
+	// at least manyBatches start at each tick: fewer cost so little in all that a longer wait would save nothing.
 	spacingSmall, spacingTiny = 50 * time.Millisecond, 100 * time.Millisecond
 	smallBatch, tinyBatch     = 16, 2
+	manyBatches               = 16
 	// roundMin and roundMax bound the time between the ticks at which rounds of reads start. On such a machine a read
 	// takes half as long as a write.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
@@ -60,10 +62,10 @@ func roundSpacings() spacings {
 	return spacings{{roundMin, math.MaxUint64}, {roundMax, math.MaxUint64}}
 }
 
-// longest returns the longest spacing for such batches.
-func (s spacings) longest(commands, batches uint64) (longest time.Duration) {
+// longest returns the longest spacing for such batches, of which so many start together.
+func (s spacings) longest(commands, batches, together uint64) (longest time.Duration) {
 	for _, d := range s {
-		if d.batch == math.MaxUint64 || commands < d.batch*batches {
+		if d.batch == math.MaxUint64 || commands < d.batch*batches && together >= manyBatches {
 			longest = d.apart
 		}
 	}
@@ -105,7 +107,7 @@ func (s spacings) band(spacing time.Duration) (low, high float64) {
 }
 
 // forSmall reports whether a spacing is only for small batches.
-func (s spacings) forSmall(spacing time.Duration) bool { return spacing > s.longest(math.MaxUint64, 1) }
+func (s spacings) forSmall(spacing time.Duration) bool { return spacing > s.longest(0, 0, 0) }
 
 // tempo decides when batches, or rounds of reads, start. While there is CPU to spare, they start at once. When there
 // is none, starting early saves no time, because a command waits for a CPU elsewhere anyway, and it costs more,
@@ -172,9 +174,10 @@ func (t *tempo) judge(now time.Time) {
 	commands, batches, busy := t.commands.Load(), t.batches.Load(), t.busy()
 	window := max(now.Sub(t.mu.judged), tempoWindow)
 	rate := float64(commands-t.mu.commands) / window.Seconds()
-	longest := t.may.longest(commands-t.mu.commands, batches-t.mu.batches)
-	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	spacing := time.Duration(t.spacing.Load())
+	together := (batches - t.mu.batches) * uint64(spacing) / uint64(window)
+	longest := t.may.longest(commands-t.mu.commands, batches-t.mu.batches, together)
+	t.mu.commands, t.mu.batches, t.mu.judged = commands, batches, now
 	t.conclude(rate)
 	shorter := t.remember(spacing, rate, int(window/tempoWindow))
 	low, high := t.may.band(spacing)

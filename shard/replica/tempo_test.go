@@ -221,6 +221,18 @@ func TestTempoOfSmallBatches(t *testing.T) {
 	})
 }
 
+// A few small batches are not moved further apart than others: they would only wait longer.
+func TestTempoOfFewSmallBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		l.busy, l.batch = 0.95, 3
+		few := (manyBatches - 1) * float64(l.batch) / spacingMax.Seconds()
+		require.Equal(t, spacingMax, l.windows(50, few))
+		require.Equal(t, spacingSmall, l.windows(10, 2*few))
+		require.Equal(t, spacingMax, l.windows(10, few/4), "they have become few")
+	})
+}
+
 // When less is asked for, the distance is not to blame: it is there again when processors are short.
 func TestTempoWhenLessIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -287,6 +299,10 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		l.windows(10, 5000)
 		require.LessOrEqual(t, paused(), spacingMax)
 		require.Equal(t, spacingMax, paused(), "from one moment to the next")
+		p.leaderChanged()
+		require.Zero(t, paused(), "keys were unavailable")
+		require.LessOrEqual(t, paused(), spacingMax)
+		require.Equal(t, spacingMax, paused())
 
 		time.AfterFunc(time.Millisecond, func() { enqueue(batchCommandsMax) })
 		require.Equal(t, time.Millisecond, paused())
