@@ -21,7 +21,7 @@ type Options struct {
 	Nodes int
 	// Splits cuts the keyspace, as node.Config.InitialSplits.
 	Splits string
-	// Tick is the unit of Raft's timers. Default 160 ms: elections take 0.5 to 1 s, and come by
+	// Tick is the unit of Raft's timers. Default 240 ms: elections take 0.7 to 1.4 s, and come by
 	// themselves only on a machine that is far behind.
 	Tick time.Duration
 	// Balance lets the nodes move replicas and leaders, and split shards, by themselves. By
@@ -51,7 +51,7 @@ func New(tb testing.TB, o Options) *Cluster {
 		o.Nodes = 3
 	}
 	if o.Tick == 0 {
-		o.Tick = 160 * time.Millisecond
+		o.Tick = 240 * time.Millisecond
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default
