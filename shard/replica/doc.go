@@ -42,9 +42,9 @@
 //	    it was given no batch was in flight, or given up on, that could still get such a revision.
 //	P13 A batch starts as soon as the previous one of its shard is done. Only while the machine is
 //	    short of CPU does it wait for the next common tick, which is near, unless the batch
-//	    is full, or contains what keys or leases are unavailable without, or is the first since the group is there or
-//	    has this leader; it never waits for another shard: those that
-//	    are ready at the tick enter Raft together (convoy). The same holds for ReadIndex rounds.
+//	    is full, or contains what keys or leases are unavailable without, or is the first under a leader; it never
+//	    waits for another shard: those that are ready at the tick enter Raft together (convoy). The same holds for
+//	    ReadIndex rounds.
 //	P14 A log that contains a split or merge is not truncated past it before the data that it hands over
 //	    is durable on a majority of the nodes. So a replica that lost that data in a crash finds it in
 //	    its own log, and is not sent a snapshot from after it. Whoever says that it is durable names the epoch (Wean):

@@ -53,7 +53,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		held: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "flotilla_shard_proposals_held_total",
-			Help: "Batches that waited up to 40 ms, and 160 ms if they were small, for more commands because the machine had no processor left. Rising for long: the node needs more processors, or fewer shards that lead.",
+			Help: "Batches that waited up to 20 ms, and up to 100 ms if they were many and small, for more commands because the machine had no processor left. Rising for long: the node needs more processors, or fewer shards that lead.",
 		}),
 		barrierReads: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "flotilla_shard_barrier_reads",

@@ -74,7 +74,8 @@ type proposer struct {
 	promises promises
 	tempo    *tempo
 	convoy   *convoy // the Host's, like tempo
-	// eager: the group is new or has another leader, so its keys were unavailable, and the next batch starts at once.
+	// eager: the group's leader has changed, so its keys were unavailable, and the next batch starts at once. A group that
+	// is new gets its first leader.
 	eager atomic.Bool
 	// full receives when a full batch is waiting, or something that presses.
 	full chan struct{}
@@ -139,7 +140,7 @@ func (p *proposer) drain() {
 func (p *proposer) pause() {
 	now := time.Now()
 	wait := p.tempo.wait(now)
-	if wait <= 0 || p.eager.Load() && p.eager.Swap(false) {
+	if eager := p.eager.Swap(false); eager || wait <= 0 {
 		return
 	}
 	tick := p.convoy.tick(now.UnixNano()+int64(wait), wait)

@@ -65,7 +65,6 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		tempo: h.tempo, convoy: &h.convoy, full: make(chan struct{}, 1),
 	}
 	r.proposer.overdue.Stop()
-	r.proposer.eager.Store(true)
 	r.proposer.mu.flights = make(map[uint64][]pending)
 	r.proposer.promises = promises{
 		id: id, node: h.cfg.Node, incarnation: h.cfg.Incarnation, source: h.cfg.Source, view: machine.View,

@@ -106,7 +106,7 @@ func (s spacings) band(spacing time.Duration) (low, high float64) {
 	}
 }
 
-// forSmall reports whether a spacing is only for small batches.
+// forSmall reports whether a spacing is only for many small batches: longer than what none together may have.
 func (s spacings) forSmall(spacing time.Duration) bool { return spacing > s.longest(0, 0, 0) }
 
 // tempo decides when batches, or rounds of reads, start. While there is CPU to spare, they start at once. When there

@@ -303,6 +303,11 @@ func TestBatchWaitsForTheMoment(t *testing.T) {
 		require.Zero(t, paused(), "keys were unavailable")
 		require.LessOrEqual(t, paused(), spacingMax)
 		require.Equal(t, spacingMax, paused())
+		l.tempo.spacing.Store(0)
+		p.leaderChanged()
+		require.Zero(t, paused())
+		l.tempo.spacing.Store(int64(spacingMax))
+		require.NotZero(t, paused(), "the first under this leader was a while ago")
 
 		time.AfterFunc(time.Millisecond, func() { enqueue(batchCommandsMax) })
 		require.Equal(t, time.Millisecond, paused())
