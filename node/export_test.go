@@ -13,7 +13,7 @@ func (n *Node) Hears(id shard.NodeID) bool { return n.health.answers(id) }
 func MoveSteps() []string {
 	return []string{
 		stepAdopt, stepAdmit, stepCatchUp, stepStart, stepPromote, stepPublish,
-		stepPrefer, stepYield, stepDismiss, stepDrop, stepFinish,
+		stepPrefer, stepYield, stepDismiss, stepSpread, stepDrop, stepFinish,
 	}
 }
 

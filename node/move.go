@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-kv/flotilla/placement"
@@ -18,7 +19,7 @@ import (
 //
 //	PREPARED  no replica on To ─> learner in the table ─> learner in the group ─> caught up
 //	STARTED   learner ─> votes in the group ─> votes in the table
-//	          ─> From is not preferred, does not lead ─> not in the group ─> not in the table
+//	          ─> From is not preferred, does not lead ─> not in the group, as a majority knows ─> not in the table
 type mover struct{ *controller }
 
 // The steps of a MOVE, as Knobs.Operator gets them.
@@ -32,6 +33,7 @@ const (
 	stepPrefer  = "the table prefers another node"
 	stepYield   = "another replica leads"
 	stepDismiss = "the group dismisses the replica"
+	stepSpread  = "the others hear of it"
 	stepDrop    = "the table drops the replica"
 	stepFinish  = "the move is finished"
 )
@@ -170,7 +172,29 @@ func (v *mover) leave(ctx context.Context, m *placement.Map, o *placement.Operat
 	if err := v.orderLeader(ctx, m, d, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Remove{Remove: member}}); err != nil {
 		return err
 	}
-	return v.update(ctx, stepDrop, o, d, without(d, o.From))
+	if err := v.step(ctx, stepSpread); err != nil {
+		return err
+	}
+	next := without(d, o.From)
+	if err := v.spread(ctx, m, next); err != nil {
+		return err
+	}
+	return v.update(ctx, stepDrop, o, d, next)
+}
+
+// spread returns when a majority of the replicas that stay has applied the dismissal of the one that leaves (O4).
+func (v *mover) spread(ctx context.Context, m *placement.Map, stay *shard.Descriptor) error {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var know atomic.Int64
+	return v.orderEach(ctx, stay, orderTimeout, func(ctx context.Context, at shard.NodeID) error {
+		order := &routerpb.DirectRequest{Shard: uint64(stay.ID), Order: &routerpb.DirectRequest_CatchUp{CatchUp: memberOn(stay, m.Node(at))}}
+		err := until(ctx, func() error { return v.order(ctx, m, at, order) })
+		if err == nil && int(know.Add(1)) > len(stay.Replicas)/2 {
+			enough()
+		}
+		return err
+	}).majority()
 }
 
 // yield returns when the replica that leaves does not lead, and those that stay can continue without it (O4).

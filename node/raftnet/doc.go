@@ -28,4 +28,6 @@
 //	    and again every half second.
 //	X9  A chunk of a snapshot for which there is no room is refused before it is written. What has arrived of a snapshot
 //	    is removed when its connection ends before the last chunk.
+//	X10 A replica is not told that the entry which removes it from its group is committed, for a minute at most. So it
+//	    has its vote until its node removes it, which is after those that stay have heard of it.
 package raftnet

@@ -79,7 +79,8 @@ type transport struct {
 	messages raftio.MessageHandler
 	chunks   raftio.ChunkHandler
 
-	arriving atomic.Int64 // bytes of snapshots that have arrived, and are not applied yet
+	arriving   atomic.Int64 // bytes of snapshots that have arrived, and are not applied yet
+	dismissals dismissals
 
 	work sync.WaitGroup
 	mu   struct {
@@ -176,9 +177,11 @@ func (t *transport) serve(conn net.Conn) error {
 			if err := batch.Unmarshal(payload); err != nil {
 				return fmt.Errorf("decode a raft message batch: %w", err)
 			}
-			if known.know(batch.Requests, time.Now()) {
+			now := time.Now()
+			if known.know(batch.Requests, now) {
 				batch.SourceAddress = ""
 			}
+			t.dismissals.withhold(batch.Requests, now)
 			t.messages(batch)
 		case kindChunk:
 			var chunk raftpb.Chunk
