@@ -41,8 +41,13 @@ const (
 	storingBytesMax = 48 << 20
 )
 
+// usualBytes is the budget beyond which more helps only stores with many keys: then a quarter of what is more is for
+// packed headers, and other caches of objects, which garbage collection has to follow, stay as they are.
+const usualBytes = 1 << 30
+
 // share divides a budget (D5).
 func share(budget int64) memory {
+	usual := min(budget, usualBytes)
 	backlog := min(budget/7, backlogBytesMax)
 	// Of a small budget answers get what the other parts leave. A larger one has more than storing takes: half of
 	// that is theirs too.
@@ -53,9 +58,9 @@ func share(budget int64) memory {
 		room:    admission.Bounds{Requests: budget / (64 << 10), Bytes: budget / 8},
 		answers: answerBounds(answers / 4 * 3),
 		toNodes: answerBounds(answers / 4),
-		headers: int(budget / 40 / headerBytes),
-		packed:  int(budget / 40 * 3),
-		rows:    int(budget / (16 << 10)),
+		headers: int(usual / 40 / headerBytes),
+		packed:  int(usual/40*3 + (budget-usual)/4),
+		rows:    int(usual / (16 << 10)),
 		trails:  int(budget / 64),
 		raft:    uint64(budget / 16),
 	}
@@ -87,19 +92,27 @@ func (n *Node) memoryParts(m memory, o apply.Options) []memoryPart {
 const (
 	// memoryMin is the smallest budget: the store alone may have 96 MiB in memtables.
 	memoryMin = 256 << 20
-	// memoryDefaultMax bounds the default, because more helps only large stores.
-	memoryDefaultMax = 1 << 30
+	// memoryDefaultMax bounds the default.
+	memoryDefaultMax = 8 << 30
+	// memoryUnknown is what machineMemory returns where the system does not tell.
+	memoryUnknown = math.MaxInt64
 )
 
-// defaultMemory is half of the machine's memory, or three quarters of what this process may use, which leaves some to
-// the page cache; at most memoryDefaultMax.
+// defaultMemory is an eighth of the machine's memory, or usualBytes if that is more, because a machine may have
+// several nodes and the page cache needs most of it. It is at most half of the machine's memory, and three quarters of
+// what this process may use.
 func defaultMemory(machine, allowed int64) int64 {
-	return min(max(min(machine/2, allowed/4*3), memoryMin), memoryDefaultMax)
+	part := int64(usualBytes)
+	if machine != memoryUnknown {
+		part = max(part, min(machine/8, memoryDefaultMax))
+	}
+	return max(min(part, machine/2, allowed/4*3), memoryMin)
 }
 
 // taken is how much memory a process uses at one moment.
 type taken struct {
 	live        int64  // live data in Go's heap at the last collection
+	packed      int64  // of that, packed headers, which cost a collection nothing
 	mapped      int64  // mapped by Go from the system, including garbage and free memory
 	resident    int64  // the whole process; less than mapped if the system does not report it
 	loose       int64  // of Go's heap: garbage, and free memory that was not given back
@@ -118,20 +131,22 @@ const (
 	// percentMax is used while the heap is small. With Go's default of 100, a tenth of the CPU time under load went
 	// into garbage collection.
 	percentMax = 300
-	// percentMin is Go's default: a heap that is large anyway may double, until the limit prevents it.
-	percentMin = 100
-	// garbagePart: one twelfth of the budget may be garbage between collections. With one twenty-fourth, transactions
-	// on eight shards were a tenth slower for a fifth less memory. With three times the live data, however large,
-	// servers took twice the memory.
+	// percentMin keeps collections apart when nearly all that is live is packed headers.
+	percentMin = 10
+	// garbagePart: one twelfth of the budget, up to usualBytes, may be garbage between collections. With one
+	// twenty-fourth, transactions on eight shards were a tenth slower for a fifth less memory. With three times the live
+	// data, however large, servers took twice the memory.
 	garbagePart = 12
 )
 
 // collect decides how garbage is collected in a process with a budget. Go does not know about memory outside its
-// heap, so that is subtracted.
-func collect(budget int64, t taken) collecting {
+// heap, so that is subtracted. usual is the budget without what nodes have beyond usualBytes.
+func collect(budget, usual int64, t taken) collecting {
 	outside := max(0, t.resident-t.mapped)
+	// A heap that is large anyway may double, as by Go's default, until the limit prevents it.
+	garbage := max(usual/garbagePart, t.live-t.packed)
 	return collecting{
-		percent: int(min(max(100*(budget/garbagePart)/max(t.live, 1), percentMin), percentMax)),
+		percent: int(min(max(100*garbage/max(t.live, 1), percentMin), percentMax)),
 		limit:   max(budget-outside, budget/4),
 		short:   t.live+outside > budget/8*7,
 	}
@@ -147,7 +162,7 @@ func KeepMemory(ctx context.Context, nodes ...*Node) {
 	for {
 		select {
 		case <-tick.C:
-			k.look(takenNow())
+			k.look(k.taken())
 		case <-ctx.Done():
 			return
 		}
@@ -156,7 +171,8 @@ func KeepMemory(ctx context.Context, nodes ...*Node) {
 
 // keptMemory is what KeepMemory has decided so far.
 type keptMemory struct {
-	budget int64 // immutable, like set, giveBack and nodes
+	budget int64 // immutable, like the next four
+	usual  int64 // of the budget, not counting what nodes have beyond usualBytes
 	set    func(collecting)
 	// giveBack collects garbage and returns free memory to the system.
 	giveBack func()
@@ -171,16 +187,26 @@ func newKeptMemory(set func(collecting), giveBack func(), nodes ...*Node) *keptM
 	k := &keptMemory{set: set, giveBack: giveBack, nodes: nodes}
 	for _, n := range nodes {
 		k.budget += n.cfg.MemoryBytes
+		k.usual += min(n.cfg.MemoryBytes, usualBytes)
 	}
-	k.now = collect(k.budget, taken{})
+	k.now = collect(k.budget, k.usual, taken{})
 	set(k.now)
 	return k
+}
+
+// taken is what the process and its nodes take.
+func (k *keptMemory) taken() taken {
+	t := takenNow()
+	for _, n := range k.nodes {
+		t.packed += n.headers.PackedBytes()
+	}
+	return t
 }
 
 // look reacts to the present memory use.
 func (k *keptMemory) look(t taken) {
 	k.calmDown(t)
-	next := collect(k.budget, t)
+	next := collect(k.budget, k.usual, t)
 	if next.differs(k.now) {
 		k.set(next)
 		k.now.percent, k.now.limit = next.percent, next.limit

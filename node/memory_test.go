@@ -39,7 +39,10 @@ func TestDefaultMemory(t *testing.T) {
 	const mib = 1 << 20
 	for _, c := range []struct{ machine, allowed, want int64 }{
 		{math.MaxInt64, math.MaxInt64, 1024}, // it is not said
-		{64 << 30, math.MaxInt64, 1024},
+		{8 << 30, math.MaxInt64, 1024},
+		{24 << 30, math.MaxInt64, 3072},
+		{1 << 40, math.MaxInt64, 8192},
+		{24 << 30, 2 << 30, 1536},
 		{1 << 30, math.MaxInt64, 512},
 		{64 << 30, 512 * mib, 384},
 		{1 << 30, 900 * mib, 512},
@@ -97,9 +100,13 @@ func TestGarbageIsCollectedByTheBudget(t *testing.T) {
 		{100 * mib, 2 * budget, collecting{100, budget / 4, true}}, // never so little that all it does is to collect
 	} {
 		mapped := 2 * c.live
-		require.Equal(t, c.want, collect(budget, taken{live: c.live, mapped: mapped, resident: mapped + c.outside}), "%d %d", c.live, c.outside)
+		require.Equal(t, c.want, collect(budget, budget, taken{live: c.live, mapped: mapped, resident: mapped + c.outside}), "%d %d", c.live, c.outside)
 	}
-	require.False(t, collect(budget, taken{live: mib, mapped: 2 * mib}).short, "the system does not tell")
+	require.False(t, collect(budget, budget, taken{live: mib, mapped: 2 * mib}).short, "the system does not tell")
+	// Packed headers do not make room for more of it.
+	require.Equal(t, 15, collect(3*budget, budget, taken{live: 550 * mib, packed: 500 * mib}).percent)
+	require.Equal(t, 40, collect(3*budget, budget, taken{live: 700 * mib, packed: 420 * mib}).percent)
+	require.Equal(t, percentMin, collect(3*budget, budget, taken{live: 1200 * mib, packed: 1195 * mib}).percent)
 }
 
 // While what is live leaves no room, nodes take in nothing more; all of them share the process.
@@ -119,7 +126,7 @@ func TestNodesShortOfMemoryRefuse(t *testing.T) {
 	require.Len(t, set, 1, "nothing has changed")
 	takesIn(nil)
 	k.look(taken{live: 550 << 20, mapped: 560 << 20, resident: 560 << 20})
-	require.Equal(t, percentMin, set[1].percent)
+	require.Equal(t, 100, set[1].percent)
 	takesIn(shard.ErrOverloaded)
 	k.look(taken{live: 50 << 20, mapped: 560 << 20, resident: 560 << 20})
 	takesIn(nil)

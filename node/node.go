@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-kv/flotilla/shard"
 	"github.com/flotilla-kv/flotilla/shard/engine"
 	"github.com/flotilla-kv/flotilla/shard/hlc"
+	"github.com/flotilla-kv/flotilla/shard/mvcc"
 	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
@@ -61,6 +62,7 @@ type Node struct {
 	peerGRPC   *rpcServer
 	self       *Membership
 	engine     *engine.Engine
+	headers    *mvcc.HeaderBudget
 	host       *replica.Host
 	router     *router.Router
 	merger     *watchmerge.Merger
@@ -112,9 +114,11 @@ func New(cfg Config) (*Node, error) {
 	n.heat = &heatRecord{node: n}
 	n.check = newChecker(n)
 	n.admission = admission.NewMetrics(cfg.Registerer)
-	n.room = admission.NewRoom(n.admission, share(cfg.MemoryBytes).room)
-	n.answers = admission.NewAnswers(n.admission, share(cfg.MemoryBytes).answers)
-	n.toNodes = admission.NewAnswers(n.admission, share(cfg.MemoryBytes).toNodes)
+	parts := share(cfg.MemoryBytes)
+	n.headers = mvcc.NewHeaderBudget(parts.headers, ownHeaders, parts.packed)
+	n.room = admission.NewRoom(n.admission, parts.room)
+	n.answers = admission.NewAnswers(n.admission, parts.answers)
+	n.toNodes = admission.NewAnswers(n.admission, parts.toNodes)
 	n.lanes = admission.NewLanes(n.admission, n.room.Bounds())
 	return n, nil
 }

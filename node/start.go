@@ -186,7 +186,7 @@ func (n *Node) openRaft(context.Context) (err error) {
 	raft.Transport = transport
 	raft.Log = &raftlog.Factory{FS: n.cfg.FS, Logger: n.log, Registerer: n.cfg.Registerer, Synced: n.loads.synced}
 	machines := apply.Options{
-		Headers: mvcc.NewHeaderBudget(parts.headers, ownHeaders, parts.packed), Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
+		Headers: n.headers, Rows: mvcc.NewRows(parts.rows), Trails: mvcc.NewTrails(parts.trails),
 		Backlog: apply.NewBacklog(parts.backlog, func(gather func()) { go gather() }), Knobs: n.cfg.Knobs.Apply,
 	}
 	exportMemory(n.cfg.Registerer, n.cfg.MemoryBytes, n.memoryParts(parts, machines))

@@ -40,7 +40,8 @@ type packedBucket struct {
 }
 
 const (
-	packedParts = 64
+	// packedParts is large, because a part that grows moves all that it has, while its shard waits.
+	packedParts = 512
 	// packedBucketBytes: a header is looked for in all of them; but the fewer they are the less evenly
 	// keys come to buckets.
 	packedBucketBytes = 1 << 10

@@ -22,7 +22,7 @@ func TestPackedAgainstMap(t *testing.T) {
 		owners := []uint64{p.owner(), p.owner(), 1 << 60}
 		last := map[string]Header{}
 		found, missed := 0, 0
-		for range 20 * *stepsFlag {
+		for range 100 * *stepsFlag {
 			owner := owners[rng.IntN(len(owners))]
 			key := randomPackedKey(rng)
 			id := fmt.Sprint(owner, key)
@@ -51,7 +51,7 @@ func TestPackedAgainstMap(t *testing.T) {
 }
 
 func randomPackedKey(rng *rand.Rand) string {
-	key := fmt.Sprint(rng.IntN(2000))
+	key := fmt.Sprint(rng.IntN(20_000))
 	if rng.IntN(50) == 0 {
 		key = strings.Repeat(key, packedKeyMax)
 	}

@@ -2,7 +2,6 @@ package mvcc
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync/atomic"
@@ -85,8 +84,9 @@ const rowsUnreadMax = 1024
 
 // RowReader is one replica's share of Rows.
 type RowReader struct {
-	rows  *Rows
-	owner atomic.Pointer[ownership]
+	rows   *Rows
+	points *points
+	owner  atomic.Pointer[ownership]
 	// used and unread belong to whoever calls Outdate: whether the owner may have rows, and the number of updates
 	// since it was read.
 	used   bool
@@ -95,7 +95,7 @@ type RowReader struct {
 
 // NewRowReader returns a reader that shares the table with others and finds none of their rows.
 func NewRowReader(rows *Rows) *RowReader {
-	r := &RowReader{rows: rows}
+	r := &RowReader{rows: rows, points: newPoints()}
 	r.Forget()
 	return r
 }
@@ -134,7 +134,8 @@ func (r *RowReader) read() bool {
 }
 
 // Fetch is what the function Fetch is. The caller has its revision from a published view of the
-// given epoch. The returned keys and values may be shared and must not be modified.
+// given epoch, and all calls give a reader of the same store. The returned keys and values may be shared and must not
+// be modified.
 func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, at shard.Revision, o listing.FetchOptions) (listing.Fetched, error) {
 	key, ok := pointOf(span)
 	if !ok {
@@ -148,7 +149,7 @@ func (r *RowReader) Fetch(reader engine.Reader, span shard.Span, epoch uint64, a
 		g.addRow(found)
 		return g.finish()
 	}
-	latest, err := fetchLatest(reader, key, g)
+	latest, err := r.points.fetchLatest(reader, key, g)
 	if err != nil {
 		return listing.Fetched{}, fmt.Errorf("fetch %s at revision %s: %w", span, at, err)
 	}
@@ -180,38 +181,6 @@ func (w *row) find(owner *ownership, key []byte, epoch uint64, at shard.Revision
 		}
 	}
 	return nil
-}
-
-// fetchLatest reads one key and returns its row, nil if it is not one to keep.
-func fetchLatest(r engine.Reader, key []byte, g *gather) (found *row, err error) {
-	it, err := r.NewIter(nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	g.seek = engine.AppendDataKey(g.seek[:0], key, latest)
-	if !it.SeekPrefixGE(g.seek) {
-		return &row{key: bytes.Clone(key)}, it.Error()
-	}
-	_, rev, err := dataKeyAt(it)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := it.ValueAndErr()
-	if err != nil {
-		return nil, err
-	}
-	if rev > g.at || len(key)+len(rec) > rowBytesMax {
-		return nil, fetchPoint(it, key, g)
-	}
-	h, value, err := decodeRecord(rec, rev)
-	if err != nil {
-		return nil, err
-	}
-	both := append(append(make([]byte, 0, len(key)+len(value)), key...), value...)
-	found = &row{key: both[:len(key):len(key)], value: both[len(key):], header: h}
-	g.addRow(found)
-	return found, nil
 }
 
 // addRow takes the key's latest version, which is visible.

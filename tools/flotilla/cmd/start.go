@@ -70,7 +70,7 @@ bytes, or have a unit: 512MiB, 2GiB.`,
 	f.DurationVar(&cfg.HistoryRetention, "history-retention", defaultHistoryRetention, "how long superseded versions can be read and watched; 0 keeps them until somebody compacts")
 	f.DurationVar(&cfg.CorruptCheckTime, "corrupt-check-time", defaultCorruptCheckTime, "how often the replicas of each shard are compared; 0 only when somebody asks or a read finds damage")
 	f.Var((*sizeFlag)(&cfg.CacheBytes), "cache-bytes", "block cache of the store (default: a quarter of --memory)")
-	f.Var((*sizeFlag)(&cfg.MemoryBytes), "memory", "memory that the node should take, about, 256MiB at least (default: half of the machine's, or three quarters of what its control group has, at most 1GiB)")
+	f.Var((*sizeFlag)(&cfg.MemoryBytes), "memory", "memory that the node should take, about, 256MiB at least (default: an eighth of the machine's, or 1GiB if that is more, at most 8GiB; no more than half of the machine's, or three quarters of what its control group has)")
 	f.DurationVar(&cfg.TickInterval, "tick-interval", 0, "unit of Raft's timers; an election takes 3 to 5 (default 400ms)")
 	f.Uint64Var(&cfg.RaftLogEntries, "raft-log-entries", 0, "entries that each shard's log keeps, about, for replicas that were away; who needs older ones is sent the whole shard (default 4000)")
 	f.Var((*sizeFlag)(&cfg.RaftLogBytes), "raft-log-bytes", "the same in bytes, if that comes first, 16MiB at least (default 256MiB)")
