@@ -109,6 +109,9 @@ func (r *run) initialise(cmd *shardpb.Command) error {
 		r.view.Poisoned = true
 		return absent(r.id, r.view)
 	}
+	if err := r.w.Establish(d.Span); err != nil {
+		return err
+	}
 	r.view.Descriptor = d
 	r.view.Rev, r.view.Floor = shard.FirstRevision, shard.FirstRevision
 	return nil

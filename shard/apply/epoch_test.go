@@ -21,7 +21,7 @@ func TestStaleEpochChangesNothing(t *testing.T) {
 		if planted {
 			var err error
 			f.machine, err = apply.Open(f.engine, testShard, testReplica, apply.Options{
-				Headers: mvcc.NewHeaderBudget(0, 4, 64<<10), Knobs: apply.Knobs{AnyEpoch: true},
+				Headers: mvcc.NewHeaderBudget(0, 4, 512<<10), Knobs: apply.Knobs{AnyEpoch: true},
 			})
 			require.NoError(t, err)
 		}

@@ -43,3 +43,26 @@ func TestHeadersOfKeysThatComeBack(t *testing.T) {
 		require.EqualValues(t, 3, kv.Version, "%s", kv.Key)
 	}
 }
+
+// A shard that began on this node does not look for new keys in the store; one that was there before the node started
+// does.
+func TestNewKeysOfAYoungShard(t *testing.T) {
+	f := newFixture(t)
+	f.apply(initCommand(shard.Everything()))
+	stamp, n := shard.Tick(100), 0
+	looked := func() (times int64) {
+		require.NoError(t, f.machine.Store())
+		require.NoError(t, f.engine.Sync())
+		before := f.engine.Metrics().Filter
+		for range 20 {
+			stamp, n = stamp+1, n+1
+			f.putAt(fmt.Sprint("key ", n), stamp)
+		}
+		now := f.engine.Metrics().Filter
+		return now.Hits + now.Misses - before.Hits - before.Misses
+	}
+	require.Zero(t, looked())
+	require.Zero(t, looked())
+	f.restart()
+	require.Positive(t, looked())
+}

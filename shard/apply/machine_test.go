@@ -65,7 +65,7 @@ func (f *fixture) open() {
 	f.engine, err = engine.Open("store", engine.Options{FS: f.fs, CacheBytes: 1 << 20})
 	require.NoError(f.t, err)
 	// Few headers, so that tests with some dozen keys miss the cache too, and packed ones.
-	f.headers = mvcc.NewHeaderBudget(0, 4, 64<<10)
+	f.headers = mvcc.NewHeaderBudget(0, 4, 512<<10)
 	f.rows = mvcc.NewRows(16) // few, for keys to share a slot
 	f.trails = mvcc.NewTrails(2 << 10)
 	clear(f.aside)

@@ -91,19 +91,39 @@ func (c *HeaderCache) Purge() {
 	*c = *NewHeaderCache(c.budget)
 }
 
+// begin must only be called while the store has no version of any key of the shard, and nothing was written: from then
+// on a key that is not remembered is one that was never written, until a header is lost (V10).
+func (c *HeaderCache) begin() { c.budget.packed.whole.Store(c.owner, struct{}{}) }
+
+// knowsAll reports whether a key that is remembered neither here nor packed is nowhere in the store (V10).
+func (c *HeaderCache) knowsAll() bool { return c.budget.packed.isWhole(c.owner) }
+
+// forget drops headers that had to stay because of what will not be stored now.
+func (c *HeaderCache) forget() {
+	if len(c.displaced) > 0 {
+		c.budget.packed.lose(c.owner)
+	}
+	c.displaced = nil
+}
+
 // Keep gives the headers of keys outside the span to the shard that owns those keys from now on; 0:
-// to nobody.
+// to nobody. All that was written must be stored.
 func (c *HeaderCache) Keep(span shard.Span, heir shard.ID) {
 	c.ring = slices.DeleteFunc(c.ring, func(h *cached) bool {
 		gone := !span.Contains([]byte(h.key))
 		if gone {
 			c.byKey.remove(h)
-			if heir != 0 {
+			if h.pending != 0 {
+				c.budget.packed.lose(c.owner)
+			} else if heir != 0 {
 				c.pack(h)
 			}
 		}
 		return gone
 	})
+	if len(c.displaced) > 0 {
+		c.budget.packed.lose(c.owner)
+	}
 	c.hand = 0
 	used := min(c.taken, max(0, len(c.ring)-c.budget.own))
 	c.budget.left.Add(int64(c.taken - used))
@@ -164,7 +184,11 @@ func (c *HeaderCache) release(h *cached) {
 }
 
 // pack keeps a header that has to go.
-func (c *HeaderCache) pack(h *cached) { c.budget.packed.put(c.owner, h.key, h.header) }
+func (c *HeaderCache) pack(h *cached) {
+	if h.header.Mod != 0 || !c.knowsAll() { // that there is no version need not be remembered then
+		c.budget.packed.put(c.owner, h.key, h.header)
+	}
+}
 
 // unpack brings back a key's header that had to go; nil if it is not there.
 func (c *HeaderCache) unpack(key []byte) *cached {

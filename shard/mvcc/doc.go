@@ -34,4 +34,6 @@
 //	V9  A header is in a HeaderCache either plain or packed, never both. Packed headers agree with the
 //	    engine for every shard that may take them out: a shard that receives keys from another
 //	    takes none that were packed before (Widen).
+//	V10 A HeaderCache that began with an empty store, and has lost no header of its owner since, plain or packed, has
+//	    those of all keys that the store has: a key that it does not have was never written.
 package mvcc

@@ -22,6 +22,8 @@ type packed struct {
 	parts   [packedParts]packedPart
 	owners  atomic.Uint64 // given out
 	bytes   atomic.Int64  // taken
+	// whole are the owners of which nothing was lost since they had nothing (V10).
+	whole sync.Map
 }
 
 // packedPart has the keys of some hashes. It grows when a bucket is full, so that few headers
@@ -60,6 +62,7 @@ func (p *packed) owner() uint64 { return p.owners.Add(1) }
 // put remembers a key's header instead of what was remembered of it.
 func (p *packed) put(owner uint64, key string, h Header) {
 	if len(key) > packedKeyMax || p.buckets == 0 {
+		p.lose(owner)
 		return
 	}
 	hash := maphash.String(p.seed, key)
@@ -73,7 +76,16 @@ func (p *packed) put(owner uint64, key string, h Header) {
 	for len(part.buckets) < p.buckets && !part.bucket(hash).fits(part.buf) {
 		p.grow(part)
 	}
-	part.bucket(hash).add(tagOf(hash), part.buf)
+	p.add(part.bucket(hash), tagOf(hash), part.buf)
+}
+
+// lose says that a header of the owner is not remembered any more. It comes before the header can be missed.
+func (p *packed) lose(owner uint64) { p.whole.Delete(owner) }
+
+// isWhole reports whether no header of the owner was lost.
+func (p *packed) isWhole(owner uint64) bool {
+	_, whole := p.whole.Load(owner)
+	return whole
 }
 
 // take returns a key's header, which is forgotten.
@@ -104,7 +116,7 @@ func (p *packed) grow(part *packedPart) {
 		for rest := old[i].room[:old[i].n]; len(rest) > 0; {
 			end := 2 + int(rest[0])
 			hash := maphash.Bytes(p.seed, packedKey(rest[2:end]))
-			part.bucket(hash).add(rest[1], rest[2:end])
+			p.add(part.bucket(hash), rest[1], rest[2:end])
 			rest = rest[end:]
 		}
 	}
@@ -145,11 +157,13 @@ func (b *packedBucket) fits(header []byte) bool {
 	return b != nil && int(b.n)+2+len(header) <= len(b.room)
 }
 
-// add adds a header. It removes as many of the first ones as it must.
-func (b *packedBucket) add(tag byte, header []byte) {
+// add adds a header to a bucket. It removes as many of the first ones as it must.
+func (p *packed) add(b *packedBucket, tag byte, header []byte) {
 	gone := 0
 	for int(b.n)-gone+2+len(header) > len(b.room) {
-		gone += 2 + int(b.room[gone])
+		end := gone + 2 + int(b.room[gone])
+		p.lose(packedOwner(b.room[gone+2 : end]))
+		gone = end
 	}
 	b.remove(0, gone)
 	b.room[b.n], b.room[b.n+1] = byte(len(header)), tag
@@ -171,6 +185,12 @@ func appendPacked(dst []byte, owner uint64, key string, h Header) []byte {
 	dst = binary.AppendUvarint(dst, uint64(h.Mod-h.Create))
 	dst = binary.AppendUvarint(dst, uint64(h.Version))
 	return binary.AppendUvarint(dst, uint64(h.Lease))
+}
+
+// packedOwner returns the owner of what appendPacked has made.
+func packedOwner(header []byte) uint64 {
+	d := fields{uvarints{rest: header}}
+	return d.next()
 }
 
 // packedKey returns the key of what appendPacked has made.

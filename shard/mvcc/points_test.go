@@ -127,7 +127,7 @@ func TestPointsWait(t *testing.T) {
 			gate.Done()
 			synctest.Wait()
 			require.EqualValues(t, 2+2*pointsMax, done.Load())
-			require.EqualValues(t, 4, iters.Load())
+			require.LessOrEqual(t, iters.Load(), int64(2+3), "two are full, and the last two may come beside each other")
 			if fails == nil {
 				require.Zero(t, failed.Load())
 			} else {

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -73,6 +74,24 @@ type Found struct {
 	cached *cached
 }
 
+// Establish must be called before anything of the span, which is all of the shard's, is written. If the store has nothing
+// of it either, keys that are not remembered are not looked for there from then on (V10).
+func (w *Writer) Establish(span shard.Span) error {
+	lower, upper := engine.DataSpanBounds(span)
+	it, err := w.r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return fmt.Errorf("look for keys in %s: %w", span, err)
+	}
+	empty := !it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return fmt.Errorf("look for keys in %s: %w", span, err)
+	}
+	if empty {
+		w.cache.begin()
+	}
+	return nil
+}
+
 // Find looks a key up. The result is valid until the key is written.
 func (w *Writer) Find(key []byte) (Found, error) {
 	c := w.cache.get(key)
@@ -80,9 +99,12 @@ func (w *Writer) Find(key []byte) (Found, error) {
 		c = w.cache.unpack(key)
 	}
 	if c == nil {
-		h, err := w.storedHeader(key)
-		if err != nil {
-			return Found{}, fmt.Errorf("read header of key %q: %w", key, err)
+		var h Header
+		if !w.cache.knowsAll() { // looked at last: whoever loses a header says so before
+			var err error
+			if h, err = w.storedHeader(key); err != nil {
+				return Found{}, fmt.Errorf("read header of key %q: %w", key, err)
+			}
 		}
 		c = w.cache.add(string(key), h)
 	}
@@ -347,6 +369,6 @@ func (w *Writer) Discard() {
 		}
 		w.recycle(w.over)
 	}
-	w.cache.displaced = nil
+	w.cache.forget()
 	w.over, w.sealed = nil, nil
 }
