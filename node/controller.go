@@ -24,9 +24,9 @@ import (
 //	O3  No vote changes before the operator is STARTED, and from then on it cannot be
 //	    cancelled. So a controller that was delayed never finds its work undone.
 //	O4  A replica leaves only while a majority of those that stay answers, and never
-//	    while it leads.
-//	    It keeps its vote (raftnet X10) until a majority of those that stay has heard of its
-//	    dismissal: they need it to elect another leader if that one is lost.
+//	    while it leads. It keeps its vote (raftnet X10) until a majority of those that
+//	    stay has heard of its dismissal: they need it to elect another leader if that
+//	    one is lost.
 //	O5  A shard's descriptor changes only after the group had a leader. So a descriptor whose
 //	    generation is not the first shows that the group was founded.
 //	O6  What a node removes has left its group and the table for good: an older copy of the

@@ -2,16 +2,15 @@ package node
 
 import (
 	"io/fs"
-	"math"
 	"path"
 	"strconv"
 	"strings"
 )
 
-// machineMemory returns how much memory the machine has, and how much of it this process may use; math.MaxInt64 where
+// machineMemory returns how much memory the machine has, and how much of it this process may use; memoryUnknown where
 // the system does not say. root is the file system.
 func machineMemory(root fs.FS) (machine, allowed int64) {
-	machine, allowed = math.MaxInt64, math.MaxInt64
+	machine, allowed = memoryUnknown, memoryUnknown
 	meminfo, _ := fs.ReadFile(root, "proc/meminfo")
 	if _, rest, found := strings.Cut(string(meminfo), "MemTotal:"); found {
 		if fields := strings.Fields(rest); len(fields) > 0 {
@@ -37,7 +36,7 @@ func machineMemory(root fs.FS) (machine, allowed int64) {
 // groupMemory returns the smallest limit of a control group and its ancestors. In a container, the group's path may
 // not exist; its own files are then at the top.
 func groupMemory(root fs.FS, mount, group, file string) int64 {
-	least := int64(math.MaxInt64)
+	least := int64(memoryUnknown)
 	for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
 		data, _ := fs.ReadFile(root, path.Join(mount, dir, file))
 		if limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil { // otherwise it is "max", or missing

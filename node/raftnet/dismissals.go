@@ -13,7 +13,8 @@ import (
 // commit yet still need the votes of a majority with it among them. If the leader is lost at that moment, of four
 // members of which one was dismissed two are left, and neither can be elected.
 //
-// Nothing else is withheld: the replica stores and acknowledges entries, and votes.
+// Nothing else is withheld: the replica stores and acknowledges entries, and votes. What is known of dismissals is not
+// stored: after a restart, a leader that still counts the replica among its followers tells it.
 type dismissals struct {
 	any atomic.Bool // whether of has an element, so that most messages need no lock
 	mu  struct {

@@ -22,7 +22,8 @@ type packed struct {
 	parts   [packedParts]packedPart
 	owners  atomic.Uint64 // given out
 	bytes   atomic.Int64  // taken
-	// whole are the owners of which nothing was lost since they had nothing (V10).
+	// whole are the owners of which nothing was lost since they had nothing (V10). One whose shards are all gone stays:
+	// who shares an owner is not counted, and an element is small.
 	whole sync.Map
 }
 

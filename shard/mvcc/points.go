@@ -16,7 +16,7 @@ import (
 // than it takes to find a key with it; and keys in order are found faster.
 //
 // A read that finds fewer than readersMax others at work begins at once, on its own goroutine. The others wait, and
-// when one at work has finished, the first of them reads for all that wait by then, up to batchMax.
+// when one at work has finished, the first of them reads for all that wait by then, up to pointsMax.
 //
 // Invariants:
 //

@@ -36,7 +36,7 @@ func (r slowReader) NewIter(o *pebble.IterOptions) (*pebble.Iterator, error) {
 }
 
 // pointStore is a store with keys 0 to n-1, each at revision 10, of which every third is written again at 20, and
-// every fifth deleted.
+// every fifth deleted. The first versions are in a table, the others in memory.
 func pointStore(t *testing.T, n int) *engine.Engine {
 	t.Helper()
 	e := openEngine(t, vfs.NewMem())
@@ -59,6 +59,9 @@ func pointStore(t *testing.T, n int) *engine.Engine {
 		require.NoError(t, e.Commit(batch))
 		w.Finish()
 		require.NoError(t, batch.Close())
+		if rev == 10 {
+			require.NoError(t, e.Sync()) // into a table
+		}
 	}
 	return e
 }
