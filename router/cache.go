@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
-
-	"github.com/google/btree"
-	lru "github.com/hashicorp/golang-lru/v2"
+	"sync/atomic"
 
 	"github.com/flotilla-kv/flotilla/shard"
 )
@@ -26,8 +25,8 @@ type Place struct {
 	Leader shard.NodeID
 }
 
-// Cache remembers where shards are. It may be stale: answers correct it. It is bounded and drops the least recently
-// used descriptors. It is safe for concurrent use.
+// Cache remembers where shards are. It may be stale: answers correct it. It is bounded and drops descriptors that were
+// not used for a while. It is safe for concurrent use; finding a shard, which each request does, takes no lock.
 //
 // K1  Cached spans never overlap: a newer descriptor evicts all it overlaps.
 //
@@ -35,31 +34,33 @@ type Place struct {
 // generation, or by a different shard that a node named as owner.
 type Cache struct {
 	directory Directory
+	size      int
+
+	// known is in key order. Its list is never changed, only replaced, with mu held.
+	known atomic.Pointer[[]*cachedPlace]
 
 	mu struct {
 		sync.Mutex
-		byID    *lru.Cache[shard.ID, *Place] // eviction also leaves byStart
-		byStart *btree.BTreeG[*Place]
-		pivot   Place // find's: what it compares with, made once
+		byID map[shard.ID]*cachedPlace // the same
+		hand int                       // where evict looks next
 	}
+}
+
+type cachedPlace struct {
+	*shard.Descriptor
+	leader atomic.Uint64 // Place.Leader
+	used   atomic.Bool   // since evict has looked at it
+}
+
+func (p *cachedPlace) place() Place {
+	return Place{Descriptor: p.Descriptor, Leader: shard.NodeID(p.leader.Load())}
 }
 
 // NewCache returns an empty cache of at most size descriptors.
 func NewCache(directory Directory, size int) *Cache {
-	c := &Cache{directory: directory}
-	c.mu.pivot.Descriptor = &shard.Descriptor{}
-	c.mu.byStart = btree.NewG(32, func(a, b *Place) bool {
-		return bytes.Compare(a.Span.Start, b.Span.Start) < 0
-	})
-	byID, err := lru.NewWithEvict(max(size, 1), func(_ shard.ID, p *Place) {
-		if held, ok := c.mu.byStart.Get(p); ok && held == p {
-			c.mu.byStart.Delete(p)
-		}
-	})
-	if err != nil { // only for a size below 1
-		panic(err)
-	}
-	c.mu.byID = byID
+	c := &Cache{directory: directory, size: max(size, 1)}
+	c.known.Store(new([]*cachedPlace))
+	c.mu.byID = make(map[shard.ID]*cachedPlace)
 	return c
 }
 
@@ -80,20 +81,21 @@ func (c *Cache) Lookup(ctx context.Context, key []byte) (Place, error) {
 }
 
 func (c *Cache) find(key []byte) (Place, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var found *Place
-	c.mu.pivot.Span.Start = key
-	c.mu.byStart.DescendLessOrEqual(&c.mu.pivot, func(p *Place) bool {
-		found = p
-		return false
+	known := *c.known.Load()
+	after, _ := slices.BinarySearchFunc(known, key, func(p *cachedPlace, key []byte) int {
+		if bytes.Compare(p.Span.Start, key) > 0 {
+			return 1
+		}
+		return -1
 	})
-	c.mu.pivot.Span.Start = nil // the caller's
-	if found == nil || !found.Span.Contains(key) {
+	if after == 0 || !known[after-1].Span.Contains(key) {
 		return Place{}, false
 	}
-	c.mu.byID.Get(found.ID) // mark as used
-	return *found, true
+	found := known[after-1]
+	if !found.used.Load() { // a store takes the memory from other processors
+		found.used.Store(true)
+	}
+	return found.place(), true
 }
 
 // Cover returns the places of all shards that overlap the span, in key order (T5).
@@ -119,64 +121,76 @@ func (c *Cache) Learn(d *shard.Descriptor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	leader := shard.NodeID(0)
-	held, ok := c.mu.byID.Peek(d.ID)
+	held, ok := c.mu.byID[d.ID]
 	if ok && held.Generation >= d.Generation {
 		return
 	}
 	if !ok {
-		held, ok = c.mu.byID.Peek(d.Parent) // who led the keys until now leads them probably still
+		held, ok = c.mu.byID[d.Parent] // who led the keys until now leads them probably still
 	}
 	if ok {
-		if _, still := d.ReplicaOn(held.Leader); still {
-			leader = held.Leader
+		leads := held.place().Leader
+		if _, still := d.ReplicaOn(leads); still {
+			leader = leads
 		}
 	}
+	learned := &cachedPlace{Descriptor: d}
+	learned.leader.Store(uint64(leader))
+
 	// K1: everything that overlaps is evicted, whichever shard it was.
-	var overlapping []shard.ID
-	pivot := &Place{Descriptor: d}
-	c.mu.byStart.DescendLessOrEqual(pivot, func(p *Place) bool {
-		if p.Span.Overlaps(d.Span) {
-			overlapping = append(overlapping, p.ID)
-		}
-		return false
-	})
-	c.mu.byStart.AscendGreaterOrEqual(pivot, func(p *Place) bool {
-		if !p.Span.Overlaps(d.Span) {
-			return false
-		}
-		overlapping = append(overlapping, p.ID)
-		return true
-	})
-	for _, id := range overlapping {
-		c.mu.byID.Remove(id)
+	c.keep(func(p *cachedPlace) bool { return p.ID != d.ID && !p.Span.Overlaps(d.Span) }, learned)
+	c.mu.byID[d.ID] = learned
+	if known := *c.known.Load(); len(known) > c.size {
+		evicted := c.evict(known, learned)
+		c.keep(func(p *cachedPlace) bool { return p != evicted })
 	}
-	c.mu.byID.Remove(d.ID)
-	place := &Place{Descriptor: d, Leader: leader}
-	c.mu.byStart.ReplaceOrInsert(place)
-	c.mu.byID.Add(d.ID, place)
+}
+
+// keep has known, and byID, contain those that stay, and what is added. mu is held.
+func (c *Cache) keep(stays func(*cachedPlace) bool, added ...*cachedPlace) {
+	known := *c.known.Load()
+	next := make([]*cachedPlace, 0, len(known)+len(added))
+	for _, p := range known {
+		if stays(p) {
+			next = append(next, p)
+		} else {
+			delete(c.mu.byID, p.ID)
+		}
+	}
+	for _, p := range added {
+		at, _ := slices.BinarySearchFunc(next, p.Span.Start, func(q *cachedPlace, start []byte) int { return bytes.Compare(q.Span.Start, start) })
+		next = slices.Insert(next, at, p)
+	}
+	c.known.Store(&next)
+}
+
+// evict returns the one to drop: the next that was not used since it was looked at. spared is none. mu is held.
+func (c *Cache) evict(known []*cachedPlace, spared *cachedPlace) *cachedPlace {
+	for {
+		c.mu.hand = (c.mu.hand + 1) % len(known)
+		if p := known[c.mu.hand]; p != spared && !p.used.Swap(false) {
+			return p
+		}
+	}
 }
 
 // Forget drops what is known about the shard, so that the next lookup asks the directory.
 func (c *Cache) Forget(id shard.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.byID.Remove(id)
+	if _, ok := c.mu.byID[id]; ok {
+		c.keep(func(p *cachedPlace) bool { return p.ID != id })
+	}
 }
 
 // SetLeader records who leads the shard; 0 means unknown.
 func (c *Cache) SetLeader(id shard.ID, node shard.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	held, ok := c.mu.byID.Peek(id)
-	if !ok || held.Leader == node {
-		return
+	if held, ok := c.mu.byID[id]; ok {
+		held.leader.Store(uint64(node))
 	}
-	held.Leader = node
 }
 
 // Len is how many descriptors are cached.
-func (c *Cache) Len() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.mu.byID.Len()
-}
+func (c *Cache) Len() int { return len(*c.known.Load()) }

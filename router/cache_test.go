@@ -1,10 +1,12 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -138,16 +140,82 @@ func TestCacheSpansNeverOverlap(t *testing.T) {
 
 func checkCache(t *testing.T, c *Cache) {
 	t.Helper()
+	known := *c.known.Load()
 	require.LessOrEqual(t, c.Len(), 10)
-	require.Equal(t, c.mu.byID.Len(), c.mu.byStart.Len())
-	var last *Place
-	c.mu.byStart.Ascend(func(p *Place) bool {
-		held, ok := c.mu.byID.Peek(p.ID)
-		require.True(t, ok && held == p)
-		if last != nil {
+	require.Len(t, c.mu.byID, len(known))
+	for i, p := range known {
+		require.Same(t, p, c.mu.byID[p.ID])
+		if i > 0 {
+			last := known[i-1]
+			require.Negative(t, bytes.Compare(last.Span.Start, p.Span.Start))
 			require.False(t, last.Span.Overlaps(p.Span), "%v and %v", last.Span, p.Span)
 		}
-		last = p
-		return true
-	})
+	}
+}
+
+// TestCacheDropsWhatIsNotUsed has more shards than fit, of which some are used all the time.
+func TestCacheDropsWhatIsNotUsed(t *testing.T) {
+	const size, often = 20, 8
+	c := NewCache(&fixedDirectory{}, size)
+	key := func(i int) string { return fmt.Sprintf("%04d", i) }
+	learn := func(i int) { c.Learn(descriptor(shard.ID(i+1), key(i), key(i+1), 1, 1)) }
+	for i := range often {
+		learn(i)
+	}
+	for i := often; i < 10*size; i++ {
+		for used := range often {
+			_, known := c.find([]byte(key(used)))
+			require.True(t, known, "shard %d is used all the time", used)
+		}
+		learn(i)
+		require.Contains(t, c.mu.byID, shard.ID(i+1), "what was just learned")
+		require.LessOrEqual(t, c.Len(), size)
+	}
+	require.Equal(t, size, c.Len())
+}
+
+// TestCacheIsSharedByMany has goroutines find shards while others split, merge and move them: what is found owns the key.
+func TestCacheIsSharedByMany(t *testing.T) {
+	c := NewCache(&fixedDirectory{}, 6)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 7))
+			for i := range 3000 {
+				a, b := rng.IntN(26), rng.IntN(26)
+				key := string(rune('a' + a))
+				if p, ok := c.find([]byte(key)); ok && !p.Span.Contains([]byte(key)) {
+					t.Errorf("%s was found in %v", key, p.Span)
+				}
+				switch id := shard.ID(2 + rng.IntN(8)); {
+				case a < b:
+					c.Learn(descriptor(id, key, string(rune('a'+b)), uint64(i), 1, 3))
+				case a == b:
+					c.Forget(id)
+				default:
+					c.SetLeader(id, 3)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	checkCache(t, c)
+}
+
+func BenchmarkCacheFind(b *testing.B) {
+	for _, shards := range []int{1, 8, 1024} {
+		b.Run(fmt.Sprint(shards), func(b *testing.B) {
+			c := NewCache(&fixedDirectory{}, 4096)
+			keys := make([][]byte, shards)
+			for i := range shards {
+				keys[i] = fmt.Appendf(nil, "bench/%04d", i)
+				c.Learn(descriptor(shard.ID(i+1), string(keys[i]), fmt.Sprintf("bench/%04d", i+1), 1, 1))
+			}
+			for i := 0; b.Loop(); i++ {
+				if _, ok := c.find(keys[i*7919%shards]); !ok {
+					b.Fatal("not found")
+				}
+			}
+		})
+	}
 }
