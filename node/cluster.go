@@ -92,7 +92,7 @@ func (c *cluster) Alarms() []*pb.AlarmMember {
 	for _, id := range c.corrupt() {
 		alarms = append(alarms, &pb.AlarmMember{MemberID: uint64(id), Alarm: pb.AlarmType_CORRUPT})
 	}
-	for _, id := range c.node.space.lowNodes() {
+	for _, id := range c.node.space.fullNodes() {
 		alarms = append(alarms, &pb.AlarmMember{MemberID: uint64(id), Alarm: pb.AlarmType_NOSPACE})
 	}
 	return alarms

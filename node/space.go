@@ -15,9 +15,9 @@ import (
 // store must not grow.
 type space struct {
 	node *Node
-	// full says why writes that grow the store are refused; nil if they are not. It is the result of the last
-	// judgement, kept so that a put only loads a pointer.
-	full atomic.Pointer[string]
+	// full are the nodes whose disks were nearly full at the last judgement. While there are any, they are told as alarms
+	// and writes that grow the store are refused: both by this, so that nobody is refused without an alarm.
+	full atomic.Pointer[[]shard.NodeID]
 
 	mu struct {
 		sync.Mutex
@@ -63,32 +63,29 @@ func (s *space) low() bool {
 	return s.mu.low
 }
 
-// lowNodes returns the nodes whose disks are nearly full, this one included.
-func (s *space) lowNodes() []shard.NodeID {
+// judge refuses writes that grow the store while any node is out of space: every replica has to
+// store every write.
+func (s *space) judge() {
 	low := s.node.health.lowDisks()
 	if s.low() {
 		low = append(low, s.node.self.NodeID)
 	}
 	slices.Sort(low)
-	return low
+	s.full.Store(&low)
 }
 
-// judge refuses writes that grow the store while any node is out of space: every replica has to
-// store every write.
-func (s *space) judge() {
-	low := s.lowNodes()
-	if len(low) == 0 {
-		s.full.Store(nil)
-		return
+// fullNodes returns the nodes because of which the store must not grow, ascending.
+func (s *space) fullNodes() []shard.NodeID {
+	if full := s.full.Load(); full != nil {
+		return *full
 	}
-	why := fmt.Sprintf("disk of node %s is nearly full", low[0])
-	s.full.Store(&why)
+	return nil
 }
 
 // refusal returns why the store must not grow, or nil.
 func (s *space) refusal() error {
-	if why := s.full.Load(); why != nil {
-		return fmt.Errorf("%s: %w", *why, shard.ErrNoSpace)
+	if full := s.fullNodes(); len(full) > 0 {
+		return fmt.Errorf("disk of node %s is nearly full: %w", full[0], shard.ErrNoSpace)
 	}
 	return nil
 }

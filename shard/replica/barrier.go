@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// readIndexTimeout bounds one ReadIndex, by this node's clock. It is the only way to notice a request that was
-	// lost on the way to the leader, so it is short. Readers retry within their own timeout.
-	readIndexTimeout = 500 * time.Millisecond
+	// readIndexMin and readIndexMax bound one ReadIndex, by this node's clock. That is the only way to notice a request
+	// that was lost on the way to the leader, so it is short: twice what the last one took. Readers retry within their
+	// own timeout. After each ReadIndex without an answer the next may take twice as long, as the leader may only be
+	// far away: with one bound for all, no read of such a leader would ever succeed.
+	readIndexMin, readIndexMax = 500 * time.Millisecond, 4 * time.Second
 	// electedPatience is how long a new leader has to answer before it is asked again: it does not answer requests
 	// that came before the first entry of its term is committed.
 	electedPatience = 25 * time.Millisecond
@@ -53,7 +55,7 @@ type barriers struct {
 
 // newBarrier returns one shard's part of the barriers.
 func newBarrier(g *barriers, id shard.ID) barrier {
-	return barrier{group: g, shardID: id, elected: make(chan struct{}, 1)}
+	return barrier{group: g, shardID: id, elected: make(chan struct{}, 1), bound: readIndexMin}
 }
 
 // barrier is one shard's part of the barriers.
@@ -65,12 +67,15 @@ type barrier struct {
 	// Guarded by group.mu.
 	next *request // the request for reads that arrived since the last round; nil if there are none
 	busy bool     // in group.mu.ready, or a request is in flight
+
+	bound time.Duration // of a ReadIndex. It belongs to whoever has the request in flight
 }
 
 // request is one shard's ReadIndex, for all reads that arrived before it began.
 type request struct {
 	barrier *barrier
 	reads   int // guarded by barriers.mu until the round begins
+	began   time.Time
 
 	state  *dragonboat.RequestState // of the first attempt; nil when its answer may still come
 	answer chan dragonboat.RequestResult
@@ -154,7 +159,7 @@ func (g *barriers) run() {
 // await finishes a request that is late for its round. A request to the old leader may be lost with that leader, so
 // each new leader is asked too. Any of the answers will do.
 func (g *barriers) await(q *request) {
-	overdue := time.NewTimer(readIndexTimeout)
+	overdue := time.NewTimer(q.barrier.bound)
 	defer overdue.Stop()
 	more := make(chan dragonboat.RequestResult, 1) // the first answer to any of the later attempts
 	done := make(chan struct{})
@@ -226,11 +231,12 @@ func (b *barrier) ask() (*dragonboat.RequestState, error) {
 	case <-b.elected: // whoever was elected is asked now
 	default:
 	}
-	return b.group.entrance.readIndex(uint64(b.shardID), readIndexTimeout+b.group.slack)
+	return b.group.entrance.readIndex(uint64(b.shardID), b.bound+b.group.slack)
 }
 
 // begin makes the first attempt.
 func (q *request) begin() {
+	q.began = time.Now()
 	state, err := q.barrier.ask()
 	if err != nil { // from the local replica, at once
 		q.err = fmt.Errorf("%w: %w", refusal(err), err)
@@ -246,6 +252,7 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	switch {
 	case q.err != nil:
 	case result.Completed():
+		q.barrier.bound = min(max(2*time.Since(q.began), readIndexMin), readIndexMax)
 	case result.Terminated():
 		q.err = shard.ErrStopped
 	case result.Dropped():
@@ -254,6 +261,9 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 		q.err = fmt.Errorf("no leader: %w", shard.ErrUnavailable)
 	default:
 		q.err = errBarrierLost
+	}
+	if q.err == errBarrierLost {
+		q.barrier.bound = min(2*q.barrier.bound, readIndexMax)
 	}
 	if q.err != nil {
 		q.err = fmt.Errorf("read barrier of shard %d: %w", q.barrier.shardID, q.err)

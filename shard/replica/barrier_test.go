@@ -119,6 +119,38 @@ func TestBarrierAsksTheNextLeader(t *testing.T) {
 	require.NoError(t, <-outcome)
 }
 
+// A leader whose answers take longer than a ReadIndex may at first is read from nevertheless.
+func TestBarrierWaitsForALeaderFarAway(t *testing.T) {
+	const away = readIndexMin + readIndexMin/2
+	box := mailbox{sent: make(chan raftpb.Message, 1000)}
+	p := openProcessWith(t, t.TempDir(), 1, func(c *HostConfig) { c.Raft.Transport, c.Raft.ElectionTicks = box, 1<<20 })
+	defer func() { p.close() }()
+	p.startAlone()
+	hears := func(m raftpb.Message) {
+		m.ShardID, m.To, m.From, m.Term = uint64(testShard), uint64(testReplica), 2, 5
+		p.host.doorway.deliver(p.host.batchOf(m))
+	}
+	require.Eventually(t, func() bool {
+		hears(raftpb.Message{Type: raftpb.Heartbeat})
+		known, _ := p.host.Leader(testShard)
+		return known == 2
+	}, patience, time.Millisecond)
+	read := func() error {
+		outcome := make(chan error, 1)
+		p.replica.StartBarrier(func(_ shard.View, err error) { outcome <- err })
+		asked := box.find(t, raftpb.ReadIndex, 2)
+		answer := time.AfterFunc(away, func() {
+			hears(raftpb.Message{Type: raftpb.ReadIndexResp, LogIndex: 1, Hint: asked.Hint, HintHigh: asked.HintHigh})
+		})
+		defer answer.Stop()
+		return <-outcome
+	}
+	require.ErrorIs(t, read(), shard.ErrUnavailable)
+	for range 3 { // that the last one was answered is remembered
+		require.NoError(t, read())
+	}
+}
+
 // mailbox is the transport of a node whose peers keep what they are sent.
 type mailbox struct {
 	lonely
