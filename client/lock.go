@@ -46,9 +46,25 @@ func (s *Session) Lock(ctx context.Context, key string) (*Lock, error) {
 		if holder.Lease == s.lease { // an earlier attempt with an unknown outcome
 			return &Lock{session: s, key: key, token: holder.CreateRevision}, nil
 		}
-		if err := s.client.awaitDelete(ctx, key, held.Revision+1); err != nil && !errors.Is(err, shard.ErrCompacted) { // the key tells as well
+		if err := s.client.awaitAbsence(ctx, key, held.Revision); err != nil {
 			return nil, fmt.Errorf("wait for lock %.64q: %w", key, err)
 		}
+	}
+}
+
+// awaitAbsence returns when the key, which was there at revision rev, has been deleted. What happened meanwhile may have
+// been compacted. Then the key itself tells: by a read, since a write that a node does not answer may have been applied.
+func (c *Client) awaitAbsence(ctx context.Context, key string, rev int64) error {
+	for {
+		err := c.awaitDelete(ctx, key, rev+1)
+		if !errors.Is(err, shard.ErrCompacted) {
+			return err
+		}
+		now, err := c.Get(ctx, key)
+		if err != nil || now.KV() == nil {
+			return err
+		}
+		rev = now.Revision
 	}
 }
 
