@@ -41,7 +41,7 @@ type Cache struct {
 
 	mu struct {
 		sync.Mutex
-		byID map[shard.ID]*cachedPlace // the same
+		byID map[shard.ID]*cachedPlace // what is known
 		hand int                       // where evict looks next
 	}
 }
@@ -139,14 +139,13 @@ func (c *Cache) Learn(d *shard.Descriptor) {
 
 	// K1: everything that overlaps is evicted, whichever shard it was.
 	c.keep(func(p *cachedPlace) bool { return p.ID != d.ID && !p.Span.Overlaps(d.Span) }, learned)
-	c.mu.byID[d.ID] = learned
 	if known := *c.known.Load(); len(known) > c.size {
 		evicted := c.evict(known, learned)
 		c.keep(func(p *cachedPlace) bool { return p != evicted })
 	}
 }
 
-// keep has known, and byID, contain those that stay, and what is added. mu is held.
+// keep replaces what is known by those of it that stay, and what is added. mu is held.
 func (c *Cache) keep(stays func(*cachedPlace) bool, added ...*cachedPlace) {
 	known := *c.known.Load()
 	next := make([]*cachedPlace, 0, len(known)+len(added))
@@ -160,6 +159,7 @@ func (c *Cache) keep(stays func(*cachedPlace) bool, added ...*cachedPlace) {
 	for _, p := range added {
 		at, _ := slices.BinarySearchFunc(next, p.Span.Start, func(q *cachedPlace, start []byte) int { return bytes.Compare(q.Span.Start, start) })
 		next = slices.Insert(next, at, p)
+		c.mu.byID[p.ID] = p
 	}
 	c.known.Store(&next)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -13,10 +14,9 @@ import (
 )
 
 const (
-	// readIndexMin and readIndexMax bound one ReadIndex, by this node's clock. That is the only way to notice a request
-	// that was lost on the way to the leader, so it is short: twice what the last one took. Readers retry within their
-	// own timeout. After each ReadIndex without an answer the next may take twice as long, as the leader may only be
-	// far away: with one bound for all, no read of such a leader would ever succeed.
+	// readIndexMin bounds one ReadIndex, by this node's clock. That is the only way to notice a request that was lost on
+	// the way to the leader, so it is short. Readers retry within their own timeout. Where answers take longer, because
+	// the leader is far away, the bound is twice what the last one took, but not more than readIndexMax.
 	readIndexMin, readIndexMax = 500 * time.Millisecond, 4 * time.Second
 	// electedPatience is how long a new leader has to answer before it is asked again: it does not answer requests
 	// that came before the first entry of its term is committed.
@@ -55,7 +55,7 @@ type barriers struct {
 
 // newBarrier returns one shard's part of the barriers.
 func newBarrier(g *barriers, id shard.ID) barrier {
-	return barrier{group: g, shardID: id, elected: make(chan struct{}, 1), bound: readIndexMin}
+	return barrier{group: g, shardID: id, elected: make(chan struct{}, 1)}
 }
 
 // barrier is one shard's part of the barriers.
@@ -68,7 +68,12 @@ type barrier struct {
 	next *request // the request for reads that arrived since the last round; nil if there are none
 	busy bool     // in group.mu.ready, or a request is in flight
 
-	bound time.Duration // of a ReadIndex. It belongs to whoever has the request in flight
+	took atomic.Int64 // nanoseconds that the last answer took
+}
+
+// bound is how long a ReadIndex may take.
+func (b *barrier) bound() time.Duration {
+	return min(max(2*time.Duration(b.took.Load()), readIndexMin), readIndexMax)
 }
 
 // request is one shard's ReadIndex, for all reads that arrived before it began.
@@ -159,7 +164,7 @@ func (g *barriers) run() {
 // await finishes a request that is late for its round. A request to the old leader may be lost with that leader, so
 // each new leader is asked too. Any of the answers will do.
 func (g *barriers) await(q *request) {
-	overdue := time.NewTimer(q.barrier.bound)
+	overdue := time.NewTimer(q.barrier.bound())
 	defer overdue.Stop()
 	more := make(chan dragonboat.RequestResult, 1) // the first answer to any of the later attempts
 	done := make(chan struct{})
@@ -175,6 +180,7 @@ func (g *barriers) await(q *request) {
 			g.finish(q, result)
 			return
 		case <-overdue.C:
+			q.learn()
 			q.state = nil
 			q.err = errBarrierLost
 			g.finish(q, dragonboat.RequestResult{})
@@ -196,6 +202,16 @@ func (g *barriers) await(q *request) {
 			}()
 		}
 	}
+}
+
+// learn finds out, after the reads were given up on, whether there is an answer and only takes longer. With one bound for
+// all, a leader that is farther away would never be read from. What is lost does not lengthen the bound.
+func (q *request) learn() {
+	go func() {
+		if result := <-q.answer; result.Completed() { // it ends within readIndexMax
+			q.barrier.took.Store(int64(time.Since(q.began)))
+		}
+	}()
 }
 
 // next collects the shards of the next round, once it may start (P13). It reuses the memory of the last round. If it
@@ -231,7 +247,7 @@ func (b *barrier) ask() (*dragonboat.RequestState, error) {
 	case <-b.elected: // whoever was elected is asked now
 	default:
 	}
-	return b.group.entrance.readIndex(uint64(b.shardID), b.bound+b.group.slack)
+	return b.group.entrance.readIndex(uint64(b.shardID), readIndexMax+b.group.slack)
 }
 
 // begin makes the first attempt.
@@ -252,7 +268,9 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 	switch {
 	case q.err != nil:
 	case result.Completed():
-		q.barrier.bound = min(max(2*time.Since(q.began), readIndexMin), readIndexMax)
+		if q.state != nil {
+			q.barrier.took.Store(int64(time.Since(q.began)))
+		}
 	case result.Terminated():
 		q.err = shard.ErrStopped
 	case result.Dropped():
@@ -261,9 +279,6 @@ func (g *barriers) finish(q *request, result dragonboat.RequestResult) {
 		q.err = fmt.Errorf("no leader: %w", shard.ErrUnavailable)
 	default:
 		q.err = errBarrierLost
-	}
-	if q.err == errBarrierLost {
-		q.barrier.bound = min(2*q.barrier.bound, readIndexMax)
 	}
 	if q.err != nil {
 		q.err = fmt.Errorf("read barrier of shard %d: %w", q.barrier.shardID, q.err)

@@ -135,20 +135,26 @@ func TestBarrierWaitsForALeaderFarAway(t *testing.T) {
 		known, _ := p.host.Leader(testShard)
 		return known == 2
 	}, patience, time.Millisecond)
-	read := func() error {
+	read := func(answered time.Duration) error { // 0: the request is lost
 		outcome := make(chan error, 1)
 		p.replica.StartBarrier(func(_ shard.View, err error) { outcome <- err })
 		asked := box.find(t, raftpb.ReadIndex, 2)
-		answer := time.AfterFunc(away, func() {
-			hears(raftpb.Message{Type: raftpb.ReadIndexResp, LogIndex: 1, Hint: asked.Hint, HintHigh: asked.HintHigh})
-		})
-		defer answer.Stop()
+		if answered > 0 {
+			time.AfterFunc(answered, func() {
+				hears(raftpb.Message{Type: raftpb.ReadIndexResp, LogIndex: 1, Hint: asked.Hint, HintHigh: asked.HintHigh})
+			})
+		}
 		return <-outcome
 	}
-	require.ErrorIs(t, read(), shard.ErrUnavailable)
-	for range 3 { // that the last one was answered is remembered
-		require.NoError(t, read())
+	require.ErrorIs(t, read(0), shard.ErrUnavailable)
+	require.Equal(t, readIndexMin, p.replica.barrier.bound(), "what is lost says nothing about the way")
+	require.ErrorIs(t, read(away), shard.ErrUnavailable)
+	require.Eventually(t, func() bool { return p.replica.barrier.bound() >= 2*away }, patience, time.Millisecond)
+	for range 3 {
+		require.NoError(t, read(away))
 	}
+	require.NoError(t, read(time.Nanosecond))
+	require.Equal(t, readIndexMin, p.replica.barrier.bound())
 }
 
 // mailbox is the transport of a node whose peers keep what they are sent.
