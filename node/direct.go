@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
@@ -59,7 +60,10 @@ func (s *peerServer) Direct(ctx context.Context, req *routerpb.DirectRequest) (*
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
 	defer cancel()
 	reply := &routerpb.DirectReply{}
-	if err := s.carryOut(ctx, req, reply); err != nil {
+	switch err := s.carryOut(ctx, req, reply); {
+	case errors.Is(err, replica.ErrDeclined):
+		return nil, status.Error(codes.Aborted, err.Error()) // heir.Succeed knows it by that
+	case err != nil:
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return reply, nil

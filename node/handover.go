@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
@@ -83,9 +86,13 @@ func (h *heir) CatchUp(ctx context.Context) error {
 
 // Succeed implements replica.Heir.
 func (h *heir) Succeed(ctx context.Context, o replica.Handover) error {
-	return h.order(ctx, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Succeed{Succeed: &routerpb.Handover{
+	err := h.order(ctx, &routerpb.DirectRequest{Order: &routerpb.DirectRequest_Succeed{Succeed: &routerpb.Handover{
 		Replica: uint64(h.ID), Term: o.Term, Applied: o.Applied, Last: o.Last,
 	}}})
+	if status.Code(err) == codes.Aborted {
+		return fmt.Errorf("%w: %w", replica.ErrDeclined, err)
+	}
+	return err
 }
 
 func (h *heir) order(ctx context.Context, req *routerpb.DirectRequest) error {

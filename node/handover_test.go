@@ -3,6 +3,7 @@ package node_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,4 +40,25 @@ func TestLeadersHandOverUnderLoad(t *testing.T) {
 		load.requireAll(t, c.Client(t, n))
 	}
 	require.Equal(t, atFirst, refusals())
+}
+
+// An heir whose votes are slow, as on slow disks or far away, becomes the leader without a put that fails: none is proposed
+// by a leader who is about to lose office.
+func TestLeadersHandOverToAnHeirWithSlowVotes(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{Tick: steadyTick})
+	first := c.Node(1)
+	leader := leaderOf(t, c, first, "")
+	heir := others(c, leader)[0]
+	for _, n := range others(c, heir) {
+		c.Network().Delay(heir.Name, n.Name, 300*time.Millisecond)
+	}
+	load := startLoad(t, c)
+	_, err := first.Inside().Propose(t.Context(), placement.Prefer(theShard(first), id(heir)))
+	require.NoError(t, err)
+	testcluster.Until(t, "the preferred node to lead", func() bool { return leaderOf(t, c, first, "") == heir })
+	load.stop(t)
+	for _, n := range c.Nodes() {
+		load.requireAll(t, c.Client(t, n))
+	}
 }

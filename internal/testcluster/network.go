@@ -151,7 +151,7 @@ const (
 	// parcelBytes and parcelsMax bound what one direction of a connection has under
 	// way; beyond, the sender blocks as on a full TCP buffer.
 	parcelBytes = 64 << 10
-	parcelsMax  = 32
+	parcelsMax  = 1024
 	// firstBytes is how much of its beginning is remembered of each direction of a connection, for those who damage it.
 	firstBytes = 24
 )

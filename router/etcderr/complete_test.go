@@ -85,6 +85,7 @@ func internal() map[string]string {
 		"shard/mvcc.ErrSnapshotStopped":    "of snapshots between nodes",
 		"shard/mvcc.errLarge":              "has a list of events made again, shorter",
 		"shard/mvcc.errCollected":          "wraps shard.ErrUnavailable",
+		"shard/replica.ErrDeclined":        "of a handover, whose leader stays",
 		"shard/replica.ErrRemoved":         "of a replica's start and of changes of a group",
 		"shard/replica.errBarrierLost":     "wraps shard.ErrUnavailable",
 		"shard/replica.errLeaderLost":      "is wrapped with shard.ErrUnknownOutcome",

@@ -29,7 +29,7 @@
 //	P7  Only a leader, as far as known, proposes, except for an empty entry (Wean). Proposals
 //	    lost with a leadership do not delay those that follow.
 //	P8  A leader that hands over stops proposing before its successor campaigns, and does not
-//	    resume until another replica leads or the attempt has failed.
+//	    resume until another replica leads, or the successor has declined, or 2 s have passed.
 //	P9  A replica that was found to differ from the others permanently serves nothing, leads
 //	    no group that could be asked anything, and sends its data to no other replica.
 //	P10 Replicas are checksummed as of one entry of the log, from a pinned snapshot, on

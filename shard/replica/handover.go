@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,18 +12,22 @@ import (
 const (
 	// handOverPatience bounds how long a handover may take.
 	handOverPatience = 2 * time.Second
-	// heirPatience bounds how long writes wait for the heir to lead. That is short, because the heir had caught up just
-	// before.
+	// heirPatience bounds how long writes wait for an heir that is not ready to campaign. That is short, because the heir
+	// had caught up just before.
 	heirPatience = 200 * time.Millisecond
 	// succeedPause is how long an heir waits before it checks again whether it has caught up.
 	succeedPause = time.Millisecond
 )
 
+// ErrDeclined is an heir's error if it has not campaigned, and will not.
+var ErrDeclined = errors.New("the heir does not campaign")
+
 // Heir is the replica that is to lead next, on any node. Replica is one.
 type Heir interface {
 	// CatchUp returns when the heir has applied everything that was committed before the call.
 	CatchUp(ctx context.Context) error
-	// Succeed makes the heir the leader, and returns when it is.
+	// Succeed makes the heir the leader, and returns when it is. After any error but ErrDeclined it may become the leader
+	// still.
 	Succeed(ctx context.Context, h Handover) error
 }
 
@@ -41,6 +46,9 @@ type Handover struct {
 // The heir itself campaigns as soon as it can win. Raft's own transfer does not work under load. An heir refuses it
 // while it knows of a committed entry that it has not applied, and under load there always is one. The leader would
 // then refuse proposals until an election timeout has passed.
+//
+// An heir that may have campaigned is waited for, even if it does not answer: its votes may only be slow to reach the
+// disks, and what is proposed meanwhile would be in the log of a leader who loses office, with an unknown outcome.
 func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	fail := func(err error) error { return fmt.Errorf("hand shard %d over: %w", r.id, err) }
 	ctx, cancel := context.WithTimeout(ctx, handOverPatience)
@@ -69,12 +77,11 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 	}
 	succeeded := make(chan error, 1)
 	go func() {
-		soon, done := context.WithTimeout(ctx, heirPatience)
-		defer done()
 		applied := r.View().Applied
 		// What is applied is in the log, but Raft updates its log reader a moment later, so last may still be smaller.
-		succeeded <- heir.Succeed(soon, Handover{Term: r.Term(), Applied: applied, Last: max(last, applied)})
+		succeeded <- heir.Succeed(ctx, Handover{Term: r.Term(), Applied: applied, Last: max(last, applied)})
 	}()
+	var why error
 	for {
 		if leader, _ := r.host.Leader(r.id); leader != 0 && leader != r.replicaID {
 			r.host.cfg.Metrics.handovers.Observe(time.Since(paused).Seconds())
@@ -82,13 +89,13 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 		}
 		select {
 		case <-r.proposer.leaders: // nobody else looks while nothing is proposed
-		case err := <-succeeded:
-			if err != nil {
-				return fail(err)
+		case why = <-succeeded:
+			if errors.Is(why, ErrDeclined) {
+				return fail(why)
 			}
-			succeeded = nil // this replica will soon hear of the new leader
+			succeeded = nil // this replica will soon hear of the new leader, if there is one
 		case <-ctx.Done():
-			return fail(ctx.Err())
+			return fail(errors.Join(ctx.Err(), why))
 		}
 	}
 }
@@ -96,17 +103,27 @@ func (r *Replica) HandOver(ctx context.Context, heir Heir) error {
 // Succeed implements Heir. It first waits until this replica has applied what the leader had applied, because Raft
 // may refuse to campaign while a committed entry is not applied.
 func (r *Replica) Succeed(ctx context.Context, h Handover) error {
-	if err := r.waitView(ctx, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
-		return fmt.Errorf("lead shard %d: %w", r.id, err)
+	soon, cancel := context.WithTimeout(ctx, heirPatience)
+	defer cancel()
+	if err := r.waitView(soon, func(v shard.View) bool { return v.Applied >= h.Applied }); err != nil {
+		return fmt.Errorf("lead shard %d: %w: %w", r.id, ErrDeclined, err)
 	}
 	return r.host.Succeed(ctx, Held{r.id, r.replicaID}, h)
 }
 
 // Succeed makes a replica of this node take over from a leader that hands over, and returns when it leads. The
 // replica campaigns only once its log has everything that the leader's has, and only in that leader's term (P11). It
-// campaigns again while Raft refuses because some committed entries are not applied yet.
+// campaigns again while Raft refuses because some committed entries are not applied yet. If it is not ready to campaign
+// within heirPatience it declines.
 func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
-	fail := func(err error) error { return fmt.Errorf("lead shard %d: %w", heir.Shard, err) }
+	stood := false
+	fail := func(err error) error {
+		if !stood {
+			err = fmt.Errorf("%w: %w", ErrDeclined, err)
+		}
+		return fmt.Errorf("lead shard %d: %w", heir.Shard, err)
+	}
+	late := time.After(heirPatience)
 	for {
 		leader, term := h.Leader(heir.Shard)
 		switch last, err := h.LogEnds(heir.Shard); {
@@ -117,10 +134,13 @@ func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
 		case leader != 0 && term != o.Term:
 			return fail(fmt.Errorf("replica %d leads in another term than the one that hands over: %w", leader, shard.ErrUnavailable))
 		case leader != 0 && last >= o.Last:
+			stood, late = true, nil
 			h.stand([]Held{heir})
 		}
 		select {
 		case <-time.After(succeedPause):
+		case <-late:
+			return fail(errors.New("it has not caught up in time"))
 		case <-ctx.Done():
 			return fail(context.Cause(ctx))
 		}
