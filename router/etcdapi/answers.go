@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"context"
+	"runtime"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/mem"
@@ -126,5 +127,9 @@ func (h *heldAnswer) marshal(c codec) (mem.BufferSlice, error) {
 		parts.Free()
 	}
 	h.resp = nil // from here on there is only its encoding
+	if len(data) > 0 {
+		// grpc-go drops what it was given for a call that was just cancelled, and returns nothing.
+		runtime.AddCleanup(&data[0], func(leave func()) { leave() }, h.leave)
+	}
 	return mem.BufferSlice{mem.NewBuffer(&data, h)}, nil
 }
