@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // Hears reports whether a node answered when this one asked it last.
@@ -36,4 +37,9 @@ func (n *Node) Guarded() bool { return !n.access.guard.Open() }
 // HandOverMeta has another replica lead the meta group, which this node leads.
 func (n *Node) HandOverMeta(ctx context.Context, to shard.Replica) error {
 	return n.meta.handOver(ctx, to)
+}
+
+// Heir is a replica, on any node, to whom this node would hand a shard over.
+func (n *Node) Heir(id shard.ID, of shard.Replica) replica.Heir {
+	return &heir{Replica: of, node: n, shard: id}
 }

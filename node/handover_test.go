@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-kv/flotilla/internal/testcluster"
 	"github.com/flotilla-kv/flotilla/placement"
 	"github.com/flotilla-kv/flotilla/shard"
+	"github.com/flotilla-kv/flotilla/shard/replica"
 )
 
 // Leadership goes from node to node while clients write. No put fails, and no heir refuses
@@ -40,6 +41,21 @@ func TestLeadersHandOverUnderLoad(t *testing.T) {
 		load.requireAll(t, c.Client(t, n))
 	}
 	require.Equal(t, atFirst, refusals())
+}
+
+// That an heir declines reaches the leader, whichever node it is on: otherwise writes would wait for it.
+func TestAnHeirThatDeclinesSaysSo(t *testing.T) {
+	t.Parallel()
+	c := testcluster.Start(t, testcluster.Options{})
+	first := c.Node(1)
+	d := theShard(first)
+	for _, r := range d.Replicas {
+		if r.Node == id(leaderOf(t, c, first, "")) {
+			continue // it leads
+		}
+		err := first.Inside().Heir(d.ID, r).Succeed(t.Context(), replica.Handover{Term: 1 << 40}) // of no leader
+		require.ErrorIs(t, err, replica.ErrDeclined)
+	}
 }
 
 // An heir whose votes are slow, as on slow disks or far away, becomes the leader without a put that fails: none is proposed

@@ -67,7 +67,7 @@ func (h *health) run(ctx context.Context) {
 // look takes one reading of everything, including this node's own disk, and judges this node by it.
 func (h *health) look(ctx context.Context) {
 	h.node.space.look()
-	h.node.space.judge() // not only after a node that does not answer
+	h.node.space.judge() // a full disk here counts at once; to ask a node that does not answer takes a second
 	h.ask(ctx)
 	h.judgeClock()
 	h.node.space.judge()

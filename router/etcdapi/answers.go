@@ -128,7 +128,7 @@ func (h *heldAnswer) marshal(c codec) (mem.BufferSlice, error) {
 	}
 	h.resp = nil // from here on there is only its encoding
 	if len(data) > 0 {
-		// grpc-go drops what it was given for a call that was just cancelled, and returns nothing.
+		// What grpc-go is given for a call that was just cancelled it drops, and does not return.
 		runtime.AddCleanup(&data[0], func(leave func()) { leave() }, h.leave)
 	}
 	return mem.BufferSlice{mem.NewBuffer(&data, h)}, nil
