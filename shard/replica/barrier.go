@@ -218,7 +218,8 @@ func (q *request) learn() {
 // returns none, run ends.
 func (g *barriers) next(round []*request) []*request {
 	// Rounds serve many shards, so they start at the next tick, however many reads the last one had.
-	time.Sleep(g.tempo.wait(time.Now()))
+	now := time.Now()
+	time.Sleep(untilTick(now, g.tempo.interval(now)))
 	clear(round)
 	round = round[:0]
 	g.mu.Lock()

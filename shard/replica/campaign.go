@@ -13,13 +13,29 @@ import (
 // doorway is a transport that remembers how to deliver messages to this node's Raft.
 type doorway struct {
 	config.TransportFactory
+	entries func()                // is called when entries of other nodes' groups arrive; must not block
 	deliver raftio.MessageHandler // set when dragonboat creates the transport
 }
 
 // Create implements config.TransportFactory.
 func (d *doorway) Create(c config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
 	d.deliver = messages
-	return d.TransportFactory.Create(c, messages, chunks)
+	arrived := func(batch raftpb.MessageBatch) {
+		if bringEntries(batch.Requests) {
+			d.entries()
+		}
+		messages(batch)
+	}
+	return d.TransportFactory.Create(c, arrived, chunks)
+}
+
+func bringEntries(messages []raftpb.Message) bool {
+	for i := range messages {
+		if m := &messages[i]; m.Type == raftpb.Replicate && len(m.Entries) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Candidacy names a replica of this node that should campaign.

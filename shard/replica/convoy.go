@@ -3,7 +3,6 @@ package replica
 import (
 	"runtime"
 	"sync"
-	"time"
 )
 
 // convoy has proposals of several shards that start at the same tick enter Raft one directly after the other. One
@@ -14,8 +13,6 @@ import (
 type convoy struct {
 	mu      sync.Mutex
 	waiting []*proposal
-	// ticks are those that somebody waits for, by their time in nanoseconds.
-	ticks map[int64]chan struct{}
 }
 
 // proposal is a call of dragonboat that waits for others.
@@ -46,26 +43,4 @@ func (c *convoy) enter(propose func()) {
 	for _, p := range all[1:] {
 		close(p.done)
 	}
-}
-
-// tick returns a channel that is closed at a time. Whoever waits for the same time gets the same channel: one timer
-// wakes them, one after the other on one processor, where timers of their own would wake them on different ones.
-func (c *convoy) tick(at int64, wait time.Duration) <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	reached := c.ticks[at]
-	if reached == nil {
-		if c.ticks == nil {
-			c.ticks = make(map[int64]chan struct{})
-		}
-		reached = make(chan struct{})
-		c.ticks[at] = reached
-		time.AfterFunc(wait, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			delete(c.ticks, at)
-			close(reached)
-		})
-	}
-	return reached
 }

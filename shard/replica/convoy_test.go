@@ -14,6 +14,7 @@ func TestProposalsEnterTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c convoy
 		var mu sync.Mutex
+		var m muster
 		began, entered := time.Now(), 0
 		propose := func() {
 			mu.Lock()
@@ -25,20 +26,15 @@ func TestProposalsEnterTogether(t *testing.T) {
 		var work sync.WaitGroup
 		for range 50 {
 			work.Go(func() {
-				<-c.tick(began.Add(time.Second).UnixNano(), time.Second)
+				<-m.next(time.Second)
 				c.enter(propose)
 				mu.Lock()
 				defer mu.Unlock()
 				require.Equal(t, time.Second, time.Since(began))
 			})
 		}
-		synctest.Wait()
-		c.mu.Lock()
-		require.Len(t, c.ticks, 1)
-		c.mu.Unlock()
 		work.Wait()
 		require.Equal(t, 51, entered)
-		require.Empty(t, c.ticks)
 		require.Empty(t, c.waiting)
 	})
 }

@@ -41,10 +41,10 @@
 //	    lies within a reservation (shard.R5), this proposer stamps above it from then on, and when
 //	    it was given no batch was in flight, or given up on, that could still get such a revision.
 //	P13 A batch starts as soon as the previous one of its shard is done. Only while the machine is
-//	    short of CPU does it wait for the next common tick, which is near, unless the batch
-//	    is full, or contains what keys or leases are unavailable without, or is the first under a leader; it never
-//	    waits for another shard: those that are ready at the tick enter Raft together (convoy). The same holds for
-//	    ReadIndex rounds.
+//	    short of CPU does it wait for the next common tick, unless the batch is full, or contains what keys or
+//	    leases are unavailable without, or is the first under a leader. The tick is one and a half spacings away at most, and comes as
+//	    soon as nobody else is to be expected (muster). A batch never waits for another shard: those that are ready at
+//	    the tick enter Raft together (convoy). ReadIndex rounds start at once, or at the next multiple of their spacing.
 //	P14 A log that contains a split or merge is not truncated past it before the data that it hands over
 //	    is durable on a majority of the nodes. So a replica that lost that data in a crash finds it in
 //	    its own log, and is not sent a snapshot from after it. Whoever says that it is durable names the epoch (Wean):

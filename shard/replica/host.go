@@ -69,6 +69,7 @@ type Host struct {
 	summing   *summing
 	pace      pace
 	tempo     *tempo
+	muster    muster
 	convoy    convoy
 
 	// updates counts the batches that replicas have applied.
@@ -118,7 +119,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	if err := settle(); err != nil {
 		return nil, err
 	}
-	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport}
+	h.doorway = &doorway{TransportFactory: cfg.Raft.Transport, entries: h.muster.join}
 	cfg.Raft.Transport = h.doorway
 	nh, err := openNodeHost(cfg.Raft, h, &h.wakeups)
 	if err != nil {

@@ -73,7 +73,8 @@ type proposer struct {
 	// promises bind the stamps given here.
 	promises promises
 	tempo    *tempo
-	convoy   *convoy // the Host's, like tempo
+	muster   *muster // the Host's, like tempo
+	convoy   *convoy // the Host's, too
 	// eager: the group's leader has changed, so its keys were unavailable, and the next batch starts at once. A group that
 	// is new gets its first leader.
 	eager atomic.Bool
@@ -104,6 +105,7 @@ func (p *proposer) submit(cmd *shardpb.Command, done func(shard.Result)) {
 	if presses(cmd.Kind) {
 		p.mu.pressed++
 	}
+	p.muster.enter()
 	start, full := !p.mu.running, len(p.mu.queue) == batchCommandsMax || presses(cmd.Kind)
 	p.mu.running = true
 	p.mu.Unlock()
@@ -138,12 +140,11 @@ func (p *proposer) drain() {
 
 // pause returns when the next batch may start (P13).
 func (p *proposer) pause() {
-	now := time.Now()
-	wait := p.tempo.wait(now)
-	if eager := p.eager.Swap(false); eager || wait <= 0 {
+	spacing := p.tempo.interval(time.Now())
+	if eager := p.eager.Swap(false); eager || spacing == 0 {
 		return
 	}
-	tick := p.convoy.tick(now.UnixNano()+int64(wait), wait)
+	tick := p.muster.next(spacing)
 	p.metrics.held.Inc()
 	for !p.isFull() {
 		select {
@@ -349,5 +350,6 @@ func (p *proposer) take(sequence uint64) []pending {
 	batch := p.mu.flights[sequence]
 	delete(p.mu.flights, sequence)
 	p.mu.Unlock()
+	p.muster.leave(len(batch))
 	return batch
 }

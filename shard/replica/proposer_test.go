@@ -208,7 +208,7 @@ func TestUntrustedClockProposesNothing(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	var p proposer
+	p := proposer{muster: &muster{}}
 	p.mu.running = true // nobody drains
 	refused := 0
 	submit := func(size int) {

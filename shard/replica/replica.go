@@ -62,7 +62,7 @@ func newReplica(h *Host, id shard.ID, replicaID shard.ReplicaID, machine *apply.
 		session: h.nh.GetNoOPSession(uint64(id)), timeout: h.cfg.ProposalTimeout, slack: h.barriers.slack, metrics: h.cfg.Metrics,
 		sequence: &h.sequence, encodings: &h.encodings, knobs: h.cfg.Knobs, view: machine.View, meter: &r.meter,
 		refused: r.notLeading, leaders: make(chan struct{}, 1), turn: make(chan struct{}, 1), overdue: time.NewTimer(h.cfg.ProposalTimeout),
-		tempo: h.tempo, convoy: &h.convoy, full: make(chan struct{}, 1),
+		tempo: h.tempo, muster: &h.muster, convoy: &h.convoy, full: make(chan struct{}, 1),
 	}
 	r.proposer.overdue.Stop()
 	r.proposer.mu.flights = make(map[uint64][]pending)

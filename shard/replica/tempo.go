@@ -113,7 +113,8 @@ func (s spacings) forSmall(spacing time.Duration) bool { return spacing > s.long
 // is none, starting early saves no time, because a command waits for a CPU elsewhere anyway, and it costs more,
 // because the command could have shared a later batch. Then all shards of a node start their batches at common ticks,
 // so that batches are fewer and larger and share disk writes and wake-ups. The ticks follow the wall clock, so nodes
-// whose clocks agree share them too. Correctness does not depend on that, and no shard waits for another one.
+// whose clocks agree share them too, unless there is a reason to have one earlier (muster). Correctness does not depend on that, and no
+// shard waits for another one.
 //
 // With few clients waiting gains nothing, because no other commands arrive meanwhile; the clients only send less. So
 // tempo watches how much is requested, and gives up a spacing that lowers it.
@@ -149,18 +150,22 @@ func newTempo(busy func() float64, may spacings) *tempo {
 	return t
 }
 
-// wait returns how long a batch that could start now should wait.
-func (t *tempo) wait(now time.Time) time.Duration {
+// interval returns the present time between two common ticks. 0: nothing waits for them.
+func (t *tempo) interval(now time.Time) time.Duration {
 	if at := int64(now.Sub(t.began)); at >= t.due.Load() && t.mu.TryLock() {
 		t.judge(now)
 		t.due.Store(at + int64(tempoWindow))
 		t.mu.Unlock()
 	}
-	spacing := t.spacing.Load()
+	return time.Duration(t.spacing.Load())
+}
+
+// untilTick returns how long it is until the next common tick.
+func untilTick(now time.Time, spacing time.Duration) time.Duration {
 	if spacing == 0 {
 		return 0
 	}
-	return time.Duration(spacing - now.UnixNano()%spacing)
+	return spacing - time.Duration(now.UnixNano())%spacing
 }
 
 // took counts the commands of a batch, or the reads of a round.
