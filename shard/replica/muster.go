@@ -16,14 +16,13 @@ const (
 	// joinable is the share of the expected commands that a node must have to start its batches with another node's.
 	// The rest may have gone to the other one's shards.
 	joinable = 0.75
-	// musterMemory is over how many ticks the number of commands that are under way is averaged. Which node leads a
-	// command's shard is chance, so it varies even if clients do not.
+	// musterMemory is over how many ticks the number of commands that are under way is averaged.
 	musterMemory = 4
 )
 
 // muster sets the common ticks of a node's batches. If all who wait for a tick are clients that ask again when they
 // have an answer, then there is a moment when every one of them is waiting, and nothing happens until the tick. So
-// a tick comes as soon as as many commands have come since the last one as were under way at a time. Earlier ones
+// a tick comes as soon as about as many commands have come since the last one as were under way at a time. Earlier ones
 // would have batches start without half of the clients, whose commands then make batches of their own at the next
 // tick: twice as many batches for the same commands. It comes early also when another node's does, so that they share
 // what batches of different nodes can share. Otherwise ticks follow the wall clock (tempo).
@@ -99,7 +98,10 @@ func (m *muster) tick() {
 	peak := max(m.peak.Swap(pending), pending)
 	m.mu.expected += (float64(peak) - m.mu.expected) / musterMemory
 	came := m.came.Load()
-	m.complete.Store(came + max(1, int64(math.Round(m.mu.expected))))
+	// Which of the nodes a client's next command goes to is chance, so this many are more or fewer than expected. Without
+	// the allowance half of the ticks would wait for commands that have gone to other nodes.
+	chance := math.Sqrt(m.mu.expected)
+	m.complete.Store(came + max(1, int64(math.Round(m.mu.expected-chance))))
 	m.joins.Store(came + max(1, int64(math.Round(joinable*m.mu.expected))))
 }
 

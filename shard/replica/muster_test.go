@@ -136,7 +136,7 @@ func TestTheTickFollowsTheClock(t *testing.T) {
 	for _, answer := range []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 120 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrowd(50 * time.Millisecond)
-			c.send(time.Millisecond, answer)
+			c.send(250*time.Microsecond, answer)
 			c.during(time.Second)
 			apart, _ := c.during(time.Second)
 			require.Equal(t, 50*time.Millisecond, apart, answer)
