@@ -23,11 +23,11 @@ func counting() measure {
 }
 
 func working() measure {
-	return measure{"write load of replicas", func(n *planNode) *float64 { return &n.work }, func(g *planGroup) float64 { return g.cost }, costText}
+	return measure{"write load of replicas", func(n *planNode) *float64 { return &n.work }, func(g *planGroup) float64 { return g.work }, costText}
 }
 
 func storing() measure {
-	return measure{"bytes", func(n *planNode) *float64 { return &n.data }, func(g *planGroup) float64 { return g.bytes }, bytesText}
+	return measure{"bytes", func(n *planNode) *float64 { return &n.data }, func(g *planGroup) float64 { return g.data }, bytesText}
 }
 
 // field is the set of nodes over which a measure is compared.
@@ -212,8 +212,17 @@ func (p *planner) balanceData() {
 	data, work := p.field(storing(), takes), p.field(working(), takes)
 	p.balanceReplicas(data, work, 1, func(from int) []*planGroup {
 		held := p.heldBy(from, data.group)
-		quiet := slices.DeleteFunc(slices.Clone(held), func(g *planGroup) bool { return !work.quiet(g) })
-		return append(quiet, slices.DeleteFunc(held, work.quiet)...)
+		last := func(g *planGroup) (rank int) {
+			if !work.quiet(g) {
+				rank += 2
+			}
+			if g.paired { // its neighbour would have to follow
+				rank++
+			}
+			return rank
+		}
+		slices.SortStableFunc(held, func(a, b *planGroup) int { return cmp.Compare(last(a), last(b)) })
+		return held
 	})
 	p.balanceReplicas(work, data, bytesSlack, func(from int) []*planGroup {
 		return slices.DeleteFunc(p.heldBy(from, work.group), func(g *planGroup) bool { return !work.busy(g) })
@@ -241,7 +250,8 @@ func (p *planner) balanceReplicas(f, other *field, slack float64, candidates fun
 			held[from] = candidates(from)
 		}
 		for _, g := range held[from] {
-			if g.busy || g.leader == from && len(g.voters) > 1 {
+			// What its left neighbour is to absorb follows that one.
+			if g.busy || g.absorbed || g.leader == from && len(g.voters) > 1 {
 				continue
 			}
 			for _, to := range targets {

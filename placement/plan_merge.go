@@ -13,8 +13,10 @@ type neighbours struct {
 	obstacle    string // why they stay separate; empty if they are to be merged
 }
 
-// smallNeighbours finds neighbours to be merged: as many as are allowed at a time, while leaving every node a shard
-// to lead. It runs before anything is moved for balance, so that balancing leaves them alone.
+// smallNeighbours pairs small neighbours that are to be merged, while every node is left a shard to lead, and returns
+// what is to be said or done about them: as many are merged at a time as are allowed. It runs before anything is moved
+// for balance, so that balancing leaves them alone. Neighbours that only wait stay paired. Otherwise a shard would be brought to
+// one neighbour, and while the two wait to be merged, to the other one.
 func (p *planner) smallNeighbours() (found []neighbours) {
 	if p.rules.MergeBelow == 0 {
 		return nil
@@ -26,24 +28,44 @@ func (p *planner) smallNeighbours() (found []neighbours) {
 	remaining, reshapes := len(shards)-p.merging, p.reshapes
 	for i := 1; i < len(shards); i++ {
 		left, right := &shards[i-1], &shards[i]
-		if left.moving != right.moving && p.small(left, right) && p.mergeRefused(left, right, remaining) == "" {
-			// The move may be the one that brings the two together. If the other shard were moved for balance meanwhile,
-			// the two might never be on the same nodes.
-			left.busy, right.busy = true, true
+		if left.merging { // counted already
+			left.paired, right.paired = true, true
+		}
+		if left.paired || !p.small(left, right) {
 			continue
 		}
-		if left.busy || right.busy || !p.small(left, right) {
+		if why := p.mergeRefused(left, right, remaining); why != "" {
+			found = append(found, neighbours{left, right, why})
 			continue
 		}
-		obstacle := p.mergeObstacle(left, right, remaining, reshapes)
+		obstacle := p.mergeWaits(left, right)
+		if obstacle == "" {
+			if obstacle = p.mergeObstacle(left, right); obstacle != "" {
+				found = append(found, neighbours{left, right, obstacle}) // others may be merged instead
+				continue
+			}
+			if reshapes >= p.rules.ReshapesMax {
+				obstacle = fmt.Sprintf("waiting: at most %d splits and merges at once", p.rules.ReshapesMax)
+			}
+		}
 		found = append(found, neighbours{left, right, obstacle})
+		p.pair(left, right)
+		remaining--
 		if obstacle == "" {
 			left.busy, right.busy = true, true
-			remaining--
 			reshapes++
 		}
 	}
 	return found
+}
+
+// pair has two neighbours count as what they are to become. The right one's replicas weigh no more than their contents. If
+// they weighed more, bringing the two together would open a gap, which balancing would close by separating them again.
+func (p *planner) pair(left, right *planGroup) {
+	left.paired, right.paired, right.absorbed = true, true, true
+	left.busy = left.busy || right.busy // the step may be the move that brings the two together
+	right.busy = left.busy
+	p.weigh(right, -idleCost, -idleBytes)
 }
 
 // merge merges small neighbours. If two are not on the same nodes, several plans first bring them together, one move
@@ -85,10 +107,12 @@ func (p *planner) mergeStep(left, right *planGroup) {
 		Effect: "the two can be merged once all their replicas are on the same nodes"})
 }
 
-// small reports whether two neighbours are so far from a split that they can be merged.
+// small reports whether two neighbours are so far from a split, as far as is known, that they can be merged.
 func (p *planner) small(left, right *planGroup) bool {
-	if !left.fresh || !right.fresh {
-		return false
+	for _, g := range []*planGroup{left, right} {
+		if !g.heard && !g.busy { // in the middle of a step a shard may have no leader
+			return false
+		}
 	}
 	a, b := left.load, right.load
 	now := p.pressure(a.Bytes+b.Bytes, a.Writes+b.Writes, a.WriteBytes+b.WriteBytes)
@@ -114,33 +138,34 @@ func (p *planner) mergeRefused(left, right *planGroup, remaining int) string {
 		return fmt.Sprintf("small, but there are %d shards for %d nodes to lead", remaining, active)
 	}
 	for _, g := range []*planGroup{left, right} {
-		switch {
-		case g.locked != "":
+		if g.locked != "" {
 			return fmt.Sprintf("small, but shard %s is locked: %s", g.d.ID, g.locked)
-		case p.now.Sub(g.load.SpanSince) < p.rules.MergeWait:
-			return fmt.Sprintf("small, but it or its neighbour was split or merged less than %s ago", p.rules.MergeWait)
 		}
 	}
 	return ""
 }
 
-// mergeObstacle returns why two small neighbours are not merged now.
-func (p *planner) mergeObstacle(left, right *planGroup, remaining, reshapes int) string {
-	if why := p.mergeRefused(left, right, remaining); why != "" {
-		return why
+// mergeWaits returns what two small neighbours wait for; empty if it is known for long enough that they are small.
+func (p *planner) mergeWaits(left, right *planGroup) string {
+	if left.busy || right.busy {
+		return "waiting: it or its neighbour is being changed"
 	}
+	for _, g := range []*planGroup{left, right} {
+		if !g.fresh || p.now.Sub(g.load.SpanSince) < p.rules.MergeWait {
+			return fmt.Sprintf("small, but it or its neighbour was split, merged or given another leader less than %s ago", p.rules.MergeWait)
+		}
+	}
+	return ""
+}
+
+// mergeObstacle returns what prevents two small neighbours from being merged, for nobody knows how long.
+func (p *planner) mergeObstacle(left, right *planGroup) string {
 	for _, g := range []*planGroup{left, right} {
 		if why := p.unready(g); why != "" {
 			return "small, but " + why
 		}
 	}
-	if why := p.gatherObstacle(left, right); why != "" {
-		return why
-	}
-	if reshapes >= p.rules.ReshapesMax {
-		return fmt.Sprintf("waiting: at most %d splits and merges at once", p.rules.ReshapesMax)
-	}
-	return ""
+	return p.gatherObstacle(left, right)
 }
 
 // apart returns a node that has a replica of the right neighbour only, and a node that has a replica of the left
@@ -178,17 +203,20 @@ func (p *planner) gatherObstacle(left, right *planGroup) string {
 			return "small, but " + b.Name + " would have too little disk left"
 		}
 		takes := func(n *planNode) bool { return p.refuses(n) == "" }
-		if f := p.field(storing(), takes); f.opens(to, right.bytes-idleBytes) {
+		if f := p.field(storing(), takes); f.opens(to, right.data-idleBytes) {
 			return fmt.Sprintf("small, but its bytes would open a gap on %s, where its neighbour is", b.Name)
 		}
-		if f := p.field(working(), takes); f.opens(to, right.cost-idleCost) {
+		if f := p.field(working(), takes); f.opens(to, right.work-idleCost) {
 			return fmt.Sprintf("small, but its write load would open a gap on %s, where its neighbour is", b.Name)
 		}
 	}
 	return ""
 }
 
-// opens reports whether adding x to a node would give it so much more than another one that something should move.
+// opens reports whether adding x to a node would give it so much more than another one that something should move. Less
+// than half of the gap that is allowed does not: where a few replicas cannot be divided among the nodes there is
+// a larger one anyway.
 func (f *field) opens(n int, x float64) bool {
-	return slices.ContainsFunc(f.over, func(o int) bool { return o != n && f.at(n)+x-f.at(o) > f.p.rules.BalanceGap*f.mean })
+	allowed := f.p.rules.BalanceGap * f.mean
+	return x > allowed/2 && slices.ContainsFunc(f.over, func(o int) bool { return o != n && f.at(n)+x-f.at(o) > allowed })
 }

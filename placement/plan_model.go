@@ -42,8 +42,8 @@ type planNode struct {
 
 	lead  float64 // cost of the shards it leads
 	leads float64 // number of shards it leads
-	work  float64 // cost of the replicas it has
-	data  float64 // bytes of the replicas it has
+	work  float64 // of the replicas it has
+	data  float64 // of the replicas it has
 	free  float64 // bytes of disk; 0 if unknown
 
 	moving int // copies that it sends or receives
@@ -53,16 +53,21 @@ type planNode struct {
 type planGroup struct {
 	d        *shard.Descriptor
 	load     ShardLoad
-	fresh    bool // load was reported recently, by a leader that is a voter and measures it
+	heard    bool // load was reported recently, by a leader that is a voter
+	fresh    bool // and that leader measures it
 	settled  bool // load describes the shard's present span
 	voters   []int
 	learners []int // those that no step in flight concerns
 	leader   int   // -1 if unknown
 	busy     bool  // a step is in flight or planned
-	moving   bool  // that in flight is a move of a replica
+	merging  bool  // that in flight is a merge with its right neighbour
+	paired   bool  // it and one of its neighbours are to be merged
+	absorbed bool  // and it is the right one
 	locked   string
-	cost     float64
+	cost     float64 // of leading it
 	bytes    float64
+	work     float64 // what a replica counts, beside what it costs when idle if that is about to end
+	data     float64 // what a replica counts in bytes, likewise
 }
 
 func (g *planGroup) meta() bool { return g.d.ID == shard.MetaID }
@@ -95,7 +100,7 @@ func newPlanner(m *Map, load *Load, rules Rules, now time.Time) *planner {
 		p.addGroup(d, load.Shards[d.ID])
 		g := &p.groups[len(p.groups)-1]
 		if s, found := inFlight[d.ID]; found {
-			g.busy, g.moving = true, s.Kind == MoveReplica
+			g.busy, g.merging = true, s.Kind == Merge
 			p.settle(g, s)
 		}
 	}
@@ -151,10 +156,12 @@ func (p *planner) addGroup(d *shard.Descriptor, load ShardLoad) {
 			g.leader = n
 		}
 	}
-	g.fresh = g.leader >= 0 && !load.SpanSince.IsZero() && p.now.Sub(load.Heard) <= p.rules.StaleAfter
+	g.heard = g.leader >= 0 && p.now.Sub(load.Heard) <= p.rules.StaleAfter
+	g.fresh = g.heard && !load.SpanSince.IsZero()
 	g.settled = p.now.Sub(load.SpanSince) >= p.rules.Settle
 	g.cost = idleCost + load.Writes + load.WriteBytes/writeBytesPerCost
 	g.bytes = idleBytes + float64(load.Bytes)
+	g.work, g.data = g.cost, g.bytes
 	for _, n := range g.voters {
 		p.hold(&g, n, 1)
 	}
@@ -176,8 +183,18 @@ func (p *planner) node(id shard.NodeID) int {
 // hold adds a replica to a node, or removes it (sign -1).
 func (p *planner) hold(g *planGroup, n int, sign float64) {
 	p.voters += sign
-	p.nodes[n].work += sign * g.cost
-	p.nodes[n].data += sign * g.bytes
+	p.nodes[n].work += sign * g.work
+	p.nodes[n].data += sign * g.data
+}
+
+// weigh changes what each replica of a group counts.
+func (p *planner) weigh(g *planGroup, work, data float64) {
+	for _, n := range g.voters {
+		p.nodes[n].work += work
+		p.nodes[n].data += data
+	}
+	g.work += work
+	g.data += data
 }
 
 // lead counts the leader of a group. The meta group is not counted: it may be led anywhere.
