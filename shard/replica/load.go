@@ -51,10 +51,13 @@ type Load struct {
 
 const (
 	// sizeEvery is how old an estimate of a replica's size may become, unless the node has more replicas than
-	// sizesMax allows for.
+	// sizesMax and looksMax allow for.
 	sizeEvery = 20 * time.Second
 	// sizesMax bounds the number of estimates in one Measure. Each takes some lookups in the store.
 	sizesMax = 16
+	// looksMax bounds for how many of them the contents are looked at, which takes ten times as long. Where many small
+	// shards are written to, each of them has changed by a tenth when it gets its turn.
+	looksMax = 4
 	// contentChange is the share by which a shard must have grown or shrunk before its versions are counted and its
 	// middle is searched again. That takes a millisecond or two for a large shard, unlike the size alone.
 	contentChange = 0.1
@@ -78,9 +81,17 @@ func (h *Host) Measure(now time.Time, peaks time.Duration) {
 	slices.SortFunc(due, func(a, b *Replica) int {
 		return cmp.Or(a.meter.sized().Compare(b.meter.sized()), cmp.Compare(a.id, b.id))
 	})
+	looks := 0
 	for _, r := range due[:min(len(due), sizesMax)] {
-		if err := r.size(now); err != nil {
+		looked, err := r.size(now)
+		if err != nil {
 			h.cfg.Logger.Warn("cannot estimate the size of a shard", "shard", r.id, "error", err)
+		}
+		if looked {
+			looks++
+		}
+		if looks == looksMax {
+			break
 		}
 	}
 }
@@ -243,11 +254,12 @@ func (r *Replica) measure(now time.Time, peaks time.Duration) {
 	}
 }
 
-// size estimates what the replica has on disk. It does not hold up the meter.
-func (r *Replica) size(now time.Time) error {
+// size estimates what the replica has on disk, and reports whether that took a look at its contents. It does not hold
+// up the meter.
+func (r *Replica) size(now time.Time) (looked bool, err error) {
 	d := r.View().Descriptor
 	if d == nil { // it was frozen just now
-		return nil
+		return false, nil
 	}
 	m := &r.meter
 	m.mu.Lock()
@@ -256,16 +268,16 @@ func (r *Replica) size(now time.Time) error {
 	m.mu.Unlock()
 	size, err := r.host.cfg.Engine.SpanSize(d.Span)
 	bytes := int64(size)
-	if err == nil && !found.fits(d, bytes) {
+	if looked = err == nil && !found.fits(d, bytes); looked {
 		found, err = r.lookInside(d.Span, bytes)
 	}
 	if err != nil {
-		return fmt.Errorf("shard %s: %w", r.id, err)
+		return looked, fmt.Errorf("shard %s: %w", r.id, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mu.bytes, m.mu.content = bytes, found
-	return nil
+	return looked, nil
 }
 
 func (r *Replica) lookInside(span shard.Span, bytes int64) (found content, err error) {

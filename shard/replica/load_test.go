@@ -123,6 +123,34 @@ func TestMeasuring(t *testing.T) {
 	})
 }
 
+// Where all shards of a node have grown, few of them are looked at in one Measure, but each in its turn.
+func TestAllShardsAreLookedAtInTurn(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	const shards = 3*looksMax - 1
+	for i := range shards {
+		start := fmt.Sprintf("%02d", i)
+		p.startNewShard(testShard+shard.ID(i), shard.Span{Start: []byte(start), End: fmt.Appendf(nil, "%02d", i+1)})
+		for key := range 100 {
+			p.put(fmt.Sprintf("%s/%02d", start, key), fmt.Sprintf("%0100d", key))
+		}
+		require.NoError(t, p.replica.machine.Store())
+	}
+	require.NoError(t, p.engine.Sync())
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, want := range []int{looksMax, 2 * looksMax, shards, shards} {
+		p.host.Measure(now, time.Hour)
+		seen := 0
+		for _, l := range p.host.Loads() {
+			if l.Versions > 0 {
+				seen++
+			}
+		}
+		require.Equal(t, want, seen)
+		now = now.Add(time.Second)
+	}
+}
+
 // The key by which a command counts.
 func TestKeysOfCommands(t *testing.T) {
 	nested, err := proto.Marshal(&pb.TxnRequest{
