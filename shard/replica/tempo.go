@@ -15,12 +15,13 @@ const (
 	// spacing leaves CPUs idle: on a machine without spare CPU a write takes some 40 ms, and if all wait for the same
 	// tick, nobody has anything to do.
 	spacingMin, spacingMax = 10 * time.Millisecond, 20 * time.Millisecond
-	// spacingSmall bounds it while batches have fewer than smallBatch commands, and spacingTiny while they have fewer
-	// than tinyBatch. Then nearly all of a write's cost is its batch, and it takes longer than this anyway. But only where
-	// at least manyBatches start at each tick: fewer cost so little in all that a longer wait would save nothing.
-	spacingSmall, spacingTiny = 50 * time.Millisecond, 100 * time.Millisecond
-	smallBatch, tinyBatch     = 16, 2
-	manyBatches               = 16
+	// spacingSmall bounds it while batches have fewer than smallBatch commands. Then nearly all of a write's cost is its
+	// batch, so it is worth waiting until all commands are there, which is when the tick comes (muster). How long that
+	// takes depends on the machine; on a fast one it is half of this. But only where at least manyBatches start at
+	// each tick: fewer cost so little in all that a longer wait would save nothing.
+	spacingSmall = 100 * time.Millisecond
+	smallBatch   = 16
+	manyBatches  = 16
 	// roundMin and roundMax bound the time between the ticks at which rounds of reads start. On such a machine a read
 	// takes half as long as a write.
 	roundMin, roundMax = 5 * time.Millisecond, 10 * time.Millisecond
@@ -55,7 +56,7 @@ type spacings []struct {
 }
 
 func batchSpacings() spacings {
-	return spacings{{spacingMin, math.MaxUint64}, {spacingMax, math.MaxUint64}, {spacingSmall, smallBatch}, {spacingTiny, tinyBatch}}
+	return spacings{{spacingMin, math.MaxUint64}, {spacingMax, math.MaxUint64}, {spacingSmall, smallBatch}}
 }
 
 func roundSpacings() spacings {

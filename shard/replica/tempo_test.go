@@ -202,22 +202,19 @@ func TestTempoOfClientsThatStandStill(t *testing.T) {
 	})
 }
 
-// Small batches are moved further apart than that, and tiny ones more, unless it leaves processors idle, and no longer
-// than they are small.
+// Small batches are moved further apart than that, unless it leaves processors idle, and no longer than they are small.
 func TestTempoOfSmallBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTempoLoad()
 		l.busy, l.batch = 0.95, smallBatch/4
 		require.Equal(t, spacingSmall, l.windows(10, 5000))
-		l.batch = tinyBatch - 1
-		require.Equal(t, spacingTiny, l.windows(10, 5000))
 		l.busy = 0.7
-		require.Equal(t, spacingTiny, l.windows(10, 5000), "processors idle before each moment")
+		require.Equal(t, spacingSmall, l.windows(10, 5000), "processors idle before each moment")
 		l.busy = 0.6
-		require.Equal(t, spacingSmall, l.window(5000))
+		require.Equal(t, spacingMax, l.window(5000))
 		l.busy = 0.95
-		require.Equal(t, spacingSmall, l.windows(enough, 5000), "it is known to be too long")
-		require.Equal(t, spacingTiny, l.window(5000))
+		require.Equal(t, spacingMax, l.windows(enough, 5000), "it is known to be too long")
+		require.Equal(t, spacingSmall, l.window(5000))
 		l.batch = 2 * smallBatch
 		require.Equal(t, spacingMax, l.windows(10, 5000))
 	})
