@@ -24,6 +24,10 @@ import (
 //	L5  A step for bytes opens no gap in write load; a step for write load opens at most a
 //	    small one in bytes.
 //	L6  Limits count what is in flight and what this plan adds.
+//	L7  Small neighbours are a pair from when they are to be merged until they are, also while
+//	    they wait, unless something prevents it that may last: neither is merged with another
+//	    shard, and the right one moves only to the left one's nodes. So gathering neighbours
+//	    and balancing come to rest together.
 //
 // Splits come before moves for balance, because halves are easier to place and a split copies nothing.
 // docs/decisions/0008-planning.md gives the reasons.

@@ -13,7 +13,7 @@ import (
 )
 
 // A keyspace in which hardly anything happens comes to rest, with a shard for each node to lead, wherever its replicas
-// were: what gathers neighbours and what evens out nodes do not undo each other's moves. Moves take
+// were: what gathers neighbours and what evens out nodes do not undo each other's moves (L7). Moves take
 // seconds, and a leader that has begun to lead knows nothing for a while. A failure names the seed's subtest:
 // go test ./placement -run 'TestSmallShardsComeToRest/seed=7$'
 func TestSmallShardsComeToRest(t *testing.T) {

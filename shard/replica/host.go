@@ -109,7 +109,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		cfg: cfg, opened: time.Now(), tempo: newTempo(cfg.Busy(), batchSpacings()), changed: make(chan struct{}, 1),
 		pace: pace{rate: cfg.SnapshotRate, sent: cfg.Metrics.sent},
 	}
-	h.tempo.moved = cfg.Spaced
+	h.tempo.moved, h.tempo.early = cfg.Spaced, h.muster.early
 	h.collector = newCollector(h)
 	h.summing = newSumming(cfg.Logger, cfg.Metrics)
 	if err := h.loadHeld(); err != nil {

@@ -40,6 +40,8 @@ type muster struct {
 		reached  chan struct{} // closed at the next tick; nil if nobody waits for one
 		alarm    *time.Timer   // set to the next tick, while somebody waits
 		hastened bool
+		ticks    int // since early was last asked
+		early    int // of them that were hastened
 	}
 }
 
@@ -93,6 +95,10 @@ func (m *muster) tick() {
 	}
 	m.mu.alarm.Stop()
 	close(m.mu.reached)
+	m.mu.ticks++
+	if m.mu.hastened {
+		m.mu.early++
+	}
 	m.mu.reached, m.mu.last = nil, time.Now()
 	pending := m.pending.Load()
 	peak := max(m.peak.Swap(pending), pending)
@@ -103,6 +109,16 @@ func (m *muster) tick() {
 	chance := math.Sqrt(m.mu.expected)
 	m.complete.Store(came + max(1, int64(math.Round(m.mu.expected-chance))))
 	m.joins.Store(came + max(1, int64(math.Round(joinable*m.mu.expected))))
+}
+
+// early reports whether, of the ticks since it was last asked, no more came by the clock than were hastened. Then it is not
+// for the spacing that anybody waits.
+func (m *muster) early() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ticks, early := m.mu.ticks, m.mu.early
+	m.mu.ticks, m.mu.early = 0, 0
+	return 2*early >= ticks
 }
 
 // join has the tick come now that another node's batches have arrived, if most of this node's commands are there.

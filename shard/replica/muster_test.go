@@ -113,6 +113,7 @@ func TestTheTickComesWhenEverybodyWaits(t *testing.T) {
 		apart, commands := c.during(time.Second)
 		require.Equal(t, 20*time.Millisecond+musterSlack, apart)
 		require.Equal(t, 30., commands)
+		require.True(t, c.muster.early())
 		c.end()
 	})
 }
@@ -138,8 +139,10 @@ func TestTheTickFollowsTheClock(t *testing.T) {
 			c := newCrowd(50 * time.Millisecond)
 			c.send(250*time.Microsecond, answer)
 			c.during(time.Second)
+			c.muster.early() // at first it does not know how many to expect
 			apart, _ := c.during(time.Second)
 			require.Equal(t, 50*time.Millisecond, apart, answer)
+			require.False(t, c.muster.early())
 			c.end()
 			for at := range c.mu.ticks {
 				require.Zero(t, at.UnixNano()%int64(c.spacing), "ticks of nodes whose clocks agree are the same")

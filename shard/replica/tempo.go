@@ -28,7 +28,8 @@ const (
 	// CPUs become short when more than processorsShort of their time is in use, and stop being short below
 	// processorsFree. While they are short, the smallest spacing helps. If even so more than processorsGone is in use, CPUs are what
 	// everyone waits for, and a longer spacing shortens everybody's wait. Otherwise it would lengthen it. With a spacing
-	// for small batches CPUs are idle before each tick, and it is too long only below processorsIdle.
+	// for small batches CPUs are idle before each tick, and it is too long only below processorsIdle, and if the ticks are not early:
+	// then everybody waits for something else, such as a slow fsync.
 	processorsShort, processorsFree, processorsIdle = 0.9, 0.8, 0.65
 	processorsGone                                  = 0.93
 	// worthwhile is how many commands a second a node must propose for saving batches to be worth it.
@@ -123,6 +124,8 @@ type tempo struct {
 	// busy returns the share of the machine's CPU time in use since the last call.
 	busy  func() float64
 	moved func(spacing time.Duration) // is called with a new spacing; may be nil
+	// early reports whether the common ticks since the last call came before they were due; nil: they never do.
+	early func() bool
 	may   spacings
 	began time.Time
 
@@ -187,6 +190,9 @@ func (t *tempo) judge(now time.Time) {
 	t.conclude(rate)
 	shorter := t.remember(spacing, rate, int(window/tempoWindow))
 	low, high := t.may.band(spacing)
+	if early := t.early != nil && t.early(); early && t.may.forSmall(spacing) {
+		low = 0
+	}
 	switch {
 	case t.mu.slow >= slowWindows:
 		spacing, t.mu.missed, t.mu.slow = t.may.below(spacing), shorter, 0

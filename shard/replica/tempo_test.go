@@ -220,6 +220,23 @@ func TestTempoOfSmallBatches(t *testing.T) {
 	})
 }
 
+// Where ticks come before they are due, processors that idle do so for another reason.
+func TestTempoWhoseTicksComeEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTempoLoad()
+		early := true
+		l.tempo.early = func() bool { return early }
+		l.busy, l.batch = 0.95, smallBatch/4
+		require.Equal(t, spacingSmall, l.windows(10, 5000))
+		l.busy = 0.3 // the disk stands still for a moment
+		require.Equal(t, spacingSmall, l.window(4500))
+		early = false
+		require.Equal(t, spacingMax, l.window(4500))
+		early, l.batch = true, 2*smallBatch
+		require.Equal(t, spacingMin, l.window(5000), "other spacings are judged as ever")
+	})
+}
+
 // A few small batches are not moved further apart than others: they would only wait longer.
 func TestTempoOfFewSmallBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
