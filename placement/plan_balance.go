@@ -23,11 +23,11 @@ func counting() measure {
 }
 
 func working() measure {
-	return measure{"write load of replicas", func(n *planNode) *float64 { return &n.work }, func(g *planGroup) float64 { return g.work }, costText}
+	return measure{"write load of replicas", func(n *planNode) *float64 { return &n.work }, (*planGroup).work, costText}
 }
 
 func storing() measure {
-	return measure{"bytes", func(n *planNode) *float64 { return &n.data }, func(g *planGroup) float64 { return g.data }, bytesText}
+	return measure{"bytes", func(n *planNode) *float64 { return &n.data }, (*planGroup).data, bytesText}
 }
 
 // field is the set of nodes over which a measure is compared.

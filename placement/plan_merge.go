@@ -62,10 +62,16 @@ func (p *planner) smallNeighbours() (found []neighbours) {
 // pair has two neighbours count as what they are to become. The right one's replicas weigh no more than their contents. If
 // they weighed more, bringing the two together would open a gap, which balancing would close by separating them again.
 func (p *planner) pair(left, right *planGroup) {
-	left.paired, right.paired, right.absorbed = true, true, true
+	left.paired, right.paired = true, true
 	left.busy = left.busy || right.busy // the step may be the move that brings the two together
 	right.busy = left.busy
-	p.weigh(right, -idleCost, -idleBytes)
+	for _, n := range right.voters {
+		p.hold(right, n, -1)
+	}
+	right.absorbed = true
+	for _, n := range right.voters {
+		p.hold(right, n, 1)
+	}
 }
 
 // merge merges small neighbours. If two are not on the same nodes, several plans first bring them together, one move
@@ -203,10 +209,10 @@ func (p *planner) gatherObstacle(left, right *planGroup) string {
 			return "small, but " + b.Name + " would have too little disk left"
 		}
 		takes := func(n *planNode) bool { return p.refuses(n) == "" }
-		if f := p.field(storing(), takes); f.opens(to, right.data-idleBytes) {
+		if f := p.field(storing(), takes); f.opens(to, right.bytes-idleBytes) {
 			return fmt.Sprintf("small, but its bytes would open a gap on %s, where its neighbour is", b.Name)
 		}
-		if f := p.field(working(), takes); f.opens(to, right.work-idleCost) {
+		if f := p.field(working(), takes); f.opens(to, right.cost-idleCost) {
 			return fmt.Sprintf("small, but its write load would open a gap on %s, where its neighbour is", b.Name)
 		}
 	}

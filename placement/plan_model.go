@@ -42,8 +42,8 @@ type planNode struct {
 
 	lead  float64 // cost of the shards it leads
 	leads float64 // number of shards it leads
-	work  float64 // of the replicas it has
-	data  float64 // of the replicas it has
+	work  float64 // what the replicas count that it has
+	data  float64 // what they count in bytes
 	free  float64 // bytes of disk; 0 if unknown
 
 	moving int // copies that it sends or receives
@@ -64,13 +64,27 @@ type planGroup struct {
 	paired   bool  // it and one of its neighbours are to be merged
 	absorbed bool  // and it is the right one
 	locked   string
-	cost     float64 // of leading it
+	cost     float64
 	bytes    float64
-	work     float64 // what a replica counts, beside what it costs when idle if that is about to end
-	data     float64 // what a replica counts in bytes, likewise
 }
 
 func (g *planGroup) meta() bool { return g.d.ID == shard.MetaID }
+
+// work returns what a replica counts: its cost, but for what it costs when idle if that is about to end.
+func (g *planGroup) work() float64 {
+	if g.absorbed {
+		return g.cost - idleCost
+	}
+	return g.cost
+}
+
+// data returns what a replica counts in bytes, likewise.
+func (g *planGroup) data() float64 {
+	if g.absorbed {
+		return g.bytes - idleBytes
+	}
+	return g.bytes
+}
 
 // idle reports whether a step for balance may take the group.
 func (g *planGroup) idle() bool {
@@ -161,7 +175,6 @@ func (p *planner) addGroup(d *shard.Descriptor, load ShardLoad) {
 	g.settled = p.now.Sub(load.SpanSince) >= p.rules.Settle
 	g.cost = idleCost + load.Writes + load.WriteBytes/writeBytesPerCost
 	g.bytes = idleBytes + float64(load.Bytes)
-	g.work, g.data = g.cost, g.bytes
 	for _, n := range g.voters {
 		p.hold(&g, n, 1)
 	}
@@ -183,18 +196,8 @@ func (p *planner) node(id shard.NodeID) int {
 // hold adds a replica to a node, or removes it (sign -1).
 func (p *planner) hold(g *planGroup, n int, sign float64) {
 	p.voters += sign
-	p.nodes[n].work += sign * g.work
-	p.nodes[n].data += sign * g.data
-}
-
-// weigh changes what each replica of a group counts.
-func (p *planner) weigh(g *planGroup, work, data float64) {
-	for _, n := range g.voters {
-		p.nodes[n].work += work
-		p.nodes[n].data += data
-	}
-	g.work += work
-	g.data += data
+	p.nodes[n].work += sign * g.work()
+	p.nodes[n].data += sign * g.data()
 }
 
 // lead counts the leader of a group. The meta group is not counted: it may be led anywhere.

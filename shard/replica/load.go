@@ -88,10 +88,9 @@ func (h *Host) Measure(now time.Time, peaks time.Duration) {
 			h.cfg.Logger.Warn("cannot estimate the size of a shard", "shard", r.id, "error", err)
 		}
 		if looked {
-			looks++
-		}
-		if looks == looksMax {
-			break
+			if looks++; looks == looksMax {
+				break
+			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ type muster struct {
 	mu struct {
 		sync.Mutex
 		last     time.Time
-		expected float64       // commands that come between two ticks
+		expected float64       // the most commands under way at a time between two ticks, averaged
 		reached  chan struct{} // closed at the next tick; nil if nobody waits for one
 		alarm    *time.Timer   // set to the next tick, while somebody waits
 		hastened bool

@@ -268,3 +268,13 @@ func TestCommandsAreUnderWayUntilTheirOutcome(t *testing.T) {
 	require.NoError(t, (<-outcome).Err)
 	require.Zero(t, p.host.muster.pending.Load())
 }
+
+// A node's tempo hears of the ticks of its own muster.
+func TestTheTempoIsToldOfTicks(t *testing.T) {
+	p := openProcess(t, t.TempDir(), 1, Knobs{})
+	defer func() { p.close() }()
+	p.startNew()
+	p.host.tempo.early() // of the ticks that there were
+	<-p.host.muster.next(time.Millisecond)
+	require.False(t, p.host.tempo.early())
+}
