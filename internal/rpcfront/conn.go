@@ -91,11 +91,6 @@ func (c *conn) read() {
 	}
 	c.relay.give(preface)
 	err := c.next(true)
-	if err == nil {
-		c.mu.Lock()
-		c.begun = true
-		c.mu.Unlock()
-	}
 	c.relay.widen(relayWindow - windowStart) // grpc-go takes it after the client's settings only
 	for ; err == nil; err = c.next(false) {
 	}
@@ -165,6 +160,9 @@ func (c *conn) frame(first bool) error {
 	f, err := c.framer.ReadFrame()
 	if err != nil {
 		return err
+	}
+	if first { // before grpc-go knows: it tells the client, who may call then, and needs to hear of a Leave
+		c.setBegun()
 	}
 	return c.take(f)
 }
@@ -293,6 +291,12 @@ func (c *conn) leave() {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 	c.flush()
 	c.close()
+}
+
+func (c *conn) setBegun() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun = true
 }
 
 func (c *conn) hasBegun() bool {
