@@ -124,15 +124,21 @@ func TestAnswersThatMayWait(t *testing.T) {
 	cfg, calls := starting(config())
 	s := serve(t, cfg, &service{})
 	c := connect(t, s.addr)
-	c.settle()
+	c.until(func() bool { return c.acks == 1 })
+	front := s.conns(t)[0]
+	front.mu.Lock()
+	for front.out.writing { // who wrote what was read would look for more
+		front.changed.Wait()
+	}
+	front.mu.Unlock()
 	wait := []uint32{c.get(1), c.get(1), c.get(1)}
 	for range wait {
 		(<-calls.calls).AnswerWithin(far, &pb.RangeResponse{}, nil)
 	}
-	front := s.conns(t)[0]
 	front.mu.Lock()
-	require.Len(t, front.ready, len(wait))
+	held := len(front.ready)
 	front.mu.Unlock()
+	require.Len(t, wait, held)
 	now := c.get(1)
 	(<-calls.calls).Answer(&pb.RangeResponse{}, nil)
 	for _, id := range append(wait, now) {
