@@ -302,6 +302,19 @@ func TestLeaveDoesNotWaitForHandshakes(t *testing.T) {
 	}
 }
 
+// TestAConnectionHasBegunBeforeGRPCHearsIt keeps Leave from cutting off a client that was just told that it may call. Nobody
+// reads what goes to grpc-go here.
+func TestAConnectionHasBegunBeforeGRPCHearsIt(t *testing.T) {
+	s := serve(t, config(), &service{})
+	ours, theirs := net.Pipe()
+	c := newConn(s.Server, ours)
+	defer c.close()
+	go func() { _ = http2.NewFramer(theirs, nil).WriteSettings() }()
+	require.False(t, c.hasBegun())
+	require.NoError(t, c.frame(true))
+	require.True(t, c.hasBegun())
+}
+
 // TestAGracefulEndWaitsForWhatIsUnderWay has grpc-go end the connection while a call and a stream are under way here.
 func TestAGracefulEndWaitsForWhatIsUnderWay(t *testing.T) {
 	s, c, stream, id, end := underWay(t)

@@ -138,7 +138,7 @@ func TestAnswersThatMayWait(t *testing.T) {
 	front.mu.Lock()
 	held := len(front.ready)
 	front.mu.Unlock()
-	require.Len(t, wait, held)
+	require.Equal(t, len(wait), held)
 	now := c.get(1)
 	(<-calls.calls).Answer(&pb.RangeResponse{}, nil)
 	for _, id := range append(wait, now) {
