@@ -269,6 +269,7 @@ func (n *Node) startAgent(context.Context) error {
 	n.work.Go(func() { n.balance.run(n.ctx) })
 	n.work.Go(func() { n.loads.run(n.ctx) })
 	n.work.Go(func() { n.heat.run(n.ctx) })
+	n.startShorteningReads()
 	n.work.Go(func() { n.check.investigate(n.ctx) })
 	if n.cfg.CorruptCheckTime > 0 {
 		n.work.Go(func() { n.check.run(n.ctx) })

@@ -13,6 +13,7 @@
 //	                   |
 //	snapshot --SSTs--> Replace (excise + ingest + local records, atomic, durable)
 //	collector -------> Tidy (compactions drop what was deleted)
+//	node ------------> ShortenReads (a compaction of L0, once reads have paid for it)
 //
 // Invariants:
 //

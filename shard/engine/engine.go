@@ -35,6 +35,7 @@ type Engine struct {
 	tidyBytes uint64 // the size of one piece of Tidy, in bytes of tables
 
 	background background
+	readAmp    readAmp
 
 	// incoming is where snapshots are written before they are ingested. It is inside the store's directory because an
 	// ingest links files instead of copying them.

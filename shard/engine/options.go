@@ -87,7 +87,8 @@ func (o Options) pebble(failures *failures, unflushed *unflushed) *pebble.Option
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: memTablesMax,
 		// Thirty-two sublevels, because Pebble counts each twice. Every compaction of L0 rewrites much of the next level,
-		// so one after every flush cost more than the flush itself. In return, removals may stay in L0 until Tidy.
+		// so one after every flush cost more than the flush itself. In return, removals may stay in L0 until Tidy, and tables
+		// that reads look into until ShortenReads.
 		L0CompactionThreshold: 64,
 		// High, because a stall of L0 stalls every shard of the node at once.
 		L0StopWritesThreshold: 256,
