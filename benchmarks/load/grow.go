@@ -67,8 +67,11 @@ const (
 	growers = 8
 	// growBatch is the most that etcd takes in one transaction.
 	growBatch = 128
-	// growTimeout ends a batch that hangs.
+	// growTimeout is for how long a batch is tried that hangs or fails, as those of an etcd do that cannot keep up. It
+	// gives each try 7 s.
 	growTimeout = time.Minute
+	// growPause is between two tries.
+	growPause = 100 * time.Millisecond
 )
 
 // Measure implements Workload. The written keys stay, so memory per key is that of the keys that
@@ -85,7 +88,9 @@ func (w growth) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 			started := time.Now()
 			ctx, cancel := context.WithTimeout(ctx, growTimeout)
 			defer cancel()
-			if err := put(ctx, worker, from, to); err != nil {
+			err := persist(ctx, func() error { return put(ctx, worker, from, to) },
+				func(err error) { rec.add(worker, win, started, time.Now(), err) })
+			if err != nil {
 				return fmt.Errorf("write keys %d to %d: %w", from, to, err)
 			}
 			ended := time.Now()
@@ -98,6 +103,22 @@ func (w growth) Measure(ctx context.Context, e *Env, p Plan) (Result, error) {
 	e.written, e.Keys, e.filled = w.keys, w.keys, err == nil
 	got.Held = int64(w.keys - from)
 	return got, err
+}
+
+// persist tries until it succeeds or ctx ends. Every failure is told.
+func persist(ctx context.Context, try func() error, failed func(error)) error {
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		failed(err)
+		select {
+		case <-time.After(growPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // inBatches does something with every number between two, growers batches at a time. It stops at

@@ -1,7 +1,11 @@
 package load
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -20,4 +24,31 @@ func TestGrownWorkloadsTellHowManyKeysThereAre(t *testing.T) {
 	}, names)
 	_, err = Grown(put, []int{20_000, 500})
 	require.ErrorContains(t, err, "larger than the last")
+}
+
+// A batch that a system gives up is told as an error, and written again until its time is up.
+func TestBatchesAreWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		gaveUp := errors.New("etcdserver: request timed out")
+		tries, told := 0, 0
+		write := func(after int) error {
+			tries, told = 0, 0
+			return persist(ctx, func() error {
+				if tries++; tries < after {
+					return gaveUp
+				}
+				return nil
+			}, func(err error) {
+				require.ErrorIs(t, err, gaveUp)
+				told++
+			})
+		}
+		require.NoError(t, write(3))
+		require.Equal(t, 2, told)
+		require.ErrorIs(t, write(100), gaveUp)
+		require.Equal(t, tries, told)
+		require.Less(t, tries, 100)
+	})
 }
