@@ -35,6 +35,8 @@
 //	    by a bounded part.
 //	E9  What a ReplaceIf has asked for holds when the data is replaced, and is durable before that: no change
 //	    of which replica has which keys came in between, if all of them are made under Owners.
+//	E10 A compaction that ShortenReads makes has been paid for: since the last one reads have looked in vain, into
+//	    tables that are still there, for at least half of what it costs.
 //
 // The Raft log is the write-ahead log of the state machines, so commits need not be
 // durable: whatever a crash loses is replayed. Pebble's own WAL is disabled. It would write every

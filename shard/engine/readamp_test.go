@@ -45,6 +45,16 @@ func TestDeepest(t *testing.T) {
 	}), "where one ends and another begins")
 }
 
+// What reads looked into while it was being compacted is gone afterwards, and pays for no further compaction.
+func TestLooksDuringACompactionDoNotCount(t *testing.T) {
+	const bytes = 1 << 20
+	var r readAmp
+	require.True(t, r.tooLong(bytes/lookBytes, 20, bytes))
+	r.compacted(10 * bytes / lookBytes)
+	require.False(t, r.tooLong(10*bytes/lookBytes, readAmpMin, bytes))
+	require.True(t, r.tooLong(11*bytes/lookBytes, readAmpMin, bytes))
+}
+
 // lookFor has reads look into the store for keys that it does not have.
 func (l *littered) lookFor(keys int) {
 	l.t.Helper()
