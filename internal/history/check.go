@@ -18,13 +18,19 @@ type Options struct {
 	PromptProgress bool
 	// Asked is since when leases are asked for all the time, so that it is known when they
 	// end. Healed is when the last fault that had stopped a node had ended and all served
-	// again; 0: there was none. Only then may leases get their whole time to live again.
-	// LateBy is how long after its time a lease may still be there (H11). Without it that is
-	// measured, not judged.
+	// again; 0: there was none. LateBy is how long after its time a lease may still be there
+	// (H11). Without it that is measured, not judged.
 	Asked, Healed, LateBy time.Duration
+	// Elected is when shards lost their leader for another reason, such as a busy machine, and
+	// elected the next one. Only then, and after a fault that stopped a node, may leases get
+	// their whole time to live again.
+	Elected []Interval
 	// Timeout bounds the search for a linearization of one group. Default 30 s.
 	Timeout time.Duration
 }
+
+// Interval is a part of the run within which something happened.
+type Interval struct{ From, To time.Duration }
 
 const timeoutDefault = 30 * time.Second
 

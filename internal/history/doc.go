@@ -38,8 +38,9 @@
 // Of leases:
 //
 //	H11 A lease that was not revoked exists until its TTL has passed since
-//	    the last acknowledged renewal was sent, and not much longer (Options.LateBy): after a
-//	    fault that stopped a node its TTL starts again.
+//	    the last acknowledged renewal was sent, and not much longer (Options.LateBy): its TTL
+//	    starts again after a fault that stopped a node, and when its shard has lost its leader
+//	    otherwise.
 //	H12 When a lease is gone, each of its keys has been deleted, once, and the lease is not renewed
 //	    any more. No key is attached to it after a revocation was acknowledged, nor in a shard
 //	    that has begun to delete its keys.

@@ -154,6 +154,18 @@ func TestALateExpiryIsMeasuredFromTheEndOfTheFaults(t *testing.T) {
 	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(40)}).Has(LateExpiry))
 }
 
+func TestALateExpiryIsExcusedByALostLeader(t *testing.T) {
+	h := History{Leases: []LeaseOp{granted(0, 10, 100), missing(Ask, 480, 500)}}
+	lateAfter := func(elected ...Interval) time.Duration {
+		return Check(h, Options{Asked: ms(200), Elected: elected}).LatestExpiry
+	}
+	require.Equal(t, ms(300), lateAfter())
+	require.Equal(t, ms(50), lateAfter(Interval{ms(310), ms(350)}))
+	require.Equal(t, ms(300), lateAfter(Interval{ms(20), ms(50)}), "its time was over before it was asked for")
+	require.Equal(t, ms(50), lateAfter(Interval{ms(310), ms(350)}, Interval{ms(500), ms(550)}), "the second leader found no lease")
+	require.Zero(t, lateAfter(Interval{ms(310), ms(350)}, Interval{ms(490), ms(550)}), "the second leader may have found it")
+}
+
 func TestRecorderKeepsWatchesAndLeases(t *testing.T) {
 	var clock time.Duration
 	rec := NewRecorder(func() time.Duration { clock += time.Millisecond; return clock })

@@ -151,6 +151,11 @@ func (l *leaseFacts) late(opt Options) time.Duration {
 	if opt.Healed > 0 {
 		over = max(over, opt.Healed+l.ttl)
 	}
+	for _, e := range opt.Elected {
+		if e.From < l.dead {
+			over = max(over, e.To+l.ttl)
+		}
+	}
 	return max(0, l.dead-over)
 }
 

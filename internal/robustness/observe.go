@@ -6,33 +6,43 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/flotilla-kv/flotilla/internal/history"
 	"github.com/flotilla-kv/flotilla/internal/proccluster"
 	"github.com/flotilla-kv/flotilla/router/routerpb"
 	"github.com/flotilla-kv/flotilla/shard"
 )
 
-// Observed is what nodes reported during a run about where shards are.
+// Observed is what nodes reported during a run about where shards are, and who leads them.
 type Observed struct {
 	// Maps is how many maps were examined, over all nodes. Splits and Merges are how many shards appeared and
 	// disappeared in the maps of the node that reported most.
 	Maps, Splits, Merges int
+	// Elected is when nodes were elected because shards had lost their leaders, since the observation began.
+	Elected []history.Interval
 	// Problems are invalid maps.
 	Problems []string
 }
 
-// Observe implements Layout: it follows the map of every node, as native clients do.
+// Observe implements Layout: it follows the map of every node, as native clients do, and counts lost leaders.
 func (l FlotillaLayout) Observe(ctx context.Context) Observed {
+	began := time.Now()
+	since := func() time.Duration { return time.Since(began) }
 	told := make([]Observed, len(l.Nodes))
+	elected := make([][]history.Interval, len(l.Nodes))
 	var following sync.WaitGroup
 	for i, n := range l.Nodes {
 		following.Go(func() { told[i] = observe(ctx, n) })
+		following.Go(func() {
+			elected[i] = elections(ctx, since, func(ctx context.Context) (int, error) { return lostLeaders(ctx, n.ClientAddr) })
+		})
 	}
 	following.Wait()
-	var out Observed
+	out := Observed{Elected: slices.Concat(elected...)}
 	for _, o := range told {
 		out.Maps += o.Maps
 		out.Splits, out.Merges = max(out.Splits, o.Splits), max(out.Merges, o.Merges)

@@ -74,8 +74,8 @@ func (r Result) Clean() bool { return r.Report.Clean() && len(r.Problems) == 0 }
 
 func (r Result) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; %d changes of the layout; %d splits and %d merges in %d maps; longest time without an acknowledged write %s",
-		r.Report, r.Changes, r.Observed.Splits, r.Observed.Merges, r.Observed.Maps, r.LongestPause.Round(time.Millisecond))
+	fmt.Fprintf(&b, "%s; %d changes of the layout; %d splits and %d merges in %d maps; leaders lost %d times; longest time without an acknowledged write %s",
+		r.Report, r.Changes, r.Observed.Splits, r.Observed.Merges, r.Observed.Maps, len(r.Observed.Elected), r.LongestPause.Round(time.Millisecond))
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "\n  seed %d: %s", r.Report.Seed, p)
 	}
@@ -132,7 +132,7 @@ func Run(ctx context.Context, sys System, cfg Config) (Result, error) {
 	}
 	res.History = rec.History()
 	res.Report = history.Check(res.History, history.Options{
-		Seed: cfg.Seed, ShardOf: cfg.ShardOf, PromptProgress: cfg.PromptProgress, Asked: asked, Healed: healed, LateBy: cfg.LateBy, Timeout: max(30*time.Second, 2*cfg.Duration),
+		Seed: cfg.Seed, ShardOf: cfg.ShardOf, PromptProgress: cfg.PromptProgress, Asked: asked, Healed: healed, Elected: res.Observed.Elected, LateBy: cfg.LateBy, Timeout: max(30*time.Second, 2*cfg.Duration),
 	})
 	return res, nil
 }

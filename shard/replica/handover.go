@@ -135,6 +135,7 @@ func (h *Host) Succeed(ctx context.Context, heir Held, o Handover) error {
 			return fail(fmt.Errorf("replica %d leads in another term than the one that hands over: %w", leader, shard.ErrUnavailable))
 		case leader != 0 && last >= o.Last:
 			stood, late = true, nil
+			h.heirs.Store(heir.Shard, o.Term)
 			h.stand([]Held{heir})
 		}
 		select {

@@ -76,7 +76,8 @@ type Host struct {
 	updates atomic.Uint64
 
 	replicas sync.Map // shard.ID -> *Replica
-	leaders  sync.Map // shard.ID -> raftio.LeaderInfo, also of the meta group
+	leaders  sync.Map // shard.ID -> leadership, also of the meta group
+	heirs    sync.Map // shard.ID -> uint64, the term of the leader that last handed over to this node's replica
 	changed  chan struct{}
 
 	held struct {
@@ -156,8 +157,7 @@ func (h *Host) NodeHost() *dragonboat.NodeHost { return h.nh }
 // LeaderUpdated implements raftio.IRaftEventListener. It runs on a worker shared by all groups and
 // never blocks (P4).
 func (h *Host) LeaderUpdated(info raftio.LeaderInfo) {
-	h.leaders.Store(shard.ID(info.ShardID), info)
-	h.cfg.Metrics.leaderChanges.Inc()
+	h.led(info)
 	if r, ok := h.Replica(shard.ID(info.ShardID)); ok {
 		r.proposer.leaderChanged()
 		if info.LeaderID != 0 {
@@ -180,8 +180,8 @@ func (h *Host) Leader(id shard.ID) (shard.ReplicaID, uint64) {
 	if !ok {
 		return 0, 0
 	}
-	info := v.(raftio.LeaderInfo)
-	return shard.ReplicaID(info.LeaderID), info.Term
+	l := v.(leadership)
+	return shard.ReplicaID(l.LeaderID), l.Term
 }
 
 // Replica returns the node's replica of the shard, if it runs.

@@ -15,6 +15,7 @@ type Metrics struct {
 	promised      prometheus.Histogram
 	reservations  prometheus.Counter
 	leaderChanges prometheus.Counter
+	elections     *prometheus.CounterVec
 	handovers     prometheus.Histogram
 	watches       *watch.Metrics
 	leaseRenewals prometheus.Counter
@@ -79,6 +80,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "flotilla_shard_leader_changes_total",
 			Help: "Leader changes seen by replicas on this node, all shards together. Bursts without moves: overload, slow disks or a bad network.",
 		}),
+		elections: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flotilla_shard_elections_total",
+			Help: "Elections that replicas on this node won, by what they came after: start, the replica had known no leader yet; handover, the leader gave its place to this one; failure, the leader was lost, and leases get their whole TTL again. failure without a node that stopped: overload, slow disks or a bad network.",
+		}, []string{"after"}),
 		leaseRenewals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "flotilla_shard_lease_renewals_total",
 			Help: "Lease keepalives this node has acknowledged as the leader of the lease's shard.",
@@ -100,7 +105,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "flotilla_shard_checksum_bytes_total",
 		Help: "Bytes of keys and values that this node has read to compare its replicas with the others'. It costs a tenth of a processor at most; --corrupt-check-time says how often.",
 	})
-	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.promised, m.reservations, m.leaderChanges, m.handovers, m.leaseRenewals, m.leasesDue)
+	reg.MustRegister(m.summed, m.unfit, m.sent, m.proposals, m.batchCommands, m.held, m.barrierReads, m.promised, m.reservations, m.leaderChanges, m.elections, m.handovers, m.leaseRenewals, m.leasesDue)
+	for _, after := range []string{afterStart, afterHandover, afterFailure} {
+		m.elections.WithLabelValues(after) // shown before the first one too
+	}
 	m.registerCollection(reg)
 	return m
 }

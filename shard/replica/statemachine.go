@@ -204,6 +204,7 @@ func (s *stateMachine) Close() error {
 	s.replica.machine.Close()
 	s.replica.host.ended.Store(s.replica.id, s.replica.replicaID)
 	s.replica.host.leaders.Delete(s.replica.id) // a later replica of the shard, under another ID, is told the leader again
+	s.replica.host.heirs.Delete(s.replica.id)
 	s.replica.host.replicas.CompareAndDelete(s.replica.id, s.replica)
 	close(s.replica.ended)
 	s.replica.host.collector.poke() // nobody has to wait for this replica any more
