@@ -50,6 +50,23 @@ func attach(t *testing.T, client *clientv3.Client, id clientv3.LeaseID, name str
 	return keys
 }
 
+// attachWhileRenewed is attach, for a lease that might otherwise end before it has all its keys.
+func attachWhileRenewed(t *testing.T, client *clientv3.Client, id clientv3.LeaseID, name string) []string {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	renewals, err := client.KeepAlive(ctx, id)
+	require.NoError(t, err)
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		for range renewals { // nobody else reads them
+		}
+	})
+	defer renewing.Wait()
+	defer stop()
+	return attach(t, client, id, name)
+}
+
 // attached are the keys of a lease as the cluster tells them.
 func attached(t *testing.T, client *clientv3.Client, id clientv3.LeaseID) []string {
 	t.Helper()
@@ -487,7 +504,7 @@ func TestKeysOfALeaseGoOnce(t *testing.T) {
 			ttl = 2
 		}
 		id := grantLease(t, client, ttl)
-		for _, key := range attach(t, client, id, fmt.Sprint("watched/", i)) {
+		for _, key := range attachWhileRenewed(t, client, id, fmt.Sprint("watched/", i)) {
 			wanted[key] = 1
 		}
 		if expires {
