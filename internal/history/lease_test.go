@@ -145,25 +145,25 @@ func TestAnomaliesOfLeasesAreFound(t *testing.T) {
 }
 
 func TestALateExpiryIsMeasuredFromTheEndOfTheFaults(t *testing.T) {
-	h := History{Leases: []LeaseOp{granted(0, 10, 100), missing(Ask, 480, 500)}}
-	require.Equal(t, ms(390), Check(h, Options{}).LatestExpiry)
-	require.Equal(t, ms(50), Check(h, Options{Healed: ms(350)}).LatestExpiry)
-	require.Equal(t, ms(50), Check(h, Options{Healed: ms(350), Asked: ms(360)}).LatestExpiry)
-	require.Equal(t, ms(140), Check(h, Options{Asked: ms(360)}).LatestExpiry, "no node was stopped")
-	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(60)}).Clean())
-	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(40)}).Has(LateExpiry))
+	h := History{Leases: []LeaseOp{granted(0, 10, 100), there(480, 500), missing(Ask, 900, 950)}}
+	require.Equal(t, ms(370), Check(h, Options{}).LatestExpiry, "whoever asks seldom learns late that it is gone")
+	require.Equal(t, ms(30), Check(h, Options{Healed: ms(350)}).LatestExpiry)
+	require.Equal(t, ms(30), Check(h, Options{Healed: ms(350), Asked: ms(360)}).LatestExpiry)
+	require.Equal(t, ms(120), Check(h, Options{Asked: ms(360)}).LatestExpiry, "no node was stopped")
+	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(40)}).Clean())
+	require.True(t, Check(h, Options{Healed: ms(350), LateBy: ms(20)}).Has(LateExpiry))
 }
 
 func TestALateExpiryIsExcusedByALostLeader(t *testing.T) {
-	h := History{Leases: []LeaseOp{granted(0, 10, 100), missing(Ask, 480, 500)}}
+	h := History{Leases: []LeaseOp{granted(0, 10, 100), there(480, 500), missing(Ask, 900, 950)}}
 	lateAfter := func(elected ...Interval) time.Duration {
 		return Check(h, Options{Asked: ms(200), Elected: elected}).LatestExpiry
 	}
-	require.Equal(t, ms(300), lateAfter())
-	require.Equal(t, ms(50), lateAfter(Interval{ms(310), ms(350)}))
-	require.Equal(t, ms(300), lateAfter(Interval{ms(20), ms(50)}), "its time was over before it was asked for")
-	require.Equal(t, ms(50), lateAfter(Interval{ms(310), ms(350)}, Interval{ms(500), ms(550)}), "the second leader found no lease")
-	require.Zero(t, lateAfter(Interval{ms(310), ms(350)}, Interval{ms(490), ms(550)}), "the second leader may have found it")
+	require.Equal(t, ms(280), lateAfter())
+	require.Equal(t, ms(30), lateAfter(Interval{ms(310), ms(350)}))
+	require.Equal(t, ms(280), lateAfter(Interval{ms(20), ms(50)}), "its time was over before it was asked for")
+	require.Equal(t, ms(30), lateAfter(Interval{ms(310), ms(350)}, Interval{ms(480), ms(550)}), "it was found under the leader before")
+	require.Zero(t, lateAfter(Interval{ms(310), ms(350)}, Interval{ms(470), ms(550)}), "the second leader may have found it")
 }
 
 func TestRecorderKeepsWatchesAndLeases(t *testing.T) {

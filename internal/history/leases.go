@@ -26,6 +26,9 @@ type leaseFacts struct {
 	// what shows it.
 	dead   time.Duration
 	deadBy *Op
+	// seen is when it was last asked for and found, and seenBy the answer.
+	seen   time.Duration
+	seenBy *LeaseOp
 	// cleared is when an acknowledged revocation had returned, by which its keys are gone.
 	cleared   time.Duration
 	clearedBy *Op
@@ -85,7 +88,7 @@ func (f *facts) checkLeases(opt Options, scopeOf func(key string) string, r *Rep
 		late := leases[id].late(opt)
 		r.LatestExpiry = max(r.LatestExpiry, late)
 		if opt.LateBy > 0 && late > opt.LateBy {
-			found = append(found, Violation{LateExpiry, fmt.Sprintf("lease %d was there for %s after its time", id, late), []Op{quote(leases[id].renewed), *leases[id].deadBy}})
+			found = append(found, Violation{LateExpiry, fmt.Sprintf("lease %d was there for %s after its time", id, late), []Op{quote(leases[id].renewed), quote(leases[id].seenBy)}})
 		}
 	}
 	found = append(found, checkRenewals(f.Leases, leases)...)
@@ -98,6 +101,10 @@ func (l *leaseFacts) learn(op *LeaseOp) {
 		l.die(op.Return, quote(op))
 		if op.Final {
 			l.clear(op.Return, quote(op))
+		}
+	case op.Kind == Ask && op.Outcome == OK:
+		if l.seenBy == nil || op.Call > l.seen {
+			l.seen, l.seenBy = op.Call, op
 		}
 	case op.Kind == Revoke && op.Outcome != Refused:
 		if l.revoked == nil || op.Call < l.revoked.Call {
@@ -140,11 +147,11 @@ func (l *leaseFacts) checkLife() []Violation {
 		l.id, seconds(l.due), seconds(l.dead)), []Op{quote(l.renewed), *l.deadBy}}}
 }
 
-// late is how long after its time the lease was last not known to be gone. The leader that
+// late is how long after its time the lease was still found by who asked for it. The leader that
 // comes after one that failed may give every lease its whole time again; one that leadership
 // was handed over to may not.
 func (l *leaseFacts) late(opt Options) time.Duration {
-	if l.deadBy == nil || l.renewed == nil {
+	if l.seenBy == nil || l.renewed == nil {
 		return 0
 	}
 	over := max(l.over, opt.Asked)
@@ -152,11 +159,11 @@ func (l *leaseFacts) late(opt Options) time.Duration {
 		over = max(over, opt.Healed+l.ttl)
 	}
 	for _, e := range opt.Elected {
-		if e.From < l.dead {
+		if e.From < l.seen {
 			over = max(over, e.To+l.ttl)
 		}
 	}
-	return max(0, l.dead-over)
+	return max(0, l.seen-over)
 }
 
 // checkRenewals decides H12 for the lease itself: what is gone is not renewed. How much

@@ -139,6 +139,10 @@ func revoked(call, ret int) LeaseOp {
 	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: Revoke, Lease: 7, Outcome: OK}
 }
 
+func there(call, ret int) LeaseOp {
+	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: Ask, Lease: 7, Outcome: OK, TTL: ms(1)}
+}
+
 func missing(kind LeaseCall, call, ret int) LeaseOp {
 	return LeaseOp{Call: ms(call), Return: ms(ret), Kind: kind, Lease: 7, Outcome: OK, Gone: true}
 }

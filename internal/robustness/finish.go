@@ -48,7 +48,7 @@ func (f *finish) awaitEnds(ctx context.Context, final bool) []string {
 	left := f.granted()
 	for node := 0; ; node = (node + 1) % len(f.nodes) {
 		c := leaseCaller{client: finishClient, conn: f.nodes[node].ActiveConnection(), rec: f.rec, timeout: f.timeout}
-		left = slices.DeleteFunc(left, func(id int64) bool { return c.ask(ctx, id, final) })
+		left = c.askAll(ctx, left, final)
 		if len(left) == 0 {
 			return nil
 		}
@@ -56,6 +56,23 @@ func (f *finish) awaitEnds(ctx context.Context, final bool) []string {
 			return []string{fmt.Sprintf("leases %d are still there, long after they were last renewed", left)}
 		}
 	}
+}
+
+// askAll asks for all leases at once, so that each is asked for often also where answers are slow, and returns those
+// that are not certainly gone.
+func (c leaseCaller) askAll(ctx context.Context, ids []int64, final bool) (left []int64) {
+	gone := make([]bool, len(ids))
+	var asking sync.WaitGroup
+	for i, id := range ids {
+		asking.Go(func() { gone[i] = c.ask(ctx, id, final) })
+	}
+	asking.Wait()
+	for i, id := range ids {
+		if !gone[i] {
+			left = append(left, id)
+		}
+	}
+	return left
 }
 
 // granted returns the leases that may exist.

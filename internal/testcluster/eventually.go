@@ -9,9 +9,7 @@ import (
 
 const (
 	// patience is how long a condition may take on a busy machine.
-	patience = 20 * time.Second
-	// startPatience is how long a node may take to serve, beside many others that start.
-	startPatience = time.Minute
+	patience = time.Minute
 	// glance is the pause between two looks at a condition.
 	glance = 10 * time.Millisecond
 )

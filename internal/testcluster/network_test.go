@@ -100,5 +100,5 @@ func TestDelayIsOneWayAndKeepsOrder(t *testing.T) {
 	send(t, n1, "b")
 	receive(t, n2, "ab")
 	require.GreaterOrEqual(t, time.Since(start), delay)
-	require.Less(t, time.Since(start), 2*delay+patience/10, "delays must not add up")
+	require.Less(t, time.Since(start), 2*delay+2*time.Second, "delays must not add up")
 }

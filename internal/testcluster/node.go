@@ -74,7 +74,7 @@ func (n *Node) Start(tb testing.TB) {
 
 // start is Start for any goroutine: it does not end the test.
 func (n *Node) start(tb testing.TB) {
-	ctx, cancel := context.WithTimeout(tb.Context(), startPatience)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	if err := n.Run(ctx); err != nil {
 		tb.Errorf("start %s: %v", n.Name, err)
