@@ -21,16 +21,15 @@ const (
 	// When very many expire at once, clients' own requests still proceed.
 	keeperBeat  = 10 * time.Millisecond
 	keeperBurst = 10
-	// keeperFlights bounds the revocations in flight.
-	keeperFlights = 64
-	// keeperPatience bounds one revocation, so that a shard that does not answer does not delay the others for
-	// longer.
-	keeperPatience = time.Second
+	// keeperFlights bounds the revocations in flight that are the first of their leases, and which take a second at most;
+	// keeperRepeats those of leases that others were begun for, which may take longer. So shards that do not answer do
+	// not delay the others.
+	keeperFlights, keeperRepeats = 64, 64
 )
 
 // keeper revokes expired leases of all shards that this node leads, and completes revocations that
-// were left unfinished. It has no state: a shard's leader knows what is due, and returns it again a
-// second after a failed attempt, whose steps are idempotent.
+// were left unfinished. It has no state: a shard's leader knows what is due, and returns it again
+// after a failed attempt, whose steps are idempotent.
 type keeper struct {
 	due    func(limit int) []lease.Due
 	expire func(ctx context.Context, id, incarnation int64, reign uint64) error
@@ -53,7 +52,7 @@ func newKeeper(n *Node) *keeper {
 
 // run works until ctx ends, which also ends revocations in flight.
 func (k *keeper) run(ctx context.Context) {
-	flights := make(chan struct{}, keeperFlights)
+	flights, repeats := make(chan struct{}, keeperFlights), make(chan struct{}, keeperRepeats)
 	var work sync.WaitGroup
 	defer work.Wait()
 	pause := keeperPause
@@ -66,9 +65,17 @@ func (k *keeper) run(ctx context.Context) {
 		// Only as many as can start now: any others would not be returned again soon.
 		due := k.due(min(keeperBurst, cap(flights)-len(flights)))
 		for _, d := range due {
-			flights <- struct{}{}
+			slots := flights
+			if d.Again {
+				slots = repeats
+			}
+			select {
+			case slots <- struct{}{}:
+			default: // so many others do not come to an end that this one can wait
+				continue
+			}
 			work.Go(func() {
-				defer func() { <-flights }()
+				defer func() { <-slots }()
 				k.end(ctx, d)
 			})
 		}
@@ -80,7 +87,7 @@ func (k *keeper) run(ctx context.Context) {
 }
 
 func (k *keeper) end(ctx context.Context, d lease.Due) {
-	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+	ctx, cancel := context.WithTimeout(ctx, d.Patience)
 	defer cancel()
 	switch err := k.expire(ctx, d.ID, d.Incarnation, d.Reign); {
 	case err == nil:

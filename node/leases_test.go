@@ -31,7 +31,7 @@ func (e *expiries) add(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for range n {
-		e.queue = append(e.queue, lease.Due{ID: int64(len(e.queue) + 1), Incarnation: 5, Reign: 3})
+		e.queue = append(e.queue, lease.Due{ID: int64(len(e.queue) + 1), Incarnation: 5, Reign: 3, Patience: time.Second})
 	}
 }
 
@@ -103,8 +103,44 @@ func TestKeeperAndAShardThatDoesNotAnswer(t *testing.T) {
 			return nil
 		}}
 		e.add(200)
-		require.EqualValues(t, 100, e.keep(t, 3*keeperPatience))
+		require.EqualValues(t, 100, e.keep(t, 3*time.Second))
 		require.Equal(t, keeperFlights, e.most)
+	})
+}
+
+// Leases that were begun to be ended before take up none of the first attempts' room, whatever time they get.
+func TestKeeperAndLeasesThatDoNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &expiries{end: func(ctx context.Context, id int64) error {
+			if id <= 100 {
+				<-ctx.Done()
+				return fmt.Errorf("no leader: %w", shard.ErrUnavailable)
+			}
+			return nil
+		}}
+		e.add(200)
+		for i := range 100 {
+			e.queue[i].Again, e.queue[i].Patience = true, time.Minute
+		}
+		require.EqualValues(t, 100, e.keep(t, time.Second))
+		require.LessOrEqual(t, e.most, keeperRepeats+keeperFlights)
+	})
+}
+
+// An attempt may take as long as it is given: where each step takes long, the last comes late.
+func TestKeeperGivesRepeatedAttemptsTheirTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &expiries{end: func(ctx context.Context, _ int64) error {
+			select {
+			case <-time.After(3 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		e.add(2)
+		e.queue[1].Again, e.queue[1].Patience = true, 4*time.Second
+		require.EqualValues(t, 1, e.keep(t, 5*time.Second))
 	})
 }
 

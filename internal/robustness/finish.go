@@ -19,6 +19,10 @@ type finish struct {
 	timeout time.Duration
 }
 
+// finishTimeout is longer than the workload's timeout, which makes unknown outcomes: on a slow machine nothing might be
+// read back in that.
+const finishTimeout = 5 * time.Second
+
 // finishClient is the number under which the finish is recorded.
 const finishClient = 0
 
@@ -33,14 +37,21 @@ func (f *finish) awaitLeases(ctx context.Context) []string {
 		return problems
 	}
 	r := f.reader()
-	for attached := true; attached; {
+	for {
 		resp, err := r.get(ctx, everything())
-		attached = err != nil || slices.ContainsFunc(resp.KVs, func(kv history.KV) bool { return kv.Lease != 0 })
-		if attached && wait(ctx, leasePoll) != nil {
-			return []string{"keys are still attached to leases, long after these were last renewed"}
+		attached := make(map[int64][]string)
+		for _, kv := range resp.KVs {
+			if kv.Lease != 0 {
+				attached[kv.Lease] = append(attached[kv.Lease], kv.Key)
+			}
+		}
+		if err == nil && len(attached) == 0 {
+			return f.awaitEnds(ctx, true)
+		}
+		if wait(ctx, leasePoll) != nil {
+			return []string{fmt.Sprintf("keys are still attached to leases, long after these were last renewed: %v (error: %v)", attached, err)}
 		}
 	}
-	return f.awaitEnds(ctx, true)
 }
 
 // awaitEnds asks for each lease until it is gone. final: its keys must be gone too.

@@ -153,7 +153,7 @@ func settle(ctx context.Context, sys System, rec *history.Recorder, conns connec
 		problems = append(problems, fmt.Sprintf("the cluster did not recover: %v", err))
 	} else {
 		healed()
-		f := &finish{rec: rec, nodes: conns.single(len(sys.Endpoints())), names: sys.Endpoints(), timeout: cfg.Workload.Timeout}
+		f := &finish{rec: rec, nodes: conns.single(len(sys.Endpoints())), names: sys.Endpoints(), timeout: max(cfg.Workload.Timeout, finishTimeout)}
 		if cfg.Workload.Lessees > 0 { // at once, or the history would not show how late they end
 			// Leases that do not end must not prevent the rest from being read.
 			some, cancel := context.WithTimeout(ctx, patience/3)

@@ -10,8 +10,9 @@ import (
 )
 
 // takeOver is how long a revocation may take before the leader requests it again, because whoever
-// began it may be gone.
-const takeOver = time.Second
+// began it may be gone. It may take twice as long each time, up to takeOverMax: all of its steps are taken again, and
+// where each takes long it would never come to its end.
+const takeOver, takeOverMax = time.Second, 8 * time.Second
 
 // Lessor measures the remaining time of a shard's leases, during one reign of one leader. Times are
 // readings of one monotonic clock. It is for one goroutine at a time.
@@ -28,6 +29,7 @@ type term struct {
 	// due is when it expires; of a lease that is being revoked, when to see to it again.
 	due   time.Time
 	ended bool // named by Due or being revoked (L7)
+	named int  // by Due, how many times
 	index int  // in the queue
 }
 
@@ -36,6 +38,9 @@ type Due struct {
 	ID, Incarnation int64
 	// Reign is passed to REVOKE, so that it is void in a later reign.
 	Reign uint64
+	// Patience is how long the attempt may take; then the lease is returned again. Again says that it was before.
+	Patience time.Duration
+	Again    bool
 }
 
 // Reign begins a reign. A lease in the will of the last reign continues with the time left by it.
@@ -120,13 +125,14 @@ func (l *Lessor) alive(id int64, now time.Time) *term {
 }
 
 // Due returns up to limit leases that must be revoked, earliest first: those that have expired, and
-// those whose revocation takes too long. Each is returned again after a while if it still exists.
+// those whose revocation takes too long. Each is returned again after its Patience if it still exists.
 func (l *Lessor) Due(now time.Time, limit int) []Due {
 	var out []Due
 	for len(out) < limit && len(l.queue) > 0 && !now.Before(l.queue[0].due) {
 		t := l.queue[0]
-		out = append(out, Due{ID: t.id, Incarnation: t.incarnation, Reign: l.reign})
+		out = append(out, Due{ID: t.id, Incarnation: t.incarnation, Reign: l.reign, Patience: t.patience(), Again: t.named > 0})
 		l.end(t, now)
+		t.named++
 	}
 	return out
 }
@@ -136,7 +142,9 @@ func (l *Lessor) end(t *term, now time.Time) {
 	heap.Fix(&l.queue, t.index)
 }
 
-func (t *term) end(now time.Time) { t.ended, t.due = true, now.Add(takeOver) }
+func (t *term) end(now time.Time) { t.ended, t.due = true, now.Add(t.patience()) }
+
+func (t *term) patience() time.Duration { return min(takeOver<<min(t.named, 8), takeOverMax) }
 
 // Living lists the living leases, the earliest to expire first.
 func (l *Lessor) Living(now time.Time) []int64 {

@@ -41,7 +41,7 @@ func TestReignGivesWholeTTLs(t *testing.T) {
 	left, _ = l.Remaining(1, now.Add(seconds(5)))
 	require.Equal(t, seconds(10), left)
 
-	require.Equal(t, []Due{{ID: 3, Incarnation: 7, Reign: 4}}, l.Due(now.Add(takeOver), 9), "a revocation that is left is taken up")
+	require.Equal(t, []Due{{ID: 3, Incarnation: 7, Reign: 4, Patience: takeOver}}, l.Due(now.Add(takeOver), 9), "a revocation that is left is taken up")
 	require.Equal(t, []int64{3, 1}, names(l.Due(now.Add(seconds(15)), 9)))
 }
 
@@ -66,7 +66,19 @@ func TestDueIsNamedAgain(t *testing.T) {
 	l.Changed(1, &Record{ID: 1, TTL: 3, Incarnation: 9}, now)
 	require.True(t, l.Renew(1, now), "another lease of the same ID")
 	l.Changed(1, &Record{ID: 1, TTL: 3, Incarnation: 12}, now)
-	require.Equal(t, []Due{{ID: 1, Incarnation: 12, Reign: 1}}, l.Due(now.Add(seconds(3)), 9))
+	require.Equal(t, []Due{{ID: 1, Incarnation: 12, Reign: 1, Patience: takeOver}}, l.Due(now.Add(seconds(3)), 9))
+}
+
+// A revocation that does not come to an end gets more time when it is begun again.
+func TestRevocationsGetMoreTimeEachTime(t *testing.T) {
+	now := start()
+	l := Reign(1, []*Record{{ID: 1, TTL: 10, Incarnation: 5}}, nil, now, 0)
+	now = now.Add(seconds(10))
+	for i, want := range []time.Duration{seconds(1), seconds(2), seconds(4), seconds(8), seconds(8), seconds(8)} {
+		require.Equal(t, []Due{{ID: 1, Incarnation: 5, Reign: 1, Patience: want, Again: i > 0}}, l.Due(now, 9))
+		require.Empty(t, l.Due(now.Add(want-1), 9))
+		now = now.Add(want)
+	}
 }
 
 // Attaching changes a record, and not how long the lease lives.
@@ -94,6 +106,19 @@ func TestLongestTTL(t *testing.T) {
 	require.Equal(t, seconds(longest), left)
 }
 
+// modelTerm is a lease's time, kept plainly.
+type modelTerm struct {
+	due   time.Time
+	ttl   time.Duration
+	ended bool
+	named int
+}
+
+func (m *modelTerm) name(now time.Time) {
+	m.ended, m.due = true, now.Add([]time.Duration{seconds(1), seconds(2), seconds(4), seconds(8)}[min(m.named, 3)])
+	m.named++
+}
+
 // The lessor against a map of deadlines, with random grants, renewals and jumps of time.
 func TestLessorFollowsModel(t *testing.T) {
 	s := *seed
@@ -104,11 +129,6 @@ func TestLessorFollowsModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(s, 0))
 	now := start()
 	l := Reign(1, nil, nil, now, 0)
-	type modelTerm struct {
-		due   time.Time
-		ttl   time.Duration
-		ended bool
-	}
 	model := map[int64]*modelTerm{}
 	for range 20000 {
 		id := 1 + rng.Int64N(20)
@@ -141,19 +161,19 @@ func TestLessorFollowsModel(t *testing.T) {
 				require.False(t, now.Before(m.due), "named too early")
 				require.False(t, m.due.Before(before), "earliest first")
 				before = m.due
-				m.ended, m.due = true, now.Add(takeOver)
+				m.name(now)
 			}
 			if due := l.Due(now, 100); rng.IntN(2) == 0 {
 				for _, d := range due {
 					require.False(t, now.Before(model[d.ID].due))
-					model[d.ID].ended, model[d.ID].due = true, now.Add(takeOver)
+					model[d.ID].name(now)
 				}
 				for id, m := range model {
 					require.True(t, now.Before(m.due), "lease %d was not named", id)
 				}
 			} else {
 				for _, d := range due {
-					model[d.ID].ended, model[d.ID].due = true, now.Add(takeOver)
+					model[d.ID].name(now)
 				}
 			}
 		}
