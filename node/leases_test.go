@@ -74,6 +74,19 @@ func (e *expiries) keep(t *testing.T, during time.Duration) float64 {
 	return families[0].GetMetric()[0].GetCounter().GetValue()
 }
 
+// halfOfThemSilent are 200 leases, of which the shards of the first 100 do not answer.
+func halfOfThemSilent() *expiries {
+	e := &expiries{end: func(ctx context.Context, id int64) error {
+		if id <= 100 {
+			<-ctx.Done()
+			return fmt.Errorf("no leader: %w", shard.ErrUnavailable)
+		}
+		return nil
+	}}
+	e.add(200)
+	return e
+}
+
 func TestKeeperIsPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &expiries{end: func(context.Context, int64) error { return nil }}
@@ -95,14 +108,7 @@ func TestKeeperLooksRarelyWhenIdle(t *testing.T) {
 // then others get their turn.
 func TestKeeperAndAShardThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &expiries{end: func(ctx context.Context, id int64) error {
-			if id <= 100 {
-				<-ctx.Done()
-				return fmt.Errorf("no leader: %w", shard.ErrUnavailable)
-			}
-			return nil
-		}}
-		e.add(200)
+		e := halfOfThemSilent()
 		require.EqualValues(t, 100, e.keep(t, 3*time.Second))
 		require.Equal(t, keeperFlights, e.most)
 	})
@@ -111,14 +117,7 @@ func TestKeeperAndAShardThatDoesNotAnswer(t *testing.T) {
 // Leases that were begun to be ended before take up none of the first attempts' room, whatever time they get.
 func TestKeeperAndLeasesThatDoNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &expiries{end: func(ctx context.Context, id int64) error {
-			if id <= 100 {
-				<-ctx.Done()
-				return fmt.Errorf("no leader: %w", shard.ErrUnavailable)
-			}
-			return nil
-		}}
-		e.add(200)
+		e := halfOfThemSilent()
 		for i := range 100 {
 			e.queue[i].Again, e.queue[i].Patience = true, time.Minute
 		}
